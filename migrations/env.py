@@ -1,0 +1,27 @@
+"""Runs migrations on the connection that the caller hands over, or on the database of the settings."""
+
+from alembic import context
+from sqlalchemy import Connection, create_engine
+
+from storefront.core.settings import settings
+from storefront.models import metadata
+
+
+def run(connection: Connection) -> None:
+    """All pending steps in one transaction, one process at a time."""
+    context.configure(connection=connection, target_metadata=metadata, compare_type=True, compare_server_default=True)
+    with context.begin_transaction():
+        # Several processes may start at once: the second waits here, then finds nothing left to do.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7312026)")
+        context.run_migrations()
+
+
+given: Connection | None = context.config.attributes.get("connection")
+if given is not None:
+    run(given)
+else:
+    url = settings().database_url
+    if url is None:
+        raise SystemExit("Set STOREFRONT_DATABASE_URL for alembic itself; `storefront migrate` also knows the embedded Postgres.")
+    with create_engine(url.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)).connect() as connection:
+        run(connection)

@@ -1,0 +1,34 @@
+"""The log: every committed change of a store, numbered in commit order."""
+
+from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, text
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, moment
+
+
+class StorePosition(SQLModel, table=True):
+    """How far a store's log has come. Its row lock, held until commit, is what makes positions gapless and in commit order."""
+
+    __tablename__ = "store_positions"
+
+    config_id: UUID = Field(primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
+    position: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
+
+
+class Change(SQLModel, table=True):
+    """One change. What a shopper could see before and after it tells whether to them it is an arrival, a departure or neither."""
+
+    __tablename__ = "changes"
+    __table_args__ = (Index("changes_entity_idx", "config_id", "entity_id", "version"),)
+
+    config_id: UUID = Field(primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
+    position: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
+    kind: str
+    entity_id: UUID
+    product_id: UUID | None = None
+    version: int | None = None
+    was_visible: bool
+    is_visible: bool
+    changed_fields: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+    actor_id: UUID | None = None
+    client_mutation_id: str | None = None
+    occurred_at: datetime = moment()

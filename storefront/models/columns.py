@@ -1,0 +1,59 @@
+"""The column kinds that tables share. Every default stands in the database, so that COPY and plain SQL get it too."""
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import DateTime, Numeric, Uuid, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+from storefront.core.ids import uuid7
+
+SQLModel.metadata.naming_convention = {
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "ck": "%(table_name)s_%(constraint_name)s_check",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "pk": "%(table_name)s_pkey",
+}
+
+
+def key() -> Any:
+    """A primary key, UUID version 7."""
+    return Field(default_factory=uuid7, primary_key=True, sa_type=Uuid)
+
+
+def reference(target: str, *, index: bool = False) -> Any:
+    """A key of another table whose row takes this one with it when it goes."""
+    return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index)
+
+
+def moment() -> Any:
+    """A point in time, now unless given."""
+    return Field(sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("now()")})  # type: ignore[call-overload]
+
+
+def money(*, nullable: bool = False) -> Any:
+    """An amount in the store's currency with two decimals."""
+    return Field(sa_type=Numeric(10, 2), nullable=nullable)  # type: ignore[call-overload]
+
+
+def document(default: str | None = None) -> Any:
+    """A JSON value; with a default it cannot be null."""
+    options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
+    return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=options)  # type: ignore[call-overload]
+
+
+def number(default: int) -> Any:
+    """A whole number that is never null."""
+    return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default))})
+
+
+def flag(default: bool) -> Any:
+    """A yes or no that is never null."""
+    return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default).lower())})
+
+
+__all__ = ["Decimal", "Field", "SQLModel", "UUID", "datetime", "document", "flag", "key", "moment", "money", "number", "reference"]

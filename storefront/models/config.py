@@ -1,0 +1,35 @@
+"""A store as its owner configured it."""
+
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Index, text
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, number, reference
+
+
+class Config(SQLModel, table=True):
+    """A store: its name, looks and connections. Shoppers see it once it is published."""
+
+    __tablename__ = "configs"
+    __table_args__ = (
+        Index("configs_newest_idx", "created_at", "id"),
+        CheckConstraint("currency ~ '^[A-Z]{3}$'", name="currency"),
+        CheckConstraint("slug ~ '^[a-z0-9]+(-[a-z0-9]+)*$'", name="slug"),
+        CheckConstraint("(layout ->> 'gridColumns') IN ('2', '3', '4')", name="grid_columns"),
+    )
+
+    id: UUID = key()
+    user_id: UUID = reference("users.id", index=True)
+    store_name: str
+    slug: str = Field(unique=True)
+    description: str | None = None
+    currency: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'USD'")})
+    theme: dict[str, Any] | None = document()
+    layout: dict[str, Any] | None = document()
+    integrations: dict[str, Any] | None = document()
+    is_published: bool = Field(nullable=False, index=True, sa_column_kwargs={"server_default": text("false")})
+    version: int = number(1)
+    created_at: datetime = moment()
+    updated_at: datetime = moment()
+
+

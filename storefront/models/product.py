@@ -1,0 +1,85 @@
+"""What a store sells. The columns under "derived" are kept by triggers and generated columns, never by a command."""
+
+from sqlalchemy import ARRAY, Column, Computed, Double, Index, Integer, Text, text
+from sqlalchemy import CheckConstraint as Check
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlmodel import Field, SQLModel
+
+from storefront.models.columns import UUID, Decimal, datetime, document, flag, key, moment, money, number, reference
+
+# Sorting by name means sorting by what a reader sees: without case or accents, and the same on every server.
+SORT_TITLE = "storefront_fold(title)"
+
+# A product with variants is in stock when one of them can be bought; without, its own inventory decides.
+IN_STOCK = (
+    "NOT track_inventory OR CASE WHEN variants_available > 0 THEN variants_in_stock > 0 ELSE coalesce(inventory, 0) > 0 END"
+)
+
+# Zero for a product without reviews: it then sorts below one star, and no sort key is ever null.
+RATING = (
+    "(rating_counts[1] + 2 * rating_counts[2] + 3 * rating_counts[3] + 4 * rating_counts[4] + 5 * rating_counts[5])"
+    "::double precision / greatest(1, rating_counts[1] + rating_counts[2] + rating_counts[3] + rating_counts[4] + rating_counts[5])"
+)
+
+# Stems with positions for words, phrases and rank; then the words themselves without positions, for prefixes.
+# The leading stop words keep a phrase from matching across the end of one field and the start of the next.
+SEARCH_VECTOR = """
+setweight(to_tsvector('english', storefront_fold(title)), 'A')
+|| setweight(to_tsvector('english', storefront_fold('a a a ' || coalesce(category, '') || ' a a a ' || tags::text)), 'B')
+|| setweight(to_tsvector('english', storefront_fold('a a a ' || coalesce(description, ''))), 'D')
+|| strip(to_tsvector('simple', storefront_fold(title || ' ' || coalesce(category, '') || ' ' || tags::text)))
+"""
+
+
+class Product(SQLModel, table=True):
+    """A product of one store. `inventory` null means that it was never counted."""
+
+    __tablename__ = "products"
+    __table_args__ = (
+        Check("price >= 0", name="price"),
+        Check("compare_at_price >= price", name="compare_at_price"),
+        Check("NOT track_inventory OR inventory >= 0", name="inventory"),
+        Check("status IN ('active', 'inactive', 'archived')", name="status"),
+        Check("jsonb_typeof(images) = 'array'", name="images"),
+        Check("jsonb_typeof(tags) = 'array'", name="tags"),
+        Index("products_config_id_handle_key", "config_id", "handle", unique=True),
+        Index("products_created_at_idx", text("created_at DESC")),
+        *(
+            Index(f"products_by_{name}_idx", "config_id", name, "id")
+            for name in ("created_at", "updated_at", "price", "sort_title", "popularity", "rating")
+        ),
+        Index("products_search_idx", "search_vector", postgresql_using="gin"),
+        Index("products_tags_idx", "tags", postgresql_using="gin"),
+    )
+
+    id: UUID = key()
+    config_id: UUID = reference("configs.id", index=True)
+    title: str
+    handle: str
+    description: str | None = None
+    price: Decimal = money()
+    compare_at_price: Decimal | None = money(nullable=True)
+    images: list[str] = document("[]")
+    category: str | None = Field(default=None, index=True)
+    tags: list[str] = document("[]")
+    inventory: int | None = Field(default=None, sa_column_kwargs={"server_default": text("0")})
+    track_inventory: bool = flag(True)
+    seo_title: str | None = None
+    seo_description: str | None = None
+    status: str = Field(nullable=False, index=True, sa_column_kwargs={"server_default": text("'active'")})
+    version: int = number(1)
+    created_at: datetime = moment()
+    updated_at: datetime = moment()
+
+    # Derived
+    popularity: int = number(0)
+    variants_total: int = number(0)
+    variants_available: int = number(0)
+    variants_in_stock: int = number(0)
+    variants_min_price: Decimal | None = money(nullable=True)
+    variants_max_price: Decimal | None = money(nullable=True)
+    rating_counts: list[int] = Field(sa_column=Column(ARRAY(Integer), nullable=False, server_default=text("'{0,0,0,0,0}'")))
+    rating: float = Field(sa_column=Column(Double, Computed(RATING, persisted=True), nullable=False))
+    in_stock: bool = Field(sa_column_args=[Computed(IN_STOCK, persisted=True)], nullable=False)
+    sort_title: str = Field(sa_column=Column(Text(collation="C"), Computed(SORT_TITLE, persisted=True), nullable=False))
+    search_vector: str = Field(sa_column=Column(TSVECTOR, Computed(SEARCH_VECTOR, persisted=True), nullable=False))

@@ -1,0 +1,25 @@
+"""What a user thinks of a product."""
+
+from sqlalchemy import CheckConstraint, Index, SmallInteger, text
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment, number, reference
+
+
+class Review(SQLModel, table=True):
+    """One review per user and product, of one to five stars."""
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        CheckConstraint("rating BETWEEN 1 AND 5", name="rating"),
+        Index("reviews_product_id_user_id_key", "product_id", "user_id", unique=True),
+        Index("reviews_newest_idx", "product_id", text("created_at DESC"), text("id DESC")),
+    )
+
+    id: UUID = key()
+    product_id: UUID = reference("products.id")
+    user_id: UUID = reference("users.id", index=True)
+    rating: int = Field(sa_type=SmallInteger)
+    title: str | None = None
+    body: str | None = None
+    version: int = number(1)
+    created_at: datetime = moment()

@@ -1,0 +1,17 @@
+"""Who may own stores and write reviews."""
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment
+
+
+class User(SQLModel, table=True):
+    """A person. `subject` is the `sub` claim of the tokens that name them."""
+
+    __tablename__ = "users"
+
+    id: UUID = key()
+    email: str = Field(unique=True)
+    subject: str | None = Field(default=None, unique=True)
+    name: str | None = None
+    image: str | None = None
+    created_at: datetime = moment()
+    updated_at: datetime = moment()

@@ -1,0 +1,30 @@
+"""A size, a colour: one buyable form of a product."""
+
+from sqlalchemy import CheckConstraint as Check
+from sqlalchemy import text
+
+from storefront.models.columns import UUID, Decimal, Field, SQLModel, datetime, document, flag, key, moment, money, number, reference
+
+
+class ProductVariant(SQLModel, table=True):
+    """One form of a product. `inventory` null means that it is not counted and never runs out."""
+
+    __tablename__ = "product_variants"
+    __table_args__ = (
+        Check("price >= 0", name="price"),
+        Check("compare_at_price >= price", name="compare_at_price"),
+        Check("inventory >= 0", name="inventory"),
+        Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
+    )
+
+    id: UUID = key()
+    product_id: UUID = reference("products.id", index=True)
+    name: str
+    price: Decimal = money()
+    compare_at_price: Decimal | None = money(nullable=True)
+    attributes: dict[str, str] = document("{}")
+    inventory: int | None = Field(default=None, sa_column_kwargs={"server_default": text("0")})
+    sku: str | None = Field(default=None, index=True)
+    is_available: bool = flag(True)
+    version: int = number(1)
+    created_at: datetime = moment()
