@@ -1,7 +1,7 @@
 """Users, stores, products, variants, reviews, events, and the log of changes."""
 
-from alembic import op
 import sqlalchemy as sa
+from alembic import op
 from sqlalchemy.dialects import postgresql
 
 revision = "20261122_catalogue"

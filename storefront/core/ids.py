@@ -5,19 +5,27 @@ import threading
 import time
 from uuid import UUID
 
-_lock = threading.Lock()
-_last = 0
+
+class _Clock:
+    """Ticks of 1/4096 milliseconds since 1970, each given out once: keys of one batch keep the order they were made in."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def tick(self) -> int:
+        now = time.time_ns() * 4096 // 1_000_000
+        with self._lock:
+            self._last = max(now, self._last + 1)
+            return self._last
+
+
+_clock = _Clock()
 
 
 def uuid7() -> UUID:
     """A new key, greater than every key this process made before."""
-    global _last
-    # 48 bits of milliseconds and 12 bits of their fraction: keys of one batch keep the order in which they were made.
-    now = time.time_ns() * 4096 // 1_000_000
-    with _lock:
-        _last = max(now, _last + 1)
-        ticks = _last
-    return uuid7_at(ticks, secrets.randbits(62))
+    return uuid7_at(_clock.tick(), secrets.randbits(62))
 
 
 def uuid7_at(ticks: int, randomness: int) -> UUID:

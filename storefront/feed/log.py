@@ -57,7 +57,9 @@ def _claim() -> Statement:
 def _record() -> Statement:
     names = ["position", "kind", "entity_id", "product_id", "version", "was_visible", "is_visible"]
     names += ["changed_fields", "actor_id", "client_mutation_id"]
-    recordset = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(*(column(n, changes.c[n].type) for n in names))
+    recordset = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(
+        *(column(n, changes.c[n].type) for n in names)
+    )
     entry = recordset.render_derived(name="entry", with_types=True)
     chosen = select(bindparam("config_id", type_=changes.c.config_id.type), *entry.c)
     return compiled(insert(changes).from_select(["config_id", *names], chosen))
@@ -67,4 +69,3 @@ def _record() -> Statement:
 def _after() -> Statement:
     newer = (changes.c.config_id == bindparam("config_id")) & (changes.c.position > bindparam("after"))
     return compiled(select(changes).where(newer).order_by(changes.c.position).limit(bindparam("limit")))
-

@@ -32,18 +32,18 @@ def reference(target: str, *, index: bool = False) -> Any:
 
 def moment() -> Any:
     """A point in time, now unless given."""
-    return Field(sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("now()")})  # type: ignore[call-overload]
+    return Field(sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("now()")})
 
 
 def money(*, nullable: bool = False) -> Any:
     """An amount in the store's currency with two decimals."""
-    return Field(sa_type=Numeric(10, 2), nullable=nullable)  # type: ignore[call-overload]
+    return Field(sa_type=Numeric(10, 2), nullable=nullable)
 
 
 def document(default: str | None = None) -> Any:
     """A JSON value; with a default it cannot be null."""
     options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
-    return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=options)  # type: ignore[call-overload]
+    return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=options)
 
 
 def number(default: int) -> Any:
@@ -56,4 +56,17 @@ def flag(default: bool) -> Any:
     return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default).lower())})
 
 
-__all__ = ["Decimal", "Field", "SQLModel", "UUID", "datetime", "document", "flag", "key", "moment", "money", "number", "reference"]
+__all__ = [
+    "UUID",
+    "Decimal",
+    "Field",
+    "SQLModel",
+    "datetime",
+    "document",
+    "flag",
+    "key",
+    "moment",
+    "money",
+    "number",
+    "reference",
+]

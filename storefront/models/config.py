@@ -31,5 +31,3 @@ class Config(SQLModel, table=True):
     version: int = number(1)
     created_at: datetime = moment()
     updated_at: datetime = moment()
-
-

@@ -18,7 +18,8 @@ IN_STOCK = (
 # Zero for a product without reviews: it then sorts below one star, and no sort key is ever null.
 RATING = (
     "(rating_counts[1] + 2 * rating_counts[2] + 3 * rating_counts[3] + 4 * rating_counts[4] + 5 * rating_counts[5])"
-    "::double precision / greatest(1, rating_counts[1] + rating_counts[2] + rating_counts[3] + rating_counts[4] + rating_counts[5])"
+    "::double precision / greatest(1, rating_counts[1] + rating_counts[2] + rating_counts[3]"
+    " + rating_counts[4] + rating_counts[5])"
 )
 
 # Stems with positions for words, phrases and rank; then the words themselves without positions, for prefixes.

@@ -3,7 +3,20 @@
 from sqlalchemy import CheckConstraint as Check
 from sqlalchemy import text
 
-from storefront.models.columns import UUID, Decimal, Field, SQLModel, datetime, document, flag, key, moment, money, number, reference
+from storefront.models.columns import (
+    UUID,
+    Decimal,
+    Field,
+    SQLModel,
+    datetime,
+    document,
+    flag,
+    key,
+    moment,
+    money,
+    number,
+    reference,
+)
 
 
 class ProductVariant(SQLModel, table=True):

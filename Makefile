@@ -1,0 +1,67 @@
+# Two commands do all the set-up: `make run` and `make test`. `make help` lists the rest.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+SERVE ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help run test install check lint types schema seed bench lock clean
+
+help: ## List these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run ## Serve the API with demo data and GraphiQL on http://127.0.0.1:8000 (SERVE="--port 9000" for more options)
+	@$(BIN)/storefront serve --demo $(SERVE)
+
+test: $(VENV)/.test ## Run the tests on a Postgres of their own
+	$(BIN)/python -m pytest $(TESTS)
+
+install: $(VENV)/.test ## Make the environment with everything for development
+
+check: lint types test ## All that has to hold: style, floors, types, schema, tests
+
+lint: $(VENV)/.test ## Style, the floors of the house, and schema.graphql
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/storefront schema | diff -u schema.graphql - || { echo "schema.graphql is out of date. Run: make schema"; exit 1; }
+
+types: $(VENV)/.test ## Static types, strictly
+	$(BIN)/mypy
+
+schema: $(VENV)/.run ## Write schema.graphql
+	$(BIN)/storefront schema > schema.graphql
+
+seed: $(VENV)/.run ## Load demo data (SEED="--products 20000 --events 1000000" for more of it)
+	$(BIN)/storefront seed $(SEED)
+
+bench: $(VENV)/.test ## Measure what benchmarks/README.md describes
+	$(BIN)/python -m benchmarks
+
+lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra dev pyproject.toml -o requirements-dev.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build pyproject.toml -c requirements-dev.txt -o requirements.txt
+
+clean: ## Remove the environment, the embedded database and all caches
+	rm -rf $(VENV) .storefront build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf storefront/serving/graphiql/node_modules
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# The stamps say what the environment was made of: it is made again when that changes, and only then.
+$(VENV)/.run: requirements.txt storefront/serving/graphiql/package-lock.json | $(VENV)/.made
+	@echo "Installing (once, about a minute)…"
+	@$(PIP) --require-hashes -r requirements.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m storefront.serving.graphiql.assets
+	@touch $@
+
+$(VENV)/.test: requirements-dev.txt $(VENV)/.run
+	@echo "Installing what the tests need…"
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, and $(PYTHON) is older. Name another: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "The environment could not be made. On Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }
+	@touch $@

@@ -1,0 +1,292 @@
+"""The command line: `storefront --help`. Wiring, no logic."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import typer
+import uvicorn
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from storefront import doctor as checkup
+from storefront.analytics.commands import refresh_popularity
+from storefront.core import migrations
+from storefront.core.database import Database
+from storefront.core.embedded import embedded_postgres
+from storefront.core.settings import Settings, settings
+from storefront.core.tokens import Claims, sign
+from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
+from storefront.demo.commands import seed as load_demo
+from storefront.imports.commands import ImportSummary, import_products
+from storefront.imports.shopify_csv import UnreadableFile, read
+from storefront.queries import configs
+from storefront.schema import schema as graphql_schema
+from storefront.users.commands import subject_for
+
+T = TypeVar("T")
+
+app = typer.Typer(no_args_is_help=True, help="A GraphQL storefront backend. Settings come from STOREFRONT_* variables or .env.")
+importing = typer.Typer(no_args_is_help=True, help="Bring catalogues in.")
+app.add_typer(importing, name="import")
+out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+DEMO_USER = "demo@example.com"
+DAY = 86_400
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, max=64, help="Server processes.")] = None,
+    reload: Annotated[bool, typer.Option(help="Start again whenever a source file changes.")] = False,
+    demo: Annotated[bool, typer.Option(help="First migrate, and load demo data into an empty database.")] = False,
+) -> None:
+    """Serve the API. Without STOREFRONT_DATABASE_URL an embedded Postgres is started, migrated and stopped again."""
+    given = {"host": host, "port": port, "workers": workers}
+    options = _settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    # A signal ends this process by unwinding it: what was started here is stopped here.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    with _postgres(options) as url:
+        if demo or options.database_url is None:
+            _migrate(url)
+        if demo:
+            _load_demo(url)
+        _check_migrations(url)
+        _announce(options, url)
+        _hand_over(options, url)
+        uvicorn.run(
+            "storefront.app:create_app",
+            factory=True,
+            host=options.host,
+            port=options.port,
+            workers=options.workers,
+            reload=reload,
+            ws="websockets-sansio",
+            ws_max_size=262_144,
+            timeout_graceful_shutdown=10,
+            log_level="warning",
+        )
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database to the newest schema. Safe to run at any time, and from several machines at once."""
+    with _postgres(_settings()) as url:
+        _migrate(url)
+        out.print(f"The database is at {migrations.head()}, the newest schema.")
+
+
+@app.command()
+def seed(
+    products: Annotated[int, typer.Option(min=0, max=1_000_000, help="How many products, over all demo stores.")] = 2_000,
+    events: Annotated[int, typer.Option(min=0, max=100_000_000, help="How many analytics events.")] = 20_000,
+) -> None:
+    """Load demo data: the same numbers on the same day make the same rows."""
+    with _postgres(_settings()) as url:
+        _migrate(url)
+        try:
+            _tell(_seed(url, products, events))
+        except AlreadySeeded as error:
+            _fail(str(error))
+
+
+@importing.command("shopify-csv")
+def import_shopify_csv(
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True, help="Product exports of Shopify.")],
+    config: Annotated[str, typer.Option(help="The slug of the store to import into.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")] = False,
+) -> None:
+    """Import Shopify's product CSV. Products are matched by handle, so that importing again changes nothing."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        for file in files:
+            _import(url, file, config, dry_run)
+
+
+@app.command()
+def token(
+    email: Annotated[str, typer.Option(help="Whose token. The user is made if there is none yet.")],
+    days: Annotated[int, typer.Option(min=1, max=3_650, help="How long it is good for.")] = 30,
+) -> None:
+    """Print a bearer token for a user."""
+    if "@" not in email.strip("@") or len(email) > 254:
+        _fail(f"{email[:60]!r} is no e-mail address. Give one such as --email you@example.com.")
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        print(_token(_settings(), url, email, days))
+
+
+@app.command()
+def schema() -> None:
+    """Print the GraphQL schema (SDL)."""
+    print(graphql_schema.as_str())
+
+
+@app.command("refresh-popularity")
+def refresh_popularity_() -> None:
+    """Count what shoppers want anew. The server does this by itself every STOREFRONT_POPULARITY_INTERVAL seconds."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        out.print(f"{_with_database(url, refresh_popularity):,} products have another popularity now.")
+
+
+@app.command()
+def doctor() -> None:
+    """Look the set-up over: settings, database, migrations, broadcaster, GraphiQL. Exits with 1 if something is wrong."""
+    options = _settings()
+    with _postgres(options) as url:
+        findings = [
+            checkup.settings(options),
+            *checkup.database(url),
+            asyncio.run(checkup.broadcaster(options)),
+            checkup.graphiql(),
+        ]
+    for finding in findings:
+        mark = "[red]✗[/red]" if finding.mend else "[green]✓[/green]"
+        out.print(f"{mark} {finding.subject:<12} {finding.state}" + (f"\n  → {finding.mend}" if finding.mend else ""))
+    raise typer.Exit(any(finding.mend for finding in findings))
+
+
+# ------------------------------------------------------------------------------------------------- pieces
+
+
+def _settings() -> Settings:
+    try:
+        return settings()
+    except ValidationError as error:
+        # Only names and reasons: a value may be a secret.
+        for problem in error.errors():
+            err.print(f"STOREFRONT_{'_'.join(str(part) for part in problem['loc']).upper()}: {problem['msg']}")
+        _fail("Correct the settings above; the README lists all of them.")
+
+
+@contextmanager
+def _postgres(options: Settings) -> Iterator[str]:
+    """The URL of the database: the one in the settings, or the embedded one while this lasts."""
+    with ExitStack() as stack:
+        if options.database_url is None:
+            yield stack.enter_context(embedded_postgres(options.data_dir))
+        else:
+            yield options.database_url.get_secret_value()
+
+
+def _migrate(url: str) -> None:
+    migrations.migrate(url)
+
+
+def _check_migrations(url: str) -> None:
+    with migrations.connect(url) as connection:
+        found = migrations.current(connection)
+    if found != migrations.head():
+        _fail(f"The database is at {found}, this version needs {migrations.head()}. Run: storefront migrate")
+
+
+def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with Database(url, size=2, statement_timeout=0) as database:
+            return await work(database)
+
+    return asyncio.run(run())
+
+
+def _load_demo(url: str) -> None:
+    if _with_database(url, is_empty):
+        _tell(_seed(url, products=2_000, events=20_000))
+
+
+def _seed(url: str, products: int, events: int) -> SeedSummary:
+    columns = TextColumn("{task.description:<18}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=err) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(table: str, done: int, total: int) -> None:
+            if table not in tasks:
+                tasks[table] = bars.add_task(table, total=total)
+            bars.update(tasks[table], completed=done, total=total)  # type: ignore[arg-type]
+
+        async def work(database: Database) -> SeedSummary:
+            summary = await load_demo(database, products=products, events=events, progress=show)
+            await refresh_popularity(database)
+            return summary
+
+        return _with_database(url, work)
+
+
+def _tell(made: SeedSummary) -> None:
+    counts = {name: getattr(made, name) for name in ("users", "configs", "products", "variants", "reviews", "events")}
+    out.print("Made " + ", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" in {made.seconds:.1f} s.")
+    out.print(f"The biggest store is [bold]{made.slug}[/bold], of {made.owner_email}.")
+
+
+def _import(url: str, file: Path, slug: str, dry_run: bool) -> None:
+    async def work(database: Database) -> ImportSummary:
+        config_id = await configs.id_by_slug(database, slug)
+        if config_id is None:
+            _fail(f"There is no store with the slug {slug!r}. `storefront seed` makes some.")
+        with file.open(encoding="utf-8-sig", newline="") as text, _counter(file) as progress:
+            return await import_products(database, config_id, read(text, file.name), dry_run=dry_run, progress=progress)
+
+    try:
+        _report(_with_database(url, work), file, dry_run)
+    except (UnreadableFile, UnicodeDecodeError) as error:
+        _fail(f"{file}: {error}")
+
+
+@contextmanager
+def _counter(file: Path) -> Iterator[Callable[[int], None]]:
+    with Progress(
+        TextColumn(file.name), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=err
+    ) as bars:
+        bar = bars.add_task("rows", total=None)
+        yield lambda rows: bars.update(bar, completed=rows)
+
+
+def _report(summary: ImportSummary, file: Path, dry_run: bool) -> None:
+    for rejection in summary.rejections:
+        err.print(f"{rejection.file}:{rejection.line}: {rejection.reason}", markup=False, highlight=False)
+    would = "would be " if dry_run else ""
+    out.print(
+        f"{file.name}: {summary.rows:,} rows; {would}created {summary.created:,}, {would}updated {summary.updated:,}, "
+        f"unchanged {summary.unchanged:,}, rows rejected {len(summary.rejections):,}."
+    )
+
+
+def _token(options: Settings, url: str, email: str, days: int) -> str:
+    subject = _with_database(url, lambda database: subject_for(database, email))
+    return sign(Claims(subject, email), options.signing_secret(), seconds=days * DAY)
+
+
+def _announce(options: Settings, url: str) -> None:
+    """What to open, a token and a line to try, for somebody who has just started this for the first time."""
+    base = f"http://{options.host}:{options.port}"
+    store = _with_database(url, configs.busiest)
+    slug = store.slug if store else "my-store"
+    document = f'{{ config(by: {{slug: "{slug}"}}) {{ storeName products(first: 3) {{ nodes {{ title price }} }} }} }}'
+    query = json.dumps({"query": document})
+    out.print(f"\nstorefront is starting on [bold]{base}[/bold]   (Ctrl-C stops it)\n\n  GraphiQL     {base}/graphql")
+    out.print(
+        f"  Try          curl -s {base}/graphql -H 'content-type: application/json' -d '{query}'", markup=False, highlight=False
+    )
+    out.print(f"  Token        {_token(options, url, DEMO_USER, days=1)}", markup=False, highlight=False)
+    out.print(f"               of {DEMO_USER}, good for a day, for the header Authorization: Bearer <token>\n")
+
+
+def _hand_over(options: Settings, url: str) -> None:
+    # Worker processes read their settings themselves: they get what was settled here.
+    os.environ["STOREFRONT_DATABASE_URL"] = url
+    os.environ["STOREFRONT_SECRET"] = options.signing_secret()
+    settings.cache_clear()
+
+
+def _fail(message: str) -> NoReturn:
+    err.print(f"[red]{message}[/red]")
+    raise typer.Exit(1)

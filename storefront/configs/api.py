@@ -1,0 +1,35 @@
+"""Fields that find stores."""
+
+from typing import cast
+
+import strawberry
+
+from storefront.core.database import Row
+from storefront.graph import checks, loaders
+from storefront.graph.context import Info
+from storefront.graph.types import After, Config, ConfigConnection, First
+from storefront.queries import configs
+
+
+@strawberry.input(one_of=True, description="One of the two.")
+class ConfigBy:
+    id: strawberry.ID | None = strawberry.UNSET
+    slug: str | None = strawberry.UNSET
+
+
+@strawberry.type
+class ConfigQuery:
+    @strawberry.field(description="A store that the asker may see, or null.")
+    async def config(self, info: Info, by: ConfigBy) -> Config | None:
+        return cast(Config | None, await _found(info, by))
+
+    @strawberry.field(description="Published stores, newest first.")
+    async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
+        page = await configs.page(info.context.database, checks.window(first, after))
+        return ConfigConnection(page=page, count=lambda: configs.count(info.context.database))
+
+
+async def _found(info: Info, by: ConfigBy) -> Row | None:
+    if by.id:
+        return await info.context.load(loaders.config, checks.key(by.id, "by.id"))
+    return await configs.by_slug(info.context.database, checks.text(by.slug or "", "by.slug"), [*info.context.owned])

@@ -1,0 +1,137 @@
+"""Loads the demo stores: COPY, in one transaction."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+
+from sqlalchemy import ARRAY, Text, any_, bindparam, exists, select, union_all
+
+from storefront.core.database import Connection, Database, Statement, compiled
+from storefront.demo.generate import Load, loads
+from storefront.demo.plan import Plan, draw_up
+from storefront.models import configs, users
+
+Progress = Callable[[str, int, int], None]
+"""Is told the name of a table, how many of its rows are written, and how many there will be."""
+
+_REPORTS_PER_TABLE = 20
+_TABLES = "users, configs, products, product_variants, reviews, changes, store_positions, analytics_events"
+
+
+class AlreadySeeded(Exception):
+    """The demo stores, or something of the same name, are there already. Nothing was written."""
+
+    def __init__(self, taken: str) -> None:
+        super().__init__(
+            f'"{taken}" is there already: demo data can be loaded only once. Use what is there, or an empty database.'
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SeedSummary:
+    """How many rows there are now, how long it took, and where to look first: the biggest published store and its owner."""
+
+    users: int
+    configs: int
+    products: int
+    variants: int
+    reviews: int
+    events: int
+    seconds: float
+    slug: str
+    owner_email: str
+
+
+def _silent(table: str, done: int, total: int) -> None:
+    """For those who do not want to know."""
+
+
+async def seed(
+    database: Database,
+    *,
+    products: int = 2_000,
+    events: int = 20_000,
+    anchor: datetime | None = None,
+    progress: Progress = _silent,
+) -> SeedSummary:
+    """Load so many products and events, with the users, stores, variants, reviews and changes that go with them: all or nothing.
+
+    The same numbers and the same `anchor` (a moment with a time zone) give the same rows, keys included. Everything happened
+    before the anchor, events in the 90 days up to it; unless given it is the last midnight in UTC, so that today's charts are
+    not empty. Without products there are no events. Raises AlreadySeeded before anything is written.
+    """
+    started = time.perf_counter()
+    plan = draw_up(products, events, anchor or _midnight())
+    async with database.transaction() as connection:
+        # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
+        await connection.raw.execute("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7312028)")
+        await _refuse_twice(connection, plan)
+        written = {load.table: await _copy(connection, load, progress) for load in loads(plan)}
+    await _settle(database)
+    return _summary(plan, written, time.perf_counter() - started)
+
+
+async def is_empty(database: Database) -> bool:
+    """Whether there is no store at all."""
+    [(empty,)] = await database.fetch(_no_config())
+    return bool(empty)
+
+
+async def _refuse_twice(connection: Connection, plan: Plan) -> None:
+    names = {"slugs": [store.slug for store in plan.stores], "emails": [user.email for user in plan.users]}
+    taken = await connection.fetch(_taken(), names)
+    if taken:
+        raise AlreadySeeded(taken[0].name)
+
+
+async def _copy(connection: Connection, load: Load, progress: Progress) -> int:
+    done, stride = 0, load.total // _REPORTS_PER_TABLE + 1
+    statement = f"COPY {load.table} ({load.columns}) FROM STDIN".encode()
+    async with connection.raw.cursor() as cursor, cursor.copy(statement) as copy:
+        for done, row in enumerate(load.rows, 1):
+            await copy.write_row(row)
+            if done % stride == 0 and done < load.total:
+                progress(load.table, done, load.total)
+    progress(load.table, done, load.total)
+    return done
+
+
+async def _settle(database: Database) -> None:
+    """What is better done at once than left to the night."""
+    async with database.transaction() as connection:
+        await connection.raw.execute(f"SET LOCAL statement_timeout = 0; ANALYZE {_TABLES}".encode())
+    # >>> POPULARITY: products.popularity is still 0 everywhere; this is the place to derive it from the events. <<<
+
+
+def _summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary:
+    first = plan.stores[0]
+    return SeedSummary(
+        users=written["users"],
+        configs=written["configs"],
+        products=written["products"],
+        variants=written["product_variants"],
+        reviews=written["reviews"],
+        events=written["analytics_events"],
+        seconds=seconds,
+        slug=first.slug,
+        owner_email=first.owner.email,
+    )
+
+
+def _midnight() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@cache
+def _no_config() -> Statement:
+    return compiled(select(~exists(select(configs.c.id))))
+
+
+@cache
+def _taken() -> Statement:
+    slugs, emails = (bindparam(name, type_=ARRAY(Text)) for name in ("slugs", "emails"))
+    stores = select(configs.c.slug.label("name")).where(configs.c.slug == any_(slugs))
+    people = select(users.c.email).where(users.c.email == any_(emails))
+    return compiled(union_all(stores, people).limit(1))

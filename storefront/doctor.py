@@ -1,0 +1,70 @@
+"""Looks a set-up over: what is wrong, and how to mend it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import psycopg
+from broadcaster import Broadcast
+
+from storefront.core import migrations
+from storefront.core.settings import Settings
+from storefront.serving.graphiql.assets import missing
+
+OLDEST_POSTGRES = 150_000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `mend` is empty where all is well."""
+
+    subject: str
+    state: str
+    mend: str = ""
+
+
+def database(url: str) -> Iterator[Finding]:
+    """Whether Postgres answers, is new enough and has our newest schema."""
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            version, size = connection.info.server_version, connection.info.dbname
+    except psycopg.OperationalError as error:
+        yield Finding("database", _line(error), "Check STOREFRONT_DATABASE_URL, and that the server runs and lets you in.")
+        return
+    old = "Use Postgres 15 or newer." if version < OLDEST_POSTGRES else ""
+    yield Finding("database", f"Postgres {version // 10_000}.{version % 10_000}, database {size}", old)
+    with migrations.connect(url) as connection_:
+        found, newest = migrations.current(connection_), migrations.head()
+    yield Finding("migrations", f"at {found}, newest is {newest}", "" if found == newest else "Run: storefront migrate")
+
+
+def settings(options: Settings) -> Finding:
+    """Which settings are in force, secrets aside."""
+    where = "an external Postgres" if options.database_url else f"the embedded Postgres in {options.data_dir}"
+    return Finding("settings", f"{where}; broadcast over {options.broadcast_url.partition(':')[0]}; {options.workers} worker(s)")
+
+
+async def broadcaster(options: Settings) -> Finding:
+    """Whether processes can wake each other."""
+    scheme = options.broadcast_url.partition(":")[0]
+    try:
+        async with Broadcast(options.broadcast_url) as broadcast:
+            await broadcast.publish("storefront-doctor", "")
+    except Exception as error:
+        # Whatever the backend's own client raises, its type is enough to say that this address does not work.
+        return Finding("broadcaster", f"{scheme}: {type(error).__name__}", "Check STOREFRONT_BROADCAST_URL.")
+    alone = options.workers > 1 and scheme == "memory"
+    return Finding(
+        "broadcaster", f"{scheme} works", "memory:// reaches one process: several workers need another one." if alone else ""
+    )
+
+
+def graphiql() -> Finding:
+    """Whether GraphiQL's files are there."""
+    absent = missing()
+    return (
+        Finding("graphiql", f"{len(absent)} files missing", "Run: make install") if absent else Finding("graphiql", "installed")
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,64 @@
+"""Arguments that several fields share, checked: each function returns the value or raises InvalidInput naming the field."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from storefront.core.errors import InvalidInput
+from storefront.core.ids import parse_id
+from storefront.queries.keyset import Window
+
+T = TypeVar("T")
+
+MOST_ROWS = 100
+MOST_TEXT = 200
+
+
+def key(text: str, field: str) -> str:
+    """An id of ours in its canonical form."""
+    found = parse_id(text)
+    if found is None:
+        raise InvalidInput(field, f"{text[:40]!r} is not an id. Ids look like 018f0000-0000-7000-8000-000000000000.")
+    return found
+
+
+def first(number: int, field: str = "first", most: int = MOST_ROWS) -> int:
+    """How many rows to return."""
+    if not 1 <= number <= most:
+        raise InvalidInput(field, f"must be between 1 and {most}, not {number}.")
+    return number
+
+
+def text(value: str, field: str, most: int = MOST_TEXT) -> str:
+    """Text that somebody typed."""
+    if len(value) > most:
+        raise InvalidInput(field, f"must have at most {most} characters, not {len(value):,}.")
+    if "\0" in value:
+        raise InvalidInput(field, "must not contain the character NUL.")
+    return value
+
+
+def texts(values: Sequence[str], field: str, most: int = 100) -> tuple[str, ...]:
+    """A list of such texts, without repeats, in an order of its own."""
+    return tuple(sorted({text(value, field) for value in few(values, field, most)}))
+
+
+def few(values: Sequence[T], field: str, most: int = 100) -> Sequence[T]:
+    """A list that is not too long."""
+    if len(values) > most:
+        raise InvalidInput(field, f"must have at most {most} values, not {len(values):,}.")
+    return values
+
+
+def window(
+    first_: int | None, after: str | None, last: int | None = None, before: str | None = None, *, default: int = 20
+) -> Window:
+    """The part of a list that Relay's four arguments ask for: forwards by first and after, backwards by last and before."""
+    if last is None and before is None:
+        return Window(first(default if first_ is None else first_), _cursor(after, "after"))
+    if first_ is not None or after is not None:
+        raise InvalidInput("last", "use first with after, or last with before, not both.")
+    return Window(first(default if last is None else last, "last"), _cursor(before, "before"), backward=True)
+
+
+def _cursor(value: str | None, field: str) -> str | None:
+    return None if value is None else text(value, field, 2_000)

@@ -1,0 +1,74 @@
+"""Every edge between nouns: how it is loaded for many parents at once, one declaration each."""
+
+from collections.abc import Sequence
+
+from storefront.core.database import Row
+from storefront.graph.context import Context
+from storefront.queries import configs, facets, listing, products, related, reviews, users, variants
+from storefront.queries.keyset import Page, Window
+from storefront.queries.listing import Found, Listing, Scope, Selection
+
+
+async def user(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Users by id."""
+    return await users.by_ids(context.database, keys)
+
+
+async def config(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Visible stores by id."""
+    return await configs.by_ids(context.database, keys, [*context.owned])
+
+
+async def product(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Visible products by id."""
+    return await products.by_ids(context.database, keys, [*context.owned])
+
+
+async def position_of_config(context: Context, keys: Sequence[str]) -> list[int]:
+    """How far each store's log has come."""
+    return await configs.positions_of(context.database, keys)
+
+
+async def configs_of_user(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+    """Each user's visible stores."""
+    return await configs.of_users(context.database, keys, window, [*context.owned])
+
+
+async def config_count_of_user(context: Context, keys: Sequence[str]) -> list[int]:
+    """How many visible stores each user has."""
+    return await configs.counts_of_users(context.database, keys, [*context.owned])
+
+
+async def products_of_config(context: Context, keys: Sequence[str], list_: Listing) -> list[Found]:
+    """A page of each store's products."""
+    return await context.vocabularies.pages(context.database, [Scope(key) for key in keys], list_)
+
+
+async def product_count_of_config(context: Context, keys: Sequence[Scope], selection: Selection) -> list[int]:
+    """How many products each scope has."""
+    return await listing.counts(context.database, keys, selection)
+
+
+async def facet_of_config(context: Context, keys: Sequence[Scope], facet: str, selection: Selection) -> list[list[Row]]:
+    """The rows of one facet of each scope."""
+    return await facets.values(context.database, facet, keys, selection)
+
+
+async def variants_of_product(context: Context, keys: Sequence[str], limit: int, available_only: bool) -> list[list[Row]]:
+    """The first variants of each product."""
+    return await variants.of_products(context.database, keys, limit, available_only)
+
+
+async def variant_of_product(context: Context, keys: Sequence[str], wanted: str, available_only: bool) -> list[Row | None]:
+    """The variant of each product that has all the attributes wanted."""
+    return await variants.by_attributes(context.database, keys, wanted, available_only)
+
+
+async def reviews_of_product(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+    """A page of each product's reviews."""
+    return await reviews.of_products(context.database, keys, window)
+
+
+async def related_to_product(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
+    """What goes with each product."""
+    return await related.related(context.database, keys, limit)

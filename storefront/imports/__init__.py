@@ -1,0 +1,1 @@
+"""Catalogues from files of other shops, brought into one store."""

@@ -1,0 +1,1 @@
+"""Products: lists, searches, single ones, and what changed."""

@@ -1,0 +1,174 @@
+"""Fields that find products, and what changed."""
+
+from decimal import Decimal
+from enum import Enum
+from typing import Annotated, cast
+
+import strawberry
+
+from storefront.core.database import Row
+from storefront.core.errors import InvalidInput, NotFound
+from storefront.graph import checks, inputs, loaders
+from storefront.graph.context import Info
+from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
+from storefront.graph.scalars import Position
+from storefront.graph.types import Product, ProductConnection, product_connection
+from storefront.products.changes import ProductChangePage, change_page
+from storefront.queries import listing, products, search, suggestions
+from storefront.queries.listing import Listing, Order, Scope, Selection
+
+
+@strawberry.input
+class HandleInStore:
+    config_id: strawberry.ID
+    handle: str
+
+
+@strawberry.input
+class SkuInStore:
+    config_id: strawberry.ID
+    sku: str
+
+
+@strawberry.input(one_of=True, description="One of the three.")
+class ProductBy:
+    id: strawberry.ID | None = strawberry.UNSET
+    handle: HandleInStore | None = strawberry.UNSET
+    sku: SkuInStore | None = strawberry.UNSET
+
+
+@strawberry.enum
+class ProductSearchSort(Enum):
+    CREATED = "created_at"
+    PRICE = "price"
+    NAME = "name"
+    POPULARITY = "popularity"
+
+
+@strawberry.input(description="A page by number, for clients that count rows. `products` has pages that do not shift.")
+class ProductSearchInput:
+    config_id: strawberry.ID
+    q: str | None = None
+    category: str | None = None
+    min_price: Decimal | None = None
+    max_price: Decimal | None = None
+    limit: int = strawberry.field(default=20, description="1 to 100.")
+    offset: int = strawberry.field(default=0, description="Rows to skip, 0 to 100,000.")
+    sort_by: ProductSearchSort = ProductSearchSort.CREATED
+    sort_order: SortOrder = SortOrder.DESC
+
+
+@strawberry.type
+class Pagination:
+    total: int
+    page: int
+    limit: int
+    has_next: bool
+
+
+@strawberry.type
+class ProductSearchPage:
+    products: list[Product]
+    pagination: Pagination
+
+
+@strawberry.type
+class ProductQuery:
+    @strawberry.field(description="A product that the asker may see, or null.")
+    async def product(self, info: Info, by: ProductBy) -> Product | None:
+        return cast(Product | None, await _found(info, by))
+
+    @strawberry.field(description="A store's products. Pages by cursor do not shift when others are added.")
+    async def products(
+        self,
+        info: Info,
+        config_id: strawberry.ID,
+        filter: ProductFilter | None = None,
+        search: str | None = None,
+        sort: ProductSort | None = None,
+        first: int | None = None,
+        after: str | None = None,
+        last: int | None = None,
+        before: str | None = None,
+    ) -> ProductConnection:
+        store = checks.key(config_id, "configId")
+        chosen = inputs.selection(filter, search, info.context.audience(store))
+        window = checks.window(first, after, last, before)
+        connection = await product_connection(info, store, Listing(chosen, inputs.order(sort, chosen), window))
+        if not connection.page.rows:
+            await visible_store(info, store)
+        return connection
+
+    @strawberry.field(description="A page by number, for clients that count rows.")
+    async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
+        store = await visible_store(info, checks.key(input.config_id, "input.configId"))
+        limit, offset = checks.first(input.limit, "input.limit"), _offset(input.offset)
+        chosen = _searched(input, info, store)
+        scope, total = await _counted(info, Scope(store), chosen)
+        order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
+        rows = await listing.offset_page(info.context.database, scope, chosen, order, limit, offset)
+        page = Pagination(total=total, page=offset // limit + 1, limit=limit, has_next=offset + limit < total)
+        return ProductSearchPage(products=cast(list[Product], rows), pagination=page)
+
+    @strawberry.field(description="Titles to offer while somebody types, the most popular first.")
+    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: str, first: int = 8) -> list[str]:
+        store = await visible_store(info, checks.key(config_id, "configId"))
+        limit = checks.first(first)
+        typed = search.parse(checks.text(prefix, "prefix"))
+        chosen = Selection(info.context.audience(store), search=typed)
+        found = await suggestions.titles(info.context.database, Scope(store), chosen, limit)
+        again = [] if found else await info.context.vocabularies.mended(info.context.database, [Scope(store)], chosen)
+        return await suggestions.titles(info.context.database, again[0], chosen, limit) if again else found
+
+    @strawberry.field(
+        description="What happened to a store's products after a position: the log behind the live feed, to read at leisure."
+    )
+    async def product_changes(
+        self,
+        info: Info,
+        config_id: strawberry.ID,
+        after: Annotated[Position, strawberry.argument(description='The last position already known; "0" for all that is kept.')],
+        first: int = 100,
+    ) -> ProductChangePage:
+        store = await visible_store(info, checks.key(config_id, "configId"))
+        return await change_page(info, store, after, checks.first(first, most=500))
+
+
+async def visible_store(info: Info, config_id: str) -> str:
+    """The store's id, once it is known that the asker may see the store; raises NotFound."""
+    if await info.context.load(loaders.config, config_id) is None:
+        raise NotFound(f"configId: no published store has the id {config_id}.", "configId")
+    return config_id
+
+
+async def _found(info: Info, by: ProductBy) -> Row | None:
+    database, owned = info.context.database, [*info.context.owned]
+    if by.id:
+        return await info.context.load(loaders.product, checks.key(by.id, "by.id"))
+    if by.handle:
+        store, handle = checks.key(by.handle.config_id, "by.handle.configId"), checks.text(by.handle.handle, "by.handle.handle")
+        return await products.by_handle(database, store, handle, owned)
+    if by.sku:
+        store, sku = checks.key(by.sku.config_id, "by.sku.configId"), checks.text(by.sku.sku, "by.sku.sku")
+        return await products.by_sku(database, store, sku, owned)
+    raise InvalidInput("by", "give one of id, handle or sku, and not null.")
+
+
+def _offset(number: int) -> int:
+    if not 0 <= number <= 100_000:
+        raise InvalidInput("input.offset", f"must be between 0 and 100000, not {number}. To go further use `products`.")
+    return number
+
+
+def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
+    category = [input.category] if input.category is not None else None
+    given = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
+    return inputs.selection(given, input.q, info.context.audience(store), "input")
+
+
+async def _counted(info: Info, scope: Scope, chosen: Selection) -> tuple[Scope, int]:
+    (total,) = await listing.counts(info.context.database, [scope], chosen)
+    again = [] if total else await info.context.vocabularies.mended(info.context.database, [scope], chosen)
+    if not again:
+        return scope, total
+    return again[0], (await listing.counts(info.context.database, again, chosen))[0]

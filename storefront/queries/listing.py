@@ -1,0 +1,276 @@
+"""Lists of products, of many stores at once: which ones, in what order, which part."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Double,
+    FromClause,
+    Numeric,
+    Text,
+    any_,
+    bindparam,
+    column,
+    func,
+    literal,
+    select,
+    true,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
+
+from storefront.core.database import Database, Row, Statement, compiled
+from storefront.models import configs, products, variants
+from storefront.queries import keyset, search
+from storefront.queries.grouped import by_parent
+from storefront.queries.search import Search
+from storefront.queries.visibility import Audience, available, ids, sellable
+
+COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title")]
+
+
+def _texts(name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=ARRAY(Text))
+
+
+def fits_attributes(but: ColumnElement[str] | None = None) -> ColumnElement[bool]:
+    """A variant that has, for every attribute asked for, one of the values asked for: parameter `attributes`."""
+    wanted = func.jsonb_each(bindparam("attributes", type_=JSONB)).table_valued(column("key", Text), column("value", JSONB))
+    asked = wanted.alias("wanted")
+    has = asked.c.value.op("?", return_type=Boolean())(variants.c.attributes.op("->>")(asked.c.key))
+    unmet = select(literal(1)).select_from(asked).where(func.coalesce(has, False).is_(False))
+    return ~(unmet if but is None else unmet.where(asked.c.key != but)).correlate_except(asked).exists()
+
+
+# Every filter, by the name of its parameter. A list combines those that it was given with AND.
+CONDITIONS: dict[str, ColumnElement[bool]] = {
+    "ids": products.c.id == ids("ids"),
+    "category": products.c.category == any_(_texts("category")),
+    "tags": products.c.tags.op("?|", return_type=Boolean())(_texts("tags")),
+    "min_price": products.c.price >= bindparam("min_price", type_=Numeric),
+    "max_price": products.c.price <= bindparam("max_price", type_=Numeric),
+    "in_stock": products.c.in_stock == bindparam("in_stock", type_=Boolean),
+    "status": products.c.status == any_(_texts("status")),
+    "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
+    "updated_since": products.c.updated_at >= bindparam("updated_since", type_=products.c.updated_at.type),
+    "attributes": select(variants.c.id)
+    .where(variants.c.product_id == products.c.id, available(), fits_attributes())
+    .correlate(products)
+    .exists(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """One store of those that a selection is read for, and what is searched for there when the words as typed find nothing."""
+
+    config_id: str
+    mended: Search | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which products of a store: for whom, the filters with their values by parameter name, and what was searched for."""
+
+    audience: Audience
+    filters: tuple[tuple[str, Any], ...] = ()
+    search: Search | None = None
+
+    def without(self, *names: str) -> "Selection":
+        """The selection less some filters: what a facet counts over."""
+        return replace(self, filters=tuple(item for item in self.filters if item[0] not in names))
+
+    def parameters(self, scopes: Sequence[Scope]) -> dict[str, Any]:
+        """What statements about these scopes take: the stores, the search of each, the filters' values."""
+        found: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in self.filters}
+        if self.search is not None:
+            searches = [scope.mended or self.search for scope in scopes]
+            found |= {part: [getattr(one, part) for one in searches] for part in search.PARTS}
+        return found | {"config_ids": [scope.config_id for scope in scopes]}
+
+
+def attributes_value(wanted: Sequence[tuple[str, str]]) -> str:
+    """The `attributes` filter: values of one name are alternatives, names add up."""
+    by_name: dict[str, list[str]] = {}
+    for name, value in sorted(set(wanted)):
+        by_name.setdefault(name, []).append(value)
+    return orjson.dumps(by_name).decode()
+
+
+# -------------------------------------------------------------------------------------------------- lists
+
+
+@dataclass(frozen=True, slots=True)
+class Sort:
+    """A sort key, its column, and how to tell that a cursor's value is one of its values."""
+
+    column: ColumnElement[Any]
+    is_value: Callable[[object], bool]
+
+
+def _is_amount(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\d{1,8}\.\d\d", value) is not None
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 2**31
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+query_column: ColumnElement[Any] = column("query", TSQUERY)
+
+SORTS = {
+    "created_at": Sort(products.c.created_at, keyset.is_moment),
+    "updated_at": Sort(products.c.updated_at, keyset.is_moment),
+    "price": Sort(products.c.price, _is_amount),
+    "name": Sort(products.c.sort_title, _is_text),
+    "popularity": Sort(products.c.popularity, _is_count),
+    "rating": Sort(products.c.rating, _is_number),
+    "relevance": Sort(func.ts_rank(products.c.search_vector, query_column).cast(Double), _is_number),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A sort key of SORTS and its direction."""
+
+    key: str
+    descending: bool
+
+
+# For statements that count or group, where order means nothing.
+UNORDERED = Order("created_at", descending=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A list of products as it was asked for, of any store."""
+
+    selection: Selection
+    order: Order
+    window: keyset.Window
+
+    def digest(self, scope: Scope) -> str:
+        """What a cursor of this list is bound to: everything but the window."""
+        return keyset.digest(scope.config_id, self.selection, self.order)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """All that the SQL of a list depends on."""
+
+    audience: Audience
+    filters: tuple[str, ...]
+    searched: bool
+    order: Order = UNORDERED
+    backward: bool = False
+    behind: bool = False
+
+    @classmethod
+    def of(cls, selection: Selection, *rest: Any) -> "Shape":
+        """The shape of a selection, and of the list that it is read as."""
+        return cls(selection.audience, tuple(name for name, _ in selection.filters), selection.search is not None, *rest)
+
+
+def parents(searched: bool) -> FromClause:
+    """The stores that a statement is about, one row each, with their search."""
+    names = search.PARTS if searched else ()
+    arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(_texts(name) for name in names)]
+    unnested = func.unnest(*arrays).table_valued(column("id", UUID), *(column(name, Text) for name in names))
+    return unnested.render_derived(name="parent")
+
+
+def within(shape: Shape, parent: FromClause) -> tuple[FromClause, list[ColumnElement[bool]]]:
+    """The FROM and WHERE of the products of a parent row."""
+    source: FromClause = products
+    wanted = [products.c.config_id == parent.c.id, *(CONDITIONS[name] for name in shape.filters)]
+    if shape.audience is Audience.SHOPPER:
+        published = select(configs.c.id).where(configs.c.id == parent.c.id, configs.c.is_published)
+        wanted += [sellable(), published.exists()]
+    if shape.searched:
+        query = select(search.tsquery(parent).label("query")).correlate(parent).lateral("searched")
+        source = products.join(query, true())
+        wanted.append(products.c.search_vector.op("@@", return_type=Boolean())(query_column))
+    return source, wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A page of one store's products, with the scope that found it."""
+
+    scope: Scope
+    page: keyset.Page
+
+
+async def pages(database: Database, scopes: Sequence[Scope], listing: Listing) -> list[Found]:
+    """One page of products for each scope, in one statement."""
+    window, is_value = listing.window, SORTS[listing.order.key].is_value
+    cursor = keyset.resume(window, [listing.digest(scope) for scope in scopes], is_value)
+    if cursor is not None and cursor.extra is not None:
+        # The list was begun with a mended search: its next page continues that one.
+        scopes = [replace(scope, mended=search.parse(cursor.extra)) for scope in scopes]
+    shape = Shape.of(listing.selection, listing.order, window.backward, cursor is not None)
+    parameters = listing.selection.parameters(scopes) | keyset.parameters(window, cursor)
+    rows = by_parent(await database.fetch(_page(shape), parameters), [scope.config_id for scope in scopes], "config_id")
+    return [Found(s, keyset.page_of(r, window, _cursor_maker(s, listing))) for s, r in zip(scopes, rows, strict=True)]
+
+
+def _cursor_maker(scope: Scope, listing: Listing) -> Callable[[Row], str]:
+    digest, extra = listing.digest(scope), scope.mended.text if scope.mended else None
+    return lambda row: keyset.encode(digest, keyset.Cursor(row.sort_value, row.id, extra))
+
+
+@cache
+def _page(shape: Shape) -> Statement:
+    parent = parents(shape.searched)
+    source, wanted = within(shape, parent)
+    key, tie = SORTS[shape.order.key].column, products.c.id
+    descending = shape.order.descending != shape.backward
+    if shape.behind:
+        wanted.append(keyset.behind(key, tie, descending))
+    page = select(*COLUMNS, key.label("sort_value")).select_from(source).where(*wanted).correlate(parent)
+    page = page.order_by(*keyset.order(key, tie, descending)).limit(bindparam("limit"))
+    lateral = page.lateral("page")
+    return compiled(select(lateral).select_from(parent.join(lateral, true())))
+
+
+async def counts(database: Database, scopes: Sequence[Scope], selection: Selection) -> list[int]:
+    """How many products each scope has."""
+    rows = await database.fetch(_count(Shape.of(selection)), selection.parameters(scopes))
+    found = {row.id: row.count for row in rows}
+    return [found[scope.config_id] for scope in scopes]
+
+
+@cache
+def _count(shape: Shape) -> Statement:
+    parent = parents(shape.searched)
+    source, wanted = within(shape, parent)
+    counted = select(func.count().label("count")).select_from(source).where(*wanted).correlate(parent).lateral("counted")
+    return compiled(select(parent.c.id, counted.c.count).select_from(parent.join(counted, true())))
+
+
+async def offset_page(database: Database, scope: Scope, selection: Selection, order: Order, limit: int, offset: int) -> list[Row]:
+    """Rows by number. Rows that come or go meanwhile shift what follows them: `pages` does not have that."""
+    parameters = selection.parameters([scope]) | {"limit": limit, "offset": offset}
+    return await database.fetch(_offset_page(Shape.of(selection, order)), parameters)
+
+
+@cache
+def _offset_page(shape: Shape) -> Statement:
+    parent = parents(shape.searched)
+    source, wanted = within(shape, parent)
+    ordered = keyset.order(SORTS[shape.order.key].column, products.c.id, shape.order.descending)
+    page = select(*COLUMNS).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
+    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")))

@@ -1,0 +1,58 @@
+"""What else a shopper of a product may like."""
+
+from collections.abc import Sequence
+from functools import cache
+
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+
+from storefront.core.database import Database, Row, Statement, compiled
+from storefront.queries.grouped import by_parent
+from storefront.queries.listing import COLUMNS
+
+# Three tiers, each looked at only while the ones before it leave places: no product has its whole store ranked for it
+# when its category already fills the list.
+_TIER = """
+  tier_{number} AS MATERIALIZED (
+    SELECT other.id, {number} AS tier, other.popularity, (
+      SELECT count(*) FROM jsonb_array_elements_text(other.tags) AS tag WHERE parent.tags ? tag
+    ) AS shared
+    FROM products AS other
+    WHERE other.config_id = parent.config_id AND other.id <> parent.id AND other.status = 'active' AND {wanted} AND {places}
+    ORDER BY {best} other.popularity DESC, other.id DESC
+    LIMIT :limit
+  )"""
+_TAGGED = "other.tags ?| ARRAY(SELECT jsonb_array_elements_text(parent.tags))"
+_ELSEWHERE = "other.category IS DISTINCT FROM parent.category"
+
+
+def _tier(number: int, wanted: str, best: str = "shared DESC,") -> str:
+    taken = " + ".join(f"(SELECT count(*) FROM tier_{above})" for above in range(number)) or "0"
+    return _TIER.format(number=number, wanted=wanted, places=f"{taken} < :limit", best=best)
+
+
+_RELATED = f"""
+SELECT parent.id AS parent_id, {", ".join(f"related.{column.name}" for column in COLUMNS)}
+FROM products AS parent
+CROSS JOIN LATERAL (
+  WITH {_tier(0, "other.category = parent.category")},
+  {_tier(1, f"{_ELSEWHERE} AND {_TAGGED}")},
+  {_tier(2, f"{_ELSEWHERE} AND NOT {_TAGGED}", best="")}
+  SELECT * FROM tier_0 UNION ALL SELECT * FROM tier_1 UNION ALL SELECT * FROM tier_2
+  ORDER BY tier, shared DESC, popularity DESC, id DESC
+  LIMIT :limit
+) AS best
+JOIN products AS related ON related.id = best.id
+WHERE parent.id = ANY(:ids)
+ORDER BY parent.id, best.tier, best.shared DESC, best.popularity DESC, best.id DESC
+"""
+
+
+async def related(database: Database, keys: Sequence[str], limit: int) -> list[list[Row]]:
+    """For each product active others of its store: same category first, then shared tags, then popularity."""
+    return by_parent(await database.fetch(_related(), {"ids": list(keys), "limit": limit}), keys)
+
+
+@cache
+def _related() -> Statement:
+    return compiled(text(_RELATED).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("limit")))

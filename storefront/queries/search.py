@@ -1,0 +1,82 @@
+"""What a searcher typed, as a Postgres text query: words, "phrases", -without, or, and a prefix on the last word."""
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Text, column, func
+from sqlalchemy.dialects.postgresql import TSQUERY
+
+_TOKEN = re.compile(r'-?"[^"]*"?|\S+')
+_FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"})
+_MARKS = re.compile("[\u0300-\u036f]")
+
+
+def fold(text: str) -> str:
+    """Lower case without accents: what `storefront_fold` makes of the text in SQL."""
+    return _MARKS.sub("", unicodedata.normalize("NFKD", text)).lower().translate(_FOLDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A search split where the last word begins, which may be half typed.
+
+    It finds `alternatives`, or `head` together with `tail` as a word or as the beginning of one.
+    """
+
+    text: str
+    alternatives: str
+    head: str
+    tail: str
+
+    @property
+    def prefix(self) -> str:
+        """The tail as a tsquery of its own; empty where it is not one plain word."""
+        word = fold(self.tail)
+        return f"{word}:*" if word.isalnum() else ""
+
+    def words(self) -> list[str]:
+        """The plain words, which may be misspelt. Quoted and excluded ones are meant as they stand."""
+        return [token for token in tokens(self.text) if is_word(token)]
+
+    def replacing(self, corrections: dict[str, str]) -> "Search":
+        """The same search with some of its words replaced."""
+        return parse(" ".join(corrections.get(token, token) for token in tokens(self.text)))
+
+
+def parse(text: str) -> Search:
+    """Split a search. Never fails: odd syntax means the words themselves, as search engines have taught people."""
+    parts = tokens(text)
+    tail = parts.pop() if parts and is_word(parts[-1]) else ""
+    last_or = max((n for n, token in enumerate(parts) if token.lower() == "or"), default=-1)
+    alternatives, head = parts[: max(last_or, 0)], parts[last_or + 1 :]
+    return Search(text, " ".join(alternatives), " ".join(head), tail)
+
+
+def tokens(text: str) -> list[str]:
+    """Words, phrases and exclusions, in order. NUL cannot stand in Postgres text and carries no meaning."""
+    return _TOKEN.findall(text.replace("\0", " "))
+
+
+def is_word(token: str) -> bool:
+    """Whether the token is one bare word."""
+    return token.isalnum() and token.lower() != "or"
+
+
+PARTS = ("alternatives", "head", "tail", "prefix")
+
+
+def tsquery(parent: FromClause) -> ColumnElement[Any]:
+    """The text query of a row that has the parts of a search as columns."""
+
+    def web(part: str) -> ColumnElement[Any]:
+        return func.websearch_to_tsquery(_config("english"), func.storefront_fold(parent.c[part]), type_=TSQUERY)
+
+    half_typed = web("tail").op("||", return_type=TSQUERY())(func.to_tsquery(_config("simple"), parent.c.prefix, type_=TSQUERY))
+    together = web("head").op("&&", return_type=TSQUERY())(half_typed.self_group())
+    return web("alternatives").op("||", return_type=TSQUERY())(together.self_group())
+
+
+def _config(name: str) -> ColumnElement[str]:
+    return column(f"'{name}'::regconfig", Text, is_literal=True)

@@ -1,0 +1,47 @@
+"""Who sees what: the one place that says it in SQL."""
+
+from collections.abc import Collection
+from enum import Enum
+
+from sqlalchemy import ColumnElement, FromClause, and_, any_, bindparam, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+
+from storefront.models import configs, products, variants
+
+
+class Audience(Enum):
+    """For whom a store is read. A shopper sees a published store's active products and their available variants."""
+
+    SHOPPER = "shopper"
+    OWNER = "owner"
+
+
+def ids(name: str) -> ColumnElement[bool]:
+    """A parameter that holds a list of keys, to compare a column with."""
+    return any_(bindparam(name, type_=ARRAY(UUID)))
+
+
+def visible_store(config: FromClause = configs) -> ColumnElement[bool]:
+    """Published, or among the asker's own: parameter `owned`."""
+    return or_(config.c.is_published, config.c.id == ids("owned"))
+
+
+def visible_product(product: FromClause = products) -> ColumnElement[bool]:
+    """Active in a published store, or in one of the asker's own: parameter `owned`."""
+    published = select(configs.c.id).where(configs.c.id == product.c.config_id, configs.c.is_published)
+    return or_(and_(product.c.status == "active", published.exists()), product.c.config_id == ids("owned"))
+
+
+def sellable(product: FromClause = products) -> ColumnElement[bool]:
+    """What shoppers and owners alike see in a row of other products."""
+    return product.c.status == "active"
+
+
+def available(variant: FromClause = variants) -> ColumnElement[bool]:
+    """A variant that may be bought, stock aside."""
+    return variant.c.is_available.is_(True)
+
+
+def owned_parameter(owned: Collection[str]) -> dict[str, list[str]]:
+    """The parameter that `visible_store` and `visible_product` read."""
+    return {"owned": list(owned)}

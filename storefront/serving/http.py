@@ -1,0 +1,154 @@
+"""The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import parse_qs
+
+import orjson
+from graphql import ExecutionResult, GraphQLError, OperationType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.ids import uuid7
+from storefront.serving.errors import formatted
+from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations
+
+GRAPHQL_JSON = "application/graphql-response+json"
+JSON = "application/json"
+MOST_BYTES = 1_000_000
+
+ContextMaker = Callable[[Request], Awaitable[object]]
+Answer = Callable[[Request], Awaitable[Response]]
+
+
+class HTTPError(RequestError):
+    """A request that is no GraphQL request, with the status that says how."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+
+def endpoint(operations: Operations, make_context: ContextMaker, page: Answer | None = None) -> Answer:
+    """The endpoint as a Starlette handler; `page` is what a browser gets that comes without a query."""
+
+    async def graphql(request: Request) -> Response:
+        if page is not None and _is_browser(request):
+            return await page(request)
+        request_id = _request_id(request)
+        response = await _answer(request, request_id, operations, make_context)
+        response.headers["x-request-id"] = request_id
+        return response
+
+    return graphql
+
+
+async def _answer(request: Request, request_id: str, operations: Operations, make_context: ContextMaker) -> Response:
+    media_type = _media_type(request)
+    try:
+        asked = await _read(request)
+        _check_kind(request, operations.kind(asked))
+        result = await operations.run(asked, await make_context(request))
+    except NotExecutable as error:
+        return _failed(400 if media_type == GRAPHQL_JSON else 200, error.errors, request_id, media_type)
+    except HTTPError as error:
+        return _failed(error.status, [_wrapped(error)], request_id, media_type, error.headers)
+    except Unauthenticated as error:
+        return _failed(401, [_wrapped(error)], request_id, media_type, {"www-authenticate": "Bearer"})
+    except Exception as error:
+        return _failed(500, [_wrapped(error)], request_id, media_type)
+    return _succeeded(result, request_id, media_type)
+
+
+# ------------------------------------------------------------------------------------------------ requests
+
+
+async def _read(request: Request) -> GraphQLRequest:
+    if request.method == "GET":
+        return _checked(_from_url(request))
+    if request.method != "POST":
+        raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, POST")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
+        raise HTTPError(415, "Send the request as JSON, with content-type: application/json.")
+    return _checked(_json(await _body(request), "The body"))
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise HTTPError(413, f"The body must have at most {MOST_BYTES:,} bytes.")
+    return bytes(body)
+
+
+def _json(text: bytes, what: str) -> Any:
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise HTTPError(400, f"{what} is not JSON.") from None
+
+
+def _from_url(request: Request) -> dict[str, Any]:
+    given = {name: values[-1] for name, values in parse_qs(request.url.query).items()}
+    if "variables" in given:
+        return {**given, "variables": _json(given["variables"].encode(errors="replace"), "variables")}
+    return dict(given)
+
+
+def _checked(given: Any) -> GraphQLRequest:
+    if not isinstance(given, dict):
+        raise HTTPError(400, 'The request must be a JSON object with "query".')
+    query, variables, name = given.get("query"), given.get("variables"), given.get("operationName")
+    if not isinstance(query, str):
+        raise HTTPError(400, '"query" must be the text of a GraphQL document.')
+    if variables is not None and not isinstance(variables, dict):
+        raise HTTPError(400, '"variables" must be an object.')
+    if name is not None and not isinstance(name, str):
+        raise HTTPError(400, '"operationName" must be text.')
+    return GraphQLRequest(query, variables or {}, name or None)
+
+
+def _check_kind(request: Request, kind: OperationType | None) -> None:
+    if kind is OperationType.SUBSCRIPTION:
+        raise HTTPError(400, "Subscriptions need a WebSocket or an event stream.")
+    if request.method == "GET" and kind is not OperationType.QUERY:
+        raise HTTPError(405, "GET is for queries: send this as POST.", allow="POST")
+
+
+def _is_browser(request: Request) -> bool:
+    return request.method == "GET" and "query" not in request.query_params and "text/html" in request.headers.get("accept", "")
+
+
+def _media_type(request: Request) -> str:
+    # application/json unless the newer type is asked for: older clients send */* and read the status code.
+    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+
+
+def _request_id(request: Request) -> str:
+    given = request.headers.get("x-request-id", "")
+    return given if 0 < len(given) <= 100 and given.isascii() and given.isprintable() else str(uuid7())
+
+
+# ----------------------------------------------------------------------------------------------- responses
+
+
+def _succeeded(result: ExecutionResult, request_id: str, media_type: str) -> Response:
+    body: dict[str, Any] = {"data": result.data}
+    if result.errors:
+        body = {"errors": formatted(result.errors, request_id), **body}
+    # Without data the operation never began: its variables did not fit.
+    status = 400 if result.data is None and result.errors and media_type == GRAPHQL_JSON and not result.errors[0].path else 200
+    return Response(orjson.dumps(body), status, media_type=media_type)
+
+
+def _failed(
+    status: int, errors: list[GraphQLError], request_id: str, media_type: str, headers: dict[str, str] | None = None
+) -> Response:
+    return Response(orjson.dumps({"errors": formatted(errors, request_id)}), status, headers, media_type=media_type)
+
+
+def _wrapped(error: Exception) -> GraphQLError:
+    return GraphQLError(str(error), original_error=error)

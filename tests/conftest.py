@@ -1,0 +1,92 @@
+"""A real Postgres for every test, migrated once and copied; a real server on a real socket in front of it."""
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+import uvicorn
+from pydantic import SecretStr
+
+from storefront.app import create_app
+from storefront.core.database import Database
+from storefront.core.embedded import create_database, database_url, embedded_server
+from storefront.core.ids import uuid7
+from storefront.core.migrations import migrate
+from storefront.core.settings import Settings
+from tests.client import SECRET, Client
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URI of the embedded server, in a folder of its own."""
+    with tempfile.TemporaryDirectory(prefix="storefront-") as folder, embedded_server(Path(folder)) as uri:
+        with psycopg.connect(uri, autocommit=True) as connection:
+            # Nothing here has to survive a power cut.
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
+        yield uri
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> str:
+    """The name of a migrated, empty database."""
+    create_database(postgres, "template_storefront")
+    migrate(database_url(postgres, "template_storefront"))
+    return "template_storefront"
+
+
+def fresh(postgres: str, template: str) -> str:
+    """The URL of a new copy of the template."""
+    name = f"test_{uuid7().hex}"
+    create_database(postgres, name, template)
+    return database_url(postgres, name)
+
+
+@pytest.fixture
+def empty_url(postgres: str, template: str) -> str:
+    """The URL of a fresh, migrated database."""
+    return fresh(postgres, template)
+
+
+@pytest_asyncio.fixture
+async def database(empty_url: str) -> AsyncIterator[Database]:
+    """An open, fresh, migrated, empty database."""
+    async with Database(empty_url) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def serving(url: str, folder: Path) -> AsyncIterator[Client]:
+    """A shopper of a real server on a free port, over this database."""
+    settings = Settings(database_url=SecretStr(url), secret=SecretStr(SECRET), data_dir=folder, popularity_interval=0)
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="websockets-sansio"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        assert not task.done(), "the server did not start"
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+        yield Client(http, app.state.database)
+    server.should_exit = True
+    await task
+
+
+@pytest_asyncio.fixture
+async def client(empty_url: str, tmp_path: Path) -> AsyncIterator[Client]:
+    """A shopper of a server over a fresh, empty database."""
+    async with serving(empty_url, tmp_path) as shopper:
+        yield shopper
+
+
+@pytest_asyncio.fixture(scope="session")
+async def shopper(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A shopper of one server that all tests share. Its tests add stores of their own and count on no other rows."""
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("server")) as shared:
+        yield shared

@@ -1,0 +1,190 @@
+"""The demo stores: the same every time, all there or not at all, and right in every column that is derived."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from psycopg.rows import tuple_row
+
+from storefront.core.database import Database
+from storefront.demo.commands import AlreadySeeded, is_empty, seed
+
+TABLES = ("users", "configs", "products", "product_variants", "reviews", "changes", "store_positions", "analytics_events")
+ANCHOR = datetime(2024, 3, 1, tzinfo=UTC)
+
+# What the triggers should have counted, counted plainly.
+WRONG_VARIANTS = """
+SELECT count(*) FROM products AS p WHERE
+  (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
+  IS DISTINCT FROM (
+    SELECT (count(*), count(*) FILTER (WHERE is_available),
+            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL)),
+            min(v.price) FILTER (WHERE is_available), max(v.price) FILTER (WHERE is_available))
+    FROM product_variants AS v WHERE v.product_id = p.id)
+"""
+WRONG_RATINGS = """
+SELECT count(*) FROM products AS p WHERE rating_counts <> ARRAY(
+  SELECT (SELECT count(*) FROM reviews AS r WHERE r.product_id = p.id AND r.rating = stars)::int
+  FROM generate_series(1, 5) AS stars ORDER BY stars)
+"""
+WRONG_POSITIONS = """
+SELECT count(*) FROM (
+  SELECT c.position, c.product_id, c.is_visible, c.occurred_at, p.id, p.status, p.created_at,
+         row_number() OVER (PARTITION BY p.config_id ORDER BY p.created_at) AS expected
+  FROM products AS p LEFT JOIN changes AS c ON c.config_id = p.config_id AND c.entity_id = p.id
+) AS log
+WHERE position IS DISTINCT FROM expected OR product_id <> id OR is_visible <> (status = 'active') OR occurred_at <> created_at
+"""
+WRONG_LASTS = """
+SELECT count(*) FROM configs AS c LEFT JOIN store_positions AS s ON s.config_id = c.id
+WHERE s.position IS DISTINCT FROM (SELECT count(*) FROM products AS p WHERE p.config_id = c.id)
+"""
+
+
+async def rows(database: Database, sql: str) -> list[Any]:
+    async with database.transaction() as connection:
+        cursor = connection.raw.cursor(row_factory=tuple_row)
+        await cursor.execute(sql.encode())
+        return await cursor.fetchall()
+
+
+async def one(database: Database, sql: str) -> Any:
+    [(value,)] = await rows(database, sql)
+    return value
+
+
+async def counts(database: Database) -> dict[str, int]:
+    return {table: await one(database, f"SELECT count(*) FROM {table}") for table in TABLES}
+
+
+async def digests(database: Database) -> dict[str, str]:
+    every = "SELECT md5(string_agg(line, chr(10) ORDER BY line)) FROM (SELECT t::text AS line FROM {} AS t) AS lines"
+    return {table: await one(database, every.format(table)) for table in TABLES}
+
+
+async def empty(database: Database) -> None:
+    async with database.transaction() as connection:
+        await connection.raw.execute(b"TRUNCATE users CASCADE")
+
+
+async def test_the_same_numbers_and_anchor_give_the_same_rows(database: Database) -> None:
+    await seed(database, products=150, events=500, anchor=ANCHOR)
+    first = await digests(database)
+    await empty(database)
+    await seed(database, products=150, events=500, anchor=ANCHOR)
+    assert await digests(database) == first
+    assert None not in first.values()
+
+
+async def test_another_anchor_moves_everything_in_time(database: Database) -> None:
+    await seed(database, products=20, events=50, anchor=ANCHOR)
+    newest = "SELECT extract(epoch FROM max(created_at)) FROM products"
+    first = float(await one(database, newest))
+    await empty(database)
+    await seed(database, products=20, events=50, anchor=ANCHOR + timedelta(days=2))
+    assert float(await one(database, newest)) - first == pytest.approx(2 * 86_400)
+
+
+async def test_the_summary_counts_what_is_there(database: Database) -> None:
+    summary = await seed(database, products=150, events=500, anchor=ANCHOR)
+    assert await counts(database) == {
+        "users": summary.users,
+        "configs": summary.configs,
+        "products": 150,
+        "product_variants": summary.variants,
+        "reviews": summary.reviews,
+        "changes": 150,
+        "store_positions": summary.configs,
+        "analytics_events": 500,
+    }
+    assert (summary.products, summary.events) == (150, 500)
+
+
+async def test_the_summary_names_the_biggest_published_store_and_its_owner(database: Database) -> None:
+    summary = await seed(database, products=150, events=0, anchor=ANCHOR)
+    biggest = await rows(
+        database,
+        "SELECT slug, is_published, email FROM configs JOIN users ON users.id = user_id"
+        " ORDER BY (SELECT count(*) FROM products WHERE config_id = configs.id) DESC LIMIT 1",
+    )
+    assert biggest == [(summary.slug, True, summary.owner_email)]
+
+
+async def test_the_demo_merchant_owns_a_published_and_an_unpublished_store(database: Database) -> None:
+    await seed(database, products=10, events=0, anchor=ANCHOR)
+    owned = "SELECT is_published FROM configs JOIN users ON users.id = user_id WHERE email = 'demo@example.com' ORDER BY 1"
+    assert await rows(database, owned) == [(False,), (True,)]
+
+
+@pytest.mark.parametrize("wrong", [WRONG_VARIANTS, WRONG_RATINGS, WRONG_POSITIONS, WRONG_LASTS])
+async def test_what_is_derived_equals_what_is_counted(database: Database, wrong: str) -> None:
+    await seed(database, products=300, events=0, anchor=ANCHOR)
+    assert await one(database, wrong) == 0
+
+
+@pytest.mark.parametrize(("products", "events"), [(0, 0), (0, 10), (1, 0), (1, 1), (1, 10), (10, 0), (10, 10)])
+async def test_tiny_sizes(database: Database, products: int, events: int) -> None:
+    summary = await seed(database, products=products, events=events, anchor=ANCHOR)
+    found = await counts(database)
+    assert (found["products"], found["analytics_events"]) == (products, events if products else 0)
+    assert summary.configs >= 3
+    assert summary.users >= 30
+
+
+async def test_negative_sizes_are_refused(database: Database) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        await seed(database, products=-1)
+    assert await is_empty(database)
+
+
+async def test_a_second_seed_is_refused_and_changes_nothing(database: Database) -> None:
+    await seed(database, products=30, events=30, anchor=ANCHOR)
+    first = await digests(database)
+    with pytest.raises(AlreadySeeded, match="nordic-oak-living"):
+        await seed(database, products=60, events=5)
+    assert await digests(database) == first
+
+
+async def test_a_failure_on_the_way_leaves_nothing(database: Database) -> None:
+    def break_off(table: str, done: int, total: int) -> None:
+        if table == "reviews":
+            raise RuntimeError("the light went out")
+
+    with pytest.raises(RuntimeError, match="light"):
+        await seed(database, products=30, events=30, progress=break_off)
+    assert set((await counts(database)).values()) == {0}
+
+
+async def test_empty_means_without_stores(database: Database) -> None:
+    assert await is_empty(database)
+    await seed(database, products=0, events=0)
+    assert not await is_empty(database)
+
+
+async def test_progress_ends_at_the_total_and_is_not_chatty(database: Database) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+    await seed(database, products=200, events=1_000, progress=lambda table, *state: told.setdefault(table, []).append(state))
+    assert tuple(told) == TABLES
+    assert all(steps[-1][0] == steps[-1][1] and len(steps) <= 24 for steps in told.values())
+
+
+async def test_nothing_happens_after_the_anchor_or_before_it_could(database: Database) -> None:
+    await seed(database, products=200, events=2_000, anchor=ANCHOR)
+    early = "SELECT count(*) FROM {} AS t JOIN products AS p ON p.id::text = {} WHERE t.{} < p.created_at OR t.{} >= '2024-03-01'"
+    assert await one(database, early.format("reviews", "t.product_id::text", *["created_at"] * 2)) == 0
+    assert await one(database, early.format("product_variants", "t.product_id::text", *["created_at"] * 2)) == 0
+    assert await one(database, early.format("analytics_events", "t.properties ->> 'productId'", *['"timestamp"'] * 2)) == 0
+
+
+async def test_keys_carry_the_moment_of_their_rows(database: Database) -> None:
+    await seed(database, products=20, events=20, anchor=ANCHOR)
+    for table, moment in (("products", "created_at"), ("reviews", "created_at"), ("analytics_events", '"timestamp"')):
+        in_key = "('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint"
+        off = f"{in_key} <> floor(extract(epoch FROM {moment}) * 1000) OR substr(id::text, 15, 1) <> '7'"
+        assert await one(database, f"SELECT count(*) FROM {table} WHERE {off}") == 0
+
+
+async def test_unless_told_events_reach_up_to_the_last_midnight(database: Database) -> None:
+    await seed(database, products=10, events=200)
+    age = await one(database, """SELECT extract(epoch FROM now() - max("timestamp")) FROM analytics_events""")
+    assert 0 < float(age) < 3 * 86_400

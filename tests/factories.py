@@ -1,0 +1,74 @@
+"""Rows for tests: sensible unless said otherwise, written straight into the tables."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import Any
+
+import orjson
+from psycopg import sql
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+
+_numbers = count(1)
+
+
+async def insert(database: Database, table: str, **values: Any) -> str:
+    """One row; returns its id. Lists and dicts become JSON."""
+    row = {"id": str(uuid7()), **values}
+    shaped = [orjson.dumps(value).decode() if isinstance(value, (list, dict)) else value for value in row.values()]
+    names = sql.SQL(", ").join(sql.Identifier(name) for name in row)
+    places = sql.SQL(", ").join(sql.Placeholder() for _ in row)
+    async with database.transaction() as connection:
+        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.Identifier(table), names, places)
+        await connection.raw.execute(statement, shaped)
+    return str(row["id"])
+
+
+async def make_user(database: Database, **values: Any) -> str:
+    """A user whose token is `token_of(subject)`, the subject being their id unless given."""
+    number = next(_numbers)
+    id_ = str(uuid7())
+    defaults = {"id": id_, "subject": id_, "email": f"user{number}@example.com", "name": f"User {number}"}
+    return await insert(database, "users", **{**defaults, **values})
+
+
+async def make_store(database: Database, **values: Any) -> str:
+    """A published store, of a new user unless `user_id` is given."""
+    number = next(_numbers)
+    if "user_id" not in values:
+        values["user_id"] = await make_user(database)
+    defaults = {"store_name": f"Store {number}", "slug": f"store-{number}", "is_published": True}
+    return await insert(database, "configs", **{**defaults, **values})
+
+
+async def make_product(database: Database, config_id: str, **values: Any) -> str:
+    """An active product."""
+    number = next(_numbers)
+    defaults = {"title": f"Product {number}", "handle": f"product-{number}", "price": "10.00", "inventory": 5}
+    return await insert(database, "products", config_id=config_id, **{**defaults, **values})
+
+
+async def make_variant(database: Database, product_id: str, **values: Any) -> str:
+    """An available variant."""
+    defaults = {"name": f"Variant {next(_numbers)}", "price": "10.00", "inventory": 5}
+    return await insert(database, "product_variants", product_id=product_id, **{**defaults, **values})
+
+
+async def make_review(database: Database, product_id: str, **values: Any) -> str:
+    """Five stars, of a new user unless `user_id` is given."""
+    if "user_id" not in values:
+        values["user_id"] = await make_user(database)
+    return await insert(database, "reviews", product_id=product_id, **{"rating": 5, **values})
+
+
+@contextmanager
+def counted(database: Database) -> Iterator[list[str]]:
+    """The SQL of the statements that run meanwhile."""
+    seen: list[str] = []
+    database.observers.append(seen.append)
+    try:
+        yield seen
+    finally:
+        database.observers.remove(seen.append)

@@ -1,0 +1,35 @@
+"""One query through every room, and what it costs."""
+
+from tests.client import Client
+from tests.factories import counted, make_product, make_review, make_store, make_variant
+
+PAGE = """
+query Page($config: ID!, $first: Int!) {
+  products(configId: $config, first: $first) {
+    totalCount
+    nodes {
+      id title price compareAtPrice images category inventory status createdAt tags
+      variants(first: 5) { id name price inventory attributes { name value } sku }
+      reviews(first: 3) { nodes { id rating title createdAt } }
+    }
+  }
+}
+"""
+
+
+async def test_a_page_costs_the_same_statements_for_any_number_of_products(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    costs = []
+    for wanted in (1, 20, 100):
+        while (await shopper.ask("query($c: ID!) { products(configId: $c) { totalCount } }", c=store))["products"][
+            "totalCount"
+        ] < wanted:
+            product = await make_product(shopper.database, store)
+            await make_variant(shopper.database, product)
+            await make_review(shopper.database, product)
+        with counted(shopper.database) as statements:
+            page = (await shopper.ask(PAGE, config=store, first=100))["products"]
+        assert len(page["nodes"]) == page["totalCount"] == wanted
+        assert all(len(node["variants"]) == len(node["reviews"]["nodes"]) == 1 for node in page["nodes"])
+        costs.append(len(statements))
+    assert costs == [4, 4, 4]
