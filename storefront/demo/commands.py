@@ -102,7 +102,6 @@ async def _settle(database: Database) -> None:
     """What is better done at once than left to the night."""
     async with database.transaction() as connection:
         await connection.raw.execute(f"SET LOCAL statement_timeout = 0; ANALYZE {_TABLES}".encode())
-    # >>> POPULARITY: products.popularity is still 0 everywhere; this is the place to derive it from the events. <<<
 
 
 def _summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary:

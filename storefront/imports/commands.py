@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cache
 from typing import Any
 
@@ -132,7 +133,8 @@ async def _planned(connection: Connection, config_id: str, batch: Sequence[Produ
 
 
 def _plan_product(plan: _Plan, product: ProductRow, old: Row | None, variants: list[Row], actor_id: str | None) -> None:
-    new: Facts = {"id": old.id if old else str(uuid7()), "handle": product.handle, **_facts(product, FACTS)}
+    facts = _kept(_facts(product, FACTS), old, product.given)
+    new: Facts = {"id": old.id if old else str(uuid7()), "handle": product.handle, **facts}
     changed = [name for name in FACTS if old and getattr(old, name) != new[name]]
     if _plan_variants(plan, product, new["id"], variants):
         changed.append("variants")
@@ -157,7 +159,8 @@ def _plan_variants(plan: _Plan, product: ProductRow, product_id: str, stored: li
     kept = {old.id for _, old in pairs if old}
     gone = [old.id for old in stored if old.id not in kept] if product.complete else []
     created = [(_facts(new, VARIANT_FACTS), old) for new, old in pairs if not old]
-    updated = [(facts, old) for new, old in pairs if old and _differs(facts := _facts(new, VARIANT_FACTS), old)]
+    known = [(_kept(_facts(new, VARIANT_FACTS), old, product.given), old) for new, old in pairs if old]
+    updated = [(facts, old) for facts, old in known if _differs(facts, old)]
     plan.variants_removed += gone
     plan.variants_created += [{"id": str(uuid7()), "product_id": product_id, **facts} for facts, _ in created]
     plan.variants_updated += [{"id": old.id, **facts} for facts, old in updated]
@@ -194,6 +197,17 @@ def _facts(row: ProductRow | VariantRow, names: Iterable[str]) -> Facts:
     """The columns as the database gives them back: amounts are text with two decimals."""
     facts = {name: getattr(row, name) for name in names}
     return {name: str(value) if name in AMOUNTS and value is not None else value for name, value in facts.items()}
+
+
+def _kept(facts: Facts, old: Row | None, given: frozenset[str]) -> Facts:
+    """The facts as they will stand: a column that the file does not have leaves what is stored."""
+    if old is None:
+        return facts
+    merged = {name: value if name in given else getattr(old, name) for name, value in facts.items()}
+    compared = merged["compare_at_price"]
+    if compared is not None and Decimal(compared) <= Decimal(merged["price"]):
+        merged["compare_at_price"] = None
+    return merged
 
 
 def _differs(facts: Facts, old: Row) -> bool:

@@ -32,6 +32,24 @@ LONGEST = {
     **dict.fromkeys(("variant price", "variant compare at price", "variant inventory qty"), 64),
 }
 COLUMNS = frozenset(LONGEST) | SURPLUS_OPTIONS | set(RENAMED.values()) | {"tags", "status", "image position"}
+# Which columns a field comes from. Title and price are always there.
+SOURCES = {
+    "title": ("title",),
+    "price": ("title",),
+    "name": ("title",),
+    "attributes": ("title",),
+    "description": ("body (html)",),
+    "compare_at_price": ("variant compare at price",),
+    "images": ("image src", "variant image"),
+    "category": ("type", "product category"),
+    "tags": ("tags",),
+    "inventory": ("variant inventory qty", "variant inventory tracker"),
+    "track_inventory": ("variant inventory qty", "variant inventory tracker"),
+    "seo_title": ("seo title",),
+    "seo_description": ("seo description",),
+    "status": ("status", "published"),
+    "sku": ("variant sku",),
+}
 CELL = 131_072
 TAGS = IMAGES = 250
 TAG_LENGTH = 255
@@ -75,12 +93,16 @@ class VariantRow:
 
 @dataclass(frozen=True, slots=True)
 class ProductRow:
-    """One product, made of `rows` rows from `line` on. Not `complete`: some of its rows were rejected."""
+    """One product, made of `rows` rows from `line` on. Not `complete`: some of its rows were rejected.
+
+    `given` names the fields, of it and of its variants, that the file has columns for: of the others it says nothing.
+    """
 
     handle: str
     line: int
     rows: int
     complete: bool
+    given: frozenset[str]
     title: str
     description: str | None
     price: Decimal
@@ -132,6 +154,11 @@ class _Layout:
     width: int
     places: Mapping[str, int]
     spellings: Mapping[str, str]
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The fields that the file has a column for."""
+        return frozenset(name for name, columns in SOURCES.items() if any(column in self.places for column in columns))
 
     def rejection(self, line: int, handle: str | None, column: str, reason: str) -> Rejection:
         where = f"{self.spellings.get(column, column.title())}: " if column else ""
@@ -243,7 +270,7 @@ class _Draft:
             raise _Unusable("image src", f"a product may have {IMAGES} images, this is number {count}: remove some")
         return pictures
 
-    def product(self) -> ProductRow:
+    def product(self, given: frozenset[str]) -> ProductRow:
         variants, first = list(self.variants.values()), self.first
         cheapest = min(variants, key=lambda variant: variant.price)
         counted = [variant.inventory for variant in variants if variant.inventory is not None]
@@ -252,6 +279,7 @@ class _Draft:
             line=first.line,
             rows=self.rows,
             complete=self.complete,
+            given=given,
             title=first["title"],
             description=first["body (html)"] or None,
             price=cheapest.price,
@@ -325,7 +353,7 @@ class _Assembly:
 
     def _finish(self) -> Iterator[ProductRow]:
         if self._draft:
-            yield self._draft.product()
+            yield self._draft.product(self._layout.given)
         self._draft = None
 
 

@@ -201,3 +201,15 @@ async def test_hidden_variants_stay_hidden(database: Database, store: str) -> No
     await database.fetch(compiled(update(variants).values(is_available=False).where(text("sku = 'S-1'"))))
     await bring(database, store, SHIRT.replace("S,20", "S,18"))
     assert [row.is_available for row in await database.fetch(all_variants())] == [False, True]
+
+
+async def test_columns_that_a_file_does_not_have_leave_what_is_stored(database: Database, store: str) -> None:
+    await bring(
+        database,
+        store,
+        "Handle,Title,Variant Price,Variant Compare At Price,Status,SEO Title,Tags\nmug,Mug,10,15,archived,Best mug,a\n",
+    )
+    await bring(database, store, "Handle,Title,Variant Price\nmug,Big mug,12\n")
+    (row,) = await database.fetch(all_products())
+    assert (row.title, row.price, row.compare_at_price) == ("Big mug", "12.00", "15.00")
+    assert (row.status, row.seo_title, row.tags, row.version) == ("archived", "Best mug", ["a"], 2)
