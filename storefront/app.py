@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storefront.analytics.commands import refresh_popularity
@@ -19,6 +19,9 @@ from storefront.core.settings import Settings, settings
 from storefront.core.tokens import verify
 from storefront.graph.context import Context, Viewer
 from storefront.queries import configs
+from storefront.queries.keyset import Window
+from storefront.queries.listing import Listing, Order, Scope, Selection, pages
+from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import schema
 from storefront.serving.graphiql import page as graphiql
@@ -49,16 +52,28 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             yield
 
     async def page(_: Request) -> Response:
-        store = await configs.busiest(database)
-        shown = {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id} if store else {}
-        return graphiql.page(EXAMPLES, shown, title="storefront")
+        return graphiql.page(EXAMPLES, await _shown(database), title="storefront")
 
     operations = Operations(schema._schema, schema.execution_context_class)
     handler = endpoint(operations, make_context, page if options.graphiql else None)
-    routes: list[BaseRoute] = [Route("/graphql", handler, methods=["GET", "POST"])]
+    routes: list[BaseRoute] = [
+        Route("/graphql", handler, methods=["GET", "POST"]),
+        Route("/", RedirectResponse("/graphql")),
+    ]
     app = Starlette(routes=routes + (graphiql.graphiql_routes() if options.graphiql else []), lifespan=lifespan)
     app.state.database = database
     return app
+
+
+async def _shown(database: Database) -> dict[str, str]:
+    """A store and a product to fill the examples of GraphiQL in with."""
+    store = await configs.busiest(database)
+    if store is None:
+        return {}
+    favourite = Listing(Selection(Audience.SHOPPER), Order("popularity", descending=True), Window(1))
+    (found,) = await pages(database, [Scope(store.id)], favourite)
+    handles = [product.handle for product in found.page.rows]
+    return {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id, "__DEMO_HANDLE__": "".join(handles)}
 
 
 async def _viewer(request: Request, database: Database, secret: str) -> Viewer | None:

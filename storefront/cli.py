@@ -45,7 +45,7 @@ DAY = 86_400
 @app.command()
 def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, max=64, help="Server processes.")] = None,
     reload: Annotated[bool, typer.Option(help="Start again whenever a source file changes.")] = False,
     demo: Annotated[bool, typer.Option(help="First migrate, and load demo data into an empty database.")] = False,
@@ -61,7 +61,7 @@ def serve(
         if demo:
             _load_demo(url)
         _check_migrations(url)
-        _announce(options, url)
+        _announce(options, url, demo)
         _hand_over(options, url)
         uvicorn.run(
             "storefront.app:create_app",
@@ -265,7 +265,7 @@ def _token(options: Settings, url: str, email: str, days: int) -> str:
     return sign(Claims(subject, email), options.signing_secret(), seconds=days * DAY)
 
 
-def _announce(options: Settings, url: str) -> None:
+def _announce(options: Settings, url: str, demo: bool) -> None:
     """What to open, a token and a line to try, for somebody who has just started this for the first time."""
     base = f"http://{options.host}:{options.port}"
     store = _with_database(url, configs.busiest)
@@ -276,6 +276,9 @@ def _announce(options: Settings, url: str) -> None:
     out.print(
         f"  Try          curl -s {base}/graphql -H 'content-type: application/json' -d '{query}'", markup=False, highlight=False
     )
+    if not demo:
+        return
+    # Only here: elsewhere this would put a working token into whatever keeps the server's output.
     out.print(f"  Token        {_token(options, url, DEMO_USER, days=1)}", markup=False, highlight=False)
     out.print(f"               of {DEMO_USER}, good for a day, for the header Authorization: Bearer <token>\n")
 

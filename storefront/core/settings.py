@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     )
     broadcast_url: str = Field("memory://", description="How processes wake each other after a commit.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     pool_size: int = Field(10, ge=1, le=200, description="Database connections per process, at most.")
     statement_timeout: int = Field(10_000, ge=100, description="Milliseconds after which Postgres gives up on a statement.")

@@ -1,0 +1,35 @@
+"""The README says what is."""
+
+from pathlib import Path
+
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from storefront.cli import app
+from storefront.core.settings import Settings
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def settings_table() -> str:
+    """The table of settings, made of the settings themselves."""
+    rows = ["| Variable | Default | What it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None else f"`{field.default}`"
+        rows.append(f"| `STOREFRONT_{name.upper()}` | {default} | {field.description} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_settings_is_complete() -> None:
+    assert settings_table() in README
+
+
+def test_every_command_is_listed() -> None:
+    commands = get_command(app).list_commands(None)  # type: ignore[attr-defined]
+    assert [name for name in commands if f"| `{name}" not in README] == []
+
+
+def test_every_command_has_help() -> None:
+    for name in get_command(app).list_commands(None):  # type: ignore[attr-defined]
+        result = CliRunner().invoke(app, [name, "--help"])
+        assert result.exit_code == 0 and name in result.output
