@@ -2,8 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psycopg
@@ -13,10 +13,12 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storefront.analytics.commands import refresh_popularity
+from storefront.commands.unit import sweep_keys
 from storefront.core.database import Database
-from storefront.core.errors import Unauthenticated
+from storefront.core.errors import Forbidden, RequestError
+from storefront.core.identity import Identity, identity
+from storefront.core.jwks import IssuerUnreachable
 from storefront.core.settings import Settings, settings
-from storefront.core.tokens import verify
 from storefront.graph.context import Context, Viewer
 from storefront.queries import configs
 from storefront.queries.keyset import Window
@@ -25,11 +27,13 @@ from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import schema
 from storefront.serving.graphiql import page as graphiql
-from storefront.serving.http import endpoint
+from storefront.serving.http import HTTPError, endpoint
 from storefront.serving.operations import Operations
 from storefront.users.commands import sign_in
 
 log = logging.getLogger("storefront")
+
+HOUR = 3_600
 
 EXAMPLES = graphiql.load_examples(Path(__file__).parent / "examples")
 
@@ -39,16 +43,16 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     options = chosen or settings()
     if options.database_url is None:
         raise RuntimeError("Set STOREFRONT_DATABASE_URL, or start with `storefront serve`, which brings a Postgres of its own.")
-    url, secret = options.database_url.get_secret_value(), options.signing_secret()
+    url, proofs = options.database_url.get_secret_value(), identity(options)
     database = Database(url, size=options.pool_size, statement_timeout=options.statement_timeout)
-    vocabularies = Vocabularies()
+    vocabularies, vault = Vocabularies(), options.vault()
 
     async def make_context(request: Request) -> Context:
-        return Context(database, vocabularies, await _viewer(request, database, secret))
+        return Context(database, vocabularies, vault, await _viewer(request, database, proofs))
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with database, _periodically(database, options.popularity_interval):
+        async with database, _jobs(database, options.popularity_interval):
             yield
 
     async def page(_: Request) -> Response:
@@ -57,7 +61,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     operations = Operations(schema._schema, schema.execution_context_class)
     handler = endpoint(operations, make_context, page if options.graphiql else None)
     routes: list[BaseRoute] = [
-        Route("/graphql", handler, methods=["GET", "POST"]),
+        Route("/graphql", handler, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         Route("/", RedirectResponse("/graphql")),
     ]
     app = Starlette(routes=routes + (graphiql.graphiql_routes() if options.graphiql else []), lifespan=lifespan)
@@ -76,34 +80,42 @@ async def _shown(database: Database) -> dict[str, str]:
     return {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id, "__DEMO_HANDLE__": "".join(handles)}
 
 
-async def _viewer(request: Request, database: Database, secret: str) -> Viewer | None:
-    header = request.headers.get("authorization")
-    if header is None:
+async def _viewer(request: Request, database: Database, proofs: Identity) -> Viewer | None:
+    try:
+        claims = await proofs.claims(request.headers, request.cookies)
+    except (Forbidden, IssuerUnreachable) as error:
+        raise _refused(error, 403 if isinstance(error, Forbidden) else 503) from None
+    if claims is None:
         return None
-    scheme, _, token = header.partition(" ")
-    if scheme.lower() != "bearer" or not token.strip():
-        raise Unauthenticated("The header must be Authorization: Bearer <token>.")
-    row = await sign_in(database, verify(token.strip(), secret))
+    row = await sign_in(database, claims)
     return Viewer(row.id, frozenset(row.owned))
 
 
+def _refused(error: RequestError, status: int) -> HTTPError:
+    refusal = HTTPError(status, str(error))
+    refusal.code = error.code
+    return refusal
+
+
 @asynccontextmanager
-async def _periodically(database: Database, seconds: int) -> AsyncIterator[None]:
-    """Keep popularity up to date while the application runs."""
-
-    async def repeat() -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await refresh_popularity(database)
-            except psycopg.Error:
-                log.warning("popularity was not refreshed; the next try is in %s s", seconds, exc_info=True)
-
-    task = asyncio.create_task(repeat()) if seconds else None
+async def _jobs(database: Database, popularity_interval: int) -> AsyncIterator[None]:
+    """What is to be done again and again while the application runs."""
+    jobs = [_repeated(sweep_keys, database, HOUR)]
+    if popularity_interval:
+        jobs.append(_repeated(refresh_popularity, database, popularity_interval))
+    tasks = [asyncio.create_task(job) for job in jobs]
     try:
         yield
     finally:
-        if task is not None:
+        for task in tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _repeated(work: Callable[[Database], Awaitable[int]], database: Database, seconds: int) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work(database)
+        except psycopg.Error:
+            log.warning("%s failed; the next try is in %s s", work.__name__, seconds, exc_info=True)

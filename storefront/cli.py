@@ -18,9 +18,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from storefront import doctor as checkup
 from storefront.analytics.commands import refresh_popularity
+from storefront.configs.rotation import Rotation, rotate_tokens
 from storefront.core import migrations
 from storefront.core.database import Database
 from storefront.core.embedded import embedded_postgres
+from storefront.core.secrets import Vault
 from storefront.core.settings import Settings, settings
 from storefront.core.tokens import Claims, sign
 from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
@@ -139,6 +141,14 @@ def refresh_popularity_() -> None:
         out.print(f"{_with_database(url, refresh_popularity):,} products have another popularity now.")
 
 
+@app.command("rotate-secrets")
+def rotate_secrets() -> None:
+    """Encrypt the stores' secrets anew, under the newest of STOREFRONT_ENCRYPTION_KEYS. Safe to run again at any time."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        _tell_rotation(_rotate(url, _settings().vault()))
+
+
 @app.command()
 def doctor() -> None:
     """Look the set-up over: settings, database, migrations, broadcaster, GraphiQL. Exits with 1 if something is wrong."""
@@ -225,6 +235,26 @@ def _tell(made: SeedSummary) -> None:
     counts = {name: getattr(made, name) for name in ("users", "configs", "products", "variants", "reviews", "events")}
     out.print("Made " + ", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" in {made.seconds:.1f} s.")
     out.print(f"The biggest store is [bold]{made.slug}[/bold], of {made.owner_email}.")
+
+
+def _rotate(url: str, vault: Vault) -> Rotation:
+    with Progress(TextColumn("stores"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=err) as bars:
+        bar = bars.add_task("stores", total=None)
+
+        def show(done: int, total: int) -> None:
+            bars.update(bar, completed=done, total=total)
+
+        return _with_database(url, lambda database: rotate_tokens(database, vault, show))
+
+
+def _tell_rotation(rotation: Rotation) -> None:
+    out.print(f"{rotation.rotated:,} secrets are encrypted anew; {rotation.current:,} were under the newest key already.")
+    if rotation.unreadable:
+        some = ", ".join(rotation.unreadable[:10])
+        _fail(
+            f"{len(rotation.unreadable):,} open with none of the keys and were left as they are, in the stores {some}. "
+            "Add the key that they were encrypted with, or have their owners connect again."
+        )
 
 
 def _import(url: str, file: Path, slug: str, dry_run: bool) -> None:

@@ -3,15 +3,27 @@
 import strawberry
 from strawberry.schema.config import StrawberryConfig
 
+from storefront.analytics.api import AnalyticsQuery
 from storefront.configs.api import ConfigQuery
+from storefront.configs.mutations import ConfigMutation
+from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.scalars import SCALARS
 from storefront.products.api import ProductQuery
+from storefront.products.mutations import ProductMutation
+from storefront.reviews.mutations import ReviewMutation
 from storefront.users.api import UserQuery
+from storefront.users.mutations import UserMutation
+from storefront.variants.mutations import VariantMutation
 
 
 @strawberry.type
-class Query(UserQuery, ConfigQuery, ProductQuery):
+class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery):
     """Everything that can be read."""
 
 
-schema = strawberry.Schema(query=Query, config=StrawberryConfig(scalar_map=SCALARS))
+@strawberry.type
+class Mutation(UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation):
+    """Everything that can be written."""
+
+
+schema = strawberry.Schema(query=Query, mutation=Mutation, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))

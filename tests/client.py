@@ -11,7 +11,7 @@ from storefront.core.tokens import Claims, sign
 SECRET = "a secret of thirty-two characters"
 
 
-def token_of(subject: str, **claims: str) -> str:
+def token_of(subject: str, **claims: Any) -> str:
     """A token of the test server for a user."""
     return sign(Claims(subject, **claims), SECRET, seconds=600)
 

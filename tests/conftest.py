@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -62,9 +63,10 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def serving(url: str, folder: Path) -> AsyncIterator[Client]:
-    """A shopper of a real server on a free port, over this database."""
-    settings = Settings(database_url=SecretStr(url), secret=SecretStr(SECRET), data_dir=folder, popularity_interval=0)
+async def serving(url: str, folder: Path, **options: Any) -> AsyncIterator[Client]:
+    """A shopper of a real server on a free port, over this database; with other settings where they are given."""
+    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "popularity_interval": 0}
+    settings = Settings(**{**given, **options})
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="websockets-sansio"))
     task = asyncio.create_task(server.serve())

@@ -30,6 +30,6 @@ class ConfigQuery:
 
 
 async def _found(info: Info, by: ConfigBy) -> Row | None:
-    if by.id:
+    if isinstance(by.id, str):
         return await info.context.load(loaders.config, checks.key(by.id, "by.id"))
     return await configs.by_slug(info.context.database, checks.text(by.slug or "", "by.slug"), [*info.context.owned])

@@ -22,7 +22,7 @@ from sqlalchemy.sql import ClauseElement
 Row = Any
 Parameters = Mapping[str, object]
 
-_dialect = PGDialect_psycopg()  # type: ignore[no-untyped-call]
+DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,7 +35,7 @@ class Statement:
 
 def compiled(clause: ClauseElement) -> Statement:
     """Compile once, keep, run often: the compiler takes longer than most of our statements do."""
-    text = clause.compile(dialect=_dialect)
+    text = clause.compile(dialect=DIALECT)
     constants = {name: value for name, value in (text.params or {}).items() if value is not None}
     return Statement(str(text), constants)
 

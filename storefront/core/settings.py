@@ -2,24 +2,60 @@
 
 import os
 import secrets
+import time
+from collections.abc import Callable
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from storefront.core.csrf import normal_origin
+from storefront.core.secrets import Vault, new_key
+
+# Hosts that are this machine: only to them may anything go unencrypted.
+LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseSettings):
     """What an operator may choose. The README's table of settings is made of these lines."""
 
-    model_config = SettingsConfigDict(env_prefix="STOREFRONT_", env_file=".env", extra="ignore")
+    # Errors name what is wrong, never what was given: it may be a secret.
+    model_config = SettingsConfigDict(env_prefix="STOREFRONT_", env_file=".env", extra="ignore", hide_input_in_errors=True)
 
     database_url: SecretStr | None = Field(
         None, description="Postgres 15 or newer, as a URL. Unset: an embedded server keeps its files in the data folder."
     )
-    data_dir: Path = Field(Path(".storefront"), description="Where the embedded Postgres and the signing secret are kept.")
+    data_dir: Path = Field(
+        Path(".storefront"), description="Where the embedded Postgres and what is made at first start are kept."
+    )
     secret: SecretStr | None = Field(
         None, min_length=32, description="Signs tokens (HS256), 32 characters or more. Unset: made once, kept in the data folder."
+    )
+    encryption_keys: SecretStr | None = Field(
+        None, description="Encrypt stored secrets: Fernet keys, comma-separated, newest first. Unset: made once, kept there."
+    )
+    oidc_issuer: str | None = Field(
+        None, description="OpenID Connect issuers whose bearer tokens count, comma-separated, each as in the `iss` of its tokens."
+    )
+    oidc_audience: str | None = Field(
+        None, validate_default=True, description="Which `aud` their tokens must have, comma-separated: one of them will do."
+    )
+    oidc_jwks_url: str | None = Field(
+        None, description="Where their keys are, one URL per issuer in the same order. Unset: found by discovery."
+    )
+    oidc_keys_max_age: int = Field(600, ge=30, le=86_400, description="Seconds for which their keys are kept, at most.")
+    clock_skew: int = Field(30, ge=0, le=300, description="Seconds by which the clock of a token's issuer may differ from ours.")
+    authjs_secret: SecretStr | None = Field(
+        None, description="Opens session cookies of Auth.js (NextAuth): its secret; several comma-separated, newest first."
+    )
+    authjs_trust_email: bool = Field(
+        False, description="Whether every address in an Auth.js session is verified, so that it may lead to an existing user."
+    )
+    allowed_origins: str | None = Field(
+        None, description="Origins besides our own whose pages may send cookies, comma-separated, such as https://shop.example."
     )
     broadcast_url: str = Field("memory://", description="How processes wake each other after a commit.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
@@ -36,18 +72,95 @@ class Settings(BaseSettings):
         """The key that signs tokens. Without one in the settings, 32 random bytes are made and kept for the next start."""
         if self.secret is not None:
             return self.secret.get_secret_value()
-        return _kept_secret(self.data_dir / "secret")
+        return _kept(self.data_dir / "secret", lambda: secrets.token_urlsafe(32))
+
+    def vault(self) -> Vault:
+        """What encrypts stored secrets. Without keys in the settings, one is made and kept for the next start."""
+        return Vault(_listed(self.encryption_keys) or [_kept(self.data_dir / "encryption-key", new_key)])
+
+    def issuers(self) -> dict[str, str | None]:
+        """The OpenID Connect issuers, each with the URL of its keys where that is set."""
+        return dict(zip_longest(_listed(self.oidc_issuer), _listed(self.oidc_jwks_url)))
+
+    def audiences(self) -> list[str]:
+        """By which names their tokens may mean us."""
+        return _listed(self.oidc_audience)
+
+    def authjs_secrets(self) -> list[str]:
+        """The secrets of the Auth.js front ends, newest first."""
+        return _listed(self.authjs_secret)
+
+    def origins(self) -> frozenset[str]:
+        """The allowed origins as browsers write them."""
+        return frozenset(normal_origin(origin) for origin in _listed(self.allowed_origins))
+
+    @field_validator("encryption_keys")
+    @classmethod
+    def _check_keys(cls, given: SecretStr | None) -> SecretStr | None:
+        if _listed(given):
+            Vault(_listed(given))
+        return given
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_issuers(cls, given: str | None) -> str | None:
+        if not all(_is_issuer(url) for url in _listed(given)):
+            raise ValueError("each issuer must be an https:// URL without ?, # or | (http:// only on this machine)")
+        return given
+
+    @field_validator("oidc_audience")
+    @classmethod
+    def _check_audiences(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if _listed(info.data.get("oidc_issuer")) and not _listed(given):
+            raise ValueError("must be set with STOREFRONT_OIDC_ISSUER: else tokens made for others would count here")
+        return given
+
+    @field_validator("oidc_jwks_url")
+    @classmethod
+    def _check_jwks_urls(cls, given: str | None, info: ValidationInfo) -> str | None:
+        urls = _listed(given)
+        if urls and len(urls) != len(_listed(info.data.get("oidc_issuer"))):
+            raise ValueError("must be one URL for each issuer of STOREFRONT_OIDC_ISSUER, or unset")
+        if not all(url.startswith(("https://", "http://")) for url in urls):
+            raise ValueError("must be https:// URLs, or http:// inside a network that nobody else can write to")
+        return given
+
+    @field_validator("allowed_origins")
+    @classmethod
+    def _check_origins(cls, given: str | None) -> str | None:
+        for origin in _listed(given):
+            normal_origin(origin)
+        return given
 
 
-def _kept_secret(path: Path) -> str:
+def _listed(given: str | SecretStr | None) -> list[str]:
+    text = given.get_secret_value() if isinstance(given, SecretStr) else given or ""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _is_issuer(url: str) -> bool:
+    parts = urlsplit(url)
+    if not parts.hostname or any(character in url for character in "?#|@"):
+        return False
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL)
+
+
+def _kept(path: Path, make: Callable[[], str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # "x" makes the first of several starting processes the only writer; the mode keeps other users out from the start.
         with open(path, "x", opener=_private) as file:
-            file.write(secrets.token_urlsafe(32))
+            file.write(make())
     except FileExistsError:
         pass
-    return path.read_text().strip()
+    for _ in range(50):
+        kept = path.read_text().strip()
+        if kept:
+            return kept
+        # The one who makes it has not written yet.
+        time.sleep(0.02)
+    # Going on without would sign and encrypt with nothing.
+    raise RuntimeError(f"{path} is empty: whoever made it was stopped while doing so. Remove it, and start again.")
 
 
 def _private(path: str, flags: int) -> int:

@@ -1,11 +1,11 @@
-"""Bearer tokens: JWTs signed with the server's secret (HS256)."""
+"""Bearer tokens of our own: JWTs signed with the server's secret (HS256). And what any verified proof says of its user."""
 
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from joserfc import jwt
-from joserfc.errors import JoseError
+from joserfc.errors import InvalidClaimError, JoseError, MissingClaimError
 from joserfc.jwk import OctKey
 
 from storefront.core.errors import Unauthenticated
@@ -13,16 +13,19 @@ from storefront.core.errors import Unauthenticated
 ALGORITHMS = ["HS256"]
 # Seconds by which the clocks of two honest machines may differ.
 LEEWAY = 30
+# Bytes of a claim. An index entry of Postgres takes 2,700.
+MOST_BYTES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified token says of its user."""
+    """What a verified proof says of its user. Only an address that is `email_verified` may lead to a user known by it."""
 
     subject: str
     email: str | None = None
     name: str | None = None
     picture: str | None = None
+    email_verified: bool = False
 
     def profile(self) -> dict[str, str | None]:
         """As columns of a user."""
@@ -37,28 +40,42 @@ def sign(claims: Claims, secret: str, *, seconds: int) -> str:
     return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": now + seconds}, OctKey.import_key(secret))
 
 
-def verify(token: str, secret: str) -> Claims:
+def verify(token: str, secret: str, *, leeway: int = LEEWAY) -> Claims:
     """What the token says, once its signature and times hold; raises Unauthenticated otherwise."""
     try:
         payload = jwt.decode(token, OctKey.import_key(secret), algorithms=ALGORITHMS).claims
-        jwt.JWTClaimsRegistry(leeway=LEEWAY, sub={"essential": True}, exp={"essential": True}).validate(payload)
-    except (JoseError, ValueError, TypeError) as error:
-        raise Unauthenticated(f"The bearer token is not valid: {_reason(error)}. Sign in again.") from None
-    return _claims(payload)
+        jwt.JWTClaimsRegistry(leeway=leeway, sub={"essential": True}, exp={"essential": True}).validate(payload)
+    except (JoseError, ValueError, TypeError, RecursionError) as error:
+        raise invalid("bearer token", error) from None
+    # Whoever holds the secret vouches for the address, unless they say otherwise.
+    return said("bearer token", payload, email_verified=payload.get("email_verified", True) is True)
+
+
+def said(proof: str, payload: dict[str, Any], *, realm: str = "", email_verified: bool) -> Claims:
+    """The claims of a payload that was verified. `realm` keeps the subjects of one issuer apart from all others'."""
+    subject, email, name, picture = (_text(payload.get(name)) for name in ("sub", "email", "name", "picture"))
+    if subject is None:
+        raise Unauthenticated(f"The {proof} is not valid: its sub is no text. Sign in again.")
+    return Claims(f"{realm}|{subject}" if realm else subject, email, name, picture, email_verified and email is not None)
+
+
+def invalid(proof: str, error: Exception) -> Unauthenticated:
+    """The refusal of a proof, with the reason but nothing that was in it."""
+    return Unauthenticated(f"The {proof} is not valid: {_reason(error)}. Sign in again.")
 
 
 def _reason(error: Exception) -> str:
-    # The library's messages may quote the token; its error codes do not.
-    return str(getattr(error, "error", "malformed")).replace("_", " ")
-
-
-def _claims(payload: dict[str, Any]) -> Claims:
-    subject, *others = (_text(payload.get(name)) for name in ("sub", "email", "name", "picture"))
-    if subject is None:
-        raise Unauthenticated("The bearer token is not valid: its sub is no text. Sign in again.")
-    return Claims(subject, *others)
+    # The library's messages may quote the token; its error codes and the names of claims that it checks do not.
+    word = str(getattr(error, "error", "malformed")).replace("_", " ")
+    return f"{word} {error.claim}" if isinstance(error, InvalidClaimError | MissingClaimError) else word
 
 
 def _text(value: object) -> str | None:
-    # NUL cannot be stored; a claim that has one, or that is no text, says nothing.
-    return value if isinstance(value, str) and value and "\0" not in value else None
+    # NUL and half a surrogate pair cannot be stored; a claim that has one, is no text or is too long, says nothing.
+    if not isinstance(value, str) or "\0" in value:
+        return None
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        return None
+    return value if 0 < size <= MOST_BYTES else None

@@ -5,12 +5,11 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 import orjson
-from sqlalchemy import bindparam, column, func, insert, select
-from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import BigInteger, bindparam, select, text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.models import changes, positions
+from storefront.core.database import DIALECT, Connection, Database, Row, Statement, compiled
+from storefront.models import changes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +32,10 @@ async def append(connection: Connection, config_id: str, entries: Sequence[Entry
 
     Call it last in the transaction: from here to its commit every other writer of the same store waits.
     """
-    claimed = {"config_id": config_id, "count": len(entries)}
-    [(last,)] = await connection.fetch(_claim(), claimed)
-    rows = orjson.dumps([{**asdict(entry), "position": last - len(entries) + n} for n, entry in enumerate(entries, 1)])
-    await connection.fetch(_record(), {"config_id": config_id, "rows": rows.decode()})
-    return int(last)
+    rows = orjson.dumps([{**asdict(entry), "n": n} for n, entry in enumerate(entries, 1)])
+    parameters = {"config_id": config_id, "count": len(entries), "rows": rows.decode()}
+    written = await connection.fetch(_append(), parameters)
+    return max(int(row.position) for row in written)
 
 
 async def read(database: Database, config_id: str, after: int, limit: int) -> list[Row]:
@@ -46,23 +44,24 @@ async def read(database: Database, config_id: str, after: int, limit: int) -> li
 
 
 @cache
-def _claim() -> Statement:
-    count = bindparam("count", type_=positions.c.position.type)
-    row = upsert(positions).values(config_id=bindparam("config_id"), position=count)
-    taken = row.on_conflict_do_update(index_elements=["config_id"], set_={"position": positions.c.position + count})
-    return compiled(taken.returning(positions.c.position))
-
-
-@cache
-def _record() -> Statement:
-    names = ["position", "kind", "entity_id", "product_id", "version", "was_visible", "is_visible"]
-    names += ["changed_fields", "actor_id", "client_mutation_id"]
-    recordset = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(
-        *(column(n, changes.c[n].type) for n in names)
+def _append() -> Statement:
+    names = [name for name in changes.c.keys() if name not in ("config_id", "position", "occurred_at")]  # noqa: SIM118
+    return compiled(
+        text(
+            f"""
+WITH claimed AS (
+  INSERT INTO store_positions (config_id, position) VALUES (:config_id, :count)
+  ON CONFLICT (config_id) DO UPDATE SET position = store_positions.position + :count
+  RETURNING position
+)
+INSERT INTO changes (config_id, position, {", ".join(names)})
+SELECT :config_id, claimed.position - :count + entry.n, {", ".join(f"entry.{name}" for name in names)}
+FROM claimed, jsonb_to_recordset(:rows)
+  AS entry(n bigint, {", ".join(f"{name} {changes.c[name].type.compile(DIALECT)}" for name in names)})
+RETURNING position
+"""
+        ).bindparams(bindparam("config_id", type_=UUID), bindparam("count", type_=BigInteger), bindparam("rows", type_=JSONB))
     )
-    entry = recordset.render_derived(name="entry", with_types=True)
-    chosen = select(bindparam("config_id", type_=changes.c.config_id.type), *entry.c)
-    return compiled(insert(changes).from_select(["config_id", *names], chosen))
 
 
 @cache

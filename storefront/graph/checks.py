@@ -1,16 +1,24 @@
 """Arguments that several fields share, checked: each function returns the value or raises InvalidInput naming the field."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import TypeVar
+from zoneinfo import available_timezones
 
 from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
+from storefront.queries.analytics import Span
 from storefront.queries.keyset import Window
 
 T = TypeVar("T")
 
 MOST_ROWS = 100
 MOST_TEXT = 200
+
+# Two years; and for series by the hour as many days as stay below 10,000 points.
+MOST_DAYS = 731
+MOST_DAYS_BY_HOUR = 400
 
 
 def key(text: str, field: str) -> str:
@@ -62,3 +70,34 @@ def window(
 
 def _cursor(value: str | None, field: str) -> str | None:
     return None if value is None else text(value, field, 2_000)
+
+
+def date_range(start: datetime | str, end: datetime | str, field: str) -> Span:
+    """The time from one moment up to another."""
+    span = Span(*(datetime.fromisoformat(str(moment)).astimezone(UTC) for moment in (start, end)))
+    if span.start >= span.end:
+        raise InvalidInput(f"{field}.to", "must be later than from.")
+    if span.start.year < 1970 or span.end.year > 2100:
+        raise InvalidInput(field, "must lie between the years 1970 and 2100.")
+    return span
+
+
+def report_range(start: datetime | str, end: datetime | str, field: str, interval: str) -> Span:
+    """The same, as long as a report may be."""
+    span = date_range(start, end, field)
+    most, when = (MOST_DAYS_BY_HOUR, " when interval is HOUR") if interval == "hour" else (MOST_DAYS, "")
+    if span.end - span.start > timedelta(days=most):
+        raise InvalidInput(field, f"must be at most {most} days long{when}.")
+    return span
+
+
+def time_zone(name: str, field: str) -> str:
+    """The name of a time zone."""
+    if name not in _time_zones():
+        raise InvalidInput(field, f'{name[:40]!r} is not the IANA name of a time zone, such as "Europe/Berlin" or "UTC".')
+    return name
+
+
+@cache
+def _time_zones() -> frozenset[str]:
+    return frozenset(available_timezones())

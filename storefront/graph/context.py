@@ -9,6 +9,7 @@ from strawberry.dataloader import DataLoader
 
 from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated
+from storefront.core.secrets import Vault
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 
@@ -31,6 +32,7 @@ class Context:
 
     database: Database
     vocabularies: Vocabularies
+    vault: Vault
     viewer: Viewer | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
 
@@ -42,6 +44,15 @@ class Context:
     def audience(self, config_id: str) -> Audience:
         """As whom the asker reads a store."""
         return Audience.OWNER if config_id in self.owned else Audience.SHOPPER
+
+    def now_owns(self, config_id: str) -> None:
+        """A store was made during this operation."""
+        viewer = self.signed_in()
+        self.viewer = Viewer(viewer.id, viewer.owned | {config_id})
+
+    def forget(self) -> None:
+        """After a write, what was loaded before it is out of date."""
+        self._loaders.clear()
 
     def signed_in(self) -> Viewer:
         """The asker, where there has to be one."""

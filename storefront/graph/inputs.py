@@ -9,6 +9,7 @@ from typing import Any
 import strawberry
 
 from storefront.core.errors import Forbidden, InvalidInput
+from storefront.core.names import camel
 from storefront.graph import checks
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, attributes_value
@@ -71,7 +72,8 @@ def selection(filter_: ProductFilter | None, typed: str | None, audience: Audien
     """The products that a filter and a search choose, for an audience."""
     filters = dict(_filters(filter_, field)) if filter_ else {}
     if "status" in filters and audience is not Audience.OWNER:
-        raise Forbidden(f"{field}.status: only the store's owner may choose by status; shoppers see active products.", field)
+        field = f"{field}.status"
+        raise Forbidden(f"{field}: only the store's owner may choose by status; shoppers see active products.", field)
     if (
         filters.get("min_price") is not None
         and filters.get("max_price") is not None
@@ -84,8 +86,9 @@ def selection(filter_: ProductFilter | None, typed: str | None, audience: Audien
 
 def _filters(given: ProductFilter, field: str) -> Iterator[tuple[str, Any]]:
     for name, check in _CHECKS.items():
-        if (value := getattr(given, name)) is not None:
-            yield name, check(value, f"{field}.{_camel(name)}")
+        # No attributes asked for is no filter; no values of another filter are values that no product has.
+        if (value := getattr(given, name)) is not None and (name != "attributes" or value):
+            yield name, check(value, f"{field}.{camel(name)}")
 
 
 def _as_given(value: Any, _: str) -> Any:
@@ -116,11 +119,6 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "ids": _ids,
     "updated_since": _as_given,
 }
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.title() for word in rest)
 
 
 def _pair(attribute: AttributeInput, field: str) -> tuple[str, str]:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from storefront.core.database import Row
 from storefront.graph.context import Context
-from storefront.queries import configs, facets, listing, products, related, reviews, users, variants
+from storefront.queries import analytics, configs, facets, listing, products, related, reviews, users, variants
+from storefront.queries.analytics import Counts, Point, Span
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Found, Listing, Scope, Selection
 
@@ -72,3 +73,23 @@ async def reviews_of_product(context: Context, keys: Sequence[str], window: Wind
 async def related_to_product(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
     """What goes with each product."""
     return await related.related(context.database, keys, limit)
+
+
+async def figures_of_config(context: Context, keys: Sequence[str], span: Span) -> list[Counts]:
+    """Each store's events, counted."""
+    return await analytics.figures(context.database, keys, span)
+
+
+async def series_of_config(context: Context, keys: Sequence[str], span: Span, interval: str, zone: str) -> list[list[Point]]:
+    """Each store's events, counted interval by interval."""
+    return await analytics.series(context.database, keys, span, interval, zone)
+
+
+async def top_products_of_config(context: Context, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
+    """The products of each store that were looked at most."""
+    return await analytics.top_products(context.database, keys, span, limit)
+
+
+async def sources_of_config(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
+    """Where the events of each store came from."""
+    return await analytics.sources(context.database, keys, span)

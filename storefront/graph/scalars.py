@@ -27,11 +27,11 @@ def _decimal(value: object) -> Decimal:
 def _moment(value: object) -> str:
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise GraphQLError(f'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z", not {value!r:.60}.')
-    return moment.astimezone(UTC).isoformat()
+        if moment is not None and moment.tzinfo is not None:
+            return moment.astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        pass
+    raise GraphQLError(f'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z", not {value!r:.60}.')
 
 
 def _position(value: object) -> int:

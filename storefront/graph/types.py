@@ -1,5 +1,6 @@
 """The nouns. Plain fields read the row that a query returned; methods are edges or values made of several columns."""
 
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
@@ -9,16 +10,33 @@ import orjson
 import strawberry
 
 from storefront.core.database import Row
+from storefront.core.ids import parse_id
 from storefront.graph import checks, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
 from storefront.graph.pagination import Connection
-from storefront.graph.scalars import Position
+from storefront.graph.scalars import JSON, Position
+from storefront.queries.analytics import MOST_SOURCES, Counts, Span
 from storefront.queries.listing import Found, Listing, Scope, Selection
 from storefront.queries.visibility import Audience
 
 First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
 After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.")]
+TimeZone = Annotated[str, strawberry.argument(description='IANA name, such as "Europe/Berlin": by whose clocks days begin.')]
+
+
+@strawberry.enum(description="How long a point of a series is.")
+class Interval(Enum):
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = strawberry.enum_value("week", description="From Monday on.")
+    MONTH = "month"
+
+
+@strawberry.input(description="A stretch of time.")
+class DateRange:
+    from_: datetime = strawberry.field(name="from", description="The first moment.")
+    to: datetime = strawberry.field(description="The moment after the last: `from` of the stretch that follows.")
 
 
 @strawberry.type(description="Somebody who owns stores or writes reviews.")
@@ -161,6 +179,13 @@ class Config:
         rows = await info.context.load(loaders.facet_of_config, Scope(str(self.id)), "category", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
+    @strawberry.field(description="What shoppers did. Told to the owner, null to others.")
+    def analytics(
+        self, info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
+    ) -> "AnalyticsReport | None":
+        is_owner = info.context.audience(str(self.id)) is Audience.OWNER
+        return analytics_report(str(self.id), range, interval, time_zone) if is_owner else None
+
 
 @strawberry.type
 class Attribute:
@@ -286,6 +311,135 @@ class Review:
         return cast(Product, await info.context.load(loaders.product, cast(Row, self).product_id))
 
 
+# ---------------------------------------------------------------------------------------------- analytics
+
+
+@strawberry.type(description="Something that a shopper did.")
+class AnalyticsEvent:
+    id: strawberry.ID
+    event: str = strawberry.field(description="Such as page_view, product_click, add_to_cart or purchase.")
+    properties: JSON
+    session_id: str | None
+    user_id: str | None
+    user_agent: str | None
+    ip_address: str | None = strawberry.field(description="Shortened before it was stored: it names a network, not a shopper.")
+    referrer: str | None
+    utm_source: str | None
+    utm_medium: str | None
+    utm_campaign: str | None
+    timestamp: datetime
+
+
+@strawberry.type
+class TopProduct:
+    product_id: strawberry.ID
+    clicks: int
+    add_to_carts: int
+
+    @strawberry.field(description="Null once it is deleted.")
+    async def product(self, info: Info) -> Product | None:
+        row = cast(Row, self)
+        key = parse_id(row.product_id)
+        found = await info.context.load(loaders.product, key) if key else None
+        # Events say what browsers sent: the product may be another store's.
+        return cast(Product, found) if found and found.config_id == row.parent_id else None
+
+
+@strawberry.type(description="One interval of a series.")
+class AnalyticsPoint:
+    at: datetime = strawberry.field(
+        description="When the interval begins. The first may begin before the range, but counts only what is in it."
+    )
+    page_views: int
+    product_clicks: int
+    add_to_carts: int
+    purchases: int
+    sessions: int = strawberry.field(description="One that lasts from one interval into the next counts in both.")
+
+
+@strawberry.type(description="Where events came from: what their link said, else the page that linked here.")
+class SourceBreakdown:
+    source: str = strawberry.field(description='The UTM source, else the host of the referrer, else "direct".')
+    medium: str | None = strawberry.field(description="The UTM medium.")
+    campaign: str | None = strawberry.field(description="The UTM campaign.")
+    sessions: int = strawberry.field(description="Sessions with an event from there. One may have come from several.")
+    events: int
+
+
+@strawberry.type(description="What shoppers did in a store in a stretch of time. Each part is counted only when asked for.")
+class AnalyticsReport:
+    config_id: strawberry.Private[str]
+    span: strawberry.Private[Span]
+    interval: strawberry.Private[str]
+    time_zone: strawberry.Private[str]
+    is_previous: strawberry.Private[bool] = False
+
+    async def _counts(self, info: Info) -> Counts:
+        return await info.context.load(loaders.figures_of_config, self.config_id, self.span)
+
+    @strawberry.field
+    async def page_views(self, info: Info) -> int:
+        return (await self._counts(info)).page_views
+
+    @strawberry.field
+    async def product_clicks(self, info: Info) -> int:
+        return (await self._counts(info)).product_clicks
+
+    @strawberry.field
+    async def add_to_carts(self, info: Info) -> int:
+        return (await self._counts(info)).add_to_carts
+
+    @strawberry.field
+    async def purchases(self, info: Info) -> int:
+        return (await self._counts(info)).purchases
+
+    @strawberry.field(description="Those with any event. Events without a session count in no session.")
+    async def sessions(self, info: Info) -> int:
+        return (await self._counts(info)).sessions
+
+    @strawberry.field(description="Adds to cart per product click, in percent. Above 100 where carts are filled without clicks.")
+    async def conversion_rate(self, info: Info) -> float:
+        counts = await self._counts(info)
+        return _percent(counts.add_to_carts, counts.product_clicks)
+
+    @strawberry.field(description="Of the sessions with a product click, those that also added to a cart, in percent: 0 to 100.")
+    async def session_conversion_rate(self, info: Info) -> float:
+        counts = await self._counts(info)
+        return _percent(counts.converted_sessions, counts.clicked_sessions)
+
+    @strawberry.field(description="By clicks, then by adds to cart.")
+    async def top_products(self, info: Info, first: First = 10) -> list[TopProduct]:
+        limit = checks.first(first)
+        found = await info.context.load(loaders.top_products_of_config, self.config_id, self.span, limit)
+        return cast(list[TopProduct], found)
+
+    @strawberry.field(description="Every interval that the range touches, in order, those without events included.")
+    async def series(self, info: Info) -> list[AnalyticsPoint]:
+        load, how = info.context.load, (self.span, self.interval, self.time_zone)
+        found = await load(loaders.series_of_config, self.config_id, *how)
+        return cast(list[AnalyticsPoint], found)
+
+    @strawberry.field(description=f"The {MOST_SOURCES} with the most sessions.")
+    async def sources(self, info: Info) -> list[SourceBreakdown]:
+        found = await info.context.load(loaders.sources_of_config, self.config_id, self.span)
+        return cast(list[SourceBreakdown], found)
+
+    @strawberry.field(description="As long a time just before, to compare with; null in a previous one.")
+    def previous(self) -> "AnalyticsReport | None":
+        return None if self.is_previous else replace(self, span=self.span.before(), is_previous=True)
+
+
+def analytics_report(config_id: str, range: DateRange, interval: Interval, time_zone: str) -> AnalyticsReport:
+    """The report of one store, nothing counted yet. Whether the asker may have it is for the caller to say."""
+    span = checks.report_range(range.from_, range.to, "range", interval.value)
+    zone = checks.time_zone(time_zone, "timeZone")
+    return AnalyticsReport(config_id=config_id, span=span, interval=interval.value, time_zone=zone)
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * part / whole if whole else 0.0
+
+
 # -------------------------------------------------------------------------------------------------- lists
 
 
@@ -297,6 +451,11 @@ class ConfigConnection(Connection[Config]):
 @strawberry.type
 class ReviewConnection(Connection[Review]):
     """A page of reviews."""
+
+
+@strawberry.type
+class AnalyticsEventConnection(Connection[AnalyticsEvent]):
+    """A page of events."""
 
 
 @strawberry.type(description="How many products each further choice would leave. A facet does not count its own filter.")
@@ -374,7 +533,9 @@ def _is_owner(product: Product, info: Info) -> bool:
 
 
 def _facet_values(rows: list[Row], chosen: Any) -> list[FacetValue]:
-    return [FacetValue(value=row.value, count=row.count, is_selected=row.value in chosen) for row in rows]
+    # What is chosen stays in the list even where it leaves nothing: it has to be there to be taken back.
+    counts = {row.value: row.count for row in rows} | {value: 0 for value in chosen if value not in {r.value for r in rows}}
+    return [FacetValue(value=value, count=count, is_selected=value in chosen) for value, count in counts.items()]
 
 
 _THEME = {

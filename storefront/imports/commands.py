@@ -15,6 +15,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
 from storefront.core.ids import uuid7
+from storefront.core.names import camel
 from storefront.feed.log import Entry, append
 from storefront.imports.shopify_csv import ProductRow, Rejection, VariantRow
 from storefront.models import products as product_table
@@ -148,7 +149,7 @@ def _plan_product(plan: _Plan, product: ProductRow, old: Row | None, variants: l
         version=old.version + 1 if old else 1,
         was_visible=old is not None and old.status == "active",
         is_visible=new["status"] == "active",
-        changed_fields=[_camel(name) for name in changed] if old else [],
+        changed_fields=[camel(name) for name in changed] if old else [],
         actor_id=actor_id,
     )
     plan.entries.append(entry)
@@ -212,11 +213,6 @@ def _kept(facts: Facts, old: Row | None, given: frozenset[str]) -> Facts:
 
 def _differs(facts: Facts, old: Row) -> bool:
     return any(getattr(old, name) != value for name, value in facts.items())
-
-
-def _camel(name: str) -> str:
-    head, *tail = name.split("_")
-    return head + "".join(map(str.capitalize, tail))
 
 
 async def _apply(connection: Connection, config_id: str, plan: _Plan) -> bool:

@@ -8,6 +8,7 @@ from sqlmodel import SQLModel
 from storefront.models.change import Change, StorePosition
 from storefront.models.config import Config
 from storefront.models.event import AnalyticsEvent
+from storefront.models.idempotency import IdempotencyKey
 from storefront.models.product import Product
 from storefront.models.review import Review
 from storefront.models.user import User
@@ -28,11 +29,13 @@ reviews = _table(Review)
 events = _table(AnalyticsEvent)
 changes = _table(Change)
 positions = _table(StorePosition)
+idempotency_keys = _table(IdempotencyKey)
 
 __all__ = [
     "AnalyticsEvent",
     "Change",
     "Config",
+    "IdempotencyKey",
     "Product",
     "ProductVariant",
     "Review",
@@ -41,6 +44,7 @@ __all__ = [
     "changes",
     "configs",
     "events",
+    "idempotency_keys",
     "metadata",
     "positions",
     "products",

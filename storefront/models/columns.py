@@ -30,9 +30,9 @@ def reference(target: str, *, index: bool = False) -> Any:
     return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index)
 
 
-def moment() -> Any:
+def moment(*, index: bool = False) -> Any:
     """A point in time, now unless given."""
-    return Field(sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("now()")})
+    return Field(sa_type=DateTime(timezone=True), nullable=False, index=index, sa_column_kwargs={"server_default": text("now()")})
 
 
 def money(*, nullable: bool = False) -> Any:

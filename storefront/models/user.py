@@ -1,6 +1,6 @@
 """Who may own stores and write reviews."""
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment
+from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment, number
 
 
 class User(SQLModel, table=True):
@@ -13,5 +13,6 @@ class User(SQLModel, table=True):
     subject: str | None = Field(default=None, unique=True)
     name: str | None = None
     image: str | None = None
+    version: int = number(1)
     created_at: datetime = moment()
     updated_at: datetime = moment()

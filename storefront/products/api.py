@@ -70,6 +70,9 @@ class Pagination:
 class ProductSearchPage:
     products: list[Product]
     pagination: Pagination
+    corrected_search: str | None = strawberry.field(
+        description="What was searched for instead, where the words as typed find nothing."
+    )
 
 
 @strawberry.type
@@ -108,7 +111,8 @@ class ProductQuery:
         order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
         rows = await listing.offset_page(info.context.database, scope, chosen, order, limit, offset)
         page = Pagination(total=total, page=offset // limit + 1, limit=limit, has_next=offset + limit < total)
-        return ProductSearchPage(products=cast(list[Product], rows), pagination=page)
+        mended = scope.mended.text if scope.mended else None
+        return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=mended)
 
     @strawberry.field(description="Titles to offer while somebody types, the most popular first.")
     async def suggest(self, info: Info, config_id: strawberry.ID, prefix: str, first: int = 8) -> list[str]:
@@ -143,7 +147,7 @@ async def visible_store(info: Info, config_id: str) -> str:
 
 async def _found(info: Info, by: ProductBy) -> Row | None:
     database, owned = info.context.database, [*info.context.owned]
-    if by.id:
+    if isinstance(by.id, str):
         return await info.context.load(loaders.product, checks.key(by.id, "by.id"))
     if by.handle:
         store, handle = checks.key(by.handle.config_id, "by.handle.configId"), checks.text(by.handle.handle, "by.handle.handle")
@@ -163,7 +167,8 @@ def _offset(number: int) -> int:
 def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
     category = [input.category] if input.category is not None else None
     given = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
-    return inputs.selection(given, input.q, info.context.audience(store), "input")
+    typed = checks.text(input.q, "input.q") if input.q else None
+    return inputs.selection(given, typed, info.context.audience(store), "input")
 
 
 async def _counted(info: Info, scope: Scope, chosen: Selection) -> tuple[Scope, int]:

@@ -1,13 +1,16 @@
 """Rows of many parents, sorted back to their parents."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from storefront.core.database import Row
 
+K = TypeVar("K", str, int)
 
-def by_parent(rows: Sequence[Row], keys: Sequence[str], parent: str = "parent_id") -> list[list[Row]]:
+
+def by_parent(rows: Sequence[Row], keys: Sequence[K], parent: str = "parent_id") -> list[list[Row]]:
     """The rows of each key, in the order they came; an empty list for a key without any."""
-    found: dict[str, list[Row]] = {key: [] for key in keys}
+    found: dict[K, list[Row]] = {key: [] for key in keys}
     for row in rows:
         found[getattr(row, parent)].append(row)
     return [found[key] for key in keys]

@@ -4,6 +4,7 @@ A cursor carries the sort value and key of its row and a digest of the list it b
 """
 
 import hashlib
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from sqlalchemy import ColumnElement, bindparam, tuple_
 from storefront.core.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
+
+# Python reads more notations than Postgres does.
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def behind(key: ColumnElement[Any], tie: ColumnElement[Any], descending: bool) -
 def is_moment(value: object) -> bool:
     """Whether a cursor's value is a point in time as rows have it."""
     try:
-        return isinstance(value, str) and datetime.fromisoformat(value).year > 0
+        return isinstance(value, str) and _MOMENT.fullmatch(value) is not None and datetime.fromisoformat(value).year > 0
     except ValueError:
         return False
 

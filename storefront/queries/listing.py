@@ -114,7 +114,7 @@ class Sort:
 
 
 def _is_amount(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"\d{1,8}\.\d\d", value) is not None
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,8}\.[0-9]{2}", value) is not None
 
 
 def _is_count(value: object) -> bool:
@@ -122,7 +122,7 @@ def _is_count(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
+    return type(value) in {int, float}
 
 
 def _is_text(value: object) -> bool:
@@ -185,10 +185,12 @@ class Shape:
 
 
 def parents(searched: bool) -> FromClause:
-    """The stores that a statement is about, one row each, with their search."""
+    """The scopes that a statement is about, numbered from 1: a store may stand there twice, with two searches."""
     names = search.PARTS if searched else ()
     arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(_texts(name) for name in names)]
-    unnested = func.unnest(*arrays).table_valued(column("id", UUID), *(column(name, Text) for name in names))
+    unnested = func.unnest(*arrays).table_valued(
+        column("id", UUID), *(column(name, Text) for name in names), with_ordinality="number"
+    )
     return unnested.render_derived(name="parent")
 
 
@@ -198,9 +200,10 @@ def within(shape: Shape, parent: FromClause) -> tuple[FromClause, list[ColumnEle
     wanted = [products.c.config_id == parent.c.id, *(CONDITIONS[name] for name in shape.filters)]
     if shape.audience is Audience.SHOPPER:
         published = select(configs.c.id).where(configs.c.id == parent.c.id, configs.c.is_published)
-        wanted += [sellable(), published.exists()]
+        wanted += [sellable(), published.correlate(parent).exists()]
     if shape.searched:
-        query = select(search.tsquery(parent).label("query")).correlate(parent).lateral("searched")
+        # OFFSET 0 keeps the planner from writing the query's making into the rank of every row.
+        query = select(search.tsquery(parent).label("query")).correlate(parent).offset(0).lateral("searched")
         source = products.join(query, true())
         wanted.append(products.c.search_vector.op("@@", return_type=Boolean())(query_column))
     return source, wanted
@@ -249,8 +252,8 @@ def _page(shape: Shape) -> Statement:
 async def counts(database: Database, scopes: Sequence[Scope], selection: Selection) -> list[int]:
     """How many products each scope has."""
     rows = await database.fetch(_count(Shape.of(selection)), selection.parameters(scopes))
-    found = {row.id: row.count for row in rows}
-    return [found[scope.config_id] for scope in scopes]
+    found = {row.number: row.count for row in rows}
+    return [found[number] for number in range(1, len(scopes) + 1)]
 
 
 @cache
@@ -258,7 +261,7 @@ def _count(shape: Shape) -> Statement:
     parent = parents(shape.searched)
     source, wanted = within(shape, parent)
     counted = select(func.count().label("count")).select_from(source).where(*wanted).correlate(parent).lateral("counted")
-    return compiled(select(parent.c.id, counted.c.count).select_from(parent.join(counted, true())))
+    return compiled(select(parent.c.number, counted.c.count).select_from(parent.join(counted, true())))
 
 
 async def offset_page(database: Database, scope: Scope, selection: Selection, order: Order, limit: int, offset: int) -> list[Row]:

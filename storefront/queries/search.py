@@ -5,12 +5,14 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Text, column, func
+from sqlalchemy import ColumnElement, FromClause, Text, case, column, func
 from sqlalchemy.dialects.postgresql import TSQUERY
 
 _TOKEN = re.compile(r'-?"[^"]*"?|\S+')
-_FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"})
+_FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ς": "σ"})
 _MARKS = re.compile("[\u0300-\u036f]")
+# In Postgres' notation: hyphens that stand before another one and exclude nothing. More than 32 of them are an error to it.
+_IDLE_HYPHENS = r"(?<!\w)-[\s!&|()<]*(?=-)"
 
 
 def fold(text: str) -> str:
@@ -71,10 +73,13 @@ def tsquery(parent: FromClause) -> ColumnElement[Any]:
     """The text query of a row that has the parts of a search as columns."""
 
     def web(part: str) -> ColumnElement[Any]:
-        return func.websearch_to_tsquery(_config("english"), func.storefront_fold(parent.c[part]), type_=TSQUERY)
+        plain = func.regexp_replace(func.storefront_fold(parent.c[part]), _IDLE_HYPHENS, "", "g")
+        return func.websearch_to_tsquery(_config("english"), plain, type_=TSQUERY)
 
     half_typed = web("tail").op("||", return_type=TSQUERY())(func.to_tsquery(_config("simple"), parent.c.prefix, type_=TSQUERY))
-    together = web("head").op("&&", return_type=TSQUERY())(half_typed.self_group())
+    # Behind other words one that says nothing, such as "for", is not looked for, not even as the beginning of another.
+    says_nothing = (func.numnode(web("tail")) == 0) & (func.numnode(web("head")) > 0)
+    together = case((says_nothing, web("head")), else_=web("head").op("&&", return_type=TSQUERY())(half_typed.self_group()))
     return web("alternatives").op("||", return_type=TSQUERY())(together.self_group())
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from sqlalchemy import Boolean, ColumnElement, FromClause, and_, bindparam, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.database import Connection, Database, Row, Statement, compiled
 from storefront.models import products, variants
 from storefront.queries.grouped import by_key, by_parent
 from storefront.queries.visibility import available, ids
@@ -42,3 +42,14 @@ def _per_product(wanted: list[ColumnElement[bool]], limit: object) -> Statement:
     mine = select(*COLUMNS).where(and_(variants.c.product_id == products.c.id, *wanted)).correlate(products)
     first: FromClause = mine.order_by(variants.c.created_at, variants.c.id).limit(limit).lateral("first")  # type: ignore[arg-type]
     return compiled(select(first).select_from(products.join(first, true())).where(products.c.id == ids("ids")))
+
+
+async def of_ids(connection: Connection, keys: Sequence[str]) -> list[Row]:
+    """Variants by id, as the transaction that wrote them sees them."""
+    return await connection.fetch(_of_ids(), {"ids": list(keys)})
+
+
+@cache
+def _of_ids() -> Statement:
+    joined = variants.join(products, products.c.id == variants.c.product_id)
+    return compiled(select(*COLUMNS).select_from(joined).where(variants.c.id == ids("ids")))

@@ -1,14 +1,14 @@
 """The words of each store's products, to mend searches that find nothing. Kept in the process, made anew when the store moves."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
-from sqlalchemy import bindparam, text
+from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.database import Database, Statement, compiled
@@ -25,19 +25,30 @@ Counts = dict[str, int]
 MOST_SECONDS = 5.0
 
 _WORDS = """
-SELECT config_id, word, count(*) AS uses
+SELECT config_id, word, count(*) AS uses, (ts_lexize('english_stem', word))[1] AS stem
 FROM products,
      regexp_split_to_table(sort_title || ' ' || storefront_fold(concat_ws(' ', category, tags::text)), '[^[:alnum:]]+') AS word
 WHERE config_id = ANY(:ids) AND (status = 'active' OR :everything) AND length(word) BETWEEN 3 AND 40
 GROUP BY config_id, word
 """
 
+# A word that says nothing, such as "the", has no stem.
+_STEMS = "SELECT word, (ts_lexize('english_stem', storefront_fold(word)))[1] AS stem FROM unnest(:words) AS word"
 
-@dataclass(slots=True)
-class _Words:
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words of a store with the number of their uses, and the stems by which a search finds them."""
+
+    uses: Counts
+    stems: set[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
     position: int
     read_at: float
-    uses: Counts
+    words: Words
 
 
 class Vocabularies:
@@ -45,7 +56,7 @@ class Vocabularies:
 
     def __init__(self, stores: int = 200) -> None:
         self._stores = stores
-        self._kept: OrderedDict[tuple[str, Audience], _Words] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, Audience], _Kept] = OrderedDict()
 
     async def pages(self, database: Database, scopes: Sequence[Scope], listing: Listing) -> list[Found]:
         """Pages of products; where the words as typed find nothing, of what they were probably meant to be."""
@@ -60,30 +71,37 @@ class Vocabularies:
         if selection.search is None or not scopes:
             return []
         words = await self._words(database, [scope.config_id for scope in scopes], selection.audience)
-        searches = {config_id: mend(selection.search, uses) for config_id, uses in words.items()}
+        stems = {row.word: row.stem for row in await database.fetch(_stems(), {"words": selection.search.words()})}
+        searches = {config_id: mend(selection.search, stems, known) for config_id, known in words.items()}
         return [Scope(config_id, search) for config_id, search in searches.items() if search is not None]
 
-    async def _words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, Counts]:
+    async def _words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, Words]:
         positions = dict(zip(config_ids, await positions_of(database, config_ids), strict=True))
-        stale = [c for c in config_ids if not self._fresh((c, audience), positions[c])]
-        if stale:
-            await self._read(database, stale, audience, positions)
-        return {config_id: self._kept[config_id, audience].uses for config_id in config_ids}
+        # Taken out before the rest is read: what is kept meanwhile may push them out.
+        fresh = {c: self._kept[c, audience].words for c in config_ids if self._fresh((c, audience), positions[c])}
+        stale = [c for c in config_ids if c not in fresh]
+        return fresh | (await self._read(database, stale, audience, positions) if stale else {})
 
     def _fresh(self, key: tuple[str, Audience], position: int) -> bool:
         kept = self._kept.get(key)
+        if kept is not None:
+            self._kept.move_to_end(key)
         return kept is not None and (kept.position == position or monotonic() - kept.read_at < MOST_SECONDS)
 
-    async def _read(self, database: Database, config_ids: list[str], audience: Audience, positions: dict[str, int]) -> None:
-        counts: dict[str, Counts] = {config_id: {} for config_id in config_ids}
+    async def _read(
+        self, database: Database, config_ids: list[str], audience: Audience, positions: dict[str, int]
+    ) -> dict[str, Words]:
+        found = {config_id: Words({}, set()) for config_id in config_ids}
         everything = audience is Audience.OWNER
         for row in await database.fetch(_words(), {"ids": config_ids, "everything": everything}):
-            counts[row.config_id][row.word] = row.uses
-        for config_id, uses in counts.items():
-            self._kept[config_id, audience] = _Words(positions[config_id], monotonic(), uses)
+            found[row.config_id].uses[row.word] = row.uses
+            found[row.config_id].stems.add(row.stem)
+        for config_id, words in found.items():
+            self._kept[config_id, audience] = _Kept(positions[config_id], monotonic(), words)
             self._kept.move_to_end((config_id, audience))
-        while len(self._kept) > max(self._stores, len(config_ids)):
+        while len(self._kept) > self._stores:
             self._kept.popitem(last=False)
+        return found
 
 
 @cache
@@ -91,12 +109,22 @@ def _words() -> Statement:
     return compiled(text(_WORDS).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")))
 
 
-def mend(search: Search, uses: Counts) -> Search | None:
-    """The search with each unknown word replaced by the nearest known one; None where nothing is near."""
-    unknown = {word for word in search.words() if fold(word) not in uses}
-    found = {word: nearest(fold(word), uses) for word in unknown}
+@cache
+def _stems() -> Statement:
+    return compiled(text(_STEMS).bindparams(bindparam("words", type_=ARRAY(Text))))
+
+
+def mend(search: Search, stems: Mapping[str, str | None], known: Words) -> Search | None:
+    """The search with each wrong word replaced by the nearest known one; None where nothing is near."""
+    wrong = {word for word in search.words() if not _is_right(word, stems[word], known)}
+    wrong -= {search.tail} if any(word.startswith(fold(search.tail)) for word in known.uses) else set()
+    found = {word: nearest(fold(word), known.uses) for word in wrong}
     corrections = {word: near for word, near in found.items() if near is not None}
     return search.replacing(corrections) if corrections else None
+
+
+def _is_right(word: str, stem: str | None, known: Words) -> bool:
+    return stem is None or stem in known.stems or fold(word) in known.uses
 
 
 def nearest(word: str, uses: Counts) -> str | None:

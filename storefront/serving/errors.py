@@ -48,7 +48,10 @@ def _classified(error: GraphQLError) -> tuple[str, str, dict[str, str]]:
         return INTERNAL, MASKED, {}
     if isinstance(error, GraphQLSyntaxError):
         return PARSE_FAILED, error.message, {}
-    return (VALIDATION_FAILED if isinstance(error, InvalidDocument) else BAD_USER_INPUT), error.message, {}
+    if isinstance(error, InvalidDocument):
+        return VALIDATION_FAILED, error.message, {}
+    # The engine quotes the whole variable, and a variable may hold a secret.
+    return BAD_USER_INPUT, error.message.partition(", found: ")[0], {}
 
 
 def _cause(error: GraphQLError) -> Exception | None:

@@ -114,7 +114,7 @@ def _checked(given: Any) -> GraphQLRequest:
 def _check_kind(request: Request, kind: OperationType | None) -> None:
     if kind is OperationType.SUBSCRIPTION:
         raise HTTPError(400, "Subscriptions need a WebSocket or an event stream.")
-    if request.method == "GET" and kind is not OperationType.QUERY:
+    if request.method == "GET" and kind is OperationType.MUTATION:
         raise HTTPError(405, "GET is for queries: send this as POST.", allow="POST")
 
 

@@ -1,39 +1,61 @@
 """Writes about users."""
 
+from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
-from sqlalchemy import bindparam, func, literal_column, select
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import bindparam, func, select, text
 
+from storefront.commands import rules
+from storefront.commands.statements import change_row, columns
+from storefront.commands.unit import Unit
+from storefront.commands.versions import refuse_stale
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.errors import Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.core.tokens import Claims
 from storefront.models import configs, users
 
+_TAKEN = "The token's email belongs to a user with another sub."
+_TAKEN_UNVERIFIED = (
+    "The token's email belongs to a user already, and nothing proves that it is yours: its issuer does not call it verified. "
+    "Verify the address there, or sign in as you did before."
+)
+
+# Two requests of somebody new may come at once: neither their address nor their sub makes a second user, or an error.
+# An address leads to its user only when it is verified: else whoever types in the address of another would become them.
+_MADE = """
+WITH made AS (
+  INSERT INTO users (id, subject, email, name, image) VALUES (:id, :subject, :email, :name, :image) ON CONFLICT DO NOTHING
+)
+UPDATE users SET subject = :subject, updated_at = now()
+WHERE email = :email AND subject IS NULL AND :verified AND NOT EXISTS (SELECT FROM users WHERE subject = :subject)
+"""
+
 
 async def sign_in(database: Database, claims: Claims) -> Row:
     """The user whom a verified token names, with the ids of their stores as `owned`; made on first sight.
 
-    A token's `sub` is the user. Where it is new but its e-mail address is known, the user with that address is meant,
-    unless they are known under another `sub` already: that raises Unauthenticated, as does a new `sub` without an address.
+    A token's `sub` is the user. Where it is new but its e-mail address is known and verified, the user with that address is
+    meant, unless they are known under another `sub` already: that raises Unauthenticated, as does a new `sub` without an
+    address, or with one that is taken and not verified.
     """
     rows = await database.fetch(_known(), {"subject": claims.subject})
     if rows:
         return rows[0]
     if claims.email is None:
         raise Unauthenticated("The token's sub is not known yet, and without an email claim no user can be made for it.")
-    await database.fetch(_made(), {"id": uuid7(), **claims.profile()})
+    await database.fetch(_made(), {"id": uuid7(), **claims.profile(), "verified": claims.email_verified})
     rows = await database.fetch(_known(), {"subject": claims.subject})
     if not rows:
-        raise Unauthenticated("The token's email belongs to a user with another sub.")
+        raise Unauthenticated(_TAKEN if claims.email_verified else _TAKEN_UNVERIFIED)
     return rows[0]
 
 
 async def subject_for(database: Database, email: str) -> str:
     """The `sub` of the user with this address, to sign a token with; user and `sub` are made where they are missing."""
     made = {"id": uuid7(), "subject": str(uuid7()), "email": email, "name": email.partition("@")[0], "image": None}
-    await database.fetch(_made(), made)
+    await database.fetch(_made(), {**made, "verified": True})
     [(subject,)] = await database.fetch(_subject(), {"email": email})
     return str(subject)
 
@@ -41,6 +63,27 @@ async def subject_for(database: Database, email: str) -> str:
 @cache
 def _subject() -> Statement:
     return compiled(select(users.c.subject).where(users.c.email == bindparam("email")))
+
+
+PROFILE: rules.Rules = {
+    "expectedVersion": rules.as_is,
+    "name": rules.optional(rules.text(255)),
+    "image": rules.optional(rules.url),
+}
+
+
+async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Row]:
+    """Those fields of the actor's own profile that are given."""
+    clean = rules.require(PROFILE, values)
+    [old] = await unit.fetch(_own(), {"id": unit.actor_id})
+    await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
+    new, _ = await change_row(unit, users, old, columns(clean))
+    return [new]
+
+
+@cache
+def _own() -> Statement:
+    return compiled(select(users).where(users.c.id == bindparam("id")).with_for_update(key_share=True))
 
 
 @cache
@@ -52,11 +95,4 @@ def _known() -> Statement:
 
 @cache
 def _made() -> Statement:
-    names = ("id", "subject", "email", "name", "image")
-    row = upsert(users).values({name: bindparam(name, type_=users.c[name].type) for name in names})
-    adopted = row.on_conflict_do_update(
-        index_elements=["email"],
-        set_={"subject": row.excluded.subject, "updated_at": literal_column("now()")},
-        where=users.c.subject.is_(None),
-    )
-    return compiled(adopted)
+    return compiled(text(_MADE))

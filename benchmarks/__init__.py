@@ -1,0 +1,1 @@
+"""What the server costs, measured: see README.md beside this."""

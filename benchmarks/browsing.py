@@ -1,0 +1,69 @@
+"""What surrounds a list: facets, suggestions while typing, related products."""
+
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+from benchmarks.report import Cell, Table
+from benchmarks.stage import STORE, Client, Log, Stage, body_of
+
+SAMPLES = 9
+
+_LIST = """query Facets($store: ID!, $search: String, $filter: ProductFilter) {
+  products(configId: $store, search: $search, filter: $filter, first: 1)"""
+_FACETS = {
+    "categories": "categories { value count }",
+    "tags": "tags { value count }",
+    "attributes": "attributes { name values { value count } }",
+    "price": "price { min max }",
+    "availability": "availability { value count }",
+}
+FACETS = {name: f"{_LIST} {{ facets {{ {wanted} }} }} }}" for name, wanted in _FACETS.items()}
+FACETS["all five"] = f"{_LIST} {{ facets {{ {' '.join(_FACETS.values())} }} }} }}"
+SCOPES: dict[str, dict[str, Any]] = {
+    "the whole store": {},
+    "search leather": {"search": "leather"},
+    "category and price": {"filter": {"category": ["Kitchen"], "minPrice": "20", "maxPrice": "60"}},
+    "colour and size": {"filter": {"attributes": [{"name": "color", "value": "Moss"}, {"name": "size", "value": "M"}]}},
+}
+SUGGEST = "query Suggest($store: ID!, $prefix: String!) { suggest(configId: $store, prefix: $prefix) }"
+LISTED = "query Listed($store: ID!, $first: Int!) { products(configId: $store, first: $first) { nodes { id } } }"
+RELATED = LISTED.replace("{ id }", "{ id related { id title price } }")
+
+
+def facets(stage: Stage) -> Iterator[Table]:
+    """Each facet and all five, over several selections: milliseconds in Postgres."""
+    with stage.serving() as client, stage.logged() as log:
+        rows: list[list[Cell]] = [
+            [name, *(_ms(client, log, document, store=STORE, **scope) for scope in SCOPES.values())]
+            for name, document in FACETS.items()
+        ]
+    note = "Milliseconds in Postgres per request, with the page of one product that they stand beside."
+    yield Table("facets", "Facets", ("facet", *SCOPES), rows, note)
+
+
+def suggest(stage: Stage) -> Iterator[Table]:
+    """Suggestions for what is typed letter by letter: milliseconds in Postgres."""
+    typed = "t", "te", "tea", "teapo", "linen s", "leather", "leahter", "zzzzz"
+    with stage.serving() as client, stage.logged() as log:
+        rows: list[list[Cell]] = [[f"`{text}`", _ms(client, log, SUGGEST, store=STORE, prefix=text)] for text in typed]
+    yield Table("suggest", "Suggestions", ("typed", "Postgres ms"), rows)
+
+
+def related(stage: Stage) -> Iterator[Table]:
+    """Related products of a page, beside the page without them."""
+    rows: list[list[Cell]] = []
+    with stage.serving() as client:
+        for first in (1, 20, 100):
+            with stage.logged() as log:
+                ms = _ms(client, log, RELATED, store=STORE, first=first) - _ms(client, log, LISTED, store=STORE, first=first)
+            cost, bare = (stage.cost(client.send, body_of(one, store=STORE, first=first), stage.pid) for one in (RELATED, LISTED))
+            rows.append([first, ms, cost.server - bare.server, cost.postgres - bare.postgres, cost.p50, cost.p99])
+    columns = "products", "Postgres ms", "server CPU ms", "Postgres CPU ms", "request p50 ms", "request p99 ms"
+    yield Table("related", "Related products", columns, rows, "Four for every product of a page; the page itself taken off.")
+
+
+def _ms(client: Client, log: Log, document: str, **variables: Any) -> float:
+    """The median of what a request costs in Postgres; its first times, before statements are prepared, do not count."""
+    samples = [sum(timed.ms for timed in log.times(client, document, **variables)) for _ in range(SAMPLES + 3)]
+    return median(samples[3:])

@@ -1,0 +1,15 @@
+"""The works by name, in the order in which they are run."""
+
+from collections.abc import Callable, Iterator
+
+from benchmarks.browsing import facets, related, suggest
+from benchmarks.pages import pages
+from benchmarks.report import Table
+from benchmarks.searches import searches
+from benchmarks.stage import Stage
+from benchmarks.upkeep import popularity, start, vocabulary
+from benchmarks.walk import walk
+
+WORKS: dict[str, Callable[[Stage], Iterator[Table]]] = {
+    work.__name__: work for work in (pages, walk, searches, facets, suggest, related, vocabulary, popularity, start)
+}

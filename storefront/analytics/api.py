@@ -1,0 +1,68 @@
+"""Fields that tell owners what shoppers did."""
+
+import strawberry
+
+from storefront.core.errors import Forbidden, NotFound
+from storefront.graph import checks, loaders
+from storefront.graph.context import Info
+from storefront.graph.types import (
+    After,
+    AnalyticsEventConnection,
+    AnalyticsReport,
+    DateRange,
+    First,
+    Interval,
+    TimeZone,
+    analytics_report,
+)
+from storefront.queries import analytics
+from storefront.queries.analytics import Events
+
+
+@strawberry.input(description="Filters add up.")
+class EventFilter:
+    event: list[str] | None = strawberry.field(default=None, description="Names such as add_to_cart; any of them.")
+    session_id: str | None = None
+    range: DateRange | None = None
+
+
+@strawberry.type
+class AnalyticsQuery:
+    @strawberry.field(description="What shoppers did in a store of one's own.")
+    async def analytics(
+        self,
+        info: Info,
+        config_id: strawberry.ID,
+        range: DateRange,
+        interval: Interval = Interval.DAY,
+        time_zone: TimeZone = "UTC",
+    ) -> AnalyticsReport:
+        return analytics_report(await own_store(info, config_id), range, interval, time_zone)
+
+    @strawberry.field(description="The events of a store of one's own, newest first.")
+    async def events(
+        self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
+    ) -> AnalyticsEventConnection:
+        chosen = _chosen(await own_store(info, config_id), filter or EventFilter())
+        page = await analytics.page(info.context.database, chosen, checks.window(first, after))
+        return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.database, chosen))
+
+
+async def own_store(info: Info, config_id: str) -> str:
+    """The store's id, once it is known to be the asker's; raises otherwise. What is hidden from them is not there."""
+    info.context.signed_in()
+    store = checks.key(config_id, "configId")
+    if store in info.context.owned:
+        return store
+    if await info.context.load(loaders.config, store) is None:
+        raise NotFound(f"configId: no store that you may see has the id {store}.", "configId")
+    raise Forbidden("configId: only the store's owner may read its analytics.", "configId")
+
+
+def _chosen(store: str, given: EventFilter) -> Events:
+    return Events(
+        store,
+        checks.texts(given.event, "filter.event") if given.event is not None else None,
+        checks.text(given.session_id, "filter.sessionId") if given.session_id is not None else None,
+        checks.date_range(given.range.from_, given.range.to, "filter.range") if given.range else None,
+    )

@@ -1,0 +1,255 @@
+"""What values may be, by kind. A slice says which of its fields is of which kind; all faults of an input are told at once."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+from urllib.parse import urlsplit
+
+import tinycss2
+from tinycss2.color4 import parse_color
+
+from storefront.commands.unit import Failure, Refused, invalid
+from storefront.core.ids import parse_id
+
+Rule = Callable[[Any], Any]
+Rules = Mapping[str, Rule]
+
+CURRENCIES = frozenset(
+    "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC "
+    "CUP CVE CZK DJF DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GNF GTQ GYD HKD HNL HTG HUF IDR ILS INR IQD IRR "
+    "ISK JMD JOD JPY KES KGS KHR KMF KPW KRW KWD KYD KZT LAK LBP LKR LRD LSL LYD MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK "
+    "MXN MYR MZN NAD NGN NIO NOK NPR NZD OMR PAB PEN PGK PHP PKR PLN PYG QAR RON RSD RUB RWF SAR SBD SCR SDG SEK SGD SHP SLE "
+    "SOS SRD SSP STN SVC SYP SZL THB TJS TMT TND TOP TRY TTD TWD TZS UAH UGX USD UYU UZS VED VES VND VUV WST XAF XCD XCG XOF "
+    "XPF YER ZAR ZMW ZWG".split()
+)
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class Unfit(Exception):
+    """A value that breaks its rule, perhaps in several parts: each problem with the way to the part that it is about."""
+
+    def __init__(self, problem: str = "", *at: str, parts: Sequence[tuple[tuple[str, ...], str]] = ()) -> None:
+        super().__init__(problem)
+        self.parts = parts or [(at, problem)]
+
+
+def checked(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> tuple[dict[str, Any], list[Failure]]:
+    """The values as they will be stored, and every fault with its path."""
+    clean, parts = _gathered((name, rules[name], value) for name, value in values.items())
+    return clean, [invalid([*path, *at], problem) for at, problem in parts]
+
+
+def require(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> dict[str, Any]:
+    """The values as they will be stored; refuses with every fault at once."""
+    clean, failures = checked(rules, values, path)
+    if failures:
+        raise Refused(*failures)
+    return clean
+
+
+# --------------------------------------------------------------------------------------------------- kinds
+
+
+def text(most: int, *, least: int = 1) -> Rule:
+    """Text without control characters, trimmed."""
+
+    def rule(value: str) -> str:
+        if _CONTROL.search(value):
+            raise Unfit("must not contain control characters.")
+        trimmed = value.strip()
+        if not least <= len(trimmed) <= most:
+            raise Unfit(f"must have {least} to {most:,} characters, not {len(trimmed):,}.")
+        return trimmed
+
+    return rule
+
+
+def optional(rule: Rule) -> Rule:
+    """The same, or nothing."""
+    return lambda value: None if value is None else rule(value)
+
+
+def given(rule: Rule) -> Rule:
+    """The same, where leaving the field out is right but null is not."""
+
+    def required(value: Any) -> Any:
+        if value is None:
+            raise Unfit("must not be null. Leave it out to keep what it is.")
+        return rule(value)
+
+    return required
+
+
+def money(value: Decimal) -> str:
+    """An amount from 0 to 99,999,999.99 with at most two decimals, as rows have it."""
+    if not 0 <= value < 100_000_000:
+        raise Unfit(f"must be between 0 and 99999999.99, not {value}.")
+    if value != round(value, 2):
+        raise Unfit(f"must have at most two decimals, not {value}.")
+    # Zero may come with a sign, which rows do not have.
+    return f"{abs(value):.2f}"
+
+
+def whole(least: int, most: int) -> Rule:
+    """A whole number."""
+
+    def rule(value: int) -> int:
+        if not least <= value <= most:
+            raise Unfit(f"must be between {least:,} and {most:,}, not {value:,}.")
+        return value
+
+    return rule
+
+
+def slug(value: str) -> str:
+    """The name of something in URLs."""
+    if not 1 <= len(value) <= 100 or not _SLUG.fullmatch(value):
+        raise Unfit('must have 1 to 100 characters: lower-case letters, digits and single hyphens between them, as "my-store".')
+    return value
+
+
+def url(value: str) -> str:
+    """An absolute web address."""
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port or True)
+    except ValueError:
+        good = False
+    if not good or len(value) > 2_048 or _CONTROL.search(value) or re.search(r"[\s<>\"\\]", value):
+        raise Unfit('must be a web address such as "https://example.com/mug.jpg", at most 2,048 characters long.')
+    return value
+
+
+def host(value: str) -> str:
+    """A host name."""
+    if len(value) > 253 or not re.fullmatch(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,63}", value):
+        raise Unfit('must be a host name such as "my-shop.myshopify.com".')
+    return value
+
+
+def matching(pattern: str, example: str) -> Rule:
+    """Text of a known form."""
+
+    def rule(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise Unfit(f'must look like "{example}".')
+        return value
+
+    return rule
+
+
+def currency(value: str) -> str:
+    """An ISO 4217 code that is in use."""
+    if value not in CURRENCIES:
+        raise Unfit(f'must be the ISO 4217 code of a currency such as "EUR", not {value[:20]!r}.')
+    return value
+
+
+def colour(value: str) -> str:
+    """A CSS colour."""
+    # A comment would be kept with the colour, whatever it says.
+    if len(value) > 100 or re.search(r"[<\x00]|/\*", value) or parse_color(value) is None:
+        raise Unfit(f'must be a CSS colour such as "#1a2b3c" or "teal", not {value[:20]!r}.')
+    return value.strip()
+
+
+def css(value: str) -> str:
+    """A style sheet that can stand in a <style> element and loads nothing from elsewhere."""
+    sheet = text(50_000, least=0)(value)
+    if "<" in sheet:
+        raise Unfit("must not contain <, which could end the style element it stands in.")
+    _check_nodes(tinycss2.parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True))
+    return str(sheet)
+
+
+def listed(rule: Rule, most: int, *, distinct: bool = True) -> Rule:
+    """A list of values of one kind, repeats left out."""
+
+    def rule_of_list(values: Sequence[Any]) -> list[Any]:
+        if len(values) > most:
+            raise Unfit(f"must have at most {most:,} entries, not {len(values):,}.")
+        clean, parts = _gathered((str(n), rule, value) for n, value in enumerate(values))
+        if parts:
+            raise Unfit(parts=parts)
+        return list(dict.fromkeys(clean.values())) if distinct else list(clean.values())
+
+    return rule_of_list
+
+
+def record(rules: Rules) -> Rule:
+    """An object with fields of their own kinds."""
+
+    def rule(value: Mapping[str, Any]) -> dict[str, Any]:
+        clean, parts = _gathered((name, rules[name], part) for name, part in value.items())
+        if parts:
+            raise Unfit(parts=parts)
+        return clean
+
+    return rule
+
+
+def key(value: str) -> str:
+    """An id of ours."""
+    found = parse_id(value)
+    if found is None:
+        raise Unfit(f"{value[:40]!r} is not an id. Ids look like 018f0000-0000-7000-8000-000000000000.")
+    return found
+
+
+def as_is(value: Any) -> Any:
+    """What the schema has checked already."""
+    return value
+
+
+def _gathered(fields: Iterable[tuple[str, Rule, Any]]) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
+    clean: dict[str, Any] = {}
+    parts: list[tuple[tuple[str, ...], str]] = []
+    for name, rule, value in fields:
+        try:
+            clean[name] = rule(value)
+        except Unfit as unfit:
+            parts += [((name, *at), problem) for at, problem in unfit.parts]
+    return clean, parts
+
+
+def _check_nodes(nodes: Sequence[Any]) -> None:
+    # A list of what is left, not a call per level: brackets may be nested deeper than calls may.
+    left = list(reversed(nodes))
+    while left:
+        node = left.pop()
+        _check_node(node)
+        left += reversed([*(getattr(node, "prelude", None) or ()), *_content(node)])
+
+
+def _check_node(node: Any) -> None:
+    if node.type == "error":
+        raise Unfit(f"is not CSS at line {node.source_line}: {node.message}.")
+    if node.type == "at-rule" and node.lower_at_keyword in ("import", "charset", "namespace"):
+        raise Unfit(f"must not use @{node.lower_at_keyword}: it would load a style sheet from elsewhere.")
+    if node.type == "function" and node.lower_name == "expression":
+        raise Unfit("must not use expression(): it would run as a program.")
+    if _loads(node):
+        raise Unfit("must not use url() but for data:image/ addresses: it would tell a third party of every visitor.")
+
+
+def _content(node: Any) -> Sequence[Any]:
+    return getattr(node, "content", None) or getattr(node, "arguments", None) or ()
+
+
+def _loads(node: Any) -> bool:
+    if node.type == "function" and node.lower_name in ("url", "src", "image", "image-set", "-webkit-image-set"):
+        return not all(_is_harmless(argument) for argument in node.arguments)
+    return node.type == "url" and not _is_inline(node.value)
+
+
+def _is_harmless(argument: Any) -> bool:
+    # What a variable or an attribute holds is not known here: it may be an address.
+    if argument.type == "function":
+        return argument.lower_name not in ("var", "attr", "env")
+    return argument.type != "string" or _is_inline(argument.value)
+
+
+def _is_inline(address: str) -> bool:
+    return address.lower().startswith("data:image/")

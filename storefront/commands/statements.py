@@ -1,0 +1,91 @@
+"""The plain writes: one statement per table and set of columns, compiled once."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Table, bindparam, delete, insert, text, update
+from sqlalchemy.dialects.postgresql import JSONB
+
+from storefront.commands.unit import Unit
+from storefront.core.database import Row, Statement, compiled
+from storefront.core.ids import uuid7
+from storefront.core.names import camel, snake
+
+Columns = tuple[str, ...]
+
+
+def columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of an input as columns."""
+    return {snake(name): value for name, value in values.items()}
+
+
+def as_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as parameters: documents and lists become JSON where the column is one."""
+    return {name: _document(value) if isinstance(table.c[name].type, JSONB) else value for name, value in values.items()}
+
+
+async def insert_row(unit: Unit, table: Table, values: Mapping[str, Any]) -> Row:
+    """A new row with a key of its own."""
+    row = {"id": str(uuid7()), **values}
+    [made] = await unit.fetch(inserted(table, names(row)), as_parameters(table, row))
+    return made
+
+
+async def change_row(unit: Unit, table: Table, old: Row, values: Mapping[str, Any]) -> tuple[Row, list[str]]:
+    """The row with these values and a new version, and the fields that really changed; none: nothing was written."""
+    changed = {name: value for name, value in values.items() if getattr(old, name) != value}
+    if not changed:
+        return old, []
+    parameters = {"id": old.id, **as_parameters(table, changed)}
+    [new] = await unit.fetch(updated(table, names(changed)), parameters)
+    return new, [camel(name) for name in values if name in changed]
+
+
+async def delete_row(unit: Unit, table: Table, old: Row) -> None:
+    """Delete a row, and with it what the tables say goes with it."""
+    await unit.fetch(deleted(table), {"id": old.id})
+
+
+@cache
+def inserted(table: Table, names: Columns) -> Statement:
+    """Insert one row with these columns; returns the whole row."""
+    row = insert(table).values({name: _parameter(table, name) for name in names})
+    return compiled(row.returning(*returned(table)))
+
+
+@cache
+def updated(table: Table, names: Columns) -> Statement:
+    """Set these columns of the row `id` and raise its version; returns the whole row."""
+    raised: dict[str, Any] = {"version": table.c.version + 1}
+    if "updated_at" in table.c:
+        raised["updated_at"] = text("now()")
+    changed = {name: _parameter(table, name) for name in names} | raised
+    row = update(table).where(table.c.id == bindparam("id")).values(changed)
+    return compiled(row.returning(*returned(table)))
+
+
+@cache
+def deleted(table: Table) -> Statement:
+    """Delete the row `id`."""
+    return compiled(delete(table).where(table.c.id == bindparam("id")))
+
+
+@cache
+def returned(table: Table) -> tuple[ColumnElement[Any], ...]:
+    """The columns that clients are told of: all but those that only indexes are made of."""
+    return tuple(column for column in table.c if column.name not in ("search_vector", "sort_title"))
+
+
+def names(values: Iterable[str]) -> Columns:
+    """Column names in an order of their own: the same set is the same statement."""
+    return tuple(sorted(values))
+
+
+def _document(value: Any) -> str | None:
+    return None if value is None else orjson.dumps(value).decode()
+
+
+def _parameter(table: Table, name: str) -> ColumnElement[Any]:
+    return bindparam(name, type_=table.c[name].type)

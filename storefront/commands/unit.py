@@ -1,0 +1,243 @@
+"""One mutation: a transaction that ends in the log, done once per key, whole or not at all."""
+
+import hashlib
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from enum import Enum
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+from psycopg import Rollback, errors
+from sqlalchemy import bindparam, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.feed import log
+from storefront.feed.log import Entry
+from storefront.models import idempotency_keys
+
+# How often a transaction is begun anew after Postgres had to break it off for the sake of another one.
+ATTEMPTS = 4
+KEPT_HOURS = 24
+
+
+class Code(Enum):
+    """Why a mutation was refused."""
+
+    INVALID_INPUT = "INVALID_INPUT"
+    NOT_FOUND = "NOT_FOUND"
+    ALREADY_EXISTS = "ALREADY_EXISTS"
+    STALE_VERSION = "STALE_VERSION"
+    INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
+    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One reason why, with the path into the input. `details` are what the code's own error type tells besides."""
+
+    code: Code
+    message: str
+    path: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Refused(Exception):
+    """Ends a command without a trace of it in the database."""
+
+    def __init__(self, *failures: Failure) -> None:
+        super().__init__(*(failure.message for failure in failures))
+        self.failures = failures
+
+
+def invalid(path: Sequence[str], problem: str) -> Failure:
+    """An input that cannot be used."""
+    return Failure(Code.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants done: by whom, which operation, with which input."""
+
+    actor_id: str
+    operation: str
+    values: Mapping[str, Any]
+    key: str | None = None
+    client_mutation_id: str | None = None
+    dry_run: bool = False
+
+    def digest(self) -> bytes:
+        """What tells this order from another one under the same key."""
+        content = orjson.dumps([self.operation, self.values], option=orjson.OPT_SORT_KEYS, default=str)
+        return hashlib.blake2b(content, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of an order: its rows as they stand at `position`, or why there are none."""
+
+    rows: Sequence[Row | None] = ()
+    failures: Sequence[Failure] = ()
+    position: int | None = None
+    replayed: bool = False
+
+    def as_json(self) -> str:
+        """To be kept under a key. Rows hold nothing but what JSON has."""
+        rows = [None if row is None else row._asdict() for row in self.rows]
+        failures = [{**asdict(failure), "code": failure.code.value} for failure in self.failures]
+        return orjson.dumps({"rows": rows, "failures": failures, "position": self.position}).decode()
+
+
+def _kept_outcome(kept: Mapping[str, Any]) -> Outcome:
+    rows = [None if row is None else SimpleNamespace(**row) for row in kept["rows"]]
+    failures = [Failure(Code(f["code"]), f["message"], tuple(f["path"]), f["details"]) for f in kept["failures"]]
+    return Outcome(rows, failures, kept["position"], replayed=True)
+
+
+class Unit:
+    """The transaction of one order. Commands read and write on `connection` and record each change that they make."""
+
+    def __init__(self, connection: Connection, order: Order) -> None:
+        self.connection = connection
+        self.actor_id = order.actor_id
+        # Failures that do not end the command: of single rows of a bulk.
+        self.failures: list[Failure] = []
+        self._client_mutation_id = order.client_mutation_id
+        self._entries: dict[str, list[Entry]] = {}
+
+    async def fetch(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> list[Row]:
+        """Run a statement in the transaction."""
+        return await self.connection.fetch(statement, parameters)
+
+    def record(self, config_id: str, entry: Entry) -> None:
+        """A change for the store's log, written when the command is done."""
+        told = replace(entry, actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
+        self._entries.setdefault(config_id, []).append(told)
+
+    async def append_log(self) -> int | None:
+        """Last of all, because from here to the commit other writers of the store wait. Returns the position reached."""
+        position = None
+        for config_id, entries in sorted(self._entries.items()):
+            position = await log.append(self.connection, config_id, entries)
+        return position
+
+
+Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Row | None]]]
+
+
+async def perform(database: Database, order: Order, command: Command) -> Outcome:
+    """Do the order, or return the result that its key has had already. All of it is committed, or nothing."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await _once(database, order, command)
+        except (errors.DeadlockDetected, errors.SerializationFailure):
+            if attempt == ATTEMPTS:
+                raise
+        except Refused as refusal:
+            return Outcome(failures=refusal.failures)
+        except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
+            return Outcome(failures=[_refusal_of(error)])
+    raise AssertionError("unreachable")
+
+
+async def _once(database: Database, order: Order, command: Command) -> Outcome:
+    outcome = Outcome()
+    async with database.transaction() as connection:
+        unit = Unit(connection, order)
+        if order.key is None:
+            outcome = await _worked(unit, order, command)
+        else:
+            kept = await _claimed(unit, order)
+            if kept is not None:
+                return kept
+            outcome = await _worked_under_key(unit, order, command)
+            await unit.fetch(_keep(), {"actor_id": order.actor_id, "key": order.key, "result": outcome.as_json()})
+        if order.dry_run:
+            outcome = replace(outcome, position=None)
+            raise Rollback
+    return outcome
+
+
+async def _worked(unit: Unit, order: Order, command: Command) -> Outcome:
+    rows = await command(unit, order.values)
+    return Outcome(rows, unit.failures, await unit.append_log())
+
+
+async def _worked_under_key(unit: Unit, order: Order, command: Command) -> Outcome:
+    # A refusal undoes the work but keeps the key: it is a result like any other, and a retry gets it again.
+    try:
+        async with unit.connection.raw.transaction():
+            return await _worked(unit, order, command)
+    except Refused as refusal:
+        return Outcome(failures=refusal.failures)
+    except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
+        return Outcome(failures=[_refusal_of(error)])
+
+
+# --------------------------------------------------------------------------------------------- idempotency
+
+
+async def _claimed(unit: Unit, order: Order) -> Outcome | None:
+    """The kept outcome of the key, or None once the key is ours. Waits while another transaction is at it."""
+    own = {"actor_id": order.actor_id, "key": order.key, "digest": order.digest()}
+    if await unit.fetch(_claim(), own):
+        return None
+    [(digest, result)] = await unit.fetch(_kept(), own)
+    if digest != own["digest"]:
+        message = "idempotencyKey: this key was used with another input. Use a new key for each new request."
+        return Outcome(failures=[Failure(Code.IDEMPOTENCY_CONFLICT, message, ("idempotencyKey",))])
+    return _kept_outcome(result)
+
+
+@cache
+def _claim() -> Statement:
+    names = ("actor_id", "key", "digest")
+    row = upsert(idempotency_keys).values({name: bindparam(name, type_=idempotency_keys.c[name].type) for name in names})
+    return compiled(row.on_conflict_do_nothing().returning(idempotency_keys.c.key))
+
+
+@cache
+def _kept() -> Statement:
+    mine = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
+    return compiled(select(idempotency_keys.c.digest, idempotency_keys.c.result).where(mine))
+
+
+@cache
+def _keep() -> Statement:
+    mine = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
+    return compiled(update(idempotency_keys).where(mine).values(result=bindparam("result", type_=idempotency_keys.c.result.type)))
+
+
+async def sweep_keys(database: Database) -> int:
+    """Forget the keys of more than a day ago; returns how many."""
+    return len(await database.fetch(_sweep()))
+
+
+@cache
+def _sweep() -> Statement:
+    old = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT_HOURS} hours' RETURNING 1 AS one"
+    return compiled(text(old))
+
+
+# ------------------------------------------------------------------------------------- what Postgres refuses
+
+# Rules that only the database can judge, because only it knows the other rows. By the constraint's name.
+_TAKEN = {
+    "configs_slug_key": ("slug", "another store has this slug already. Choose another one."),
+    "products_config_id_handle_key": ("handle", "another product of this store has this handle already. Choose another one."),
+    "reviews_product_id_user_id_key": ("productId", "you have reviewed this product already. Update that review instead."),
+}
+
+
+def _refusal_of(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> Failure:
+    if isinstance(error, errors.ProgramLimitExceeded):
+        # Letters that fold into several: nobody writes a megabyte of them but to see what happens.
+        return invalid(["description"], "has, with the tags, more text than can be searched. Shorten it.")
+    known = _TAKEN.get(error.diag.constraint_name or "")
+    if known is None:
+        # A rule that a command should have checked itself: a fault of ours, to be seen as one.
+        raise error
+    field_, message = known
+    return Failure(Code.ALREADY_EXISTS, f"{field_}: {message}", (field_,))

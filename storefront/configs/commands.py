@@ -1,0 +1,127 @@
+"""Writes of stores, each with the change that it records. Access tokens are encrypted before they get to the database."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from storefront.commands import rules
+from storefront.commands.ownership import own_store
+from storefront.commands.rules import as_is, given, optional, record, text
+from storefront.commands.statements import change_row, columns, delete_row, insert_row
+from storefront.commands.unit import Unit
+from storefront.commands.versions import refuse_stale
+from storefront.core.database import Row
+from storefront.core.secrets import Vault
+from storefront.feed.log import Entry
+from storefront.models import configs
+
+Values = Mapping[str, Any]
+
+STORE: rules.Rules = {
+    "storeName": given(text(255)),
+    "slug": given(rules.slug),
+    "description": optional(text(10_000, least=0)),
+    "currency": given(rules.currency),
+    "theme": optional(
+        record(
+            {
+                "primaryColor": rules.colour,
+                "secondaryColor": rules.colour,
+                "fontFamily": text(100),
+                "customCSS": optional(rules.css),
+            }
+        )
+    ),
+    "layout": optional(
+        record({"headerStyle": as_is, "gridColumns": rules.whole(2, 4), "showPrices": as_is, "showDescriptions": as_is})
+    ),
+    "integrations": optional(
+        record(
+            {
+                "shopify": optional(record({"domain": rules.host, "accessToken": optional(text(500))})),
+                "stripe": optional(record({"publishableKey": rules.matching(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")})),
+                "analytics": optional(record({"googleAnalyticsId": rules.matching(r"(G|UA|GT|AW)-[A-Z0-9-]{4,30}", "G-…")})),
+            }
+        )
+    ),
+}
+CREATE: rules.Rules = {**STORE, "isPublished": as_is}
+UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": as_is, **STORE}
+PUBLISH: rules.Rules = {"id": rules.key, "expectedVersion": as_is, "isPublished": as_is}
+DELETE: rules.Rules = {"id": rules.key, "expectedVersion": as_is}
+
+
+async def create_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Row]:
+    """A store of the actor's."""
+    clean = rules.require(CREATE, values)
+    integrations = _joined(clean.pop("integrations", None), None, vault)
+    row = await insert_row(unit, configs, {"user_id": unit.actor_id, "integrations": integrations, **columns(clean)})
+    _record(unit, "store_created", None, row, [])
+    return [row]
+
+
+async def update_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Row]:
+    """Those fields of a store that are given. Of the integrations those that are given; an access token left out is kept."""
+    clean = rules.require(UPDATE, values)
+    old = await own_store(unit, clean.pop("id"), ["id"])
+    await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
+    if "integrations" in clean:
+        clean["integrations"] = _joined(clean["integrations"], old.integrations, vault)
+    return await _changed(unit, old, clean, "store_updated")
+
+
+async def publish_config(unit: Unit, values: Values) -> Sequence[Row]:
+    """Open a store to shoppers, or close it."""
+    clean = rules.require(PUBLISH, values)
+    old = await own_store(unit, clean.pop("id"), ["id"])
+    await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
+    return await _changed(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
+
+
+async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
+    """A store with all that it has: products, reviews, events, and its log."""
+    clean = rules.require(DELETE, values)
+    old = await own_store(unit, clean["id"], ["id"])
+    await refuse_stale(unit, old, clean.get("expectedVersion"), old.id)
+    await delete_row(unit, configs, old)
+    return [old]
+
+
+async def _changed(unit: Unit, old: Row, clean: Values, kind: str) -> Sequence[Row]:
+    new, fields = await change_row(unit, configs, old, columns(clean))
+    if fields:
+        _record(unit, kind, old, new, fields)
+    return [new]
+
+
+def _record(unit: Unit, kind: str, old: Row | None, new: Row, fields: Sequence[str]) -> None:
+    entry = Entry(
+        kind=kind,
+        entity_id=new.id,
+        version=new.version,
+        was_visible=old is not None and old.is_published,
+        is_visible=new.is_published,
+        changed_fields=fields,
+    )
+    unit.record(new.id, entry)
+
+
+def _joined(given_: Values | None, stored: Values | None, vault: Vault) -> dict[str, Any] | None:
+    """The integrations as they will stand: null removes one, and what is left out stays."""
+    if given_ is None:
+        return None
+    joined = {**(stored or {}), **given_}
+    if given_.get("shopify"):
+        joined["shopify"] = _sealed(given_["shopify"], (stored or {}).get("shopify") or {}, vault)
+    return {name: value for name, value in joined.items() if value is not None} or None
+
+
+def _sealed(given_: Values, stored: Values, vault: Vault) -> dict[str, Any]:
+    sealed = {"domain": given_["domain"]}
+    if "accessToken" not in given_:
+        # A token is of one shop: for another domain it would be sent to a stranger.
+        kept = stored.get("accessToken") if stored.get("domain") == given_["domain"] else None
+        return {**sealed, "accessToken": kept} if kept else sealed
+    token = given_["accessToken"]
+    if token is None:
+        return sealed
+    return {**sealed, "accessToken": vault.encrypt(token)}

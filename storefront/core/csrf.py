@@ -1,0 +1,55 @@
+"""Whether a request that a browser signed by itself, with a cookie, was meant by its user. A function of headers alone."""
+
+from collections.abc import Collection, Mapping
+from urllib.parse import urlsplit
+
+from storefront.core.errors import Forbidden
+
+PORTS = {"http": 80, "https": 443}
+
+# A page of the same origin, or the address bar: no foreign site had a hand in either. Scripts cannot set this header.
+_OWN = frozenset({"same-origin", "none"})
+
+
+def check(headers: Mapping[str, str], allowed: Collection[str]) -> None:
+    """Raise Forbidden unless the request comes from this origin or an allowed one. For cookies only: nobody else can send
+    a bearer token. `headers` by lower-case name; of a handshake for a WebSocket as of any other request."""
+    origin = headers.get("origin")
+    if origin is not None and origin in allowed:
+        return
+    site = headers.get("sec-fetch-site")
+    # A browser that names the relation knows it better than we do behind a proxy. Where it does not (an old one, or plain
+    # HTTP on a local network), the origin has to be the very host that was asked.
+    if site in _OWN or (site is None and _same_host(origin, headers.get("host"))):
+        return
+    raise Forbidden(_refusal(origin))
+
+
+def normal_origin(text: str) -> str:
+    """An origin as browsers write it, such as https://shop.example; raises ValueError for anything else."""
+    parts = urlsplit(text.strip().rstrip("/").lower())
+    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+        raise ValueError(f"{text.strip()[:100]!r} is no origin. Write it such as https://shop.example or http://localhost:3000")
+    return f"{parts.scheme}://{_without_port(parts.netloc, PORTS[parts.scheme])}"
+
+
+def _same_host(origin: str | None, host: str | None) -> bool:
+    if not origin or not host:
+        return False
+    try:
+        scheme, _, asked = normal_origin(origin).partition("://")
+    except ValueError:
+        return False
+    return asked == _without_port(host.lower(), PORTS[scheme])
+
+
+def _without_port(netloc: str, default: int) -> str:
+    return netloc.removesuffix(f":{default}")
+
+
+def _refusal(origin: str | None) -> str:
+    came = f"this one came from {origin[:100]!r}" if origin else "this one has no Origin header"
+    return (
+        f"A request with a session cookie must come from a page of this server or of an allowed origin; {came}. "
+        "Add the page's origin to STOREFRONT_ALLOWED_ORIGINS, or send Authorization: Bearer <token>."
+    )

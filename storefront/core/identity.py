@@ -1,0 +1,73 @@
+"""Who sends a request, by whichever proof it carries. Knows headers and cookies, but no web framework."""
+
+from collections.abc import Collection, Mapping
+
+from storefront.core import csrf, oidc
+from storefront.core.authjs import Sessions
+from storefront.core.errors import Unauthenticated
+from storefront.core.jwks import Keys
+from storefront.core.settings import Settings
+from storefront.core.tokens import ALGORITHMS, Claims, verify
+
+
+class Identity:
+    """All proofs that the server accepts: tokens of its own, of OpenID Connect issuers, sessions of Auth.js front ends."""
+
+    def __init__(
+        self,
+        secret: str,
+        issuers: Mapping[str, oidc.Issuer],
+        sessions: Sessions | None,
+        allowed_origins: Collection[str],
+        *,
+        leeway: int,
+    ) -> None:
+        self._secret, self._issuers, self._sessions = secret, issuers, sessions
+        self._allowed_origins, self._leeway = allowed_origins, leeway
+
+    async def claims(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Claims | None:
+        """What the request proves of its user, None where it claims nothing. `headers` by lower-case name.
+
+        Raises Unauthenticated for a proof that does not hold, Forbidden for a cookie that another site's page sent along,
+        IssuerUnreachable where a token cannot be checked now. With an Authorization header, cookies count for nothing.
+        """
+        header = headers.get("authorization")
+        if header is not None:
+            return await self._bearer(_token(header))
+        held = self._sessions.held(cookies) if self._sessions else {}
+        if not self._sessions or not held:
+            return None
+        csrf.check(headers, self._allowed_origins)
+        return self._sessions.claims(held)
+
+    async def _bearer(self, token: str) -> Claims:
+        if not self._issuers:
+            return verify(token, self._secret, leeway=self._leeway)
+        unverified = oidc.parse(token)
+        # By this name only our own secret is ever tried, and by no other name: a public key never stands in for it.
+        if unverified.header["alg"] in ALGORITHMS:
+            return verify(token, self._secret, leeway=self._leeway)
+        issuer = self._issuers.get(str(unverified.payload.get("iss")))
+        if issuer is None:
+            raise Unauthenticated("The bearer token is not valid: this server does not know its issuer. Sign in again.")
+        return await issuer.claims(unverified)
+
+
+def identity(options: Settings) -> Identity:
+    """The proofs that these settings accept."""
+    secrets = options.authjs_secrets()
+    sessions = Sessions(secrets, trust_email=options.authjs_trust_email) if secrets else None
+    issuers = {url: _issuer(url, keys_url, options) for url, keys_url in options.issuers().items()}
+    return Identity(options.signing_secret(), issuers, sessions, options.origins(), leeway=options.clock_skew)
+
+
+def _issuer(url: str, keys_url: str | None, options: Settings) -> oidc.Issuer:
+    keys = Keys(url, keys_url, max_age=options.oidc_keys_max_age)
+    return oidc.Issuer(url, options.audiences(), keys, leeway=options.clock_skew)
+
+
+def _token(header: str) -> str:
+    scheme, _, token = header.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("The header must be Authorization: Bearer <token>.")
+    return token.strip()

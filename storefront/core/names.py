@@ -1,0 +1,19 @@
+"""The two spellings of a field: compareAtPrice in GraphQL and in documents, compare_at_price in Python and in tables."""
+
+import re
+from functools import cache
+
+_UPPER = re.compile(r"(?<=[a-z0-9])[A-Z]")
+
+
+@cache
+def camel(name: str) -> str:
+    """As clients spell it."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+@cache
+def snake(name: str) -> str:
+    """As columns are spelt."""
+    return _UPPER.sub(lambda letter: "_" + letter[0], name).lower()

@@ -1,0 +1,114 @@
+"""What all mutations share: the input's common fields, the payload's, and the way from one to the other."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, TypeVar
+
+import strawberry
+from strawberry.types import get_object_definition
+
+from storefront.commands.unit import Command, Order, Outcome, perform
+from storefront.core.names import camel
+from storefront.graph import checks
+from storefront.graph.context import Info
+from storefront.graph.errors import UserError, user_error
+from storefront.graph.scalars import Position
+
+P = TypeVar("P", bound="Payload")
+D = TypeVar("D", bound="DeletePayload")
+
+EXPECTED = "Refuse if there is another version by now. Without it the last write wins."
+STOCK = "0 unless given; null: not counted, never runs out."
+
+# These tell how to do it, not what: a retry may differ in them and still be the same request.
+_ABOUT_THE_REQUEST = {"clientMutationId", "idempotencyKey", "dryRun"}
+
+
+@strawberry.input
+class MutationInput:
+    client_mutation_id: str | None = strawberry.field(
+        default=None, description="Yours to choose: the change that this makes carries it in the log and the live feed."
+    )
+    idempotency_key: str | None = strawberry.field(
+        default=None, description="A retry with the same key and input gets the first result again. Kept for 24 hours."
+    )
+
+
+@strawberry.type
+class Payload:
+    user_errors: list[UserError] = strawberry.field(description="Why nothing was written; empty after a success.")
+    position: Position | None = strawberry.field(
+        description="Where the store's log stands with this change; null if none was made."
+    )
+    client_mutation_id: str | None
+    replayed: bool = strawberry.field(
+        description="Whether this is the result of an earlier request with the same idempotency key."
+    )
+
+
+@strawberry.type
+class DeletePayload(Payload):
+    deleted_id: strawberry.ID | None
+
+
+async def mutate(info: Info, input_: MutationInput, command: Command) -> Outcome:
+    """Do what the input says, as the viewer."""
+    viewer = info.context.signed_in()
+    values = {name: value for name, value in plain(input_).items() if name not in _ABOUT_THE_REQUEST}
+    order = Order(
+        actor_id=viewer.id,
+        operation=info.field_name,
+        values=values,
+        key=_short(input_.idempotency_key, "input.idempotencyKey"),
+        client_mutation_id=_short(input_.client_mutation_id, "input.clientMutationId"),
+        dry_run=getattr(input_, "dry_run", False),
+    )
+    outcome = await perform(info.context.database, order, command)
+    info.context.forget()
+    return outcome
+
+
+async def paid(info: Info, input_: MutationInput, command: Command, payload: type[P], entity: str) -> P:
+    """The payload of a mutation of one entity: the row under its name, or null and the errors."""
+    outcome = await mutate(info, input_, command)
+    named: dict[str, Any] = {entity: outcome.rows[0] if outcome.rows else None}
+    return payload(**named, **common(outcome, input_))
+
+
+async def deleted(info: Info, input_: MutationInput, command: Command, payload: type[D]) -> D:
+    """The payload of a mutation that deletes: the id of the row that is gone, or null and the errors."""
+    outcome = await mutate(info, input_, command)
+    row = outcome.rows[0] if outcome.rows else None
+    return payload(deleted_id=strawberry.ID(row.id) if row else None, **common(outcome, input_))
+
+
+def common(outcome: Outcome, input_: MutationInput) -> dict[str, Any]:
+    """The payload's common fields."""
+    return {
+        "user_errors": [user_error(failure) for failure in outcome.failures],
+        "position": outcome.position,
+        "client_mutation_id": input_.client_mutation_id,
+        "replayed": outcome.replayed,
+    }
+
+
+def plain(value: Any) -> Any:
+    """An input as plain values under the names that clients use; what was left out is not there."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    definition = get_object_definition(value)
+    if definition is None:
+        return value
+    return _given({f.graphql_name or camel(f.python_name): getattr(value, f.python_name) for f in definition.fields})
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: plain(value) for name, value in fields.items() if value is not strawberry.UNSET}
+
+
+def _short(value: str | None, field: str) -> str | None:
+    if value == "":
+        return None
+    return None if value is None else checks.text(value, field, 255)

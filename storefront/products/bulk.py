@@ -1,0 +1,183 @@
+"""Writes of many products at once, and of stock: set-based, so that 250 rows cost the statements of one."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from storefront.commands import rules
+from storefront.commands.catalogue import MOST_INT, PRODUCT, contradictions
+from storefront.commands.ownership import missing, own_product, own_products, own_variant
+from storefront.commands.unit import Code, Failure, Refused, Unit, invalid
+from storefront.commands.versions import stale
+from storefront.core.database import Row, Statement, compiled
+from storefront.core.names import camel, snake
+from storefront.feed.log import Entry
+from storefront.models import products
+from storefront.products.commands import product_entry
+from storefront.queries.listing import COLUMNS
+
+Values = Mapping[str, Any]
+
+MOST_ROWS = 250
+
+ROW: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **PRODUCT}
+# What one column takes from a row of a bulk: its own new value, or what it was.
+_KEPT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
+_VALUE = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
+_FIELDS = [snake(name) for name in PRODUCT]
+
+
+async def bulk_update_products(unit: Unit, values: Values) -> Sequence[Row | None]:
+    """Rows of changes, each as `update_product` takes it; the results stand in the order of the rows.
+
+    `errorPolicy` all_or_nothing refuses everything for one bad row; valid_rows does the good ones. Faults of rows are told by
+    their paths: rows.3.price.
+    """
+    return await _bulk(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
+
+
+async def update_product_prices(unit: Unit, values: Values) -> Sequence[Row | None]:
+    """Prices of many products, all of them or none."""
+    return await _bulk(unit, values["prices"], "prices", all_or_nothing=True)
+
+
+async def _bulk(unit: Unit, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
+    good = _checked(unit, rows, field)
+    stored = await own_products(unit, [row["id"] for _, row in good])
+    fit = [(n, row) for n, row in good if not await _unfit(unit, [field, str(n)], row, stored)]
+    if unit.failures and all_or_nothing:
+        raise Refused(*unit.failures)
+    changes = {row["id"]: _change(stored[row["id"]], row) for _, row in fit}
+    updated = await _update(unit, {id_: change for id_, change in changes.items() if change})
+    for id_, new in updated.items():
+        fields = [camel(name) for name in changes[id_]]
+        unit.record(new.config_id, product_entry("product_updated", stored[id_], new, fields))
+    done = {n: updated.get(row["id"], stored[row["id"]]) for n, row in fit}
+    return [done.get(n) for n in range(len(rows))]
+
+
+def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[tuple[int, dict[str, Any]]]:
+    if not 1 <= len(rows) <= MOST_ROWS:
+        raise Refused(invalid([field], f"must have 1 to {MOST_ROWS} entries, not {len(rows):,}."))
+    good: dict[str, tuple[int, dict[str, Any]]] = {}
+    for n, row in enumerate(rows):
+        clean, faults = rules.checked(ROW, row, [field, str(n)])
+        if not faults and clean["id"] in good:
+            faults = [invalid([field, str(n), "id"], f"is in row {good[clean['id']][0]} already. Join the two.")]
+        unit.failures += faults
+        if not faults:
+            good[clean["id"]] = (n, clean)
+    return list(good.values())
+
+
+async def _unfit(unit: Unit, path: Sequence[str], row: dict[str, Any], stored: Mapping[str, Row]) -> bool:
+    old, expected = stored.get(row["id"]), row.pop("expectedVersion", None)
+    if old is None:
+        faults = [missing("product", row["id"], [*path, "id"])]
+    elif expected is not None and old.version != expected:
+        faults = [await stale(unit, old, expected, old.config_id, path)]
+    else:
+        faults = contradictions({camel(name): value for name, value in old._asdict().items()} | row, path)
+    unit.failures += faults
+    return bool(faults)
+
+
+def _change(old: Row, row: Values) -> dict[str, Any]:
+    given = {snake(name): value for name, value in row.items() if name != "id"}
+    return {name: value for name, value in given.items() if getattr(old, name) != value}
+
+
+async def _update(unit: Unit, changes: Mapping[str, Values]) -> dict[str, Row]:
+    if not changes:
+        return {}
+    rows = orjson.dumps([{"id": id_, "given": change} for id_, change in changes.items()]).decode()
+    return {row.id: row for row in await unit.fetch(_update_all(), {"rows": rows})}
+
+
+@cache
+def _update_all() -> Statement:
+    columns = ", ".join(_KEPT.format(name=name, value=_value(name)) for name in _FIELDS)
+    statement = f"""
+UPDATE products SET {columns}, version = version + 1, updated_at = now()
+FROM jsonb_to_recordset(:rows) AS entry(id uuid, given jsonb)
+WHERE products.id = entry.id
+RETURNING {", ".join(f"products.{column.name}" for column in COLUMNS)}
+"""
+    return compiled(text(statement).bindparams(bindparam("rows", type_=JSONB)))
+
+
+def _value(name: str) -> str:
+    kind = products.c[name].type
+    return _VALUE.get(name, f"(entry.given ->> '{name}')::{kind.compile()}")
+
+
+# --------------------------------------------------------------------------------------------------- stock
+
+
+async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
+    """More or less stock of a product or of one of its variants; never below zero. Returns its product."""
+    target = "variantId" if values.get("variantId") is not None else "productId"
+    clean = rules.require({target: rules.key, "delta": rules.whole(-MOST_INT, MOST_INT)}, _chosen(values, target))
+    if target == "variantId":
+        row, product = await own_variant(unit, clean[target], [target])
+        changed = await _adjusted(unit, "product_variants", row, clean["delta"])
+        fields = ["variants.inventory"]
+    else:
+        row = product = await own_product(unit, clean[target], [target])
+        changed = await _adjusted(unit, "products", row, clean["delta"])
+        fields = ["inventory"]
+    seen = product.status == "active"
+    unit.record(
+        product.config_id,
+        Entry(
+            kind="product_updated",
+            entity_id=row.id,
+            product_id=product.id,
+            version=changed.version,
+            was_visible=seen,
+            is_visible=seen,
+            changed_fields=fields,
+        ),
+    )
+    [whole] = await unit.fetch(_product(), {"id": product.id})
+    return [whole]
+
+
+def _chosen(values: Values, target: str) -> Values:
+    if (values.get("variantId") is None) == (values.get("productId") is None):
+        raise Refused(invalid(["productId"], "give either productId or variantId."))
+    return {target: values[target], "delta": values["delta"]}
+
+
+async def _adjusted(unit: Unit, table: str, row: Row, delta: int) -> Row:
+    if row.inventory is None:
+        raise Refused(invalid(["delta"], "this stock is not counted. Set inventory to a number first."))
+    if row.inventory + delta > MOST_INT:
+        raise Refused(invalid(["delta"], f"would make more than {MOST_INT:,}."))
+    changed = await unit.fetch(_adjust(table), {"id": row.id, "delta": delta})
+    if not changed:
+        message = f"delta: only {row.inventory:,} are in stock, {-delta:,} were asked for."
+        raise Refused(Failure(Code.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
+    return changed[0]
+
+
+@cache
+def _adjust(table: str) -> Statement:
+    # The condition stands in the statement that takes the stock: between a look and a write there is no moment to lose.
+    touched = ", updated_at = now()" if table == "products" else ""
+    return compiled(
+        text(
+            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1{touched} "
+            "WHERE id = CAST(:id AS uuid) AND inventory + :delta >= 0 RETURNING id, inventory, version"
+        )
+    )
+
+
+@cache
+def _product() -> Statement:
+    columns = ", ".join(column.name for column in COLUMNS)
+    return compiled(text(f"SELECT {columns} FROM products WHERE id = CAST(:id AS uuid)"))

@@ -1,0 +1,141 @@
+"""Writes of single products, each with the change that it records."""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import bindparam, select, text
+
+from storefront.commands import rules
+from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
+from storefront.commands.ownership import own_product, own_store
+from storefront.commands.statements import change_row, columns, delete_row, insert_row
+from storefront.commands.unit import Refused, Unit
+from storefront.commands.versions import refuse_stale
+from storefront.core.database import Row, Statement, compiled
+from storefront.core.ids import uuid7
+from storefront.core.names import camel
+from storefront.feed.log import Entry
+from storefront.models import products
+from storefront.queries.listing import COLUMNS
+from storefront.queries.search import fold
+
+Values = Mapping[str, Any]
+
+CREATE: rules.Rules = {
+    "configId": rules.key,
+    **PRODUCT,
+    "handle": rules.optional(rules.slug),
+    "variants": rules.listed(rules.record(VARIANT), MOST_VARIANTS, distinct=False),
+}
+UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **PRODUCT}
+DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+
+
+async def create_product(unit: Unit, values: Values) -> Sequence[Row]:
+    """A product with its variants, in one transaction. Without a handle one is made of the title."""
+    clean = rules.require(CREATE, values)
+    forms = clean.pop("variants", [])
+    faults = contradictions(clean) + [f for n, form in enumerate(forms) for f in contradictions(form, ["variants", str(n)])]
+    if faults:
+        raise Refused(*faults)
+    store = await own_store(unit, clean.pop("configId"), ["configId"])
+    if clean.get("handle") is None:
+        clean["handle"] = await _free_handle(unit, store.id, clean["title"])
+    row = await insert_row(unit, products, {"config_id": store.id, **columns(clean)})
+    if forms:
+        row = await _with_variants(unit, row, forms)
+    unit.record(store.id, product_entry("product_created", None, row))
+    return [row]
+
+
+async def update_product(unit: Unit, values: Values) -> Sequence[Row]:
+    """Those fields of a product that are given. What stays as it is makes no new version and no change."""
+    clean = rules.require(UPDATE, values)
+    old = await own_product(unit, clean.pop("id"), ["id"])
+    await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
+    refuse_contradictions(old, clean)
+    new, fields = await change_row(unit, products, old, columns(clean))
+    if fields:
+        unit.record(old.config_id, product_entry("product_updated", old, new, fields))
+    return [new]
+
+
+async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
+    """A product with its variants and reviews."""
+    clean = rules.require(DELETE, values)
+    old = await own_product(unit, clean["id"], ["id"])
+    await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
+    await delete_row(unit, products, old)
+    unit.record(old.config_id, product_entry("product_deleted", old, None))
+    return [old]
+
+
+def refuse_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> None:
+    """Faults of the row as it would stand."""
+    faults = contradictions({camel(name): value for name, value in old._asdict().items()} | dict(clean), path)
+    if faults:
+        raise Refused(*faults)
+
+
+def product_entry(kind: str, old: Row | None, new: Row | None, fields: Sequence[str] = ()) -> Entry:
+    """The change of a product for the log."""
+    row: Row = new or old
+    return Entry(
+        kind=kind,
+        entity_id=row.id,
+        product_id=row.id,
+        version=row.version,
+        was_visible=old is not None and old.status == "active",
+        is_visible=new is not None and new.status == "active",
+        changed_fields=fields,
+    )
+
+
+# ------------------------------------------------------------------------------------------------ creating
+
+
+async def _free_handle(unit: Unit, config_id: str, title: str) -> str:
+    """A handle made of the title, numbered where others have it. The store's row is locked: nobody takes it meanwhile."""
+    base = re.sub(r"[^a-z0-9]+", "-", fold(title)).strip("-")[:80].rstrip("-") or "product"
+    taken = {row.handle for row in await unit.fetch(_handles(), {"config_id": config_id, "pattern": f"{base}%"})}
+    return next(name for n in range(1, len(taken) + 2) if (name := base if n == 1 else f"{base}-{n}") not in taken)
+
+
+@cache
+def _handles() -> Statement:
+    here = products.c.config_id == bindparam("config_id")
+    return compiled(select(products.c.handle).where(here, products.c.handle.like(bindparam("pattern"))))
+
+
+async def _with_variants(unit: Unit, row: Row, forms: Sequence[Values]) -> Row:
+    """Insert the variants and read the product again, whose price range and counts they make."""
+    rows = [{"id": str(uuid7()), "product_id": row.id, **_FORM, **columns(form)} for form in forms]
+    await unit.fetch(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
+    [whole] = await unit.fetch(_reread(), {"id": row.id})
+    return whole
+
+
+# What the table's defaults are: a set of rows has one list of columns.
+_FORM: Values = {"compare_at_price": None, "attributes": {}, "inventory": 0, "sku": None, "is_available": True}
+
+_VARIANTS = """
+INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available)
+SELECT id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available
+FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS form(
+  id uuid, product_id uuid, name text, price numeric, compare_at_price numeric, attributes jsonb, inventory integer,
+  sku text, is_available boolean
+)
+"""
+
+
+@cache
+def _insert_variants() -> Statement:
+    return compiled(text(_VARIANTS))
+
+
+@cache
+def _reread() -> Statement:
+    return compiled(select(*COLUMNS).where(products.c.id == bindparam("id")))

@@ -1,0 +1,185 @@
+"""Fields that write products: per verb its input, its payload and the command that does it."""
+
+from decimal import Decimal
+from enum import Enum
+from typing import cast
+
+import strawberry
+
+from storefront.commands.unit import Outcome
+from storefront.graph.context import Info
+from storefront.graph.errors import UserError, user_error
+from storefront.graph.inputs import AttributeInput, ProductStatus
+from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
+from storefront.graph.types import Product
+from storefront.products import bulk, commands
+
+
+@strawberry.input
+class VariantForm:
+    name: str
+    price: Decimal
+    compare_at_price: Decimal | None = None
+    attributes: list[AttributeInput] = strawberry.field(default_factory=list)
+    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    sku: str | None = None
+    is_available: bool = True
+
+
+@strawberry.input
+class CreateProductInput(MutationInput):
+    config_id: strawberry.ID
+    title: str
+    price: Decimal
+    handle: str | None = strawberry.field(default=None, description="Made of the title unless given.")
+    description: str | None = None
+    compare_at_price: Decimal | None = None
+    images: list[str] = strawberry.field(default_factory=list)
+    category: str | None = None
+    tags: list[str] = strawberry.field(default_factory=list)
+    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    track_inventory: bool = True
+    seo_title: str | None = None
+    seo_description: str | None = None
+    status: ProductStatus = ProductStatus.ACTIVE
+    variants: list[VariantForm] = strawberry.field(default_factory=list, description="At most 250.")
+
+
+@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+class ProductRowInput:
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    title: str | None = strawberry.UNSET
+    handle: str | None = strawberry.UNSET
+    description: str | None = strawberry.UNSET
+    price: Decimal | None = strawberry.UNSET
+    compare_at_price: Decimal | None = strawberry.UNSET
+    images: list[str] | None = strawberry.UNSET
+    category: str | None = strawberry.UNSET
+    tags: list[str] | None = strawberry.UNSET
+    inventory: int | None = strawberry.UNSET
+    track_inventory: bool | None = strawberry.UNSET
+    seo_title: str | None = strawberry.UNSET
+    seo_description: str | None = strawberry.UNSET
+    status: ProductStatus | None = strawberry.UNSET
+
+
+@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+class UpdateProductInput(ProductRowInput, MutationInput):
+    pass
+
+
+@strawberry.input
+class DeleteProductInput(MutationInput):
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+
+
+@strawberry.enum
+class BulkErrorPolicy(Enum):
+    ALL_OR_NOTHING = strawberry.enum_value("all_or_nothing", description="One bad row, and nothing is written.")
+    VALID_ROWS = strawberry.enum_value("valid_rows", description="Good rows are written, bad ones are not.")
+
+
+@strawberry.input
+class BulkUpdateProductsInput(MutationInput):
+    rows: list[ProductRowInput] = strawberry.field(description="1 to 250, each product once.")
+    error_policy: BulkErrorPolicy = BulkErrorPolicy.ALL_OR_NOTHING
+    dry_run: bool = strawberry.field(default=False, description="Do everything, tell what it would come to, and take it back.")
+
+
+@strawberry.input
+class ProductPriceInput:
+    id: strawberry.ID
+    price: Decimal
+    compare_at_price: Decimal | None = strawberry.UNSET
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+
+
+@strawberry.input
+class UpdateProductPricesInput(MutationInput):
+    prices: list[ProductPriceInput] = strawberry.field(description="1 to 250, each product once. All of them or none.")
+
+
+@strawberry.input(description="Give one of productId and variantId.")
+class AdjustInventoryInput(MutationInput):
+    delta: int = strawberry.field(description="How many more; negative for fewer.")
+    product_id: strawberry.ID | None = strawberry.UNSET
+    variant_id: strawberry.ID | None = strawberry.UNSET
+
+
+@strawberry.type
+class ProductPayload(Payload):
+    product: Product | None
+
+
+@strawberry.type
+class CreateProductPayload(ProductPayload):
+    pass
+
+
+@strawberry.type
+class UpdateProductPayload(ProductPayload):
+    pass
+
+
+@strawberry.type
+class AdjustInventoryPayload(ProductPayload):
+    pass
+
+
+@strawberry.type
+class DeleteProductPayload(DeletePayload):
+    pass
+
+
+@strawberry.type
+class ProductRowResult:
+    index: int
+    product: Product | None
+    user_errors: list[UserError]
+
+
+@strawberry.type
+class BulkUpdateProductsPayload(Payload):
+    results: list[ProductRowResult] = strawberry.field(description="One per row, in their order.")
+
+
+@strawberry.type
+class UpdateProductPricesPayload(Payload):
+    products: list[Product]
+
+
+@strawberry.type
+class ProductMutation:
+    @strawberry.mutation(description="A product with its variants, whole or not at all.")
+    async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload:
+        return await paid(info, input, commands.create_product, CreateProductPayload, "product")
+
+    @strawberry.mutation
+    async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload:
+        return await paid(info, input, commands.update_product, UpdateProductPayload, "product")
+
+    @strawberry.mutation(description="With its variants and reviews.")
+    async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload:
+        return await deleted(info, input, commands.delete_product, DeleteProductPayload)
+
+    @strawberry.mutation(description="Many products at once, one result per row.")
+    async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload:
+        outcome = await mutate(info, input, bulk.bulk_update_products)
+        results = [_result(outcome, n) for n in range(len(input.rows))]
+        return BulkUpdateProductsPayload(results=results, **common(outcome, input))
+
+    @strawberry.mutation(description="Many prices at once, all of them or none.")
+    async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload:
+        outcome = await mutate(info, input, bulk.update_product_prices)
+        return UpdateProductPricesPayload(products=cast(list[Product], outcome.rows), **common(outcome, input))
+
+    @strawberry.mutation(description="More or less stock of a product or a variant, never below zero, whoever else is at it.")
+    async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload:
+        return await paid(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
+
+
+def _result(outcome: Outcome, n: int) -> ProductRowResult:
+    faults = [user_error(f) for f in outcome.failures if f.path[:2] == ("rows", str(n))]
+    return ProductRowResult(index=n, product=outcome.rows[n] if outcome.rows else None, user_errors=faults)

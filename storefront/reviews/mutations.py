@@ -1,0 +1,61 @@
+"""Fields that write reviews."""
+
+import strawberry
+
+from storefront.graph.context import Info
+from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, deleted, paid
+from storefront.graph.types import Review
+from storefront.reviews import commands
+
+
+@strawberry.input
+class CreateReviewInput(MutationInput):
+    product_id: strawberry.ID
+    rating: int = strawberry.field(description="One to five stars.")
+    title: str | None = strawberry.UNSET
+    body: str | None = strawberry.UNSET
+
+
+@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+class UpdateReviewInput(MutationInput):
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    rating: int | None = strawberry.UNSET
+    title: str | None = strawberry.UNSET
+    body: str | None = strawberry.UNSET
+
+
+@strawberry.input
+class DeleteReviewInput(MutationInput):
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+
+
+@strawberry.type
+class CreateReviewPayload(Payload):
+    review: Review | None
+
+
+@strawberry.type
+class UpdateReviewPayload(Payload):
+    review: Review | None
+
+
+@strawberry.type
+class DeleteReviewPayload(DeletePayload):
+    pass
+
+
+@strawberry.type
+class ReviewMutation:
+    @strawberry.mutation(description="One per user and product.")
+    async def create_review(self, info: Info, input: CreateReviewInput) -> CreateReviewPayload:
+        return await paid(info, input, commands.create_review, CreateReviewPayload, "review")
+
+    @strawberry.mutation
+    async def update_review(self, info: Info, input: UpdateReviewInput) -> UpdateReviewPayload:
+        return await paid(info, input, commands.update_review, UpdateReviewPayload, "review")
+
+    @strawberry.mutation
+    async def delete_review(self, info: Info, input: DeleteReviewInput) -> DeleteReviewPayload:
+        return await deleted(info, input, commands.delete_review, DeleteReviewPayload)

@@ -1,0 +1,27 @@
+"""Fields that write about the user who asks."""
+
+import strawberry
+
+from storefront.graph.context import Info
+from storefront.graph.mutations import EXPECTED, MutationInput, Payload, paid
+from storefront.graph.types import User
+from storefront.users import commands
+
+
+@strawberry.input(description="Fields that are left out stay as they are; null empties them.")
+class UpdateProfileInput(MutationInput):
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    name: str | None = strawberry.UNSET
+    image: str | None = strawberry.field(default=strawberry.UNSET, description="A web address.")
+
+
+@strawberry.type
+class UpdateProfilePayload(Payload):
+    user: User | None
+
+
+@strawberry.type
+class UserMutation:
+    @strawberry.mutation(description="One's own name and picture.")
+    async def update_profile(self, info: Info, input: UpdateProfileInput) -> UpdateProfilePayload:
+        return await paid(info, input, commands.update_profile, UpdateProfilePayload, "user")

@@ -1,0 +1,1 @@
+"""The buyable forms of products."""

@@ -1,0 +1,86 @@
+"""Writes of variants, each with the change of its product that it records."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from sqlalchemy import bindparam, func, select
+
+from storefront.commands import rules
+from storefront.commands.catalogue import MOST_VARIANTS, VARIANT, contradictions
+from storefront.commands.ownership import own_product, own_variant
+from storefront.commands.statements import change_row, columns, delete_row, insert_row
+from storefront.commands.unit import Refused, Unit, invalid
+from storefront.commands.versions import refuse_stale
+from storefront.core.database import Row, Statement, compiled
+from storefront.core.names import camel
+from storefront.feed.log import Entry
+from storefront.models import variants
+from storefront.queries.variants import of_ids
+
+Values = Mapping[str, Any]
+
+CREATE: rules.Rules = {"productId": rules.key, **VARIANT}
+UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **VARIANT}
+DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+
+
+async def create_variant(unit: Unit, values: Values) -> Sequence[Row]:
+    """One more form of a product."""
+    clean = rules.require(CREATE, values)
+    faults = contradictions(clean)
+    if faults:
+        raise Refused(*faults)
+    product = await own_product(unit, clean.pop("productId"), ["productId"])
+    [(count,)] = await unit.fetch(_count(), {"product_id": product.id})
+    if count >= MOST_VARIANTS:
+        raise Refused(invalid(["productId"], f"the product has {count} variants, and may have at most {MOST_VARIANTS}."))
+    row = await insert_row(unit, variants, {"product_id": product.id, **columns(clean)})
+    return await _told(unit, product, row, ["variants"])
+
+
+async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
+    """Those fields of a variant that are given."""
+    clean = rules.require(UPDATE, values)
+    old, product = await own_variant(unit, clean.pop("id"), ["id"])
+    await refuse_stale(unit, old, clean.pop("expectedVersion", None), product.config_id)
+    faults = contradictions({camel(name): value for name, value in old._asdict().items()} | clean)
+    if faults:
+        raise Refused(*faults)
+    new, fields = await change_row(unit, variants, old, columns(clean))
+    return await _told(unit, product, new, [f"variants.{field}" for field in fields])
+
+
+async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
+    """A variant, for good."""
+    clean = rules.require(DELETE, values)
+    old, product = await own_variant(unit, clean["id"], ["id"])
+    await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
+    await delete_row(unit, variants, old)
+    _record(unit, product, old, ["variants"])
+    return [old]
+
+
+async def _told(unit: Unit, product: Row, row: Row, fields: Sequence[str]) -> Sequence[Row]:
+    if fields:
+        _record(unit, product, row, fields)
+    return await of_ids(unit.connection, [row.id])
+
+
+def _record(unit: Unit, product: Row, row: Row, fields: Sequence[str]) -> None:
+    seen = product.status == "active"
+    entry = Entry(
+        kind="product_updated",
+        entity_id=row.id,
+        product_id=product.id,
+        version=row.version,
+        was_visible=seen,
+        is_visible=seen,
+        changed_fields=fields,
+    )
+    unit.record(product.config_id, entry)
+
+
+@cache
+def _count() -> Statement:
+    return compiled(select(func.count()).where(variants.c.product_id == bindparam("product_id")))

@@ -1,0 +1,72 @@
+"""Fields that write variants."""
+
+from decimal import Decimal
+
+import strawberry
+
+from storefront.graph.context import Info
+from storefront.graph.inputs import AttributeInput
+from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, deleted, paid
+from storefront.graph.types import ProductVariant
+from storefront.variants import commands
+
+
+@strawberry.input
+class CreateVariantInput(MutationInput):
+    product_id: strawberry.ID
+    name: str
+    price: Decimal
+    compare_at_price: Decimal | None = None
+    attributes: list[AttributeInput] = strawberry.field(default_factory=list)
+    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    sku: str | None = None
+    is_available: bool = True
+
+
+@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+class UpdateVariantInput(MutationInput):
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    name: str | None = strawberry.UNSET
+    price: Decimal | None = strawberry.UNSET
+    compare_at_price: Decimal | None = strawberry.UNSET
+    attributes: list[AttributeInput] | None = strawberry.UNSET
+    inventory: int | None = strawberry.UNSET
+    sku: str | None = strawberry.UNSET
+    is_available: bool | None = strawberry.UNSET
+
+
+@strawberry.input
+class DeleteVariantInput(MutationInput):
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+
+
+@strawberry.type
+class CreateVariantPayload(Payload):
+    variant: ProductVariant | None
+
+
+@strawberry.type
+class UpdateVariantPayload(Payload):
+    variant: ProductVariant | None
+
+
+@strawberry.type
+class DeleteVariantPayload(DeletePayload):
+    pass
+
+
+@strawberry.type
+class VariantMutation:
+    @strawberry.mutation
+    async def create_variant(self, info: Info, input: CreateVariantInput) -> CreateVariantPayload:
+        return await paid(info, input, commands.create_variant, CreateVariantPayload, "variant")
+
+    @strawberry.mutation
+    async def update_variant(self, info: Info, input: UpdateVariantInput) -> UpdateVariantPayload:
+        return await paid(info, input, commands.update_variant, UpdateVariantPayload, "variant")
+
+    @strawberry.mutation
+    async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload:
+        return await deleted(info, input, commands.delete_variant, DeleteVariantPayload)

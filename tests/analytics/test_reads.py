@@ -1,0 +1,487 @@
+"""What owners are told: figures that equal a count by hand, for them alone, at a price that does not depend on the stores."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.queries.analytics import Span, begins
+from tests.client import Client
+from tests.factories import counted, make_product, make_store, make_user
+
+PARTS = """
+fragment Figures on AnalyticsReport {
+  pageViews productClicks addToCarts purchases sessions conversionRate sessionConversionRate
+}
+fragment Parts on AnalyticsReport {
+  ...Figures
+  topProducts(first: 5) { productId clicks addToCarts product { id } }
+  series { at pageViews productClicks addToCarts purchases sessions }
+  sources { source medium campaign sessions events }
+}
+"""
+OF_ALL = (
+    PARTS
+    + """
+query OfAll($range: DateRange!, $interval: Interval!, $zone: String!) {
+  me { configs(first: 100) { nodes {
+    id analytics(range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Parts previous { sessions } } }
+  } } }
+}
+"""
+)
+OF_ONE = (
+    PARTS
+    + """
+query OfOne($c: ID!, $range: DateRange!, $interval: Interval! = DAY, $zone: String! = "UTC") {
+  analytics(configId: $c, range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Figures } }
+}
+"""
+)
+EVENTS = """
+query Events($c: ID!, $filter: EventFilter, $first: Int! = 20, $after: String) {
+  events(configId: $c, filter: $filter, first: $first, after: $after) {
+    totalCount nodes { id } edges { cursor node { id timestamp } } pageInfo { hasNextPage endCursor }
+  }
+}
+"""
+KINDS = {"page_view": "pageViews", "product_click": "productClicks", "add_to_cart": "addToCarts", "purchase": "purchases"}
+ORIGINS: list[tuple[dict[str, str], tuple[str, str | None, str | None]]] = [
+    ({}, ("direct", None, None)),
+    ({"referrer": "https://www.Google.com/search?q=chairs"}, ("www.google.com", None, None)),
+    ({"referrer": "https://www.google.com"}, ("www.google.com", None, None)),
+    ({"referrer": "http://user:secret@shop.example:8080/a?b=http://other.example/"}, ("shop.example", None, None)),
+    ({"referrer": "android-app://com.google.android.gm"}, ("com.google.android.gm", None, None)),
+    ({"referrer": "http://[2001:db8::1]:80/"}, ("[2001:db8::1]", None, None)),
+    ({"referrer": "about:blank"}, ("direct", None, None)),
+    ({"referrer": "not an address", "utm_source": ""}, ("direct", None, None)),
+    (
+        {"referrer": "https://a.example/", "utm_source": "news", "utm_medium": "email", "utm_campaign": "fall"},
+        ("news", "email", "fall"),
+    ),
+    ({"utm_source": "news", "utm_medium": "", "utm_campaign": "fall"}, ("news", None, "fall")),
+]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event as a test knows it."""
+
+    at: datetime
+    kind: str = "page_view"
+    session: str | None = None
+    product: str | None = None
+    origin: int = 0
+    id: str = field(default_factory=lambda: str(uuid7()))
+
+
+async def add_events(database: Database, store: str, events: Iterable[Event]) -> None:
+    names = ("referrer", "utm_source", "utm_medium", "utm_campaign")
+    async with database.transaction() as connection, connection.raw.cursor() as cursor:
+        statement = (
+            f"COPY analytics_events (id, config_id, timestamp, event, session_id, properties, {', '.join(names)}) FROM STDIN"
+        )
+        async with cursor.copy(statement.encode()) as copy:
+            for event in events:
+                properties = {} if event.product is None else {"productId": event.product}
+                origin = (ORIGINS[event.origin][0].get(name) for name in names)
+                what = event.at, event.kind, event.session, orjson.dumps(properties).decode()
+                await copy.write_row((event.id, store, *what, *origin))
+
+
+def drawn(rng: Random, span: Span, products: list[str], number: int) -> list[Event]:
+    """Events in and around a span, some of them at its very ends."""
+    around = span.end - span.start
+    moments = [span.start - around, span.start, span.end - timedelta(microseconds=1), span.end]
+    moments += [span.start - around + 2.5 * around * rng.random() for _ in range(number)]
+    return [
+        Event(
+            at,
+            rng.choice([*KINDS, "search"]),
+            rng.choice([None, *(f"session {n}" for n in range(number // 5))]),
+            rng.choice([None, "not an id", *products]),
+            rng.randrange(len(ORIGINS)),
+        )
+        for at in moments
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- by hand
+
+
+def label(at: datetime, interval: str, zone: str) -> object:
+    """What a clock on the wall and a calendar beside it say of the interval."""
+    local = at.astimezone(ZoneInfo(zone))
+    labels: dict[str, Callable[[], object]] = {
+        "HOUR": lambda: (local.date(), local.hour, local.utcoffset()),
+        "DAY": local.date,
+        "WEEK": lambda: local.isocalendar()[:2],
+        "MONTH": lambda: (local.year, local.month),
+    }
+    return labels[interval]()
+
+
+def sessions_of(events: Iterable[Event]) -> set[str]:
+    return {event.session for event in events if event.session is not None}
+
+
+def counts(events: list[Event]) -> dict[str, Any]:
+    kinds = Counter(event.kind for event in events)
+    return {**{name: kinds[kind] for kind, name in KINDS.items()}, "sessions": len(sessions_of(events))}
+
+
+def figures(events: list[Event]) -> dict[str, Any]:
+    found = counts(events)
+    clicked = sessions_of(event for event in events if event.kind == "product_click")
+    carted = sessions_of(event for event in events if event.kind == "add_to_cart")
+    return found | {
+        "conversionRate": pytest.approx(found["addToCarts"] / found["productClicks"] * 100 if found["productClicks"] else 0),
+        "sessionConversionRate": pytest.approx(len(clicked & carted) / len(clicked) * 100 if clicked else 0),
+    }
+
+
+def top_products(events: list[Event], live: list[str]) -> list[dict[str, Any]]:
+    clicks, carts = (Counter(e.product for e in events if e.kind == kind) for kind in ("product_click", "add_to_cart"))
+    best = sorted((-clicks[id_], -carts[id_], id_) for id_ in {*clicks, *carts} if id_ is not None)[:5]
+    shown = ((id_, {"id": id_} if id_ in live else None, -clicked, -carted) for clicked, carted, id_ in best)
+    return [{"productId": i, "product": product, "clicks": c, "addToCarts": carted} for i, product, c, carted in shown]
+
+
+def sources(events: list[Event]) -> list[dict[str, Any]]:
+    found: dict[tuple[str, str | None, str | None], list[Event]] = defaultdict(list)
+    for event in events:
+        found[ORIGINS[event.origin][1]].append(event)
+    names = ("source", "medium", "campaign")
+    rows = [
+        dict(zip(names, of, strict=True)) | {"sessions": len(sessions_of(those)), "events": len(those)}
+        for of, those in found.items()
+    ]
+    return sorted(rows, key=lambda r: (-r["sessions"], -r["events"], r["source"], r["medium"] or "", r["campaign"] or ""))
+
+
+def assert_series(points: list[dict[str, Any]], events: list[Event], span: Span, interval: str, zone: str) -> None:
+    """Every event in the interval that the clocks name, and an interval for every moment of the span."""
+    by_label: dict[object, list[Event]] = defaultdict(list)
+    for event in events:
+        by_label[label(event.at, interval, zone)].append(event)
+    wanted: dict[object, None] = {}
+    moment = span.start
+    while moment < span.end:
+        wanted[label(moment, interval, zone)] = None
+        moment += timedelta(minutes=15)
+    labels = [label(datetime.fromisoformat(point["at"]), interval, zone) for point in points]
+    assert labels == [*wanted]
+    assert [{**point, "at": None} for point in points] == [{**counts(by_label[one]), "at": None} for one in labels]
+
+
+def assert_report(told: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
+    within = [event for event in events if span.start <= event.at < span.end]
+    assert {name: told[name] for name in figures(within)} == figures(within)
+    assert told["topProducts"] == top_products(within, live)
+    assert told["sources"] == sources(within)
+    assert_series(told["series"], within, span, interval, zone)
+
+
+# ------------------------------------------------------------------------------------------------- reports
+
+
+def between(start: str, end: str, zone: str = "UTC") -> Span:
+    return Span(*(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) for text in (start, end)))
+
+
+def sent(span: Span) -> dict[str, str]:
+    return {"from": span.start.isoformat(), "to": span.end.isoformat()}
+
+
+@pytest.mark.parametrize(
+    ("interval", "zone", "start", "end"),
+    [
+        ("DAY", "UTC", "2026-02-01", "2026-02-15"),
+        ("HOUR", "UTC", "2026-02-01T00:30", "2026-02-02T07:45"),
+        ("DAY", "America/New_York", "2026-03-06T12:00", "2026-03-11T06:00"),
+        ("HOUR", "America/New_York", "2026-03-07T12:00", "2026-03-09"),
+        ("DAY", "America/New_York", "2026-10-30", "2026-11-03"),
+        ("HOUR", "America/New_York", "2026-10-31T12:00", "2026-11-02"),
+        ("WEEK", "Europe/Berlin", "2026-03-11T09:00", "2026-04-20"),
+        ("MONTH", "Asia/Kolkata", "2025-11-15", "2026-03-01"),
+        ("HOUR", "Asia/Kolkata", "2026-01-01", "2026-01-02T03:30"),
+        # Midnight comes twice, or not at all; clocks move by half an hour.
+        ("DAY", "America/Havana", "2026-10-30", "2026-11-03"),
+        ("DAY", "Africa/Cairo", "2026-04-22", "2026-04-26"),
+        ("HOUR", "Australia/Lord_Howe", "2026-04-04T12:00", "2026-04-05T12:00"),
+        ("HOUR", "Australia/Lord_Howe", "2026-10-03T12:00", "2026-10-04T12:00"),
+    ],
+)
+async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zone: str, start: str, end: str) -> None:
+    owner = await make_user(shopper.database)
+    span, rng = between(start, end, zone), Random(f"{interval}{zone}{start}")
+    events, live = {}, {}
+    for number, published in ((300, True), (40, False), (0, True)):
+        store = await make_store(shopper.database, user_id=owner, is_published=published)
+        live[store] = [await make_product(shopper.database, store) for _ in range(4)]
+        events[store] = drawn(rng, span, [*live[store], str(uuid7())], number) if number else []
+        await add_events(shopper.database, store, events[store])
+    answer = await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval=interval, zone=zone)
+    told = {node["id"]: node["analytics"] for node in answer["me"]["configs"]["nodes"]}
+    assert set(told) == set(events)
+    for store, report in told.items():
+        assert_report(report, events[store], live[store], span, interval, zone)
+        assert_report(report["previous"], events[store], live[store], span.before(), interval, zone)
+        assert report["previous"]["previous"] is None
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "interval", "points"),
+    [
+        ("2026-03-08", "2026-03-09", "HOUR", 23),
+        ("2026-11-01", "2026-11-02", "HOUR", 25),
+        ("2026-03-08", "2026-03-09", "DAY", 1),
+        ("2026-11-01", "2026-11-02", "DAY", 1),
+        ("2026-11-01", "2026-12-01", "WEEK", 6),
+        ("2026-01-31", "2026-03-02", "MONTH", 3),
+    ],
+)
+def test_intervals_follow_the_clocks(start: str, end: str, interval: str, points: int) -> None:
+    assert len(begins(between(start, end, "America/New_York"), interval.lower(), "America/New_York")) == points
+
+
+def test_weeks_begin_on_mondays_and_a_skipped_day_is_none() -> None:
+    weeks = begins(between("2026-11-01", "2026-12-01", "Europe/Berlin"), "week", "Europe/Berlin")
+    assert {at.astimezone(ZoneInfo("Europe/Berlin")).strftime("%a %H:%M") for at in weeks} == {"Mon 00:00"}
+    apia = ZoneInfo("Pacific/Apia")
+    days = begins(between("2011-12-29", "2012-01-01", "Pacific/Apia"), "day", "Pacific/Apia")
+    assert [at.astimezone(apia).day for at in days] == [29, 31]
+
+
+async def test_a_store_without_events_has_zeros_for_every_interval(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-04"))))["analytics"]
+    nothing = dict.fromkeys(figures([]), 0)
+    assert {name: told[name] for name in nothing} == told["previous"] == nothing
+    assert told["topProducts"] == told["sources"] == []
+    assert [point["at"] for point in told["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
+
+
+async def test_a_session_rate_never_exceeds_a_hundred(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    clicks = [Event(at, "product_click", "one")]
+    carts = [Event(at, "add_to_cart", session) for session in ("one", "two", "three", "one", None)]
+    await add_events(shopper.database, store, clicks + carts)
+    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
+    assert (told["conversionRate"], told["sessionConversionRate"]) == (500.0, 100.0)
+
+
+async def test_a_top_product_of_another_store_is_a_bare_id(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
+    foreign, own = await make_product(shopper.database, other), await make_product(shopper.database, store, status="archived")
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    clicked = [foreign, foreign, own, own.upper(), '"; DROP TABLE']
+    await add_events(shopper.database, store, [Event(at, "product_click", product=product) for product in clicked])
+    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
+    products = {top["productId"]: top["product"] for top in told["topProducts"]}
+    assert products == {foreign: None, own: {"id": own}, own.upper(): {"id": own}, '"; DROP TABLE': None}
+
+
+async def test_statements_do_not_depend_on_the_number_of_stores(shopper: Client) -> None:
+    owner, span, rng = await make_user(shopper.database), between("2026-02-01", "2026-02-08"), Random(1)
+    costs: list[Counter[int]] = []
+    for more in (1, 9):
+        for _ in range(more):
+            store = await make_store(shopper.database, user_id=owner)
+            products = [await make_product(shopper.database, store)]
+            await add_events(shopper.database, store, drawn(rng, span, products, 30))
+        with counted(shopper.database) as statements:
+            await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval="DAY", zone="UTC")
+        costs.append(Counter(statement.count("analytics_events") for statement in statements))
+    assert [cost[1] for cost in costs] == [8, 8]
+    # The products of a report and of the previous one are loaded together or apart, as their counts come in.
+    assert all(cost.total() <= 8 + 5 for cost in costs)
+
+
+@pytest.mark.parametrize(
+    ("part", "statements"),
+    [
+        ("pageViews sessions conversionRate sessionConversionRate", 1),
+        ("series { at }", 1),
+        ("topProducts { clicks }", 1),
+        ("sources { events }", 1),
+        ("__typename previous { __typename }", 0),
+        ("sessions previous { sessions }", 2),
+    ],
+)
+async def test_a_part_costs_a_statement_only_when_asked_for(shopper: Client, part: str, statements: int) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    query = f"query($c: ID!, $range: DateRange!) {{ analytics(configId: $c, range: $range) {{ {part} }} }}"
+    with counted(shopper.database) as seen:
+        await shopper.signed_in(owner).ask(query, c=store, range=sent(between("2026-02-01", "2026-02-08")))
+    assert len([sql for sql in seen if "analytics_events" in sql]) == statements
+
+
+# ----------------------------------------------------------------------------------------------- who, what
+
+ROOTS = [OF_ONE, EVENTS]
+
+
+@pytest.mark.parametrize("query", ROOTS, ids=["analytics", "events"])
+async def test_analytics_are_for_the_owner(shopper: Client, query: str) -> None:
+    stranger = shopper.signed_in(await make_user(shopper.database))
+    published, hidden = await make_store(shopper.database), await make_store(shopper.database, is_published=False)
+    variables = {"range": sent(between("2026-02-01", "2026-02-08"))} if query is OF_ONE else {}
+    cases = [
+        (shopper, published, "UNAUTHENTICATED"),
+        (shopper, hidden, "UNAUTHENTICATED"),
+        (stranger, published, "FORBIDDEN"),
+        (stranger, hidden, "NOT_FOUND"),
+        (stranger, str(uuid7()), "NOT_FOUND"),
+        (stranger, "nonsense", "BAD_USER_INPUT"),
+    ]
+    for asker, store, code in cases:
+        assert (await asker.refusal(query, c=store, **variables))["extensions"]["code"] == code
+
+
+async def test_a_page_of_stores_tells_each_owner_their_own(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    own, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
+    query = """query($own: ID!, $other: ID!, $range: DateRange!) {
+      own: config(by: {id: $own}) { analytics(range: $range) { sessions } }
+      other: config(by: {id: $other}) { analytics(range: $range) { sessions } }
+    }"""
+    variables = {"own": own, "other": other, "range": sent(between("2026-02-01", "2026-02-08"))}
+    told = await shopper.signed_in(owner).ask(query, **variables)
+    assert told == {"own": {"analytics": {"sessions": 0}}, "other": {"analytics": None}}
+    told = await shopper.ask(query, **variables)
+    assert told == {"own": {"analytics": None}, "other": {"analytics": None}}
+
+
+BAD: list[tuple[dict[str, Any], str, str]] = [
+    ({"range": sent(between("2026-02-01", "2026-02-01"))}, "range.to", "must be later than from"),
+    ({"range": sent(between("2026-02-02", "2026-02-01"))}, "range.to", "must be later than from"),
+    ({"range": sent(between("1969-12-31", "1970-01-02"))}, "range", "between the years 1970 and 2100"),
+    ({"range": sent(between("9999-12-31", "9999-12-31T23:00"))}, "range", "between the years 1970 and 2100"),
+    ({"range": sent(between("2024-01-01", "2026-01-02"))}, "range", "at most 731 days"),
+    (
+        {"range": sent(between("2025-01-01", "2026-02-06")), "interval": "HOUR"},
+        "range",
+        "at most 400 days long when interval is HOUR",
+    ),
+    ({"zone": "Berlin"}, "timeZone", "'Berlin' is not the IANA name"),
+    ({"zone": "../../etc/passwd"}, "timeZone", "is not the IANA name"),
+    ({"zone": ""}, "timeZone", "is not the IANA name"),
+]
+
+
+@pytest.mark.parametrize(("variables", "named", "message"), BAD)
+async def test_bad_input_is_refused_by_name(shopper: Client, variables: dict[str, Any], named: str, message: str) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    given = {"range": sent(between("2026-02-01", "2026-02-08")), **variables}
+    error = await shopper.signed_in(owner).refusal(OF_ONE, c=store, **given)
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", named)
+    assert message in error["message"]
+
+
+async def test_the_longest_reports_are_answered(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    query = "query($c: ID!, $r: DateRange!, $i: Interval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
+    for interval, start, points in (("DAY", "2024-01-01", 731), ("HOUR", "2024-11-27", 9_600)):
+        variables = {"r": sent(between(start, "2026-01-01")), "i": interval}
+        told = await shopper.signed_in(owner).ask(query, c=store, **variables)
+        assert len(told["analytics"]["series"]) == points
+
+
+# -------------------------------------------------------------------------------------------------- events
+
+
+async def walk(client: Client, **variables: Any) -> list[str]:
+    """The ids of all pages, in order; every page told the same total."""
+    found: list[str] = []
+    totals, after = set(), None
+    while True:
+        page = (await client.ask(EVENTS, after=after, **variables))["events"]
+        assert [node["id"] for node in page["nodes"]] == [edge["node"]["id"] for edge in page["edges"]]
+        found += [node["id"] for node in page["nodes"]]
+        totals.add(page["totalCount"])
+        if not page["pageInfo"]["hasNextPage"]:
+            assert totals == {len(found)}
+            return found
+        after = page["pageInfo"]["endCursor"]
+
+
+async def test_pages_of_events_show_every_event_once_newest_first(shopper: Client) -> None:
+    owner, rng = await make_user(shopper.database), Random(2)
+    store, other = [await make_store(shopper.database, user_id=owner) for _ in range(2)]
+    moments = [datetime(2026, 2, 1, microsecond=rng.randrange(3), tzinfo=UTC) for _ in range(60)]
+    events = [Event(at, rng.choice([*KINDS]), rng.choice(["a", "b", None])) for at in moments]
+    await add_events(shopper.database, store, events)
+    await add_events(shopper.database, other, [Event(moments[0])])
+    newest = sorted(events, key=lambda event: (event.at, event.id), reverse=True)
+    client = shopper.signed_in(owner)
+    middle = datetime(2026, 2, 1, microsecond=1, tzinfo=UTC)
+    only = {"range": {"from": middle.isoformat(), "to": (middle + timedelta(microseconds=1)).isoformat()}}
+    cases: list[tuple[dict[str, Any] | None, Callable[[Event], bool]]] = [
+        (None, lambda _: True),
+        ({}, lambda _: True),
+        ({"event": ["page_view", "purchase"]}, lambda event: event.kind in ("page_view", "purchase")),
+        ({"event": []}, lambda _: False),
+        ({"sessionId": "a"}, lambda event: event.session == "a"),
+        (only, lambda event: event.at == middle),
+        ({"event": ["purchase"], "sessionId": "b", **only}, lambda e: (e.kind, e.session, e.at) == ("purchase", "b", middle)),
+    ]
+    for chosen, fits in cases:
+        wanted = [event.id for event in newest if fits(event)]
+        assert await walk(client, c=store, filter=chosen, first=7) == wanted
+    assert len(await walk(client, c=store, first=100)) == 60
+
+
+async def test_an_event_is_told_whole(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    event = Event(datetime(2026, 2, 1, 12, tzinfo=UTC), "add_to_cart", "s", "p", origin=8)
+    await add_events(shopper.database, store, [event])
+    query = """query($c: ID!) { events(configId: $c) { nodes {
+      id event properties sessionId userId userAgent ipAddress referrer utmSource utmMedium utmCampaign timestamp
+    } } }"""
+    (told,) = (await shopper.signed_in(owner).ask(query, c=store))["events"]["nodes"]
+    assert told == {
+        "id": event.id,
+        "event": "add_to_cart",
+        "properties": {"productId": "p"},
+        "sessionId": "s",
+        "userId": None,
+        "userAgent": None,
+        "ipAddress": None,
+        "referrer": "https://a.example/",
+        "utmSource": "news",
+        "utmMedium": "email",
+        "utmCampaign": "fall",
+        "timestamp": "2026-02-01T12:00:00Z",
+    }
+
+
+async def test_a_cursor_of_events_fits_one_list(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store, other = [await make_store(shopper.database, user_id=owner) for _ in range(2)]
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    await add_events(shopper.database, store, [Event(at), Event(at)])
+    client = shopper.signed_in(owner)
+    cursor = (await client.ask(EVENTS, c=store, first=1))["events"]["pageInfo"]["endCursor"]
+    for variables in ({"c": other}, {"c": store, "filter": {"event": ["page_view"]}}):
+        error = await client.refusal(EVENTS, after=cursor, **variables)
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
+    backwards = {"from": "2026-02-02T00:00:00Z", "to": "2026-02-01T00:00:00Z"}
+    error = await client.refusal(EVENTS, c=store, filter={"range": backwards})
+    assert error["extensions"]["field"] == "filter.range.to"

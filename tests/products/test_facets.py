@@ -1,0 +1,241 @@
+"""Facets, against the same counts made plainly in Python."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.client import Client
+from tests.factories import counted, make_product, make_store, make_variant
+
+FACETS = """
+query Facets($c: ID!, $filter: ProductFilter, $search: String) {
+  products(configId: $c, filter: $filter, search: $search, first: 1) {
+    totalCount
+    facets {
+      categories { ...value } tags { ...value } availability { ...value }
+      attributes { name values { ...value } } price { min max }
+    }
+  }
+}
+fragment value on FacetValue { value count isSelected }
+"""
+OPTIONS = {"Size": ("S", "M", "L"), "Colour": ("red", "blue"), "Cut": ("slim",)}
+
+
+@dataclass(frozen=True)
+class Known:
+    """A product as it was written. `variants` are the attributes of the available ones."""
+
+    title: str
+    category: str | None
+    tags: tuple[str, ...]
+    price: Decimal
+    in_stock: bool
+    variants: tuple[dict[str, str], ...]
+
+    def fits(self, filter_: dict[str, Any]) -> bool:
+        checks = {
+            "category": lambda wanted: self.category in wanted,
+            "tags": lambda wanted: bool({*self.tags} & {*wanted}),
+            "minPrice": lambda wanted: self.price >= Decimal(wanted),
+            "maxPrice": lambda wanted: self.price <= Decimal(wanted),
+            "inStock": lambda wanted: self.in_stock is wanted,
+            "attributes": lambda wanted: any(has(variant, wanted) for variant in self.variants),
+        }
+        return all(checks[name](wanted) for name, wanted in filter_.items())
+
+
+def has(variant: dict[str, str], wanted: Iterable[dict[str, str]], but: str | None = None) -> bool:
+    """Whether the variant has one of the values wanted of each name."""
+    by_name: dict[str, set[str]] = {}
+    for pair in wanted:
+        by_name.setdefault(pair["name"], set()).add(pair["value"])
+    return all(variant.get(name) in values for name, values in by_name.items() if name != but)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A store and all that is in it."""
+
+    client: Client
+    store: str
+    known: tuple[Known, ...]
+
+    async def facets(self, **arguments: Any) -> Any:
+        return (await self.client.ask(FACETS, c=self.store, **arguments))["products"]
+
+    def left(self, filter_: dict[str, Any], *ignored: str, search: str = "") -> list[Known]:
+        rest = {name: value for name, value in filter_.items() if name not in ignored}
+        return [known for known in self.known if known.fits(rest) and search in known.title]
+
+
+async def make_known(client: Client, store: str, random: Random) -> Known:
+    title = random.choice(("Shirt", "Jacket"))
+    category = random.choice((None, "Tops", "Bottoms", "Ends"))
+    tags = tuple(random.sample(("new", "sale", "wool", "eco"), random.randrange(4)))
+    price = Decimal(random.choice(("0.00", "5.50", "10.00", "99.90", "100.00")))
+    inventory, tracked = random.choice((0, 3)), random.random() < 0.8
+    product = await make_product(
+        client.database,
+        store,
+        title=title,
+        category=category,
+        tags=[*tags],
+        price=price,
+        inventory=inventory,
+        track_inventory=tracked,
+    )
+    variants, stocks = [], []
+    for _ in range(random.randrange(4)):
+        names = random.sample([*OPTIONS], random.randrange(1, 4))
+        attributes, available = {name: random.choice(OPTIONS[name]) for name in names}, random.random() < 0.8
+        stock = random.choice((0, 2, None))
+        await make_variant(client.database, product, attributes=attributes, is_available=available, inventory=stock)
+        if available:
+            variants.append(attributes)
+            stocks.append(stock is None or stock > 0)
+    return Known(title, category, tags, price, not tracked or (any(stocks) if stocks else inventory > 0), tuple(variants))
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shelf(shopper: Client) -> Shelf:
+    store, random = await make_store(shopper.database), Random(11)
+    known = tuple([await make_known(shopper, store, random) for _ in range(150)])
+    await make_product(shopper.database, store, status="inactive", category="Hidden", tags=["hidden"], price="500.00")
+    return Shelf(shopper, store, known)
+
+
+def values(counts: Counter[Any], selected: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """A facet's values as they are told: most frequent first, then by name, last what is chosen but leaves nothing."""
+    chosen = {value: counts[value] for value in selected}
+    ordered = sorted({**counts, **chosen}.items(), key=lambda item: (-item[1], item[0]))
+    return [{"value": value, "count": count, "isSelected": value in selected} for value, count in ordered]
+
+
+def attribute_counts(products: list[Known], wanted: Iterable[dict[str, str]]) -> Counter[tuple[str, str]]:
+    return Counter(
+        pair
+        for known in products
+        for pair in {
+            (name, value) for variant in known.variants for name, value in variant.items() if has(variant, wanted, but=name)
+        }
+    )
+
+
+SIZES = [{"name": "Size", "value": "S"}, {"name": "Size", "value": "M"}]
+RED = {"name": "Colour", "value": "red"}
+
+
+@pytest.mark.parametrize("search", [None, "Shirt"])
+@pytest.mark.parametrize(
+    "filter_",
+    [
+        {},
+        {"category": ["Tops"]},
+        {"category": ["Tops", "Ends"], "tags": ["sale"]},
+        {"tags": ["new", "eco"]},
+        {"minPrice": "5.50", "maxPrice": "99.90"},
+        {"inStock": True},
+        {"inStock": False, "category": ["Bottoms"]},
+        {"attributes": SIZES[:1]},
+        {"attributes": [*SIZES, RED]},
+        {"attributes": [*SIZES, RED], "inStock": True, "maxPrice": "10.00"},
+        {"category": ["Nothing"]},
+    ],
+    ids=str,
+)
+async def test_facets_count_what_each_further_choice_would_leave(
+    shelf: Shelf, filter_: dict[str, Any], search: str | None
+) -> None:
+    found = await shelf.facets(filter=filter_, search=search)
+    facets, word = found["facets"], search or ""
+    assert found["totalCount"] == len(shelf.left(filter_, search=word))
+
+    categories = Counter(known.category for known in shelf.left(filter_, "category", search=word) if known.category)
+    assert facets["categories"] == values(categories, filter_.get("category", ()))
+
+    tags = Counter(tag for known in shelf.left(filter_, "tags", search=word) for tag in known.tags)
+    assert facets["tags"] == values(tags, filter_.get("tags", ()))
+
+    stock = Counter(("OUT_OF_STOCK", "IN_STOCK")[known.in_stock] for known in shelf.left(filter_, "inStock", search=word))
+    chosen = [("OUT_OF_STOCK", "IN_STOCK")[filter_["inStock"]]] if "inStock" in filter_ else []
+    assert facets["availability"] == values(stock, chosen)
+
+    prices = [known.price for known in shelf.left(filter_, "minPrice", "maxPrice", search=word)]
+    assert facets["price"] == ({"min": str(min(prices)), "max": str(max(prices))} if prices else None)
+
+    wanted = filter_.get("attributes", ())
+    pairs = attribute_counts(shelf.left(filter_, "attributes", search=word), wanted)
+    told = {
+        (facet["name"], value["value"]): (value["count"], value["isSelected"])
+        for facet in facets["attributes"]
+        for value in facet["values"]
+    }
+    assert told == {pair: (count, {"name": pair[0], "value": pair[1]} in wanted) for pair, count in pairs.items()}
+
+
+async def test_the_values_of_an_attribute_stand_together_most_frequent_first(shelf: Shelf) -> None:
+    facets = (await shelf.facets())["facets"]["attributes"]
+    assert sorted(facet["name"] for facet in facets) == sorted(OPTIONS)
+    for facet in facets:
+        counts = [value["count"] for value in facet["values"]]
+        assert counts == sorted(counts, reverse=True)
+
+
+@pytest.mark.parametrize("facet", ["category", "tags", "Size"])
+async def test_choosing_a_value_leaves_as_many_products_as_its_facet_said(shelf: Shelf, facet: str) -> None:
+    already = {"inStock": True, "attributes": [RED]}
+    facets = (await shelf.facets(filter=already))["facets"]
+    offered = {
+        "category": facets["categories"],
+        "tags": facets["tags"],
+        "Size": next(one["values"] for one in facets["attributes"] if one["name"] == "Size"),
+    }[facet]
+    for value in offered:
+        more = {"attributes": [RED, {"name": "Size", "value": value["value"]}]} if facet == "Size" else {facet: [value["value"]]}
+        assert (await shelf.facets(filter={**already, **more}))["totalCount"] == value["count"]
+
+
+async def test_categories_of_stores_are_their_own(shopper: Client) -> None:
+    for categories in ((), ("A",), ("A", "B", "B", None)):
+        store = await make_store(shopper.database)
+        for category in categories:
+            await make_product(shopper.database, store, category=category)
+    found = (await shopper.ask("{ configs(first: 3) { nodes { categories { value count } } } }"))["configs"]["nodes"]
+    assert [[(value["value"], value["count"]) for value in store["categories"]] for store in found] == [
+        [("B", 2), ("A", 1)],
+        [("A", 1)],
+        [],
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 10])
+async def test_facets_of_small_stores(shopper: Client, count: int) -> None:
+    store = await make_store(shopper.database)
+    for _ in range(count):
+        await make_product(shopper.database, store, tags=["t"])
+    found = (await shopper.ask(FACETS, c=store))["products"]
+    assert found["facets"]["tags"] == values(Counter({"t": count} if count else {}))
+    assert found["facets"]["price"] == ({"min": "10.00", "max": "10.00"} if count else None)
+    assert found["facets"]["categories"] == found["facets"]["attributes"] == []
+
+
+async def test_each_facet_costs_one_statement_and_nothing_unless_selected(shelf: Shelf) -> None:
+    async def cost(selected: str) -> int:
+        query = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ id }} {selected} }} }}"
+        with counted(shelf.client.database) as statements:
+            await shelf.client.ask(query, c=shelf.store)
+        return len(statements)
+
+    bare = await cost("")
+    assert bare == 1
+    assert await cost("totalCount") == bare + 1
+    assert await cost("facets { tags { value count } }") == bare + 1
+    assert await cost("facets { tags { value } price { min } categories { count } }") == bare + 3
+    assert await cost("totalCount @skip(if: true) facets @include(if: false) { tags { value } }") == bare

@@ -1,0 +1,271 @@
+"""One product and what hangs on it: variants, stock, prices, reviews, what goes with it, how much it is wanted."""
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any
+
+import pytest
+from psycopg.rows import tuple_row
+
+from storefront.analytics.commands import refresh_popularity
+from storefront.core.database import Database
+from tests.client import Client
+from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
+
+# What the triggers should have kept, counted plainly.
+WRONG = """
+SELECT p.id FROM products AS p WHERE p.config_id = %(store)s AND (
+  (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
+  IS DISTINCT FROM (
+    SELECT (count(*), count(*) FILTER (WHERE is_available),
+            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL)),
+            min(v.price) FILTER (WHERE is_available), max(v.price) FILTER (WHERE is_available))
+    FROM product_variants AS v WHERE v.product_id = p.id)
+  OR rating_counts <> ARRAY(
+    SELECT (SELECT count(*) FROM reviews AS r WHERE r.product_id = p.id AND r.rating = stars)::int
+    FROM generate_series(1, 5) AS stars ORDER BY stars))
+"""
+
+
+async def run(database: Database, sql: str, **parameters: object) -> list[Any]:
+    async with database.transaction() as connection:
+        cursor = connection.raw.cursor(row_factory=tuple_row)
+        await cursor.execute(sql.encode(), parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+
+async def product(client: Client, id_: str, fields: str) -> Any:
+    return (await client.ask(f"query($id: ID!) {{ product(by: {{id: $id}}) {{ {fields} }} }}", id=id_))["product"]
+
+
+async def new_product(client: Client, **values: Any) -> str:
+    return await make_product(client.database, await make_store(client.database), **values)
+
+
+async def test_a_product_is_found_by_id_handle_and_sku_of_its_own_store(shopper: Client) -> None:
+    store, other = [await make_store(shopper.database) for _ in range(2)]
+    mine = await make_product(shopper.database, store, handle="h")
+    theirs = await make_product(shopper.database, other, handle="h")
+    for owner in (mine, theirs):
+        await make_variant(shopper.database, owner, sku="S-1")
+    await make_variant(shopper.database, mine, sku="gone", is_available=False)
+    query = "query($by: ProductBy!) { product(by: $by) { id } }"
+    for by, expected in (
+        ({"id": mine}, mine),
+        ({"id": mine.upper().replace("-", "")}, mine),
+        ({"handle": {"configId": store, "handle": "h"}}, mine),
+        ({"handle": {"configId": other, "handle": "h"}}, theirs),
+        ({"handle": {"configId": store, "handle": "H"}}, None),
+        ({"sku": {"configId": store, "sku": "S-1"}}, mine),
+        ({"sku": {"configId": other, "sku": "S-1"}}, theirs),
+        ({"sku": {"configId": store, "sku": "gone"}}, None),
+        ({"id": store}, None),
+    ):
+        found = (await shopper.ask(query, by=by))["product"]
+        assert (found and found["id"]) == expected
+
+
+async def test_a_variant_is_found_by_all_of_its_attributes(shopper: Client) -> None:
+    id_ = await new_product(shopper)
+    first = await make_variant(shopper.database, id_, attributes={"Size": "S", "Colour": "red"})
+    second = await make_variant(shopper.database, id_, attributes={"Size": "M", "Colour": "red"})
+    await make_variant(shopper.database, id_, attributes={"Size": "L"}, is_available=False)
+
+    async def variant(**wanted: str) -> str | None:
+        pairs = ", ".join(f'{{name: "{name}", value: "{value}"}}' for name, value in wanted.items())
+        found = (await product(shopper, id_, f"variant(attributes: [{pairs}]) {{ id }}"))["variant"]
+        return found and str(found["id"])
+
+    assert await variant(Size="M", Colour="red") == second
+    assert await variant(Colour="red") == await variant() == first
+    assert await variant(Size="M", Colour="blue") is await variant(Size="L") is await variant(size="S") is None
+
+
+@pytest.mark.parametrize(
+    ("values", "variants", "in_stock"),
+    [
+        ({"inventory": 1}, [], True),
+        ({"inventory": 0}, [], False),
+        ({"inventory": None}, [], False),
+        ({"inventory": 0, "track_inventory": False}, [], True),
+        ({"inventory": None, "track_inventory": False}, [], True),
+        ({"inventory": 0}, [{"inventory": 1}], True),
+        ({"inventory": 0}, [{"inventory": None}], True),
+        ({"inventory": 5}, [{"inventory": 0}], False),
+        ({"inventory": 5}, [{"inventory": 0}, {"inventory": 2}], True),
+        ({"inventory": 5}, [{"inventory": 0}, {"inventory": 2, "is_available": False}], False),
+        ({"inventory": 5}, [{"inventory": 0, "is_available": False}], True),
+        ({"inventory": 0, "track_inventory": False}, [{"inventory": 0}], True),
+    ],
+)
+async def test_stock(shopper: Client, values: dict[str, Any], variants: list[dict[str, Any]], in_stock: bool) -> None:
+    id_ = await new_product(shopper, **values)
+    for variant in variants:
+        await make_variant(shopper.database, id_, **variant)
+    found = await product(shopper, id_, "inStock variants { inStock } config { id }")
+    assert found["inStock"] is in_stock
+    if found["variants"]:
+        assert any(variant["inStock"] for variant in found["variants"]) is in_stock
+    query = "query($c: ID!, $wanted: Boolean!) { products(configId: $c, filter: {inStock: $wanted}) { totalCount } }"
+    listed = await shopper.ask(query, c=found["config"]["id"], wanted=in_stock)
+    assert listed["products"]["totalCount"] == 1
+
+
+async def test_prices_and_counts_are_those_of_available_variants(shopper: Client) -> None:
+    id_ = await new_product(shopper, price="7.00")
+    fields = "priceRange { min max } variantCount variants(first: 9, availableOnly: false) { price }"
+    own = {"min": "7.00", "max": "7.00"}
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    await make_variant(shopper.database, id_, price="1.00", is_available=False)
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    for price in ("10.00", "0.00", "9.50"):
+        await make_variant(shopper.database, id_, price=price)
+    assert await product(shopper, id_, fields) == {
+        "priceRange": {"min": "0.00", "max": "10.00"},
+        "variantCount": 3,
+        "variants": [{"price": "10.00"}, {"price": "0.00"}, {"price": "9.50"}],
+    }
+
+
+async def test_an_owner_sees_unavailable_variants_when_asking_for_them(shopper: Client) -> None:
+    user = await make_user(shopper.database)
+    id_ = await make_product(shopper.database, await make_store(shopper.database, user_id=user))
+    await make_variant(shopper.database, id_, is_available=False)
+    owner = shopper.signed_in(user)
+    found = await product(owner, id_, "variantCount shown: variants { id } all: variants(availableOnly: false) { id }")
+    assert (found["variantCount"], len(found["shown"]), len(found["all"])) == (1, 0, 1)
+
+
+async def test_review_summaries_follow_every_write(shopper: Client) -> None:
+    id_ = await new_product(shopper)
+
+    async def summary() -> tuple[float | None, int, list[int]]:
+        found = (await product(shopper, id_, "reviewSummary { average count distribution }"))["reviewSummary"]
+        return found["average"], found["count"], found["distribution"]
+
+    assert await summary() == (None, 0, [0, 0, 0, 0, 0])
+    one = await make_review(shopper.database, id_, rating=1)
+    two = await make_review(shopper.database, id_, rating=4)
+    assert await summary() == (2.5, 2, [1, 0, 0, 1, 0])
+    await run(shopper.database, "UPDATE reviews SET rating = 5, title = 'x' WHERE id = %(id)s", id=one)
+    await run(shopper.database, "UPDATE reviews SET body = 'x' WHERE id = %(id)s", id=two)
+    assert await summary() == (4.5, 2, [0, 0, 0, 1, 1])
+    await run(shopper.database, "DELETE FROM reviews WHERE product_id = %(id)s", id=id_)
+    assert await summary() == (None, 0, [0, 0, 0, 0, 0])
+
+
+async def test_a_user_who_goes_takes_their_stars_along(shopper: Client) -> None:
+    id_, user = await new_product(shopper), await make_user(shopper.database)
+    await make_review(shopper.database, id_, user_id=user, rating=1)
+    await make_review(shopper.database, id_, rating=5)
+    await run(shopper.database, "DELETE FROM users WHERE id = %(user)s", user=user)
+    assert (await product(shopper, id_, "reviewSummary { distribution }"))["reviewSummary"] == {"distribution": [0, 0, 0, 0, 1]}
+
+
+WRITES = (
+    "UPDATE product_variants SET price = price + 1, is_available = NOT is_available WHERE id IN ({some_variants})",
+    "UPDATE product_variants SET inventory = CASE WHEN inventory > 0 THEN 0 WHEN inventory = 0 THEN NULL ELSE 3 END"
+    " WHERE id IN ({some_variants})",
+    "DELETE FROM product_variants WHERE id IN ({some_variants})",
+    "UPDATE reviews SET rating = 6 - rating WHERE id IN ({some_reviews})",
+    "DELETE FROM reviews WHERE id IN ({some_reviews})",
+    "UPDATE products SET price = price + 1 WHERE config_id = %(store)s",
+)
+SOME = "SELECT t.id FROM {table} AS t JOIN products AS p ON p.id = t.product_id WHERE p.config_id = %(store)s AND random() < 0.2"
+
+
+async def test_derived_columns_stay_right_under_any_writes(shopper: Client) -> None:
+    random, store = Random(5), await make_store(shopper.database)
+    ids = [await make_product(shopper.database, store) for _ in range(10)]
+    some = {
+        name: SOME.format(table=table) for name, table in (("some_variants", "product_variants"), ("some_reviews", "reviews"))
+    }
+    for _ in range(40):
+        await make_variant(
+            shopper.database, random.choice(ids), price=random.randrange(50), inventory=random.choice((0, 1, None))
+        )
+        await make_review(shopper.database, random.choice(ids), rating=random.randint(1, 5))
+        await run(shopper.database, random.choice(WRITES).format(**some), store=store)
+        assert await run(shopper.database, WRONG, store=store) == []
+
+
+@pytest.mark.parametrize("write", ["INSERT", "UPDATE", "DELETE"])
+async def test_two_transactions_on_the_variants_of_one_product_are_both_counted(shopper: Client, write: str) -> None:
+    store = await make_store(shopper.database)
+    id_ = await make_product(shopper.database, store)
+    variants = [await make_variant(shopper.database, id_) for _ in range(3)]
+    statement = {
+        "INSERT": "INSERT INTO product_variants (id, product_id, name, price) VALUES (gen_random_uuid(), %(product)s, 'n', 1)",
+        "UPDATE": "UPDATE product_variants SET is_available = false WHERE id = %(variant)s",
+        "DELETE": "DELETE FROM product_variants WHERE id = %(variant)s",
+    }[write].encode()
+    begun = asyncio.Event()
+
+    async def first() -> None:
+        async with shopper.database.transaction() as connection:
+            await connection.raw.execute(statement, {"product": id_, "variant": variants[0]})
+            begun.set()
+            await asyncio.sleep(0.2)
+
+    async def second() -> None:
+        await begun.wait()
+        await run(shopper.database, statement.decode(), product=id_, variant=variants[1])
+
+    await asyncio.gather(first(), second())
+    assert await run(shopper.database, WRONG, store=store) == []
+    assert (await product(shopper, id_, "variantCount"))["variantCount"] == (5 if write == "INSERT" else 1)
+
+
+async def test_related_products_share_the_category_then_tags_then_are_popular(shopper: Client) -> None:
+    store, other = [await make_store(shopper.database) for _ in range(2)]
+
+    async def add(**values: Any) -> str:
+        return await make_product(shopper.database, **{"config_id": store, **values})
+
+    me = await add(category="A", tags=["x", "y"])
+    popular = await add(category="C", popularity=99)
+    no_category = await add(category=None, popularity=98)
+    same_plain = await add(category="A", popularity=1)
+    same_liked = await add(category="A", popularity=2)
+    same_tagged = await add(category="A", tags=["x"])
+    one_tag = await add(category="B", tags=["y"], popularity=5)
+    two_tags = await add(category="B", tags=["x", "y", "z"])
+    await add(category="A", status="inactive")
+    await add(category="A", config_id=other)
+    expected = [same_tagged, same_liked, same_plain, two_tags, one_tag, popular, no_category]
+    for first in (1, 4, 7, 50):
+        found = (await product(shopper, me, f"related(first: {first}) {{ id }}"))["related"]
+        assert [node["id"] for node in found] == expected[:first]
+    query = "query($c: ID!) { products(configId: $c) { nodes { id related(first: 50) { id } } } }"
+    for node in (await shopper.ask(query, c=store))["products"]["nodes"]:
+        ids = [one["id"] for one in node["related"]]
+        assert {*ids} == {me, *expected} - {node["id"]}
+        assert len(ids) == len(expected)
+
+
+async def test_a_product_alone_in_its_store_has_nothing_related(shopper: Client) -> None:
+    id_ = await new_product(shopper, category=None)
+    assert await product(shopper, id_, "related { id }") == {"related": []}
+
+
+async def test_popularity_is_clicks_and_weighted_carts_of_thirty_days(database: Database) -> None:
+    random, store, expected = Random(3), await make_store(database), Counter[str]()
+    other = await make_store(database)
+    ids = [await make_product(database, store, popularity=random.choice((0, 50))) for _ in range(5)]
+    for _ in range(200):
+        days, event, target = (
+            random.uniform(0, 40),
+            random.choice(("product_click", "add_to_cart", "page_view")),
+            random.choice(ids),
+        )
+        where, when = random.choice((store, store, other)), datetime.now(UTC) - timedelta(days=days)
+        properties = random.choice(({"productId": target}, {"productId": target, "n": 1}, {}, {"productId": "x"}))
+        await insert(database, "analytics_events", config_id=where, event=event, properties=properties, timestamp=when)
+        if days < 30 and where == store and properties.get("productId") == target:
+            expected[target] += {"product_click": 1, "add_to_cart": 5, "page_view": 0}[event]
+    await refresh_popularity(database)
+    found = dict(await run(database, "SELECT id::text, popularity FROM products"))
+    assert found == {id_: expected[id_] for id_ in ids}
+    assert await refresh_popularity(database) == 0

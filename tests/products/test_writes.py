@@ -1,0 +1,169 @@
+"""Writing products over GraphQL: what is stored, told and logged."""
+
+import asyncio
+
+import pytest
+
+from tests.client import Client
+from tests.factories import counted, make_product, make_store, make_user, make_variant
+
+ERRORS = """userErrors { __typename code message path
+  ... on StaleVersionError { currentVersion changedFields } ... on InsufficientStockError { available } }"""
+CREATE = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{
+  product {{ id handle title price status version variantCount priceRange {{ min max }} variants {{ name price attributes {{ name value }} }} }}
+  position clientMutationId replayed {ERRORS} }} }}"""
+UPDATE = f"""mutation($input: UpdateProductInput!) {{ updateProduct(input: $input) {{
+  product {{ id title price compareAtPrice version }} position {ERRORS} }} }}"""
+ADJUST = f"""mutation($input: AdjustInventoryInput!) {{ adjustInventory(input: $input) {{
+  product {{ id inventory version }} position {ERRORS} }} }}"""
+BULK = f"""mutation($input: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $input) {{
+  results {{ index product {{ id price version }} userErrors {{ code path }} }} position {ERRORS} }} }}"""
+CHANGES = """query($c: ID!) { productChanges(configId: $c, after: "0", first: 500) { position changes { __typename
+  ... on ProductCreated { position clientMutationId } ... on ProductUpdated { position changedFields } } } }"""
+
+
+@pytest.fixture
+async def owner(shopper: Client) -> Client:
+    """A signed-in user, whose id is also the subject of their token."""
+    user = await make_user(shopper.database)
+    return shopper.signed_in(user)
+
+
+async def own_store(owner: Client) -> str:
+    me = (await owner.ask("{ me { id } }"))["me"]["id"]
+    return await make_store(owner.database, user_id=me)
+
+
+async def test_a_product_is_created_with_its_variants(owner: Client) -> None:
+    store = await own_store(owner)
+    forms = [{"name": "Small", "price": "9.50", "attributes": [{"name": "size", "value": "S"}]}, {"name": "Large", "price": "12"}]
+    given = {"configId": store, "title": "Crème Brûlée Pan", "price": "10", "variants": forms, "clientMutationId": "a1"}
+    made = (await owner.ask(CREATE, input=given))["createProduct"]
+    assert made["userErrors"] == [] and made["position"] == "1" and made["clientMutationId"] == "a1"
+    assert made["product"]["handle"] == "creme-brulee-pan" and made["product"]["variantCount"] == 2
+    assert made["product"]["priceRange"] == {"min": "9.50", "max": "12.00"}
+    again = (await owner.ask(CREATE, input=given))["createProduct"]
+    assert again["product"]["handle"] == "creme-brulee-pan-2" and again["position"] == "2"
+    page = (await owner.ask(CHANGES, c=store))["productChanges"]
+    assert [c["clientMutationId"] for c in page["changes"]] == ["a1", "a1"]
+
+
+async def test_all_faults_are_told_at_once_with_their_paths(owner: Client) -> None:
+    store = await own_store(owner)
+    forms = [{"name": "", "price": "-1"}, {"name": "ok", "price": "5", "compareAtPrice": "4"}]
+    given = {
+        "configId": store,
+        "title": " ",
+        "price": "1.999",
+        "images": ["https://a.example/x.jpg", "javascript:1"],
+        "variants": forms,
+    }
+    answer = (await owner.ask(CREATE, input=given))["createProduct"]
+    paths = sorted(".".join(error["path"]) for error in answer["userErrors"])
+    assert answer["product"] is None
+    assert paths == ["images.1", "price", "title", "variants.0.name", "variants.0.price"]
+
+
+async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -> None:
+    store = await own_store(owner)
+    product = await make_product(owner.database, store)
+    await owner.ask(UPDATE, input={"id": product, "title": "New", "price": "11"})
+    answer = (await owner.ask(UPDATE, input={"id": product, "title": "Newer", "expectedVersion": 1}))["updateProduct"]
+    [error] = answer["userErrors"]
+    assert (error["__typename"], error["currentVersion"], error["changedFields"]) == ("StaleVersionError", 2, ["price", "title"])
+    assert answer["product"] is None
+
+
+async def test_the_same_key_gives_the_first_result_again(owner: Client) -> None:
+    store = await own_store(owner)
+    given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k1"}
+    answers = [r["createProduct"] for r in await asyncio.gather(*(owner.ask(CREATE, input=given) for _ in range(50)))]
+    assert sorted(a["replayed"] for a in answers) == [False] + [True] * 49
+    assert len({str({**a, "replayed": None}) for a in answers}) == 1
+    other = (await owner.ask(CREATE, input={**given, "title": "Other"}))["createProduct"]
+    assert [e["code"] for e in other["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
+    total = await owner.ask("query($c: ID!) { products(configId: $c) { totalCount } }", c=store)
+    assert total["products"]["totalCount"] == 1
+
+
+async def test_stock_is_never_sold_twice(owner: Client) -> None:
+    store = await own_store(owner)
+    product = await make_product(owner.database, store, inventory=50)
+    orders = [owner.ask(ADJUST, input={"productId": product, "delta": -1}) for _ in range(200)]
+    answers = [answer["adjustInventory"] for answer in await asyncio.gather(*orders)]
+    refused = [a["userErrors"][0] for a in answers if a["userErrors"]]
+    assert len(refused) == 150 and {(e["code"], e["available"]) for e in refused} == {("INSUFFICIENT_STOCK", 0)}
+    assert sorted(int(a["position"]) for a in answers if a["position"]) == list(range(1, 51))
+    row = await owner.ask("query($i: ID!) { product(by: {id: $i}) { inventory version } }", i=product)
+    assert row["product"] == {"inventory": 0, "version": 51}
+
+
+async def test_one_of_a_hundred_equal_updates_wins(owner: Client) -> None:
+    store = await own_store(owner)
+    product = await make_product(owner.database, store)
+    updates = [owner.ask(UPDATE, input={"id": product, "title": f"T{n}", "expectedVersion": 1}) for n in range(100)]
+    answers = [answer["updateProduct"] for answer in await asyncio.gather(*updates)]
+    assert sum(1 for a in answers if not a["userErrors"]) == 1
+    assert {a["userErrors"][0]["code"] for a in answers if a["userErrors"]} == {"STALE_VERSION"}
+
+
+async def test_variants_stock_is_adjusted_through_its_product(owner: Client) -> None:
+    store = await own_store(owner)
+    product = await make_product(owner.database, store)
+    variant = await make_variant(owner.database, product, inventory=3)
+    answer = (await owner.ask(ADJUST, input={"variantId": variant, "delta": -4}))["adjustInventory"]
+    assert [(e["code"], e["available"]) for e in answer["userErrors"]] == [("INSUFFICIENT_STOCK", 3)]
+    assert (await owner.ask(ADJUST, input={"variantId": variant, "delta": -3}))["adjustInventory"]["position"] == "1"
+
+
+async def test_a_bulk_is_all_or_nothing_unless_valid_rows_are_asked_for(owner: Client) -> None:
+    store = await own_store(owner)
+    good, bad = await make_product(owner.database, store), await make_product(owner.database, store)
+    rows = [{"id": good, "price": "20"}, {"id": bad, "price": "-1"}]
+    nothing = (await owner.ask(BULK, input={"rows": rows}))["bulkUpdateProducts"]
+    assert [r["product"] for r in nothing["results"]] == [None, None] and nothing["position"] is None
+    assert nothing["results"][1]["userErrors"] == [{"code": "INVALID_INPUT", "path": ["rows", "1", "price"]}]
+    some = (await owner.ask(BULK, input={"rows": rows, "errorPolicy": "VALID_ROWS"}))["bulkUpdateProducts"]
+    assert some["results"][0]["product"] == {"id": good, "price": "20.00", "version": 2}
+    assert some["results"][1]["product"] is None and some["position"] == "1"
+
+
+async def test_a_bulk_costs_the_statements_of_one(owner: Client) -> None:
+    store = await own_store(owner)
+    products = [await make_product(owner.database, store) for _ in range(250)]
+    costs = []
+    for price, rows in (("2", products[:1]), ("3", products)):
+        with counted(owner.database) as seen:
+            answer = await owner.ask(BULK, input={"rows": [{"id": id_, "price": price} for id_ in rows]})
+        assert answer["bulkUpdateProducts"]["userErrors"] == []
+        costs.append(len(seen))
+    assert costs == [4, 4]
+
+
+@pytest.mark.xfail(reason="What changed since is looked up row by row")
+async def test_stale_rows_of_a_bulk_cost_the_statements_of_one(owner: Client) -> None:
+    store = await own_store(owner)
+    products = [await make_product(owner.database, store, version=2) for _ in range(20)]
+    with counted(owner.database) as seen:
+        rows = [{"id": id_, "price": "2", "expectedVersion": 1} for id_ in products]
+        answer = await owner.ask(BULK, input={"rows": rows})
+    assert {e["code"] for e in answer["bulkUpdateProducts"]["userErrors"]} == {"STALE_VERSION"}
+    assert len(seen) <= 4
+
+
+@pytest.mark.xfail(reason="The taken handle of one row refuses them all, without the row's path")
+async def test_a_handle_that_is_taken_refuses_its_own_row(owner: Client) -> None:
+    store = await own_store(owner)
+    await make_product(owner.database, store, handle="taken")
+    good, bad = await make_product(owner.database, store), await make_product(owner.database, store)
+    rows = [{"id": good, "price": "20"}, {"id": bad, "handle": "taken"}]
+    answer = (await owner.ask(BULK, input={"rows": rows, "errorPolicy": "VALID_ROWS"}))["bulkUpdateProducts"]
+    assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("ALREADY_EXISTS", ["rows", "1", "handle"])]
+    assert answer["results"][0]["product"]["price"] == "20.00"
+
+
+@pytest.mark.xfail(reason="A delta of zero counts as a change")
+async def test_no_more_and_no_less_stock_is_no_change(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner))
+    answer = (await owner.ask(ADJUST, input={"productId": product, "delta": 0}))["adjustInventory"]
+    assert answer["position"] is None and answer["product"]["version"] == 1

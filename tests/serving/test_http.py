@@ -1,0 +1,319 @@
+"""The endpoint over HTTP: bodies, media types, status codes, request ids, and what is told of a failure."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+
+from storefront.core.ids import uuid7
+from tests.client import SECRET, Client
+from tests.factories import make_product, make_store, make_user
+
+JSON = "application/json"
+GRAPHQL_JSON = "application/graphql-response+json"
+TYPE = "{ __typename }"
+# What no answer may show of the inside.
+INSIDE = ("psycopg", "Traceback", "SELECT", "relation", "Pool", "postgresql://", "storefront/", SECRET)
+
+
+async def send(client: Client, body: bytes | str, **headers: str) -> httpx.Response:
+    """POST these bytes as they are."""
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await client.http.post("/graphql", content=body, headers={"content-type": JSON, **named})
+
+
+async def ask(client: Client, query: str, accept: str = JSON, **more: Any) -> httpx.Response:
+    return await send(client, json.dumps({"query": query, **more}), accept=accept)
+
+
+def code_of(response: httpx.Response) -> str:
+    """The code of the only error, once it is known that the error is whole: text, code, and the id of its request."""
+    (error,) = response.json()["errors"]
+    assert error["message"]
+    assert error["extensions"]["requestId"] == response.headers["x-request-id"]
+    return str(error["extensions"]["code"])
+
+
+# ----------------------------------------------------------------------------------------------------- requests
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '"x"',
+        "1",
+        "null",
+        "true",
+        "[]",
+        '[{"query": "{ __typename }"}]',
+        "",
+        "{",
+        "NaN",
+        '{"query": NaN}',
+        b'{"query": "\xff\xfe"}',
+        "[" * 100_000,
+        '{"query":' * 100_000,
+        f'{{"query": {"9" * 5_000}}}',
+        r'{"query": "\ud800"}',
+        "{}",
+        '{"query": null}',
+        '{"query": ["{ __typename }"]}',
+        '{"query": "{ __typename }", "variables": []}',
+        '{"query": "{ __typename }", "variables": "{}"}',
+        '{"query": "{ __typename }", "operationName": 1}',
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+async def test_a_body_that_is_no_request_is_400(shopper: Client, body: str | bytes) -> None:
+    answer = await send(shopper, body)
+    assert (answer.status_code, code_of(answer)) == (400, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize(
+    "empty", ['"variables": null', '"variables": {}', '"operationName": null', '"operationName": ""', '"x": 1']
+)
+async def test_what_a_request_may_leave_out_it_may_send_empty(shopper: Client, empty: str) -> None:
+    answer = await send(shopper, f'{{"query": "{TYPE}", {empty}}}')
+    assert (answer.status_code, answer.json()) == (200, {"data": {"__typename": "Query"}})
+
+
+async def test_a_variable_of_five_thousand_digits_is_refused(shopper: Client) -> None:
+    answer = await send(
+        shopper, f'{{"query": "query($n: Int) {{ configs(first: $n) {{ totalCount }} }}", "variables": {{"n": {"9" * 5_000}}}}}'
+    )
+    assert (answer.status_code, code_of(answer)) in ((200, "BAD_USER_INPUT"), (400, "BAD_REQUEST"))
+
+
+async def test_a_body_of_two_megabytes_is_413_with_or_without_its_length(shopper: Client) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b" " * 100_000
+
+    for body in (b" " * 2_000_000, chunks()):
+        answer = await shopper.http.post("/graphql", content=body, headers={"content-type": JSON})
+        assert (answer.status_code, code_of(answer)) == (413, "BAD_REQUEST")
+    assert (await ask(shopper, TYPE)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/graphql"]
+)
+async def test_only_json_is_taken(shopper: Client, kind: str) -> None:
+    answer = await send(shopper, json.dumps({"query": TYPE}), content_type=kind)
+    assert (answer.status_code, code_of(answer)) == (415, "BAD_REQUEST")
+
+
+@pytest.mark.parametrize("kind", ["Application/JSON", "application/json; charset=utf-8", "application/json ;x=y"])
+async def test_json_is_taken_however_it_is_spelt(shopper: Client, kind: str) -> None:
+    assert (await send(shopper, json.dumps({"query": TYPE}), content_type=kind)).status_code == 200
+
+
+async def test_get_answers_queries_with_variables_and_names(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    query = "query A($id: ID!) { config(by: {id: $id}) { id } } query B { me { id } }"
+    given = {"query": query, "variables": json.dumps({"id": store}), "operationName": "A"}
+    answer = await shopper.http.get("/graphql", params=given)
+    assert (answer.status_code, answer.json()) == (200, {"data": {"config": {"id": store}}})
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ({}, 400, "BAD_REQUEST"),
+        ({"query": TYPE, "variables": "{"}, 400, "BAD_REQUEST"),
+        ({"query": TYPE, "variables": "[]"}, 400, "BAD_REQUEST"),
+        ({"query": TYPE, "operationName": "Missing"}, 200, "BAD_USER_INPUT"),
+        ({"query": "query A { __typename } query B { __typename }"}, 200, "BAD_USER_INPUT"),
+        ({"query": "{"}, 200, "GRAPHQL_PARSE_FAILED"),
+    ],
+)
+async def test_get_refuses_what_is_no_query(shopper: Client, query: dict[str, str], status: int, code: str) -> None:
+    answer = await shopper.http.get("/graphql", params=query)
+    assert (answer.status_code, code_of(answer)) == (status, code)
+
+
+async def test_get_writes_nothing(shopper: Client) -> None:
+    for query in ({"query": "mutation { __typename }"}, {"query": f"query A {TYPE} mutation B {TYPE}", "operationName": "B"}):
+        answer = await shopper.http.get("/graphql", params=query)
+        assert (answer.status_code, code_of(answer), answer.headers["allow"]) == (405, "BAD_REQUEST", "POST")
+        assert (await ask(shopper, **query)).json() == {"data": {"__typename": "Mutation"}}
+
+
+async def test_get_survives_bytes_that_are_no_text(shopper: Client) -> None:
+    for raw in ("query=%FF%FE", "query=%7B__typename%7D&variables=%ED%A0%80", "query=%00", "query=%ED%A0%80&operationName=%FF"):
+        answer = await shopper.http.get(f"/graphql?{raw}")
+        assert code_of(answer) in ("BAD_REQUEST", "GRAPHQL_PARSE_FAILED")
+
+
+async def test_other_methods_are_refused(shopper: Client) -> None:
+    for method in ("PUT", "DELETE", "PATCH"):
+        assert (await shopper.http.request(method, "/graphql", json={"query": TYPE})).status_code == 405
+
+
+# -------------------------------------------------------------------------------------------- codes and statuses
+
+
+@pytest.mark.parametrize("accept", [JSON, "*/*", GRAPHQL_JSON, f"{GRAPHQL_JSON}, {JSON};q=0.9"])
+@pytest.mark.parametrize(
+    ("query", "more", "code"),
+    [
+        ("{ me { id }", {}, "GRAPHQL_PARSE_FAILED"),
+        ("", {}, "GRAPHQL_PARSE_FAILED"),
+        ("{ me { shoeSize } }", {}, "GRAPHQL_VALIDATION_FAILED"),
+        ("fragment F on User { id }", {}, "GRAPHQL_VALIDATION_FAILED"),
+        ("query($n: Int) { configs(first: $n) { totalCount } }", {"variables": {"n": "two"}}, "BAD_USER_INPUT"),
+        ("query($id: ID!) { config(by: {id: $id}) { id } }", {}, "BAD_USER_INPUT"),
+        (TYPE, {"operationName": "Missing"}, "BAD_USER_INPUT"),
+        ("query A { __typename } query B { __typename }", {}, "BAD_USER_INPUT"),
+    ],
+)
+async def test_what_cannot_run_has_a_code_and_the_status_of_its_media_type(
+    shopper: Client, query: str, more: dict[str, Any], code: str, accept: str
+) -> None:
+    answer = await ask(shopper, query, accept, **more)
+    new = accept.startswith(GRAPHQL_JSON)
+    assert code_of(answer) == code
+    assert answer.status_code == (400 if new else 200)
+    assert answer.headers["content-type"] == (GRAPHQL_JSON if new else JSON)
+
+
+@pytest.mark.parametrize("accept", [JSON, GRAPHQL_JSON])
+async def test_what_ran_is_200_even_with_errors(shopper: Client, accept: str) -> None:
+    answer = await ask(shopper, '{ me { id } product(by: {id: "x"}) { id } }', accept)
+    assert (answer.status_code, code_of(answer)) == (200, "BAD_USER_INPUT")
+    assert answer.json()["data"] == {"me": None, "product": None}
+    assert answer.json()["errors"][0]["path"] == ["product"]
+
+
+async def test_every_error_of_a_document_is_told_up_to_a_limit(shopper: Client) -> None:
+    answer = (await ask(shopper, "{ " + " ".join(f"wrong{n}" for n in range(50)) + " }")).json()
+    assert 2 <= len(answer["errors"]) <= 21
+    assert {error["extensions"]["code"] for error in answer["errors"]} == {"GRAPHQL_VALIDATION_FAILED"}
+    assert all(error["locations"] for error in answer["errors"][:20])
+
+
+# ----------------------------------------------------------------------------------------------------- request ids
+
+
+async def test_a_request_id_comes_back_in_the_header_and_in_errors(shopper: Client) -> None:
+    for body in (json.dumps({"query": TYPE}), json.dumps({"query": "{"}), "[]"):
+        assert (await send(shopper, body, x_request_id="my-request 1/2")).headers["x-request-id"] == "my-request 1/2"
+    assert code_of(await send(shopper, "[]", x_request_id="r1")) == "BAD_REQUEST"
+
+
+@pytest.mark.parametrize("given", ["", "x" * 101, "x" * 10_000, "a\tb", "é"])
+async def test_a_request_id_that_is_none_is_replaced(shopper: Client, given: str) -> None:
+    answer = await shopper.http.post("/graphql", json={"query": "{"}, headers={b"x-request-id": given.encode()})
+    assert UUID(answer.headers["x-request-id"]).version == 7
+    assert code_of(answer) == "GRAPHQL_PARSE_FAILED"
+
+
+# ----------------------------------------------------------------------------------------------------- our own failures
+
+
+async def test_a_failure_of_ours_is_masked_logged_and_leaves_the_rest_standing(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await make_store(client.database)
+    async with client.database.transaction() as connection:
+        await connection.raw.execute("DROP TABLE products CASCADE")
+    answer = await ask(client, f'{{ products(configId: "{store}") {{ totalCount }} }}')
+    assert (answer.status_code, code_of(answer)) == (200, "INTERNAL_SERVER_ERROR")
+    assert not [word for word in INSIDE if word in answer.text]
+    assert answer.headers["x-request-id"] in caplog.text
+    assert "UndefinedTable" in caplog.text
+    answer = await ask(client, f'{{ config(by: {{id: "{store}"}}) {{ id categories {{ value }} }} me {{ id }} }}')
+    assert (answer.json()["data"], code_of(answer)) == ({"config": None, "me": None}, "INTERNAL_SERVER_ERROR")
+
+
+async def test_a_failure_before_the_operation_began_is_500_and_masked(client: Client) -> None:
+    user = await make_user(client.database)
+    await client.database._pool.close()
+    answer = await client.signed_in(user).post("{ me { id } }")
+    assert (answer.status_code, code_of(answer)) == (500, "INTERNAL_SERVER_ERROR")
+    assert not [word for word in INSIDE if word in answer.text]
+    # Nothing was asked of the database: nothing fails.
+    assert await client.ask("{ me { id } }") == {"me": None}
+
+
+# ----------------------------------------------------------------------------------------------------- documents
+
+
+async def test_a_document_is_answered_alike_again_and_again(shopper: Client) -> None:
+    wrong, right = f"{{ nothing{uuid7().hex} }}", f"# {uuid7()}\n{TYPE}"
+    for _ in range(2):
+        assert code_of(await ask(shopper, wrong)) == "GRAPHQL_VALIDATION_FAILED"
+        assert (await ask(shopper, right)).json() == {"data": {"__typename": "Query"}}
+
+
+async def test_a_kept_document_takes_other_variables_and_names_each_time(shopper: Client) -> None:
+    stores = [await make_store(shopper.database) for _ in range(2)]
+    query = "query A($id: ID!) { config(by: {id: $id}) { id } } query B { me { id } }"
+    for store in stores:
+        answer = await ask(shopper, query, variables={"id": store}, operationName="A")
+        assert answer.json() == {"data": {"config": {"id": store}}}
+    assert (await ask(shopper, query, operationName="B")).json() == {"data": {"me": None}}
+
+
+async def test_a_document_has_at_most_five_thousand_tokens(shopper: Client) -> None:
+    for many, code in ((4_900, "BAD_USER_INPUT"), (5_000, "GRAPHQL_PARSE_FAILED"), (200_000, "GRAPHQL_PARSE_FAILED")):
+        query = f'{{ products(configId: "{uuid7()}", filter: {{ids: [{"1 " * many}]}}) {{ totalCount }} }}'
+        assert code_of(await ask(shopper, query)) == code
+
+
+async def test_a_document_as_wide_as_may_be_never_fails(shopper: Client) -> None:
+    for fields in ("__typename " * 4_998, " ".join(f"a{n}: __typename" for n in range(1_660)), "me { id } " * 1_249):
+        for error in (await ask(shopper, f"{{ {fields} }}")).json().get("errors", []):
+            assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+
+
+@pytest.mark.parametrize("depth", [5, 20, 60, 100, 150, 200, 250, 300, 1_000])
+@pytest.mark.parametrize(
+    ("opening", "inside", "closing"),
+    [
+        ("{ a", "", "}"),
+        ('{ config(by: {slug: "deep"}) { products(first: 1) { nodes { config', "{ id }", "} } }"),
+        ("{ me { ... on User ", "{ id }", "} }"),
+        ("[", "1", "]"),
+        ("{id: ", '"x"', "}"),
+    ],
+    ids=["fields", "edges", "fragments", "lists", "objects"],
+)
+async def test_nesting_of_any_depth_never_fails(shopper: Client, opening: str, inside: str, closing: str, depth: int) -> None:
+    nested = opening * depth + inside + closing * depth
+    query = nested if opening.startswith("{ ") else f"{{ config(by: {nested}) {{ id }} }}"
+    answer = await ask(shopper, query)
+    assert answer.status_code == 200
+    for error in answer.json().get("errors", []):
+        assert error["extensions"]["code"] in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT")
+
+
+@pytest.mark.parametrize("depth", [1, 10, 40, 80, 120, 160, 200, 250, 330])
+async def test_a_walk_of_any_length_is_made_or_refused(shopper: Client, depth: int) -> None:
+    store = await make_store(shopper.database)
+    await make_product(shopper.database, store)
+    step = "products(first: 1) { nodes { config { "
+    answer = await ask(shopper, f'{{ config(by: {{id: "{store}"}}) {{ {step * depth} id {"} } } " * depth} }} }}')
+    walked = answer.json()
+    if walked.get("data"):
+        found = walked["data"]["config"]
+        for _ in range(depth):
+            found = found["products"]["nodes"][0]["config"]
+        assert found == {"id": store}
+    else:
+        assert code_of(answer) in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED")
+
+
+async def test_variables_of_any_depth_never_fail(shopper: Client) -> None:
+    query = """query($by: ConfigBy!, $t: [String!], $p: Decimal) {
+      config(by: $by) { products(filter: {tags: $t, minPrice: $p}) { totalCount } } }"""
+    for depth in (10, 200, 500, 1_000):
+        for value in ("[" * depth + "1" + "]" * depth, '{"id":' * depth + "1" + "}" * depth):
+            for name in ("by", "t", "p"):
+                answer = await send(
+                    shopper, f'{{"query": {json.dumps(query)}, "variables": {{"by": {{"slug": "x"}}, "{name}": {value}}}}}'
+                )
+                assert {error["extensions"]["code"] for error in answer.json()["errors"]} == {"BAD_USER_INPUT"}

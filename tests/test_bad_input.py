@@ -1,0 +1,479 @@
+"""Input that cannot be used: a code, the field and the mend, and never a failure of ours."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storefront.core.ids import uuid7
+from tests.client import Client
+from tests.factories import make_product, make_store, make_user, make_variant
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A store with twelve products, a shopper, and its owner."""
+
+    client: Client
+    owner: Client
+    store: str
+    product: str
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(shopper: Client) -> Shop:
+    user = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=user)
+    made = [await make_product(shopper.database, store, title=f"Lantern {n}", category="Light", tags=["a"]) for n in range(12)]
+    for product in made:
+        await make_variant(shopper.database, product, attributes={"Size": "S"})
+    return Shop(shopper, shopper.signed_in(user), store, made[0])
+
+
+def products(arguments: str, variables: str = "") -> str:
+    found = "totalCount nodes { id } facets { price { min } }"
+    return f"query($s: ID!{variables}) {{ products(configId: $s, {arguments}) {{ {found} }} }}"
+
+
+def choosing(name: str, type_: str) -> str:
+    """A list of products with one filter, $v."""
+    return products(f"filter: {{{name}: $v}}", f", $v: {type_}")
+
+
+SEARCH = products("search: $v", ", $v: String!")
+NUMBERED = "query($v: ProductSearchInput!) { searchProducts(input: $v) { pagination { total } } }"
+SUGGEST = "query($s: ID!, $v: String!) { suggest(configId: $s, prefix: $v) }"
+PRODUCT = "query($v: ProductBy!) { product(by: $v) { id } }"
+CONFIG = "query($v: ConfigBy!) { config(by: $v) { id } }"
+VARIANT = "query($p: ID!, $v: [AttributeInput!]!) { product(by: {id: $p}) { variant(attributes: $v) { id } } }"
+CHANGES = "query($s: ID!, $v: Position!) { productChanges(configId: $s, after: $v) { position hasMore } }"
+
+
+def given_to(shop: Shop, query: str, value: object) -> dict[str, Any]:
+    known = {"s": shop.store, "p": shop.product, "v": value}
+    return {name: known[name] for name in known if f"${name}:" in query}
+
+
+async def refusal(shop: Shop, query: str, value: object = None) -> Any:
+    return await shop.client.refusal(query, **given_to(shop, query, value))
+
+
+async def usable(shop: Shop, query: str, value: object) -> Any:
+    return await shop.client.ask(query, **given_to(shop, query, value))
+
+
+# -------------------------------------------------------------------------------------------- how many, which part
+
+
+@pytest.mark.parametrize("number", [0, 101, -1, 2**31 - 1, -(2**31)])
+@pytest.mark.parametrize(
+    "query",
+    [
+        products("first: $v", ", $v: Int"),
+        "query($s: ID!, $v: Int!) { config(by: {id: $s}) { products(first: $v) { totalCount } } }",
+        "query($v: Int!) { configs(first: $v) { totalCount } }",
+        "query($s: ID!, $v: Int!) { config(by: {id: $s}) { owner { configs(first: $v) { totalCount } } } }",
+        "query($p: ID!, $v: Int!) { product(by: {id: $p}) { variants(first: $v) { id } } }",
+        "query($p: ID!, $v: Int!) { product(by: {id: $p}) { reviews(first: $v) { totalCount } } }",
+        "query($p: ID!, $v: Int!) { product(by: {id: $p}) { related(first: $v) { id } } }",
+        'query($s: ID!, $v: Int!) { suggest(configId: $s, prefix: "l", first: $v) }',
+    ],
+)
+async def test_first_is_1_to_100(shop: Shop, query: str, number: int) -> None:
+    error = await refusal(shop, query, number)
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "first")
+    assert error["message"] == f"first: must be between 1 and 100, not {number}."
+
+
+@pytest.mark.parametrize("number", [2**31, -(10**12), 10**25, 1.5, "1", True, [1], {}])
+async def test_first_is_an_integer(shop: Shop, number: object) -> None:
+    error = await refusal(shop, products("first: $v", ", $v: Int"), number)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "Int" in error["message"]
+
+
+# fmt: off
+MANY = '"x" ' * 101
+UNFIT = [
+    ("last: 0", "last"), ("last: 101", "last"), ("first: 1, last: 1", "last"), ('after: "x", before: "x"', "last"),
+    ('first: 1, before: "x"', "last"), ('last: 1, after: "x"', "last"),
+    *((f'after: "{text}"', "after") for text in ("", "x", "%%%", "é", "W" * 2_001, "W" * 1_999)),
+    ('before: "x"', "before"), ("sort: {key: RELEVANCE}", "sort.key"), ('search: "  ", sort: {key: RELEVANCE}', "sort.key"),
+    ('filter: {minPrice: "2", maxPrice: "1.99"}', "filter.minPrice"),
+    *((f"filter: {{{name}: [{MANY}]}}", f"filter.{name}") for name in ("tags", "category", "ids")),
+    ("filter: {attributes: [" + '{name: "a", value: "b"} ' * 101 + "]}", "filter.attributes"),
+]
+UNFIT_NUMBERED = [
+    ({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"offset": -1}, "offset"), ({"offset": 100_001}, "offset"),
+    ({"minPrice": "2", "maxPrice": "1"}, "minPrice"), ({"category": "a\0"}, "category"), ({"q": "a\0"}, "q"),
+    ({"q": "x" * 10_000}, "q"), ({"configId": "x"}, "configId"),
+]
+# fmt: on
+
+
+@pytest.mark.parametrize(("arguments", "field"), UNFIT, ids=lambda text: text[:40])
+async def test_arguments_that_do_not_fit_are_named(shop: Shop, arguments: str, field: str) -> None:
+    error = await refusal(shop, products(arguments))
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", field)
+    assert error["message"].startswith(f"{field}: ")
+    assert error["path"] == ["products"]
+
+
+@pytest.mark.parametrize(("value", "field"), UNFIT_NUMBERED)
+async def test_a_page_by_number_names_its_own_fields(shop: Shop, value: dict[str, Any], field: str) -> None:
+    error = await refusal(shop, NUMBERED, {"configId": shop.store, **value})
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", f"input.{field}")
+
+
+# ------------------------------------------------------------------------------------------------------------- ids
+
+
+@pytest.mark.parametrize("id_", ["x", "", " ", "1", "0" * 31, "0" * 33, "g" * 32, "é" * 36, "1" * 10_000, "\0" * 32])
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        (CONFIG, "by.id"),
+        (PRODUCT, "by.id"),
+        (PRODUCT, "by.handle.configId"),
+        (PRODUCT, "by.sku.configId"),
+        ("query($v: ID!) { products(configId: $v) { totalCount } }", "configId"),
+        (NUMBERED, "input.configId"),
+        ('query($v: ID!) { suggest(configId: $v, prefix: "x") }', "configId"),
+        ('query($v: ID!) { productChanges(configId: $v, after: "0") { position } }', "configId"),
+        (choosing("ids", "[ID!]"), "filter.ids"),
+    ],
+    ids=["config", "product", "handle", "sku", "products", "search", "suggest", "changes", "ids"],
+)
+async def test_a_malformed_id_is_named(shop: Shop, query: str, path: str, id_: str) -> None:
+    value: Any = id_
+    if path.startswith(("by.", "input.")):
+        first, *rest = path.split(".")[1:]
+        value = {first: id_} if not rest else {first: {"configId": id_, first: "x"}}
+    error = await refusal(shop, query, value)
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", path)
+    mends = ("is not an id. Ids look like", "at most 200 characters", "NUL")
+    assert any(mend in error["message"] for mend in mends[: None if path == "filter.ids" else 1])
+    assert len(error["message"]) < 300
+
+
+async def test_what_is_unknown_is_null_or_not_found(shop: Shop) -> None:
+    nobodys = str(uuid7())
+    for by in ({"id": nobodys}, {"slug": "no-such-store"}, {"slug": ""}, {"slug": "Ä b"}):
+        assert (await shop.client.ask(CONFIG, v=by))["config"] is None
+    for inner in (
+        {"id": nobodys},
+        {"handle": {"configId": nobodys, "handle": "x"}},
+        {"sku": {"configId": shop.store, "sku": "x"}},
+    ):
+        assert (await shop.client.ask(PRODUCT, v=inner))["product"] is None
+    for field in (
+        "products(configId: $s) { totalCount }",
+        'suggest(configId: $s, prefix: "x")',
+        "searchProducts(input: {configId: $s}) { pagination { total } }",
+        'productChanges(configId: $s, after: "0") { position }',
+    ):
+        error = await shop.client.refusal(f"query($s: ID!) {{ {field} }}", s=nobodys)
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("NOT_FOUND", "configId")
+        assert nobodys in error["message"]
+
+
+@pytest.mark.parametrize("query", [PRODUCT, CONFIG])
+@pytest.mark.parametrize(
+    "value", [{}, {"id": None}, {"id": str(uuid7()), "slug": "x"}, {"id": str(uuid7()), "handle": None}, None, "x"]
+)
+async def test_exactly_one_way_to_find_something_is_given(shop: Shop, query: str, value: object) -> None:
+    assert (await refusal(shop, query, value))["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_one_way_that_is_null_in_the_document_is_refused(shop: Shop) -> None:
+    for query in (
+        "{ product(by: {id: null}) { id } }",
+        "{ product(by: {}) { id } }",
+        "query($v: ID) { product(by: {id: $v}) { id } }",
+        "query($v: String) { config(by: {slug: $v}) { id } }",
+    ):
+        assert (await refusal(shop, query))["extensions"]["code"] in ("GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT")
+
+
+# --------------------------------------------------------------------------------------------------------- cursors
+
+SORTED = products("sort: $sort, search: $q, first: 2, after: $after", ", $sort: ProductSort, $q: String, $after: String").replace(
+    "totalCount", "correctedSearch pageInfo { endCursor }"
+)
+
+
+async def cursor(shop: Shop, key: str, search: str | None = None) -> list[Any]:
+    """What a cursor of this list holds: a fingerprint, the sort value, the id."""
+    page = await shop.client.ask(SORTED, s=shop.store, sort={"key": key}, q=search)
+    text = page["products"]["pageInfo"]["endCursor"]
+    held: list[Any] = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    return held
+
+
+def sealed(held: object) -> str:
+    return urlsafe_b64encode(orjson.dumps(held)).decode().rstrip("=")
+
+
+# fmt: off
+ALTERED: dict[str, list[Any]] = {
+    "CREATED_AT": ["", "x", 5, None, True, [], {}, "2026-W01-1", "2026-01-01x10:00:00", "2026-01-01", "20260101T101010Z",
+                   "2026-01-01T10:00:00,5Z", "9999-12-31T23:59:59-23:59", "infinity", "now", "x" * 1_000],
+    "PRICE": [5, None, "x", "1", "1.0", "١.٠٠", "-1.00", "NaN", "1e3", "123456789.00", True, {}],
+    "NAME": [5, None, "a\0b", ["x"], True],
+    "POPULARITY": [True, -1, 2**31, 2**63, 1.5, "1", None],
+    "RATING": [True, "1", None, [], {"a": 1}],
+    "RELEVANCE": [True, "1", None],
+}
+EXTREME: dict[str, list[Any]] = {"RATING": [1e308, -1e308, 10**18, 0], "POPULARITY": [0, 2**31 - 1], "NAME": ["", "\U0010ffff"]}
+# fmt: on
+
+
+@pytest.mark.parametrize("key", ALTERED)
+async def test_an_altered_cursor_is_refused(shop: Shop, key: str) -> None:
+    search = "lantern" if key == "RELEVANCE" else None
+    fingerprint, value, id_ = await cursor(shop, key, search)
+    altered: list[Any] = [[fingerprint, other, id_] for other in ALTERED[key]]
+    no_ids: list[Any] = ["x", 5, None, "0" * 31, [1] * 32, {}]
+    altered += [[fingerprint, value, other] for other in no_ids]
+    altered += [[], {}, "abc", 5, None, [fingerprint], {"a": 1, "b": 2, "c": 3}]
+    altered += [[fingerprint, value, id_, 5], [value, fingerprint, id_]]
+    for held in altered:
+        error = await shop.client.refusal(SORTED, s=shop.store, sort={"key": key}, q=search, after=sealed(held))
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after"), held
+    for extreme in EXTREME.get(key, []):
+        edge = sealed([fingerprint, extreme, id_])
+        await shop.client.ask(SORTED, s=shop.store, sort={"key": key}, q=search, after=edge)
+
+
+async def test_a_cursor_belongs_to_one_list(shop: Shop) -> None:
+    other = await make_store(shop.client.database)
+    await make_product(shop.client.database, other)
+    held = sealed(await cursor(shop, "PRICE"))
+    query = products(
+        "sort: $sort, filter: $f, search: $q, after: $v", ", $sort: ProductSort, $f: ProductFilter, $q: String, $v: String"
+    )
+    changes: list[dict[str, Any]] = [{"sort": {"key": "PRICE", "order": "ASC"}}, {"sort": {"key": "NAME"}}, {"s": other}]
+    for changed in [*changes, {"f": {"inStock": True}}, {"f": {"tags": []}}, {"q": "lantern"}]:
+        error = await shop.client.refusal(query, **{"s": shop.store, "sort": {"key": "PRICE"}, "v": held, **changed})
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
+        assert "another sort, filter or parent" in error["message"]
+
+
+async def test_cursors_of_other_kinds_of_lists_are_refused(shop: Shop) -> None:
+    held = sealed(await cursor(shop, "CREATED_AT"))
+    for query in (
+        "query($v: String!) { configs(after: $v) { totalCount } }",
+        "query($s: ID!, $v: String!) { config(by: {id: $s}) { owner { configs(after: $v) { nodes { id } } } } }",
+        "query($p: ID!, $v: String!) { product(by: {id: $p}) { reviews(after: $v) { nodes { id } } } }",
+    ):
+        error = await refusal(shop, query, held)
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
+
+
+async def test_a_mended_search_in_a_cursor_may_be_altered_without_harm(shop: Shop) -> None:
+    *held, mended = await cursor(shop, "NAME", "lantren")
+    assert mended == "lantern"
+    for other in ("", "\0", "a\0b", '"', "or", "-", "a:*&!|", "ﷲ" * 400, "x" * 1_300, "x " * 600, "or " * 400, "x or " * 250):
+        answer = await shop.client.post(SORTED, s=shop.store, sort={"key": "NAME"}, q="lantren", after=sealed([*held, other]))
+        for error in answer.json().get("errors", []):
+            assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+
+@pytest.mark.parametrize("text", ["x" * 10_000, "x" * 201, "a\0b", "\0"], ids=["10,000", "201", "NUL inside", "NUL"])
+@pytest.mark.parametrize(
+    ("query", "wrap", "field"),
+    [
+        (SEARCH, None, "search"),
+        (SUGGEST, None, "prefix"),
+        (CONFIG, "slug", "by.slug"),
+        (PRODUCT, "handle", "by.handle.handle"),
+        (PRODUCT, "sku", "by.sku.sku"),
+        (choosing("category", "[String!]"), None, "filter.category"),
+        (choosing("tags", "[String!]"), None, "filter.tags"),
+        (choosing("attributes", "[AttributeInput!]"), "name", "filter.attributes"),
+        (choosing("attributes", "[AttributeInput!]"), "value", "filter.attributes"),
+        (VARIANT, "name", "attributes"),
+        (VARIANT, "value", "attributes"),
+    ],
+)
+async def test_text_that_is_too_long_or_holds_nul_is_named(
+    shop: Shop, query: str, wrap: str | None, field: str, text: str
+) -> None:
+    shapes: dict[str | None, Any] = {
+        None: text,
+        "slug": {"slug": text},
+        "handle": {"handle": {"configId": shop.store, "handle": text}},
+        "sku": {"sku": {"configId": shop.store, "sku": text}},
+        "name": [{"name": text, "value": "x"}],
+        "value": [{"name": "x", "value": text}],
+    }
+    error = await refusal(shop, query, shapes[wrap])
+    assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", field)
+    assert ("NUL" if "\0" in text else "at most 200 characters") in error["message"]
+    assert len(error["message"]) < 300
+
+
+async def test_half_a_character_is_no_json(shop: Shop) -> None:
+    headers = {"content-type": "application/json"}
+    for query in (SEARCH, SUGGEST, CONFIG, PRODUCT):
+        body = orjson.dumps({"query": query, "variables": {"s": shop.store, "v": "?"}}).replace(b'"?"', rb'"\ud800"')
+        answer = await shop.client.http.post("/graphql", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (400, "BAD_REQUEST")
+    for literal in (r'"\ud800"', r'"\udc00\ud800"', r'"\u{d800}"', r'"\u{110000}"', '"\\ud83d\\u0041"'):
+        error = await refusal(shop, f"{{ config(by: {{slug: {literal}}}) {{ id }} }}")
+        assert error["extensions"]["code"] == "GRAPHQL_PARSE_FAILED"
+
+
+# fmt: off
+ODD = ["", " ", '"', '""', '"""', "'", "-", "--", "- -", "or", "or or", "OR or", "and not", "the", "the of a", "a:*&!|", ":*",
+       "<->", "!!", "()", "((", "\\", "%", "_", "*", "🏮", "👨‍👩‍👧", "عربي نص", "שלום", "\u202eabc", "\u200b", "\ufeff", "\n\t",
+       "²", "①", "ⅷ", "Σς", "İ", "1 2 3", "1e400", "'; DROP TABLE products", "or " * 66, "x " * 100,
+       *(sign * (200 // len(sign)) for sign in ("ﷲ", "ﷺ", "㍿", "ß", "-", "- ", "-!", "-<", "-(x", "－", "ͺ-", '-"', '"'))]
+NO_MOMENTS = ["2026-11-22T10:00:00", "2026-11-22", "22.11.2026", "now", "infinity", "", "0", 5, True, "2026-02-30T00:00:00Z",
+              "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "0001-01-01T00:00:00+10:00", "9999-12-31T23:59:59-10:00"]
+NO_DECIMALS = ["NaN", "Infinity", "1e9", "abc", "", " 1", "1,5", "0x1", "--1", "1.", ".5", "1" * 21, "1.12345678901",
+               True, 1.5, [], {}]
+DECIMALS = [("99999999999999999999", 12), ("-99999999999999999999.9999999999", 0), (2**63, 12), (-1, 0), ("10.0000000000", 12),
+            ("9.9999999999", 0), ("١٠", 12)]
+MOMENTS = [("0001-01-01T00:00:00Z", 12), ("0001-01-01T10:00:00+10:00", 12), ("9999-12-31T23:59:59.999999Z", 0),
+           ("2026-01-01T00:00:00+23:59", 12), ("2020-06-30T23:59:59.9999999Z", 12)]
+# fmt: on
+
+
+@pytest.mark.parametrize("text", ODD, ids=lambda text: ascii(text[:12]))
+async def test_odd_text_is_searched_for_like_any_other(shop: Shop, text: str) -> None:
+    for query in (SEARCH, SUGGEST, choosing("category", "[String!]"), choosing("tags", "[String!]")):
+        await usable(shop, query, text)
+    await usable(shop, NUMBERED, {"configId": shop.store, "q": text, "category": text})
+    await usable(shop, CONFIG, {"slug": text})
+    await usable(shop, PRODUCT, {"handle": {"configId": shop.store, "handle": text}})
+    await usable(shop, VARIANT, [{"name": text, "value": text}])
+
+
+async def test_an_empty_prefix_suggests_nothing_and_an_empty_search_is_none(shop: Shop) -> None:
+    assert (await usable(shop, SUGGEST, ""))["suggest"] == []
+    assert (await usable(shop, SEARCH, " \t"))["products"]["totalCount"] == 12
+
+
+async def test_an_empty_filter_list_finds_nothing_and_a_null_one_is_none(shop: Shop) -> None:
+    for name, type_ in (("tags", "[String!]"), ("category", "[String!]"), ("ids", "[ID!]")):
+        assert (await usable(shop, choosing(name, type_), []))["products"]["totalCount"] == 0
+        assert (await usable(shop, choosing(name, type_), None))["products"]["totalCount"] == 12
+
+
+# ------------------------------------------------------------------------------------- amounts, moments, numbers
+
+
+@pytest.mark.parametrize("name", ["minPrice", "maxPrice"])
+@pytest.mark.parametrize("value", NO_DECIMALS)
+async def test_what_is_no_decimal_is_refused(shop: Shop, name: str, value: object) -> None:
+    error = await refusal(shop, choosing(name, "Decimal"), value)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert 'such as "19.90"' in error["message"].replace("\\", "")
+    assert len(error["message"]) < 300
+
+
+@pytest.mark.parametrize(("value", "cheaper"), DECIMALS)
+async def test_any_other_decimal_is_compared_with(shop: Shop, value: object, cheaper: int) -> None:
+    assert (await usable(shop, choosing("maxPrice", "Decimal"), value))["products"]["totalCount"] == cheaper
+    await usable(shop, choosing("minPrice", "Decimal"), value)
+
+
+@pytest.mark.parametrize("value", NO_MOMENTS)
+async def test_what_is_no_moment_is_refused(shop: Shop, value: object) -> None:
+    error = await refusal(shop, choosing("updatedSince", "DateTime"), value)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "2026-11-22T10:00:00Z" in error["message"]
+
+
+@pytest.mark.parametrize(("value", "count"), MOMENTS)
+async def test_any_other_moment_is_compared_with(shop: Shop, value: str, count: int) -> None:
+    assert (await usable(shop, choosing("updatedSince", "DateTime"), value))["products"]["totalCount"] == count
+
+
+@pytest.mark.parametrize("literal", ["NaN", "Infinity", '"1"', "true", "-", "1e"])
+async def test_what_is_no_rating_is_refused(shop: Shop, literal: str) -> None:
+    error = await refusal(shop, products(f"filter: {{minRating: {literal}}}"))
+    assert error["extensions"]["code"] in ("GRAPHQL_VALIDATION_FAILED", "GRAPHQL_PARSE_FAILED")
+
+
+async def test_a_rating_may_be_any_number(shop: Shop) -> None:
+    for value, count in ((1e308, 0), (-1e308, 12), (5e-324, 0), (0, 12), (10**18, 0)):
+        assert (await usable(shop, choosing("minRating", "Float"), value))["products"]["totalCount"] == count
+    for literal in ("1e400", "-1e400", "1" * 400, "1" * 4_400):
+        answer = (await shop.client.post(products(f"filter: {{minRating: {literal}}}"), s=shop.store)).json()
+        assert all(error["extensions"]["code"] != "INTERNAL_SERVER_ERROR" for error in answer.get("errors", []))
+
+
+@pytest.mark.parametrize("value", ["-1", -1, 10**18, str(10**18), "1.0", "", "x", 1.5, True, None, [], "99999999999999999999"])
+async def test_what_is_no_position_is_refused(shop: Shop, value: object) -> None:
+    error = await refusal(shop, CHANGES, value)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert "Position" in error["message"]
+
+
+async def test_a_position_beyond_the_log_is_kept(shop: Shop) -> None:
+    for value in ("0", 0, 10**18 - 1):
+        assert (await usable(shop, CHANGES, value))["productChanges"] == {"position": str(value), "hasMore": False}
+
+
+async def test_numbers_of_thousands_of_digits_in_a_document_are_refused(shop: Shop) -> None:
+    digits = "9" * 5_000
+    for query in (
+        products(f"first: {digits}"),
+        products(f"filter: {{minPrice: {digits}}}"),
+        products(f"filter: {{ids: [{digits}]}}"),
+        products(f"filter: {{updatedSince: {digits}}}"),
+        f"query($s: ID!) {{ productChanges(configId: $s, after: {digits}) {{ position }} }}",
+    ):
+        error = await refusal(shop, query)
+        assert error["extensions"]["code"] in ("GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT")
+
+
+# -------------------------------------------------------------------------------------------------------- any text
+
+EVERYWHERE = """query($s: ID!, $p: ID!, $t: String!) {
+  products(configId: $s, search: $t) { totalCount correctedSearch nodes { id } facets { categories { value } } }
+  chosen: products(configId: $s, filter: {category: [$t], tags: [$t], attributes: [{name: $t, value: $t}]}) {
+    totalCount facets { attributes { name } tags { value } } }
+  searchProducts(input: {configId: $s, q: $t, category: $t}) { pagination { total } }
+  suggest(configId: $s, prefix: $t)
+  product(by: {handle: {configId: $s, handle: $t}}) { id }
+  by_sku: product(by: {sku: {configId: $s, sku: $t}}) { id }
+  config(by: {slug: $t}) { id }
+  variant: product(by: {id: $p}) { variant(attributes: [{name: $t, value: $t}]) { id } }
+}"""
+BEHIND = products("after: $v", ", $v: String")
+RANKED = products("search: $v, sort: {key: RELEVANCE, order: ASC}", ", $v: String")
+WORDS = ["or", "-", '"', "the", "lantren", "lantern", "a:*", "1", "Ω", "&", "ﬃ"]
+SIGNS = "\"'-:*&|!()<>\\ aorОЯ0²ﷲßé\u0301\u200d\n"
+TEXT = st.text(max_size=300) | st.text(SIGNS, max_size=60) | st.lists(st.sampled_from(WORDS), max_size=40).map(" ".join)
+PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(-1e300, 1e300) | st.text(max_size=20)
+KEYS = st.sampled_from(["id", "name", "value", "x"])
+VALUE = st.recursive(PLAIN, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=6)
+FILTERS = {"minPrice": "Decimal", "updatedSince": "DateTime", "minRating": "Float", "tags": "[String!]", "ids": "[ID!]"}
+QUERIES = [*(choosing(name, type_) for name, type_ in FILTERS.items()), choosing("attributes", "[AttributeInput!]")]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(text=TEXT)
+async def test_no_text_anywhere_makes_us_fail(shop: Shop, text: str) -> None:
+    for query, named in ((EVERYWHERE, {"p": shop.product, "t": text}), (BEHIND, {"v": text}), (RANKED, {"v": text})):
+        answer = (await shop.client.post(query, s=shop.store, **named)).json()
+        assert {error["extensions"]["code"] for error in answer.get("errors", [])} <= {"BAD_USER_INPUT"}, answer
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(value=VALUE)
+async def test_no_value_of_another_type_makes_us_fail(shop: Shop, value: object) -> None:
+    for query in (*QUERIES, CHANGES, PRODUCT, SEARCH):
+        answer = (await shop.client.post(query, **given_to(shop, query, value))).json()
+        assert {error["extensions"]["code"] for error in answer.get("errors", [])} <= {"BAD_USER_INPUT"}, (query, value)

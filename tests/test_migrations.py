@@ -1,0 +1,175 @@
+"""The schema: up, down without a trace, up again; what the models say; and what it refuses."""
+
+from typing import Any
+
+import psycopg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import CheckConstraint as Check
+
+from storefront.core.database import Database
+from storefront.core.embedded import create_database, database_url
+from storefront.core.ids import uuid7
+from storefront.core.migrations import config_for, connect, current, head, migrate
+from storefront.models import metadata
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
+
+# Tables, views, sequences, indexes, functions and types of the public schema.
+OURS = """
+SELECT 'relation', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
+UNION ALL SELECT 'function', proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL SELECT 'type', typname FROM pg_type WHERE typnamespace = 'public'::regnamespace
+"""
+
+
+def objects(url: str) -> set[tuple[str, str]]:
+    with psycopg.connect(url) as connection:
+        return {(kind, name) for kind, name in connection.execute(OURS) if not name.lstrip("_").startswith("alembic_version")}
+
+
+@pytest.fixture
+def bare_url(postgres: str) -> str:
+    """The URL of a new database without tables."""
+    name = f"bare_{uuid7().hex}"
+    create_database(postgres, name)
+    return database_url(postgres, name)
+
+
+def test_up_down_and_up_again(bare_url: str) -> None:
+    assert objects(bare_url) == set()
+    migrate(bare_url)
+    first = objects(bare_url)
+    assert {("relation", "products"), ("function", "storefront_fold")} <= first
+    with connect(bare_url) as connection:
+        assert current(connection) == head()
+        command.downgrade(config_for(connection), "base")
+        connection.commit()
+        assert current(connection) == "base"
+    assert objects(bare_url) == set()
+    migrate(bare_url)
+    assert objects(bare_url) == first
+
+
+def test_migrating_twice_changes_nothing(empty_url: str) -> None:
+    before = objects(empty_url)
+    migrate(empty_url)
+    assert objects(empty_url) == before
+
+
+def test_the_migrations_make_what_the_models_say(empty_url: str) -> None:
+    with connect(empty_url) as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
+
+
+CHECKS = """
+SELECT conrelid::regclass::text || '.' || conname FROM pg_constraint
+WHERE contype = 'c' AND connamespace = 'public'::regnamespace
+"""
+
+
+def test_the_check_constraints_of_the_models_are_all_there(empty_url: str) -> None:
+    # Alembic's comparison does not look at them.
+    checks = [(table.name, check) for table in metadata.sorted_tables for check in table.constraints if isinstance(check, Check)]
+    with connect(empty_url) as connection:
+        found = {row[0] for row in connection.exec_driver_sql(CHECKS)}
+        name_of = connection.dialect.identifier_preparer.format_constraint
+        assert found == {f"{table}.{name_of(check)}" for table, check in checks}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"price": "-0.01"},
+        {"price": "10.00", "compare_at_price": "9.99"},
+        {"inventory": -1},
+        {"status": "sold"},
+        {"status": ""},
+        {"tags": {}},
+        {"images": {"0": "x"}},
+    ],
+    ids=str,
+)
+async def test_impossible_products_are_refused(database: Database, values: dict[str, Any]) -> None:
+    store = await make_store(database)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await make_product(database, store, **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"price": "0.00"},
+        {"price": "10.00", "compare_at_price": "10.00"},
+        {"inventory": None},
+        {"inventory": -1, "track_inventory": False},
+        {"status": "archived"},
+    ],
+    ids=str,
+)
+async def test_possible_products_are_not(database: Database, values: dict[str, Any]) -> None:
+    await make_product(database, await make_store(database), **values)
+
+
+@pytest.mark.parametrize(
+    "values", [{"price": "-1"}, {"compare_at_price": "9.99"}, {"inventory": -1}, {"attributes": []}], ids=str
+)
+async def test_impossible_variants_are_refused(database: Database, values: dict[str, Any]) -> None:
+    product = await make_product(database, await make_store(database))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await make_variant(database, product, **values)
+
+
+@pytest.mark.parametrize("rating", [-1, 0, 6])
+async def test_impossible_ratings_are_refused(database: Database, rating: int) -> None:
+    product = await make_product(database, await make_store(database))
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await make_review(database, product, rating=rating)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"layout": {"gridColumns": 5}},
+        {"layout": {"gridColumns": 1}},
+        {"layout": {"gridColumns": "x"}},
+        {"currency": "usd"},
+        {"currency": "EURO"},
+        {"slug": "Has Spaces"},
+        {"slug": "-x"},
+        {"slug": ""},
+    ],
+    ids=str,
+)
+async def test_impossible_stores_are_refused(database: Database, values: dict[str, Any]) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        await make_store(database, **values)
+
+
+async def test_a_handle_is_taken_once_in_a_store(database: Database) -> None:
+    store, other = [await make_store(database) for _ in range(2)]
+    await make_product(database, store, handle="h")
+    await make_product(database, other, handle="h")
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await make_product(database, store, handle="h")
+
+
+async def test_a_user_reviews_a_product_once(database: Database) -> None:
+    product, user = await make_product(database, await make_store(database)), await make_user(database)
+    await make_review(database, product, user_id=user)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await make_review(database, product, user_id=user)
+
+
+async def test_a_store_that_goes_takes_everything_along(database: Database) -> None:
+    user = await make_user(database)
+    product = await make_product(database, await make_store(database, user_id=user))
+    await make_variant(database, product)
+    await make_review(database, product)
+    async with database.transaction() as connection:
+        await connection.raw.execute("DELETE FROM users WHERE id = %s", [user])
+        for table in ("configs", "products", "product_variants", "reviews"):
+            cursor = await connection.raw.execute(f"SELECT count(*) FROM {table}".encode())
+            assert await cursor.fetchall() == [(0,)]

@@ -1,0 +1,244 @@
+"""How Postgres runs the hot statements over a few thousand products: by index, reading about as much as it returns."""
+
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg.rows import tuple_row
+
+from storefront.core.database import Database, Parameters, Row, Statement
+from storefront.demo.commands import seed
+from storefront.queries import facets, keyset, listing, products, related, reviews, search, suggestions, variants
+from storefront.queries.listing import Listing, Order, Scope, Selection
+from storefront.queries.visibility import Audience
+from tests.conftest import fresh
+
+INDEXES = {
+    "created_at": "products_by_created_at_idx",
+    "updated_at": "products_by_updated_at_idx",
+    "price": "products_by_price_idx",
+    "name": "products_by_sort_title_idx",
+    "popularity": "products_by_popularity_idx",
+    "rating": "products_by_rating_idx",
+}
+BIG = ("products", "product_variants", "reviews")
+SIZE = 20
+SHOPPERS = Selection(Audience.SHOPPER)
+
+
+class Recording(Database):
+    """A database that remembers the last statement and what it was given."""
+
+    last: tuple[Statement, Parameters]
+
+    async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
+        self.last = statement, parameters or {}
+        return await super().fetch(statement, parameters)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The nodes of a plan, the outermost first."""
+
+    nodes: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def indexes(self) -> set[str]:
+        return {node["Index Name"] for node in self.nodes if "Index Name" in node}
+
+    @property
+    def read_whole(self) -> set[str]:
+        return {node["Relation Name"] for node in self.nodes if node["Node Type"] == "Seq Scan"} & {*BIG}
+
+    @property
+    def sorts(self) -> bool:
+        return any("Sort" in node["Node Type"] for node in self.nodes)
+
+    @property
+    def rows_read(self) -> float:
+        """Rows of the big tables that were visited, returned or not."""
+        touched = [node for node in self.nodes if node.get("Relation Name") in BIG]
+        each = ((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in touched)
+        return float(sum(each))
+
+
+def flattened(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from flattened(child)
+
+
+@dataclass(frozen=True)
+class Shop:
+    """The biggest store of the demo, and some of its products."""
+
+    database: Recording
+    store: str
+    ids: list[str]
+    sku: str
+    handle: str
+
+    async def plan(self, question: Callable[["Shop"], Awaitable[object]]) -> Plan:
+        """How the last statement of a question was run with its parameters."""
+        await question(self)
+        statement, parameters = self.database.last
+        explained = Statement("EXPLAIN (ANALYZE, FORMAT JSON) " + statement.sql, statement.constants)
+        [(answer,)] = await self.database.fetch(explained, parameters)
+        return Plan([*flattened(answer[0]["Plan"])])
+
+    async def generic_plan(self, question: Callable[["Shop"], Awaitable[object]]) -> Plan:
+        """How it would be run without looking at the parameters, which Postgres may decide to do for a statement used often."""
+        await question(self)
+        statement, _ = self.database.last
+        names = [*dict.fromkeys(re.findall(r"%\((\w+)\)s", statement.sql))]
+        numbered = re.sub(r"%\((\w+)\)s", lambda match: f"${names.index(match[1]) + 1}", statement.sql).replace("%%", "%")
+        async with self.database.transaction() as connection:
+            cursor = await connection.raw.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered}".encode())
+            [(answer,)] = await cursor.fetchall()
+        return Plan([*flattened(answer[0]["Plan"])])
+
+    async def page(self, key: str, descending: bool, cursor: str | None = None, size: int = SIZE) -> keyset.Page:
+        list_ = Listing(SHOPPERS, Order(key, descending), keyset.Window(size, cursor))
+        [found] = await listing.pages(self.database, [Scope(self.store)], list_)
+        return found.page
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str) -> AsyncIterator[Shop]:
+    url = fresh(postgres, template)
+    database = Recording(url)
+    async with database:
+        summary = await seed(database, products=5_000, events=0)
+        with psycopg.connect(url, autocommit=True) as connection:
+            # What autovacuum does after a load: until then the word index is a list of pending entries, and not worth using.
+            connection.execute("VACUUM ANALYZE")
+        async with database.transaction() as reading:
+            cursor = reading.raw.cursor(row_factory=tuple_row)
+            await cursor.execute(
+                "SELECT p.config_id, p.id, sku, handle FROM products AS p JOIN configs AS c ON c.id = p.config_id"
+                " JOIN product_variants AS v ON v.product_id = p.id"
+                " WHERE slug = %s AND status = 'active' AND sku <> '' ORDER BY p.id LIMIT 20",
+                [summary.slug],
+            )
+            rows = await cursor.fetchall()
+        yield Shop(database, rows[0][0], [*dict.fromkeys(row[1] for row in rows)], rows[0][2], rows[0][3])
+
+
+@pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
+@pytest.mark.parametrize("key", INDEXES)
+async def test_a_page_reads_its_own_part_of_an_index(shop: Shop, key: str, descending: bool) -> None:
+    async def middle() -> str:
+        cursor = None
+        for _ in range(6):
+            page = await shop.page(key, descending, cursor, size=100)
+            cursor = page.cursor_of(page.rows[-1])
+        assert cursor
+        return cursor
+
+    for cursor in (None, await middle()):
+        plan = await shop.plan(lambda shop, cursor=cursor: shop.page(key, descending, cursor))  # type: ignore[misc]
+        assert INDEXES[key] in plan.indexes
+        assert not plan.sorts
+        assert plan.rows_read < 3 * SIZE
+        generic = await shop.generic_plan(lambda shop, cursor=cursor: shop.page(key, descending, cursor))  # type: ignore[misc]
+        assert (generic.indexes & {*INDEXES.values()}, generic.sorts) == ({INDEXES[key]}, False)
+
+
+async def test_the_last_page_reads_no_more_than_what_is_left(shop: Shop) -> None:
+    left = 30
+    back = Listing(SHOPPERS, Order("price", True), keyset.Window(left, backward=True))
+    [found] = await listing.pages(shop.database, [Scope(shop.store)], back)
+    cursor = found.page.cursor_of(found.page.rows[0])
+    plan = await shop.plan(lambda shop: shop.page("price", True, cursor))
+    assert "products_by_price_idx" in plan.indexes
+    assert plan.rows_read < 3 * left
+
+
+SEARCHED = Selection(Audience.SHOPPER, search=search.parse("cotton sh"))
+
+
+async def searched(shop: Shop) -> object:
+    best = Listing(SEARCHED, Order("relevance", True), keyset.Window(SIZE))
+    return await listing.pages(shop.database, [Scope(shop.store)], best)
+
+
+async def counted(shop: Shop) -> object:
+    return await listing.counts(shop.database, [Scope(shop.store)], SEARCHED)
+
+
+async def faceted(shop: Shop) -> object:
+    return await facets.values(shop.database, "tags", [Scope(shop.store)], SEARCHED)
+
+
+async def suggested(shop: Shop) -> object:
+    return await suggestions.titles(shop.database, Scope(shop.store), SEARCHED, 8)
+
+
+@pytest.mark.parametrize("question", [searched, counted, faceted, suggested])
+async def test_a_search_reads_the_index_of_words(shop: Shop, question: Callable[[Shop], Awaitable[object]]) -> None:
+    for plan in (await shop.plan(question), await shop.generic_plan(question)):
+        assert "products_search_idx" in plan.indexes
+        assert plan.read_whole == set()
+
+
+async def by_ids(shop: Shop) -> object:
+    return await products.by_ids(shop.database, shop.ids, [])
+
+
+async def by_handle(shop: Shop) -> object:
+    return await products.by_handle(shop.database, shop.store, shop.handle, [])
+
+
+async def by_sku(shop: Shop) -> object:
+    return await products.by_sku(shop.database, shop.store, shop.sku, [])
+
+
+async def variants_of(shop: Shop) -> object:
+    return await variants.of_products(shop.database, shop.ids, 5, True)
+
+
+async def variant_by_attributes(shop: Shop) -> object:
+    return await variants.by_attributes(shop.database, shop.ids, '{"Size": "M"}', True)
+
+
+async def reviews_of(shop: Shop) -> object:
+    return await reviews.of_products(shop.database, shop.ids, keyset.Window(3))
+
+
+async def reviews_behind(shop: Shop) -> object:
+    for id_ in shop.ids:
+        [page] = await reviews.of_products(shop.database, [id_], keyset.Window(1))
+        if page.has_next:
+            return await reviews.of_products(shop.database, [id_], keyset.Window(3, page.cursor_of(page.rows[0])))
+    raise AssertionError("no product has two reviews")
+
+
+@pytest.mark.parametrize(
+    ("question", "index", "most"),
+    [
+        (by_ids, "products_pkey", 20),
+        (by_handle, "products_config_id_handle_key", 1),
+        (by_sku, "product_variants_sku_idx", 4),
+        (variants_of, "product_variants_product_id_idx", 20 * 30),
+        (variant_by_attributes, "product_variants_product_id_idx", 20 * 30),
+        (reviews_of, "reviews_newest_idx", 20 * 5),
+        (reviews_behind, "reviews_newest_idx", 6),
+    ],
+)
+async def test_single_products_and_their_edges_are_looked_up_by_index(
+    shop: Shop, question: Callable[[Shop], Awaitable[object]], index: str, most: int
+) -> None:
+    plan, generic = await shop.plan(question), await shop.generic_plan(question)
+    assert plan.rows_read <= most
+    assert index in plan.indexes & generic.indexes
+    assert plan.read_whole | generic.read_whole == set()
+
+
+async def test_related_products_do_not_rank_the_whole_store(shop: Shop) -> None:
+    plan = await shop.plan(lambda shop: related.related(shop.database, shop.ids[:1], 4))
+    assert plan.read_whole == set()
+    assert plan.rows_read < 300

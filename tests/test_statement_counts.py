@@ -1,0 +1,170 @@
+"""What documents cost: the number of statements follows from the document, never from the number of rows."""
+
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from graphql import (
+    FieldNode,
+    GraphQLObjectType,
+    TypeInfo,
+    TypeInfoVisitor,
+    Visitor,
+    get_named_type,
+    is_abstract_type,
+    is_composite_type,
+    parse,
+    visit,
+)
+
+from storefront.core.database import Database
+from storefront.feed.log import Entry, append
+from storefront.schema import schema
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import counted, insert, make_product, make_review, make_store, make_user, make_variant
+
+DOCUMENTS = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "documents").glob("*.graphql"))}
+FEW, MANY = 1, 20
+
+# Loaders gather keys by time: whether two branches of a document share a batch is up to which statement is answered first.
+RUNS = 6
+
+
+async def stock(database: Database, store: str, handle: str) -> None:
+    """A product with all that a document may ask for."""
+    product = await make_product(database, store, handle=handle, title="Copper Lantern", category="Light", tags=["copper"])
+    for size in ("S", "M"):
+        await make_variant(database, product, attributes={"Size": size})
+    for _ in range(2):
+        reviewer = await make_user(database)
+        await make_review(database, product, user_id=reviewer)
+        await make_product(database, await make_store(database, user_id=reviewer))
+    entries = [
+        Entry(kind=f"product_{kind}", entity_id=product, product_id=product, is_visible=True) for kind in ("created", "updated")
+    ]
+    await insert(database, "analytics_events", config_id=store, event="product_click", properties={"productId": product})
+    async with database.transaction() as connection:
+        await append(connection, store, [*entries, Entry(kind="config_updated", entity_id=store)])
+
+
+async def market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
+    """So many stores of one owner, the first with as many products and one more; the owner, and all documents' variables."""
+    user = await make_user(client.database)
+    document = {"primaryColor": "#000", "secondaryColor": "#fff", "fontFamily": "serif"}
+    stores = [await make_store(client.database, user_id=user, slug=f"market-{n}", theme=document) for n in range(count)]
+    for number, store in enumerate([*stores, *stores[:1] * count]):
+        await stock(client.database, store, f"lantern-{number}")
+    names = {"slug": "market-0", "config": stores[0], "handle": "lantern-0"}
+    today = datetime.now(UTC)
+    range_ = {"from": (today - timedelta(days=7)).isoformat(), "to": (today + timedelta(days=1)).isoformat()}
+    return client.signed_in(user), {**names, "range": range_, "words": "copper lan", "offset": 0, "position": "0"}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def markets(
+    postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[dict[int, tuple[Client, dict[str, Any]]]]:
+    """A server with few rows and a server with many."""
+    folder = tmp_path_factory.mktemp("markets")
+    async with serving(fresh(postgres, template), folder) as small, serving(fresh(postgres, template), folder) as large:
+        yield {FEW: await market(small, FEW), MANY: await market(large, MANY)}
+
+
+def longest(data: Any) -> int:
+    """The length of the longest list in an answer."""
+    if isinstance(data, dict):
+        return max((longest(value) for value in data.values()), default=0)
+    return max([len(data), *map(longest, data)]) if isinstance(data, list) else 0
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+async def test_a_document_costs_the_same_statements_for_few_and_many_rows(
+    markets: dict[int, tuple[Client, dict[str, Any]]], name: str
+) -> None:
+    costs = {}
+    for count, (client, variables) in markets.items():
+        given = {key: value for key, value in variables.items() if f"${key}:" in DOCUMENTS[name]}
+        runs = set[int]()
+        for _ in range(RUNS):
+            with counted(client.database) as statements:
+                data = await client.ask(DOCUMENTS[name], **given)
+            runs.add(len(statements))
+        assert longest(data) >= count
+        costs[count] = runs
+    assert costs[MANY] & costs[FEW]
+
+
+@pytest.mark.parametrize(
+    ("query", "cost"),
+    [
+        ("products(configId: $c) { nodes { id } }", 1),
+        ("products(configId: $c) { totalCount }", 2),
+        (
+            "products(configId: $c) { pageInfo { hasNextPage } edges { cursor node { title priceRange { min } variantCount } } }",
+            1,
+        ),
+        ("products(configId: $c) { facets { __typename } }", 1),
+        ("products(configId: $c) { facets { tags { value } attributes { name } } }", 3),
+        ("products(configId: $c) { nodes { reviews { totalCount } reviewSummary { count } } }", 2),
+        ("config(by: {id: $c}) { id theme { primaryColor } }", 1),
+        ("config(by: {id: $c}) { id products { nodes { id config { id owner { id } } } } }", 3),
+        ("config(by: {id: $c}) { owner { configs { nodes { id } } } }", 3),
+        ("config(by: {id: $c}) { owner { configs { totalCount } } }", 4),
+        ("configs { nodes { id } }", 1),
+        ("configs { totalCount nodes { id } }", 2),
+        ('searchProducts(input: {configId: $c, q: "copper"}) { products { id } pagination { total } }', 3),
+        ('productChanges(configId: $c, after: "0") { position }', 3),
+    ],
+)
+async def test_only_what_is_selected_costs_a_statement(
+    markets: dict[int, tuple[Client, dict[str, Any]]], query: str, cost: int
+) -> None:
+    owner, variables = markets[MANY]
+    client = Client(owner.http, owner.database)
+    text = f"query($c: ID!) {{ {query} }}" if "$c" in query else f"{{ {query} }}"
+    with counted(client.database) as statements:
+        await client.ask(text, **({"c": variables["config"]} if "$c" in query else {}))
+    assert len(statements) == cost
+
+
+class _Edges(Visitor):
+    """Collects the fields of a document that lead from one type to another."""
+
+    def __init__(self, types: TypeInfo) -> None:
+        super().__init__()
+        self.types = types
+        self.found: set[str] = set()
+
+    def enter_field(self, node: FieldNode, *_: object) -> None:
+        parent, kind = self.types.get_parent_type(), get_named_type(self.types.get_type())
+        if parent and is_composite_type(kind):
+            self.found.add(f"{parent.name}.{node.name.value}")
+
+
+def edges_of(document: str) -> set[str]:
+    types = TypeInfo(schema._schema)
+    edges = _Edges(types)
+    visit(parse(document), TypeInfoVisitor(types, edges))
+    return edges.found
+
+
+def readable(type_: GraphQLObjectType, seen: set[str]) -> Iterator[str]:
+    """Every edge that can be reached from a type."""
+    seen.add(type_.name)
+    for name, field in type_.fields.items():
+        target = get_named_type(field.type)
+        if is_composite_type(target):
+            yield f"{type_.name}.{name}"
+            for reached in schema._schema.get_possible_types(target) if is_abstract_type(target) else [target]:
+                if isinstance(reached, GraphQLObjectType) and reached.name not in seen:
+                    yield from readable(reached, seen)
+
+
+def test_the_documents_take_every_edge_of_the_schema() -> None:
+    assert schema._schema.query_type
+    taken = set[str]().union(*map(edges_of, DOCUMENTS.values()))
+    assert {*readable(schema._schema.query_type, set())} - taken == set()
