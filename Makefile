@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test install check lint types schema seed bench lock clean
+.PHONY: help run test soak install check lint types schema seed bench lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ run: $(VENV)/.run ## Serve the API with demo data and GraphiQL on http://127.0.0
 
 test: $(VENV)/.test ## Run the tests on a Postgres of their own
 	$(BIN)/python -m pytest $(TESTS)
+
+soak: $(VENV)/.test ## Run the tests that take minutes: processes and connections that die under load
+	$(BIN)/python -m pytest -m soak $(TESTS)
 
 install: $(VENV)/.test ## Make the environment with everything for development
 

@@ -9,7 +9,8 @@ from benchmarks.searches import searches
 from benchmarks.stage import Stage
 from benchmarks.upkeep import popularity, start, vocabulary
 from benchmarks.walk import walk
+from benchmarks.writes import writes
 
 WORKS: dict[str, Callable[[Stage], Iterator[Table]]] = {
-    work.__name__: work for work in (pages, walk, searches, facets, suggest, related, vocabulary, popularity, start)
+    work.__name__: work for work in (pages, walk, searches, facets, suggest, related, vocabulary, popularity, start, writes)
 }

@@ -2,24 +2,33 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import signal
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import psycopg
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from storefront.analytics.commands import refresh_popularity
 from storefront.commands.unit import sweep_keys
 from storefront.core.database import Database
-from storefront.core.errors import Forbidden, RequestError
 from storefront.core.identity import Identity, identity
-from storefront.core.jwks import IssuerUnreachable
 from storefront.core.settings import Settings, settings
-from storefront.graph.context import Context, Viewer
+from storefront.feed.hub import Hub
+from storefront.feed.log import sweep
+from storefront.feed.wakeups import WakeUps
+from storefront.graph.context import Context, Feed, Viewer
 from storefront.queries import configs
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
@@ -27,8 +36,9 @@ from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import schema
 from storefront.serving.graphiql import page as graphiql
-from storefront.serving.http import HTTPError, endpoint
+from storefront.serving.http import endpoint
 from storefront.serving.operations import Operations
+from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
 
 log = logging.getLogger("storefront")
@@ -45,28 +55,70 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         raise RuntimeError("Set STOREFRONT_DATABASE_URL, or start with `storefront serve`, which brings a Postgres of its own.")
     url, proofs = options.database_url.get_secret_value(), identity(options)
     database = Database(url, size=options.pool_size, statement_timeout=options.statement_timeout)
-    vocabularies, vault = Vocabularies(), options.vault()
+    hub = Hub(database, options.poll_interval)
+    wakeups = WakeUps(options.wakeups_url(), hub.heard)
+    vocabularies, vault, feed, going_away = Vocabularies(), options.vault(), Feed(hub, wakeups), asyncio.Event()
 
-    async def make_context(request: Request) -> Context:
-        return Context(database, vocabularies, vault, await _viewer(request, database, proofs))
+    async def make_context(request: HTTPConnection, headers: Mapping[str, str] | None = None) -> Context:
+        viewer = await _viewer(request.headers if headers is None else headers, request.cookies, database, proofs)
+        return Context(database, vocabularies, vault, feed, viewer)
 
-    @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with database, _jobs(database, options.popularity_interval):
-            yield
+    async def authenticate(websocket: WebSocket, payload: dict[str, Any]) -> Context:
+        # What a client says in connection_init counts for more than what its browser sent of itself.
+        said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
+        return await make_context(websocket, {**websocket.headers, **said})
 
     async def page(_: Request) -> Response:
         return graphiql.page(EXAMPLES, await _shown(database), title="storefront")
 
     operations = Operations(schema._schema, schema.execution_context_class)
-    handler = endpoint(operations, make_context, page if options.graphiql else None)
+    sockets = Sockets(operations, authenticate, Limits())
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with database, _jobs(database, options), hub.running(), wakeups.running():
+            with _on_terminate(going_away, sockets):
+                yield
+
+    handler = endpoint(operations, make_context, going_away, page if options.graphiql else None)
     routes: list[BaseRoute] = [
         Route("/graphql", handler, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
     ]
-    app = Starlette(routes=routes + (graphiql.graphiql_routes() if options.graphiql else []), lifespan=lifespan)
+    pages = graphiql.graphiql_routes() if options.graphiql else []
+    app = Starlette(routes=routes + pages, lifespan=lifespan, middleware=_cross_origin(options))
     app.state.database = database
     return app
+
+
+def _cross_origin(options: Settings) -> list[Middleware]:
+    """Lets pages of the allowed origins read the answers, cookies included; without such origins nothing is added."""
+    origins = [*options.origins()]
+    allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
+    headers = ["authorization", "content-type", "x-request-id"]
+    return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=["x-request-id"])] if origins else []
+
+
+@contextmanager
+def _on_terminate(going_away: asyncio.Event, sockets: Sockets) -> Iterator[None]:
+    """On SIGTERM, listeners are told to go on elsewhere before the server closes their connections."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(going_away.set)
+        asyncio.run_coroutine_threadsafe(sockets.drain(), loop)
+        if callable(before):
+            before(number, frame)
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def _shown(database: Database) -> dict[str, str]:
@@ -80,29 +132,21 @@ async def _shown(database: Database) -> dict[str, str]:
     return {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id, "__DEMO_HANDLE__": "".join(handles)}
 
 
-async def _viewer(request: Request, database: Database, proofs: Identity) -> Viewer | None:
-    try:
-        claims = await proofs.claims(request.headers, request.cookies)
-    except (Forbidden, IssuerUnreachable) as error:
-        raise _refused(error, 403 if isinstance(error, Forbidden) else 503) from None
+async def _viewer(headers: Mapping[str, str], cookies: Mapping[str, str], database: Database, proofs: Identity) -> Viewer | None:
+    claims = await proofs.claims(headers, cookies)
     if claims is None:
         return None
     row = await sign_in(database, claims)
-    return Viewer(row.id, frozenset(row.owned))
-
-
-def _refused(error: RequestError, status: int) -> HTTPError:
-    refusal = HTTPError(status, str(error))
-    refusal.code = error.code
-    return refusal
+    return Viewer(row.id, frozenset(row.owned), claims.expires)
 
 
 @asynccontextmanager
-async def _jobs(database: Database, popularity_interval: int) -> AsyncIterator[None]:
+async def _jobs(database: Database, options: Settings) -> AsyncIterator[None]:
     """What is to be done again and again while the application runs."""
-    jobs = [_repeated(sweep_keys, database, HOUR)]
-    if popularity_interval:
-        jobs.append(_repeated(refresh_popularity, database, popularity_interval))
+    sweep_old = partial(sweep, days=options.log_retention_days)
+    jobs = [_repeated(sweep_keys, database, HOUR), _repeated(sweep_old, database, HOUR)]
+    if options.popularity_interval:
+        jobs.append(_repeated(refresh_popularity, database, options.popularity_interval))
     tasks = [asyncio.create_task(job) for job in jobs]
     try:
         yield
@@ -118,4 +162,4 @@ async def _repeated(work: Callable[[Database], Awaitable[int]], database: Databa
         try:
             await work(database)
         except psycopg.Error:
-            log.warning("%s failed; the next try is in %s s", work.__name__, seconds, exc_info=True)
+            log.warning("%s failed; the next try is in %s s", work, seconds, exc_info=True)

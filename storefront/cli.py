@@ -157,7 +157,7 @@ def doctor() -> None:
         findings = [
             checkup.settings(options),
             *checkup.database(url),
-            asyncio.run(checkup.broadcaster(options)),
+            asyncio.run(checkup.broadcaster(options, url)),
             checkup.graphiql(),
         ]
     for finding in findings:
@@ -317,6 +317,7 @@ def _hand_over(options: Settings, url: str) -> None:
     # Worker processes read their settings themselves: they get what was settled here.
     os.environ["STOREFRONT_DATABASE_URL"] = url
     os.environ["STOREFRONT_SECRET"] = options.signing_secret()
+    os.environ["STOREFRONT_WORKERS"] = str(options.workers)
     settings.cache_clear()
 
 

@@ -1,13 +1,15 @@
 """Looks a set-up over: what is wrong, and how to mend it."""
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import psycopg
-from broadcaster import Broadcast
+from pydantic import SecretStr
 
 from storefront.core import migrations
 from storefront.core.settings import Settings
+from storefront.feed.wakeups import broadcast_to
 from storefront.serving.graphiql.assets import missing
 
 OLDEST_POSTGRES = 150_000
@@ -40,14 +42,15 @@ def database(url: str) -> Iterator[Finding]:
 def settings(options: Settings) -> Finding:
     """Which settings are in force, secrets aside."""
     where = "an external Postgres" if options.database_url else f"the embedded Postgres in {options.data_dir}"
-    return Finding("settings", f"{where}; broadcast over {options.broadcast_url.partition(':')[0]}; {options.workers} worker(s)")
+    return Finding("settings", f"{where}; wake-ups over {options.wakeups_url().partition(':')[0]}; {options.workers} worker(s)")
 
 
-async def broadcaster(options: Settings) -> Finding:
+async def broadcaster(options: Settings, database_url: str) -> Finding:
     """Whether processes can wake each other."""
-    scheme = options.broadcast_url.partition(":")[0]
+    url = options.model_copy(update={"database_url": SecretStr(database_url)}).wakeups_url()
+    scheme = url.partition(":")[0]
     try:
-        async with Broadcast(options.broadcast_url) as broadcast:
+        async with asyncio.timeout(5), broadcast_to(url) as broadcast:
             await broadcast.publish("storefront-doctor", "")
     except Exception as error:
         # Whatever the backend's own client raises, its type is enough to say that this address does not work.

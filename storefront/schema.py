@@ -8,7 +8,7 @@ from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.scalars import SCALARS
-from storefront.products.api import ProductQuery
+from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
 from storefront.users.api import UserQuery
@@ -26,4 +26,9 @@ class Mutation(UserMutation, ConfigMutation, ProductMutation, VariantMutation, R
     """Everything that can be written."""
 
 
-schema = strawberry.Schema(query=Query, mutation=Mutation, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
+@strawberry.type
+class Subscription(ProductSubscription):
+    """Everything that can be listened to."""
+
+
+schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))

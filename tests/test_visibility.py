@@ -324,12 +324,12 @@ async def test_changes(shopper: Client, who: str) -> None:
     sold = await make_product(database, store)
     draft = await make_product(database, store, status="inactive")
     gone = str(uuid7())
-    # What each entry is: to shoppers, to the owner.
+    # What each entry is: to shoppers, to the owner. A product that has left view since is told as gone.
     told = [
         ("product_created", sold, False, True, "ProductCreated", "ProductCreated"),
         ("product_created", draft, False, False, None, "ProductCreated"),
-        ("product_updated", draft, False, True, None, "ProductUpdated"),
-        ("product_updated", draft, True, True, None, "ProductUpdated"),
+        ("product_updated", draft, False, True, "ProductDeleted", "ProductUpdated"),
+        ("product_updated", draft, True, True, "ProductDeleted", "ProductUpdated"),
         ("product_updated", draft, True, False, "ProductDeleted", "ProductUpdated"),
         ("product_updated", sold, True, True, "ProductUpdated", "ProductUpdated"),
         ("product_deleted", gone, False, False, None, "ProductDeleted"),

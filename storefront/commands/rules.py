@@ -155,6 +155,14 @@ def colour(value: str) -> str:
     return value.strip()
 
 
+def font_family(value: str) -> str:
+    """Fonts as CSS names them, with nothing that could end the declaration they stand in."""
+    trimmed = value.strip(" ")
+    if not re.fullmatch(r"[\w ,'\"-]{1,100}", trimmed):
+        raise Unfit('must name fonts such as "Inter, sans-serif": 1 to 100 letters, digits, spaces and any of , - _ \' and ".')
+    return trimmed
+
+
 def css(value: str) -> str:
     """A style sheet that can stand in a <style> element and loads nothing from elsewhere."""
     sheet = text(50_000, least=0)(value)

@@ -76,12 +76,13 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of an order: its rows as they stand at `position`, or why there are none."""
+    """What became of an order: its rows as they stand at `position`, or why there are none. `moved`: stores to wake."""
 
     rows: Sequence[Row | None] = ()
     failures: Sequence[Failure] = ()
     position: int | None = None
     replayed: bool = False
+    moved: Sequence[str] = ()
 
     def as_json(self) -> str:
         """To be kept under a key. Rows hold nothing but what JSON has."""
@@ -115,6 +116,10 @@ class Unit:
         """A change for the store's log, written when the command is done."""
         told = replace(entry, actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
         self._entries.setdefault(config_id, []).append(told)
+
+    def stores(self) -> Sequence[str]:
+        """The stores whose logs the order moves."""
+        return list(self._entries)
 
     async def append_log(self) -> int | None:
         """Last of all, because from here to the commit other writers of the store wait. Returns the position reached."""
@@ -162,7 +167,7 @@ async def _once(database: Database, order: Order, command: Command) -> Outcome:
 
 async def _worked(unit: Unit, order: Order, command: Command) -> Outcome:
     rows = await command(unit, order.values)
-    return Outcome(rows, unit.failures, await unit.append_log())
+    return Outcome(rows, unit.failures, await unit.append_log(), moved=unit.stores())
 
 
 async def _worked_under_key(unit: Unit, order: Order, command: Command) -> Outcome:
@@ -182,13 +187,18 @@ async def _worked_under_key(unit: Unit, order: Order, command: Command) -> Outco
 async def _claimed(unit: Unit, order: Order) -> Outcome | None:
     """The kept outcome of the key, or None once the key is ours. Waits while another transaction is at it."""
     own = {"actor_id": order.actor_id, "key": order.key, "digest": order.digest()}
-    if await unit.fetch(_claim(), own):
-        return None
-    [(digest, result)] = await unit.fetch(_kept(), own)
-    if digest != own["digest"]:
-        message = "idempotencyKey: this key was used with another input. Use a new key for each new request."
-        return Outcome(failures=[Failure(Code.IDEMPOTENCY_CONFLICT, message, ("idempotencyKey",))])
-    return _kept_outcome(result)
+    while not await unit.fetch(_claim(), own):
+        # Nothing where the sweep has taken the old key between the two statements: then it is free to be claimed.
+        for digest, result in await unit.fetch(_kept(), own):
+            return _kept_outcome(result) if digest == own["digest"] else Outcome(failures=[_CONFLICT])
+    return None
+
+
+_CONFLICT = Failure(
+    Code.IDEMPOTENCY_CONFLICT,
+    "idempotencyKey: this key was used with another input. Use a new key for each new request.",
+    ("idempotencyKey",),
+)
 
 
 @cache
@@ -231,13 +241,19 @@ _TAKEN = {
 }
 
 
+def taken(constraint: str, path: Sequence[str] = ()) -> Failure:
+    """A name that another row has."""
+    field_, message = _TAKEN[constraint]
+    where = (*path, field_)
+    return Failure(Code.ALREADY_EXISTS, f"{'.'.join(where)}: {message}", where)
+
+
 def _refusal_of(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> Failure:
     if isinstance(error, errors.ProgramLimitExceeded):
         # Letters that fold into several: nobody writes a megabyte of them but to see what happens.
         return invalid(["description"], "has, with the tags, more text than can be searched. Shorten it.")
-    known = _TAKEN.get(error.diag.constraint_name or "")
-    if known is None:
+    constraint = error.diag.constraint_name or ""
+    if constraint not in _TAKEN:
         # A rule that a command should have checked itself: a fault of ours, to be seen as one.
         raise error
-    field_, message = known
-    return Failure(Code.ALREADY_EXISTS, f"{field_}: {message}", (field_,))
+    return taken(constraint)

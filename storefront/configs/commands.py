@@ -1,7 +1,10 @@
 """Writes of stores, each with the change that it records. Access tokens are encrypted before they get to the database."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
+
+from sqlalchemy import bindparam, func, select
 
 from storefront.commands import rules
 from storefront.commands.ownership import own_store
@@ -9,10 +12,10 @@ from storefront.commands.rules import as_is, given, optional, record, text
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
 from storefront.commands.unit import Unit
 from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row
+from storefront.core.database import Row, Statement, compiled
 from storefront.core.secrets import Vault
 from storefront.feed.log import Entry
-from storefront.models import configs
+from storefront.models import configs, products
 
 Values = Mapping[str, Any]
 
@@ -26,7 +29,7 @@ STORE: rules.Rules = {
             {
                 "primaryColor": rules.colour,
                 "secondaryColor": rules.colour,
-                "fontFamily": text(100),
+                "fontFamily": rules.font_family,
                 "customCSS": optional(rules.css),
             }
         )
@@ -82,8 +85,16 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(DELETE, values)
     old = await own_store(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.id)
+    # Whoever writes one of its products is let finish first: else they would wait for this, and this for them.
+    await unit.fetch(_lock_products(), {"config_id": old.id})
     await delete_row(unit, configs, old)
     return [old]
+
+
+@cache
+def _lock_products() -> Statement:
+    mine = select(products.c.id).where(products.c.config_id == bindparam("config_id")).order_by(products.c.id)
+    return compiled(select(func.count()).select_from(mine.with_for_update().subquery()))
 
 
 async def _changed(unit: Unit, old: Row, clean: Values, kind: str) -> Sequence[Row]:

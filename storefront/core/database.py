@@ -4,12 +4,12 @@ Rows are named tuples whose values already have the shape that JSON wants: keys,
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
-from psycopg import AsyncConnection, AsyncCursor
+from psycopg import AsyncConnection, AsyncCursor, InterfaceError, OperationalError
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.rows import namedtuple_row
@@ -69,6 +69,7 @@ class Database:
 
     def __init__(self, url: str, *, size: int = 10, statement_timeout: int = 10_000) -> None:
         self.observers: list[Callable[[str], None]] = []
+        self._size = size
         self._pool = AsyncConnectionPool(
             url,
             min_size=1,
@@ -86,15 +87,40 @@ class Database:
         await self._pool.close()
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
-        """Run one statement on its own."""
-        async with self._pool.connection() as raw:
-            return await Connection(raw, self.observers).fetch(statement, parameters)
+        """Run one statement on its own.
+
+        On a connection that turns out to be closed it is run again, on another one. It may have been done all the same before
+        the connection broke, so it must be one that does no harm when it is done twice.
+        """
+        for left in reversed(range(self._size + 1)):
+            async with self._pool.connection() as raw:
+                try:
+                    return await Connection(raw, self.observers).fetch(statement, parameters)
+                except (OperationalError, InterfaceError):
+                    if not (raw.closed and left):
+                        raise
+        raise AssertionError("unreachable")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """All that is run on the connection, or nothing."""
-        async with self._pool.connection() as raw, raw.transaction():
+        """All that is run on the connection, or nothing. Once it has begun nothing is run a second time."""
+        raw, ending = await self._begun()
+        async with ending:
             yield Connection(raw, self.observers)
+
+    async def _begun(self) -> tuple[AsyncConnection[Any], AsyncExitStack]:
+        # After a restart of Postgres all connections of the pool may be closed ones, and only using them shows it.
+        for left in reversed(range(self._size + 1)):
+            async with AsyncExitStack() as stack:
+                raw = await stack.enter_async_context(self._pool.connection())
+                try:
+                    await stack.enter_async_context(raw.transaction())
+                except (OperationalError, InterfaceError):
+                    if not (raw.closed and left):
+                        raise
+                else:
+                    return raw, stack.pop_all()
+        raise AssertionError("unreachable")
 
 
 async def _configure(raw: AsyncConnection[Any]) -> None:

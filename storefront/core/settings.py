@@ -57,7 +57,18 @@ class Settings(BaseSettings):
     allowed_origins: str | None = Field(
         None, description="Origins besides our own whose pages may send cookies, comma-separated, such as https://shop.example."
     )
-    broadcast_url: str = Field("memory://", description="How processes wake each other after a commit.")
+    broadcast_url: SecretStr | None = Field(
+        None,
+        description="How processes wake each other after a commit: memory://, postgresql://, redis://, redis-stream:// or "
+        "kafka://. Unset: memory:// for one worker, the database for several.",
+    )
+    poll_interval: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="Seconds between looks for changes that no wake-up told of: the longest a change may be late.",
+    )
+    log_retention_days: int = Field(7, ge=1, le=3650, description="Days that the log of changes is kept.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
@@ -67,6 +78,12 @@ class Settings(BaseSettings):
         600, ge=0, description="Seconds between refreshes of product popularity; 0 leaves it to the command."
     )
     graphiql: bool = Field(True, description="Whether /graphql answers a browser with GraphiQL.")
+
+    def wakeups_url(self) -> str:
+        """Where processes wake each other. Several workers on one machine have their database in common."""
+        if self.broadcast_url is not None:
+            return self.broadcast_url.get_secret_value()
+        return self.database_url.get_secret_value() if self.workers > 1 and self.database_url else "memory://"
 
     def signing_secret(self) -> str:
         """The key that signs tokens. Without one in the settings, 32 random bytes are made and kept for the next start."""

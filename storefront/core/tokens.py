@@ -1,7 +1,7 @@
 """Bearer tokens of our own: JWTs signed with the server's secret (HS256). And what any verified proof says of its user."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from joserfc import jwt
@@ -19,13 +19,17 @@ MOST_BYTES = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified proof says of its user. Only an address that is `email_verified` may lead to a user known by it."""
+    """What a verified proof says of its user. Only an address that is `email_verified` may lead to a user known by it.
+
+    `expires` is in seconds since 1970: what goes on for longer than that needs a new proof.
+    """
 
     subject: str
     email: str | None = None
     name: str | None = None
     picture: str | None = None
     email_verified: bool = False
+    expires: float | None = field(default=None, compare=False)
 
     def profile(self) -> dict[str, str | None]:
         """As columns of a user."""
@@ -56,7 +60,8 @@ def said(proof: str, payload: dict[str, Any], *, realm: str = "", email_verified
     subject, email, name, picture = (_text(payload.get(name)) for name in ("sub", "email", "name", "picture"))
     if subject is None:
         raise Unauthenticated(f"The {proof} is not valid: its sub is no text. Sign in again.")
-    return Claims(f"{realm}|{subject}" if realm else subject, email, name, picture, email_verified and email is not None)
+    named = f"{realm}|{subject}" if realm else subject
+    return Claims(named, email, name, picture, email_verified and email is not None, float(payload["exp"]))
 
 
 def invalid(proof: str, error: Exception) -> Unauthenticated:

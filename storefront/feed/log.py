@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 
 import orjson
-from sqlalchemy import BigInteger, bindparam, select, text
+from sqlalchemy import BigInteger, Integer, bindparam, select, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from storefront.core.database import DIALECT, Connection, Database, Row, Statement, compiled
@@ -41,6 +41,17 @@ async def append(connection: Connection, config_id: str, entries: Sequence[Entry
 async def read(database: Database, config_id: str, after: int, limit: int) -> list[Row]:
     """The entries after a position, oldest first, at most `limit` of them."""
     return await database.fetch(_after(), {"config_id": config_id, "after": after, "limit": limit})
+
+
+async def sweep(database: Database, *, days: int) -> int:
+    """Forget entries of more than so many days ago; returns how many. Listeners that come for them are told to refetch."""
+    return len(await database.fetch(_sweep(), {"days": days}))
+
+
+@cache
+def _sweep() -> Statement:
+    old = text("DELETE FROM changes WHERE occurred_at < now() - make_interval(days => :days) RETURNING 1 AS one")
+    return compiled(old.bindparams(bindparam("days", type_=Integer)))
 
 
 @cache

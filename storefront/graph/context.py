@@ -1,8 +1,10 @@
 """What one operation knows: the database, who asks, and the loaders it has used so far."""
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -10,6 +12,8 @@ from strawberry.dataloader import DataLoader
 from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated
 from storefront.core.secrets import Vault
+from storefront.feed.hub import Hub
+from storefront.feed.wakeups import WakeUps
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 
@@ -20,10 +24,43 @@ V = TypeVar("V")
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The user who asks, and the stores that are theirs."""
+    """The user who asks, the stores that are theirs, and when their proof ends, in seconds since 1970."""
 
     id: str
     owned: frozenset[str] = frozenset()
+    expires: float | None = None
+
+
+class Told:
+    """What listeners have been told lately, so that those who are to be told the same share it: made once, whoever is first."""
+
+    def __init__(self, most: int = 2_000) -> None:
+        self._most = most
+        self._events: OrderedDict[Any, asyncio.Future[Any]] = OrderedDict()
+
+    async def once(self, key: Any, make: Callable[[], Awaitable[V]]) -> V:
+        """The event under a key, made at most once. A failure is told to those who wait for it, and then forgotten."""
+        event = self._events.get(key)
+        if event is None:
+            event = self._events[key] = asyncio.ensure_future(make())
+            event.add_done_callback(lambda done: self._forget(key, done))
+            while len(self._events) > self._most:
+                self._events.popitem(last=False)
+        # A listener that leaves while it waits must not take the event from the others.
+        return cast(V, await asyncio.shield(event))
+
+    def _forget(self, key: Any, done: "asyncio.Future[Any]") -> None:
+        if done.cancelled() or done.exception() is not None:
+            self._events.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """What the live feed of this process is made of."""
+
+    hub: Hub
+    wakeups: WakeUps
+    told: Told = field(default_factory=Told)
 
 
 @dataclass(slots=True)
@@ -33,6 +70,7 @@ class Context:
     database: Database
     vocabularies: Vocabularies
     vault: Vault
+    feed: Feed
     viewer: Viewer | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
 
@@ -45,10 +83,19 @@ class Context:
         """As whom the asker reads a store."""
         return Audience.OWNER if config_id in self.owned else Audience.SHOPPER
 
+    @property
+    def expires(self) -> float | None:
+        """When the asker's proof ends, in seconds since 1970."""
+        return self.viewer.expires if self.viewer else None
+
+    def renewed(self) -> "Context":
+        """The same asker later on, who has loaded nothing yet."""
+        return Context(self.database, self.vocabularies, self.vault, self.feed, self.viewer)
+
     def now_owns(self, config_id: str) -> None:
         """A store was made during this operation."""
         viewer = self.signed_in()
-        self.viewer = Viewer(viewer.id, viewer.owned | {config_id})
+        self.viewer = replace(viewer, owned=viewer.owned | {config_id})
 
     def forget(self) -> None:
         """After a write, what was loaded before it is out of date."""

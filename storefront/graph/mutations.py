@@ -65,6 +65,8 @@ async def mutate(info: Info, input_: MutationInput, command: Command) -> Outcome
     )
     outcome = await perform(info.context.database, order, command)
     info.context.forget()
+    for config_id in outcome.moved:
+        info.context.feed.wakeups.publish(config_id)
     return outcome
 
 

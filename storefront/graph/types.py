@@ -1,5 +1,6 @@
 """The nouns. Plain fields read the row that a query returned; methods are edges or values made of several columns."""
 
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -10,15 +11,18 @@ import orjson
 import strawberry
 
 from storefront.core.database import Row
+from storefront.core.errors import NotFound
 from storefront.core.ids import parse_id
 from storefront.graph import checks, inputs, loaders
-from storefront.graph.context import Info
+from storefront.graph.context import Context, Info
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
 from storefront.graph.pagination import Connection
 from storefront.graph.scalars import JSON, Position
 from storefront.queries.analytics import MOST_SOURCES, Counts, Span
 from storefront.queries.listing import Found, Listing, Scope, Selection
 from storefront.queries.visibility import Audience
+
+Edge = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
 
 First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
 After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.")]
@@ -151,7 +155,7 @@ class Config:
 
     @strawberry.field
     async def owner(self, info: Info) -> User:
-        return cast(User, await info.context.load(loaders.user, cast(Row, self).user_id))
+        return cast(User, await _target(info, loaders.user, cast(Row, self).user_id, "user"))
 
     @strawberry.field(description="How far the store's log has come.")
     async def position(self, info: Info) -> Position:
@@ -229,7 +233,7 @@ class Product:
 
     @strawberry.field
     async def config(self, info: Info) -> Config:
-        return cast(Config, await info.context.load(loaders.config, cast(Row, self).config_id))
+        return cast(Config, await _target(info, loaders.config, cast(Row, self).config_id, "store"))
 
     @strawberry.field(description="The first variants. Unavailable ones are shown to the owner, with `availableOnly: false`.")
     async def variants(self, info: Info, first: First = 5, available_only: bool = True) -> "list[ProductVariant]":
@@ -290,7 +294,7 @@ class ProductVariant:
 
     @strawberry.field
     async def product(self, info: Info) -> Product:
-        return cast(Product, await info.context.load(loaders.product, cast(Row, self).product_id))
+        return cast(Product, await _target(info, loaders.product, cast(Row, self).product_id, "product"))
 
 
 @strawberry.type
@@ -304,11 +308,11 @@ class Review:
 
     @strawberry.field
     async def user(self, info: Info) -> User:
-        return cast(User, await info.context.load(loaders.user, cast(Row, self).user_id))
+        return cast(User, await _target(info, loaders.user, cast(Row, self).user_id, "user"))
 
     @strawberry.field
     async def product(self, info: Info) -> Product:
-        return cast(Product, await info.context.load(loaders.product, cast(Row, self).product_id))
+        return cast(Product, await _target(info, loaders.product, cast(Row, self).product_id, "product"))
 
 
 # ---------------------------------------------------------------------------------------------- analytics
@@ -526,6 +530,14 @@ async def product_connection(info: Info, config_id: str, listing: Listing) -> Pr
 
 
 # ------------------------------------------------------------------------------------------- from columns
+
+
+async def _target(info: Info, edge: Edge, key: str, noun: str) -> Row:
+    """Where an edge that is never null leads. By the time that it is asked for, that may be gone or hidden from the asker."""
+    found = await info.context.load(edge, key)
+    if found is None:
+        raise NotFound(f"The {noun} that this belongs to is gone, or not for you to see.")
+    return found
 
 
 def _is_owner(product: Product, info: Info) -> bool:

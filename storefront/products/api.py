@@ -1,5 +1,7 @@
 """Fields that find products, and what changed."""
 
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, cast
@@ -13,7 +15,7 @@ from storefront.graph.context import Info
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
 from storefront.graph.scalars import Position
 from storefront.graph.types import Product, ProductConnection, product_connection
-from storefront.products.changes import ProductChangePage, change_page
+from storefront.products.changes import ProductChangePage, ProductFeedEvent, change_page, feed
 from storefront.queries import listing, products, search, suggestions
 from storefront.queries.listing import Listing, Order, Scope, Selection
 
@@ -135,7 +137,26 @@ class ProductQuery:
         first: int = 100,
     ) -> ProductChangePage:
         store = await visible_store(info, checks.key(config_id, "configId"))
-        return await change_page(info, store, after, checks.first(first, most=500))
+        return await change_page(info.context, store, after, checks.first(first, most=500))
+
+
+@strawberry.type
+class ProductSubscription:
+    @strawberry.subscription(description="What happens to a store's products: what was missed since a position, then live.")
+    async def product_feed(
+        self,
+        info: Info,
+        config_id: strawberry.ID,
+        after: Annotated[
+            Position | None, strawberry.argument(description="The last position already known. Left out: from now on.")
+        ] = None,
+        filter: ProductFilter | None = None,
+    ) -> AsyncGenerator[ProductFeedEvent, None]:
+        store = await visible_store(info, checks.key(config_id, "configId"))
+        chosen = inputs.selection(filter, None, info.context.audience(store))
+        async with aclosing(feed(info.context, store, after, chosen)) as events:
+            async for event in events:
+                yield event
 
 
 async def visible_store(info: Info, config_id: str) -> str:

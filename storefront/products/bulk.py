@@ -10,17 +10,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_INT, PRODUCT, contradictions
+from storefront.commands.changes import record_part, record_product
 from storefront.commands.ownership import missing, own_product, own_products, own_variant
-from storefront.commands.unit import Code, Failure, Refused, Unit, invalid
-from storefront.commands.versions import stale
+from storefront.commands.unit import Code, Failure, Refused, Unit, invalid, taken
+from storefront.commands.versions import Stale, stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.names import camel, snake
-from storefront.feed.log import Entry
 from storefront.models import products
-from storefront.products.commands import product_entry
 from storefront.queries.listing import COLUMNS
 
 Values = Mapping[str, Any]
+Numbered = tuple[int, dict[str, Any]]
+# A store and a handle in it.
+Place = tuple[str, str]
 
 MOST_ROWS = 250
 
@@ -48,22 +50,23 @@ async def update_product_prices(unit: Unit, values: Values) -> Sequence[Row | No
 async def _bulk(unit: Unit, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
     good = _checked(unit, rows, field)
     stored = await own_products(unit, [row["id"] for _, row in good])
-    fit = [(n, row) for n, row in good if not await _unfit(unit, [field, str(n)], row, stored)]
+    fit = await _with_free_handles(unit, await _fit(unit, good, field, stored), field, stored)
+    unit.failures.sort(key=lambda failure: int(failure.path[1]))
     if unit.failures and all_or_nothing:
         raise Refused(*unit.failures)
     changes = {row["id"]: _change(stored[row["id"]], row) for _, row in fit}
     updated = await _update(unit, {id_: change for id_, change in changes.items() if change})
     for id_, new in updated.items():
         fields = [camel(name) for name in changes[id_]]
-        unit.record(new.config_id, product_entry("product_updated", stored[id_], new, fields))
+        record_product(unit, "product_updated", stored[id_], new, fields)
     done = {n: updated.get(row["id"], stored[row["id"]]) for n, row in fit}
     return [done.get(n) for n in range(len(rows))]
 
 
-def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[tuple[int, dict[str, Any]]]:
+def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[Numbered]:
     if not 1 <= len(rows) <= MOST_ROWS:
         raise Refused(invalid([field], f"must have 1 to {MOST_ROWS} entries, not {len(rows):,}."))
-    good: dict[str, tuple[int, dict[str, Any]]] = {}
+    good: dict[str, Numbered] = {}
     for n, row in enumerate(rows):
         clean, faults = rules.checked(ROW, row, [field, str(n)])
         if not faults and clean["id"] in good:
@@ -74,20 +77,63 @@ def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[tuple[int, 
     return list(good.values())
 
 
-async def _unfit(unit: Unit, path: Sequence[str], row: dict[str, Any], stored: Mapping[str, Row]) -> bool:
-    old, expected = stored.get(row["id"]), row.pop("expectedVersion", None)
-    if old is None:
-        faults = [missing("product", row["id"], [*path, "id"])]
-    elif expected is not None and old.version != expected:
-        faults = [await stale(unit, old, expected, old.config_id, path)]
-    else:
-        faults = contradictions({camel(name): value for name, value in old._asdict().items()} | row, path)
-    unit.failures += faults
-    return bool(faults)
+async def _fit(unit: Unit, rows: Sequence[Numbered], field: str, stored: Mapping[str, Row]) -> list[Numbered]:
+    """The rows that can be written on what is stored."""
+    fit: list[Numbered] = []
+    outdated: list[Stale] = []
+    for n, row in rows:
+        path, old, expected = [field, str(n)], stored.get(row["id"]), row.get("expectedVersion")
+        if old is None:
+            unit.failures.append(missing("product", row["id"], [*path, "id"]))
+        elif expected not in (None, old.version):
+            outdated.append(Stale(old, expected, old.config_id, path))
+        elif faults := contradictions({camel(name): value for name, value in old._asdict().items()} | row, path):
+            unit.failures += faults
+        else:
+            fit.append((n, row))
+    unit.failures += await stale(unit, outdated)
+    return fit
+
+
+async def _with_free_handles(unit: Unit, rows: Sequence[Numbered], field: str, stored: Mapping[str, Row]) -> list[Numbered]:
+    """The rows whose new handle no product of the store has; of several that want the same one the first gets it."""
+    wanted = {row["id"]: _wanted(stored[row["id"]], row) for _, row in rows}
+    had = await _had(unit, [place for place in wanted.values() if place])
+    free: list[Numbered] = []
+    for n, row in rows:
+        place = wanted[row["id"]]
+        if place in had:
+            unit.failures.append(taken("products_config_id_handle_key", [field, str(n)]))
+        else:
+            free.append((n, row))
+            had |= {place} if place else set()
+    return free
+
+
+def _wanted(old: Row, row: Values) -> Place | None:
+    return (old.config_id, row["handle"]) if row.get("handle", old.handle) != old.handle else None
+
+
+async def _had(unit: Unit, places: Sequence[Place]) -> set[Place]:
+    if not places:
+        return set()
+    config_ids, handles = zip(*places, strict=True)
+    found = await unit.fetch(_have_handles(), {"config_ids": list(config_ids), "handles": list(handles)})
+    return {(row.config_id, row.handle) for row in found}
+
+
+@cache
+def _have_handles() -> Statement:
+    return compiled(
+        text(
+            "SELECT config_id, handle FROM products JOIN unnest(CAST(:config_ids AS uuid[]), CAST(:handles AS text[])) "
+            "AS wanted (config_id, handle) USING (config_id, handle)"
+        )
+    )
 
 
 def _change(old: Row, row: Values) -> dict[str, Any]:
-    given = {snake(name): value for name, value in row.items() if name != "id"}
+    given = {snake(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
     return {name: value for name, value in given.items() if getattr(old, name) != value}
 
 
@@ -121,7 +167,7 @@ def _value(name: str) -> str:
 async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
     """More or less stock of a product or of one of its variants; never below zero. Returns its product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
-    clean = rules.require({target: rules.key, "delta": rules.whole(-MOST_INT, MOST_INT)}, _chosen(values, target))
+    clean = rules.require({target: rules.key, "delta": _delta}, _chosen(values, target))
     if target == "variantId":
         row, product = await own_variant(unit, clean[target], [target])
         changed = await _adjusted(unit, "product_variants", row, clean["delta"])
@@ -130,21 +176,15 @@ async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
         row = product = await own_product(unit, clean[target], [target])
         changed = await _adjusted(unit, "products", row, clean["delta"])
         fields = ["inventory"]
-    seen = product.status == "active"
-    unit.record(
-        product.config_id,
-        Entry(
-            kind="product_updated",
-            entity_id=row.id,
-            product_id=product.id,
-            version=changed.version,
-            was_visible=seen,
-            is_visible=seen,
-            changed_fields=fields,
-        ),
-    )
+    record_part(unit, product.id, product, changed, fields)
     [whole] = await unit.fetch(_product(), {"id": product.id})
     return [whole]
+
+
+def _delta(value: int) -> int:
+    if value == 0:
+        raise rules.Unfit("must not be 0: that changes nothing.")
+    return int(rules.whole(-MOST_INT, MOST_INT)(value))
 
 
 def _chosen(values: Values, target: str) -> Values:

@@ -1,79 +1,145 @@
-"""A store's log as clients see it."""
+"""A store's log as clients see it, read at leisure or live: the same events with the same positions."""
 
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import field
 from datetime import datetime
-from typing import Annotated, cast
+from functools import partial
+from typing import Annotated, Any, cast
 
 import strawberry
 
 from storefront.core.database import Row
-from storefront.graph import loaders
-from storefront.graph.context import Info
+from storefront.core.names import snake
+from storefront.feed.hub import Gap
+from storefront.graph.context import Context
 from storefront.graph.scalars import Position
 from storefront.graph.types import Product
-from storefront.queries import changes
-from storefront.queries.changes import SeenChange
+from storefront.queries import changes, listing
+from storefront.queries.keyset import Window
+from storefront.queries.listing import Listing, Scope, Selection
+
+# What was executed for one listener serves all that ask for the same of the same event.
+Shared = strawberry.Private[dict[Any, Any]]
 
 
 @strawberry.type(description="A product that came into view.")
 class ProductCreated:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None
+    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
     product: Product
+    shared: Shared = field(default_factory=dict)
 
 
 @strawberry.type
 class ProductUpdated:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None
-    product: Product
-    changed_fields: list[str]
+    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
+    product: Product = strawberry.field(description="As it is when this is told, perhaps newer than the change.")
+    changed_fields: list[str] = strawberry.field(description="Such as price, or variants.price.")
+    shared: Shared = field(default_factory=dict)
 
 
-@strawberry.type(description="A product that left view: deleted, or no longer for sale.")
+@strawberry.type(description="A product that left view: deleted, no longer for sale, or no longer what the filter asks for.")
 class ProductDeleted:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None
+    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
     product_id: strawberry.ID
+    shared: Shared = field(default_factory=dict)
 
 
-ProductChange = Annotated[ProductCreated | ProductUpdated | ProductDeleted, strawberry.union("ProductChange")]
+@strawberry.type(description="Anything may have changed up to this position: refetch, then resume from here.")
+class FeedReset:
+    position: Position
+    reason: str
+    shared: Shared = field(default_factory=dict)
+
+
+ProductFeedEvent = Annotated[ProductCreated | ProductUpdated | ProductDeleted | FeedReset, strawberry.union("ProductFeedEvent")]
 
 
 @strawberry.type
 class ProductChangePage:
-    changes: list[ProductChange]
+    changes: list[ProductFeedEvent]
     position: Position = strawberry.field(
         description="Read up to here: pass it as `after` next time, even when there are no changes."
     )
     has_more: bool
 
 
-async def change_page(info: Info, config_id: str, after: int, first: int) -> ProductChangePage:
+async def change_page(context: Context, config_id: str, after: int, first: int) -> ProductChangePage:
     """What the asker sees of the log after a position."""
-    context = info.context
-    seen, position, more = await changes.after(context.database, config_id, after, first, context.audience(config_id))
-    products = await _products(info, seen)
-    told = [_change(change, products.get(change.entry.product_id)) for change in seen]
-    kept = [change for change in told if change is not None]
-    return ProductChangePage(changes=kept, position=Position(position), has_more=more)
+    part = await changes.after(context.database, config_id, after, first)
+    if part.is_lost:
+        reset = FeedReset(position=Position(part.position), reason=changes.TOO_LATE)
+        return ProductChangePage(changes=[reset], position=Position(part.position), has_more=False)
+    told = await events(context, config_id, part.entries, Selection(context.audience(config_id)))
+    return ProductChangePage(changes=told, position=Position(part.position), has_more=part.has_more)
 
 
-async def _products(info: Info, seen: list[SeenChange]) -> dict[str, Row]:
-    ids = list(dict.fromkeys(changes.live(seen)))
-    return {row.id: row for row in await loaders.product(info.context, ids) if row is not None}
+async def feed(context: Context, config_id: str, after: int | None, chosen: Selection) -> AsyncGenerator[ProductFeedEvent, None]:
+    """What the asker sees of the log after a position, then as it happens. Listeners alike share each event."""
+    asker = context.viewer.id if context.viewer else None
+    async with aclosing(context.feed.hub.entries(config_id, after)) as entries:
+        async for entry in entries:
+            key = (config_id, entry.position, isinstance(entry, Gap), asker, chosen)
+            event = await context.feed.told.once(key, partial(_event, context.renewed(), config_id, entry, chosen))
+            if event is not None:
+                yield event
 
 
-def _change(change: SeenChange, product: Row | None) -> ProductChange | None:
-    entry = change.entry
+async def _event(context: Context, config_id: str, entry: Row | Gap, chosen: Selection) -> ProductFeedEvent | None:
+    if isinstance(entry, Gap):
+        return FeedReset(position=Position(entry.position), reason=entry.reason)
+    told = await events(context, config_id, [entry], chosen)
+    return told[0] if told else None
+
+
+async def events(context: Context, config_id: str, entries: Sequence[Row], chosen: Selection) -> list[ProductFeedEvent]:
+    """The entries as the asker sees them. Whether they still may see a product is judged now, when it is told."""
+    seen = [(entry, kind) for entry in entries if (kind := changes.seen_as(entry, chosen.audience)) is not None]
+    alive = dict.fromkeys(entry.product_id for entry, kind in seen if kind in ("created", "updated"))
+    products = await _products(context, config_id, list(alive), chosen)
+    told = [_told(entry, kind, products.get(entry.product_id), chosen) for entry, kind in seen]
+    return [event for event in told if event is not None]
+
+
+async def _products(context: Context, config_id: str, ids: list[str], chosen: Selection) -> dict[str, Row]:
+    allowed = dict(chosen.filters).get("ids", ids)
+    wanted = tuple(id_ for id_ in ids if id_ in allowed)
+    if not wanted:
+        return {}
+    selection = Selection(chosen.audience, (*chosen.without("ids").filters, ("ids", wanted)))
+    list_ = Listing(selection, listing.UNORDERED, Window(len(wanted)))
+    (found,) = await listing.pages(context.database, [Scope(config_id)], list_)
+    return {row.id: row for row in found.page.rows}
+
+
+def _told(entry: Row, kind: str, product: Row | None, chosen: Selection) -> ProductFeedEvent | None:
+    if kind in ("opened", "closed"):
+        reason = changes.OPENED if kind == "opened" else changes.CLOSED
+        return FeedReset(position=entry.position, reason=reason)
     when = {"position": entry.position, "occurred_at": entry.occurred_at, "client_mutation_id": entry.client_mutation_id}
-    if change.kind == "deleted":
-        return ProductDeleted(**when, product_id=entry.product_id)
-    if product is None:
-        # It has left view since: the entry that says so is further on, and will be told as its departure.
-        return None
-    if change.kind == "created":
+    if kind == "deleted" or product is None:
+        # Every change is told once, also one whose product has left view since.
+        return ProductDeleted(**when, product_id=entry.product_id) if _concerns(entry, kind, chosen) else None
+    if kind == "created":
         return ProductCreated(**when, product=cast(Product, product))
     return ProductUpdated(**when, product=cast(Product, product), changed_fields=entry.changed_fields)
+
+
+# Which fields of a product decide about each filter; a filter that is not here asks for nothing that a change may change.
+_DECIDING = {"min_price": "price", "max_price": "price", "attributes": "variants", "in_stock": "inventory"}
+
+
+def _concerns(entry: Row, kind: str, chosen: Selection) -> bool:
+    """Whether a product that is not in the filtered view may have been in it before the change."""
+    if kind == "deleted" or not chosen.filters:
+        return True
+    changed = {snake(name).partition(".")[0] for name in entry.changed_fields} | {
+        part for name in entry.changed_fields for part in name.split(".")
+    }
+    return any(_DECIDING.get(name, name) in changed for name, _ in chosen.filters)

@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, select, text
 
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
+from storefront.commands.changes import record_product
 from storefront.commands.ownership import own_product, own_store
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
 from storefront.commands.unit import Refused, Unit
@@ -17,7 +18,6 @@ from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.ids import uuid7
 from storefront.core.names import camel
-from storefront.feed.log import Entry
 from storefront.models import products
 from storefront.queries.listing import COLUMNS
 from storefront.queries.search import fold
@@ -47,7 +47,7 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Row]:
     row = await insert_row(unit, products, {"config_id": store.id, **columns(clean)})
     if forms:
         row = await _with_variants(unit, row, forms)
-    unit.record(store.id, product_entry("product_created", None, row))
+    record_product(unit, "product_created", None, row)
     return [row]
 
 
@@ -59,7 +59,7 @@ async def update_product(unit: Unit, values: Values) -> Sequence[Row]:
     refuse_contradictions(old, clean)
     new, fields = await change_row(unit, products, old, columns(clean))
     if fields:
-        unit.record(old.config_id, product_entry("product_updated", old, new, fields))
+        record_product(unit, "product_updated", old, new, fields)
     return [new]
 
 
@@ -69,7 +69,7 @@ async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
     old = await own_product(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
     await delete_row(unit, products, old)
-    unit.record(old.config_id, product_entry("product_deleted", old, None))
+    record_product(unit, "product_deleted", old, None)
     return [old]
 
 
@@ -78,20 +78,6 @@ def refuse_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> 
     faults = contradictions({camel(name): value for name, value in old._asdict().items()} | dict(clean), path)
     if faults:
         raise Refused(*faults)
-
-
-def product_entry(kind: str, old: Row | None, new: Row | None, fields: Sequence[str] = ()) -> Entry:
-    """The change of a product for the log."""
-    row: Row = new or old
-    return Entry(
-        kind=kind,
-        entity_id=row.id,
-        product_id=row.id,
-        version=row.version,
-        was_visible=old is not None and old.status == "active",
-        is_visible=new is not None and new.status == "active",
-        changed_fields=fields,
-    )
 
 
 # ------------------------------------------------------------------------------------------------ creating

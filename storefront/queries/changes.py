@@ -1,43 +1,48 @@
-"""A store's log as somebody may see it: each entry becomes an arrival, a change, a departure, or nothing."""
+"""A store's log as somebody may see it: each entry becomes an arrival, a change, a departure, a reset, or nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from storefront.core.database import Database, Row
 from storefront.feed import log
+from storefront.queries.configs import positions_of
 from storefront.queries.visibility import Audience
+
+TOO_LATE = "the position asked for is no longer kept: refetch, then resume from here"
+OPENED = "the store was opened: fetch it"
+CLOSED = "the store was closed"
 
 
 @dataclass(frozen=True, slots=True)
-class SeenChange:
-    """An entry of the log and what it was to the asker: "created", "updated" or "deleted"."""
+class Part:
+    """A part of a log: its entries, the position read up to, whether there are more, and whether what came before is lost."""
 
-    entry: Row
-    kind: str
+    entries: Sequence[Row]
+    position: int
+    has_more: bool
+    is_lost: bool = False
 
 
-async def after(
-    database: Database, config_id: str, position: int, limit: int, audience: Audience
-) -> tuple[list[SeenChange], int, bool]:
-    """What the asker sees of the entries after a position, the position read up to, and whether there are more."""
+async def after(database: Database, config_id: str, position: int, limit: int) -> Part:
+    """The entries after a position. Positions have no gaps: where the next one is missing, it is no longer kept."""
     entries = await log.read(database, config_id, position, limit + 1)
-    kept = entries[:limit]
-    seen = [SeenChange(entry, kind) for entry in kept if (kind := seen_as(entry, audience)) is not None]
-    return seen, kept[-1].position if kept else position, len(entries) > limit
+    if entries and entries[0].position == position + 1:
+        kept = entries[:limit]
+        return Part(kept, kept[-1].position, len(entries) > limit)
+    (head,) = await positions_of(database, [config_id])
+    return Part((), head, has_more=False, is_lost=head != position)
 
 
 def seen_as(entry: Row, audience: Audience) -> str | None:
-    """What an entry is to an audience; None where it concerns nothing that they see."""
-    if entry.product_id is None:
-        return None
-    if audience is Audience.OWNER:
-        return str(entry.kind).removeprefix("product_")
-    return _TO_SHOPPERS.get((entry.was_visible, entry.is_visible))
+    """What an entry is to an audience: "created", "updated", "deleted", "opened", "closed"; None for what they do not see."""
+    if entry.product_id is not None:
+        return str(entry.kind).removeprefix("product_") if audience is Audience.OWNER else _TO_SHOPPERS.get(_seen(entry))
+    return _STORE_TO_SHOPPERS.get(_seen(entry)) if audience is Audience.SHOPPER else None
+
+
+def _seen(entry: Row) -> tuple[bool, bool]:
+    return entry.was_visible, entry.is_visible
 
 
 _TO_SHOPPERS = {(False, True): "created", (True, True): "updated", (True, False): "deleted"}
-
-
-def live(changes: Sequence[SeenChange]) -> list[str]:
-    """The ids of the products that the changes still speak of."""
-    return [change.entry.product_id for change in changes if change.kind != "deleted"]
+_STORE_TO_SHOPPERS = {(False, True): "opened", (True, False): "closed"}

@@ -7,12 +7,12 @@ from typing import Any
 from sqlalchemy import select
 
 from storefront.commands import rules
+from storefront.commands.changes import record_part
 from storefront.commands.ownership import missing, own_review
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
 from storefront.commands.unit import Refused, Unit
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
-from storefront.feed.log import Entry
 from storefront.models import configs, products, reviews
 from storefront.queries.visibility import ids, visible_product
 
@@ -33,7 +33,7 @@ async def create_review(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(CREATE, values)
     product = await _seen_product(unit, clean.pop("productId"))
     row = await insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **columns(clean)})
-    _record(unit, product.config_id, product.status, row, ["reviews"])
+    record_part(unit, product.id, product, row, ["reviews"])
     return [row]
 
 
@@ -44,7 +44,7 @@ async def update_review(unit: Unit, values: Values) -> Sequence[Row]:
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
     new, fields = await change_row(unit, reviews, old, columns(clean))
     if fields:
-        _record(unit, old.config_id, old.status, new, [f"reviews.{field}" for field in fields])
+        record_part(unit, old.product_id, old, new, [f"reviews.{field}" for field in fields])
     return [new]
 
 
@@ -54,7 +54,7 @@ async def delete_review(unit: Unit, values: Values) -> Sequence[Row]:
     old = await own_review(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
     await delete_row(unit, reviews, old)
-    _record(unit, old.config_id, old.status, old, ["reviews"])
+    record_part(unit, old.product_id, old, old, ["reviews"])
     return [old]
 
 
@@ -76,16 +76,3 @@ def _seen() -> Statement:
     # Locked, so that it is not deleted or hidden before the review is there.
     found = select(products.c.id, products.c.config_id, products.c.status).where(products.c.id == ids("ids"), visible_product())
     return compiled(found.with_for_update(of=products, key_share=True))
-
-
-def _record(unit: Unit, config_id: str, status: str, row: Row, fields: Sequence[str]) -> None:
-    entry = Entry(
-        kind="product_updated",
-        entity_id=row.id,
-        product_id=row.product_id,
-        version=row.version,
-        was_visible=status == "active",
-        is_visible=status == "active",
-        changed_fields=fields,
-    )
-    unit.record(config_id, entry)

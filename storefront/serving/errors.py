@@ -1,6 +1,7 @@
 """Errors as clients see them: always a code and the request's id, never the inside of a failure of ours."""
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,20 @@ PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
 BAD_USER_INPUT = "BAD_USER_INPUT"
 INTERNAL = "INTERNAL_SERVER_ERROR"
+
+# A variable may hold a secret, and the engine quotes what it cannot use. Of what it says only these beginnings are told, which
+# end before a value: whatever else it may say one day is not. Unknown fields are named where their names look like names.
+_PLACE = re.compile(r"(Variable '\$\w+' has invalid value(?: at [\w.\[\]]+)?): ")
+_EXPECTATION = re.compile(
+    r"\w+ cannot represent [\w -]*value(?=: )"
+    r"|Enum '\w+' cannot represent non-string value(?=: )"
+    r"|(Value) '.*' (does not exist in '\w+' enum(?:\. Did you mean the enum value [\w ,']+\?)?)"
+    r"|Expected (?:a )?value of (?:non-null )?type '[\w\[\]!]+'"
+    r"(?: to be an object| to be provided| not to be None| to include required field '\w+'"
+    r"| not to include unknown field(?: '\w{1,60}'(?:\. Did you mean [\w ,']+\?)?)?)?"
+    r"|\w+ must be .+?(?=, not )",
+    re.DOTALL,
+)
 
 
 class InvalidDocument(GraphQLError):
@@ -50,8 +65,18 @@ def _classified(error: GraphQLError) -> tuple[str, str, dict[str, str]]:
         return PARSE_FAILED, error.message, {}
     if isinstance(error, InvalidDocument):
         return VALIDATION_FAILED, error.message, {}
-    # The engine quotes the whole variable, and a variable may hold a secret.
-    return BAD_USER_INPUT, error.message.partition(", found: ")[0], {}
+    return BAD_USER_INPUT, _without_values(error.message), {}
+
+
+def _without_values(message: str) -> str:
+    place = _PLACE.match(message)
+    if place is None:
+        return message
+    expectation = _EXPECTATION.match(message, place.end())
+    if expectation is None:
+        return f"{place[1]}."
+    told = " ".join(filter(None, expectation.groups())) or expectation[0]
+    return f"{place[1]}: {told}" if told.endswith("?") else f"{place[1]}: {told}."
 
 
 def _cause(error: GraphQLError) -> Exception | None:

@@ -1,5 +1,6 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -9,16 +10,21 @@ from graphql import ExecutionResult, GraphQLError, OperationType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.errors import RequestError
 from storefront.core.ids import uuid7
 from storefront.serving.errors import formatted
-from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations
+from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
+from storefront.serving.requests import checked_request
+from storefront.serving.sse import event_stream
 
 GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
 MOST_BYTES = 1_000_000
 
-ContextMaker = Callable[[Request], Awaitable[object]]
+# What a request that failed as a whole is answered with, by the code of its error.
+STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "SERVICE_UNAVAILABLE": 503, "BAD_REQUEST": 400}
+
+ContextMaker = Callable[[Request], Awaitable[Renewable]]
 Answer = Callable[[Request], Awaitable[Response]]
 
 
@@ -31,35 +37,41 @@ class HTTPError(RequestError):
         self.headers = headers
 
 
-def endpoint(operations: Operations, make_context: ContextMaker, page: Answer | None = None) -> Answer:
+def endpoint(operations: Operations, make_context: ContextMaker, going_away: asyncio.Event, page: Answer | None = None) -> Answer:
     """The endpoint as a Starlette handler; `page` is what a browser gets that comes without a query."""
 
     async def graphql(request: Request) -> Response:
         if page is not None and _is_browser(request):
             return await page(request)
         request_id = _request_id(request)
-        response = await _answer(request, request_id, operations, make_context)
+        response = await _answer(request, request_id, operations, make_context, going_away)
         response.headers["x-request-id"] = request_id
         return response
 
     return graphql
 
 
-async def _answer(request: Request, request_id: str, operations: Operations, make_context: ContextMaker) -> Response:
+async def _answer(
+    request: Request, request_id: str, operations: Operations, make_context: ContextMaker, going_away: asyncio.Event
+) -> Response:
     media_type = _media_type(request)
     try:
         asked = await _read(request)
-        _check_kind(request, operations.kind(asked))
-        result = await operations.run(asked, await make_context(request))
+        kind = operations.kind(asked)
+        _check_kind(request, kind)
+        context = await make_context(request)
+        if kind is OperationType.SUBSCRIPTION:
+            return event_stream(operations.stream(asked, context, request_id), context.expires, request_id, going_away)
+        return _succeeded(await operations.run(asked, context), request_id, media_type)
     except NotExecutable as error:
         return _failed(400 if media_type == GRAPHQL_JSON else 200, error.errors, request_id, media_type)
     except HTTPError as error:
-        return _failed(error.status, [_wrapped(error)], request_id, media_type, error.headers)
-    except Unauthenticated as error:
-        return _failed(401, [_wrapped(error)], request_id, media_type, {"www-authenticate": "Bearer"})
+        return _failed(error.status, [wrapped(error)], request_id, media_type, error.headers)
+    except RequestError as error:
+        challenge = {"www-authenticate": "Bearer"} if error.code == "UNAUTHENTICATED" else None
+        return _failed(STATUS.get(error.code, 400), [wrapped(error)], request_id, media_type, challenge)
     except Exception as error:
-        return _failed(500, [_wrapped(error)], request_id, media_type)
-    return _succeeded(result, request_id, media_type)
+        return _failed(500, [wrapped(error)], request_id, media_type)
 
 
 # ------------------------------------------------------------------------------------------------ requests
@@ -67,12 +79,12 @@ async def _answer(request: Request, request_id: str, operations: Operations, mak
 
 async def _read(request: Request) -> GraphQLRequest:
     if request.method == "GET":
-        return _checked(_from_url(request))
+        return checked_request(_from_url(request))
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, POST")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise HTTPError(415, "Send the request as JSON, with content-type: application/json.")
-    return _checked(_json(await _body(request), "The body"))
+    return checked_request(_json(await _body(request), "The body"))
 
 
 async def _body(request: Request) -> bytes:
@@ -98,22 +110,9 @@ def _from_url(request: Request) -> dict[str, Any]:
     return dict(given)
 
 
-def _checked(given: Any) -> GraphQLRequest:
-    if not isinstance(given, dict):
-        raise HTTPError(400, 'The request must be a JSON object with "query".')
-    query, variables, name = given.get("query"), given.get("variables"), given.get("operationName")
-    if not isinstance(query, str):
-        raise HTTPError(400, '"query" must be the text of a GraphQL document.')
-    if variables is not None and not isinstance(variables, dict):
-        raise HTTPError(400, '"variables" must be an object.')
-    if name is not None and not isinstance(name, str):
-        raise HTTPError(400, '"operationName" must be text.')
-    return GraphQLRequest(query, variables or {}, name or None)
-
-
 def _check_kind(request: Request, kind: OperationType | None) -> None:
-    if kind is OperationType.SUBSCRIPTION:
-        raise HTTPError(400, "Subscriptions need a WebSocket or an event stream.")
+    if kind is OperationType.SUBSCRIPTION and "text/event-stream" not in request.headers.get("accept", ""):
+        raise HTTPError(406, "A subscription is answered over a WebSocket, or as text/event-stream to those who accept it.")
     if request.method == "GET" and kind is OperationType.MUTATION:
         raise HTTPError(405, "GET is for queries: send this as POST.", allow="POST")
 
@@ -136,19 +135,12 @@ def _request_id(request: Request) -> str:
 
 
 def _succeeded(result: ExecutionResult, request_id: str, media_type: str) -> Response:
-    body: dict[str, Any] = {"data": result.data}
-    if result.errors:
-        body = {"errors": formatted(result.errors, request_id), **body}
     # Without data the operation never began: its variables did not fit.
     status = 400 if result.data is None and result.errors and media_type == GRAPHQL_JSON and not result.errors[0].path else 200
-    return Response(orjson.dumps(body), status, media_type=media_type)
+    return Response(orjson.dumps(answer(result, request_id)), status, media_type=media_type)
 
 
 def _failed(
     status: int, errors: list[GraphQLError], request_id: str, media_type: str, headers: dict[str, str] | None = None
 ) -> Response:
     return Response(orjson.dumps({"errors": formatted(errors, request_id)}), status, headers, media_type=media_type)
-
-
-def _wrapped(error: Exception) -> GraphQLError:
-    return GraphQLError(str(error), original_error=error)

@@ -1,28 +1,46 @@
 """Runs documents: parsed and validated once, kept while they are in use, executed for each request."""
 
+import asyncio
 from collections import OrderedDict
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from inspect import isawaitable
-from typing import Any
+from typing import Any, Protocol, cast
 
+import orjson
 from graphql import (
     DocumentNode,
     ExecutionResult,
+    FragmentDefinitionNode,
     GraphQLError,
     GraphQLSchema,
+    Node,
+    OperationDefinitionNode,
     OperationType,
+    Visitor,
     execute,
     get_operation_ast,
     parse,
     validate,
+    visit,
 )
-from graphql.execution import Executor
+from graphql.execution import Executor, create_source_event_stream
 
-from storefront.serving.errors import InvalidDocument
+from storefront.serving.errors import InvalidDocument, formatted
 
 # Generous for a hand-written document, small for an attacker.
 MOST_TOKENS = 5_000
 MOST_DOCUMENTS = 1_000
+
+
+class Renewable(Protocol):
+    """The context of an operation that goes on: `renewed` for each event, and over once it `expires` (seconds since 1970)."""
+
+    @property
+    def expires(self) -> float | None: ...
+
+    def renewed(self) -> "Renewable": ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +108,97 @@ class Operations:
             executor_class=self._executor,
         )
         return await result if isawaitable(result) else result
+
+    async def stream(self, request: GraphQLRequest, context: Renewable, request_id: str) -> AsyncGenerator[str, None]:
+        """A subscription's results as JSON text, as they come; raises NotExecutable before the first.
+
+        Each event is executed with a context of its own. An event with a dictionary `shared` is executed once for all
+        listeners that ask for the same of it.
+        """
+        document = self.document(request.query)
+        asked = (request.query, request.operation_name, _selected_variables(document, request))
+        source = await self._source(document, request, context)
+        async with aclosing(source):
+            async for event in source:
+                yield await self._told(event, asked, document, request, context, request_id)
+
+    async def _source(self, document: DocumentNode, request: GraphQLRequest, context: Renewable) -> AsyncGenerator[Any, None]:
+        executor = self._executor.build(
+            self._schema,
+            document,
+            context_value=context,
+            raw_variable_values=request.variables,
+            operation_name=request.operation_name,
+        )
+        if isinstance(executor, list):
+            raise NotExecutable(executor)
+        stream = create_source_event_stream(executor)
+        opened = await stream if isawaitable(stream) else stream
+        if isinstance(opened, ExecutionResult):
+            raise NotExecutable(opened.errors or [GraphQLError("The subscription could not be opened.")])
+        return cast("AsyncGenerator[Any, None]", opened)
+
+    async def _told(
+        self, event: Any, asked: Any, document: DocumentNode, request: GraphQLRequest, context: Renewable, request_id: str
+    ) -> str:
+        shared = getattr(event, "shared", {})
+        if asked not in shared:
+            shared[asked] = asyncio.ensure_future(self._executed(event, document, request, context.renewed(), request_id))
+        # One listener that leaves must not take the result from the others.
+        return cast(str, await asyncio.shield(shared[asked]))
+
+    async def _executed(
+        self, event: Any, document: DocumentNode, request: GraphQLRequest, context: object, request_id: str
+    ) -> str:
+        result = execute(
+            self._schema,
+            document,
+            root_value=event,
+            context_value=context,
+            variable_values=request.variables,
+            operation_name=request.operation_name,
+            executor_class=self._executor,
+        )
+        return orjson.dumps(answer(await result if isawaitable(result) else result, request_id)).decode()
+
+
+def wrapped(error: Exception) -> GraphQLError:
+    """Anything that went wrong outside of execution, as an error of the whole request."""
+    return GraphQLError(str(error), original_error=error)
+
+
+def answer(result: ExecutionResult, request_id: str) -> dict[str, Any]:
+    """A result as clients get it."""
+    errors = {"errors": formatted(result.errors, request_id)} if result.errors else {}
+    return {**errors, "data": result.data}
+
+
+def _selected_variables(document: DocumentNode, request: GraphQLRequest) -> bytes:
+    """The variables that what is told of an event depends on: all but those that only choose the events."""
+    operation = get_operation_ast(document, request.operation_name)
+    chosen: set[str] = set()
+    for field_ in operation.selection_set.selections if operation else ():
+        for argument in getattr(field_, "arguments", None) or ():
+            chosen |= _variables_in(argument)
+    inside = {name for field_ in _selections(document) for name in _variables_in(field_)}
+    return orjson.dumps({name: value for name, value in request.variables.items() if name in inside or name not in chosen})
+
+
+def _selections(document: DocumentNode) -> Iterator[Node]:
+    for definition in document.definitions:
+        if isinstance(definition, FragmentDefinitionNode):
+            yield definition
+        elif isinstance(definition, OperationDefinitionNode):
+            inner = (getattr(selection, "selection_set", None) for selection in definition.selection_set.selections)
+            yield from (selections for selections in inner if selections is not None)
+
+
+def _variables_in(node: Node) -> set[str]:
+    found: set[str] = set()
+
+    class Collector(Visitor):
+        def enter_variable(self, variable: Any, *_: Any) -> None:
+            found.add(variable.name.value)
+
+    visit(node, Collector())
+    return found

@@ -8,13 +8,13 @@ from sqlalchemy import bindparam, func, select
 
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, VARIANT, contradictions
+from storefront.commands.changes import record_part
 from storefront.commands.ownership import own_product, own_variant
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
 from storefront.commands.unit import Refused, Unit, invalid
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.names import camel
-from storefront.feed.log import Entry
 from storefront.models import variants
 from storefront.queries.variants import of_ids
 
@@ -57,28 +57,14 @@ async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
     old, product = await own_variant(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
     await delete_row(unit, variants, old)
-    _record(unit, product, old, ["variants"])
+    record_part(unit, product.id, product, old, ["variants"])
     return [old]
 
 
 async def _told(unit: Unit, product: Row, row: Row, fields: Sequence[str]) -> Sequence[Row]:
     if fields:
-        _record(unit, product, row, fields)
+        record_part(unit, product.id, product, row, fields)
     return await of_ids(unit.connection, [row.id])
-
-
-def _record(unit: Unit, product: Row, row: Row, fields: Sequence[str]) -> None:
-    seen = product.status == "active"
-    entry = Entry(
-        kind="product_updated",
-        entity_id=row.id,
-        product_id=product.id,
-        version=row.version,
-        was_visible=seen,
-        is_visible=seen,
-        changed_fields=fields,
-    )
-    unit.record(product.config_id, entry)
 
 
 @cache

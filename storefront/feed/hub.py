@@ -1,0 +1,192 @@
+"""Follows the logs of the stores that somebody listens to: one reader per store and process, however many listeners.
+
+A listener is a position and nothing else. The hub keeps the newest entries of each store for all of them; one that falls
+behind these reads from the log itself; one whose next entry is no longer kept is told so.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import islice
+
+from psycopg import Error
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy.sql.expression import any_
+
+from storefront.core.database import Database, Row, Statement, compiled
+from storefront.feed import log
+from storefront.models import positions
+
+logger = logging.getLogger("storefront")
+
+# Entries kept per followed store, and read at a time.
+KEPT = 1_000
+BATCH = 500
+# A listener that is further behind than this is better off reading the store again.
+MOST_BEHIND = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What came after the listener's position is no longer kept, or too much: everything up to `position` may have changed."""
+
+    position: int
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Channel:
+    """One store as this process follows it."""
+
+    config_id: str
+    head: int
+    tail: deque[Row] = field(default_factory=lambda: deque(maxlen=KEPT))
+    listeners: int = 0
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    gone: bool = False
+
+    def after(self, position: int) -> Sequence[Row] | None:
+        """The entries after a position, or None where they are not all at hand."""
+        if position >= self.head:
+            return ()
+        if not self.tail or self.tail[0].position > position + 1:
+            return None
+        # Positions have no gaps, so the place of one is known.
+        return list(islice(self.tail, position + 1 - self.tail[0].position, None))[:BATCH]
+
+    def take(self, entries: Sequence[Row]) -> None:
+        """New entries, in order. Whoever waits is told."""
+        if entries[0].position != self.head + 1:
+            # Some were swept before they were read: what is older no longer joins on.
+            self.tail.clear()
+        self.tail.extend(entries)
+        self.head = entries[-1].position
+        moved, self.moved = self.moved, asyncio.Event()
+        moved.set()
+
+
+class Hub:
+    """The followed stores of this process."""
+
+    def __init__(self, database: Database, poll_interval: float = 1.0) -> None:
+        self._database, self._poll_interval = database, poll_interval
+        self._channels: dict[str, Channel] = {}
+        self._opening = asyncio.Lock()
+        self._followers: dict[str, asyncio.Task[None]] = {}
+
+    def heard(self, config_id: str) -> None:
+        """A store's log has moved, somebody says."""
+        channel = self._channels.get(config_id)
+        if channel is not None:
+            channel.stirred.set()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after the followed stores while this lasts, wake-ups or not."""
+        poll = asyncio.create_task(self._poll())
+        try:
+            yield
+        finally:
+            tasks = [poll, *self._followers.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
+        """A store's entries after a position, or from now on, as long as somebody asks for more. Ends with the store."""
+        async with self._followed(config_id) as channel:
+            position = channel.head if after is None else after
+            while not channel.gone:
+                moved = channel.moved
+                found = await self._next(channel, position)
+                if isinstance(found, Gap):
+                    yield found
+                    position = found.position
+                    continue
+                for entry in found:
+                    yield entry
+                    position = entry.position
+                if position >= channel.head:
+                    await moved.wait()
+
+    async def _next(self, channel: Channel, position: int) -> Sequence[Row] | Gap:
+        if position > channel.head:
+            return Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")
+        if channel.head - position > MOST_BEHIND:
+            return Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")
+        at_hand = channel.after(position)
+        if at_hand is not None:
+            return at_hand
+        read = await log.read(self._database, channel.config_id, position, BATCH)
+        if not read or read[0].position != position + 1:
+            return Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")
+        return read
+
+    @asynccontextmanager
+    async def _followed(self, config_id: str) -> AsyncIterator[Channel]:
+        async with self._opening:
+            channel = self._channels.get(config_id) or await self._open(config_id)
+            channel.listeners += 1
+        try:
+            yield channel
+        finally:
+            channel.listeners -= 1
+            if not channel.listeners:
+                self._close(config_id)
+
+    async def _open(self, config_id: str) -> Channel:
+        head = (await self._heads([config_id])).get(config_id, 0)
+        channel = self._channels[config_id] = Channel(config_id, head)
+        self._followers[config_id] = asyncio.create_task(self._follow(channel))
+        # What moved while the head was read was told to nobody: look once more.
+        channel.stirred.set()
+        return channel
+
+    def _close(self, config_id: str) -> None:
+        self._channels.pop(config_id, None)
+        follower = self._followers.pop(config_id, None)
+        if follower is not None:
+            follower.cancel()
+
+    async def _follow(self, channel: Channel) -> None:
+        """Read what is new whenever the channel is stirred. Stirred while reading, it reads once more: no wake-up is wasted."""
+        while True:
+            await channel.stirred.wait()
+            channel.stirred.clear()
+            try:
+                while read := await log.read(self._database, channel.config_id, channel.head, BATCH):
+                    channel.take(read)
+            except Error:
+                logger.warning("the log of store %s could not be read; trying again at the next poll", channel.config_id)
+
+    async def _poll(self) -> None:
+        """The net below the wake-ups."""
+        while True:
+            await asyncio.sleep(self._poll_interval)
+            # Those that are opened while the positions are read were not asked about.
+            asked = list(self._channels.values())
+            try:
+                heads = await self._heads([channel.config_id for channel in asked]) if asked else {}
+            except Error:
+                continue
+            for channel in asked:
+                if heads.get(channel.config_id, channel.head) > channel.head:
+                    channel.stirred.set()
+                elif channel.head and channel.config_id not in heads:
+                    channel.gone = True
+                    channel.moved.set()
+
+    async def _heads(self, config_ids: list[str]) -> dict[str, int]:
+        return {row.config_id: row.position for row in await self._database.fetch(_heads(), {"ids": config_ids})}
+
+
+@cache
+def _heads() -> Statement:
+    wanted = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
+    return compiled(select(positions).where(wanted))

@@ -1,0 +1,59 @@
+"""Wake-ups through Postgres, for several processes that have nothing else in common: NOTIFY, on connections of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+from broadcaster import Event
+from broadcaster._backends.base import BroadcastBackend
+from psycopg import AsyncConnection, sql
+
+
+class PostgresBackend(BroadcastBackend):
+    """One connection listens, one speaks: a notification is never part of a business transaction and never waits for one.
+
+    Meant for short wake-ups: Postgres carries at most 8,000 bytes in one.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._listening: AsyncConnection[Any] | None = None
+        self._speaking: AsyncConnection[Any] | None = None
+        self._notifications: AsyncIterator[psycopg.Notify] | None = None
+        self._subscribed = asyncio.Event()
+        self._lock = asyncio.Lock()
+
+    async def connect(self) -> None:
+        """Open the connection that listens."""
+        self._listening = await AsyncConnection.connect(self._url, autocommit=True)
+
+    async def disconnect(self) -> None:
+        """Close both connections."""
+        for connection in (self._listening, self._speaking):
+            if connection is not None:
+                await connection.close()
+
+    async def subscribe(self, group: str) -> None:
+        """Hear of a channel from now on."""
+        assert self._listening is not None  # noqa: S101  connect comes first
+        await self._listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(group)))
+        self._notifications = self._listening.notifies()
+        self._subscribed.set()
+
+    async def unsubscribe(self, group: str) -> None:
+        """Nothing: only closing the connection ends it, because a connection that waits takes no statement."""
+
+    async def publish(self, channel: str, message: Any) -> None:
+        """Wake the others. The connection is made again when it was lost."""
+        async with self._lock:
+            if self._speaking is None or self._speaking.closed:
+                self._speaking = await AsyncConnection.connect(self._url, autocommit=True)
+            await self._speaking.execute("SELECT pg_notify(%s, %s)", [channel, message])
+
+    async def next_published(self) -> Event:
+        """The next wake-up; raises when the connection is lost."""
+        await self._subscribed.wait()
+        async for notify in self._notifications or ():  # type: ignore[union-attr]
+            return Event(notify.channel, notify.payload)
+        raise psycopg.OperationalError("the connection that listens was closed")

@@ -1,0 +1,234 @@
+"""GraphQL over WebSocket, by the protocol graphql-transport-ws: many operations on one socket, each by an id of its own."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from graphql import OperationType
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.ids import uuid7
+from storefront.serving.errors import formatted
+from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
+from storefront.serving.requests import BadRequest, checked_request
+
+PROTOCOL = "graphql-transport-ws"
+
+# The protocol's close codes, and two of ours.
+NORMAL, GOING_AWAY = 1000, 1001
+BAD_MESSAGE, UNAUTHORIZED, FORBIDDEN, BAD_PROTOCOL = 4400, 4401, 4403, 4406
+INIT_TIMEOUT, SUBSCRIBER_EXISTS, TOO_MANY_INITS, TOO_MANY = 4408, 4409, 4429, 4430
+
+Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[Renewable]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds until connection_init has to come, operations per socket, sockets per process, and bytes of a message."""
+
+    init_timeout: float = 10.0
+    operations: int = 100
+    sockets: int = 10_000
+    message_bytes: int = 262_144
+
+
+class Sockets:
+    """The open sockets of this process."""
+
+    def __init__(self, operations: Operations, authenticate: Authenticate, limits: Limits) -> None:
+        self.operations, self.authenticate, self.limits = operations, authenticate, limits
+        self._open: set[Socket] = set()
+
+    async def serve(self, websocket: WebSocket) -> None:
+        """Serve one socket until it closes: a Starlette handler."""
+        if PROTOCOL not in websocket.scope.get("subprotocols", []):
+            await websocket.accept()
+            await websocket.close(BAD_PROTOCOL, f"Speak {PROTOCOL}: no other subprotocol is served.")
+            return
+        await websocket.accept(subprotocol=PROTOCOL)
+        if len(self._open) >= self.limits.sockets:
+            await websocket.close(TOO_MANY, f"This server holds at most {self.limits.sockets} sockets. Try again later.")
+            return
+        socket = Socket(websocket, self)
+        self._open.add(socket)
+        try:
+            await socket.serve()
+        finally:
+            self._open.discard(socket)
+
+    async def drain(self) -> None:
+        """Complete every operation and close every socket, so that listeners go on elsewhere from their positions."""
+        await asyncio.gather(*(socket.leave() for socket in self._open), return_exceptions=True)
+
+
+class Closed(Exception):
+    """Ends a socket with a code and a reason."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class Socket:
+    """One socket: its asker, known from connection_init on, and its running operations."""
+
+    def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
+        self._websocket, self._sockets = websocket, sockets
+        self._context: Renewable | None = None
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._inits = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def serve(self) -> None:
+        """Answer messages until either side leaves."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(
+            self._sockets.limits.init_timeout, self._close_soon, INIT_TIMEOUT, "connection_init is late"
+        )
+        try:
+            while True:
+                await self._answer(_message(await self._websocket.receive(), self._sockets.limits.message_bytes))
+        except WebSocketDisconnect:
+            pass
+        except Closed as closed:
+            await self._close(closed.code, closed.reason)
+        finally:
+            self._timer.cancel()
+            await self._stop_all()
+
+    async def leave(self) -> None:
+        """Complete what runs and close: the server is going away."""
+        for id_ in list(self._running):
+            await self._send({"id": id_, "type": "complete"})
+        await self._close(GOING_AWAY, "the server is going away: connect again and resume")
+
+    async def _answer(self, message: dict[str, Any]) -> None:
+        kind = message.get("type")
+        if kind == "ping":
+            await self._send({"type": "pong"} | ({"payload": message["payload"]} if "payload" in message else {}))
+        elif kind == "connection_init":
+            await self._init(message.get("payload") or {})
+        elif kind == "subscribe":
+            await self._subscribe(message)
+        elif kind == "complete":
+            await self._stop(message.get("id"))
+        elif kind != "pong":
+            raise Closed(BAD_MESSAGE, "unknown message type")
+
+    async def _init(self, payload: Any) -> None:
+        self._inits += 1
+        if self._inits > 1:
+            raise Closed(TOO_MANY_INITS, "connection_init may be sent once")
+        if not isinstance(payload, dict):
+            raise Closed(BAD_MESSAGE, "the payload of connection_init must be an object")
+        try:
+            self._context = await self._sockets.authenticate(self._websocket, payload)
+        except RequestError as error:
+            unauthorized = isinstance(error, Unauthenticated)
+            raise Closed(UNAUTHORIZED if unauthorized else FORBIDDEN, _short(str(error))) from None
+        self._watch_expiry(self._context.expires)
+        await self._send({"type": "connection_ack"})
+
+    def _watch_expiry(self, expires: float | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if expires is not None:
+            wait = max(0.0, expires - time.time())
+            self._timer = asyncio.get_running_loop().call_later(wait, self._close_soon, FORBIDDEN, "the token has expired")
+
+    async def _subscribe(self, message: dict[str, Any]) -> None:
+        if self._context is None:
+            raise Closed(UNAUTHORIZED, "send connection_init first")
+        id_ = message.get("id")
+        if not isinstance(id_, str) or not id_ or len(id_) > 200:
+            raise Closed(BAD_MESSAGE, "subscribe needs an id")
+        if id_ in self._running:
+            raise Closed(SUBSCRIBER_EXISTS, f"Subscriber for {_short(id_)} already exists")
+        if len(self._running) >= self._sockets.limits.operations:
+            raise Closed(TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
+        try:
+            request = checked_request(message.get("payload"))
+        except BadRequest as error:
+            raise Closed(BAD_MESSAGE, _short(str(error))) from None
+        self._running[id_] = asyncio.create_task(self._run(id_, request, self._context.renewed()))
+
+    async def _run(self, id_: str, request: GraphQLRequest, context: Renewable) -> None:
+        request_id = str(uuid7())
+        try:
+            await self._execute(id_, request, context, request_id)
+            last: dict[str, Any] = {"id": id_, "type": "complete"}
+        except NotExecutable as refusal:
+            last = {"id": id_, "type": "error", "payload": formatted(refusal.errors, request_id)}
+        except WebSocketDisconnect:
+            return
+        except Exception as error:
+            last = {"id": id_, "type": "error", "payload": formatted([wrapped(error)], request_id)}
+        finally:
+            self._running.pop(id_, None)
+        with suppress(WebSocketDisconnect):
+            await self._send(last)
+
+    async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> None:
+        start = f'{{"id":{orjson.dumps(id_).decode()},"type":"next","payload":'
+        if self._sockets.operations.kind(request) is OperationType.SUBSCRIPTION:
+            async for result in self._sockets.operations.stream(request, context, request_id):
+                await self._send_text(f"{start}{result}}}")
+        else:
+            whole = answer(await self._sockets.operations.run(request, context), request_id)
+            await self._send_text(f"{start}{orjson.dumps(whole).decode()}}}")
+
+    async def _stop(self, id_: Any) -> None:
+        task = self._running.pop(id_, None) if isinstance(id_, str) else None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _stop_all(self) -> None:
+        tasks = list(self._running.values())
+        self._running.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _close_soon(self, code: int, reason: str) -> None:
+        # Kept, because the loop itself keeps tasks only weakly.
+        self._closing = asyncio.ensure_future(self._close(code, reason))
+
+    async def _close(self, code: int, reason: str) -> None:
+        with suppress(RuntimeError, WebSocketDisconnect):
+            await self._websocket.close(code, reason)
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        await self._send_text(orjson.dumps(message).decode())
+
+    async def _send_text(self, text: str) -> None:
+        try:
+            await self._websocket.send_text(text)
+        except RuntimeError:
+            # Starlette's word for a socket that was closed in between.
+            raise WebSocketDisconnect(NORMAL) from None
+
+
+def _message(received: Any, most: int) -> dict[str, Any]:
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received.get("code", NORMAL))
+    text = received.get("text")
+    if text is None or len(text) > most:
+        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} characters")
+    try:
+        message = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise Closed(BAD_MESSAGE, "messages must be JSON") from None
+    if not isinstance(message, dict):
+        raise Closed(BAD_MESSAGE, "messages must be JSON objects")
+    return message
+
+
+def _short(text: str) -> str:
+    # A close frame has room for 123 bytes.
+    return text.encode()[:120].decode(errors="ignore")

@@ -1,0 +1,298 @@
+"""Writing stores over GraphQL: what is stored, told and logged, and that access tokens come out nowhere."""
+
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.core.secrets import Vault, new_key
+from storefront.feed import log
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
+
+ERRORS = "userErrors { code message path ... on StaleVersionError { currentVersion changedFields } }"
+CONFIG = """{ id storeName slug description isPublished currency version position owner { id }
+  theme { primaryColor secondaryColor fontFamily customCSS } layout { headerStyle gridColumns showPrices showDescriptions }
+  integrations { shopify { domain isConnected } stripe { publishableKey } analytics { googleAnalyticsId } } }"""
+TOLD = f"config {CONFIG} position clientMutationId replayed {ERRORS}"
+CREATE = f"mutation($i: CreateConfigInput!) {{ createConfig(input: $i) {{ {TOLD} }} }}"
+UPDATE = f"mutation($i: UpdateConfigInput!) {{ updateConfig(input: $i) {{ {TOLD} }} }}"
+PUBLISH = f"mutation($i: PublishConfigInput!) {{ publishConfig(input: $i) {{ {TOLD} }} }}"
+DELETE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId position replayed {ERRORS} }} }}"
+FIND = "query($i: ID!) { config(by: {id: $i}) { id integrations { shopify { domain } stripe { publishableKey } } } }"
+
+KEY = new_key()
+TOKEN = "shpat_0123456789abcdef_the_secret"
+SHOP = {"domain": "my-shop.myshopify.com", "accessToken": TOKEN}
+STRIPE = {"publishableKey": "pk_test_12345678"}
+THEME = {"primaryColor": "#123456", "secondaryColor": "teal", "fontFamily": "Inter", "customCSS": "a { color: red }"}
+LAYOUT = {"headerStyle": "CENTERED", "gridColumns": 4, "showPrices": True, "showDescriptions": False}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server of its own, whose key is known here, and whose tables may be looked through."""
+    folder = tmp_path_factory.mktemp("stores")
+    async with serving(fresh(postgres, template), folder, encryption_keys=SecretStr(KEY)) as client:
+        yield client
+
+
+@pytest.fixture
+async def owner(shop: Client) -> Client:
+    return shop.signed_in(await make_user(shop.database))
+
+
+async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+    [payload] = (await client.ask(document, i=input_)).values()
+    return dict(payload)
+
+
+async def made(owner: Client, **given: Any) -> dict[str, Any]:
+    """A store as it was told when it was made."""
+    answer = await told(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
+    assert answer["userErrors"] == []
+    return dict(answer["config"])
+
+
+def faults(payload: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
+
+
+async def integrations(database: Database, store: str) -> Any:
+    async with database.transaction() as connection:
+        [(found,)] = await (await connection.raw.execute("SELECT integrations FROM configs WHERE id = %s", [store])).fetchall()
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the verbs
+
+
+async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
+    given = {
+        "storeName": " My Shop ",
+        "slug": "my-shop",
+        "description": "Tea",
+        "currency": "EUR",
+        "theme": THEME,
+        "layout": LAYOUT,
+    }
+    answer = await told(owner, CREATE, **given, integrations={"shopify": SHOP, "stripe": STRIPE}, clientMutationId="s")
+    config = answer["config"]
+    assert faults(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "s")
+    assert (config["storeName"], config["slug"], config["currency"], config["isPublished"]) == (
+        "My Shop",
+        "my-shop",
+        "EUR",
+        False,
+    )
+    assert (config["theme"], config["layout"], config["version"], config["position"]) == (THEME, LAYOUT, 1, "1")
+    assert config["integrations"] == {
+        "shopify": {"domain": SHOP["domain"], "isConnected": True}, "stripe": STRIPE, "analytics": None,
+    }  # fmt: skip
+    assert config["owner"]["id"] == (await owner.ask("{ me { id } }"))["me"]["id"]
+    [entry] = await log.read(owner.database, config["id"], 0, 10)
+    assert (entry.kind, entry.entity_id, entry.actor_id) == ("store_created", config["id"], config["owner"]["id"])
+    assert (entry.client_mutation_id, entry.was_visible, entry.is_visible) == ("s", False, False)
+    assert faults(await told(owner, CREATE, storeName="Other", slug="my-shop")) == [("ALREADY_EXISTS", "slug")]
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"storeName": " "}, ["storeName"]),
+        ({"slug": "No Slug"}, ["slug"]),
+        ({"currency": "XXX"}, ["currency"]),
+        ({"theme": {**THEME, "primaryColor": "nothing", "customCSS": "@import 'x';"}}, ["theme.primaryColor", "theme.customCSS"]),
+        ({"layout": {**LAYOUT, "gridColumns": 5}}, ["layout.gridColumns"]),
+        ({"integrations": {"shopify": {"domain": "localhost"}}}, ["integrations.shopify.domain"]),
+        ({"integrations": {"shopify": {**SHOP, "accessToken": ""}}}, ["integrations.shopify.accessToken"]),
+        ({"integrations": {"stripe": {"publishableKey": "sk_live_12345678"}}}, ["integrations.stripe.publishableKey"]),
+        ({"integrations": {"analytics": {"googleAnalyticsId": "1"}}}, ["integrations.analytics.googleAnalyticsId"]),
+    ],
+)
+async def test_what_cannot_be_made_is_refused(owner: Client, given: dict[str, Any], expected: list[str]) -> None:
+    answer = await told(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
+    assert faults(answer) == [("INVALID_INPUT", path) for path in expected] and answer["config"] is None
+    store = await made(owner)
+    assert faults(await told(owner, UPDATE, id=store["id"], **given)) == [("INVALID_INPUT", path) for path in expected]
+    assert [entry.kind for entry in await log.read(owner.database, store["id"], 0, 10)] == ["store_created"]
+
+
+async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
+    store = await made(owner, description="Tea", theme=THEME)
+    answer = await told(owner, UPDATE, id=store["id"], storeName="New", description=None, currency="USD", clientMutationId="u")
+    config = answer["config"]
+    assert (config["storeName"], config["description"], config["theme"], config["version"]) == ("New", None, THEME, 2)
+    assert answer["position"] == "2"
+    entry = (await log.read(owner.database, store["id"], 1, 10))[0]
+    assert (entry.kind, sorted(entry.changed_fields), entry.version) == ("store_updated", ["description", "storeName"], 2)
+    assert entry.client_mutation_id == "u"
+    again = await told(owner, UPDATE, id=store["id"], storeName="New", theme=THEME)
+    assert (again["position"], again["config"]["version"]) == (None, 2)
+    assert faults(await told(owner, UPDATE, id=store["id"], storeName=None)) == [("INVALID_INPUT", "storeName")]
+
+
+async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -> None:
+    store = await made(owner)
+    await told(owner, UPDATE, id=store["id"], storeName="New", layout=LAYOUT)
+    for document in (UPDATE, PUBLISH, DELETE):
+        [error] = (await told(owner, document, id=store["id"], expectedVersion=1))["userErrors"]
+        assert (error["code"], error["currentVersion"], error["changedFields"]) == ("STALE_VERSION", 2, ["layout", "storeName"])
+
+
+async def test_a_store_is_opened_and_closed(owner: Client, shop: Client) -> None:
+    store = (await made(owner))["id"]
+    assert (await shop.ask(FIND, i=store))["config"] is None
+    opened = await told(owner, PUBLISH, id=store)
+    assert (opened["config"]["isPublished"], opened["position"]) == (True, "2")
+    assert (await shop.ask(FIND, i=store))["config"]["id"] == store
+    assert (await told(owner, PUBLISH, id=store))["position"] is None
+    closed = await told(owner, PUBLISH, id=store, isPublished=False)
+    assert (closed["config"]["isPublished"], closed["position"]) == (False, "3")
+    assert (await shop.ask(FIND, i=store))["config"] is None
+    entries = await log.read(owner.database, store, 1, 10)
+    assert [(e.kind, e.was_visible, e.is_visible) for e in entries] == [
+        ("store_published", False, True), ("store_unpublished", True, False),
+    ]  # fmt: skip
+
+
+async def test_a_store_goes_with_all_that_it_has(owner: Client) -> None:
+    store = (await made(owner))["id"]
+    product = await make_product(owner.database, store)
+    await make_variant(owner.database, product)
+    await make_review(owner.database, product)
+    other = await make_product(owner.database, await make_store(owner.database))
+    answer = await told(owner, DELETE, id=store, idempotencyKey="gone")
+    assert (answer["deletedId"], answer["position"]) == (store, None)
+    assert await log.read(owner.database, store, 0, 10) == []
+    async with owner.database.transaction() as connection:
+        left = await (
+            await connection.raw.execute("SELECT id::text FROM products WHERE id = ANY(%s::uuid[])", [[product, other]])
+        ).fetchall()
+    assert left == [(other,)]
+    assert (await told(owner, DELETE, id=store, idempotencyKey="gone"))["replayed"] is True
+    assert faults(await told(owner, UPDATE, id=store)) == [("NOT_FOUND", "id")]
+
+
+# ------------------------------------------------------------------------------------------- integrations
+
+
+async def test_integrations_left_out_stay_and_null_removes_them(owner: Client) -> None:
+    store = (await made(owner, integrations={"shopify": SHOP, "stripe": STRIPE}))["id"]
+    analytics = {"googleAnalyticsId": "G-12345678"}
+    both = (await told(owner, UPDATE, id=store, integrations={"analytics": analytics}))["config"]["integrations"]
+    assert both == {"shopify": {"domain": SHOP["domain"], "isConnected": True}, "stripe": STRIPE, "analytics": analytics}
+    less = (await told(owner, UPDATE, id=store, integrations={"stripe": None}))["config"]["integrations"]
+    assert less["stripe"] is None and less["shopify"]["isConnected"] is True
+    none = (await told(owner, UPDATE, id=store, integrations=None))["config"]["integrations"]
+    assert none is None and await integrations(owner.database, store) is None
+
+
+async def test_an_access_token_is_kept_removed_or_replaced(owner: Client) -> None:
+    store, domain = (await made(owner, integrations={"shopify": SHOP}))["id"], {"domain": SHOP["domain"]}
+    first = (await integrations(owner.database, store))["shopify"]["accessToken"]
+    kept = await told(owner, UPDATE, id=store, integrations={"shopify": domain})
+    assert kept["position"] is None and (await integrations(owner.database, store))["shopify"]["accessToken"] == first
+    await told(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": "shpat_another"}})
+    second = (await integrations(owner.database, store))["shopify"]["accessToken"]
+    assert Vault([KEY]).decrypt(second) == "shpat_another"
+    removed = await told(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": None}})
+    assert removed["config"]["integrations"]["shopify"] == {**domain, "isConnected": False}
+    assert await integrations(owner.database, store) == {"shopify": domain}
+
+
+async def test_an_access_token_does_not_go_to_another_shop(owner: Client) -> None:
+    store = (await made(owner, integrations={"shopify": SHOP}))["id"]
+    moved = await told(owner, UPDATE, id=store, integrations={"shopify": {"domain": "evil.myshopify.com"}})
+    assert moved["config"]["integrations"]["shopify"] == {"domain": "evil.myshopify.com", "isConnected": False}
+    back = await told(owner, UPDATE, id=store, integrations={"shopify": {"domain": SHOP["domain"]}})
+    assert back["config"]["integrations"]["shopify"]["isConnected"] is False
+
+
+async def test_shoppers_see_the_parts_that_browsers_need(owner: Client, shop: Client) -> None:
+    store = await made(owner, integrations={"shopify": SHOP, "stripe": STRIPE}, isPublished=True)
+    assert (await shop.ask(FIND, i=store["id"]))["config"]["integrations"] == {"shopify": None, "stripe": STRIPE}
+
+
+# --------------------------------------------------------------------------------------------- the secret
+
+# What may be wrong beside a token, or with it: the engine then speaks of the whole variable.
+MALFORMED: list[Any] = [
+    {"shopify": {"domain": 5, "accessToken": TOKEN}},
+    {"shopify": {"accessToken": TOKEN}},
+    {"shopify": {**SHOP, "unknown": 1}},
+    {"shopify": SHOP, "stripe": 7},
+    {"shopify": {**SHOP, "accessToken": [TOKEN]}},
+    {"shopify": {**SHOP, "accessToken": {"is": TOKEN}}},
+    {"shopify": TOKEN},
+    {"shopify": [TOKEN]},
+    TOKEN,
+    [TOKEN],
+    {"shopify": {**SHOP, "accessToken": TOKEN + "\x00"}},
+    {"shopify": {**SHOP, "accessToken": TOKEN * 20}},
+    {"shopify": {"domain": "no domain", "accessToken": TOKEN}},
+]
+
+
+@pytest.mark.parametrize("given", MALFORMED)
+async def test_a_malformed_input_does_not_tell_the_token(owner: Client, caplog: pytest.LogCaptureFixture, given: Any) -> None:
+    caplog.set_level(logging.DEBUG)
+    store = (await made(owner))["id"]
+    for document, more in ((CREATE, {"storeName": "Shop", "slug": f"shop-{uuid7().hex}"}), (UPDATE, {"id": store})):
+        answer = await owner.post(document, i={**more, "integrations": given})
+        body = answer.json()
+        assert "errors" in body or next(iter(body["data"].values()))["userErrors"]
+        assert TOKEN not in answer.text
+    assert TOKEN not in caplog.text
+
+
+async def test_the_token_is_in_no_answer_log_or_table(owner: Client, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    given = {"storeName": "Shop", "slug": "secret-shop", "integrations": {"shopify": SHOP}}
+    first = await owner.post(CREATE, i={**given, "idempotencyKey": "c"})
+    store = first.json()["data"]["createConfig"]["config"]["id"]
+    answers = [
+        first,
+        await owner.post(CREATE, i={**given, "idempotencyKey": "c"}),
+        await owner.post(CREATE, i={**given, "storeName": "Else", "idempotencyKey": "c"}),
+        await owner.post(CREATE, i=given),
+        await owner.post(UPDATE, i={"id": store, "integrations": {"shopify": SHOP}, "idempotencyKey": "u"}),
+        await owner.post(UPDATE, i={"id": store, "expectedVersion": 99, "integrations": {"shopify": SHOP}}),
+        await owner.post(UPDATE, i={"id": str(uuid7()), "integrations": {"shopify": SHOP}, "idempotencyKey": "n"}),
+    ]
+    owner.database.observers.append(_fail_at_log)
+    answers.append(await owner.post(UPDATE, i={"id": store, "storeName": "X", "integrations": {"shopify": SHOP}}))
+    owner.database.observers.remove(_fail_at_log)
+    assert "INTERNAL_SERVER_ERROR" in answers[-1].text and "failed at" in caplog.text
+    assert not [answer.text for answer in answers if TOKEN in answer.text]
+    assert TOKEN not in caplog.text and KEY not in caplog.text
+    dump = await every_row(owner.database)
+    assert SHOP["domain"] in dump and TOKEN not in dump
+    assert Vault([KEY]).decrypt((await integrations(owner.database, store))["shopify"]["accessToken"]) == TOKEN
+
+
+def _fail_at_log(sql: str) -> None:
+    if "INSERT INTO changes" in sql:
+        raise RuntimeError
+
+
+async def every_row(database: Database) -> str:
+    """All tables as text."""
+    async with database.transaction() as connection:
+        tables = await (await connection.raw.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")).fetchall()
+        dumps = [await (await connection.raw.execute(f"SELECT t::text FROM {name} t".encode())).fetchall() for (name,) in tables]
+    return str(dumps)
+
+
+async def test_kept_results_hold_the_token_encrypted_only(owner: Client) -> None:
+    await told(owner, CREATE, storeName="Shop", slug="kept-shop", integrations={"shopify": SHOP}, idempotencyKey="kept")
+    async with owner.database.transaction() as connection:
+        found = await connection.raw.execute("SELECT result FROM idempotency_keys WHERE key = 'kept'")
+        [(result,)] = await found.fetchall()
+    assert Vault([KEY]).decrypt(result["rows"][0]["integrations"]["shopify"]["accessToken"]) == TOKEN

@@ -1,0 +1,119 @@
+"""The server as users start it, in processes of its own, and a listener that comes back."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
+
+from tests.client import SECRET
+from tests.feed.redis import free_port
+
+FEED = """subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { __typename
+  ... on ProductCreated { position } ... on ProductUpdated { position }
+  ... on ProductDeleted { position } ... on FeedReset { position reason } } }"""
+
+
+class Server:
+    """A server, with the processes that serve."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+        self.process, self.port = process, port
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def socket_address(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/graphql"
+
+    def workers(self) -> list[int]:
+        """The ids of the worker processes, of a server that has several."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(id_) for id_ in children if b"spawn_main" in Path(f"/proc/{id_}/cmdline").read_bytes()]
+
+    def memory(self) -> int:
+        """Bytes that the process holds."""
+        [line] = [line for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if "VmRSS" in line]
+        return int(line.split()[1]) * 1024
+
+
+@contextmanager
+def running(url: str, folder: Path, workers: int = 1, **options: str) -> Iterator[Server]:
+    """A server on a free port. It is stopped at the end, unless that was done before."""
+    port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
+    given = {"DATABASE_URL": url, "SECRET": SECRET, "DATA_DIR": str(folder), "POPULARITY_INTERVAL": "0", "POOL_SIZE": "5"}
+    environment = os.environ | {f"STOREFRONT_{name}": value for name, value in (given | options).items()}
+    process = subprocess.Popen(
+        [command, "serve", "--port", str(port), "--workers", str(workers)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = Server(process, port)
+    try:
+        _wait_until_ready(server)
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+
+
+def _wait_until_ready(server: Server) -> None:
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        assert server.process.poll() is None, "the server ended by itself"
+        with suppress(httpx.TransportError):
+            if httpx.get(f"{server.address}/graphql", params={"query": "{ __typename }"}, timeout=20).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the server does not answer")
+
+
+class Follower:
+    """A listener as a good client has it: whenever its socket ends, it connects again and goes on after what it saw last."""
+
+    def __init__(self, address: str, store: str) -> None:
+        self._address, self._store = address, store
+        self.seen: list[int] = []
+        self.others: list[Any] = []
+        self.connections = 0
+
+    async def follow(self) -> None:
+        while True:
+            with suppress(ConnectionClosed, InvalidHandshake, InvalidMessage, OSError, EOFError):
+                await self._listen()
+            await asyncio.sleep(0.1)
+
+    async def _listen(self) -> None:
+        async with connect(self._address, subprotocols=["graphql-transport-ws"], compression=None) as socket:  # type: ignore[list-item]
+            await socket.send(json.dumps({"type": "connection_init"}))
+            await socket.recv()
+            variables = {"c": self._store, "after": str(self.seen[-1] if self.seen else 0)}
+            await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": {"query": FEED, "variables": variables}}))
+            self.connections += 1
+            async for text in socket:
+                self._take(json.loads(text))
+
+    def _take(self, message: Any) -> None:
+        event = (message.get("payload") or {}).get("data", {}).get("productFeed") if message["type"] == "next" else None
+        if event is None or event["__typename"] != "ProductUpdated":
+            self.others.append(message)
+        else:
+            self.seen.append(int(event["position"]))

@@ -1,0 +1,214 @@
+"""The wake-ups over each kind of line: who hears whom, and what happens when the line breaks."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from storefront.feed import wakeups
+from storefront.feed.wakeups import WakeUps, broadcast_to
+from tests.feed.redis import Redis, redis_server
+
+KINDS = ["postgres", "redis", "redis-stream"]
+# What our listening and speaking connections last ran. Databases of tests are not shared, so these are ours.
+OURS = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+LISTENING = f"{OURS} AND query LIKE 'LISTEN%%'"
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[Redis]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come often, so that tests need not wait for long."""
+    monkeypatch.setattr(wakeups, "PROBE_EVERY", 0.2)
+    monkeypatch.setattr(wakeups, "PROBE_WITHIN", 0.5)
+    monkeypatch.setattr(wakeups, "LONGEST_PAUSE", 0.4)
+
+
+@pytest.fixture
+def url(request: pytest.FixtureRequest, redis: Redis, empty_url: str) -> str:
+    kind = request.param
+    return {"postgres": empty_url, "memory": "memory://"}.get(kind, f"{kind}://{redis.address}")
+
+
+class Process:
+    """One process's wake-ups, and what it heard."""
+
+    def __init__(self, url: str) -> None:
+        self.heard: Counter[str] = Counter()
+        self.wakeups = WakeUps(url, self._hear)
+
+    def _hear(self, config_id: str) -> None:
+        self.heard[config_id] += 1
+
+    async def hears(self, other: "Process", word: str, seconds: float = 8) -> None:
+        """Fails unless a word of the other arrives; says it again and again, because a line may lose it."""
+        before = self.heard[word]
+        await until(lambda: self.heard[word] > before, seconds, lambda: other.wakeups.publish(word))
+
+
+async def until(holds: Callable[[], Any], seconds: float = 8, meanwhile: Callable[[], Any] = lambda: None) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        meanwhile()
+        await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def two(url: str) -> AsyncIterator[tuple[Process, Process]]:
+    one, other = Process(url), Process(url)
+    async with one.wakeups.running(), other.wakeups.running():
+        await one.hears(other, "ready")
+        await other.hears(one, "ready")
+        yield one, other
+
+
+def ask(url: str, statement: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute(statement).fetchall()
+
+
+@pytest.mark.parametrize("url", KINDS, indirect=True)
+async def test_two_processes_hear_each_other(url: str) -> None:
+    async with two(url) as (one, other):
+        one.wakeups.publish("a")
+        other.wakeups.publish("b")
+        await until(lambda: one.heard["b"] and other.heard["a"], 2)
+        # Probes are between a process and itself.
+        assert not [word for word in one.heard if word.startswith("probe")]
+
+
+async def test_in_memory_a_process_hears_itself() -> None:
+    alone = Process("memory://")
+    async with alone.wakeups.running():
+        alone.wakeups.publish("a")
+        assert alone.heard["a"] == 1, "heard at once, whatever the line does"
+        await until(lambda: alone.heard["a"] == 2, 2)
+
+
+async def test_postgres_ends_the_listening_connections(empty_url: str) -> None:
+    async with two(empty_url) as (one, other):
+        for n in range(3):
+            killed = ask(empty_url, f"SELECT pg_terminate_backend(pid) {LISTENING}")
+            assert len(killed) == 2
+            await one.hears(other, f"a{n}")
+            await other.hears(one, f"b{n}")
+
+
+async def test_postgres_ends_the_speaking_connections(empty_url: str) -> None:
+    async with two(empty_url) as (one, other):
+        ask(empty_url, f"SELECT pg_terminate_backend(pid) {OURS} AND query NOT LIKE 'LISTEN%'")
+        await one.hears(other, "a")
+        await other.hears(one, "b")
+
+
+@pytest.mark.parametrize("url", ["redis", "redis-stream"], indirect=True)
+async def test_redis_is_stopped_and_started_again(url: str, redis: Redis) -> None:
+    async with two(url) as (one, other):
+        await redis.restart()
+        await one.hears(other, "a")
+        await other.hears(one, "b")
+
+
+@pytest.mark.parametrize("url", ["memory", *KINDS], indirect=True)
+async def test_a_listener_that_dies_without_a_word_is_noticed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[Any] = []
+
+    def noted(url: str) -> Any:
+        lines.append(broadcast_to(url))
+        return lines[-1]
+
+    monkeypatch.setattr(wakeups, "broadcast_to", noted)
+    process = Process(url)
+    async with process.wakeups.running():
+        await until(lambda: process.wakeups._answered.is_set())
+        lines[0]._listener_task.cancel()
+        await until(lambda: len(lines) == 2, 3)
+        before = process.heard["a"]
+        # Heard at once from itself, and once more over the line.
+        process.wakeups.publish("a")
+        await until(lambda: process.heard["a"] == before + 2, 3)
+
+
+async def test_ten_new_lines_leave_no_connection_behind(empty_url: str) -> None:
+    async with two(empty_url) as (one, other):
+        [(before,)] = ask(empty_url, f"SELECT count(*) {OURS}")
+        for n in range(10):
+            ask(empty_url, f"SELECT pg_terminate_backend(pid) {LISTENING}")
+            await one.hears(other, f"a{n}")
+            await other.hears(one, f"b{n}")
+        [(after,)] = ask(empty_url, f"SELECT count(*) {OURS}")
+        assert before == after == 4
+    await until(lambda: ask(empty_url, f"SELECT count(*) {OURS}") == [(0,)], 2)
+
+
+async def test_ten_new_lines_leave_no_connection_to_redis_and_no_task_behind(redis: Redis) -> None:
+    from redis import Redis as Connection
+
+    with Connection(port=redis.port) as counting:
+        before, tasks = len(counting.client_list()), len(asyncio.all_tasks())
+        async with two(f"redis://{redis.address}") as (one, other):
+            open_ = len(counting.client_list())
+            for n in range(10):
+                counting.client_kill_filter(_type="pubsub")
+                await one.hears(other, f"a{n}")
+                await other.hears(one, f"b{n}")
+            assert len(counting.client_list()) <= open_
+        await until(lambda: len(counting.client_list()) == before, 3)
+        await until(lambda: len(asyncio.all_tasks()) == tasks, 3)
+
+
+@pytest.mark.parametrize("nowhere", ["postgresql://127.0.0.1:1/none", "redis://127.0.0.1:1", "redis-stream://127.0.0.1:1"])
+async def test_publishing_never_waits_for_a_line_that_is_down(nowhere: str, caplog: pytest.LogCaptureFixture) -> None:
+    process = Process(nowhere)
+    async with process.wakeups.running():
+        start = time.perf_counter()
+        for n in range(10_000):
+            process.wakeups.publish(f"store {n % 7}")
+        assert time.perf_counter() - start < 0.5
+        await asyncio.sleep(1)
+        assert len(process.wakeups._pending) == 7
+    # The process itself heard every one of them, and nobody's log was flooded.
+    assert process.heard.total() == 10_000
+    assert 1 <= len(caplog.records) <= 6
+
+
+async def test_what_was_said_while_the_line_was_down_is_said_once_when_it_is_up() -> None:
+    with redis_server() as own:
+        url = f"redis://{own.address}"
+        async with two(url) as (one, other):
+            own.stop()
+            await asyncio.sleep(0.3)
+            for n in range(1_000):
+                one.wakeups.publish(f"store {n % 3}")
+            await asyncio.to_thread(own.start)
+            # The first word may be lost with the line that broke; the poll of the hub is there for it.
+            await until(lambda: len(other.heard) >= 3)
+            assert max(other.heard[f"store {n}"] for n in range(3)) <= 2
+
+
+async def test_a_store_that_moves_often_is_told_less_often(empty_url: str) -> None:
+    async with two(empty_url) as (one, other):
+        for _ in range(1_000):
+            one.wakeups.publish("busy")
+        await until(lambda: other.heard["busy"], 2)
+        await asyncio.sleep(0.2)
+        assert other.heard["busy"] == 1
+
+
+@pytest.mark.parametrize("url", KINDS, indirect=True)
+async def test_leaving_while_the_line_breaks_ends_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wakeups, "PROBE_WITHIN", 0.0)
+    for n in range(40):
+        async with asyncio.timeout(3), Process(url).wakeups.running():
+            await asyncio.sleep(n / 2_000)

@@ -1,0 +1,113 @@
+"""Processes and lines that die while eight write and twenty listen: everyone hears of everything, once and in order."""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from itertools import count
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+
+from storefront.core.database import Database
+from tests.client import token_of
+from tests.factories import make_product, make_store, make_user
+from tests.feed.processes import Follower, Server, running
+from tests.feed.redis import redis_server
+
+UPDATE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"
+WRITERS, LISTENERS = 8, 20
+CHANGES = [2_000, pytest.param(5_000, marks=pytest.mark.soak)]
+
+Fault = Callable[[], Awaitable[None]]
+
+
+async def write(server: Server, token: str, product: str, changes: int) -> None:
+    """So many changes of a product, each tried until it is answered: an answer that was lost was perhaps a success."""
+    async with httpx.AsyncClient(base_url=server.address, timeout=20, headers={"authorization": f"Bearer {token}"}) as http:
+        for n in range(changes):
+            for attempt in count():
+                assert attempt < 100, "no worker answers"
+                try:
+                    body = {"query": UPDATE, "variables": {"i": {"id": product, "title": f"Title {n}"}}}
+                    answer = (await http.post("/graphql", json=body)).json()
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+                    continue
+                assert "errors" not in answer and not answer["data"]["updateProduct"]["userErrors"], answer
+                break
+
+
+async def again_and_again(fault: Fault, seconds: float) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await fault()
+
+
+async def survive(server: Server, database: Database, changes: int, fault: Fault, every: float) -> None:
+    """Write and listen while the fault happens again and again and one worker is killed, then compare."""
+    user = await make_user(database)
+    store = await make_store(database, user_id=user)
+    products = [await make_product(database, store) for _ in range(WRITERS)]
+    followers = [Follower(server.socket_address, store) for _ in range(LISTENERS)]
+    following = [asyncio.create_task(follower.follow()) for follower in followers]
+    faults = asyncio.create_task(again_and_again(fault, every))
+    try:
+        while not all(follower.connections for follower in followers):
+            await asyncio.sleep(0.05)
+        writing = asyncio.gather(*(write(server, token_of(user), product, changes // WRITERS) for product in products))
+        await asyncio.sleep(3)
+        assert not writing.done()
+        os.kill(server.workers()[0], signal.SIGKILL)
+        await writing
+        head = await position(database, store)
+        assert head >= changes
+        end = time.monotonic() + 10
+        while min(len(follower.seen) for follower in followers) < head and time.monotonic() < end:
+            await asyncio.sleep(0.1)
+        assert not faults.done(), faults.exception()
+    finally:
+        for task in (faults, *following):
+            task.cancel()
+        await asyncio.gather(faults, *following, return_exceptions=True)
+    for follower in followers:
+        assert follower.seen == list(range(1, head + 1))
+        assert follower.others == []
+    assert sum(follower.connections for follower in followers) > LISTENERS, "nobody was thrown out: nothing was tested"
+
+
+async def position(database: Database, store: str) -> int:
+    async with database.transaction() as connection:
+        rows = await connection.raw.execute("SELECT position FROM store_positions WHERE config_id = %s", [store])
+        [(head,)] = await rows.fetchall()
+    return int(head)
+
+
+@pytest.mark.parametrize("changes", CHANGES)
+async def test_postgres_ends_the_wake_ups_and_a_worker_dies(
+    changes: int, empty_url: str, database: Database, tmp_path: Path
+) -> None:
+    ended: list[int] = []
+
+    async def end_lines() -> None:
+        statement = """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database()
+            AND (query LIKE 'LISTEN%' OR query LIKE '%pg_notify%') AND pid <> pg_backend_pid()"""
+        async with await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as connection:
+            [(count_,)] = await (await connection.execute(statement)).fetchall()
+        ended.append(count_)
+
+    with running(empty_url, tmp_path, workers=2) as server:
+        await survive(server, database, changes, end_lines, every=2)
+    assert sum(ended) >= 4
+
+
+@pytest.mark.parametrize("kind", ["redis", "redis-stream"])
+@pytest.mark.parametrize("changes", CHANGES)
+async def test_redis_starts_again_and_a_worker_dies(
+    changes: int, kind: str, empty_url: str, database: Database, tmp_path: Path
+) -> None:
+    with redis_server() as redis, running(empty_url, tmp_path, workers=2, BROADCAST_URL=f"{kind}://{redis.address}") as server:
+        await survive(server, database, changes, redis.restart, every=3)

@@ -1,0 +1,255 @@
+"""The hub on its own: catch-up, gaps, order, and what a thousand listeners cost."""
+
+import asyncio
+import gc
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from storefront.core.database import Database
+from storefront.feed import hub as hubs
+from storefront.feed import log
+from storefront.feed.hub import Gap, Hub
+from storefront.feed.log import Entry
+from tests.factories import make_store
+
+POLL = 0.3
+
+
+@pytest.fixture
+async def store(database: Database) -> str:
+    return await make_store(database)
+
+
+@asynccontextmanager
+async def running(database: Database, poll_interval: float = POLL) -> AsyncIterator[Hub]:
+    hub = Hub(database, poll_interval)
+    async with hub.running():
+        yield hub
+
+
+async def append(database: Database, store: str, count: int = 1) -> int:
+    entry = Entry(kind="product_updated", entity_id=store, product_id=store, was_visible=True, is_visible=True)
+    async with database.transaction() as connection:
+        return await log.append(connection, store, [entry] * count)
+
+
+async def take(entries: AsyncGenerator[Any, None], count: int) -> list[int]:
+    async with asyncio.timeout(10):
+        return [(await anext(entries)).position for _ in range(count)]
+
+
+async def gap(hub: Hub, store: str, after: int) -> Gap:
+    async with asyncio.timeout(5), aclosing(hub.entries(store, after)) as entries:
+        found = await anext(entries)
+    assert isinstance(found, Gap), found
+    return found
+
+
+async def start(entries: AsyncGenerator[Any, None]) -> "asyncio.Task[Any]":
+    """The next entry, asked for before there is one."""
+    coming: asyncio.Task[Any] = asyncio.create_task(anext(entries))  # type: ignore[arg-type]
+    await asyncio.sleep(0.1)
+    return coming
+
+
+async def test_catching_up_from_the_tail_reads_nothing(database: Database, store: str) -> None:
+    async with running(database) as hub, aclosing(hub.entries(store, None)) as first:
+        coming = await start(first)
+        await append(database, store, 20)
+        hub.heard(store)
+        await coming
+        assert await take(first, 19) == list(range(2, 21))
+        statements: list[str] = []
+        database.observers.append(statements.append)
+        async with aclosing(hub.entries(store, 5)) as late:
+            assert await take(late, 15) == list(range(6, 21))
+        assert [sql for sql in statements if "FROM changes" in sql] == []
+
+
+async def test_catching_up_from_the_log_goes_on_live(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hubs, "BATCH", 50)
+    await append(database, store, 420)
+    async with running(database) as hub, aclosing(hub.entries(store, 0)) as entries:
+        assert await take(entries, 420) == list(range(1, 421))
+        await append(database, store)
+        hub.heard(store)
+        assert await take(entries, 1) == [421]
+
+
+async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database: Database, store: str) -> None:
+    await append(database, store, 30)
+    async with database.transaction() as connection:
+        await connection.raw.execute("DELETE FROM changes WHERE config_id = %s AND position <= 10", [store])
+    async with running(database) as hub:
+        kept, ahead = await gap(hub, store, 3), await gap(hub, store, 31)
+        assert (kept.position, ahead.position) == (30, 30)
+        assert "no longer kept" in kept.reason and "ahead" in ahead.reason
+        async with aclosing(hub.entries(store, 10)) as entries:
+            assert await take(entries, 20) == list(range(11, 31))
+    async with database.transaction() as connection:
+        await connection.raw.execute("UPDATE store_positions SET position = 20000 WHERE config_id = %s", [store])
+    async with running(database) as hub:
+        behind = await gap(hub, store, 30)
+        assert behind.position == 20_000 and "too far behind" in behind.reason
+
+
+async def test_after_a_gap_the_feed_goes_on(database: Database, store: str) -> None:
+    await append(database, store, 3)
+    async with running(database) as hub, aclosing(hub.entries(store, 99)) as entries:
+        assert await take(entries, 1) == [3]
+        coming = await start(entries)
+        await append(database, store)
+        hub.heard(store)
+        assert (await asyncio.wait_for(coming, 5)).position == 4
+
+
+async def test_a_log_that_was_swept_while_nobody_looked_is_a_gap(database: Database, store: str) -> None:
+    await append(database, store, 5)
+    async with running(database, 60) as hub, aclosing(hub.entries(store, 0)) as entries:
+        assert await take(entries, 5) == [1, 2, 3, 4, 5]
+        coming = await start(entries)
+        await append(database, store, 5)
+        async with database.transaction() as connection:
+            await connection.raw.execute("DELETE FROM changes WHERE config_id = %s AND position <= 8", [store])
+        hub.heard(store)
+        found = await asyncio.wait_for(coming, 5)
+        assert isinstance(found, Gap) and found.position == 10
+        async with aclosing(hub.entries(store, 8)) as late:
+            assert await take(late, 2) == [9, 10]
+
+
+async def test_entries_come_in_order_while_eight_write_and_some_give_up(database: Database, store: str) -> None:
+    writes = 40
+
+    async def write(writer: int) -> None:
+        for n in range(writes):
+            try:
+                async with database.transaction() as connection:
+                    entry = Entry(kind="product_updated", entity_id=store, client_mutation_id=f"{writer}-{n}")
+                    await log.append(connection, store, [entry] * (1 + n % 3))
+                    if n % 4 == 3:
+                        raise ZeroDivisionError
+            except ZeroDivisionError:
+                pass
+            if n % 5:
+                hub.heard(store)
+
+    expected = 8 * sum(1 + n % 3 for n in range(writes) if n % 4 != 3)
+    async with running(database) as hub:
+        async with aclosing(hub.entries(store, 0)) as one, aclosing(hub.entries(store, 0)) as two:
+            listeners = [asyncio.create_task(take(entries, expected)) for entries in (one, two)]
+            await asyncio.gather(*(write(n) for n in range(8)))
+            assert await asyncio.gather(*listeners) == [list(range(1, expected + 1))] * 2
+
+
+async def test_without_wake_ups_entries_are_late_by_one_poll_at_most(database: Database, store: str) -> None:
+    async with running(database) as hub, aclosing(hub.entries(store, None)) as entries:
+        coming = await start(entries)
+        delays: list[float] = []
+        for _ in range(5):
+            await append(database, store)
+            begin = time.perf_counter()
+            await asyncio.wait_for(coming, 5)
+            delays.append(time.perf_counter() - begin)
+            coming = await start(entries)
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+    assert max(delays) < POLL + 0.25, delays
+
+
+async def test_the_end_of_a_store_ends_its_streams(database: Database, store: str) -> None:
+    await append(database, store)
+    async with running(database) as hub, aclosing(hub.entries(store, None)) as entries:
+        coming = await start(entries)
+        async with database.transaction() as connection:
+            await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
+        with pytest.raises(StopAsyncIteration):
+            await asyncio.wait_for(coming, POLL + 2)
+
+
+async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(database: Database, store: str) -> None:
+    other = await make_store(database)
+    for config_id in (store, other):
+        await append(database, config_id)
+    async with running(database, 0.02) as hub, aclosing(hub.entries(store, None)) as first:
+        coming = await start(first)
+        asked, go_on = hub._heads, asyncio.Event()
+
+        async def slow(config_ids: list[str]) -> dict[str, int]:
+            found = await asked(config_ids)
+            if len(config_ids) == 1 and config_ids[0] == store:
+                await go_on.wait()
+            return found
+
+        hub._heads = slow  # type: ignore[method-assign]
+        await asyncio.sleep(0.1)
+        async with aclosing(hub.entries(other, None)) as second:
+            late = await start(second)
+            go_on.set()
+            await asyncio.sleep(0.1)
+            assert not late.done(), "the stream of a store that is there has ended"
+            await append(database, other)
+            assert (await asyncio.wait_for(late, 5)).position == 2
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+
+
+async def test_nothing_is_left_of_the_last_listener(database: Database, store: str) -> None:
+    async with running(database) as hub:
+        one, two = hub.entries(store, None), hub.entries(store, None)
+        waiting = [await start(entries) for entries in (one, two)]
+        follower = hub._followers[store]
+        for entries, coming in zip((one, two), waiting, strict=True):
+            assert hub._channels and not follower.done()
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+            await entries.aclose()
+        await asyncio.sleep(0)
+        assert hub._channels == {} and hub._followers == {} and follower.done()
+
+
+async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, store: str) -> None:
+    async with running(database, 60) as hub:
+        listeners = [hub.entries(store, None) for _ in range(1_000)]
+        waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
+        await asyncio.sleep(0.5)
+        statements: list[str] = []
+        database.observers.append(statements.append)
+        await append(database, store, 20)
+        hub.heard(store)
+        assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 1_000
+        await asyncio.sleep(0.1)
+        # One that finds the twenty, and one that finds that there is no more.
+        assert len([sql for sql in statements if "FROM changes" in sql]) == 2
+        for entries in listeners:
+            await entries.aclose()
+        assert hub._channels == {}
+
+
+async def test_a_listener_that_does_not_ask_keeps_nothing(
+    database: Database, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hubs, "BATCH", 20)
+
+    def rows() -> int:
+        gc.collect()
+        return sum(1 for found in gc.get_objects() if type(found).__name__ == "Row" and hasattr(found, "actor_id"))
+
+    async with running(database, 60) as hub, aclosing(hub.entries(store, None)) as idle:
+        coming = await start(idle)
+        await append(database, store)
+        hub.heard(store)
+        await coming
+        for _ in range(30):
+            await append(database, store, 100)
+        hub.heard(store)
+        while hub._channels[store].head < 3_001:
+            await asyncio.sleep(0.02)
+        assert len(hub._channels[store].tail) == hubs.KEPT
+        assert rows() <= hubs.KEPT + 2 * hubs.BATCH
+        # It has lost nothing: what the hub no longer has comes from the log.
+        assert await take(idle, 3_000) == list(range(2, 3_002))

@@ -1,0 +1,354 @@
+"""What sockets and event streams may take, how long they last, and how they end."""
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import strawberry
+import uvicorn
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+import storefront.app
+from storefront.core.database import Database
+from storefront.core.tokens import Claims, sign
+from storefront.feed import log
+from storefront.feed.hub import Hub
+from storefront.feed.log import Entry
+from storefront.serving import sse
+from storefront.serving.operations import Operations
+from storefront.serving.websocket import Limits, Sockets
+from tests.client import SECRET, Client
+from tests.conftest import serving
+from tests.factories import make_product, make_store, make_user
+from tests.feed.processes import running
+
+ME = "{ me { id } }"
+FEED = "subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { ... on ProductUpdated { position } } }"
+LONG_FEED = FEED.replace("position }", "position product { description } }")
+
+
+async def say(socket: ClientConnection, type_: str, **message: Any) -> None:
+    await socket.send(json.dumps({"type": type_, **message}))
+
+
+async def hear(socket: ClientConnection, seconds: float = 5) -> Any:
+    async with asyncio.timeout(seconds):
+        return json.loads(await socket.recv())
+
+
+async def close_code(socket: ClientConnection, seconds: float = 5) -> int | None:
+    async with asyncio.timeout(seconds):
+        with suppress(ConnectionClosed):
+            while True:
+                await socket.recv()
+        return socket.close_code
+
+
+async def until(holds: Callable[[], Any], seconds: float = 5) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def opened(address: str, token: str | None = None, **options: Any) -> AsyncIterator[ClientConnection]:
+    """A socket that has been acknowledged."""
+    async with connect(address, subprotocols=["graphql-transport-ws"], **options) as socket:  # type: ignore[list-item]
+        await say(socket, "connection_init", payload={"authorization": f"Bearer {token}"} if token else {})
+        assert (await hear(socket))["type"] == "connection_ack"
+        yield socket
+
+
+def address_of(client: Client) -> str:
+    return str(client.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
+
+
+# --------------------------------------------------------------------------------------------- a small server
+
+
+class Anyone:
+    """The context of the small server: nobody in particular, for as long as they like."""
+
+    expires: float | None = None
+
+    def renewed(self) -> "Anyone":
+        return self
+
+
+open_streams: list[int] = []
+
+
+@strawberry.type
+class Query:
+    hello: str = "world"
+
+
+@strawberry.type
+class Subscription:
+    @strawberry.subscription
+    async def wait(self, first: int = 1) -> AsyncGenerator[int, None]:
+        open_streams.append(1)
+        try:
+            for n in range(first):
+                yield n
+            await asyncio.Event().wait()
+        finally:
+            open_streams.pop()
+
+
+@asynccontextmanager
+async def small_server(limits: Limits) -> AsyncIterator[str]:
+    """The address of a server of two fields with other limits than the shop's."""
+
+    async def authenticate(_: WebSocket, __: dict[str, Any]) -> Anyone:
+        return Anyone()
+
+    schema = strawberry.Schema(query=Query, subscription=Subscription)
+    operations = Operations(schema._schema, schema.execution_context_class)
+    app = Starlette(routes=[WebSocketRoute("/graphql", Sockets(operations, authenticate, limits).serve)])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="websockets-sansio"))
+    task = asyncio.create_task(server.serve())
+    await until(lambda: server.started)
+    yield f"ws://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/graphql"
+    server.should_exit = True
+    await task
+
+
+async def subscribe(socket: ClientConnection, id_: str, query: str = "subscription { wait }", **variables: Any) -> None:
+    await say(socket, "subscribe", id=id_, payload={"query": query, "variables": variables})
+
+
+async def test_connection_init_has_to_come_in_time() -> None:
+    async with small_server(Limits(init_timeout=0.3)) as address:
+        async with connect(address, subprotocols=["graphql-transport-ws"]) as silent:  # type: ignore[list-item]
+            assert await close_code(silent, 2) == 4408
+        async with opened(address) as prompt:
+            await asyncio.sleep(0.6)
+            await subscribe(prompt, "1", "{ hello }")
+            assert (await hear(prompt))["payload"] == {"data": {"hello": "world"}}
+
+
+async def test_a_socket_runs_so_many_operations_at_once() -> None:
+    async with small_server(Limits(operations=3)) as address, opened(address) as socket:
+        for n in range(3):
+            await subscribe(socket, str(n))
+            assert (await hear(socket))["type"] == "next"
+        await say(socket, "complete", id="0")
+        await subscribe(socket, "3")
+        assert (await hear(socket))["id"] == "3"
+        await subscribe(socket, "4")
+        assert await close_code(socket) == 4430
+        await until(lambda: not open_streams)
+
+
+async def test_a_server_holds_so_many_sockets() -> None:
+    async with small_server(Limits(sockets=2)) as address:
+        async with opened(address), opened(address) as second:
+            async with connect(address, subprotocols=["graphql-transport-ws"]) as third:  # type: ignore[list-item]
+                assert await close_code(third) == 4430
+            await second.close()
+            async with opened(address) as fourth:
+                await subscribe(fourth, "1", "{ hello }")
+                assert (await hear(fourth))["type"] == "next"
+
+
+async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> None:
+    async with small_server(Limits()) as address, opened(address) as socket:
+        for _ in range(2):
+            await subscribe(socket, "1", "{ hello }")
+            assert [(await hear(socket))["type"] for _ in range(2)] == ["next", "complete"]
+        await subscribe(socket, "1")
+        await hear(socket)
+        await subscribe(socket, "1")
+        assert await close_code(socket) == 4409
+
+
+async def test_ping_is_answered_with_pong_at_any_time() -> None:
+    async with small_server(Limits()) as address:
+        async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
+            await say(socket, "ping", payload={"n": 1})
+            assert await hear(socket) == {"type": "pong", "payload": {"n": 1}}
+            await say(socket, "connection_init")
+            await hear(socket)
+            await say(socket, "pong")
+            await say(socket, "ping")
+            assert await hear(socket) == {"type": "pong"}
+
+
+async def test_a_socket_that_leaves_closes_its_streams() -> None:
+    async with small_server(Limits()) as address:
+        async with opened(address) as socket:
+            for n in range(5):
+                await subscribe(socket, str(n))
+                await hear(socket)
+            assert len(open_streams) == 5
+            await say(socket, "complete", id="2")
+            await say(socket, "complete", id="never heard of")
+            await until(lambda: len(open_streams) == 4)
+        await until(lambda: not open_streams)
+
+
+@pytest.mark.parametrize("offered", [None, ["graphql-ws"], ["mqtt", "graphql-ws"]])
+async def test_no_other_subprotocol_is_served(shopper: Client, offered: Any) -> None:
+    async with connect(address_of(shopper), subprotocols=offered) as socket:
+        assert await close_code(socket) == 4406
+
+
+# -------------------------------------------------------------------------------------------------- who asks
+
+
+async def me(socket: ClientConnection) -> Any:
+    await subscribe(socket, "me", ME)
+    answer = await hear(socket)
+    await hear(socket)
+    return answer["payload"]["data"]["me"]
+
+
+async def test_without_a_token_one_is_nobody_and_with_one_in_the_header_somebody(shopper: Client) -> None:
+    owner = shopper.signed_in(await make_user(shopper.database))
+    known = (await owner.ask(ME))["me"]
+    async with opened(address_of(shopper)) as anonymous:
+        assert await me(anonymous) is None
+    async with opened(address_of(shopper), additional_headers={"Authorization": f"Bearer {owner.token}"}) as by_header:
+        assert await me(by_header) == known
+    async with opened(address_of(shopper), owner.token) as by_payload:
+        assert await me(by_payload) == known
+
+
+async def test_a_token_that_expires_ends_the_socket(shopper: Client) -> None:
+    token = sign(Claims(await make_user(shopper.database)), SECRET, seconds=2)
+    store = await make_store(shopper.database)
+    async with opened(address_of(shopper), token) as socket:
+        await subscribe(socket, "1", FEED, c=store)
+        start = time.monotonic()
+        assert await close_code(socket, 6) == 4403
+        assert 0.5 < time.monotonic() - start < 3
+
+
+async def test_a_token_that_expires_ends_the_event_stream(shopper: Client) -> None:
+    token = sign(Claims(await make_user(shopper.database)), SECRET, seconds=2)
+    store = await make_store(shopper.database)
+    start = time.monotonic()
+    lines = await event_lines(shopper.http, store, token)
+    assert [line for line in lines if line][-2:] == ["event: complete", "data:"]
+    assert 0.5 < time.monotonic() - start < 4
+
+
+async def event_lines(http: httpx.AsyncClient, store: str, token: str | None = None, most: int = 1_000) -> list[str]:
+    headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {token}"} if token else {})
+    found: list[str] = []
+    body = {"query": FEED, "variables": {"c": store}}
+    async with asyncio.timeout(30), http.stream("POST", "/graphql", json=body, headers=headers) as response:
+        async for line in response.aiter_lines():
+            found.append(line)
+            if len(found) == most:
+                break
+    return found
+
+
+async def test_a_silent_event_stream_is_kept_alive(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "KEEP_ALIVE", 0.1)
+    store = await make_store(shopper.database)
+    assert await event_lines(shopper.http, store, most=10) == [":", ""] * 5
+
+
+async def test_nothing_is_left_in_the_hub_of_those_who_stopped(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hubs: list[Hub] = []
+
+    def noted(*arguments: Any) -> Hub:
+        hubs.append(Hub(*arguments))
+        return hubs[-1]
+
+    monkeypatch.setattr(storefront.app, "Hub", noted)
+    async with serving(empty_url, tmp_path) as client:
+        [hub] = hubs
+        store = await make_store(client.database)
+
+        def listeners() -> int:
+            return sum(channel.listeners for channel in hub._channels.values())
+
+        async with opened(address_of(client)) as socket:
+            await subscribe(socket, "1", FEED, c=store)
+            await until(lambda: listeners() == 1)
+            await say(socket, "complete", id="1")
+            await until(lambda: listeners() == 0 and not hub._channels)
+            await subscribe(socket, "1", FEED, c=store)
+            await until(lambda: listeners() == 1)
+            # Gone without a word.
+            socket.transport.abort()
+        await until(lambda: not hub._channels and not hub._followers)
+        stream = asyncio.create_task(event_lines(client.http, store))
+        await until(lambda: listeners() == 1)
+        stream.cancel()
+        await asyncio.gather(stream, return_exceptions=True)
+        await until(lambda: not hub._channels and not hub._followers)
+
+
+# ----------------------------------------------------------------------------------------- processes of their own
+
+
+async def append(database: Database, store: str, product: str, count: int) -> None:
+    entry = Entry(kind="product_updated", entity_id=product, product_id=product, was_visible=True, is_visible=True)
+    async with database.transaction() as connection:
+        await log.append(connection, store, [entry] * count)
+
+
+async def test_clients_that_stop_reading_cost_bounded_memory(empty_url: str, database: Database, tmp_path: Path) -> None:
+    store = await make_store(database)
+    product = await make_product(database, store, description="long " * 4_000)
+    with running(empty_url, tmp_path, POLL_INTERVAL="0.1") as server:
+        async with AsyncExitStack() as stack:
+            for _ in range(20):
+                stalled = await stack.enter_async_context(opened(server.socket_address, max_queue=1, compression=None))
+                await subscribe(stalled, "1", LONG_FEED, c=store)
+                # So that the end of the test need not wait for them.
+                stack.callback(stalled.transport.abort)
+            reader = await stack.enter_async_context(opened(server.socket_address, compression=None))
+            await subscribe(reader, "1", LONG_FEED, c=store)
+            await asyncio.sleep(0.5)
+            before, seen = server.memory(), []
+            for _ in range(30):
+                await append(database, store, product, 100)
+                for _ in range(100):
+                    event = (await hear(reader, 20))["payload"]["data"]["productFeed"]
+                    assert len(event["product"]["description"]) >= 19_999
+                    seen.append(int(event["position"]))
+            growth = server.memory() - before
+        assert seen == list(range(1, 3_001))
+    print(f"grown by {growth / 1e6:.0f} MB")
+    # All that twenty have not read would be 1,200 MB.
+    assert growth < 200e6, f"{growth / 1e6:.0f} MB"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_on_sigterm_listeners_are_sent_elsewhere(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
+    store = await make_store(database)
+    with running(empty_url, tmp_path, workers) as server:
+        async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=server.address, timeout=30) as http:
+            sockets = [await stack.enter_async_context(opened(server.socket_address)) for _ in range(200)]
+            for socket in sockets:
+                await subscribe(socket, "1", FEED, c=store)
+            streams = [asyncio.create_task(event_lines(http, store)) for _ in range(5)]
+            await asyncio.sleep(1)
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert [await hear(socket) for socket in sockets] == [{"id": "1", "type": "complete"}] * 200
+            assert {await close_code(socket) for socket in sockets} == {1001}
+            for lines in await asyncio.gather(*streams):
+                assert [line for line in lines if line][-2:] == ["event: complete", "data:"]
+            await until(lambda: server.process.poll() is not None, 6)
+            assert time.monotonic() - start < 5

@@ -1,0 +1,54 @@
+"""What clients are told of variables that cannot be used: where, and what was expected, never what they hold."""
+
+from typing import Any
+
+import pytest
+from graphql import OperationDefinitionNode, parse
+from graphql.execution import get_variable_values
+
+from storefront.schema import schema
+from storefront.serving.errors import formatted
+
+SECRET = "shpat_0123456789"
+INPUT = "UpdateProductInput!"
+UNKNOWN = "Expected value of type 'UpdateProductInput' not to include unknown field"
+ENUM = "Value does not exist in 'ProductStatus' enum"
+
+UNUSABLE: list[tuple[str, Any, str]] = [
+    ("String", [SECRET], ": String cannot represent a non string value."),
+    ("Int", SECRET, ": Int cannot represent non-integer value."),
+    ("Int", 10**30, ": Int cannot represent non 32-bit signed integer value."),
+    ("Float", 10**400, ": Float cannot represent non numeric value."),
+    ("Boolean", SECRET, ": Boolean cannot represent a non boolean value."),
+    ("ID", {"is": SECRET}, ": ID cannot represent value."),
+    ("Int!", None, ": Expected value of non-null type 'Int!' not to be None."),
+    ("Decimal", SECRET, ': Decimal must be text such as "19.90".'),
+    ("Position", f", not {SECRET}", ': Position must be a non-negative integer as text such as "42".'),
+    ("DateTime", SECRET, ': DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z".'),
+    (INPUT, SECRET, ": Expected value of type 'UpdateProductInput' to be an object."),
+    (INPUT, {"title": SECRET}, ": Expected value of type 'UpdateProductInput' to include required field 'id'."),
+    (INPUT, {"id": "1", "titel": SECRET}, f": {UNKNOWN} 'titel'. Did you mean 'title'?"),
+    (INPUT, {"id": "1", "zzzzz": SECRET}, f": {UNKNOWN} 'zzzzz'."),
+    (INPUT, {"id": "1", f"no name, but {SECRET}": 1}, f": {UNKNOWN}."),
+    (INPUT, {"id": "1", "tags": ["ok", {"is": SECRET}]}, " at .tags[1]: String cannot represent a non string value."),
+    (INPUT, {"id": "1", "status": SECRET}, f" at .status: {ENUM}."),
+    (INPUT, {"id": "1", "status": f"x\n' does not exist in '{SECRET}' enum"}, f" at .status: {ENUM}."),
+    (INPUT, {"id": "1", "status": "ACTIV"}, f" at .status: {ENUM}. Did you mean the enum value 'ACTIVE' or 'INACTIVE'?"),
+    (INPUT, {"id": "1", "status": [SECRET]}, " at .status: Enum 'ProductStatus' cannot represent non-string value."),
+    (
+        "BulkUpdateProductsInput!",
+        {"rows": [{"id": "1", "price": SECRET}]},
+        ' at .rows[0].price: Decimal must be text such as "19.90".',
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "value", "told"), UNUSABLE)
+def test_a_variable_that_cannot_be_used_is_not_quoted(kind: str, value: Any, told: str) -> None:
+    (operation,) = parse(f"query($input: {kind}) {{ __typename }}").definitions
+    assert isinstance(operation, OperationDefinitionNode)
+    errors = get_variable_values(schema._schema, operation.variable_definitions or (), {"input": value})
+    assert isinstance(errors, list)
+    (error,) = formatted(errors, "a request")
+    assert error["message"] == f"Variable '$input' has invalid value{told}"
+    assert error["extensions"] == {"code": "BAD_USER_INPUT", "requestId": "a request"}

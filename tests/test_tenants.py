@@ -1,0 +1,323 @@
+"""What is not one's own: every mutation, and every query that takes an id, asked about a stranger's hidden rows.
+
+The calls are made from the schema, so that a new field is asked too. One that cannot be called fails here.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import pytest
+import pytest_asyncio
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLList,
+    GraphQLObjectType,
+    GraphQLUnionType,
+    get_named_type,
+    get_nullable_type,
+    is_required_argument,
+    is_required_input_field,
+)
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.schema import schema
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
+
+GRAPH = schema._schema
+MUTATIONS: Mapping[str, GraphQLField] = GRAPH.mutation_type.fields if GRAPH.mutation_type else {}
+QUERIES: Mapping[str, GraphQLField] = GRAPH.query_type.fields if GRAPH.query_type else {}
+
+# Mutations about nothing that has an id: the asker, and what they make.
+OF_ONESELF = {"updateProfile", "createConfig"}
+# What anybody who is signed in may do with what they can see.
+FOR_ALL = {"createReview"}
+
+# Values for required fields by name, where those by type would not do; a function is given the scenario.
+BY_NAME: dict[str, Any] = {
+    "slug": lambda _: f"slug-{uuid7().hex}",
+    "price": "10.00",
+    "rating": 4,
+    "primaryColor": "#123456",
+    "secondaryColor": "teal",
+    "domain": "my-shop.myshopify.com",
+    "publishableKey": "pk_test_12345678",
+    "googleAnalyticsId": "G-12345678",
+    "gridColumns": 3,
+    "from": "2026-01-01T00:00:00Z",
+    "to": "2026-01-02T00:00:00Z",
+    "handle": lambda scenario: scenario.handle,
+    "sku": lambda scenario: scenario.sku,
+    "after": "0",
+}
+BY_TYPE: dict[str, Any] = {
+    "String": "text",
+    "Int": 1,
+    "Float": 1.0,
+    "Boolean": True,
+    "Decimal": "1.00",
+    "DateTime": "2026-01-01T00:00:00Z",
+    "Position": "0",
+    "JSON": {},
+}
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Which row is meant by an id of each noun."""
+
+    ids: Mapping[str, str]
+    handle: str = "none"
+    sku: str = "none"
+
+
+@dataclass(frozen=True)
+class World:
+    """Two users; what one of them has is hidden from the other in three ways, and once it is not."""
+
+    database: Database
+    owner: str
+    stranger: str
+    hidden: Mapping[str, Scenario] = field(default_factory=dict)
+    open: Scenario = field(default_factory=lambda: Scenario({}))
+
+
+# ----------------------------------------------------------------------------------------- calls, made up
+
+
+def noun_of(type_: str, name: str) -> str:
+    """What an id names, told by its field, else by the type that the field is in."""
+    found = [noun for noun in ("config", "variant", "review", "product") if noun in name.lower()]
+    found = found or [noun for noun in ("config", "variant", "review", "product") if noun in type_.lower()]
+    assert found, f"{type_}.{name}: which noun is this an id of?"
+    return found[0]
+
+
+def value(type_: Any, name: str, holder: str, path: Path, scenario: Scenario) -> Any:
+    """A valid value of an input type; what lies on the path is in it, whether required or not."""
+    inner = get_nullable_type(type_)
+    if isinstance(inner, GraphQLList):
+        return [value(inner.of_type, name, holder, path, scenario)]
+    if isinstance(inner, GraphQLInputObjectType):
+        return record(inner, path, scenario)
+    if isinstance(inner, GraphQLEnumType):
+        return next(iter(inner.values))
+    if inner.name == "ID":
+        return scenario.ids[noun_of(holder, name)]
+    given = BY_NAME.get(name, BY_TYPE.get(inner.name))
+    assert given is not None, f"{holder}.{name}: no value of the type {inner.name} is known here"
+    return given(scenario) if callable(given) else given
+
+
+def record(type_: GraphQLInputObjectType, path: Path, scenario: Scenario) -> dict[str, Any]:
+    chosen = {n: f for n, f in type_.fields.items() if is_required_input_field(f) or path[:1] == (n,)}
+    if type_.is_one_of and not chosen:
+        chosen = dict(list(type_.fields.items())[:1])
+    return {n: value(f.type, n, type_.name, path[1:], scenario) for n, f in chosen.items()}
+
+
+def id_paths(type_: Any, name: str, above: Path = ()) -> Iterator[Path]:
+    """The ways through arguments and input types that end in an id."""
+    inner = get_named_type(type_)
+    if inner.name == "ID":
+        yield (*above, name)
+    for n, f in inner.fields.items() if isinstance(inner, GraphQLInputObjectType) else ():
+        yield from id_paths(f.type, n, (*above, name))
+
+
+def selection(type_: Any, depth: int) -> str:
+    """All that can be asked for without arguments, so many levels deep."""
+    named = get_named_type(type_)
+    if isinstance(named, GraphQLUnionType):
+        return " ".join(["{ __typename", *(f"... on {t.name} {selection(t, depth)}" for t in named.types), "}"]) if depth else ""
+    if not isinstance(named, (GraphQLObjectType, GraphQLInterfaceType)):
+        return "-"
+    parts = [(n, selection(f.type, depth - 1)) for n, f in named.fields.items() if _bare(f)] if depth else []
+    return "{ __typename " + " ".join(f"{n} {'' if s == '-' else s}" for n, s in parts if s) + " }" if parts else ""
+
+
+def _bare(field_: GraphQLField) -> bool:
+    return not any(is_required_argument(argument) for argument in field_.args.values())
+
+
+def document(kind: str, name: str, field_: GraphQLField, arguments: Mapping[str, Any]) -> str:
+    """The field with its arguments as variables."""
+    types = ", ".join(f"${n}: {field_.args[n].type}" for n in arguments)
+    given = ", ".join(f"{n}: ${n}" for n in arguments)
+    body = selection(field_.type, 3).removeprefix("-")
+    return f"{kind}{f'({types})' if types else ''} {{ {name}{f'({given})' if given else ''} {body} }}"
+
+
+def arguments(field_: GraphQLField, path: Path, scenario: Scenario) -> dict[str, Any]:
+    chosen = {n: a for n, a in field_.args.items() if is_required_argument(a) or path[:1] == (n,)}
+    return {n: value(a.type, n, "", path[1:], scenario) for n, a in chosen.items()}
+
+
+Call = tuple[str, str, GraphQLField, Path]
+
+
+def calls() -> list[Call]:
+    """Every mutation, and every way to an id in a mutation or query."""
+    found: list[Call] = []
+    for kind, fields in (("mutation", MUTATIONS), ("query", QUERIES)):
+        for name, field_ in fields.items():
+            paths = [path for n, a in field_.args.items() for path in id_paths(a.type, n)]
+            found += [(kind, name, field_, path) for path in paths]
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ the world
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server of its own: its tables are compared as a whole."""
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("tenants")) as shared:
+        yield shared
+
+
+async def make_world(database: Database) -> World:
+    owner, stranger = await make_user(database), await make_user(database)
+    await make_product(database, await make_store(database, user_id=stranger))
+    closed = await make_store(database, user_id=owner, is_published=False)
+    public = await make_store(database, user_id=owner)
+    inside = await _rows(database, owner, closed)
+    inactive = await _rows(database, owner, public, status="inactive")
+    opened = await _rows(database, owner, public)
+    unavailable = await make_variant(database, opened.ids["product"], is_available=False, sku="secret-sku")
+    withheld = replace(opened, ids={**opened.ids, "variant": unavailable}, sku="secret-sku")
+    hidden = {"store": inside, "product": inactive, "variant": withheld}
+    return World(database, owner, stranger, hidden, opened)
+
+
+async def _rows(database: Database, owner: str, store: str, **values: Any) -> Scenario:
+    handle = f"handle-{uuid7().hex}"
+    product = await make_product(database, store, handle=handle, **values)
+    variant = await make_variant(database, product, sku=f"sku-{handle}")
+    review = await make_review(database, product, user_id=owner)
+    ids = {"config": store, "product": product, "variant": variant, "review": review}
+    return Scenario(ids, handle, f"sku-{handle}")
+
+
+@pytest_asyncio.fixture(scope="module")
+async def world(shop: Client) -> World:
+    return await make_world(shop.database)
+
+
+async def everything(database: Database) -> str:
+    """A digest of every row of every table."""
+    async with database.transaction() as connection:
+        found = await connection.raw.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1")
+        digests = []
+        for (table,) in await found.fetchall():
+            rows = await connection.raw.execute(
+                f"SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {table} t"
+            )
+            digests += [f"{table} {await rows.fetchone()}"]
+    return "\n".join(digests)
+
+
+def absent(scenario: Scenario, *nouns: str) -> Scenario:
+    """The same, with ids and names that nothing has."""
+    ids = {noun: str(uuid7()) if noun in nouns else id_ for noun, id_ in scenario.ids.items()}
+    return Scenario(ids, "nothing-has-this", "nothing-has-this")
+
+
+async def answer(client: Client, call: Call, scenario: Scenario) -> str:
+    """The whole answer, without what differs with every request: its id, and the ids that were sent."""
+    kind, name, field_, path = call
+    given = arguments(field_, path, scenario)
+    response = await client.post(document(kind, name, field_, given), **given)
+    body = response.json()
+    for error in body.get("errors", ()):
+        error["extensions"].pop("requestId")
+        assert error["extensions"]["code"] not in ("GRAPHQL_VALIDATION_FAILED", "INTERNAL_SERVER_ERROR"), error
+    text = orjson.dumps(body).decode()
+    for noun, id_ in scenario.ids.items():
+        text = text.replace(id_, noun)
+    return f"{response.status_code} {text}"
+
+
+# ------------------------------------------------------------------------------------------------ the tests
+
+# Which nouns a stranger must not find out about. The store of an inactive product is there for all to see.
+SECRET = {
+    "store": ("config", "product", "variant", "review"),
+    "product": ("product", "variant", "review"),
+    "variant": ("variant",),
+}
+CALLS = calls()
+NAMES = [f"{name}-{'.'.join(path)}" for _, name, _, path in CALLS]
+
+
+@pytest.mark.parametrize("hidden", list(SECRET))
+@pytest.mark.parametrize("call", CALLS, ids=NAMES)
+async def test_what_is_hidden_answers_as_what_is_not_there(shop: Client, world: World, call: Call, hidden: str) -> None:
+    kind, _, field_, path = call
+    scenario, nothing = world.hidden[hidden], absent(world.hidden[hidden], *SECRET[hidden])
+    if arguments(field_, path, scenario) == arguments(field_, path, nothing) or _is_of_all(call, hidden):
+        return
+    before = await everything(shop.database)
+    for client in (shop, shop.signed_in(world.stranger)):
+        assert await answer(client, call, scenario) == await answer(client, call, nothing)
+    assert await everything(shop.database) == before
+    if kind == "mutation":
+        assert '"UNAUTHENTICATED"' in await answer(shop, call, scenario)
+    else:
+        # The same question finds something when its owner asks: the silence above is not for want of rows.
+        owner = shop.signed_in(world.owner)
+        assert await answer(owner, call, scenario) != await answer(owner, call, nothing)
+
+
+def _is_of_all(call: Call, hidden: str) -> bool:
+    # The product of a variant that is not for sale is itself open to all.
+    return hidden == "variant" and noun_of(get_named_type(call[2].type).name, call[3][-1]) != "variant"
+
+
+@pytest.mark.parametrize("name", list(MUTATIONS))
+async def test_every_mutation_needs_a_token(shop: Client, world: World, name: str) -> None:
+    before = await everything(shop.database)
+    text = await answer(shop, ("mutation", name, MUTATIONS[name], ()), world.open)
+    assert '"UNAUTHENTICATED"' in text and await everything(shop.database) == before
+
+
+@pytest.mark.parametrize(
+    "call", [c for c in CALLS if c[0] == "mutation"], ids=[n for n, c in zip(NAMES, CALLS, strict=True) if c[0] == "mutation"]
+)
+async def test_what_others_can_see_is_still_not_theirs_to_change(shop: Client, world: World, call: Call) -> None:
+    if call[1] in FOR_ALL:
+        return
+    before = await everything(shop.database)
+    assert '"FORBIDDEN"' in await answer(shop.signed_in(world.stranger), call, world.open)
+    assert await everything(shop.database) == before
+
+
+@pytest.mark.parametrize("name", list(MUTATIONS))
+async def test_every_mutation_can_be_called_from_here(shop: Client, name: str) -> None:
+    own = await make_world(shop.database)
+    field_ = MUTATIONS[name]
+    paths = [path for n, a in field_.args.items() for path in id_paths(a.type, n)] or [()]
+    assert paths != [()] or name in OF_ONESELF, f"{name}: has no id to ask about. Is it about oneself?"
+    scenario = own.open if name not in FOR_ALL else Scenario(dict(own.hidden["store"].ids) | await _unreviewed(own))
+    text = await answer(shop.signed_in(own.owner), ("mutation", name, field_, paths[0]), scenario)
+    body = orjson.loads(text.partition(" ")[2])
+    assert "errors" not in body, body["errors"]
+    assert body["data"][name]["userErrors"] == []
+
+
+async def _unreviewed(world: World) -> dict[str, str]:
+    return {"product": await make_product(world.database, world.open.ids["config"])}
+
+
+def test_every_id_is_known() -> None:
+    assert {call[1] for call in CALLS if call[0] == "mutation"} == set(MUTATIONS) - OF_ONESELF
+    assert len(CALLS) > len(MUTATIONS)
