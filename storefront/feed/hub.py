@@ -117,7 +117,7 @@ class Hub:
 
     async def _next(self, channel: Channel, position: int) -> Sequence[Row] | Gap:
         if position > channel.head:
-            return Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")
+            return await self._ahead(channel, position)
         if channel.head - position > MOST_BEHIND:
             return Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")
         at_hand = channel.after(position)
@@ -127,6 +127,14 @@ class Hub:
         if not read or read[0].position != position + 1:
             return Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")
         return read
+
+    async def _ahead(self, channel: Channel, position: int) -> Sequence[Row] | Gap:
+        # Another process may have told the client of a commit that this one has not heard of yet.
+        head = (await self._heads([channel.config_id])).get(channel.config_id, 0)
+        if position <= head:
+            channel.stirred.set()
+            return ()
+        return Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")
 
     @asynccontextmanager
     async def _followed(self, config_id: str) -> AsyncIterator[Channel]:

@@ -1,0 +1,56 @@
+// Follows a store with Apollo Client. The list is put into its cache, where components find it.
+
+// [guide]
+import { ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql } from '@apollo/client';
+import { SetContextLink } from '@apollo/client/link/context';
+import { GraphQLWsLink } from '@apollo/client/link/subscriptions';
+import { OperationTypeNode } from 'graphql';
+import { concatMap, lastValueFrom } from 'rxjs';
+import { Catalogue, FEED, PRODUCTS, follow } from './catalogue.mjs';
+import { openSocket } from './socket.mjs';
+
+export function run({ url, token, configId, onState, signal }) {
+  const socket = openSocket({ url, token });
+  signal.addEventListener('abort', () => socket.dispose());
+
+  const signedIn = new SetContextLink(async ({ headers }) => ({
+    headers: { ...headers, authorization: `Bearer ${await token()}` },
+  }));
+  const client = new ApolloClient({
+    cache: new InMemoryCache(),
+    link: ApolloLink.split(
+      ({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
+      new GraphQLWsLink(socket),
+      ApolloLink.from([signedIn, new HttpLink({ uri: url })]),
+    ),
+  });
+
+  const ask = async (document, variables) => {
+    const fetchPolicy = 'no-cache'; // what is fetched reaches the cache as part of the list
+    const { data } = document.startsWith('mutation')
+      ? await client.mutate({ mutation: gql(document), variables, fetchPolicy })
+      : await client.query({ query: gql(document), variables, fetchPolicy });
+    return data;
+  };
+
+  async function feed(after, take) {
+    const results = client.subscribe({ query: gql(FEED), variables: { configId, after }, fetchPolicy: 'no-cache' });
+    const taken = concatMap(async ({ data, error }) => {
+      if (error) throw error;
+      await take(data.productFeed);
+    });
+    await lastValueFrom(results.pipe(taken), { defaultValue: null });
+  }
+
+  // In a component: useQuery(gql(PRODUCTS), { variables: { configId }, fetchPolicy: 'cache-only' })
+  const list = { query: gql(PRODUCTS), variables: { configId } };
+  const show = ({ products, position }, event) => {
+    const pageInfo = { __typename: 'PageInfo', hasNextPage: false, endCursor: null };
+    client.writeQuery({ ...list, data: { products: { __typename: 'ProductConnection', nodes: products, pageInfo } } });
+    onState({ products: client.readQuery(list).products.nodes, position }, event);
+  };
+
+  const catalogue = new Catalogue({ ask, configId, onState: show });
+  return { catalogue, done: follow(catalogue, feed, signal) };
+}
+// [/guide]
