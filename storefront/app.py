@@ -2,13 +2,10 @@
 
 import asyncio
 import logging
-import signal
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import psycopg
@@ -36,7 +33,8 @@ from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import schema
 from storefront.serving.graphiql import page as graphiql
-from storefront.serving.http import endpoint
+from storefront.serving.http import Answer, endpoint
+from storefront.serving.leaving import drained_on_signal
 from storefront.serving.operations import Operations
 from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
@@ -68,28 +66,40 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
         return await make_context(websocket, {**websocket.headers, **said})
 
-    async def page(_: Request) -> Response:
-        return graphiql.page(EXAMPLES, await _shown(database), title="storefront")
-
     operations = Operations(schema._schema, schema.execution_context_class)
     sockets = Sockets(operations, authenticate, Limits())
+
+    async def drain() -> None:
+        going_away.set()
+        await sockets.drain()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         async with database, _jobs(database, options), hub.running(), wakeups.running():
-            with _on_terminate(going_away, sockets):
+            with drained_on_signal(drain):
                 yield
 
-    handler = endpoint(operations, make_context, going_away, page if options.graphiql else None)
+    page, assets = _graphiql(options, database)
+    handler = endpoint(operations, make_context, going_away, page)
     routes: list[BaseRoute] = [
         Route("/graphql", handler, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
     ]
-    pages = graphiql.graphiql_routes() if options.graphiql else []
-    app = Starlette(routes=routes + pages, lifespan=lifespan, middleware=_cross_origin(options))
+    app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=_cross_origin(options))
     app.state.database = database
     return app
+
+
+def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
+    """What browsers get, and the files that it needs."""
+    if not options.graphiql:
+        return None, []
+
+    async def page(_: Request) -> Response:
+        return graphiql.page(EXAMPLES, await _shown(database), title="storefront")
+
+    return page, graphiql.graphiql_routes()
 
 
 def _cross_origin(options: Settings) -> list[Middleware]:
@@ -98,27 +108,6 @@ def _cross_origin(options: Settings) -> list[Middleware]:
     allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
     headers = ["authorization", "content-type", "x-request-id"]
     return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=["x-request-id"])] if origins else []
-
-
-@contextmanager
-def _on_terminate(going_away: asyncio.Event, sockets: Sockets) -> Iterator[None]:
-    """On SIGTERM, listeners are told to go on elsewhere before the server closes their connections."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGTERM)
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(going_away.set)
-        asyncio.run_coroutine_threadsafe(sockets.drain(), loop)
-        if callable(before):
-            before(number, frame)
-
-    signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 async def _shown(database: Database) -> dict[str, str]:

@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from secrets import token_hex
+from typing import Any
 
 from broadcaster import Broadcast
 
@@ -16,6 +17,8 @@ CHANNEL = "storefront"
 # Seconds between the words that a process sends to itself, and how long it waits for one before it takes the line for dead.
 PROBE_EVERY, PROBE_WITHIN = 5.0, 3.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+# How often, and for how many seconds each time, a task is asked to stop.
+TRIES, PATIENCE = 5, 0.3
 
 
 def broadcast_to(url: str) -> Broadcast:
@@ -43,11 +46,6 @@ async def _connected(url: str) -> AsyncIterator[Broadcast]:
             await broadcast._backend.disconnect()
 
 
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class WakeUps:
     """This process's line to the others: one subscription, kept alive.
 
@@ -61,6 +59,7 @@ class WakeUps:
         self._stirred = asyncio.Event()
         self._probe, self._answered = f"probe {token_hex(8)}", asyncio.Event()
         self._pause = SHORTEST_PAUSE
+        self._leaving = False
 
     def publish(self, config_id: str) -> None:
         """Wake everyone for a store, soon: never waits, and a store that moves often is told once."""
@@ -71,21 +70,21 @@ class WakeUps:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and speak while this lasts."""
+        self._leaving = False
         task = asyncio.create_task(self._keep_alive())
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            self._leaving = True
+            await _stopped({task})
 
     async def _keep_alive(self) -> None:
-        while True:
+        while not self._leaving:
             try:
                 async with _connected(self._url) as broadcast:
                     await self._converse(broadcast)
             except (Exception, asyncio.CancelledError) as error:
-                if _is_cancelled():
-                    # Before Python 3.13, a task group that fails while it is cancelled tells only of the failure.
+                if self._leaving:
                     return
                 # Whatever the line is made of, it is made again; meanwhile the hub looks by itself.
                 log.warning("wake-ups interrupted (%s); the line is made anew in %.1f s", type(error).__name__, self._pause)
@@ -93,11 +92,18 @@ class WakeUps:
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
     async def _converse(self, broadcast: Broadcast) -> None:
-        async with broadcast.subscribe(CHANNEL) as events, asyncio.TaskGroup() as group:
-            group.create_task(self._speak(broadcast))
-            group.create_task(self._check(broadcast))
-            while True:
-                self._take((await events.get()).message)
+        async with broadcast.subscribe(CHANNEL) as events:
+            tasks = {asyncio.create_task(work) for work in (self._speak(broadcast), self._check(broadcast), self._hear(events))}
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                await _stopped(tasks)
+
+    async def _hear(self, events: Any) -> None:
+        while True:
+            self._take((await events.get()).message)
 
     def _take(self, message: str) -> None:
         if message == self._probe:
@@ -122,3 +128,17 @@ class WakeUps:
             async with asyncio.timeout(PROBE_WITHIN):
                 await self._answered.wait()
             await asyncio.sleep(PROBE_EVERY)
+
+
+async def _stopped(tasks: set[asyncio.Task[None]]) -> None:
+    """Cancel until it takes: clients of brokers have been seen to swallow a cancellation. What still runs then is left."""
+    for _ in range(TRIES):
+        for task in tasks:
+            task.cancel()
+        _, running = await asyncio.wait(tasks, timeout=PATIENCE)
+        if not running:
+            break
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            # Looked at, so that nobody is told of an exception that was expected.
+            task.exception()

@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import strawberry
@@ -21,6 +22,9 @@ P = ParamSpec("P")
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Seconds for which listeners share what they are told of a change.
+YOUNG = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
@@ -36,13 +40,15 @@ class Told:
 
     def __init__(self, most: int = 2_000) -> None:
         self._most = most
-        self._events: OrderedDict[Any, asyncio.Future[Any]] = OrderedDict()
+        self._events: OrderedDict[Any, tuple[float, asyncio.Future[Any]]] = OrderedDict()
 
     async def once(self, key: Any, make: Callable[[], Awaitable[V]]) -> V:
         """The event under a key, made at most once. A failure is told to those who wait for it, and then forgotten."""
-        event = self._events.get(key)
-        if event is None:
-            event = self._events[key] = asyncio.ensure_future(make())
+        made, event = self._events.get(key, (0.0, None))
+        # A listener that comes late is told of the product as it is then, not as it was when others heard of it.
+        if event is None or monotonic() - made > YOUNG:
+            event = asyncio.ensure_future(make())
+            self._events[key] = monotonic(), event
             event.add_done_callback(lambda done: self._forget(key, done))
             while len(self._events) > self._most:
                 self._events.popitem(last=False)

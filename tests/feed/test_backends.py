@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from redis import Redis as Connecting
 
 from storefront.feed import wakeups
 from storefront.feed.wakeups import WakeUps, broadcast_to
@@ -131,7 +132,7 @@ async def test_a_listener_that_dies_without_a_word_is_noticed(url: str, monkeypa
     monkeypatch.setattr(wakeups, "broadcast_to", noted)
     process = Process(url)
     async with process.wakeups.running():
-        await until(lambda: process.wakeups._answered.is_set())
+        await until(process.wakeups._answered.is_set)
         lines[0]._listener_task.cancel()
         await until(lambda: len(lines) == 2, 3)
         before = process.heard["a"]
@@ -153,9 +154,7 @@ async def test_ten_new_lines_leave_no_connection_behind(empty_url: str) -> None:
 
 
 async def test_ten_new_lines_leave_no_connection_to_redis_and_no_task_behind(redis: Redis) -> None:
-    from redis import Redis as Connection
-
-    with Connection(port=redis.port) as counting:
+    with Connecting(port=redis.port) as counting:
         before, tasks = len(counting.client_list()), len(asyncio.all_tasks())
         async with two(f"redis://{redis.address}") as (one, other):
             open_ = len(counting.client_list())
@@ -195,6 +194,15 @@ async def test_what_was_said_while_the_line_was_down_is_said_once_when_it_is_up(
             # The first word may be lost with the line that broke; the poll of the hub is there for it.
             await until(lambda: len(other.heard) >= 3)
             assert max(other.heard[f"store {n}"] for n in range(3)) <= 2
+
+
+async def test_a_stream_does_not_grow_without_end(redis: Redis) -> None:
+    backend = broadcast_to(f"redis-stream://{redis.address}")
+    async with backend:
+        for n in range(3_000):
+            await backend.publish("growing", str(n))
+    with Connecting(port=redis.port) as counting:
+        assert counting.xlen("growing") < 1_500
 
 
 async def test_a_store_that_moves_often_is_told_less_often(empty_url: str) -> None:

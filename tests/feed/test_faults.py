@@ -56,8 +56,7 @@ async def survive(server: Server, database: Database, changes: int, fault: Fault
     following = [asyncio.create_task(follower.follow()) for follower in followers]
     faults = asyncio.create_task(again_and_again(fault, every))
     try:
-        while not all(follower.connections for follower in followers):
-            await asyncio.sleep(0.05)
+        await until(lambda: all(follower.connections for follower in followers))
         writing = asyncio.gather(*(write(server, token_of(user), product, changes // WRITERS) for product in products))
         await asyncio.sleep(3)
         assert not writing.done()
@@ -65,9 +64,7 @@ async def survive(server: Server, database: Database, changes: int, fault: Fault
         await writing
         head = await position(database, store)
         assert head >= changes
-        end = time.monotonic() + 10
-        while min(len(follower.seen) for follower in followers) < head and time.monotonic() < end:
-            await asyncio.sleep(0.1)
+        await until(lambda: min(len(follower.seen) for follower in followers) >= head)
         assert not faults.done(), faults.exception()
     finally:
         for task in (faults, *following):
@@ -77,6 +74,13 @@ async def survive(server: Server, database: Database, changes: int, fault: Fault
         assert follower.seen == list(range(1, head + 1))
         assert follower.others == []
     assert sum(follower.connections for follower in followers) > LISTENERS, "nobody was thrown out: nothing was tested"
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not happen in time"
+        await asyncio.sleep(0.05)
 
 
 async def position(database: Database, store: str) -> int:
