@@ -43,6 +43,14 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [int(id_) for id_ in children if b"spawn_main" in Path(f"/proc/{id_}/cmdline").read_bytes()]
 
+    def sockets(self, worker: int) -> int:
+        """How many sockets a worker has open."""
+        count = 0
+        for link in Path(f"/proc/{worker}/fd").iterdir():
+            with suppress(OSError):
+                count += os.readlink(link).startswith("socket:")
+        return count
+
     def memory(self) -> int:
         """Bytes that the process holds."""
         [line] = [line for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines() if "VmRSS" in line]
