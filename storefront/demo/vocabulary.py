@@ -10,7 +10,6 @@ def _listed(names: str, separator: str | None = None) -> tuple[str, ...]:
 LETTERS = ("XS", "S", "M", "L", "XL", "XXL")
 SHOES = ("36", "37", "38", "39", "40", "41", "42", "43", "44", "45")
 THREE = ("Small", "Medium", "Large")
-LENGTHS = ("60 cm", "90 cm", "120 cm", "180 cm")
 VOLUMES = ("250 ml", "500 ml", "750 ml", "1 l")
 
 

@@ -1,6 +1,5 @@
 """Who sees what: the one place that says it in SQL."""
 
-from collections.abc import Collection
 from enum import Enum
 
 from sqlalchemy import ColumnElement, FromClause, and_, any_, bindparam, or_, select
@@ -40,8 +39,3 @@ def sellable(product: FromClause = products) -> ColumnElement[bool]:
 def available(variant: FromClause = variants) -> ColumnElement[bool]:
     """A variant that may be bought, stock aside."""
     return variant.c.is_available.is_(True)
-
-
-def owned_parameter(owned: Collection[str]) -> dict[str, list[str]]:
-    """The parameter that `visible_store` and `visible_product` read."""
-    return {"owned": list(owned)}
