@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE ?=
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak install check lint types schema seed bench lock clean
+.PHONY: help run test soak install check lint types schema seed bench bench-peers bench-execution bench-fanout lock clean
 
 help: ## List these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(VENV)/.run ## Serve the API with demo data and GraphiQL on http://127.0.0.1:8000 (SERVE="--port 9000" for more options)
 	@$(BIN)/storefront serve --demo $(SERVE)
@@ -39,8 +40,17 @@ schema: $(VENV)/.run ## Write schema.graphql
 seed: $(VENV)/.run ## Load demo data (SEED="--products 20000 --events 1000000" for more of it)
 	$(BIN)/storefront seed $(SEED)
 
-bench: $(VENV)/.test ## Measure what benchmarks/README.md describes
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.test ## Measure the standard works: CPU, requests per second, waiting (BENCH="--seconds 1" for more options)
+	$(BIN)/python -m benchmarks standard $(BENCH)
+
+bench-peers: $(VENV)/.test ## The same works by us and by four servers of other makes, in turns
+	$(BIN)/python -m benchmarks peers $(BENCH)
+
+bench-fanout: $(VENV)/.test ## The live feed to 1,000 listeners, beside graphql-ws on Node
+	$(BIN)/python -m benchmarks fanout $(BENCH)
+
+bench-execution: $(VENV)/.test ## Our executor against graphql-core's, in process
+	$(BIN)/python -m benchmarks execution $(BENCH)
 
 lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra dev pyproject.toml -o requirements-dev.txt
@@ -48,15 +58,16 @@ lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
 
 clean: ## Remove the environment, the embedded database and all caches
 	rm -rf $(VENV) .storefront build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf storefront/serving/graphiql/node_modules clients/node_modules
+	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps say what the environment was made of: it is made again when that changes, and only then.
-$(VENV)/.run: requirements.txt storefront/serving/graphiql/package-lock.json | $(VENV)/.made
+$(VENV)/.run: requirements.txt storefront/serving/graphiql/package-lock.json storefront/analytics/dashboard/package-lock.json | $(VENV)/.made
 	@echo "Installing (once, about a minute)…"
 	@$(PIP) --require-hashes -r requirements.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m storefront.serving.graphiql.assets
+	@$(BIN)/python -m storefront.analytics.dashboard.assets
 	@touch $@
 
 $(VENV)/.test: requirements-dev.txt $(VENV)/.run

@@ -1,45 +1,129 @@
-"""`python -m benchmarks`: runs the works and writes results/reads.md and reads.json."""
+"""`python -m benchmarks NAME`: runs a benchmark, prints what it found and keeps that in results/."""
 
-import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from benchmarks.reads import WORKS
-from benchmarks.report import save
-from benchmarks.stage import Sizes, stage
+from benchmarks import analytics, documents, execution, fanout, standard
+from benchmarks.contest import CONNECTIONS, Effort
+from benchmarks.reads import WORKS as READS
+from benchmarks.report import Table, err, save
+from benchmarks.stage import Sizes, Stage, stage
+from benchmarks.works import WORKS
 
-err = Console(stderr=True, soft_wrap=True)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Measure the server. Results go to benchmarks/results; benchmarks/README.md says what they mean. "
+    "The first run sets a database up under .storefront/bench (a minute or two), which later runs use again.",
+    epilog="For example: python -m benchmarks standard --works W1,W6 --seconds 2",
+)
 
-INTRODUCTION = """Measure the server over a store of many products; results go to benchmarks/results.
+Rounds = Annotated[int, typer.Option(min=1, max=50, help="How often each work has its turn; medians are shown.")]
+Seconds = Annotated[float, typer.Option(min=0.5, max=60, help="How long a turn takes.")]
+Works = Annotated[str, typer.Option(help=f"Which works: {', '.join(f'{name} {what}' for name, what in WORKS.items())}.")]
+Connections = Annotated[str, typer.Option(help="Numbers of connections; CPU is counted at 16.")]
+Products = Annotated[int, typer.Option(min=2_000, max=200_000, help="How many products the measured store has.")]
+Events = Annotated[int, typer.Option(min=0, max=10_000_000, help="How many events popularity is counted from.")]
 
-The first run sets a database up under .storefront/bench (a minute or two), which later runs use again. The works:
-"""
-HELP = "\n\n".join([INTRODUCTION, *(f"{name}: {work.__doc__}" for name, work in WORKS.items())])
-
-app = typer.Typer(add_completion=False)
+ALL_WORKS, ALL_CONNECTIONS = ",".join(WORKS), ",".join(map(str, CONNECTIONS))
 
 
-@app.command(help=HELP, epilog="For example: python -m benchmarks walk searches --products 50000")
-def main(
-    names: Annotated[list[str] | None, typer.Argument(help="The works to run, by name; all of them unless given.")] = None,
-    products: Annotated[int, typer.Option(min=2_000, max=200_000, help="How many products the measured store has.")] = 20_000,
-    events: Annotated[int, typer.Option(min=0, max=10_000_000, help="How many events popularity is counted from.")] = 0,
+@app.command("standard", rich_help_panel="Against ourselves")
+def standard_(
+    rounds: Rounds = 3, seconds: Seconds = 3.0, works: Works = ALL_WORKS, connections: Connections = ALL_CONNECTIONS
 ) -> None:
-    """Run the works one after the other, keeping the results of each as soon as it is done."""
-    chosen = names or list(WORKS)
+    """The standard works W1 to W6: CPU, requests per second, waiting, statements, memory."""
+    _contest("standard", standard.alone, _effort(rounds, seconds, works, connections))
+
+
+@app.command("peers")
+def peers_(
+    rounds: Rounds = 3, seconds: Seconds = 3.0, works: Works = ALL_WORKS, connections: Connections = ALL_CONNECTIONS
+) -> None:
+    """The standard works by us and by four servers of other makes in turns, and what has to hold between them."""
+    _contest("peers", standard.against_peers, _effort(rounds, seconds, works, connections))
+
+
+@app.command("execution")
+def execution_(rounds: Rounds = 5) -> None:
+    """Our executor against graphql-core's in process, with the data at hand."""
+    _tell("execution", execution.compare(rounds), {})
+
+
+@app.command("documents")
+def documents_(count: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="How many.")] = 100_000) -> None:
+    """What many distinct documents leave behind in the server's memory."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        _tell("documents", documents.grow(found, count), {})
+
+
+@app.command("fanout")
+def fanout_(
+    rounds: Rounds = 3,
+    listeners: Annotated[int, typer.Option(min=10, max=10_000, help="How many, on sockets of their own.")] = 1_000,
+    changes: Annotated[int, typer.Option(min=10, max=10_000, help="How many each of them is told of.")] = 100,
+) -> None:
+    """The live feed to many listeners, beside graphql-ws on Node over the same log."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        crowd = fanout.Crowd(listeners, changes)
+        _tell("fanout", fanout.compare(found, crowd, rounds), {"listeners": listeners, "changes": changes})
+
+
+@app.command("analytics")
+def analytics_(
+    rounds: Rounds = 3,
+    events: Annotated[str, typer.Option(help="How many events the reports are about.")] = "1000000,10000000",
+) -> None:
+    """Events coming in beside one INSERT each, and the owner's report over many of them. The first run takes half an hour."""
+    sizes = [int(size) for size in events.split(",")]
+    for table in analytics.measure(sizes, rounds):
+        save("analytics", [table], {"events": max(sizes)})
+        print(table.markdown())
+
+
+def _effort(rounds: int, seconds: float, works: str, connections: str) -> Effort:
+    chosen = [name.strip().upper() for name in works.split(",")]
     if unknown := [name for name in chosen if name not in WORKS]:
-        raise typer.BadParameter(f"{unknown[0]} is none of {', '.join(WORKS)}.")
-    with stage(Sizes(products, events)) as set_up:
-        for number, name in enumerate(chosen, 1):
-            began = time.perf_counter()
-            err.print(f"{number}/{len(chosen)} {name} …", end=" ")
-            found = list(WORKS[name](set_up))
-            save(found, {"products": products, "events": events})
-            err.print(f"{time.perf_counter() - began:.0f} s")
-            for table in found:
-                print(table.markdown())
+        raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(WORKS)}.", param_hint="--works")
+    if not all(number.strip().isdigit() and 0 < int(number) <= 1_000 for number in connections.split(",")):
+        raise typer.BadParameter("must be numbers from 1 to 1000, such as 1,16,64.", param_hint="--connections")
+    return Effort(rounds, seconds, chosen, [int(number) for number in connections.split(",")])
+
+
+def _contest(file: str, run: Callable[[Stage, Effort], Iterable[Table]], effort: Effort) -> None:
+    with stage(standard.SIZES) as found:
+        _tell(file, run(found, effort), {"products": standard.SIZES.products, "events": standard.SIZES.events})
+
+
+def _tell(file: str, tables: Iterable[Table], sizes: dict[str, int]) -> None:
+    for table in tables:
+        save(file, [table], sizes)
+        print(table.markdown())
+
+
+def _of_one_store(name: str) -> Callable[[int, int], None]:
+    def run(products: Products = 20_000, events: Events = 0) -> None:
+        with stage(Sizes(products, events)) as found, err.status(name):
+            _tell("reads", READS[name](found), {"products": products, "events": events})
+
+    return run
+
+
+def _every(products: Products = 20_000, events: Events = 0) -> None:
+    """All benchmarks over one big store, one after the other."""
+    names: Sequence[str] = list(READS)
+    with stage(Sizes(products, events)) as found:
+        for number, name in enumerate(names, 1):
+            with err.status(f"{number}/{len(names)} {name}"):
+                _tell("reads", READS[name](found), {"products": products, "events": events})
+
+
+for name, work in READS.items():
+    app.command(name, help=work.__doc__)(_of_one_store(name))
+app.command("reads")(_every)
 
 
 if __name__ == "__main__":

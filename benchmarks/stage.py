@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import psutil  # type: ignore[import-untyped]
 import psycopg
 
 from storefront.analytics.commands import refresh_popularity
+from storefront.analytics.rollups import roll_up
 from storefront.core import migrations
 from storefront.core.database import Database
 from storefront.core.embedded import embedded_postgres
@@ -30,6 +32,9 @@ FOLDER = Path(".storefront") / "bench"
 STORE = "01900000-0000-7000-8000-000000000001"
 READY_WITHIN = 60.0
 
+# Demo data hang on this moment, so that every run has the same rows.
+ANCHOR = datetime(2026, 11, 22, tzinfo=UTC)
+
 # Few products are wanted much and most hardly at all: many ties at the low end, whatever the events say.
 POPULARITY = "UPDATE products SET popularity = (abs(hashtext(id::text)) % 100 / 10.0) ^ 4 / 10"
 _LOGGED = re.compile(r"duration: ([\d.]+) ms  (parse|bind|execute|statement)[^:]*: (.*)")
@@ -37,10 +42,16 @@ _LOGGED = re.compile(r"duration: ([\d.]+) ms  (parse|bind|execute|statement)[^:]
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How many demo products and events there are. The store that is measured holds a copy of every product."""
+    """How many demo products and events there are, and whether one more store holds a copy of every product."""
 
     products: int = 20_000
     events: int = 0
+    one_store: bool = True
+
+    @property
+    def name(self) -> str:
+        """The folder of these rows under this schema: kept rows are never those of another."""
+        return f"{self.products}-{self.events}-{'one' if self.one_store else 'many'}-{_schema()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +179,11 @@ class Stage:
         """The process that all of Postgres descends from."""
         return int((self.data / "postgres" / "postmaster.pid").read_text().split()[0])
 
+    def postgres_version(self) -> str:
+        """Which Postgres this is."""
+        with psycopg.connect(self.url) as connection:
+            return f"PostgreSQL {connection.info.server_version // 10_000}"
+
     def run(self, *statements: str) -> None:
         """SQL that belongs to no measurement."""
         with psycopg.connect(self.url, autocommit=True) as connection:
@@ -248,7 +264,7 @@ def at(values: list[float], part: float) -> float:
 @contextmanager
 def stage(sizes: Sizes) -> Iterator[Stage]:
     """The stage for these sizes, set once and kept for the next run."""
-    data = FOLDER / f"{sizes.products}-{sizes.events}-{_schema()}"
+    data = FOLDER / sizes.name
     with embedded_postgres(data.resolve()) as url:
         found = Stage(url, data, sizes)
         if not (data / "ready").exists():
@@ -259,7 +275,6 @@ def stage(sizes: Sizes) -> Iterator[Stage]:
 
 
 def _schema() -> str:
-    """Another migration is another stage: kept rows are never those of an old schema."""
     steps = sorted((migrations.FOLDER / "versions").glob("*.py"))
     return hashlib.blake2b(b"".join(step.read_bytes() for step in steps), digest_size=4).hexdigest()
 
@@ -270,9 +285,12 @@ def _set(empty: Stage) -> None:
 
     async def fill() -> None:
         async with Database(empty.url, size=2, statement_timeout=0) as database:
-            await seed(database, products=empty.sizes.products, events=empty.sizes.events)
+            await seed(database, products=empty.sizes.products, events=empty.sizes.events, anchor=ANCHOR)
+            await roll_up(database, wait=True)
             await refresh_popularity(database)
 
     asyncio.run(fill())
+    if not empty.sizes.one_store:
+        return empty.run("VACUUM FULL products", "VACUUM ANALYZE")
     # Copying writes every product several times over; a store that has grown slowly has no such gaps.
-    empty.run((Path(__file__).parent / "store.sql").read_text(), POPULARITY, "VACUUM FULL products", "VACUUM ANALYZE")
+    return empty.run((Path(__file__).parent / "store.sql").read_text(), POPULARITY, "VACUUM FULL products", "VACUUM ANALYZE")

@@ -4,12 +4,13 @@ from alembic import context
 from sqlalchemy import Connection, create_engine
 
 from storefront.core.settings import settings
-from storefront.models import metadata
+from storefront.models import is_described, metadata
 
 
 def run(connection: Connection) -> None:
     """All pending steps in one transaction, one process at a time."""
-    context.configure(connection=connection, target_metadata=metadata, compare_type=True, compare_server_default=True)
+    compared = {"compare_type": True, "compare_server_default": True, "include_name": is_described}
+    context.configure(connection=connection, target_metadata=metadata, **compared)  # type: ignore[arg-type]
     with context.begin_transaction():
         # Several processes may start at once: the second waits here, then finds nothing left to do.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7312026)")

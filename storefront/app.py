@@ -3,9 +3,10 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -16,17 +17,23 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from storefront.analytics.commands import refresh_popularity
+from storefront.analytics import beacon
+from storefront.analytics.commands import refresh_popularity, sweep_event_ids
+from storefront.analytics.dashboard import page as dashboard
+from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
 from storefront.core.database import Database
 from storefront.core.identity import Identity, identity
+from storefront.core.memory import settle
+from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
 from storefront.feed.wakeups import WakeUps
 from storefront.graph.context import Context, Feed, Viewer
-from storefront.queries import configs
+from storefront.queries import configs, users
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
@@ -36,12 +43,17 @@ from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, endpoint
 from storefront.serving.leaving import drained_on_signal
 from storefront.serving.operations import Operations
+from storefront.serving.revocations import Revocations
+from storefront.serving.sse import Streams
 from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
 
 log = logging.getLogger("storefront")
 
-HOUR = 3_600
+HOUR, SOON = 3_600, 60
+
+# The name of the tasks that do what is to be done again and again.
+JOB = "storefront job"
 
 EXAMPLES = graphiql.load_examples(Path(__file__).parent / "examples")
 
@@ -53,42 +65,68 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         raise RuntimeError("Set STOREFRONT_DATABASE_URL, or start with `storefront serve`, which brings a Postgres of its own.")
     url, proofs = options.database_url.get_secret_value(), identity(options)
     database = Database(url, size=options.pool_size, statement_timeout=options.statement_timeout)
+    replica = _replica(options)
     hub = Hub(database, options.poll_interval)
     wakeups = WakeUps(options.wakeups_url(), hub.heard)
-    vocabularies, vault, feed, going_away = Vocabularies(), options.vault(), Feed(hub, wakeups), asyncio.Event()
+    vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
+    revocations = Revocations(partial(users.revoked, database), options.poll_interval)
 
     async def make_context(request: HTTPConnection, headers: Mapping[str, str] | None = None) -> Context:
         viewer = await _viewer(request.headers if headers is None else headers, request.cookies, database, proofs)
-        return Context(database, vocabularies, vault, feed, viewer)
+        sender = Sender(request.headers, request.client.host if request.client else None)
+        # Who is signed in reads where they write.
+        return Context(database, vocabularies, vault, feed, viewer, sender, None if viewer else replica)
 
     async def authenticate(websocket: WebSocket, payload: dict[str, Any]) -> Context:
         # What a client says in connection_init counts for more than what its browser sent of itself.
         said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
         return await make_context(websocket, {**websocket.headers, **said})
 
-    operations = Operations(schema._schema, schema.execution_context_class)
-    sockets = Sockets(operations, authenticate, Limits())
+    operations = Operations(schema._schema)
+    limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
+    sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
     async def drain() -> None:
-        going_away.set()
+        streams.drain()
         await sockets.drain()
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with database, _jobs(database, options), hub.running(), wakeups.running():
+        async with (
+            database,
+            replica or nullcontext(),
+            _jobs(database, options),
+            hub.running(),
+            wakeups.running(),
+            revocations.running(),
+        ):
             with drained_on_signal(drain):
                 yield
 
     page, assets = _graphiql(options, database)
-    handler = endpoint(operations, make_context, going_away, page)
+    handler = endpoint(operations, make_context, streams, page)
     routes: list[BaseRoute] = [
         Route("/graphql", handler, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
+        *beacon.routes(database),
+        *dashboard.routes(),
     ]
-    app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=_cross_origin(options))
+    app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=[*_proxies(options), *_cross_origin(options)])
     app.state.database = database
     return app
+
+
+def create_server() -> Starlette:
+    """The application for a process that serves nothing else."""
+    app = create_app()
+    settle()
+    return app
+
+
+def _replica(options: Settings) -> Database | None:
+    url = options.database_read_url
+    return Database(url.get_secret_value(), size=options.pool_size, statement_timeout=options.statement_timeout) if url else None
 
 
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
@@ -100,6 +138,12 @@ def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, lis
         return graphiql.page(EXAMPLES, await _shown(database), title="storefront")
 
     return page, graphiql.graphiql_routes()
+
+
+def _proxies(options: Settings) -> list[Middleware]:
+    """Takes the address of whoever asks from the headers of the proxies that are trusted; without any, headers tell nothing."""
+    trusted = options.proxies()
+    return [Middleware(ProxyHeadersMiddleware, trusted_hosts=trusted)] if trusted else []
 
 
 def _cross_origin(options: Settings) -> list[Middleware]:
@@ -126,17 +170,20 @@ async def _viewer(headers: Mapping[str, str], cookies: Mapping[str, str], databa
     if claims is None:
         return None
     row = await sign_in(database, claims)
-    return Viewer(row.id, frozenset(row.owned), claims.expires)
+    return Viewer(row.id, frozenset(row.owned), claims.expires, claims.issued)
 
 
 @asynccontextmanager
 async def _jobs(database: Database, options: Settings) -> AsyncIterator[None]:
     """What is to be done again and again while the application runs."""
     sweep_old = partial(sweep, days=options.log_retention_days)
-    jobs = [_repeated(sweep_keys, database, HOUR), _repeated(sweep_old, database, HOUR)]
+    sweeps = (sweep_keys, sweep_old, sweep_event_ids, partial(keep_months, days=options.event_retention_days))
+    jobs = [_repeated(work, database, HOUR) for work in sweeps]
+    if options.rollup_interval:
+        jobs.append(_repeated(roll_up, database, options.rollup_interval))
     if options.popularity_interval:
         jobs.append(_repeated(refresh_popularity, database, options.popularity_interval))
-    tasks = [asyncio.create_task(job) for job in jobs]
+    tasks = [asyncio.create_task(job, name=JOB) for job in jobs]
     try:
         yield
     finally:
@@ -145,10 +192,14 @@ async def _jobs(database: Database, options: Settings) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _repeated(work: Callable[[Database], Awaitable[int]], database: Database, seconds: int) -> None:
+async def _repeated(work: Callable[[Database], Awaitable[int]], database: Database, seconds: float) -> None:
+    # Soon after the start, because a process that is often started anew never lives to see the hour.
+    await asyncio.sleep(min(seconds, SOON))
     while True:
-        await asyncio.sleep(seconds)
+        began = monotonic()
         try:
             await work(database)
         except psycopg.Error:
             log.warning("%s failed; the next try is in %s s", work, seconds, exc_info=True)
+        # What takes long is done less often, and has more to do at a time: no job has more than a fifth of the time.
+        await asyncio.sleep(max(seconds, 4 * (monotonic() - began)))

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from storefront import doctor as checkup
 from storefront.analytics.commands import refresh_popularity
+from storefront.analytics.rollups import roll_up
 from storefront.configs.rotation import Rotation, rotate_tokens
 from storefront.core import migrations
 from storefront.core.database import Database
@@ -31,7 +33,8 @@ from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.queries import configs
 from storefront.schema import schema as graphql_schema
-from storefront.users.commands import subject_for
+from storefront.serving import frames
+from storefront.users.commands import sign_out, subject_for
 
 T = TypeVar("T")
 
@@ -66,14 +69,17 @@ def serve(
         _announce(options, url, demo)
         _hand_over(options, url)
         uvicorn.run(
-            "storefront.app:create_app",
+            "storefront.app:create_server",
             factory=True,
             host=options.host,
             port=options.port,
             workers=options.workers,
+            # The application itself asks which proxies are trusted: uvicorn would trust whatever runs on this machine.
+            proxy_headers=False,
             reload=reload,
-            ws="websockets-sansio",
-            ws_max_size=262_144,
+            **frames.OPTIONS,
+            # Far above our own limit, which says what is wrong; this one only ends what would not end.
+            ws_max_size=4 * options.max_message,
             timeout_graceful_shutdown=10,
             log_level="warning",
         )
@@ -127,6 +133,18 @@ def token(
         print(_token(_settings(), url, email, days))
 
 
+@app.command("sign-out")
+def sign_out_(
+    email: Annotated[str, typer.Option(help="Whose tokens and sessions no longer count from now on.")],
+) -> None:
+    """Sign a user out everywhere: what was issued to them before is refused, and their open sockets are closed."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        if not _with_database(url, lambda database: sign_out(database, email)):
+            _fail(f"There is no user with the address {email[:254]!r}.")
+        out.print("Signed out everywhere.")
+
+
 @app.command()
 def schema() -> None:
     """Print the GraphQL schema (SDL)."""
@@ -139,6 +157,14 @@ def refresh_popularity_() -> None:
     with _postgres(_settings()) as url:
         _check_migrations(url)
         out.print(f"{_with_database(url, refresh_popularity):,} products have another popularity now.")
+
+
+@app.command("roll-up")
+def roll_up_() -> None:
+    """Count the events that have come in. The server does this by itself every STOREFRONT_ROLLUP_INTERVAL seconds."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        out.print(f"Counted {_with_database(url, partial(roll_up, wait=True)):,} batches of events.")
 
 
 @app.command("rotate-secrets")
@@ -159,6 +185,7 @@ def doctor() -> None:
             *checkup.database(url),
             asyncio.run(checkup.broadcaster(options, url)),
             checkup.graphiql(),
+            checkup.dashboard(),
         ]
     for finding in findings:
         mark = "[red]✗[/red]" if finding.mend else "[green]✓[/green]"
@@ -225,6 +252,7 @@ def _seed(url: str, products: int, events: int) -> SeedSummary:
 
         async def work(database: Database) -> SeedSummary:
             summary = await load_demo(database, products=products, events=events, progress=show)
+            await roll_up(database, wait=True)
             await refresh_popularity(database)
             return summary
 
@@ -303,6 +331,7 @@ def _announce(options: Settings, url: str, demo: bool) -> None:
     document = f'{{ config(by: {{slug: "{slug}"}}) {{ storeName products(first: 3) {{ nodes {{ title price }} }} }} }}'
     query = json.dumps({"query": document})
     out.print(f"\nstorefront is starting on [bold]{base}[/bold]   (Ctrl-C stops it)\n\n  GraphiQL     {base}/graphql")
+    out.print(f"  Dashboard    {base}/dashboard/{slug}")
     out.print(
         f"  Try          curl -s {base}/graphql -H 'content-type: application/json' -d '{query}'", markup=False, highlight=False
     )

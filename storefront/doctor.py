@@ -1,16 +1,17 @@
 """Looks a set-up over: what is wrong, and how to mend it."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import psycopg
 from pydantic import SecretStr
 
+from storefront.analytics.dashboard import assets
 from storefront.core import migrations
 from storefront.core.settings import Settings
 from storefront.feed.wakeups import broadcast_to
-from storefront.serving.graphiql.assets import missing
+from storefront.serving.graphiql.assets import absent, missing
 
 OLDEST_POSTGRES = 150_000
 
@@ -62,11 +63,19 @@ async def broadcaster(options: Settings, database_url: str) -> Finding:
 
 
 def graphiql() -> Finding:
-    """Whether GraphiQL's files are there."""
-    absent = missing()
-    return (
-        Finding("graphiql", f"{len(absent)} files missing", "Run: make install") if absent else Finding("graphiql", "installed")
-    )
+    """Whether the files of GraphiQL are there."""
+    return _files("graphiql", missing())
+
+
+def dashboard() -> Finding:
+    """Whether the files of the dashboard are there."""
+    return _files("dashboard", absent(assets.FOLDER, assets.FILES))
+
+
+def _files(subject: str, left: Sequence[str]) -> Finding:
+    if left:
+        return Finding(subject, f"{len(left)} files missing", "Run: make install")
+    return Finding(subject, "installed")
 
 
 def _line(error: Exception) -> str:

@@ -1,12 +1,19 @@
 """The table of contents: every root field, by the slice that has it."""
 
+from typing import Any, cast
+
 import strawberry
+from graphql import GraphQLObjectType, is_input_object_type
 from strawberry.schema.config import StrawberryConfig
 
 from storefront.analytics.api import AnalyticsQuery
+from storefront.analytics.live import AnalyticsSubscription
+from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
+from storefront.execution.arguments import DEFINITION, call_directly
 from storefront.graph.errors import ERROR_TYPES
+from storefront.graph.personal import declare
 from storefront.graph.scalars import SCALARS
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
@@ -22,13 +29,22 @@ class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery):
 
 
 @strawberry.type
-class Mutation(UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation):
+class Mutation(UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation, AnalyticsMutation):
     """Everything that can be written."""
 
 
 @strawberry.type
-class Subscription(ProductSubscription):
+class Subscription(ProductSubscription, AnalyticsSubscription):
     """Everything that can be listened to."""
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
+call_directly(declare(schema._schema))
+
+
+def _is_one_of(type_: Any, _: Any) -> bool | None:
+    # Asked of a list or a type that is not null, Strawberry's own resolver fails.
+    return type_.extensions[DEFINITION].is_one_of if is_input_object_type(type_) else None
+
+
+cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of

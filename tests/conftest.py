@@ -2,7 +2,7 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from storefront.core.embedded import create_database, database_url, embedded_ser
 from storefront.core.ids import uuid7
 from storefront.core.migrations import migrate
 from storefront.core.settings import Settings
+from storefront.serving import frames
 from tests.client import SECRET, Client
 
 
@@ -63,12 +64,13 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def serving(url: str, folder: Path, **options: Any) -> AsyncIterator[Client]:
+async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OPTIONS, **options: Any) -> AsyncIterator[Client]:
     """A shopper of a real server on a free port, over this database; with other settings where they are given."""
-    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "popularity_interval": 0}
-    settings = Settings(**{**given, **options})
+    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder}
+    # Tests count when they want it counted.
+    settings = Settings(**{**given, "popularity_interval": 0, "rollup_interval": 0, **options})
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", ws="websockets-sansio"))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -107,9 +107,10 @@ async def rows(owner: Client, me: str) -> dict[str, str]:
 
 async def check(owner: Client, me: str, name: str, input_: dict[str, Any]) -> None:
     field = MUTATIONS[name]
-    payload = "{ position userErrors { code message path } }"
+    payload = "{ clientMutationId userErrors { code message path } }"
     document = f"mutation($input: {field.args['input'].type}) {{ {name}(input: $input) {payload} }}"
-    answer = await owner.post(document, input=with_ids(input_, await rows(owner, me)))
+    # Anew each time: one of the mutations signs them out everywhere.
+    answer = await owner.signed_in(me).post(document, input=with_ids(input_, await rows(owner, me)))
     body = answer.json()
     codes = [error["extensions"]["code"] for error in body.get("errors", ())]
     assert set(codes) <= {"BAD_USER_INPUT"}, f"{codes} for {input_!r:.500}"
@@ -160,5 +161,5 @@ async def test_more_text_than_can_be_searched_is_refused(owner: Client, me: str)
         "tags": [" ".join(words[13_000 + n : 26_000 : 250][:51]) for n in range(250)],
     }
     document = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { userErrors { code path } } }"
-    answer = await owner.ask(document, i={"id": (await rows(owner, me))["$product"], **given_})
+    answer = await owner.signed_in(me).ask(document, i={"id": (await rows(owner, me))["$product"], **given_})
     assert answer["updateProduct"]["userErrors"] == [{"code": "INVALID_INPUT", "path": ["description"]}]

@@ -13,7 +13,7 @@ from storefront.core.database import Database
 from storefront.core.embedded import create_database, database_url
 from storefront.core.ids import uuid7
 from storefront.core.migrations import config_for, connect, current, head, migrate
-from storefront.models import metadata
+from storefront.models import is_described, metadata
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
 # Tables, views, sequences, indexes, functions and types of the public schema.
@@ -60,7 +60,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
 
 def test_the_migrations_make_what_the_models_say(empty_url: str) -> None:
     with connect(empty_url) as connection:
-        options = {"compare_type": True, "compare_server_default": True}
+        options = {"compare_type": True, "compare_server_default": True, "include_name": is_described}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 

@@ -44,8 +44,8 @@ class AnalyticsQuery:
         self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
     ) -> AnalyticsEventConnection:
         chosen = _chosen(await own_store(info, config_id), filter or EventFilter())
-        page = await analytics.page(info.context.database, chosen, checks.window(first, after))
-        return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.database, chosen))
+        page = await analytics.page(info.context.reads, chosen, checks.window(first, after))
+        return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.reads, chosen))
 
 
 async def own_store(info: Info, config_id: str) -> str:

@@ -25,11 +25,11 @@ class ConfigQuery:
 
     @strawberry.field(description="Published stores, newest first.")
     async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
-        page = await configs.page(info.context.database, checks.window(first, after))
-        return ConfigConnection(page=page, count=lambda: configs.count(info.context.database))
+        page = await configs.page(info.context.reads, checks.window(first, after))
+        return ConfigConnection(page=page, count=lambda: configs.count(info.context.reads))
 
 
 async def _found(info: Info, by: ConfigBy) -> Row | None:
     if isinstance(by.id, str):
         return await info.context.load(loaders.config, checks.key(by.id, "by.id"))
-    return await configs.by_slug(info.context.database, checks.text(by.slug or "", "by.slug"), [*info.context.owned])
+    return await configs.by_slug(info.context.reads, checks.text(by.slug or "", "by.slug"), [*info.context.owned])

@@ -3,21 +3,25 @@
 Rows are named tuples whose values already have the shape that JSON wants: keys, amounts and moments are text.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import re
+from collections import namedtuple
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import orjson
-from psycopg import AsyncConnection, AsyncCursor, InterfaceError, OperationalError
+from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, InterfaceError, OperationalError
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import namedtuple_row
+from psycopg.rows import no_result
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import AsyncConnectionPool
+from sqlalchemy import ARRAY, UUID
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
+from sqlalchemy.sql.compiler import SQLCompiler
 
 Row = Any
 Parameters = Mapping[str, object]
@@ -25,27 +29,63 @@ Parameters = Mapping[str, object]
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Statement:
-    """SQL text with named parameters, and the constants that its author wrote into it."""
+    """SQL text with named parameters, and the constants that its author wrote into it.
 
-    sql: str
-    constants: Mapping[str, object]
+    `varies`: how it is best run depends on the values so much that Postgres has to plan it anew each time.
+    """
+
+    __slots__ = ("_keys", "_names", "_row", "constants", "query", "sql", "varies")
+
+    def __init__(self, sql: str, constants: Mapping[str, object], keys: Iterable[str] = (), *, varies: bool = False) -> None:
+        self.varies = varies
+        self.sql = sql
+        self.constants = constants
+        self._keys = frozenset(keys)
+        self._names: list[str] = []
+        # As Postgres reads it: what is asked over and over is not to be rewritten each time.
+        self.query = _PARAMETER.sub(self._numbered, sql).encode()
+        self._row: Callable[[Sequence[Any]], Row] | None = None
+
+    def _numbered(self, found: re.Match[str]) -> str:
+        name = found[1]
+        if name is None:
+            return "%"
+        if name not in self._names:
+            self._names.append(name)
+        return f"${self._names.index(name) + 1}"
+
+    def values(self, parameters: Parameters | None) -> list[Any]:
+        """The values of the parameters, in the order of their numbers."""
+        given: dict[str, Any] = {**self.constants, **(parameters or {})}
+        # Keys need no quoting, so lists of them need no looking for what does.
+        return [f"{{{','.join(given[name])}}}" if name in self._keys else given[name] for name in self._names]
+
+    def rows(self, cursor: AsyncCursor[Any]) -> Callable[[Sequence[Any]], Row]:
+        """How psycopg makes a row. Its class follows from the statement, and is made once."""
+        result = cursor.pgresult
+        if self._row is None and result is not None and result.nfields:
+            names = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
+            self._row = partial(tuple.__new__, namedtuple("Row", names, rename=True))
+        return self._row or no_result
 
 
-def compiled(clause: ClauseElement) -> Statement:
+_PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
+
+
+def compiled(clause: ClauseElement, *, varies: bool = False) -> Statement:
     """Compile once, keep, run often: the compiler takes longer than most of our statements do."""
-    text = clause.compile(dialect=DIALECT)
+    text = cast(SQLCompiler, clause.compile(dialect=DIALECT))
     constants = {name: value for name, value in (text.params or {}).items() if value is not None}
-    return Statement(str(text), constants)
+    keys = (name for name, bind in text.binds.items() if isinstance(bind.type, ARRAY) and isinstance(bind.type.item_type, UUID))
+    return Statement(str(text), constants, keys, varies=varies)
 
 
 class MomentLoader(Loader):
     """timestamptz as RFC 3339 text in UTC, which is what sessions of ours are set to print."""
 
     def load(self, data: Buffer) -> str:
-        date, _, time = bytes(data).decode().removesuffix("+00").partition(" ")
-        return f"{date}T{time}Z"
+        return str(data, "ascii").removesuffix("+00").replace(" ", "T", 1) + "Z"
 
 
 class Connection:
@@ -59,9 +99,9 @@ class Connection:
         """Run a statement and return its rows; an empty list where it returns none."""
         for observer in self._observers:
             observer(statement.sql)
-        cursor: AsyncCursor[Row] = self.raw.cursor(row_factory=namedtuple_row)
-        await cursor.execute(statement.sql.encode(), {**statement.constants, **(parameters or {})})
-        return await cursor.fetchall() if cursor.description else []
+        cursor = AsyncRawCursor(self.raw, row_factory=statement.rows)
+        await cursor.execute(statement.query, statement.values(parameters), prepare=False if statement.varies else None)
+        return await cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
 
 
 class Database:

@@ -1,9 +1,12 @@
 """Keys: UUID version 7 (RFC 9562), so that a later row has a greater key and an index grows at its end."""
 
+import re
 import secrets
 import threading
 import time
 from uuid import UUID
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class _Clock:
@@ -36,6 +39,8 @@ def uuid7_at(ticks: int, randomness: int) -> UUID:
 
 def parse_id(text: str) -> str | None:
     """The canonical form of a key, or None where the text is not one."""
+    if _CANONICAL.fullmatch(text):
+        return text
     try:
         return str(UUID(text)) if len(text) in (32, 36) else None
     except ValueError:

@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import cache
+from ipaddress import ip_network
 from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -27,6 +28,9 @@ class Settings(BaseSettings):
 
     database_url: SecretStr | None = Field(
         None, description="Postgres 15 or newer, as a URL. Unset: an embedded server keeps its files in the data folder."
+    )
+    database_read_url: SecretStr | None = Field(
+        None, description="A replica of it, as a URL: answers queries of those who are not signed in. Unset: none."
     )
     data_dir: Path = Field(
         Path(".storefront"), description="Where the embedded Postgres and what is made at first start are kept."
@@ -69,6 +73,16 @@ class Settings(BaseSettings):
         description="Seconds between looks for changes that no wake-up told of: the longest a change may be late.",
     )
     log_retention_days: int = Field(7, ge=1, le=3650, description="Days that the log of changes is kept.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto count: addresses or networks, comma-separated, or *.",
+    )
+    max_sockets: int = Field(
+        10_000, ge=1, description="WebSockets that a process holds, at most, and as many event streams. Others are sent away."
+    )
+    max_operations: int = Field(100, ge=1, description="Operations that run on one WebSocket at a time, at most.")
+    max_message: int = Field(262_144, ge=1_024, description="Bytes of a message from a WebSocket's client, at most.")
+    init_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which a WebSocket has to be initialised.")
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
@@ -76,6 +90,12 @@ class Settings(BaseSettings):
     statement_timeout: int = Field(10_000, ge=100, description="Milliseconds after which Postgres gives up on a statement.")
     popularity_interval: int = Field(
         600, ge=0, description="Seconds between refreshes of product popularity; 0 leaves it to the command."
+    )
+    rollup_interval: float = Field(
+        1.0, ge=0, le=3600, description="Seconds between counts of the events that came in; 0 leaves it to `storefront roll-up`."
+    )
+    event_retention_days: int = Field(
+        400, ge=31, le=3650, description="Days that single events are kept, at least: whole months go. What was counted stays."
     )
     graphiql: bool = Field(True, description="Whether /graphql answers a browser with GraphiQL.")
 
@@ -106,6 +126,10 @@ class Settings(BaseSettings):
     def authjs_secrets(self) -> list[str]:
         """The secrets of the Auth.js front ends, newest first."""
         return _listed(self.authjs_secret)
+
+    def proxies(self) -> list[str]:
+        """The proxies that may say for whom they ask."""
+        return _listed(self.trusted_proxies)
 
     def origins(self) -> frozenset[str]:
         """The allowed origins as browsers write them."""
@@ -140,6 +164,14 @@ class Settings(BaseSettings):
             raise ValueError("must be one URL for each issuer of STOREFRONT_OIDC_ISSUER, or unset")
         if not all(url.startswith(("https://", "http://")) for url in urls):
             raise ValueError("must be https:// URLs, or http:// inside a network that nobody else can write to")
+        return given
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, given: str | None) -> str | None:
+        for proxy in _listed(given):
+            if proxy != "*":
+                ip_network(proxy)
         return given
 
     @field_validator("allowed_origins")

@@ -15,13 +15,16 @@ ALGORITHMS = ["HS256"]
 LEEWAY = 30
 # Bytes of a claim. An index entry of Postgres takes 2,700.
 MOST_BYTES = 2_000
+# Seconds since 1970. Numbers of JSON may be larger than any moment.
+FOREVER = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
     """What a verified proof says of its user. Only an address that is `email_verified` may lead to a user known by it.
 
-    `expires` is in seconds since 1970: what goes on for longer than that needs a new proof.
+    `issued` and `expires` are in seconds since 1970. What goes on for longer than that needs a new proof; one that does not say
+    when it was issued is older than any other.
     """
 
     subject: str
@@ -30,6 +33,7 @@ class Claims:
     picture: str | None = None
     email_verified: bool = False
     expires: float | None = field(default=None, compare=False)
+    issued: float = field(default=0.0, compare=False)
 
     def profile(self) -> dict[str, str | None]:
         """As columns of a user."""
@@ -38,10 +42,11 @@ class Claims:
 
 def sign(claims: Claims, secret: str, *, seconds: int) -> str:
     """A token for a user, good for so many seconds."""
-    now = int(time.time())
+    # To the millisecond, so that a token counts that is made right after signing out.
+    now = int(time.time() * 1000) / 1000
     named = {"sub": claims.subject, "email": claims.email, "name": claims.name, "picture": claims.picture}
     payload = {name: value for name, value in named.items() if value is not None}
-    return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": now + seconds}, OctKey.import_key(secret))
+    return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": int(now) + seconds}, OctKey.import_key(secret))
 
 
 def verify(token: str, secret: str, *, leeway: int = LEEWAY) -> Claims:
@@ -61,7 +66,9 @@ def said(proof: str, payload: dict[str, Any], *, realm: str = "", email_verified
     if subject is None:
         raise Unauthenticated(f"The {proof} is not valid: its sub is no text. Sign in again.")
     named = f"{realm}|{subject}" if realm else subject
-    return Claims(named, email, name, picture, email_verified and email is not None, float(payload["exp"]))
+    # An early or odd time of issue is as early as can be: it never makes a proof younger.
+    issued, expires = float(max(0, payload.get("iat", 0))), float(min(payload["exp"], FOREVER))
+    return Claims(named, email, name, picture, email_verified and email is not None, expires, issued)
 
 
 def invalid(proof: str, error: Exception) -> Unauthenticated:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 
-from sqlalchemy import ARRAY, Text, any_, bindparam, exists, select, text, union_all
+from sqlalchemy import ARRAY, Double, Text, any_, bindparam, exists, select, text, union_all
 
 from storefront.core.database import Connection, Database, Statement, compiled
 from storefront.demo.generate import Load, loads
@@ -68,6 +68,7 @@ async def seed(
         # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
         await connection.raw.execute("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7312028)")
         await _refuse_twice(connection, plan)
+        await connection.fetch(_months(), {"latest": plan.anchor / 1_000_000})
         written = {load.table: await _copy(connection, load, progress) for load in loads(plan)}
     await _settle(database)
     return _summary(plan, written, time.perf_counter() - started)
@@ -121,6 +122,12 @@ def _summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary
 
 def _midnight() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+@cache
+def _months() -> Statement:
+    months = "SELECT storefront_event_partitions(to_timestamp(:latest) - interval '4 months', to_timestamp(:latest)) AS made"
+    return compiled(text(months).bindparams(bindparam("latest", type_=Double)))
 
 
 @cache

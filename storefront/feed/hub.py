@@ -2,13 +2,18 @@
 
 A listener is a position and nothing else. The hub keeps the newest entries of each store for all of them; one that falls
 behind these reads from the log itself; one whose next entry is no longer kept is told so.
+
+A subscription of your own over this log: read `Hub.parts` in the `steps` of a `serving.crowds.Source` (as `ProductFeed` in
+`products.changes` does), judge each entry for the asker there, and return the source from the resolver; listeners alike then
+share reader and executions. One over something else than the log needs only the waking: publish its key with
+`WakeUps.publish` after the commit, which calls `Hub.heard` in every process, or look by itself now and then.
 """
 
 import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
@@ -37,6 +42,14 @@ class Gap:
 
     position: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The next entries of a log, or a gap, and the position that they reach. None: there is nothing more for now."""
+
+    position: int
+    entries: Sequence[Row | Gap] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -100,41 +113,45 @@ class Hub:
 
     async def entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
         """A store's entries after a position, or from now on, as long as somebody asks for more. Ends with the store."""
+        async with aclosing(self.parts(config_id, after)) as parts:
+            async for part in parts:
+                for entry in part.entries:
+                    yield entry
+
+    async def parts(self, config_id: str, after: int | None) -> AsyncGenerator[Part, None]:
+        """The same in parts, as they are at hand; an empty one before each wait."""
         async with self._followed(config_id) as channel:
             position = channel.head if after is None else after
             while not channel.gone:
                 moved = channel.moved
                 found = await self._next(channel, position)
-                if isinstance(found, Gap):
-                    yield found
-                    position = found.position
-                    continue
-                for entry in found:
-                    yield entry
-                    position = entry.position
-                if position >= channel.head:
+                if found:
+                    position = found[-1].position
+                    yield Part(position, found)
+                elif position >= channel.head:
+                    yield Part(position)
                     await moved.wait()
 
-    async def _next(self, channel: Channel, position: int) -> Sequence[Row] | Gap:
+    async def _next(self, channel: Channel, position: int) -> Sequence[Row | Gap]:
         if position > channel.head:
             return await self._ahead(channel, position)
         if channel.head - position > MOST_BEHIND:
-            return Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")
+            return [Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")]
         at_hand = channel.after(position)
         if at_hand is not None:
             return at_hand
         read = await log.read(self._database, channel.config_id, position, BATCH)
         if not read or read[0].position != position + 1:
-            return Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")
+            return [Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")]
         return read
 
-    async def _ahead(self, channel: Channel, position: int) -> Sequence[Row] | Gap:
+    async def _ahead(self, channel: Channel, position: int) -> Sequence[Gap]:
         # Another process may have told the client of a commit that this one has not heard of yet.
         head = (await self._heads([channel.config_id])).get(channel.config_id, 0)
         if position <= head:
             channel.stirred.set()
             return ()
-        return Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")
+        return [Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")]
 
     @asynccontextmanager
     async def _followed(self, config_id: str) -> AsyncIterator[Channel]:

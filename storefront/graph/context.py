@@ -4,6 +4,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from time import monotonic
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -13,8 +14,11 @@ from strawberry.dataloader import DataLoader
 from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated
 from storefront.core.secrets import Vault
+from storefront.core.sender import Sender
 from storefront.feed.hub import Hub
 from storefront.feed.wakeups import WakeUps
+from storefront.queries import users
+from storefront.queries.users import Proof
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 
@@ -28,11 +32,12 @@ YOUNG = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The user who asks, the stores that are theirs, and when their proof ends, in seconds since 1970."""
+    """The user who asks, the stores that are theirs, and when their proof was issued and ends, in seconds since 1970."""
 
     id: str
     owned: frozenset[str] = frozenset()
     expires: float | None = None
+    issued: float = 0.0
 
 
 class Told:
@@ -71,14 +76,25 @@ class Feed:
 
 @dataclass(slots=True)
 class Context:
-    """One operation's context. Made anew for each: loaders remember what they loaded."""
+    """One operation's context. Made anew for each: loaders remember what they loaded.
+
+    What has a `replica` to read from is read there. It may be a moment behind: it is for those who have written nothing, and
+    never for what is told of a change.
+    """
 
     database: Database
     vocabularies: Vocabularies
     vault: Vault
     feed: Feed
     viewer: Viewer | None = None
+    sender: Sender = field(default_factory=Sender)
+    replica: Database | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def reads(self) -> Database:
+        """Where to read."""
+        return self.replica or self.database
 
     @property
     def owned(self) -> frozenset[str]:
@@ -90,13 +106,37 @@ class Context:
         return Audience.OWNER if config_id in self.owned else Audience.SHOPPER
 
     @property
+    def asker(self) -> str | None:
+        """Who asks, where that is known."""
+        return self.viewer.id if self.viewer else None
+
+    @property
+    def proof(self) -> Proof | None:
+        """What the asker is known by, where they are."""
+        return Proof(self.viewer.id, self.viewer.issued) if self.viewer else None
+
+    @property
     def expires(self) -> float | None:
         """When the asker's proof ends, in seconds since 1970."""
         return self.viewer.expires if self.viewer else None
 
     def renewed(self) -> "Context":
         """The same asker later on, who has loaded nothing yet."""
-        return Context(self.database, self.vocabularies, self.vault, self.feed, self.viewer)
+        return Context(self.database, self.vocabularies, self.vault, self.feed, self.viewer, self.sender)
+
+    async def current(self) -> "Context":
+        """The same asker with the stores that are theirs by now; raises Unauthenticated once their proof no longer counts."""
+        if self.viewer is None or self.proof is None:
+            return self.renewed()
+        known = await users.by_proof(self.database, self.proof)
+        if known is None or known.is_signed_out:
+            raise Unauthenticated(users.SIGNED_OUT)
+        viewer = replace(self.viewer, owned=frozenset(known.owned))
+        return Context(self.database, self.vocabularies, self.vault, self.feed, viewer, self.sender)
+
+    def anonymous(self) -> "Context":
+        """Somebody unknown, who has loaded nothing yet."""
+        return Context(self.database, self.vocabularies, self.vault, self.feed)
 
     def now_owns(self, config_id: str) -> None:
         """A store was made during this operation."""
@@ -113,22 +153,39 @@ class Context:
             raise Unauthenticated("Sign in first: send the header Authorization: Bearer <token>.")
         return self.viewer
 
-    def load(
+    async def load(
         self,
         edge: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
         key: K,
         *args: P.args,
         **kwargs: P.kwargs,
-    ) -> Awaitable[V]:
+    ) -> V:
         """One key of an edge. Keys asked for together are loaded together, per edge and arguments."""
-        loader = self._loaders.get((edge, args, tuple(kwargs.items())))
+        (value,) = await self.load_many(edge, (key,), *args, **kwargs)
+        return value
+
+    def load_many(
+        self,
+        edge: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
+        keys: Sequence[K],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Awaitable[list[V]]:
+        """Many keys of an edge at once, loaded together with all others that are asked for meanwhile, each one once."""
+        name = (edge, args, tuple(kwargs.items()))
+        loader = self._loaders.get(name)
         if loader is None:
+            known: dict[K, V] = {}
 
-            async def batch(keys: list[K]) -> Sequence[V]:
-                return await edge(self, keys, *args, **kwargs)
+            async def batch(groups: list[tuple[K, ...]]) -> list[list[V]]:
+                missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in known]
+                if missing:
+                    known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))
+                return [[known[key] for key in group] for group in groups]
 
-            loader = self._loaders[edge, args, tuple(kwargs.items())] = DataLoader(load_fn=batch)
-        return loader.load(key)
+            loader = self._loaders[name] = DataLoader(load_fn=batch)
+        # Where an error makes siblings superfluous they are cancelled: that must not take from others what they wait for too.
+        return asyncio.shield(loader.load(tuple(keys)))
 
 
 Info = strawberry.Info[Context, None]

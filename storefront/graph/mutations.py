@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
 
 import strawberry
@@ -100,10 +101,17 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, list):
         return [plain(item) for item in value]
-    definition = get_object_definition(value)
+    kind: Any = type(value)
+    names = _names(kind)
+    return value if names is None else _given({name: getattr(value, python_name) for name, python_name in names})
+
+
+@cache
+def _names(type_: Any) -> list[tuple[str, str]] | None:
+    definition = get_object_definition(type_)
     if definition is None:
-        return value
-    return _given({f.graphql_name or camel(f.python_name): getattr(value, f.python_name) for f in definition.fields})
+        return None
+    return [(field.graphql_name or camel(field.python_name), field.python_name) for field in definition.fields]
 
 
 def _given(fields: Mapping[str, Any]) -> dict[str, Any]:

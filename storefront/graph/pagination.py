@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast
 
+import orjson
 import strawberry
 
 from storefront.queries.keyset import Page
@@ -37,7 +38,9 @@ class Connection(Generic[T]):
 
     @strawberry.field(description="The rows of this page.")
     def nodes(self) -> list[T]:
-        return cast(list[T], self.page.rows)
+        rows = self.page.rows
+        # Postgres may have written the nodes already.
+        return cast(list[T], [orjson.Fragment(row.node) for row in rows] if rows and hasattr(rows[0], "node") else rows)
 
     @strawberry.field(description="The rows of this page, each with its cursor.")
     def edges(self) -> list[Edge[T]]:

@@ -5,7 +5,8 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Annotated, Any, cast
+from functools import partial
+from typing import Annotated, Any, NamedTuple, cast
 
 import orjson
 import strawberry
@@ -13,10 +14,15 @@ import strawberry
 from storefront.core.database import Row
 from storefront.core.errors import NotFound
 from storefront.core.ids import parse_id
+from storefront.execution.edges import Batch, edge
+from storefront.execution.selected import selected
 from storefront.graph import checks, inputs, loaders
+from storefront.graph.columns import columns_of, needs
 from storefront.graph.context import Context, Info
+from storefront.graph.documents import nodes_of
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
 from storefront.graph.pagination import Connection
+from storefront.graph.personal import PERSONAL
 from storefront.graph.scalars import JSON, Position
 from storefront.queries.analytics import MOST_SOURCES, Counts, Span
 from storefront.queries.listing import Found, Listing, Scope, Selection
@@ -43,6 +49,18 @@ class DateRange:
     to: datetime = strawberry.field(description="The moment after the last: `from` of the stretch that follows.")
 
 
+def target(loader: Edge, column: str, noun: str) -> Batch:
+    """Where rows lead by a key of theirs, never null: what it leads to may be gone or hidden by the time that it is asked for."""
+
+    async def targets(rows: Sequence[Row], info: Info) -> Sequence[Row]:
+        found = await info.context.load_many(loader, [getattr(row, column) for row in rows])
+        if None in found:
+            raise NotFound(f"The {noun} that this belongs to is gone, or not for you to see.")
+        return found
+
+    return targets
+
+
 @strawberry.type(description="Somebody who owns stores or writes reviews.")
 class User:
     id: strawberry.ID
@@ -50,12 +68,12 @@ class User:
     image: str | None
     created_at: datetime
 
-    @strawberry.field(description="Told to oneself only.")
+    @strawberry.field(description="Told to oneself only.", metadata=PERSONAL)
     def email(self, info: Info) -> str | None:
         viewer = info.context.viewer
         return cast(Row, self).email if viewer and viewer.id == self.id else None
 
-    @strawberry.field(description="One's own stores; of others the published ones. Newest first.")
+    @strawberry.field(description="One's own stores; of others the published ones. Newest first.", metadata=PERSONAL)
     async def configs(self, info: Info, first: First = 20, after: After = None) -> "ConfigConnection":
         page = await info.context.load(loaders.configs_of_user, str(self.id), checks.window(first, after))
         return ConfigConnection(page=page, count=lambda: info.context.load(loaders.config_count_of_user, str(self.id)))
@@ -153,9 +171,7 @@ class Config:
         given = cast(Row, self).integrations
         return _integrations(given, info.context.audience(str(self.id))) if given else None
 
-    @strawberry.field
-    async def owner(self, info: Info) -> User:
-        return cast(User, await _target(info, loaders.user, cast(Row, self).user_id, "user"))
+    owner: User = edge(target(loaders.user, "user_id", "user"))
 
     @strawberry.field(description="How far the store's log has come.")
     async def position(self, info: Info) -> Position:
@@ -197,11 +213,53 @@ class Attribute:
     value: str
 
 
+class _NameAndValue(NamedTuple):
+    name: str
+    value: str
+
+
+# There are many of them.
+_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
+
+
 @strawberry.type
 class ReviewSummary:
     average: float | None = strawberry.field(description="Stars; null without reviews.")
     count: int
     distribution: list[int] = strawberry.field(description="Five counts, one star first.")
+
+
+async def _variants(
+    products: Sequence[Row], info: Info, first: First = 5, available_only: bool = True
+) -> Sequence[Sequence[Row]]:
+    limit, columns, context = checks.first(first), columns_of(info, ProductVariant), info.context
+    # One who shows the unavailable ones sees those of their own products only.
+    hidden = [available_only or context.audience(row.config_id) is not Audience.OWNER for row in products]
+    loading = {
+        only: context.load_many(
+            loaders.variants_of_product, [r.id for r, h in zip(products, hidden, strict=True) if h is only], limit, only, columns
+        )
+        for only in set(hidden)
+    }
+    found = {only: iter(await rows) for only, rows in loading.items()}
+    return [next(found[only]) for only in hidden]
+
+
+async def _reviews(products: Sequence[Row], info: Info, first: First = 3, after: After = None) -> "Sequence[ReviewConnection]":
+    window, columns = checks.window(first, after), columns_of(info, Review)
+    pages = await info.context.load_many(loaders.reviews_of_product, [row.id for row in products], window, columns)
+    return [ReviewConnection(page=page, count=_sum_of(row.rating_counts)) for row, page in zip(products, pages, strict=True)]
+
+
+def _sum_of(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
+    async def count() -> int:
+        return sum(counts)
+
+    return count
+
+
+async def _related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
+    return await info.context.load_many(loaders.related_to_product, [row.id for row in products], checks.first(first))
 
 
 @strawberry.type
@@ -226,22 +284,21 @@ class Product:
     created_at: datetime
     updated_at: datetime
 
-    @strawberry.field(description="Over the available variants, else the product's own price.")
+    @strawberry.field(
+        description="Over the available variants, else the product's own price.",
+        metadata=needs("price", "variants_min_price", "variants_max_price"),
+    )
     def price_range(self) -> PriceRange:
         row = cast(Row, self)
         return PriceRange(min=row.variants_min_price or row.price, max=row.variants_max_price or row.price)
 
-    @strawberry.field
-    async def config(self, info: Info) -> Config:
-        return cast(Config, await _target(info, loaders.config, cast(Row, self).config_id, "store"))
+    config: Config = edge(target(loaders.config, "config_id", "store"))
 
-    @strawberry.field(description="The first variants. Unavailable ones are shown to the owner, with `availableOnly: false`.")
-    async def variants(self, info: Info, first: First = 5, available_only: bool = True) -> "list[ProductVariant]":
-        only = available_only or not _is_owner(self, info)
-        found = await info.context.load(loaders.variants_of_product, str(self.id), checks.first(first), only)
-        return cast("list[ProductVariant]", found)
+    variants: "list[ProductVariant]" = edge(
+        _variants, description="The first variants. Unavailable ones are shown to the owner, with `availableOnly: false`."
+    )
 
-    @strawberry.field(description="How many variants the asker may see.")
+    @strawberry.field(description="How many variants the asker may see.", metadata=needs("variants_total", "variants_available"))
     def variant_count(self, info: Info) -> int:
         row = cast(Row, self)
         return int(row.variants_total if _is_owner(self, info) else row.variants_available)
@@ -252,27 +309,16 @@ class Product:
         found = await info.context.load(loaders.variant_of_product, str(self.id), wanted, not _is_owner(self, info))
         return cast("ProductVariant | None", found)
 
-    @strawberry.field(description="Newest first.")
-    async def reviews(self, info: Info, first: First = 3, after: After = None) -> "ReviewConnection":
-        page = await info.context.load(loaders.reviews_of_product, str(self.id), checks.window(first, after))
-        counts: list[int] = cast(Row, self).rating_counts
+    reviews: "ReviewConnection" = edge(_reviews, description="Newest first.", metadata=needs("rating_counts"))
 
-        async def count() -> int:
-            return sum(counts)
-
-        return ReviewConnection(page=page, count=count)
-
-    @strawberry.field
+    @strawberry.field(metadata=needs("rating_counts"))
     def review_summary(self) -> ReviewSummary:
         counts: list[int] = cast(Row, self).rating_counts
         total = sum(counts)
         stars = sum(stars * count for stars, count in enumerate(counts, 1))
         return ReviewSummary(average=stars / total if total else None, count=total, distribution=counts)
 
-    @strawberry.field(description="Same category first, then shared tags, then popularity.")
-    async def related(self, info: Info, first: First = 4) -> "list[Product]":
-        found = await info.context.load(loaders.related_to_product, str(self.id), checks.first(first))
-        return cast("list[Product]", found)
+    related: "list[Product]" = edge(_related, description="Same category first, then shared tags, then popularity.")
 
 
 @strawberry.type
@@ -288,13 +334,12 @@ class ProductVariant:
     version: int
     created_at: datetime
 
-    @strawberry.field
+    @strawberry.field(metadata=needs("attributes"))
     def attributes(self) -> list[Attribute]:
-        return [Attribute(name=name, value=value) for name, value in cast(Row, self).attributes.items()]
+        row: Any = self
+        return [*map(_name_and_value, row.attributes.items())]
 
-    @strawberry.field
-    async def product(self, info: Info) -> Product:
-        return cast(Product, await _target(info, loaders.product, cast(Row, self).product_id, "product"))
+    product: Product = edge(target(loaders.product, "product_id", "product"))
 
 
 @strawberry.type
@@ -306,13 +351,9 @@ class Review:
     version: int
     created_at: datetime
 
-    @strawberry.field
-    async def user(self, info: Info) -> User:
-        return cast(User, await _target(info, loaders.user, cast(Row, self).user_id, "user"))
+    user: User = edge(target(loaders.user, "user_id", "user"), metadata=needs("user_id"))
 
-    @strawberry.field
-    async def product(self, info: Info) -> Product:
-        return cast(Product, await _target(info, loaders.product, cast(Row, self).product_id, "product"))
+    product: Product = edge(target(loaders.product, "product_id", "product"))
 
 
 # ---------------------------------------------------------------------------------------------- analytics
@@ -331,6 +372,7 @@ class AnalyticsEvent:
     utm_source: str | None
     utm_medium: str | None
     utm_campaign: str | None
+    is_bot: bool = strawberry.field(description="Whether its user agent is a known bot's.")
     timestamp: datetime
 
 
@@ -358,7 +400,7 @@ class AnalyticsPoint:
     product_clicks: int
     add_to_carts: int
     purchases: int
-    sessions: int = strawberry.field(description="One that lasts from one interval into the next counts in both.")
+    sessions: int = strawberry.field(description="Those that began in it.")
 
 
 @strawberry.type(description="Where events came from: what their link said, else the page that linked here.")
@@ -366,11 +408,31 @@ class SourceBreakdown:
     source: str = strawberry.field(description='The UTM source, else the host of the referrer, else "direct".')
     medium: str | None = strawberry.field(description="The UTM medium.")
     campaign: str | None = strawberry.field(description="The UTM campaign.")
-    sessions: int = strawberry.field(description="Sessions with an event from there. One may have come from several.")
+    sessions: int = strawberry.field(description="Sessions that began with an event from there.")
     events: int
 
 
-@strawberry.type(description="What shoppers did in a store in a stretch of time. Each part is counted only when asked for.")
+@strawberry.type(description="A step on the way to a purchase.")
+class FunnelStep:
+    event: str | None = strawberry.field(
+        description="What was done in the sessions of this step; null in the first, which has all."
+    )
+    sessions: int = strawberry.field(description="Those that did this, and what the steps before ask for.")
+    rate: float = strawberry.field(description="Of the sessions of the step before, in percent: 0 to 100.")
+
+
+_FUNNEL = {
+    None: "sessions",
+    "product_click": "clicked_sessions",
+    "add_to_cart": "converted_sessions",
+    "purchase": "purchased_sessions",
+}
+
+
+@strawberry.type(
+    description="What shoppers did in a store in a stretch of time, bots left out. Each part is read only when asked for. "
+    "An event is counted about a second after it has come in."
+)
 class AnalyticsReport:
     config_id: strawberry.Private[str]
     span: strawberry.Private[Span]
@@ -397,7 +459,11 @@ class AnalyticsReport:
     async def purchases(self, info: Info) -> int:
         return (await self._counts(info)).purchases
 
-    @strawberry.field(description="Those with any event. Events without a session count in no session.")
+    @strawberry.field
+    async def searches(self, info: Info) -> int:
+        return (await self._counts(info)).searches
+
+    @strawberry.field(description="Those that began then: a session is that of its first event, and counts once, as a whole.")
     async def sessions(self, info: Info) -> int:
         return (await self._counts(info)).sessions
 
@@ -410,6 +476,15 @@ class AnalyticsReport:
     async def session_conversion_rate(self, info: Info) -> float:
         counts = await self._counts(info)
         return _percent(counts.converted_sessions, counts.clicked_sessions)
+
+    @strawberry.field(description="How far the sessions came: a product clicked, put into the cart, purchased.")
+    async def funnel(self, info: Info) -> list[FunnelStep]:
+        counts = await self._counts(info)
+        found = [(event, int(getattr(counts, name))) for event, name in _FUNNEL.items()]
+        before = [count for _, count in found[:1] + found]
+        return [
+            FunnelStep(event=event, sessions=n, rate=_percent(n, last)) for (event, n), last in zip(found, before, strict=False)
+        ]
 
     @strawberry.field(description="By clicks, then by adds to cart.")
     async def top_products(self, info: Info, first: First = 10) -> list[TopProduct]:
@@ -519,25 +594,25 @@ class ProductConnection(Connection[Product]):
 
 async def product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
     """A page of one store's products, read together with those that other stores are asked for at the same time."""
+    is_owner = listing.selection.audience is Audience.OWNER
+    is_counted = "total_count" in (selected(info._raw_info, "ProductConnection") or ())
+    document = nodes_of(info, is_owner=is_owner)
+    listing = replace(listing, columns=columns_of(info, Product), document=document, counted=is_counted)
     found = await info.context.load(loaders.products_of_config, config_id, listing)
-    selection = listing.selection
-    return ProductConnection(
-        page=found.page,
-        count=lambda: info.context.load(loaders.product_count_of_config, found.scope, selection),
-        found=found,
-        selection=selection,
-    )
+    selection, rows = listing.selection, found.page.rows
+
+    async def count() -> int:
+        counted = (
+            [rows[0].total]
+            if is_counted and rows
+            else [await info.context.load(loaders.product_count_of_config, found.scope, selection)]
+        )
+        return int(counted[0])
+
+    return ProductConnection(page=found.page, count=count, found=found, selection=selection)
 
 
 # ------------------------------------------------------------------------------------------- from columns
-
-
-async def _target(info: Info, edge: Edge, key: str, noun: str) -> Row:
-    """Where an edge that is never null leads. By the time that it is asked for, that may be gone or hidden from the asker."""
-    found = await info.context.load(edge, key)
-    if found is None:
-        raise NotFound(f"The {noun} that this belongs to is gone, or not for you to see.")
-    return found
 
 
 def _is_owner(product: Product, info: Info) -> bool:

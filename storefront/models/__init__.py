@@ -7,14 +7,20 @@ from sqlmodel import SQLModel
 
 from storefront.models.change import Change, StorePosition
 from storefront.models.config import Config
-from storefront.models.event import AnalyticsEvent
+from storefront.models.event import AnalyticsEvent, EventId
 from storefront.models.idempotency import IdempotencyKey
 from storefront.models.product import Product
 from storefront.models.review import Review
+from storefront.models.rollup import AnalyticsSession, ProductTotals, QueuedEvents, SourceTotals, Totals
 from storefront.models.user import User
 from storefront.models.variant import ProductVariant
 
 metadata = SQLModel.metadata
+
+
+def is_described(name: str | None, kind: str, _: object) -> bool:
+    """Whether a thing of the database should stand in `metadata`: partitions are made by and by, and stand for nothing new."""
+    return not (kind == "table" and name is not None and name.startswith(f"{AnalyticsEvent.__tablename__}_"))
 
 
 def _table(model: type[SQLModel]) -> Table:
@@ -27,24 +33,33 @@ products = _table(Product)
 variants = _table(ProductVariant)
 reviews = _table(Review)
 events = _table(AnalyticsEvent)
+event_ids = _table(EventId)
 changes = _table(Change)
 positions = _table(StorePosition)
 idempotency_keys = _table(IdempotencyKey)
 
 __all__ = [
     "AnalyticsEvent",
+    "AnalyticsSession",
     "Change",
     "Config",
+    "EventId",
     "IdempotencyKey",
     "Product",
+    "ProductTotals",
     "ProductVariant",
+    "QueuedEvents",
     "Review",
+    "SourceTotals",
     "StorePosition",
+    "Totals",
     "User",
     "changes",
     "configs",
+    "event_ids",
     "events",
     "idempotency_keys",
+    "is_described",
     "metadata",
     "positions",
     "products",

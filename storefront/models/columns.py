@@ -25,14 +25,18 @@ def key() -> Any:
     return Field(default_factory=uuid7, primary_key=True, sa_type=Uuid)
 
 
-def reference(target: str, *, index: bool = False) -> Any:
+def reference(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
     """A key of another table whose row takes this one with it when it goes."""
-    return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index)
+    return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index, primary_key=primary_key)
 
 
-def moment(*, index: bool = False) -> Any:
-    """A point in time, now unless given."""
-    return Field(sa_type=DateTime(timezone=True), nullable=False, index=index, sa_column_kwargs={"server_default": text("now()")})
+def moment(*, index: bool = False, nullable: bool = False, primary_key: bool = False) -> Any:
+    """A point in time, now unless given; nullable: none unless given."""
+    kind = DateTime(timezone=True)
+    if nullable:
+        return Field(default=None, sa_type=kind, nullable=True, index=index)
+    now = {"server_default": text("now()")}
+    return Field(sa_type=kind, nullable=False, index=index, primary_key=primary_key, sa_column_kwargs=now)
 
 
 def money(*, nullable: bool = False) -> Any:
@@ -44,6 +48,14 @@ def document(default: str | None = None) -> Any:
     """A JSON value; with a default it cannot be null."""
     options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
     return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=options)
+
+
+def texts_only(column: str, values: str) -> str:
+    """The condition that what a path finds in a JSON column is text, none of it null: it goes to clients as it is.
+
+    Strict: a lax path looks into lists that it finds.
+    """
+    return f"""NOT jsonb_path_exists({column}, 'strict {values} ? (@.type() <> "string")')"""
 
 
 def number(default: int) -> Any:
@@ -69,4 +81,5 @@ __all__ = [
     "money",
     "number",
     "reference",
+    "texts_only",
 ]

@@ -2,25 +2,28 @@
 
 from typing import Any
 
-from sqlalchemy import Index, text
+from sqlalchemy import Index, PrimaryKeyConstraint, text
+from sqlmodel import Field
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, reference
+from storefront.core.ids import uuid7
+from storefront.models.columns import UUID, SQLModel, datetime, document, flag, moment, reference
 
 
 class AnalyticsEvent(SQLModel, table=True):
-    """One event of one store. `ip_address` is truncated before it gets here."""
+    """One event of one store, in the partition of its month. `ip_address` is truncated before it gets here."""
 
     __tablename__ = "analytics_events"
     __table_args__ = (
-        Index("analytics_events_timestamp_idx", text('"timestamp" DESC')),
-        Index("analytics_events_newest_idx", "config_id", text('"timestamp" DESC'), text("id DESC")),
+        PrimaryKeyConstraint("config_id", "timestamp", "id"),
+        Index("analytics_events_session_idx", "config_id", "session_id"),
+        {"postgresql_partition_by": 'RANGE ("timestamp")'},
     )
 
-    id: UUID = key()
-    config_id: UUID = reference("configs.id", index=True)
-    event: str = Field(index=True)
+    id: UUID = Field(default_factory=uuid7, primary_key=True)
+    config_id: UUID = reference("configs.id", primary_key=True)
+    event: str
     properties: dict[str, Any] = document("{}")
-    session_id: str | None = Field(default=None, index=True)
+    session_id: str | None = None
     user_id: str | None = None
     user_agent: str | None = None
     ip_address: str | None = None
@@ -28,4 +31,16 @@ class AnalyticsEvent(SQLModel, table=True):
     utm_source: str | None = None
     utm_medium: str | None = None
     utm_campaign: str | None = None
-    timestamp: datetime = moment()
+    is_bot: bool = flag(default=False)
+    timestamp: datetime = moment(primary_key=True)
+
+
+class EventId(SQLModel, table=True):
+    """An id that a client chose for an event: who sends it again, within the time that ids are kept, changes nothing."""
+
+    __tablename__ = "analytics_event_ids"
+    __table_args__ = (Index("analytics_event_ids_received_at_idx", text("received_at"), postgresql_using="brin"),)
+
+    config_id: UUID = Field(primary_key=True)
+    id: UUID = Field(primary_key=True)
+    received_at: datetime = moment()

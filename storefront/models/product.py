@@ -5,7 +5,7 @@ from sqlalchemy import CheckConstraint as Check
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlmodel import Field, SQLModel
 
-from storefront.models.columns import UUID, Decimal, datetime, document, flag, key, moment, money, number, reference
+from storefront.models.columns import UUID, Decimal, datetime, document, flag, key, moment, money, number, reference, texts_only
 
 # Sorting by name means sorting by what a reader sees: without case or accents, and the same on every server.
 SORT_TITLE = "storefront_fold(title)"
@@ -44,6 +44,8 @@ class Product(SQLModel, table=True):
         Check("status IN ('active', 'inactive', 'archived')", name="status"),
         Check("jsonb_typeof(images) = 'array'", name="images"),
         Check("jsonb_typeof(tags) = 'array'", name="tags"),
+        Check(texts_only("images", "$[*]"), name="images_texts"),
+        Check(texts_only("tags", "$[*]"), name="tags_texts"),
         Index("products_config_id_handle_key", "config_id", "handle", unique=True),
         Index("products_created_at_idx", text("created_at DESC")),
         *(

@@ -4,7 +4,7 @@ from storefront.models.columns import UUID, Field, SQLModel, datetime, key, mome
 
 
 class User(SQLModel, table=True):
-    """A person. `subject` is the `sub` claim of the tokens that name them."""
+    """A person. `subject` is the `sub` claim of the tokens that name them; those issued up to `signed_out_at` no longer count."""
 
     __tablename__ = "users"
 
@@ -14,5 +14,6 @@ class User(SQLModel, table=True):
     name: str | None = None
     image: str | None = None
     version: int = number(1)
+    signed_out_at: datetime | None = moment(nullable=True)
     created_at: datetime = moment()
     updated_at: datetime = moment()

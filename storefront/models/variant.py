@@ -1,7 +1,7 @@
 """A size, a colour: one buyable form of a product."""
 
+from sqlalchemy import JSON, Column, Computed, text
 from sqlalchemy import CheckConstraint as Check
-from sqlalchemy import text
 
 from storefront.models.columns import (
     UUID,
@@ -16,6 +16,7 @@ from storefront.models.columns import (
     money,
     number,
     reference,
+    texts_only,
 )
 
 
@@ -28,6 +29,7 @@ class ProductVariant(SQLModel, table=True):
         Check("compare_at_price >= price", name="compare_at_price"),
         Check("inventory >= 0", name="inventory"),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
+        Check(texts_only("attributes", "$.*"), name="attributes_texts"),
     )
 
     id: UUID = key()
@@ -41,3 +43,8 @@ class ProductVariant(SQLModel, table=True):
     is_available: bool = flag(True)
     version: int = number(1)
     created_at: datetime = moment()
+
+    # Derived: the attributes as clients are told them.
+    attribute_list: list[dict[str, str]] = Field(
+        sa_column=Column(JSON, Computed("storefront_attribute_list(attributes)", persisted=True), nullable=False)
+    )

@@ -1,7 +1,6 @@
 """Fields that find products, and what changed."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncIterable
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, cast
@@ -11,11 +10,12 @@ import strawberry
 from storefront.core.database import Row
 from storefront.core.errors import InvalidInput, NotFound
 from storefront.graph import checks, inputs, loaders
+from storefront.graph.columns import columns_of
 from storefront.graph.context import Info
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
 from storefront.graph.scalars import Position
 from storefront.graph.types import Product, ProductConnection, product_connection
-from storefront.products.changes import ProductChangePage, ProductFeedEvent, change_page, feed
+from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, change_page
 from storefront.queries import listing, products, search, suggestions
 from storefront.queries.listing import Listing, Order, Scope, Selection
 
@@ -99,7 +99,9 @@ class ProductQuery:
         store = checks.key(config_id, "configId")
         chosen = inputs.selection(filter, search, info.context.audience(store))
         window = checks.window(first, after, last, before)
-        connection = await product_connection(info, store, Listing(chosen, inputs.order(sort, chosen), window))
+        connection = await product_connection(
+            info, store, Listing(chosen, inputs.order(sort, chosen), window, columns_of(info, Product))
+        )
         if not connection.page.rows:
             await visible_store(info, store)
         return connection
@@ -111,7 +113,7 @@ class ProductQuery:
         chosen = _searched(input, info, store)
         scope, total = await _counted(info, Scope(store), chosen)
         order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
-        rows = await listing.offset_page(info.context.database, scope, chosen, order, limit, offset)
+        rows = await listing.offset_page(info.context.reads, scope, chosen, order, limit, offset, columns_of(info, Product))
         page = Pagination(total=total, page=offset // limit + 1, limit=limit, has_next=offset + limit < total)
         mended = scope.mended.text if scope.mended else None
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=mended)
@@ -122,9 +124,9 @@ class ProductQuery:
         limit = checks.first(first)
         typed = search.parse(checks.text(prefix, "prefix"))
         chosen = Selection(info.context.audience(store), search=typed)
-        found = await suggestions.titles(info.context.database, Scope(store), chosen, limit)
-        again = [] if found else await info.context.vocabularies.mended(info.context.database, [Scope(store)], chosen)
-        return await suggestions.titles(info.context.database, again[0], chosen, limit) if again else found
+        found = await suggestions.titles(info.context.reads, Scope(store), chosen, limit)
+        again = [] if found else await info.context.vocabularies.mended(info.context.reads, [Scope(store)], chosen)
+        return await suggestions.titles(info.context.reads, again[0], chosen, limit) if again else found
 
     @strawberry.field(
         description="What happened to a store's products after a position: the log behind the live feed, to read at leisure."
@@ -151,12 +153,10 @@ class ProductSubscription:
             Position | None, strawberry.argument(description="The last position already known. Left out: from now on.")
         ] = None,
         filter: ProductFilter | None = None,
-    ) -> AsyncGenerator[ProductFeedEvent, None]:
+    ) -> AsyncIterable[ProductFeedEvent]:
         store = await visible_store(info, checks.key(config_id, "configId"))
         chosen = inputs.selection(filter, None, info.context.audience(store))
-        async with aclosing(feed(info.context, store, after, chosen)) as events:
-            async for event in events:
-                yield event
+        return ProductFeed(info.context, store, after, chosen)
 
 
 async def visible_store(info: Info, config_id: str) -> str:
@@ -167,7 +167,7 @@ async def visible_store(info: Info, config_id: str) -> str:
 
 
 async def _found(info: Info, by: ProductBy) -> Row | None:
-    database, owned = info.context.database, [*info.context.owned]
+    database, owned = info.context.reads, [*info.context.owned]
     if isinstance(by.id, str):
         return await info.context.load(loaders.product, checks.key(by.id, "by.id"))
     if by.handle:
@@ -193,8 +193,8 @@ def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
 
 
 async def _counted(info: Info, scope: Scope, chosen: Selection) -> tuple[Scope, int]:
-    (total,) = await listing.counts(info.context.database, [scope], chosen)
-    again = [] if total else await info.context.vocabularies.mended(info.context.database, [scope], chosen)
+    (total,) = await listing.counts(info.context.reads, [scope], chosen)
+    again = [] if total else await info.context.vocabularies.mended(info.context.reads, [scope], chosen)
     if not again:
         return scope, total
-    return again[0], (await listing.counts(info.context.database, again, chosen))[0]
+    return again[0], (await listing.counts(info.context.reads, again, chosen))[0]

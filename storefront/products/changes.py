@@ -12,12 +12,15 @@ import strawberry
 from storefront.core.database import Row
 from storefront.core.names import snake
 from storefront.feed.hub import Gap
+from storefront.graph import loaders
 from storefront.graph.context import Context
 from storefront.graph.scalars import Position
 from storefront.graph.types import Product
 from storefront.queries import changes, listing
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Scope, Selection
+from storefront.queries.visibility import Audience
+from storefront.serving.crowds import Source, Step
 
 # What was executed for one listener serves all that ask for the same of the same event.
 Shared = strawberry.Private[dict[Any, Any]]
@@ -72,7 +75,7 @@ class ProductChangePage:
 
 async def change_page(context: Context, config_id: str, after: int, first: int) -> ProductChangePage:
     """What the asker sees of the log after a position."""
-    part = await changes.after(context.database, config_id, after, first)
+    part = await changes.after(context.reads, config_id, after, first)
     if part.is_lost:
         reset = FeedReset(position=Position(part.position), reason=changes.TOO_LATE)
         return ProductChangePage(changes=[reset], position=Position(part.position), has_more=False)
@@ -80,15 +83,27 @@ async def change_page(context: Context, config_id: str, after: int, first: int) 
     return ProductChangePage(changes=told, position=Position(part.position), has_more=part.has_more)
 
 
-async def feed(context: Context, config_id: str, after: int | None, chosen: Selection) -> AsyncGenerator[ProductFeedEvent, None]:
-    """What the asker sees of the log after a position, then as it happens. Listeners alike share each event."""
-    asker = context.viewer.id if context.viewer else None
-    async with aclosing(context.feed.hub.entries(config_id, after)) as entries:
-        async for entry in entries:
-            key = (config_id, entry.position, isinstance(entry, Gap), asker, chosen)
-            event = await context.feed.told.once(key, partial(_event, context.renewed(), config_id, entry, chosen))
-            if event is not None:
-                yield event
+class ProductFeed(Source):
+    """What the asker sees of the log after a position, then as it happens. Listeners who see the same share each event."""
+
+    def __init__(self, context: Context, config_id: str, after: int | None, chosen: Selection) -> None:
+        self._context, self._config_id, self._after, self._chosen = context, config_id, after, chosen
+        self.key, self.is_public = (config_id, chosen), chosen.audience is Audience.SHOPPER
+
+    async def steps(self, after: int | None = None) -> AsyncGenerator[Step, None]:
+        """Each entry of the log, with the event that it is to the asker, if it is one."""
+        begin = self._after if after is None else after
+        async with aclosing(self._context.feed.hub.parts(self._config_id, begin)) as parts:
+            async for part in parts:
+                for entry in part.entries:
+                    yield Step(entry.position, await self._event(entry))
+                if not part.entries:
+                    yield Step(part.position, is_level=True)
+
+    async def _event(self, entry: Row | Gap) -> ProductFeedEvent | None:
+        key = (self.key, entry.position, isinstance(entry, Gap))
+        make = partial(_event, self._context.renewed(), self._config_id, entry, self._chosen)
+        return await self._context.feed.told.once(key, make)
 
 
 async def _event(context: Context, config_id: str, entry: Row | Gap, chosen: Selection) -> ProductFeedEvent | None:
@@ -104,7 +119,14 @@ async def events(context: Context, config_id: str, entries: Sequence[Row], chose
     alive = dict.fromkeys(entry.product_id for entry, kind in seen if kind in ("created", "updated"))
     products = await _products(context, config_id, list(alive), chosen)
     told = [_told(entry, kind, products.get(entry.product_id), chosen) for entry, kind in seen]
-    return [event for event in told if event is not None]
+    is_closed = any(isinstance(event, ProductDeleted) for event in told) and await _is_closed(context, config_id)
+    # Shoppers of a closed store have been told, or are about to be, that all of it is gone: the rest is its owner's affair.
+    return [event for event in told if event is not None and not (is_closed and isinstance(event, ProductDeleted))]
+
+
+async def _is_closed(context: Context, config_id: str) -> bool:
+    """Whether the asker does not see the store any more."""
+    return await context.load(loaders.config, config_id) is None
 
 
 async def _products(context: Context, config_id: str, ids: list[str], chosen: Selection) -> dict[str, Row]:
@@ -114,7 +136,7 @@ async def _products(context: Context, config_id: str, ids: list[str], chosen: Se
         return {}
     selection = Selection(chosen.audience, (*chosen.without("ids").filters, ("ids", wanted)))
     list_ = Listing(selection, listing.UNORDERED, Window(len(wanted)))
-    (found,) = await listing.pages(context.database, [Scope(config_id)], list_)
+    (found,) = await listing.pages(context.reads, [Scope(config_id)], list_)
     return {row.id: row for row in found.page.rows}
 
 

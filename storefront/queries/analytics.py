@@ -1,4 +1,4 @@
-"""What happened in many stores at once: the figures of a report, counted from the raw events, and the events themselves."""
+"""What happened in many stores at once: the figures of a report, from what was counted before, and the events themselves."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,13 +7,29 @@ from functools import cache
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, DateTime, Text, and_, any_, bindparam, func, select, text
+from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.models import events
 from storefront.queries import keyset
 from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.rollups import (
+    CAMPAIGN,
+    COUNTED,
+    EVENTS,
+    MEDIUM,
+    MOMENT,
+    PIECE_TYPES,
+    PRODUCT,
+    SESSIONS,
+    SOURCE,
+    WITH_PIECES,
+    Piece,
+    grain_of,
+    piece_parameters,
+    pieces,
+)
 
 # A breakdown lists so many sources; past these there are only one-off campaigns and stray hosts.
 MOST_SOURCES = 100
@@ -32,54 +48,47 @@ class Span:
 
 
 class Counts(NamedTuple):
-    """The figures of a store."""
+    """The figures of a store. Sessions that converted also clicked, those that purchased did all three."""
 
     page_views: int = 0
     product_clicks: int = 0
     add_to_carts: int = 0
     purchases: int = 0
+    searches: int = 0
     sessions: int = 0
     clicked_sessions: int = 0
     converted_sessions: int = 0
+    purchased_sessions: int = 0
 
 
 # ------------------------------------------------------------------------------------------------ figures
 
-_WHERE = 'config_id = ANY(:ids) AND "timestamp" >= :start AND "timestamp" < :end'
-_MOMENT = DateTime(timezone=True)
-_CLICKS = "count(*) FILTER (WHERE event = 'product_click')"
-_CARTS = "count(*) FILTER (WHERE event = 'add_to_cart')"
-
-# First per session, then over the sessions: count(DISTINCT …) would sort every event to tell sessions apart. Events without
-# a session are one group with the key NULL, which count(session_id) leaves out.
-_COUNTS = f"""
-SELECT config_id AS parent_id, bucket,
-       sum(page_views)::bigint AS page_views, sum(clicks)::bigint AS product_clicks,
-       sum(carts)::bigint AS add_to_carts, sum(purchases)::bigint AS purchases,
-       count(session_id) AS sessions,
-       count(session_id) FILTER (WHERE clicks > 0) AS clicked_sessions,
-       count(session_id) FILTER (WHERE clicks > 0 AND carts > 0) AS converted_sessions
-FROM (
-  SELECT config_id, {{bucket}} AS bucket, session_id, {_CLICKS} AS clicks, {_CARTS} AS carts,
-         count(*) FILTER (WHERE event = 'page_view') AS page_views,
-         count(*) FILTER (WHERE event = 'purchase') AS purchases
-  FROM analytics_events
-  WHERE {_WHERE}
-  GROUP BY 1, 2, 3
-) AS visit
-GROUP BY 1, 2
+# Counts of whole grains, and what events and sessions add at edges that no grain ends at. Bots are in neither.
+_TOTALS = f"""
+SELECT config_id, at, page_views, product_clicks, add_to_carts, purchases, searches,
+       sessions, clicked_sessions, converted_sessions, purchased_sessions
+{COUNTED["totals"]}
+UNION ALL
+SELECT config_id, "timestamp", (event = 'page_view')::int, (event = 'product_click')::int, (event = 'add_to_cart')::int,
+       (event = 'purchase')::int, (event = 'search')::int, 0, 0, 0, 0
+{EVENTS}
+UNION ALL
+SELECT config_id, began, 0, 0, 0, 0, 0, 1, clicked::int, (clicked AND carted)::int, (clicked AND carted AND purchased)::int
+{SESSIONS}
 """
+_SUMS = ", ".join(f"sum({name})::bigint AS {name}" for name in Counts._fields)
+_FIGURES = f"{WITH_PIECES} SELECT config_id AS parent_id, {_SUMS} FROM ({_TOTALS}) AS total GROUP BY 1"
 
 
 async def figures(database: Database, keys: Sequence[str], span: Span) -> list[Counts]:
     """The figures of each store."""
-    rows = by_key(await database.fetch(_figures(), _parameters(keys, span)), keys, "parent_id")
-    return [Counts(*row[2:]) if row else Counts() for row in rows]
+    rows = by_key(await database.fetch(_figures(), _parameters(keys, pieces(span.start, span.end))), keys, "parent_id")
+    return [Counts(*row[1:]) if row else Counts() for row in rows]
 
 
 @cache
 def _figures() -> Statement:
-    return _statement(_COUNTS.format(bucket="1"))
+    return _statement(_FIGURES)
 
 
 class Point(NamedTuple):
@@ -96,31 +105,38 @@ class Point(NamedTuple):
 async def series(database: Database, keys: Sequence[str], span: Span, interval: str, zone: str) -> list[list[Point]]:
     """Each store's figures for every interval that the span touches, those without events included."""
     starts = begins(span, interval, zone)
-    rows = by_parent(await database.fetch(_series(), _parameters(keys, span) | {"starts": starts}), keys)
+    # No grain may reach from one interval into the next.
+    parts = pieces(span.start, span.end, most=grain_of(starts[1:]))
+    rows = by_parent(await database.fetch(_series(), _parameters(keys, parts) | {"starts": starts}), keys)
     moments = [start.strftime("%Y-%m-%dT%H:%M:%SZ") for start in starts]
     return [_points(moments, found) for found in rows]
 
 
 @cache
 def _series() -> Statement:
-    return _statement(_COUNTS.format(bucket='width_bucket("timestamp", :starts)'), bindparam("starts", type_=ARRAY(_MOMENT)))
+    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in Point._fields[1:])
+    bucket = "width_bucket(at, :starts) AS bucket"
+    sql = f"{WITH_PIECES} SELECT config_id AS parent_id, {bucket}, {sums} FROM ({_TOTALS}) AS total GROUP BY 1, 2"
+    return _statement(sql, bindparam("starts", type_=ARRAY(MOMENT)))
 
 
 def _points(moments: list[str], rows: list[Row]) -> list[Point]:
-    found = {row.bucket: row[2:7] for row in rows}
+    found = {row.bucket: row[2:] for row in rows}
     return [Point(at, *found.get(bucket, ())) for bucket, at in enumerate(moments, 1)]
 
 
 _TOP_PRODUCTS = f"""
-SELECT * FROM (
-  SELECT *, row_number() OVER (PARTITION BY parent_id ORDER BY clicks DESC, add_to_carts DESC, product_id) AS place
+{WITH_PIECES}
+SELECT parent_id, product_id, clicks, add_to_carts FROM (
+  SELECT config_id AS parent_id, product_id, sum(clicks)::bigint AS clicks, sum(add_to_carts)::bigint AS add_to_carts,
+         row_number() OVER (PARTITION BY config_id ORDER BY sum(clicks) DESC, sum(add_to_carts) DESC, product_id) AS place
   FROM (
-    SELECT config_id AS parent_id, properties ->> 'productId' COLLATE "C" AS product_id,
-           {_CLICKS} AS clicks, {_CARTS} AS add_to_carts
-    FROM analytics_events
-    WHERE {_WHERE} AND event IN ('product_click', 'add_to_cart') AND properties ->> 'productId' IS NOT NULL
-    GROUP BY 1, 2
-  ) AS product
+    SELECT config_id, product_id, clicks, add_to_carts {COUNTED["products"]}
+    UNION ALL
+    SELECT config_id, {PRODUCT}, (event = 'product_click')::int, (event = 'add_to_cart')::int {EVENTS}
+    WHERE event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
+  ) AS total
+  GROUP BY 1, 2
 ) AS ranked
 WHERE place <= :limit
 ORDER BY parent_id, place
@@ -129,7 +145,8 @@ ORDER BY parent_id, place
 
 async def top_products(database: Database, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
     """The products of each store that were clicked most, then put into carts most. Products since deleted are among them."""
-    return by_parent(await database.fetch(_top_products(), _parameters(keys, span) | {"limit": limit}), keys)
+    parameters = _parameters(keys, pieces(span.start, span.end)) | {"limit": limit}
+    return by_parent(await database.fetch(_top_products(), parameters), keys)
 
 
 @cache
@@ -137,27 +154,21 @@ def _top_products() -> Statement:
     return _statement(_TOP_PRODUCTS, bindparam("limit"))
 
 
-# The host of an address: after the scheme and a name with password, before a port; an IPv6 address keeps its brackets.
-_HOST = r"lower(substring(referrer FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^]/?#]*\]|[^]/?#:@[]+)'))"
-
 _SOURCES = f"""
-SELECT * FROM (
-  SELECT *, row_number() OVER (
-    PARTITION BY parent_id ORDER BY sessions DESC, events DESC, source, medium NULLS FIRST, campaign NULLS FIRST
-  ) AS place
+{WITH_PIECES}
+SELECT parent_id, source, nullif(medium, '') AS medium, nullif(campaign, '') AS campaign, sessions, events FROM (
+  SELECT config_id AS parent_id, source, medium, campaign, sum(sessions)::bigint AS sessions, sum(events)::bigint AS events,
+         row_number() OVER (PARTITION BY config_id ORDER BY sum(sessions) DESC, sum(events) DESC,
+           source COLLATE "C", medium COLLATE "C", campaign COLLATE "C") AS place
   FROM (
-    SELECT config_id AS parent_id, source, medium, campaign,
-           count(session_id) AS sessions, sum(events)::bigint AS events
-    FROM (
-      SELECT config_id, coalesce(nullif(utm_source, ''), {_HOST}, 'direct') COLLATE "C" AS source,
-             nullif(utm_medium, '') COLLATE "C" AS medium, nullif(utm_campaign, '') COLLATE "C" AS campaign,
-             session_id, count(*) AS events
-      FROM analytics_events
-      WHERE {_WHERE}
-      GROUP BY 1, 2, 3, 4, 5
-    ) AS visit
-    GROUP BY 1, 2, 3, 4
-  ) AS origin
+    SELECT config_id, source, medium, campaign, sessions, events {COUNTED["sources"]}
+    UNION ALL
+    SELECT config_id, {SOURCE}, {MEDIUM}, {CAMPAIGN}, 0, 1 {EVENTS}
+    UNION ALL
+    SELECT config_id, source, medium, campaign, 1, 0 {SESSIONS}
+  ) AS total
+  GROUP BY 1, 2, 3, 4
+  HAVING sum(events) > 0 OR sum(sessions) > 0
 ) AS ranked
 WHERE place <= {MOST_SOURCES}
 ORDER BY parent_id, place
@@ -166,7 +177,7 @@ ORDER BY parent_id, place
 
 async def sources(database: Database, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """Where the events of each store came from, the origins with the most sessions first."""
-    return by_parent(await database.fetch(_sources(), _parameters(keys, span)), keys)
+    return by_parent(await database.fetch(_sources(), _parameters(keys, pieces(span.start, span.end))), keys)
 
 
 @cache
@@ -174,13 +185,32 @@ def _sources() -> Statement:
     return _statement(_SOURCES)
 
 
-def _parameters(keys: Sequence[str], span: Span) -> dict[str, Any]:
-    return {"ids": list(keys), "start": span.start, "end": span.end}
+# Minutes without an event after which a session is not taken to go on.
+ACTIVE_MINUTES = 5
+_ACTIVE = f"""
+SELECT (SELECT count(DISTINCT session_id) FROM analytics_events
+        WHERE config_id = configs.id AND NOT is_bot AND "timestamp" > now() - interval '{ACTIVE_MINUTES} minutes') AS active
+FROM configs WHERE id = :id AND user_id = :owner
+"""
+
+
+async def active_sessions(database: Database, config_id: str, owner: str) -> int | None:
+    """How many sessions of a store have had an event lately, counted or not; None where it is no longer the owner's."""
+    rows = await database.fetch(_active(), {"id": config_id, "owner": owner})
+    return int(rows[0].active) if rows else None
+
+
+@cache
+def _active() -> Statement:
+    return compiled(text(_ACTIVE).bindparams(bindparam("id", type_=UUID), bindparam("owner", type_=UUID)))
+
+
+def _parameters(keys: Sequence[str], parts: Sequence[Piece]) -> dict[str, Any]:
+    return {"ids": list(keys), **piece_parameters(parts)}
 
 
 def _statement(sql: str, *more: Any) -> Statement:
-    span = [bindparam(name, type_=_MOMENT) for name in ("start", "end")]
-    return compiled(text(sql).bindparams(bindparam("ids", type_=ARRAY(UUID)), *span, *more))
+    return compiled(text(sql).bindparams(bindparam("ids", type_=ARRAY(UUID)), *PIECE_TYPES, *more))
 
 
 # ---------------------------------------------------------------------------------------------- intervals
@@ -233,8 +263,8 @@ _CONDITIONS: dict[str, ColumnElement[bool]] = {
     "event": events.c.event == any_(_texts("event")),
     "session_id": events.c.session_id == bindparam("session_id"),
     "span": and_(
-        events.c.timestamp >= bindparam("start", type_=_MOMENT),
-        events.c.timestamp < bindparam("end", type_=_MOMENT),
+        events.c.timestamp >= bindparam("start", type_=MOMENT),
+        events.c.timestamp < bindparam("end", type_=MOMENT),
     ),
 }
 

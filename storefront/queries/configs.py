@@ -84,7 +84,7 @@ def _count() -> Statement:
 
 async def of_users(database: Database, keys: Sequence[str], window: keyset.Window, owned: Sequence[str]) -> list[keyset.Page]:
     """The visible stores of each user, newest first."""
-    cursor = keyset.resume(window, [_digest(key) for key in keys], keyset.is_moment)
+    cursor = keyset.resume(window, (_digest(key) for key in keys), keyset.is_moment)
     parameters = {"ids": list(keys), "owned": list(owned)} | keyset.parameters(window, cursor)
     rows = by_parent(await database.fetch(_of_users(cursor is not None), parameters), keys, "user_id")
     return [keyset.page_of(found, window, lambda row: _cursor(row.user_id, row)) for found in rows]

@@ -32,16 +32,18 @@ async def values(database: Database, facet: str, scopes: Sequence[Scope], select
     parameters = counted.parameters(scopes)
     if facet == "attributes":
         parameters |= {"attributes": dict(selection.filters).get("attributes", "{}")}
-    rows = await database.fetch(_facet(facet, Shape.of(counted)), parameters)
+    rows = await database.fetch(_facet(facet, Shape.of(counted, scopes)), parameters)
     return by_parent(rows, range(1, len(scopes) + 1))
 
 
 @cache
 def _facet(facet: str, shape: Shape) -> Statement:
-    parent = parents(shape.searched)
+    parent = parents(shape)
     source, wanted = within(shape, parent)
     counted = _FACETS[facet](Products(source, wanted, parent)).lateral("counted")
-    return compiled(select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())))
+    return compiled(
+        select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())), varies=shape.searched
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Rows of many parents, sorted back to their parents."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TypeVar
 
 from storefront.core.database import Row
@@ -11,8 +12,8 @@ K = TypeVar("K", str, int)
 def by_parent(rows: Sequence[Row], keys: Sequence[K], parent: str = "parent_id") -> list[list[Row]]:
     """The rows of each key, in the order they came; an empty list for a key without any."""
     found: dict[K, list[Row]] = {key: [] for key in keys}
-    for row in rows:
-        found[getattr(row, parent)].append(row)
+    for row, key in zip(rows, map(attrgetter(parent), rows), strict=True):
+        found[key].append(row)
     return [found[key] for key in keys]
 
 

@@ -6,10 +6,10 @@ A cursor carries the sort value and key of its row and a digest of the list it b
 import hashlib
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from sqlalchemy import ColumnElement, bindparam, tuple_
@@ -45,8 +45,7 @@ class Window:
         return "before" if self.backward else "after"
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Rows in the list's order, and whether there are more on either side."""
 
     rows: Sequence[Row]
@@ -90,7 +89,7 @@ def parameters(window: Window, cursor: Cursor | None) -> dict[str, Any]:
     return {"limit": window.limit + 1, **behind_it}
 
 
-def resume(window: Window, digests: Sequence[str], is_value: Callable[[object], bool]) -> Cursor | None:
+def resume(window: Window, digests: Iterable[str], is_value: Callable[[object], bool]) -> Cursor | None:
     """The window's cursor. It is of one list: under several parents it fits one at most, and for the others this raises."""
     if window.cursor is None:
         return None

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import orjson
@@ -19,6 +19,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    literal_column,
     select,
     true,
 )
@@ -27,7 +28,9 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.models import configs, products, variants
 from storefront.queries import keyset, search
+from storefront.queries.documents import Document, Template
 from storefront.queries.grouped import by_parent
+from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
 from storefront.queries.search import Search
 from storefront.queries.visibility import Audience, available, ids, sellable
 
@@ -91,7 +94,13 @@ class Selection:
         if self.search is not None:
             searches = [scope.mended or self.search for scope in scopes]
             found |= {part: [getattr(one, part) for one in searches] for part in search.PARTS}
-        return found | {"config_ids": [scope.config_id for scope in scopes]}
+        found["config_ids"] = [scope.config_id for scope in scopes]
+        # One store is asked for by its key, not by a list of one.
+        return found | ({name: found[name][0] for name in ("config_ids", *self._parts)} if len(scopes) == 1 else {})
+
+    @property
+    def _parts(self) -> Sequence[str]:
+        return search.PARTS if self.search is not None else ()
 
 
 def attributes_value(wanted: Sequence[tuple[str, str]]) -> str:
@@ -156,11 +165,17 @@ UNORDERED = Order("created_at", descending=True)
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list of products as it was asked for, of any store."""
+    """A list of products as it was asked for, of any store, with the columns that are needed of them; or as documents.
+
+    `counted`: each row has the `total` of its list.
+    """
 
     selection: Selection
     order: Order
     window: keyset.Window
+    columns: Wanted = None
+    document: Document | None = None
+    counted: bool = False
 
     def digest(self, scope: Scope) -> str:
         """What a cursor of this list is bound to: everything but the window."""
@@ -174,19 +189,31 @@ class Shape:
     audience: Audience
     filters: tuple[str, ...]
     searched: bool
+    of_one: bool
     order: Order = UNORDERED
     backward: bool = False
     behind: bool = False
+    columns: Wanted = None
+    template: Template | None = None
+    counted: bool = False
 
     @classmethod
-    def of(cls, selection: Selection, *rest: Any) -> "Shape":
+    def of(cls, selection: Selection, scopes: Sequence[Scope], *rest: Any) -> "Shape":
         """The shape of a selection, and of the list that it is read as."""
-        return cls(selection.audience, tuple(name for name, _ in selection.filters), selection.search is not None, *rest)
+        names = tuple(name for name, _ in selection.filters)
+        return cls(selection.audience, names, selection.search is not None, len(scopes) == 1, *rest)
 
 
-def parents(searched: bool) -> FromClause:
-    """The scopes that a statement is about, numbered from 1: a store may stand there twice, with two searches."""
-    names = search.PARTS if searched else ()
+def parents(shape: Shape) -> FromClause:
+    """The scopes that a statement is about, numbered from 1: a store may stand there twice, with two searches.
+
+    One scope stands there as itself. Of a list Postgres knows the length only when it plans anew, which takes longer than reading
+    a page does; with one store it keeps its plan.
+    """
+    names = search.PARTS if shape.searched else ()
+    if shape.of_one:
+        columns = [bindparam("config_ids", type_=UUID).label("id"), *(bindparam(name, type_=Text).label(name) for name in names)]
+        return select(*columns, literal_column("1").label("number")).subquery("parent")
     arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(_texts(name) for name in names)]
     unnested = func.unnest(*arrays).table_valued(
         column("id", UUID), *(column(name, Text) for name in names), with_ordinality="number"
@@ -220,12 +247,17 @@ class Found:
 async def pages(database: Database, scopes: Sequence[Scope], listing: Listing) -> list[Found]:
     """One page of products for each scope, in one statement."""
     window, is_value = listing.window, SORTS[listing.order.key].is_value
-    cursor = keyset.resume(window, [listing.digest(scope) for scope in scopes], is_value)
+    cursor = keyset.resume(window, (listing.digest(scope) for scope in scopes), is_value)
     if cursor is not None and cursor.extra is not None:
         # The list was begun with a mended search: its next page continues that one.
         scopes = [replace(scope, mended=search.parse(cursor.extra)) for scope in scopes]
-    shape = Shape.of(listing.selection, listing.order, window.backward, cursor is not None)
+    document = listing.document
+    columns, template = (document.template.columns, document.template) if document else (listing.columns, None)
+    shape = Shape.of(
+        listing.selection, scopes, listing.order, window.backward, cursor is not None, columns, template, listing.counted
+    )
     parameters = listing.selection.parameters(scopes) | keyset.parameters(window, cursor)
+    parameters |= document.parameters if document else ()
     rows = by_parent(await database.fetch(_page(shape), parameters), [scope.config_id for scope in scopes], "config_id")
     return [Found(s, keyset.page_of(r, window, _cursor_maker(s, listing))) for s, r in zip(scopes, rows, strict=True)]
 
@@ -235,45 +267,70 @@ def _cursor_maker(scope: Scope, listing: Listing) -> Callable[[Row], str]:
     return lambda row: keyset.encode(digest, keyset.Cursor(row.sort_value, row.id, extra))
 
 
-@cache
+@lru_cache(MOST_STATEMENTS)
 def _page(shape: Shape) -> Statement:
-    parent = parents(shape.searched)
+    parent = parents(shape)
     source, wanted = within(shape, parent)
     key, tie = SORTS[shape.order.key].column, products.c.id
     descending = shape.order.descending != shape.backward
     if shape.behind:
         wanted.append(keyset.behind(key, tie, descending))
-    page = select(*COLUMNS, key.label("sort_value")).select_from(source).where(*wanted).correlate(parent)
-    page = page.order_by(*keyset.order(key, tie, descending)).limit(bindparam("limit"))
-    lateral = page.lateral("page")
-    return compiled(select(lateral).select_from(parent.join(lateral, true())))
+    columns = [*needed(COLUMNS, shape.columns, "id", "config_id"), key.label("sort_value")]
+    # The first page of a search has looked at all that it finds anyway.
+    counts_itself = shape.counted and shape.searched and not shape.behind
+    if counts_itself:
+        columns.append(func.count().over().label("total"))
+    page = select(*columns).select_from(source).where(*wanted).correlate(parent)
+    lateral = page.order_by(*keyset.order(key, tie, descending)).limit(bindparam("limit")).lateral("page")
+    told: list[Any] = [lateral]
+    if shape.template is not None:
+        # Written behind the limit: only of rows that are on the page.
+        told = [column for column in lateral.c if column.key in _OF_EVERY_ROW]
+        told.append(shape.template.written(lateral).label("node"))
+    rows: Any = parent.join(lateral, true())
+    if shape.counted and not counts_itself:
+        counted = _counted(shape, parent)
+        told.append(counted.c.total)
+        rows = parent.join(counted, true()).join(lateral, true())
+    return compiled(select(*told).select_from(rows), varies=shape.searched)
+
+
+_OF_EVERY_ROW = {"id", "config_id", "sort_value", "total"}
+
+
+def _counted(shape: Shape, parent: FromClause) -> Any:
+    source, wanted = within(shape, parent)
+    return select(func.count().label("total")).select_from(source).where(*wanted).correlate(parent).lateral("counted")
 
 
 async def counts(database: Database, scopes: Sequence[Scope], selection: Selection) -> list[int]:
     """How many products each scope has."""
-    rows = await database.fetch(_count(Shape.of(selection)), selection.parameters(scopes))
-    found = {row.number: row.count for row in rows}
+    rows = await database.fetch(_count(Shape.of(selection, scopes)), selection.parameters(scopes))
+    found = {row.number: row.total for row in rows}
     return [found[number] for number in range(1, len(scopes) + 1)]
 
 
 @cache
 def _count(shape: Shape) -> Statement:
-    parent = parents(shape.searched)
-    source, wanted = within(shape, parent)
-    counted = select(func.count().label("count")).select_from(source).where(*wanted).correlate(parent).lateral("counted")
-    return compiled(select(parent.c.number, counted.c.count).select_from(parent.join(counted, true())))
+    parent = parents(shape)
+    counted = _counted(shape, parent)
+    found = select(parent.c.number, counted.c.total).select_from(parent.join(counted, true()))
+    return compiled(found, varies=shape.searched)
 
 
-async def offset_page(database: Database, scope: Scope, selection: Selection, order: Order, limit: int, offset: int) -> list[Row]:
+async def offset_page(
+    database: Database, scope: Scope, selection: Selection, order: Order, limit: int, offset: int, columns: Wanted = None
+) -> list[Row]:
     """Rows by number. Rows that come or go meanwhile shift what follows them: `pages` does not have that."""
     parameters = selection.parameters([scope]) | {"limit": limit, "offset": offset}
-    return await database.fetch(_offset_page(Shape.of(selection, order)), parameters)
+    return await database.fetch(_offset_page(Shape.of(selection, [scope], order, False, False, columns)), parameters)
 
 
-@cache
+@lru_cache(MOST_STATEMENTS)
 def _offset_page(shape: Shape) -> Statement:
-    parent = parents(shape.searched)
+    parent = parents(shape)
     source, wanted = within(shape, parent)
     ordered = keyset.order(SORTS[shape.order.key].column, products.c.id, shape.order.descending)
-    page = select(*COLUMNS).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
-    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")))
+    columns = needed(COLUMNS, shape.columns, "id", "config_id")
+    page = select(*columns).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
+    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")), varies=shape.searched)

@@ -12,12 +12,14 @@ from storefront.queries.listing import Scope, Selection, Shape, parents, within
 async def titles(database: Database, scope: Scope, selection: Selection, limit: int) -> list[str]:
     """Titles of the products that the words typed so far find, the most popular first."""
     parameters = selection.parameters([scope]) | {"limit": limit}
-    return [row.title for row in await database.fetch(_titles(Shape.of(selection)), parameters)]
+    return [row.title for row in await database.fetch(_titles(Shape.of(selection, [scope])), parameters)]
 
 
 @cache
 def _titles(shape: Shape) -> Statement:
-    parent = parents(shape.searched)
+    parent = parents(shape)
     source, wanted = within(shape, parent)
     found = select(products.c.title).select_from(parent.join(source, true())).where(*wanted).group_by(products.c.title)
-    return compiled(found.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")))
+    return compiled(
+        found.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")), varies=True
+    )

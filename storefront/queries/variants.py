@@ -1,7 +1,7 @@
 """Variants of many products at once."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from sqlalchemy import Boolean, ColumnElement, FromClause, and_, bindparam, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
@@ -9,21 +9,24 @@ from sqlalchemy.dialects.postgresql import JSONB
 from storefront.core.database import Connection, Database, Row, Statement, compiled
 from storefront.models import products, variants
 from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
 from storefront.queries.visibility import available, ids
 
 _in_stock = or_(not_(products.c.track_inventory), func.coalesce(variants.c.inventory, 1) > 0)
-COLUMNS = [*variants.c, _in_stock.label("in_stock")]
+COLUMNS = [*(c for c in variants.c if c.name != "attribute_list"), _in_stock.label("in_stock")]
 
 
-async def of_products(database: Database, keys: Sequence[str], limit: int, available_only: bool) -> list[list[Row]]:
+async def of_products(
+    database: Database, keys: Sequence[str], limit: int, available_only: bool, columns: Wanted = None
+) -> list[list[Row]]:
     """The first variants of each product, in the order they were made."""
-    rows = await database.fetch(_of_products(available_only), {"ids": list(keys), "limit": limit})
+    rows = await database.fetch(_of_products(available_only, columns), {"ids": list(keys), "limit": limit})
     return by_parent(rows, keys, "product_id")
 
 
-@cache
-def _of_products(available_only: bool) -> Statement:
-    return _per_product([available()] if available_only else [], bindparam("limit"))
+@lru_cache(MOST_STATEMENTS)
+def _of_products(available_only: bool, columns: Wanted) -> Statement:
+    return _per_product([available()] if available_only else [], bindparam("limit"), columns)
 
 
 async def by_attributes(database: Database, keys: Sequence[str], wanted: str, available_only: bool) -> list[Row | None]:
@@ -38,8 +41,12 @@ def _by_attributes(available_only: bool) -> Statement:
     return _per_product([fits, *([available()] if available_only else [])], 1)
 
 
-def _per_product(wanted: list[ColumnElement[bool]], limit: object) -> Statement:
-    mine = select(*COLUMNS).where(and_(variants.c.product_id == products.c.id, *wanted)).correlate(products)
+def _per_product(wanted: list[ColumnElement[bool]], limit: object, columns: Wanted = None) -> Statement:
+    mine = (
+        select(*needed(COLUMNS, columns, "id", "product_id"))
+        .where(and_(variants.c.product_id == products.c.id, *wanted))
+        .correlate(products)
+    )
     first: FromClause = mine.order_by(variants.c.created_at, variants.c.id).limit(limit).lateral("first")  # type: ignore[arg-type]
     return compiled(select(first).select_from(products.join(first, true())).where(products.c.id == ids("ids")))
 

@@ -1,6 +1,5 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,11 +14,12 @@ from storefront.core.ids import uuid7
 from storefront.serving.errors import formatted
 from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
 from storefront.serving.requests import checked_request
-from storefront.serving.sse import event_stream
+from storefront.serving.sse import Streams
 
 GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
-MOST_BYTES = 1_000_000
+# A megabyte in one value is then refused as that value, not as a body.
+MOST_BYTES = 1_500_000
 
 # What a request that failed as a whole is answered with, by the code of its error.
 STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "SERVICE_UNAVAILABLE": 503, "BAD_REQUEST": 400}
@@ -37,14 +37,14 @@ class HTTPError(RequestError):
         self.headers = headers
 
 
-def endpoint(operations: Operations, make_context: ContextMaker, going_away: asyncio.Event, page: Answer | None = None) -> Answer:
+def endpoint(operations: Operations, make_context: ContextMaker, streams: Streams, page: Answer | None = None) -> Answer:
     """The endpoint as a Starlette handler; `page` is what a browser gets that comes without a query."""
 
     async def graphql(request: Request) -> Response:
         if page is not None and _is_browser(request):
             return await page(request)
-        request_id = _request_id(request)
-        response = await _answer(request, request_id, operations, make_context, going_away)
+        request_id = request_id_of(request)
+        response = await _answer(request, request_id, operations, make_context, streams)
         response.headers["x-request-id"] = request_id
         return response
 
@@ -52,7 +52,7 @@ def endpoint(operations: Operations, make_context: ContextMaker, going_away: asy
 
 
 async def _answer(
-    request: Request, request_id: str, operations: Operations, make_context: ContextMaker, going_away: asyncio.Event
+    request: Request, request_id: str, operations: Operations, make_context: ContextMaker, streams: Streams
 ) -> Response:
     media_type = _media_type(request)
     try:
@@ -61,7 +61,7 @@ async def _answer(
         _check_kind(request, kind)
         context = await make_context(request)
         if kind is OperationType.SUBSCRIPTION:
-            return event_stream(operations.stream(asked, context, request_id), context.expires, request_id, going_away)
+            return streams.response(operations.stream(asked, context, request_id), context, request_id)
         return _succeeded(await operations.run(asked, context), request_id, media_type)
     except NotExecutable as error:
         return _failed(400 if media_type == GRAPHQL_JSON else 200, error.errors, request_id, media_type)
@@ -84,10 +84,11 @@ async def _read(request: Request) -> GraphQLRequest:
         raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, POST")
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
         raise HTTPError(415, "Send the request as JSON, with content-type: application/json.")
-    return checked_request(_json(await _body(request), "The body"))
+    return checked_request(_json(await body_of(request), "The body"))
 
 
-async def _body(request: Request) -> bytes:
+async def body_of(request: Request) -> bytes:
+    """The body, if it is not too long."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -126,7 +127,8 @@ def _media_type(request: Request) -> str:
     return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
 
 
-def _request_id(request: Request) -> str:
+def request_id_of(request: Request) -> str:
+    """The id by which the request is known: its own, or a new one."""
     given = request.headers.get("x-request-id", "")
     return given if 0 < len(given) <= 100 and given.isascii() and given.isprintable() else str(uuid7())
 

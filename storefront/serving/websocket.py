@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
+from storefront.serving.crowds import Tell
 from storefront.serving.errors import formatted
+from storefront.serving.frames import WRITE
 from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
 from storefront.serving.requests import BadRequest, checked_request
+from storefront.serving.revocations import Revocations
 
 PROTOCOL = "graphql-transport-ws"
 
@@ -23,6 +26,9 @@ PROTOCOL = "graphql-transport-ws"
 NORMAL, GOING_AWAY = 1000, 1001
 BAD_MESSAGE, UNAUTHORIZED, FORBIDDEN, BAD_PROTOCOL = 4400, 4401, 4403, 4406
 INIT_TIMEOUT, SUBSCRIBER_EXISTS, TOO_MANY_INITS, TOO_MANY = 4408, 4409, 4429, 4430
+
+# What closes the object that a result is put into.
+END = b"}"
 
 Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[Renewable]]
 
@@ -34,14 +40,14 @@ class Limits:
     init_timeout: float = 10.0
     operations: int = 100
     sockets: int = 10_000
-    message_bytes: int = 262_144
+    message: int = 262_144
 
 
 class Sockets:
     """The open sockets of this process."""
 
-    def __init__(self, operations: Operations, authenticate: Authenticate, limits: Limits) -> None:
-        self.operations, self.authenticate, self.limits = operations, authenticate, limits
+    def __init__(self, operations: Operations, authenticate: Authenticate, limits: Limits, revocations: Revocations) -> None:
+        self.operations, self.authenticate, self.limits, self.revocations = operations, authenticate, limits, revocations
         self._open: set[Socket] = set()
 
     async def serve(self, websocket: WebSocket) -> None:
@@ -92,18 +98,23 @@ class Socket:
         )
         try:
             while True:
-                await self._answer(_message(await self._websocket.receive(), self._sockets.limits.message_bytes))
+                await self._answer(_message(await self._websocket.receive(), self._sockets.limits.message))
         except WebSocketDisconnect:
             pass
         except Closed as closed:
             await self._close(closed.code, closed.reason)
         finally:
             self._timer.cancel()
+            if self._context is not None:
+                self._sockets.revocations.forget(self._context.proof, self._revoked)
             await self._stop_all()
 
     async def leave(self) -> None:
         """Complete what runs and close: the server is going away."""
-        for id_ in list(self._running):
+        running = list(self._running)
+        # Nothing may come after the word that there is nothing more.
+        await self._stop_all()
+        for id_ in running:
             await self._send({"id": id_, "type": "complete"})
         await self._close(GOING_AWAY, "the server is going away: connect again and resume")
 
@@ -132,6 +143,7 @@ class Socket:
             unauthorized = isinstance(error, Unauthenticated)
             raise Closed(UNAUTHORIZED if unauthorized else FORBIDDEN, _short(str(error))) from None
         self._watch_expiry(self._context.expires)
+        self._sockets.revocations.watch(self._context.proof, self._revoked)
         await self._send({"type": "connection_ack"})
 
     def _watch_expiry(self, expires: float | None) -> None:
@@ -140,6 +152,9 @@ class Socket:
         if expires is not None:
             wait = max(0.0, expires - time.time())
             self._timer = asyncio.get_running_loop().call_later(wait, self._close_soon, FORBIDDEN, "the token has expired")
+
+    def _revoked(self) -> None:
+        self._close_soon(FORBIDDEN, "signed out everywhere")
 
     async def _subscribe(self, message: dict[str, Any]) -> None:
         if self._context is None:
@@ -155,12 +170,12 @@ class Socket:
             request = checked_request(message.get("payload"))
         except BadRequest as error:
             raise Closed(BAD_MESSAGE, _short(str(error))) from None
-        self._running[id_] = asyncio.create_task(self._run(id_, request, self._context.renewed()))
+        self._running[id_] = asyncio.create_task(self._run(id_, request, self._context))
 
     async def _run(self, id_: str, request: GraphQLRequest, context: Renewable) -> None:
         request_id = str(uuid7())
         try:
-            await self._execute(id_, request, context, request_id)
+            await self._execute(id_, request, await context.current(), request_id)
             last: dict[str, Any] = {"id": id_, "type": "complete"}
         except NotExecutable as refusal:
             last = {"id": id_, "type": "error", "payload": formatted(refusal.errors, request_id)}
@@ -174,13 +189,20 @@ class Socket:
             await self._send(last)
 
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> None:
-        start = f'{{"id":{orjson.dumps(id_).decode()},"type":"next","payload":'
+        start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
         if self._sockets.operations.kind(request) is OperationType.SUBSCRIPTION:
-            async for result in self._sockets.operations.stream(request, context, request_id):
-                await self._send_text(f"{start}{result}}}")
+            results = self._sockets.operations.stream(request, context, request_id, self._tell(start))
+            async with aclosing(results):
+                async for result in results:
+                    await self._send_text((start + result + END).decode())
         else:
             whole = answer(await self._sockets.operations.run(request, context), request_id)
-            await self._send_text(f"{start}{orjson.dumps(whole).decode()}}}")
+            await self._send_text((start + orjson.dumps(whole) + END).decode())
+
+    def _tell(self, start: bytes) -> Tell | None:
+        """How results are sent without waiting, where the server lets us."""
+        write = self._websocket.scope.get("extensions", {}).get(WRITE)
+        return None if write is None else lambda result: write(start, result, END)
 
     async def _stop(self, id_: Any) -> None:
         task = self._running.pop(id_, None) if isinstance(id_, str) else None
@@ -218,8 +240,9 @@ def _message(received: Any, most: int) -> dict[str, Any]:
     if received["type"] == "websocket.disconnect":
         raise WebSocketDisconnect(received.get("code", NORMAL))
     text = received.get("text")
-    if text is None or len(text) > most:
-        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} characters")
+    # No text has more bytes than four for each character: only long ones need to be counted.
+    if text is None or len(text) > most or (4 * len(text) > most and len(text.encode()) > most):
+        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} bytes")
     try:
         message = orjson.loads(text)
     except orjson.JSONDecodeError:

@@ -6,12 +6,13 @@ import strawberry
 
 from storefront.graph import loaders
 from storefront.graph.context import Info
+from storefront.graph.personal import PERSONAL
 from storefront.graph.types import User
 
 
 @strawberry.type
 class UserQuery:
-    @strawberry.field(description="The user that the token names; null without one.")
+    @strawberry.field(description="The user that the token names; null without one.", metadata=PERSONAL)
     async def me(self, info: Info) -> User | None:
         viewer = info.context.viewer
         return cast(User | None, await info.context.load(loaders.user, viewer.id)) if viewer else None

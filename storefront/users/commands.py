@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, select, text
+from sqlalchemy import Update, bindparam, func, select, text, update
 
 from storefront.commands import rules
 from storefront.commands.statements import change_row, columns
@@ -14,7 +14,8 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.errors import Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.core.tokens import Claims
-from storefront.models import configs, users
+from storefront.models import users as table
+from storefront.queries import users
 
 _TAKEN = "The token's email belongs to a user with another sub."
 _TAKEN_UNVERIFIED = (
@@ -38,18 +39,22 @@ async def sign_in(database: Database, claims: Claims) -> Row:
 
     A token's `sub` is the user. Where it is new but its e-mail address is known and verified, the user with that address is
     meant, unless they are known under another `sub` already: that raises Unauthenticated, as does a new `sub` without an
-    address, or with one that is taken and not verified.
+    address, or with one that is taken and not verified, or a token from before the user signed out everywhere.
     """
-    rows = await database.fetch(_known(), {"subject": claims.subject})
-    if rows:
-        return rows[0]
+    known = await users.by_subject(database, claims.subject, claims.issued) or await _made_user(database, claims)
+    if known.is_signed_out:
+        raise Unauthenticated(users.SIGNED_OUT)
+    return known
+
+
+async def _made_user(database: Database, claims: Claims) -> Row:
     if claims.email is None:
         raise Unauthenticated("The token's sub is not known yet, and without an email claim no user can be made for it.")
     await database.fetch(_made(), {"id": uuid7(), **claims.profile(), "verified": claims.email_verified})
-    rows = await database.fetch(_known(), {"subject": claims.subject})
-    if not rows:
+    made = await users.by_subject(database, claims.subject, claims.issued)
+    if made is None:
         raise Unauthenticated(_TAKEN if claims.email_verified else _TAKEN_UNVERIFIED)
-    return rows[0]
+    return made
 
 
 async def subject_for(database: Database, email: str) -> str:
@@ -62,7 +67,7 @@ async def subject_for(database: Database, email: str) -> str:
 
 @cache
 def _subject() -> Statement:
-    return compiled(select(users.c.subject).where(users.c.email == bindparam("email")))
+    return compiled(select(table.c.subject).where(table.c.email == bindparam("email")))
 
 
 PROFILE: rules.Rules = {
@@ -77,20 +82,38 @@ async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Row]
     clean = rules.require(PROFILE, values)
     [old] = await unit.fetch(_own(), {"id": unit.actor_id})
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
-    new, _ = await change_row(unit, users, old, columns(clean))
+    new, _ = await change_row(unit, table, old, columns(clean))
     return [new]
+
+
+async def sign_out_everywhere(unit: Unit, _: Mapping[str, Any]) -> Sequence[Row]:
+    """From now on no proof of the actor's counts that was issued before, the one in use included."""
+    return await unit.fetch(_sign_out(), {"of": unit.actor_id})
+
+
+async def sign_out(database: Database, email: str) -> bool:
+    """The same for the user with this address; whether there is one."""
+    return bool(await database.fetch(_sign_out_by_email(), {"of": email}))
+
+
+@cache
+def _sign_out() -> Statement:
+    return compiled(_signed_out().where(table.c.id == bindparam("of")))
+
+
+@cache
+def _sign_out_by_email() -> Statement:
+    return compiled(_signed_out().where(table.c.email == bindparam("of")))
+
+
+def _signed_out() -> Update:
+    # By the clock, not the beginning of the transaction: what was issued meanwhile is older than this, too.
+    return update(table).values(signed_out_at=func.clock_timestamp()).returning(*table.c)
 
 
 @cache
 def _own() -> Statement:
-    return compiled(select(users).where(users.c.id == bindparam("id")).with_for_update(key_share=True))
-
-
-@cache
-def _known() -> Statement:
-    owned = select(configs.c.id).where(configs.c.user_id == users.c.id).correlate(users).scalar_subquery()
-    found = select(users.c.id, func.array(owned).label("owned"))
-    return compiled(found.where(users.c.subject == bindparam("subject")))
+    return compiled(select(table).where(table.c.id == bindparam("id")).with_for_update(key_share=True))
 
 
 @cache

@@ -20,8 +20,24 @@ class UpdateProfilePayload(Payload):
     user: User | None
 
 
+@strawberry.input
+class SignOutEverywhereInput(MutationInput):
+    pass
+
+
+@strawberry.type
+class SignOutEverywherePayload(Payload):
+    user: User | None
+
+
 @strawberry.type
 class UserMutation:
+    @strawberry.mutation(
+        description="No token or session of the asker's counts any more that was issued before now, the one in use included."
+    )
+    async def sign_out_everywhere(self, info: Info, input: SignOutEverywhereInput) -> SignOutEverywherePayload:
+        return await paid(info, input, commands.sign_out_everywhere, SignOutEverywherePayload, "user")
+
     @strawberry.mutation(description="One's own name and picture.")
     async def update_profile(self, info: Info, input: UpdateProfileInput) -> UpdateProfilePayload:
         return await paid(info, input, commands.update_profile, UpdateProfilePayload, "user")

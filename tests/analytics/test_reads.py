@@ -11,15 +11,17 @@ from zoneinfo import ZoneInfo
 import orjson
 import pytest
 
+from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
-from storefront.core.ids import uuid7
+from storefront.core.ids import parse_id, uuid7
 from storefront.queries.analytics import Span, begins
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
 PARTS = """
 fragment Figures on AnalyticsReport {
-  pageViews productClicks addToCarts purchases sessions conversionRate sessionConversionRate
+  pageViews productClicks addToCarts purchases searches sessions conversionRate sessionConversionRate
+  funnel { event sessions rate }
 }
 fragment Parts on AnalyticsReport {
   ...Figures
@@ -54,6 +56,7 @@ query Events($c: ID!, $filter: EventFilter, $first: Int! = 20, $after: String) {
 }
 """
 KINDS = {"page_view": "pageViews", "product_click": "productClicks", "add_to_cart": "addToCarts", "purchase": "purchases"}
+COUNTED = KINDS | {"search": "searches"}
 ORIGINS: list[tuple[dict[str, str], tuple[str, str | None, str | None]]] = [
     ({}, ("direct", None, None)),
     ({"referrer": "https://www.Google.com/search?q=chairs"}, ("www.google.com", None, None)),
@@ -80,21 +83,31 @@ class Event:
     session: str | None = None
     product: str | None = None
     origin: int = 0
+    is_bot: bool = False
     id: str = field(default_factory=lambda: str(uuid7()))
 
 
+@dataclass(frozen=True)
+class Visit:
+    """A session as a test knows it: its first event, and what was done in it."""
+
+    first: Event
+    kinds: frozenset[str]
+
+
 async def add_events(database: Database, store: str, events: Iterable[Event]) -> None:
+    """Store events, and count them."""
+    kinds = "id, config_id, timestamp, event, session_id, is_bot, properties"
     names = ("referrer", "utm_source", "utm_medium", "utm_campaign")
     async with database.transaction() as connection, connection.raw.cursor() as cursor:
-        statement = (
-            f"COPY analytics_events (id, config_id, timestamp, event, session_id, properties, {', '.join(names)}) FROM STDIN"
-        )
+        statement = f"COPY analytics_events ({kinds}, {', '.join(names)}) FROM STDIN"
         async with cursor.copy(statement.encode()) as copy:
             for event in events:
                 properties = {} if event.product is None else {"productId": event.product}
                 origin = (ORIGINS[event.origin][0].get(name) for name in names)
-                what = event.at, event.kind, event.session, orjson.dumps(properties).decode()
+                what = event.at, event.kind, event.session, event.is_bot, orjson.dumps(properties).decode()
                 await copy.write_row((event.id, store, *what, *origin))
+    await roll_up(database, wait=True)
 
 
 def drawn(rng: Random, span: Span, products: list[str], number: int) -> list[Event]:
@@ -105,10 +118,11 @@ def drawn(rng: Random, span: Span, products: list[str], number: int) -> list[Eve
     return [
         Event(
             at,
-            rng.choice([*KINDS, "search"]),
+            rng.choice([*COUNTED, "newsletter"]),
             rng.choice([None, *(f"session {n}" for n in range(number // 5))]),
-            rng.choice([None, "not an id", *products]),
+            rng.choice([None, "not an id", *products, products[0].upper()]),
             rng.randrange(len(ORIGINS)),
+            rng.random() < 0.05,
         )
         for at in moments
     ]
@@ -129,65 +143,80 @@ def label(at: datetime, interval: str, zone: str) -> object:
     return labels[interval]()
 
 
-def sessions_of(events: Iterable[Event]) -> set[str]:
-    return {event.session for event in events if event.session is not None}
+def visits(events: Iterable[Event]) -> list[Visit]:
+    """The sessions of a store, whole, whatever part of it is asked about."""
+    found: dict[str, list[Event]] = defaultdict(list)
+    for event in sorted(events, key=lambda event: (event.at, event.id)):
+        if event.session is not None:
+            found[event.session].append(event)
+    return [Visit(those[0], frozenset(event.kind for event in those)) for those in found.values()]
 
 
-def counts(events: list[Event]) -> dict[str, Any]:
+def counts(events: list[Event], begun: list[Visit]) -> dict[str, Any]:
     kinds = Counter(event.kind for event in events)
-    return {**{name: kinds[kind] for kind, name in KINDS.items()}, "sessions": len(sessions_of(events))}
+    return {**{name: kinds[kind] for kind, name in KINDS.items()}, "sessions": len(begun)}
 
 
-def figures(events: list[Event]) -> dict[str, Any]:
-    found = counts(events)
-    clicked = sessions_of(event for event in events if event.kind == "product_click")
-    carted = sessions_of(event for event in events if event.kind == "add_to_cart")
+def figures(events: list[Event], begun: list[Visit]) -> dict[str, Any]:
+    found = counts(events, begun)
+    steps: list[tuple[str | None, list[Visit]]] = [(None, begun)]
+    for kind in ("product_click", "add_to_cart", "purchase"):
+        steps.append((kind, [visit for visit in steps[-1][1] if kind in visit.kinds]))
+    funnel = [
+        {"event": kind, "sessions": len(those), "rate": pytest.approx(100 * len(those) / len(before) if before else 0)}
+        for (kind, those), (_, before) in zip(steps, [steps[0], *steps], strict=False)
+    ]
     return found | {
+        "searches": sum(event.kind == "search" for event in events),
         "conversionRate": pytest.approx(found["addToCarts"] / found["productClicks"] * 100 if found["productClicks"] else 0),
-        "sessionConversionRate": pytest.approx(len(clicked & carted) / len(clicked) * 100 if clicked else 0),
+        "sessionConversionRate": funnel[2]["rate"],
+        "funnel": funnel,
     }
 
 
 def top_products(events: list[Event], live: list[str]) -> list[dict[str, Any]]:
-    clicks, carts = (Counter(e.product for e in events if e.kind == kind) for kind in ("product_click", "add_to_cart"))
-    best = sorted((-clicks[id_], -carts[id_], id_) for id_ in {*clicks, *carts} if id_ is not None)[:5]
+    about = [(e.kind, e.product.lower()) for e in events if e.product and parse_id(e.product)]
+    clicks, carts = (Counter(product for kind, product in about if kind == wanted) for wanted in ("product_click", "add_to_cart"))
+    best = sorted((-clicks[id_], -carts[id_], id_) for id_ in {*clicks, *carts})[:5]
     shown = ((id_, {"id": id_} if id_ in live else None, -clicked, -carted) for clicked, carted, id_ in best)
     return [{"productId": i, "product": product, "clicks": c, "addToCarts": carted} for i, product, c, carted in shown]
 
 
-def sources(events: list[Event]) -> list[dict[str, Any]]:
-    found: dict[tuple[str, str | None, str | None], list[Event]] = defaultdict(list)
-    for event in events:
-        found[ORIGINS[event.origin][1]].append(event)
+def sources(events: list[Event], begun: list[Visit]) -> list[dict[str, Any]]:
+    came, first = (Counter(ORIGINS[event.origin][1] for event in those) for those in (events, [visit.first for visit in begun]))
     names = ("source", "medium", "campaign")
-    rows = [
-        dict(zip(names, of, strict=True)) | {"sessions": len(sessions_of(those)), "events": len(those)}
-        for of, those in found.items()
-    ]
+    rows = [dict(zip(names, of, strict=True)) | {"sessions": first[of], "events": came[of]} for of in {*came, *first}]
     return sorted(rows, key=lambda r: (-r["sessions"], -r["events"], r["source"], r["medium"] or "", r["campaign"] or ""))
 
 
-def assert_series(points: list[dict[str, Any]], events: list[Event], span: Span, interval: str, zone: str) -> None:
+def assert_series(
+    points: list[dict[str, Any]], events: list[Event], begun: list[Visit], span: Span, interval: str, zone: str
+) -> None:
     """Every event in the interval that the clocks name, and an interval for every moment of the span."""
-    by_label: dict[object, list[Event]] = defaultdict(list)
+    by_label: dict[object, tuple[list[Event], list[Visit]]] = defaultdict(lambda: ([], []))
     for event in events:
-        by_label[label(event.at, interval, zone)].append(event)
+        by_label[label(event.at, interval, zone)][0].append(event)
+    for visit in begun:
+        by_label[label(visit.first.at, interval, zone)][1].append(visit)
     wanted: dict[object, None] = {}
     moment = span.start
     while moment < span.end:
         wanted[label(moment, interval, zone)] = None
         moment += timedelta(minutes=15)
+    wanted[label(span.end - timedelta.resolution, interval, zone)] = None
     labels = [label(datetime.fromisoformat(point["at"]), interval, zone) for point in points]
     assert labels == [*wanted]
-    assert [{**point, "at": None} for point in points] == [{**counts(by_label[one]), "at": None} for one in labels]
+    assert [{**point, "at": None} for point in points] == [{**counts(*by_label[one]), "at": None} for one in labels]
 
 
 def assert_report(told: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
-    within = [event for event in events if span.start <= event.at < span.end]
-    assert {name: told[name] for name in figures(within)} == figures(within)
+    people = [event for event in events if not event.is_bot]
+    within = [event for event in people if span.start <= event.at < span.end]
+    begun = [visit for visit in visits(people) if span.start <= visit.first.at < span.end]
+    assert {name: told[name] for name in figures(within, begun)} == figures(within, begun)
     assert told["topProducts"] == top_products(within, live)
-    assert told["sources"] == sources(within)
-    assert_series(told["series"], within, span, interval, zone)
+    assert told["sources"] == sources(within, begun)
+    assert_series(told["series"], within, begun, span, interval, zone)
 
 
 # ------------------------------------------------------------------------------------------------- reports
@@ -218,6 +247,14 @@ def sent(span: Span) -> dict[str, str]:
         ("DAY", "Africa/Cairo", "2026-04-22", "2026-04-26"),
         ("HOUR", "Australia/Lord_Howe", "2026-04-04T12:00", "2026-04-05T12:00"),
         ("HOUR", "Australia/Lord_Howe", "2026-10-03T12:00", "2026-10-04T12:00"),
+        # Quarters of an hour, weeks and months that begin within a week, and edges that nothing begins at.
+        ("DAY", "Asia/Kathmandu", "2026-01-30", "2026-03-02"),
+        ("HOUR", "Australia/Eucla", "2026-02-01T00:10:30.5", "2026-02-02T23:59:59.999999"),
+        ("WEEK", "Pacific/Chatham", "2026-03-20T07:07:07", "2026-05-01"),
+        ("MONTH", "America/St_Johns", "2025-11-15T23:01", "2026-04-01T00:00:01"),
+        ("DAY", "UTC", "2026-02-01T12:00:00.000001", "2026-02-01T12:00:00.000003"),
+        # Until 1972 the clocks of Monrovia were 44 minutes and 30 seconds off.
+        ("DAY", "Africa/Monrovia", "1971-12-20", "1972-01-20"),
     ],
 )
 async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zone: str, start: str, end: str) -> None:
@@ -265,7 +302,7 @@ async def test_a_store_without_events_has_zeros_for_every_interval(shopper: Clie
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-04"))))["analytics"]
-    nothing = dict.fromkeys(figures([]), 0)
+    nothing = figures([], [])
     assert {name: told[name] for name in nothing} == told["previous"] == nothing
     assert told["topProducts"] == told["sources"] == []
     assert [point["at"] for point in told["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
@@ -287,11 +324,12 @@ async def test_a_top_product_of_another_store_is_a_bare_id(shopper: Client) -> N
     store, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
     foreign, own = await make_product(shopper.database, other), await make_product(shopper.database, store, status="archived")
     at = datetime(2026, 2, 1, tzinfo=UTC)
-    clicked = [foreign, foreign, own, own.upper(), '"; DROP TABLE']
+    clicked = [foreign, foreign, foreign, own, own.upper(), '"; DROP TABLE']
     await add_events(shopper.database, store, [Event(at, "product_click", product=product) for product in clicked])
     told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
     products = {top["productId"]: top["product"] for top in told["topProducts"]}
-    assert products == {foreign: None, own: {"id": own}, own.upper(): {"id": own}, '"; DROP TABLE': None}
+    # What is no id at all is no product's.
+    assert products == {foreign: None, own: {"id": own}}
 
 
 async def test_statements_do_not_depend_on_the_number_of_stores(shopper: Client) -> None:

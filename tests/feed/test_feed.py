@@ -2,16 +2,24 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+import storefront.app
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.serving import frames
 from tests.client import Client
-from tests.factories import make_product, make_store, make_user
+from tests.conftest import serving
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
 FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilter) {
   productFeed(configId: $c, after: $after, filter: $filter) {
@@ -20,6 +28,10 @@ FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilter) {
   ... on ProductUpdated { position changedFields product { title price } }
   ... on ProductDeleted { position productId }
   ... on FeedReset { position reason } } }"""
+DETAILS = """subscription($c: ID!) { productFeed(configId: $c) {
+  ... on ProductUpdated { product { variantCount reviews { nodes { id } } } } } }"""
+REVIEWERS = """subscription($c: ID!) { productFeed(configId: $c) {
+  ... on ProductUpdated { product { reviews { nodes { user { id email } } } } } } }"""
 CREATE = """mutation($input: CreateProductInput!) {
   createProduct(input: $input) { product { id } position userErrors { message } } }"""
 UPDATE = """mutation($input: UpdateProductInput!) { updateProduct(input: $input) { position userErrors { message } } }"""
@@ -61,11 +73,11 @@ async def socket(client: Client, **payload: Any) -> AsyncIterator[ClientConnecti
 
 
 @asynccontextmanager
-async def listening(client: Client, store: str, **variables: Any) -> AsyncIterator[Listener]:
+async def listening(client: Client, store: str, document: str = FEED, **variables: Any) -> AsyncIterator[Listener]:
     async with socket(client) as opened:
         listener = Listener(opened)
         assert (await listener.message())["type"] == "connection_ack"
-        payload = {"query": FEED, "variables": {"c": store, **variables}}
+        payload = {"query": document, "variables": {"c": store, **variables}}
         await opened.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
         await asyncio.sleep(0.1)
         yield listener
@@ -99,6 +111,32 @@ async def test_changes_are_told_as_they_happen(shopper: Client, owner: Client, s
         assert await listener.event() == {"__typename": "ProductDeleted", "position": "3", "productId": product}
 
 
+@pytest.mark.parametrize("deflate", [True, False])
+@pytest.mark.parametrize("protocol", ["websockets-sansio", frames.OPTIONS["ws"]])
+async def test_sockets_without_a_way_past_the_queue_are_told_the_same(
+    protocol: str, deflate: bool, empty_url: str, tmp_path: Path
+) -> None:
+    async with serving(empty_url, tmp_path, {"ws": protocol, "ws_per_message_deflate": deflate}) as shopper:
+        owner = shopper.signed_in(await make_user(shopper.database))
+        store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
+        async with AsyncExitStack() as stack:
+            listeners = [await stack.enter_async_context(listening(shopper, store)) for _ in range(3)]
+            for n in range(3):
+                # One of each length that a frame has a head of its own for.
+                await create(owner, store, title=f"Mug {n}", clientMutationId="m" * n * 120)
+            for listener in listeners:
+                assert [(await listener.event())["position"] for _ in range(3)] == ["1", "2", "3"]
+
+
+async def test_messages_of_every_length_arrive_whole(shopper: Client, owner: Client, store: str) -> None:
+    document = "subscription($c: ID!) { productFeed(configId: $c) { ... on ProductUpdated { product { description } } } }"
+    product = await make_product(owner.database, store, description="at first")
+    async with listening(shopper, store, document) as listener:
+        for length in (0, 1, 30, 31, 32, 33, 34, 60, 90, 100, 125, 126, 127, 5_000, *range(65_410, 65_440), 65_536):
+            await owner.ask(UPDATE, input={"id": product, "description": "d" * length or None})
+            assert (await listener.event())["product"]["description"] == ("d" * length or None)
+
+
 async def test_what_was_missed_is_told_first(shopper: Client, owner: Client, store: str) -> None:
     for n in range(5):
         await create(owner, store, title=f"Mug {n}")
@@ -130,9 +168,10 @@ async def test_closing_and_opening_the_store_resets_shoppers(shopper: Client, ow
         await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
         assert (await listener.event())["__typename"] == "FeedReset"
         await create(owner, store)
+        assert await listener.silence(), "what happens in a closed store is no shopper's affair"
         await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
-        told = [await listener.event() for _ in range(2)]
-        assert [e["position"] for e in told] == ["2", "3"] and told[1]["__typename"] == "FeedReset"
+        opened = await listener.event()
+        assert (opened["position"], opened["__typename"]) == ("3", "FeedReset")
 
 
 async def test_a_position_that_is_no_longer_kept_is_a_reset(shopper: Client, owner: Client, store: str) -> None:
@@ -147,6 +186,85 @@ async def test_a_position_that_is_no_longer_kept_is_a_reset(shopper: Client, own
         'query($c: ID!) { productChanges(configId: $c, after: "0") { position changes { __typename } } }', c=store
     )
     assert page["productChanges"] == {"position": "3", "changes": [{"__typename": "FeedReset"}]}
+
+
+async def test_every_change_of_a_product_and_its_store_as_shoppers_and_the_owner_hear_of_it(
+    shopper: Client, owner: Client, store: str
+) -> None:
+    async with listening(shopper, store) as shoppers, listening(owner, store) as owners:
+        product = await create(owner, store, status="INACTIVE")
+        for change in (
+            {"status": "ACTIVE"},
+            {"title": "Cup"},
+            {"status": "INACTIVE"},
+            {"title": "Bowl"},
+            {"status": "ACTIVE"},
+        ):
+            await owner.ask(UPDATE, input={"id": product, **change})
+        await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
+        await owner.ask(UPDATE, input={"id": product, "title": "Vase"})
+        other = await create(owner, store, title="Made while closed")
+        await owner.ask(DELETE, input={"id": other})
+        # So that it is told before the store opens again: what is told later is told as it is then.
+        await asyncio.sleep(0.5)
+        await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
+        await owner.ask(DELETE, input={"id": product})
+        heard: dict[str, list[tuple[str, str]]] = {"shopper": [], "owner": []}
+        for name, listener, last in (("shopper", shoppers, "12"), ("owner", owners, "12")):
+            while not heard[name] or heard[name][-1][0] != last:
+                event = await listener.event()
+                heard[name].append((event["position"], event["__typename"].removeprefix("Product")))
+        assert await shoppers.silence() and await owners.silence()
+    assert heard["shopper"] == [
+        ("2", "Created"),
+        ("3", "Updated"),
+        ("4", "Deleted"),
+        ("6", "Created"),
+        ("7", "FeedReset"),
+        ("11", "FeedReset"),
+        ("12", "Deleted"),
+    ]
+    assert heard["owner"] == [
+        ("1", "Created"),
+        *((str(n), "Updated") for n in range(2, 7)),
+        ("8", "Updated"),
+        ("9", "Created"),
+        ("10", "Deleted"),
+        ("12", "Deleted"),
+    ]
+
+
+async def test_without_any_wake_up_a_change_is_late_by_one_poll_at_most(empty_url: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"poll_interval": 0.5, "broadcast_url": SecretStr("redis://127.0.0.1:1")}
+    async with serving(empty_url, tmp_path, **options) as here, serving(empty_url, tmp_path, **options) as there:
+        owner = here.signed_in(await make_user(here.database))
+        store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
+        async with listening(there, store) as listener:
+            for _ in range(3):
+                await create(owner, store)
+                begin = time.monotonic()
+                await listener.event()
+                assert time.monotonic() - begin < 0.5 + 0.5
+
+
+async def test_what_is_older_than_the_log_is_kept_is_swept_by_the_server(
+    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storefront.app, "HOUR", 0.3)
+    async with serving(empty_url, tmp_path, log_retention_days=2) as shopper:
+        owner = shopper.signed_in(await make_user(shopper.database))
+        store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
+        for _ in range(4):
+            await create(owner, store)
+        async with owner.database.transaction() as connection:
+            aged = "UPDATE changes SET occurred_at = now() - make_interval(hours => 60 - 10 * position::int)"
+            await connection.raw.execute(aged)
+        await asyncio.sleep(1)
+        # 50 and 40 hours old, 30 and 20: what is left begins with the second.
+        async with listening(shopper, store, after="1") as kept, listening(shopper, store, after="0") as lost:
+            assert [(await kept.event())["position"] for _ in range(3)] == ["2", "3", "4"]
+            reset = await lost.event()
+            assert (reset["__typename"], reset["position"]) == ("FeedReset", "4")
 
 
 async def test_a_filter_tells_what_leaves_it(shopper: Client, owner: Client, store: str) -> None:
@@ -169,6 +287,47 @@ async def test_listeners_alike_cost_one_execution(shopper: Client, owner: Client
         await asyncio.gather(one.event(), two.event(), three.event())
         shopper.database.observers.remove(statements.append)
     assert len([sql for sql in statements if "SELECT page" in sql]) == 1
+
+
+async def told(listeners: list[Listener]) -> list[Any]:
+    return [await listener.event() for listener in listeners]
+
+
+async def executions(database: Database, cause: Awaitable[Any], listeners: list[Listener]) -> tuple[int, list[Any]]:
+    """How often reviews were read for what the listeners were told, and what that was."""
+    statements: list[str] = []
+    database.observers.append(statements.append)
+    await cause
+    events = await told(listeners)
+    database.observers.remove(statements.append)
+    return len([sql for sql in statements if "FROM reviews" in sql]), events
+
+
+async def test_all_shoppers_share_an_execution_and_the_owner_has_one_of_their_own(
+    shopper: Client, owner: Client, store: str
+) -> None:
+    product = await make_product(owner.database, store)
+    await make_variant(owner.database, product, is_available=False)
+    people = [shopper, *[shopper.signed_in(await make_user(shopper.database)) for _ in range(3)], owner, owner]
+    async with AsyncExitStack() as stack:
+        listeners = [await stack.enter_async_context(listening(one, store, DETAILS)) for one in people]
+        count, events = await executions(owner.database, owner.ask(UPDATE, input={"id": product, "price": "6"}), listeners)
+    assert [event["product"]["variantCount"] for event in events] == [0, 0, 0, 0, 1, 1]
+    assert count == 2
+
+
+async def test_what_is_personal_is_told_to_each_as_their_own(shopper: Client, owner: Client, store: str) -> None:
+    product = await make_product(owner.database, store)
+    users = [await make_user(owner.database, email=f"{uuid7().hex}@example.com") for _ in range(2)]
+    for user in users:
+        await make_review(owner.database, product, user_id=user)
+    people = [shopper.signed_in(user) for user in (*users, users[0])] + [shopper]
+    async with AsyncExitStack() as stack:
+        listeners = [await stack.enter_async_context(listening(one, store, REVIEWERS)) for one in people]
+        count, events = await executions(owner.database, owner.ask(UPDATE, input={"id": product, "price": "6"}), listeners)
+    reviewers = [[review["user"] for review in event["product"]["reviews"]["nodes"]] for event in events]
+    assert [[user["id"] for user in seen if user["email"]] for seen in reviewers] == [[users[0]], [users[1]], [users[0]], []]
+    assert count == 3
 
 
 async def test_an_unknown_store_is_an_error_and_another_operation_still_runs(shopper: Client) -> None:

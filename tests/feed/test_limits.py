@@ -27,6 +27,7 @@ from storefront.feed.hub import Hub
 from storefront.feed.log import Entry
 from storefront.serving import sse
 from storefront.serving.operations import Operations
+from storefront.serving.revocations import Revocations
 from storefront.serving.websocket import Limits, Sockets
 from tests.client import SECRET, Client
 from tests.conftest import serving
@@ -81,10 +82,15 @@ def address_of(client: Client) -> str:
 class Anyone:
     """The context of the small server: nobody in particular, for as long as they like."""
 
-    expires: float | None = None
+    asker = proof = expires = None
+
+    async def current(self) -> "Anyone":
+        return self
 
     def renewed(self) -> "Anyone":
         return self
+
+    anonymous = renewed
 
 
 open_streams: list[int] = []
@@ -114,12 +120,15 @@ class Subscription:
 async def small_server(limits: Limits) -> AsyncIterator[str]:
     """The address of a server of two fields with other limits than the shop's."""
 
+    async def none(_: Any) -> list[Any]:
+        return []
+
     async def authenticate(_: WebSocket, __: dict[str, Any]) -> Anyone:
         return Anyone()
 
     schema = strawberry.Schema(query=Query, subscription=Subscription)
-    operations = Operations(schema._schema, schema.execution_context_class)
-    app = Starlette(routes=[WebSocketRoute("/graphql", Sockets(operations, authenticate, limits).serve)])
+    operations = Operations(schema._schema)
+    app = Starlette(routes=[WebSocketRoute("/graphql", Sockets(operations, authenticate, limits, Revocations(none, 1.0)).serve)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="websockets-sansio"))
     task = asyncio.create_task(server.serve())
     await until(lambda: server.started)
@@ -165,6 +174,41 @@ async def test_a_server_holds_so_many_sockets() -> None:
         async with opened(address) as fourth:
             await subscribe(fourth, "1", "{ hello }")
             assert (await hear(fourth))["type"] == "next"
+
+
+async def test_messages_are_as_long_as_they_may_be_in_bytes_and_no_longer() -> None:
+    async with small_server(Limits(message=1_000)) as address:
+        for text, code in (("x" * 900, None), ("x" * 1_000, 4400), ("é" * 450, None), ("é" * 500, 4400)):
+            async with opened(address) as socket:
+                await socket.send(json.dumps({"type": "ping", "payload": {"text": text}}, ensure_ascii=False))
+                if code is None:
+                    assert await hear(socket) == {"type": "pong", "payload": {"text": text}}
+                else:
+                    assert await close_code(socket) == code
+
+
+async def test_the_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_sockets": 2, "max_operations": 1, "max_message": 1_024, "init_timeout": 0.4}
+    async with serving(empty_url, tmp_path, **options) as client:
+        store, address = await make_store(client.database), address_of(client)
+        async with connect(address, subprotocols=["graphql-transport-ws"]) as silent:  # type: ignore[list-item]
+            assert await close_code(silent, 2) == 4408
+        async with opened(address) as one, opened(address) as two:
+            async with connect(address, subprotocols=["graphql-transport-ws"]) as three:  # type: ignore[list-item]
+                assert await close_code(three) == 4430
+            await one.send("x" * 1_025)
+            assert await close_code(one) == 4400
+            for id_ in "12":
+                await subscribe(two, id_, FEED, c=store)
+            assert await close_code(two) == 4430
+        streams = [asyncio.create_task(event_lines(client.http, store)) for _ in range(2)]
+        await asyncio.sleep(0.3)
+        body, headers = {"query": FEED, "variables": {"c": store}}, {"accept": "text/event-stream"}
+        refused = await client.http.post("/graphql", json=body, headers=headers)
+        assert refused.status_code == 503 and "at most 2 event streams" in refused.json()["errors"][0]["message"]
+        for stream in streams:
+            stream.cancel()
+        await asyncio.gather(*streams, return_exceptions=True)
 
 
 async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> None:

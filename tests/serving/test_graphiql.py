@@ -182,7 +182,7 @@ def test_second_install_starts_no_npm(bare_folder: Path, monkeypatch: pytest.Mon
     for path in assets.FILES.values():
         (bare_folder / path).parent.mkdir(parents=True, exist_ok=True)
         (bare_folder / path).touch()
-    assets._stamp().write_text(assets._lock_digest())
+    assets._stamp(bare_folder).write_text(assets._lock_digest(bare_folder))
     monkeypatch.setattr(assets, "WHEEL", "no_such_wheel")
     assert assets.main() == 0
 

@@ -2,18 +2,15 @@
 
 import asyncio
 import json
-import os
-import shutil
 import socket
-import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
-from urllib.request import urlopen
+from typing import cast
 
+import httpx
+import psycopg
 import pytest
 import strawberry
 import uvicorn
@@ -22,13 +19,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from strawberry.asgi import GraphQL
-from websockets.sync.client import ClientConnection, connect
 
+from storefront.core.ids import uuid7
 from storefront.serving.graphiql import assets
 from storefront.serving.graphiql.page import Example, graphiql_routes, page
+from tests.browser import Browser, chromium, needs_chromium, watched
+from tests.client import token_of
+from tests.feed.processes import running
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
 QUERY = "query Hello($name: String!) { hello(name: $name) }"
 EXAMPLES = [
     Example("1", f"# Greets\n{QUERY}", '{"name": "Ada"}', '{"Authorization": "Bearer x"}'),
@@ -36,7 +34,7 @@ EXAMPLES = [
 ]
 
 pytestmark = [
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install one, or name it in the variable CHROMIUM"),
+    needs_chromium,
     pytest.mark.skipif(bool(assets.missing()), reason="GraphiQL's files are not installed: make install"),
 ]
 
@@ -57,34 +55,8 @@ class Subscription:
             yield f"{number} for {info.context['connection_params'].get('Authorization', 'stranger')}"
 
 
-class Browser:
-    """One page of a Chromium, spoken to over its DevTools protocol."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-        self.sent = 0
-        self.events: list[dict[str, Any]] = []
-
-    def call(self, method: str, **params: object) -> dict[str, Any]:
-        self.sent += 1
-        self.socket.send(json.dumps({"id": self.sent, "method": method, "params": params}))
-        while (message := json.loads(self.socket.recv(timeout=30))).get("id") != self.sent:
-            self.events.append(message)
-        assert "error" not in message, message
-        return cast(dict[str, Any], message["result"])
-
-    def run(self, script: str) -> Any:
-        result = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def wait(self, script: str, seconds: float = 20) -> Any:
-        """The value of the script, as soon as it is a true one."""
-        deadline = time.monotonic() + seconds
-        while not (value := self.run(script)):
-            assert time.monotonic() < deadline, f"{script} never came true; page: {self.run('document.body.innerText')}"
-            time.sleep(0.05)
-        return value
+class GraphiQL(Browser):
+    """GraphiQL in a page."""
 
     def open(self, url: str) -> None:
         self.call("Page.navigate", url=url)
@@ -149,33 +121,14 @@ def url(examples: list[Example]) -> Iterator[str]:
 
 
 @pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
-    flags = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"]
-    flags += [f"--user-data-dir={tmp_path}", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--window-size=1400,900"]
-    # Chromium refuses to sandbox for root, which is who runs tests in most containers.
-    flags += ["--no-sandbox"] if os.geteuid() == 0 else []
-    process = subprocess.Popen([str(CHROMIUM), *flags, "about:blank"], stderr=subprocess.DEVNULL)
-    try:
-        with connect(_page_address(tmp_path), max_size=None) as socket:
-            page = Browser(socket)
-            for domain in ("Page", "Network", "Log", "Runtime"):
-                page.call(f"{domain}.enable")
-            yield page
-    finally:
-        process.terminate()
-        process.wait(10)
+def browser(tmp_path: Path) -> Iterator[GraphiQL]:
+    with chromium(tmp_path) as socket:
+        page = GraphiQL(socket)
+        watched(page)
+        yield page
 
 
-def _page_address(profile: Path) -> str:
-    deadline = time.monotonic() + 30
-    while not (written := profile / "DevToolsActivePort").is_file() or len(written.read_text().splitlines()) < 2:
-        assert time.monotonic() < deadline, "Chromium did not start"
-        time.sleep(0.05)
-    with urlopen(f"http://127.0.0.1:{written.read_text().splitlines()[0]}/json/list") as answer:
-        return next(str(target["webSocketDebuggerUrl"]) for target in json.load(answer) if target["type"] == "page")
-
-
-def test_person_types_a_query_and_sees_the_answer(browser: Browser, url: str) -> None:
+def test_person_types_a_query_and_sees_the_answer(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     assert browser.tabs() == ["Hello", "Count"]
     browser.type_query("{ again: hello }")
@@ -183,13 +136,13 @@ def test_person_types_a_query_and_sees_the_answer(browser: Browser, url: str) ->
     assert json.loads(browser.answer("again")) == {"data": {"again": "hello you, Bearer x"}}
 
 
-def test_example_runs_with_its_variables_and_headers(browser: Browser, url: str) -> None:
+def test_example_runs_with_its_variables_and_headers(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     browser.execute("Hello")
     assert json.loads(browser.answer("Ada")) == {"data": {"hello": "hello Ada, Bearer x"}}
 
 
-def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browser: Browser, url: str) -> None:
+def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     browser.choose_tab(1)
     browser.execute("Count")
@@ -198,7 +151,32 @@ def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browse
     assert opened == [url.replace("http", "ws")]
 
 
-def test_page_needs_no_other_host_and_breaks_no_policy(browser: Browser, url: str) -> None:
+def test_the_shops_own_tab_shows_changes_as_they_happen(browser: GraphiQL, empty_url: str, tmp_path: Path) -> None:
+    with running(empty_url, tmp_path / "server") as server, psycopg.connect(empty_url, autocommit=True) as database:
+        user = str(uuid7())
+        person = "INSERT INTO users (id, subject, email) VALUES (%s, %s, 'ada@example.com')"
+        database.execute(person, [user, user])
+        store = "INSERT INTO configs (user_id, id, store_name, slug, is_published) VALUES (%s, %s, 'Shop', 'shop', true)"
+        database.execute(store, [user, user])
+        with httpx.Client(base_url=server.address, headers={"authorization": f"Bearer {token_of(user)}"}, timeout=20) as owner:
+
+            def create(title: str) -> None:
+                query = "mutation($i: CreateProductInput!) { createProduct(input: $i) { userErrors { message } } }"
+                variables = {"i": {"configId": user, "title": title, "price": "5"}}
+                answer = owner.post("/graphql", json={"query": query, "variables": variables}).json()
+                assert answer == {"data": {"createProduct": {"userErrors": []}}}
+
+            create("Missed Mug")
+            browser.open(f"{server.address}/graphql")
+            browser.choose_tab(browser.tabs().index("Live"))
+            browser.execute("Live")
+            browser.answer("Missed Mug")
+            create("Live Mug")
+            event = json.loads(browser.answer("Live Mug"))["data"]["productFeed"]
+            assert (event["__typename"], event["position"]) == ("ProductCreated", "2")
+
+
+def test_page_needs_no_other_host_and_breaks_no_policy(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     # The explorer, a menu and a dialog: what loads or styles anything late does it now.
     browser.run("document.querySelector('[aria-label*=\"GraphiQL Explorer\"]').click()")
@@ -207,14 +185,12 @@ def test_page_needs_no_other_host_and_breaks_no_policy(browser: Browser, url: st
     browser.wait("!!document.querySelector('.graphiql-dialog')")
     browser.wait("document.fonts.status === 'loaded'")
     origin = url.removesuffix("/graphql")
-    asked = [event["params"]["request"]["url"] for event in browser.events if event["method"] == "Network.requestWillBeSent"]
-    assert [address for address in asked if not address.startswith((origin, "data:"))] == []
-    complaints = [event["params"] for event in browser.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
-    assert complaints == []
+    assert [address for address in browser.asked() if not address.startswith((origin, "data:"))] == []
+    assert browser.complaints() == []
 
 
 def test_tabs_of_the_last_visit_stay_and_untouched_examples_are_renewed(
-    browser: Browser, url: str, examples: list[Example]
+    browser: GraphiQL, url: str, examples: list[Example]
 ) -> None:
     browser.open(url)
     browser.type_query("query Mine { hello }")
@@ -226,7 +202,7 @@ def test_tabs_of_the_last_visit_stay_and_untouched_examples_are_renewed(
     assert browser.tabs() == ["Mine", "Counting", "Third"]
 
 
-def test_second_visit_opens_no_further_tab(browser: Browser, url: str) -> None:
+def test_second_visit_opens_no_further_tab(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     browser.choose_tab(1)
     browser.wait("(localStorage['Test:graphiql:tabState'] ?? '').includes('\"activeTabIndex\":1')")
@@ -235,7 +211,7 @@ def test_second_visit_opens_no_further_tab(browser: Browser, url: str) -> None:
     assert browser.run(f"{browser.editor('.graphiql-query-editor')}.getValue()").startswith("# Counts")
 
 
-def test_page_without_examples_still_opens(browser: Browser, url: str, examples: list[Example]) -> None:
+def test_page_without_examples_still_opens(browser: GraphiQL, url: str, examples: list[Example]) -> None:
     examples.clear()
     browser.open(url)
     assert len(browser.tabs()) == 1

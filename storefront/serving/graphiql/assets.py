@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,30 +29,37 @@ class InstallError(Exception):
 
 def missing() -> list[str]:
     """The files that are not there, as paths inside this folder."""
-    return [path for path in FILES.values() if not (FOLDER / path).is_file()]
+    return absent(FOLDER, FILES)
 
 
-def install() -> None:
-    """Fetch the files with `npm ci`, unless they are there as the lock file wants them. Raises InstallError."""
-    if _is_installed():
+def absent(folder: Path, files: Mapping[str, str]) -> list[str]:
+    """Those of the files that are not in the folder."""
+    return [path for path in files.values() if not (folder / path).is_file()]
+
+
+def install(folder: Path | None = None, files: Mapping[str, str] | None = None) -> None:
+    """Fetch the files with `npm ci`, unless they are there as the folder's lock file wants them. Raises InstallError."""
+    where, wanted = folder or FOLDER, files or FILES
+    if _is_installed(where, wanted):
         return
-    npm_ci(FOLDER)
-    if absent := missing():
-        raise InstallError(f"npm ci succeeded, yet {', '.join(absent)} is not there. Is package-lock.json as committed?")
-    _stamp().write_text(_lock_digest())
+    npm_ci(where)
+    if left := absent(where, wanted):
+        raise InstallError(f"npm ci succeeded, yet {', '.join(left)} is not there. Is package-lock.json as committed?")
+    _stamp(where).write_text(_lock_digest(where))
 
 
-def _is_installed() -> bool:
-    return _stamp().is_file() and _stamp().read_text() == _lock_digest() and not missing()
+def _is_installed(folder: Path, files: Mapping[str, str]) -> bool:
+    stamp = _stamp(folder)
+    return stamp.is_file() and stamp.read_text() == _lock_digest(folder) and not absent(folder, files)
 
 
-def _stamp() -> Path:
+def _stamp(folder: Path) -> Path:
     # Inside node_modules, because npm ci begins by removing that folder: an interrupted run leaves no stamp behind.
-    return FOLDER / "node_modules" / ".installed"
+    return folder / "node_modules" / ".installed"
 
 
-def _lock_digest() -> str:
-    return hashlib.sha256((FOLDER / "package-lock.json").read_bytes()).hexdigest()
+def _lock_digest(folder: Path) -> str:
+    return hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
 
 
 def npm_ci(folder: Path) -> None:

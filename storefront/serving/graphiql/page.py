@@ -1,6 +1,5 @@
 """The page a browser gets at the GraphQL endpoint, and the few assets it loads. Knows no product."""
 
-import hashlib
 import json
 import secrets
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,11 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute
 
+from storefront.serving.files import asset, mounted, secured
 from storefront.serving.graphiql.assets import FILES, FOLDER, missing
-
-MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
-YEAR = 31_536_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +24,6 @@ class Example:
     query: str
     variables: str = ""
     headers: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Asset:
-    """One served file and the digest that stands for its content in URLs and ETags."""
-
-    content: bytes
-    digest: str
-    media_type: str
 
 
 def load_examples(folder: Path) -> list[Example]:
@@ -62,7 +49,7 @@ def _text(path: Path) -> str:
 
 def graphiql_routes(path: str = "/graphiql") -> list[BaseRoute]:
     """What to mount beside the GraphQL endpoint: the page asks for `graphiql/…` relative to its own address."""
-    return [Mount(path, routes=[Route("/{name}", _serve, name="asset")], name="graphiql")]
+    return [mounted(path, "graphiql", lambda: {} if missing() else {name: FOLDER / file for name, file in FILES.items()})]
 
 
 def page(
@@ -106,7 +93,7 @@ def _scripts() -> str:
 
 def _url(name: str) -> str:
     # Relative, so that it also holds behind a proxy that puts a prefix in front and tells nobody.
-    return f"graphiql/{name}?v={_assets()[name].digest}"
+    return f"graphiql/{name}?v={asset(FOLDER / FILES[name]).digest}"
 
 
 def _missing_page(absent: Sequence[str], title: str) -> Response:
@@ -116,52 +103,14 @@ def _missing_page(absent: Sequence[str], title: str) -> Response:
 
 def _html(template: str, nonce: str, **parts: str) -> Response:
     content = _template(template).substitute(parts)
-    headers = {
-        "Content-Security-Policy": _policy(nonce),
-        "Cache-Control": "no-store",
-        "Vary": "Accept",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-    }
-    return HTMLResponse(content, headers=headers)
+    return HTMLResponse(content, headers=secured(_policy(nonce)) | {"Vary": "Accept"})
 
 
 def _policy(nonce: str) -> str:
     # 'self' in connect-src covers WebSockets to the same host as well (CSP level 3).
-    return (
-        "default-src 'none'; script-src 'self'; connect-src 'self'; "
-        f"style-src 'self' 'nonce-{nonce}'; font-src data:; img-src 'self' data:; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    )
+    return f"script-src 'self'; connect-src 'self'; style-src 'self' 'nonce-{nonce}'; font-src data:; img-src 'self' data:"
 
 
 @cache
 def _template(name: str) -> Template:
     return Template((FOLDER / name).read_text(encoding="utf-8"))
-
-
-@cache
-def _assets() -> dict[str, Asset]:
-    return {name: _asset(FOLDER / path) for name, path in FILES.items()}
-
-
-def _asset(path: Path) -> Asset:
-    content = path.read_bytes()
-    return Asset(content, hashlib.sha256(content).hexdigest()[:16], MEDIA_TYPES[path.suffix])
-
-
-async def _serve(request: Request) -> Response:
-    name = request.path_params["name"]
-    if name not in FILES or missing():
-        return Response("Not found", status_code=404, media_type="text/plain")
-    asset = _assets()[name]
-    headers = _caching(asset, request.query_params.get("v"))
-    if request.headers.get("if-none-match") == headers["ETag"]:
-        return Response(status_code=304, headers=headers)
-    return Response(asset.content, media_type=asset.media_type, headers=headers)
-
-
-def _caching(asset: Asset, version: str | None) -> dict[str, str]:
-    # Only the URL that names this very content may be kept for ever: any other one could mean different content tomorrow.
-    lasting = f"public, max-age={YEAR}, immutable" if version == asset.digest else "no-cache"
-    return {"ETag": f'"{asset.digest}"', "Cache-Control": lasting, "X-Content-Type-Options": "nosniff"}

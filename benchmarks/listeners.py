@@ -1,0 +1,127 @@
+"""A process of many listeners: `python -m benchmarks.listeners PORT COUNT CONFIG_ID CHANGES`.
+
+On raw sockets, so that it is never what is slow. It prints `ready` once all have subscribed, listens until all have heard of so
+many changes or its input ends, and then prints what it heard as one line of JSON.
+"""
+
+import json
+import os
+import select
+import socket
+import struct
+import sys
+import time
+from array import array
+
+DOCUMENT = """subscription Feed($configId: ID!) {
+  productFeed(configId: $configId) {
+    __typename
+    ... on ProductCreated { position clientMutationId product { id title price version } }
+    ... on ProductUpdated { position clientMutationId changedFields product { id title price version } }
+    ... on ProductDeleted { position clientMutationId productId }
+    ... on FeedReset { position reason }
+  }
+}"""
+HANDSHAKE = (
+    "GET /graphql HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Protocol: graphql-transport-ws\r\n\r\n"
+)
+POSITION = b'"position":"'
+TEXT, PING = 0x81, 0x89
+
+
+class Listener:
+    """One socket: what has come in of it, and the positions that it has heard of, each with the moment."""
+
+    def __init__(self, port: int, config_id: str) -> None:
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.positions, self.moments = array("q"), array("d")
+        self._buffer = b""
+        self.socket.sendall(HANDSHAKE.encode())
+        while b"\r\n\r\n" not in self._buffer:
+            self._buffer += self.socket.recv(4096)
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
+        if b" 101 " not in head:
+            raise RuntimeError(head.decode(errors="replace"))
+        self._send({"type": "connection_init"})
+        while not self._buffer:
+            self._buffer += self.socket.recv(4096)
+        if b"connection_ack" not in self._buffer:
+            raise RuntimeError(self._buffer.decode(errors="replace"))
+        self._buffer = b""
+        variables = {"configId": config_id}
+        self._send({"id": "1", "type": "subscribe", "payload": {"query": DOCUMENT, "variables": variables}})
+        self.socket.setblocking(False)
+
+    def _send(self, message: object) -> None:
+        self._frame(TEXT, json.dumps(message).encode())
+
+    def _frame(self, kind: int, payload: bytes) -> None:
+        size = len(payload)
+        head = struct.pack("!BB", kind, 0x80 | size) if size < 126 else struct.pack("!BBH", kind, 0x80 | 126, size)
+        # A mask of zeros leaves the payload as it is.
+        self.socket.sendall(head + bytes(4) + payload)
+
+    def read(self, now: float) -> int:
+        """Take what has arrived; how many changes that was."""
+        data = self.socket.recv(65_536)
+        if not data:
+            raise RuntimeError("the server closed a socket")
+        buffer, start, before = self._buffer + data, 0, len(self.positions)
+        while (end := _end(buffer, start)) <= len(buffer):
+            self._take(buffer, start, end, now)
+            start = end
+        self._buffer = buffer[start:]
+        return len(self.positions) - before
+
+    def _take(self, buffer: bytes, start: int, end: int, now: float) -> None:
+        if buffer[start] == PING:
+            self._frame(0x8A, buffer[start + 2 : end])
+            return
+        found = buffer.find(POSITION, start, end)
+        if found < 0:
+            raise RuntimeError(f"not an event: {buffer[start:end]!r}")
+        found += len(POSITION)
+        self.positions.append(int(buffer[found : buffer.index(b'"', found)]))
+        self.moments.append(now)
+
+
+def _end(buffer: bytes, start: int) -> int:
+    """Where the frame that begins here ends; beyond the buffer if that is not known yet."""
+    if len(buffer) < start + 4:
+        return len(buffer) + 1 if len(buffer) < start + 2 or buffer[start + 1] > 125 else start + 2 + buffer[start + 1]
+    size = buffer[start + 1]
+    if size < 126:
+        return start + 2 + size
+    if size == 126:
+        return start + 4 + int.from_bytes(buffer[start + 2 : start + 4], "big")
+    return start + 10 + int.from_bytes(buffer[start + 2 : start + 10], "big")
+
+
+def listen(listeners: list[Listener], most: int) -> None:
+    """Until so much was heard in all, or the input ends."""
+    by_number = {listener.socket.fileno(): listener for listener in listeners}
+    poll = select.epoll()
+    for number in (*by_number, sys.stdin.fileno()):
+        poll.register(number, select.EPOLLIN)
+    while most > 0:
+        for number, _ in poll.poll():
+            if number not in by_number:
+                return
+            most -= by_number[number].read(time.monotonic())
+
+
+def main(port: int, count: int, config_id: str, changes: int) -> None:
+    """Connect, say so, listen, tell."""
+    listeners = [Listener(port, config_id) for _ in range(count)]
+    print("ready", flush=True)
+    listen(listeners, count * changes)
+    used = os.times()
+    heard = [[listener.positions.tolist(), listener.moments.tolist()] for listener in listeners]
+    print(json.dumps({"heard": heard, "cpu": used.user + used.system}), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

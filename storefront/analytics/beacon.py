@@ -1,0 +1,111 @@
+"""Events as a browser sends them when its page is being left: POST /events/{configId}, from any page, as plain text or JSON."""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn, TypeVar
+
+import orjson
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from storefront.analytics import commands
+from storefront.analytics.commands import Fate, Result
+from storefront.commands.unit import Code, Failure, Refused
+from storefront.core.database import Database
+from storefront.core.errors import InvalidInput, NotFound, RequestError
+from storefront.core.sender import Sender
+from storefront.serving.errors import formatted
+from storefront.serving.http import HTTPError, body_of, request_id_of
+from storefront.serving.operations import wrapped
+
+T = TypeVar("T")
+
+# A shop's pages may stand anywhere. Nothing is told to them that depends on who they are: cookies are not looked at.
+ANYWHERE = {"access-control-allow-origin": "*"}
+PREFLIGHT = {
+    **ANYWHERE,
+    "access-control-allow-methods": "POST",
+    "access-control-allow-headers": "content-type, x-request-id",
+    "access-control-max-age": "86400",
+}
+STATUS = {"NOT_FOUND": 404}
+SHAPE = '{"events": [{"event": "page_view"}]}'
+
+
+def routes(database: Database) -> list[BaseRoute]:
+    """What to mount at the root."""
+
+    async def events(request: Request) -> Response:
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=PREFLIGHT)
+        request_id = request_id_of(request)
+        status, answer = await _answer(request, database, request_id)
+        return Response(orjson.dumps(answer), status, {**ANYWHERE, "x-request-id": request_id}, "application/json")
+
+    return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
+
+
+async def _answer(request: Request, database: Database, request_id: str) -> tuple[int, dict[str, Any]]:
+    try:
+        events, consent = _read(await body_of(request))
+        sender = Sender(request.headers, request.client.host if request.client else None)
+        results = await commands.track_events(database, request.path_params["config_id"], events, sender, consent=consent)
+    except Refused as refusal:
+        return _refused(refusal.failures, request_id)
+    except RequestError as error:
+        status = error.status if isinstance(error, HTTPError) else 400
+        return status, {"errors": formatted([wrapped(error)], request_id)}
+    except Exception as error:
+        return 500, {"errors": formatted([wrapped(error)], request_id)}
+    recorded = sum(result.fate is Fate.RECORDED for result in results)
+    return 200, {"recorded": recorded, "results": [_told(n, result) for n, result in enumerate(results)]}
+
+
+def _read(body: bytes) -> tuple[Sequence[Any], bool]:
+    """The events, and whether their shopper has agreed: a list, an object with `events`, or a single event."""
+    given = _json(body)
+    if isinstance(given, list):
+        return given, True
+    if not isinstance(given, dict):
+        raise HTTPError(400, f"The body must be JSON such as {SHAPE}.")
+    if "events" not in given:
+        return [given], True
+    if unknown := given.keys() - {"events", "consent"}:
+        raise InvalidInput(min(unknown)[:60], "is no field here. The fields are events and consent.")
+    consent = _of_kind(bool, given.get("consent", True), "consent", "true or false.")
+    return _of_kind(list, given["events"], "events", f"a list, as in {SHAPE}."), consent
+
+
+def _of_kind(kind: type[T], value: Any, name: str, what: str) -> T:
+    if not isinstance(value, kind):
+        raise InvalidInput(name, f"must be {what}")
+    return value
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        pass
+    try:
+        # The library of Python takes half a character, as browsers write it: then only the event that has it is refused.
+        return json.loads(body, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        raise HTTPError(400, f"The body is not JSON. Send such as {SHAPE}.") from None
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def _refused(failures: Sequence[Failure], request_id: str) -> tuple[int, dict[str, Any]]:
+    first = failures[0]
+    kind = NotFound if first.code is Code.NOT_FOUND else RequestError
+    errors = formatted([wrapped(kind(first.message, ".".join(first.path)))], request_id)
+    return STATUS.get(first.code.value, 400), {"errors": errors}
+
+
+def _told(n: int, result: Result) -> dict[str, Any]:
+    faults = [{"code": fault.code.value, "message": fault.message, "path": fault.path} for fault in result.faults]
+    return {"index": n, "status": result.fate.name} | ({"errors": faults} if faults else {})

@@ -1,0 +1,1 @@
+"""The owner's page: the report and the live counters, asked for by GraphQL as any front end would."""

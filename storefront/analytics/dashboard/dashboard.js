@@ -1,0 +1,245 @@
+// Asks the GraphQL endpoint for the report, and follows the live counters as server-sent events. The token stays in this tab.
+"use strict";
+
+const { slug } = JSON.parse(document.getElementById("settings").textContent);
+const ENDPOINT = "../graphql";
+const KEY = "storefront-dashboard-token";
+const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
+const DAY = 86_400_000;
+
+const STORE = "query($slug: String!) { config(by: { slug: $slug }) { id storeName } }";
+const REPORT = `query($id: ID!, $range: DateRange!, $interval: Interval!, $zone: String!) {
+  analytics(configId: $id, range: $range, interval: $interval, timeZone: $zone) {
+    ...Figures
+    funnel { event sessions rate }
+    topProducts(first: 8) { productId clicks addToCarts product { title } }
+    sources { source medium campaign sessions events }
+    series { at pageViews sessions addToCarts }
+    previous { ...Figures }
+  }
+}
+fragment Figures on AnalyticsReport {
+  pageViews productClicks addToCarts purchases searches sessions conversionRate sessionConversionRate
+}`;
+const LIVE = `subscription($id: ID!, $zone: String!) { analyticsFeed(configId: $id, timeZone: $zone) {
+  activeSessions pageViews productClicks addToCarts purchases searches sessions } }`;
+
+const NAMES = {
+  activeSessions: "Here now", sessions: "Sessions", pageViews: "Page views", productClicks: "Product clicks",
+  addToCarts: "Added to cart", purchases: "Purchases", searches: "Searches",
+  conversionRate: "Carts per click", sessionConversionRate: "Sessions with a cart",
+};
+const RATES = new Set(["conversionRate", "sessionConversionRate"]);
+const STEPS = { product_click: "clicked a product", add_to_cart: "put it into the cart", purchase: "purchased" };
+
+const byId = (id) => document.getElementById(id);
+const shown = (name, value) => RATES.has(name) ? `${value.toFixed(1)} %` : value.toLocaleString();
+let token = sessionStorage.getItem(KEY);
+let chart = null;
+let visit = null;
+
+class Refused extends Error {}
+
+// ---------------------------------------------------------------------------------------------- asking
+
+function post(query, variables, accept, signal) {
+  const headers = { "content-type": "application/json", accept };
+  if (token) headers.authorization = `Bearer ${token}`;
+  return fetch(ENDPOINT, { method: "POST", headers, body: JSON.stringify({ query, variables }), signal });
+}
+
+function checked(answer) {
+  const [error] = answer.errors ?? [];
+  if (!error) return answer.data;
+  const code = error.extensions?.code;
+  if (["UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND"].includes(code)) throw new Refused(error.message);
+  throw new Error(error.message);
+}
+
+async function ask(query, variables, signal) {
+  return checked(await (await post(query, variables, "application/json", signal)).json());
+}
+
+async function* events(query, variables, signal) {
+  const response = await post(query, variables, "text/event-stream", signal);
+  if (!response.headers.get("content-type")?.startsWith("text/event-stream")) return yield checked(await response.json());
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let part = await reader.read(); !part.done; part = await reader.read()) {
+    const messages = (rest + part.value).split("\n\n");
+    rest = messages.pop();
+    for (const message of messages) {
+      if (message.startsWith("event: next\n")) yield checked(JSON.parse(message.slice(message.indexOf("data: ") + 6)));
+    }
+  }
+}
+
+// --------------------------------------------------------------------------------------------- showing
+
+function element(tag, content = "", ...classes) {
+  const made = document.createElement(tag);
+  made.textContent = content;
+  made.classList.add(...classes);
+  return made;
+}
+
+function card(name, value, before) {
+  const made = element("div"), term = element("dt", NAMES[name]), figure = element("dd", shown(name, value));
+  made.dataset.name = name;
+  if (before !== undefined) {
+    const change = before ? Math.round((100 * (value - before)) / before) : null;
+    const text = change === null ? "none before" : `${change > 0 ? "+" : ""}${change} % to before`;
+    figure.append(element("small", text, ...(change > 0 ? ["up"] : change < 0 ? ["down"] : [])));
+  }
+  made.append(term, figure);
+  return made;
+}
+
+function row(...cells) {
+  const made = element("tr");
+  made.append(...cells.map((cell) => element("td", typeof cell === "number" ? cell.toLocaleString() : cell)));
+  return made;
+}
+
+function step({ event, sessions, rate }, all) {
+  const made = element("li", event ? `${sessions.toLocaleString()} ${STEPS[event]} (${rate.toFixed(1)} %)` : `${all.toLocaleString()} sessions`);
+  const bar = element("meter");
+  bar.max = Math.max(all, 1);
+  bar.value = sessions;
+  made.append(bar);
+  return made;
+}
+
+function draw(series, interval) {
+  byId("no-chart").hidden = typeof Chart !== "undefined";
+  if (typeof Chart === "undefined") return;
+  Chart.defaults.color = getComputedStyle(byId("status")).color;
+  Chart.defaults.borderColor = getComputedStyle(document.querySelector("th")).borderBottomColor;
+  const form = interval === "HOUR" ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
+  const labels = series.map(({ at }) => new Date(at).toLocaleString(undefined, { ...form, timeZone: ZONE }));
+  const line = (label, name, colour) => ({
+    label, data: series.map((point) => point[name]), borderColor: colour, backgroundColor: colour, pointRadius: 0, pointHitRadius: 12, tension: 0.25,
+  });
+  const datasets = [
+    line("Page views", "pageViews", "#4f6bed"), line("Sessions", "sessions", "#e08a2e"), line("Added to cart", "addToCarts", "#2e9e75"),
+  ];
+  if (chart) {
+    chart.data = { labels, datasets };
+    chart.update("none");
+    return;
+  }
+  const options = {
+    animation: false, maintainAspectRatio: false, interaction: { mode: "index", intersect: false },
+    scales: { y: { beginAtZero: true, ticks: { precision: 0 } }, x: { ticks: { maxTicksLimit: 12 } } },
+  };
+  chart = new Chart(byId("series"), { type: "line", data: { labels, datasets }, options });
+}
+
+function showReport(report, range, interval) {
+  const names = ["sessions", "pageViews", "productClicks", "addToCarts", "purchases", "searches", ...RATES];
+  byId("figures").replaceChildren(...names.map((name) => card(name, report[name], report.previous[name])));
+  byId("funnel").replaceChildren(...report.funnel.map((one) => step(one, report.sessions)));
+  byId("products").replaceChildren(
+    ...report.topProducts.map(({ productId, product, clicks, addToCarts }) => row(product?.title ?? `${productId} (deleted)`, clicks, addToCarts)),
+  );
+  byId("sources").replaceChildren(
+    ...report.sources.slice(0, 8).map(({ source, medium, campaign, sessions, events }) =>
+      row([source, medium, campaign].filter(Boolean).join(" / "), sessions, events)),
+  );
+  const date = (text) => new Date(text).toLocaleDateString();
+  byId("range").textContent = `${date(range.from)} – ${date(Date.parse(range.to) - 1)}, ${ZONE}`;
+  draw(report.series, interval);
+}
+
+function showLive(tick) {
+  const order = Object.keys(NAMES).filter((name) => name in tick);
+  byId("live").replaceChildren(...order.map((name) => card(name, tick[name])));
+}
+
+// -------------------------------------------------------------------------------------------- the visit
+
+function midnight(daysAgo) {
+  const now = new Date();
+  return new Date(now.getFullYear(), now.getMonth(), now.getDate() - daysAgo);
+}
+
+async function refresh(store, signal) {
+  const days = Number(byId("days").value);
+  const range = { from: midnight(days - 1).toISOString(), to: midnight(-1).toISOString() };
+  const interval = days === 1 ? "HOUR" : days > 90 ? "WEEK" : "DAY";
+  const { analytics } = await ask(REPORT, { id: store, range, interval, zone: ZONE }, signal);
+  showReport(analytics, range, interval);
+}
+
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
+async function follow(store, signal) {
+  for (let wait = 1_000; !signal.aborted; wait = Math.min(2 * wait, 30_000)) {
+    try {
+      for await (const { analyticsFeed } of events(LIVE, { id: store, zone: ZONE }, signal)) {
+        byId("pulse").className = "";
+        showLive(analyticsFeed);
+        wait = 1_000;
+      }
+    } catch (error) {
+      if (error instanceof Refused) return signIn(error.message);
+    }
+    byId("pulse").className = "off";
+    await pause(wait);
+  }
+}
+
+async function keepFresh(store, signal) {
+  while (!signal.aborted) {
+    await pause(60_000);
+    if (!document.hidden && !signal.aborted) await refresh(store, signal).catch(() => {});
+  }
+}
+
+async function begin() {
+  visit?.abort();
+  visit = new AbortController();
+  const { signal } = visit;
+  byId("status").textContent = "Loading …";
+  try {
+    const { config } = await ask(STORE, { slug }, signal);
+    if (!config) throw new Refused("There is no such store, or it is not published and not yours.");
+    await refresh(config.id, signal);
+    byId("store").textContent = config.storeName;
+    byId("sign-in").hidden = true;
+    byId("dashboard").hidden = byId("choice").hidden = false;
+    chart?.resize();
+    byId("status").textContent = "";
+    byId("days").onchange = () => refresh(config.id, signal).catch(fail);
+    follow(config.id, signal);
+    keepFresh(config.id, signal);
+  } catch (error) {
+    if (error instanceof Refused) signIn(token ? error.message : "");
+    else fail(error);
+  }
+}
+
+function fail(error) {
+  if (error.name !== "AbortError") byId("status").textContent = `${error.message} Reload to try again.`;
+}
+
+function signIn(why) {
+  visit?.abort();
+  token = null;
+  sessionStorage.removeItem(KEY);
+  byId("dashboard").hidden = byId("choice").hidden = true;
+  byId("sign-in").hidden = false;
+  byId("why").textContent = why;
+  byId("status").textContent = "";
+  byId("token").focus();
+}
+
+byId("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  token = byId("token").value.trim();
+  sessionStorage.setItem(KEY, token);
+  byId("token").value = "";
+  begin();
+});
+byId("leave").addEventListener("click", () => signIn(""));
+begin();

@@ -1,0 +1,196 @@
+"""Counts the events of the queue: each once, whenever it arrives, whoever is killed meanwhile.
+
+What is taken from the queue and what is counted is one transaction, and one process at a time does it. So a count is the sum
+over all events that are not in the queue, at any moment, and after any crash.
+"""
+
+from functools import cache
+
+from sqlalchemy import Integer, bindparam, text
+
+from storefront.core.database import Database, Statement, compiled
+from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, PRODUCT, SOURCE
+
+# Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.
+MOST = 50_000
+
+_LOCK = 7312030
+_FINEST, _ALL = GRAINS[0], ", ".join(f"({grain})" for grain in GRAINS)
+_KINDS = ("page_view", "product_click", "add_to_cart", "purchase", "search")
+_EVENTS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches")
+_VISITS = ("sessions", "clicked_sessions", "converted_sessions", "purchased_sessions")
+
+
+def _rollup(name: str, keys: tuple[str, ...], counts: tuple[str, ...], changes: str) -> str:
+    """Add changes (store, `moment`, keys and counts) to a table of counts: summed up finely first, then for every grain."""
+    key, sums = "".join(f"{key}, " for key in keys), ", ".join(f"sum({count}) AS {count}" for count in counts)
+    added = ", ".join(f"{count} = {name}.{count} + excluded.{count}" for count in counts)
+    moved = " OR ".join(f"sum({count}) <> 0" for count in counts)
+    return f"""
+{name}_finest AS (
+  SELECT config_id, {BIN.format(grain=_FINEST, moment="moment")} AS at, {key}{sums}
+  FROM ({changes}) AS change GROUP BY config_id, 2{"".join(f", {key}" for key in keys)}
+),
+{name}_counted AS (
+  INSERT INTO {name} (config_id, grain, at, {key}{", ".join(counts)})
+  SELECT config_id, grain, {BIN.format(grain="grain", moment="at")}, {key}{sums}
+  FROM {name}_finest CROSS JOIN (VALUES {_ALL}) AS grains (grain)
+  GROUP BY config_id, grain, 3{"".join(f", {key}" for key in keys)} HAVING {moved}
+  ON CONFLICT (config_id, grain, at{"".join(f", {key}" for key in keys)}) DO UPDATE SET {added}
+)"""
+
+
+_CHANGED_TOTALS = f"""
+  SELECT config_id, moment, {", ".join(f"(event = '{kind}')::int AS {name}" for kind, name in zip(_KINDS, _EVENTS, strict=True))},
+         {", ".join(f"0 AS {name}" for name in _VISITS)} FROM fresh
+  UNION ALL
+  SELECT config_id, moment, 0, 0, 0, 0, 0,
+         one, one * clicked::int, one * (clicked AND carted)::int, one * (clicked AND carted AND purchased)::int FROM visits"""
+_CHANGED_PRODUCTS = """
+  SELECT config_id, moment, product_id, (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
+  FROM fresh WHERE event IN ('product_click', 'add_to_cart') AND product_id IS NOT NULL"""
+_CHANGED_SOURCES = """
+  SELECT config_id, moment, source, medium, campaign, 1 AS events, 0 AS sessions FROM fresh
+  UNION ALL
+  SELECT config_id, moment, source, medium, campaign, 0, one FROM visits"""
+
+_COUNT = f"""
+WITH taken AS MATERIALIZED (
+  DELETE FROM analytics_queue WHERE id = ANY(ARRAY(
+    SELECT id FROM (
+      SELECT id, sum(cardinality(ids)) OVER (ORDER BY id) - cardinality(ids) AS before
+      FROM (SELECT id, ids FROM analytics_queue ORDER BY id LIMIT 2000) AS oldest
+    ) AS row WHERE before < {MOST}
+  ))
+  RETURNING config_id, ids, moments
+),
+fresh AS MATERIALIZED (
+  SELECT event.config_id, event.id, event."timestamp" AS moment, event.event, event.session_id,
+         {PRODUCT} AS product_id, {SOURCE} AS source, {MEDIUM} AS medium, {CAMPAIGN} AS campaign
+  -- One by one: a planner that does not know how few they are would rather read the whole of the tables.
+  FROM taken CROSS JOIN LATERAL unnest(taken.ids, taken.moments) AS queued (id, moment) CROSS JOIN LATERAL (
+    SELECT * FROM analytics_events
+    WHERE config_id = taken.config_id AND "timestamp" = queued.moment AND id = queued.id AND NOT is_bot OFFSET 0
+  ) AS event
+),
+visit AS MATERIALIZED (
+  SELECT DISTINCT ON (config_id, session_id)
+         config_id, session_id, moment AS began, id AS began_with, source, medium, campaign,
+         bool_or(event = 'product_click') OVER whole AS clicked,
+         bool_or(event = 'add_to_cart') OVER whole AS carted,
+         bool_or(event = 'purchase') OVER whole AS purchased
+  FROM fresh WHERE session_id IS NOT NULL
+  WINDOW whole AS (PARTITION BY config_id, session_id)
+  ORDER BY config_id, session_id, moment, id
+),
+-- What is known of the session, and what with the new events is. An earlier one may come late, and is then its first.
+known AS MATERIALIZED (
+  SELECT session.*, (session.began, session.began_with) < (visit.began, visit.began_with) AS is_earlier
+  FROM visit CROSS JOIN LATERAL (
+    SELECT * FROM analytics_sessions WHERE config_id = visit.config_id AND session_id = visit.session_id OFFSET 0
+  ) AS session
+),
+now_known AS MATERIALIZED (
+  SELECT visit.config_id, visit.session_id,
+         CASE WHEN is_earlier THEN known.began ELSE visit.began END AS began,
+         CASE WHEN is_earlier THEN known.began_with ELSE visit.began_with END AS began_with,
+         CASE WHEN is_earlier THEN known.source ELSE visit.source END AS source,
+         CASE WHEN is_earlier THEN known.medium ELSE visit.medium END AS medium,
+         CASE WHEN is_earlier THEN known.campaign ELSE visit.campaign END AS campaign,
+         visit.clicked OR coalesce(known.clicked, false) AS clicked,
+         visit.carted OR coalesce(known.carted, false) AS carted,
+         visit.purchased OR coalesce(known.purchased, false) AS purchased
+  FROM visit LEFT JOIN known USING (config_id, session_id)
+),
+remembered AS (
+  INSERT INTO analytics_sessions
+    (config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased)
+  SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased FROM now_known
+  ON CONFLICT (config_id, session_id) DO UPDATE SET
+    began = excluded.began, began_with = excluded.began_with,
+    source = excluded.source, medium = excluded.medium, campaign = excluded.campaign,
+    clicked = excluded.clicked, carted = excluded.carted, purchased = excluded.purchased
+  WHERE (analytics_sessions.began, analytics_sessions.began_with, analytics_sessions.clicked, analytics_sessions.carted,
+         analytics_sessions.purchased)
+    <> (excluded.began, excluded.began_with, excluded.clicked, excluded.carted, excluded.purchased)
+),
+-- What was known is taken away, what is known now is added.
+visits AS MATERIALIZED (
+  SELECT config_id, began AS moment, source, medium, campaign, clicked, carted, purchased, 1 AS one FROM now_known
+  UNION ALL
+  SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, -1 FROM known
+),
+{_rollup("analytics_totals", (), (*_EVENTS, *_VISITS), _CHANGED_TOTALS)},
+{_rollup("analytics_products", ("product_id",), ("clicks", "add_to_carts"), _CHANGED_PRODUCTS)},
+{_rollup("analytics_sources", ("source", "medium", "campaign"), ("events", "sessions"), _CHANGED_SOURCES)}
+SELECT count(*) AS rows FROM taken
+"""
+
+
+async def roll_up(database: Database, *, wait: bool = False) -> int:
+    """Count all events of the queue; returns how many of its rows there were.
+
+    Of several processes one does it. The others leave it to that one, or `wait` for it and do what it left.
+    """
+    done = 0
+    # Most of the time there is nothing to do, which is found out without a lock and a transaction.
+    while await _is_anything_queued(database) and (counted := await _count(database, wait)):
+        done += counted
+    return done
+
+
+async def _is_anything_queued(database: Database) -> bool:
+    [(found,)] = await database.fetch(_queued())
+    return bool(found)
+
+
+@cache
+def _queued() -> Statement:
+    return compiled(text("SELECT EXISTS (SELECT FROM analytics_queue) AS found"))
+
+
+async def _count(database: Database, wait: bool) -> int:
+    async with database.transaction() as connection:
+        # What has gathered while nobody counted may take longer than a request is allowed.
+        await connection.raw.execute("SET LOCAL statement_timeout = '10min'; SET LOCAL jit = off")
+        # A statement of its own: the next one then sees all that was committed by whoever had the lock.
+        lock = f"SELECT pg_advisory_xact_lock({_LOCK}), true" if wait else f"SELECT 1, pg_try_advisory_xact_lock({_LOCK})"
+        cursor = await connection.raw.execute(lock.encode())
+        [(_, is_ours)] = await cursor.fetchall()
+        if not is_ours:
+            return 0
+        [(rows,)] = await connection.fetch(_statement())
+    return int(rows)
+
+
+@cache
+def _statement() -> Statement:
+    return compiled(text(_COUNT))
+
+
+# How far ahead there are partitions: a server that has not been restarted for long still has one for the next event.
+_MAKE = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
+_FORGET = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
+
+
+async def keep_months(database: Database, *, days: int) -> int:
+    """Make the partitions of the months to come, and drop those that ended more than so many days ago; returns how many of both.
+
+    What is dropped has been counted before.
+    """
+    async with database.transaction() as connection:
+        # Rather another hour late than everybody waiting behind a lock that waits.
+        await connection.raw.execute("SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'")
+        [(made,)] = await connection.fetch(_make())
+        [(gone,)] = await connection.fetch(_forget(), {"days": days})
+    return int(made) + int(gone)
+
+
+@cache
+def _make() -> Statement:
+    return compiled(text(_MAKE))
+
+
+@cache
+def _forget() -> Statement:
+    return compiled(text(_FORGET).bindparams(bindparam("days", type_=Integer)))

@@ -1,0 +1,1 @@
+"""The breadth-first executor: knows GraphQL, knows no product."""

@@ -1,0 +1,129 @@
+"""What an operation selects, worked out once for its document: the fields of each object type, and the way to their values."""
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from graphql import (
+    DirectiveNode,
+    DocumentNode,
+    GraphQLObjectType,
+    GraphQLResolveInfo,
+    Visitor,
+    get_named_type,
+    is_leaf_type,
+    is_object_type,
+    visit,
+)
+from graphql.execution import Executor
+from graphql.execution.collect_fields import FieldDetails
+from graphql.pyutils import Path
+
+from storefront.execution.columns import Unplanned, Wrapping, wrapping
+from storefront.execution.places import Place, info_of, variables
+from storefront.execution.stepping import at_once
+from storefront.execution.ways import Method, Way, attribute, way_to
+
+# How many combinations of conditions (@skip, @include) of one document are kept.
+MOST_PLANS = 16
+
+
+class Plans:
+    """The plans of one document: one per operation and outcome of the conditions in it."""
+
+    def __init__(self, document: DocumentNode | None = None) -> None:
+        # Without a document these are the plans of one execution, whose conditions stay what they are.
+        self._conditions = tuple(sorted(_conditions(document))) if document else ()
+        self._roots: OrderedDict[Any, dict[str, Field]] = OrderedDict()
+
+    def root_field(self, executor: Executor[Any], name: str, type_: GraphQLObjectType, details: list[FieldDetails]) -> "Field":
+        """The plan of a root field, by its response name."""
+        values = executor.variable_values.coerced
+        key = id(executor.operation), *(values.get(condition) for condition in self._conditions)
+        fields = self._roots.setdefault(key, {})
+        self._roots.move_to_end(key)
+        while len(self._roots) > MOST_PLANS:
+            self._roots.popitem(last=False)
+        if name not in fields:
+            fields[name] = Field(executor, type_, name, details)
+        return fields[name]
+
+
+def _conditions(document: DocumentNode) -> set[str]:
+    found: set[str] = set()
+
+    class Collector(Visitor):
+        def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
+            if node.name.value in {"skip", "include"}:
+                found.update(variables(node))
+
+    visit(document, Collector())
+    return found
+
+
+class Selection:
+    """The fields that are selected of one object type under one field."""
+
+    __slots__ = ("fields", "names", "type")
+
+    def __init__(self, executor: Executor[Any], type_: GraphQLObjectType, details: list[FieldDetails]) -> None:
+        grouped = executor.collect_subfields(type_, details).grouped_field_set
+        self.type = type_
+        self.fields = [
+            Field(executor, type_, name, group)
+            for name, group in grouped.items()
+            if executor.schema.get_field(type_, group[0].node.name.value)
+        ]
+        self.names = [field.name for field in self.fields]
+
+
+class Field(Place):
+    """One field of a selection. `notes` are for who wants to remember something about it."""
+
+    __slots__ = ("_selections", "is_attribute", "is_leaf", "method", "named_type", "notes", "values_of", "wrapping")
+
+    def __init__(self, executor: Executor[Any], parent: GraphQLObjectType, name: str, details: list[FieldDetails]) -> None:
+        if any(one.fragment_variable_values for one in details):
+            raise Unplanned("arguments of fragments")
+        definition = executor.schema.get_field(parent, details[0].node.name.value)
+        assert definition is not None  # noqa: S101 - a valid document selects what the type has
+        super().__init__(definition, parent, name, details)
+        self.wrapping: Wrapping = wrapping(definition.type)
+        self.named_type: Any = get_named_type(definition.type)
+        self.is_leaf = is_leaf_type(self.named_type)
+        self.values_of: Way = way_to(self, executor.schema)
+        self.is_attribute = getattr(self.values_of, "func", None) is attribute
+        self.method: Method | None = getattr(self.values_of, "__self__", None)
+        self._selections: dict[str, Selection] = {}
+        self.notes: dict[Any, Any] = {}
+
+    def selection(self, executor: Executor[Any], type_: GraphQLObjectType) -> Selection:
+        """What is selected below, for objects of a type."""
+        found = self._selections.get(type_.name)
+        if found is None:
+            found = self._selections[type_.name] = Selection(executor, type_, self.details)
+        return found
+
+    def by_type(self, executor: Executor[Any], path: Path, objects: Sequence[Any]) -> Mapping[GraphQLObjectType, Sequence[int]]:
+        """Which of the objects are of which type."""
+        type_ = self.named_type
+        if is_object_type(type_) and type_.is_type_of is None:
+            return {type_: range(len(objects))}
+        info = info_of(executor, self, path)
+        if is_object_type(type_):
+            if not all(_is_of(type_, one, info) for one in objects):
+                raise Unplanned("an object of another type")
+            return {type_: range(len(objects))}
+        resolve = type_.resolve_type or executor.type_resolver
+        groups: dict[GraphQLObjectType, list[int]] = {}
+        for index, one in enumerate(objects):
+            name = at_once(resolve(one, info, type_))
+            found = executor.ensure_valid_runtime_type(name, type_, self.details, info, one)
+            if not _is_of(found, one, info):
+                raise Unplanned("an object of another type")
+            groups.setdefault(found, []).append(index)
+        return groups
+
+
+def _is_of(type_: GraphQLObjectType, one: Any, info: GraphQLResolveInfo[Any]) -> bool:
+    return type_.is_type_of is None or at_once(type_.is_type_of(one, info)) is True

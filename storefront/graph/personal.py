@@ -1,0 +1,32 @@
+"""The mark of fields whose answer depends on who asks, beyond whether the asker owns the store that it is about.
+
+One declaration per field, `metadata=PERSONAL`. Whatever shares or keeps answers reads it: of the rest there are two answers at
+most, the owner's and everybody else's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema
+
+from storefront.serving import personal
+
+PERSONAL: Mapping[str, Any] = {personal.PERSONAL: True}
+
+# Where the engine's field keeps the definition that it was made of.
+_DEFINITION = "strawberry-definition"
+
+
+def declare(schema: GraphQLSchema) -> GraphQLSchema:
+    """Tell the engine's fields, which serving knows, what their definitions say. Returns the same schema."""
+    for type_ in schema.type_map.values():
+        if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
+            for field in type_.fields.values():
+                _declare(field)
+    return schema
+
+
+def _declare(field: GraphQLField) -> None:
+    definition = field.extensions.get(_DEFINITION)
+    if definition is not None and definition.metadata.get(personal.PERSONAL):
+        field.extensions[personal.PERSONAL] = True

@@ -1,0 +1,98 @@
+"""What events come to: counts by stretches of time of several lengths, and the sessions that they were in."""
+
+from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Uuid, text
+from sqlmodel import Field
+
+from storefront.models.columns import UUID, SQLModel, datetime, reference
+
+
+def _count() -> int:
+    field: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
+    return field
+
+
+def _grain() -> int:
+    """How many seconds are counted together, from `at` on."""
+    field: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    return field
+
+
+def _at() -> datetime:
+    field: datetime = Field(primary_key=True, sa_type=DateTime(timezone=True))
+    return field
+
+
+class QueuedEvents(SQLModel, table=True):
+    """The keys of events of one store that are not counted yet. Written by a trigger, with the events."""
+
+    __tablename__ = "analytics_queue"
+
+    id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
+    config_id: UUID = reference("configs.id")
+    ids: list[UUID] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
+    moments: list[datetime] = Field(sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False))
+
+
+class AnalyticsSession(SQLModel, table=True):
+    """A visit: when and from where it began, by its first event, and what was done in it. '' stands for no medium or campaign."""
+
+    __tablename__ = "analytics_sessions"
+    __table_args__ = (Index("analytics_sessions_began_idx", "config_id", "began"),)
+
+    config_id: UUID = reference("configs.id", primary_key=True)
+    session_id: str = Field(primary_key=True)
+    began: datetime = Field(sa_type=DateTime(timezone=True))
+    began_with: UUID
+    source: str
+    medium: str
+    campaign: str
+    clicked: bool
+    carted: bool
+    purchased: bool
+
+
+class Totals(SQLModel, table=True):
+    """All events of a store, and the sessions that began."""
+
+    __tablename__ = "analytics_totals"
+
+    config_id: UUID = reference("configs.id", primary_key=True)
+    grain: int = _grain()
+    at: datetime = _at()
+    page_views: int = _count()
+    product_clicks: int = _count()
+    add_to_carts: int = _count()
+    purchases: int = _count()
+    searches: int = _count()
+    sessions: int = _count()
+    clicked_sessions: int = _count()
+    converted_sessions: int = _count()
+    purchased_sessions: int = _count()
+
+
+class ProductTotals(SQLModel, table=True):
+    """The events of one product."""
+
+    __tablename__ = "analytics_products"
+
+    config_id: UUID = reference("configs.id", primary_key=True)
+    grain: int = _grain()
+    at: datetime = _at()
+    product_id: UUID = Field(primary_key=True)
+    clicks: int = _count()
+    add_to_carts: int = _count()
+
+
+class SourceTotals(SQLModel, table=True):
+    """The events from one origin, and the sessions that began with one of them."""
+
+    __tablename__ = "analytics_sources"
+
+    config_id: UUID = reference("configs.id", primary_key=True)
+    grain: int = _grain()
+    at: datetime = _at()
+    source: str = Field(primary_key=True)
+    medium: str = Field(primary_key=True)
+    campaign: str = Field(primary_key=True)
+    events: int = _count()
+    sessions: int = _count()

@@ -1,0 +1,92 @@
+"""How events are counted: under what, and in stretches of which lengths; and how a span is put together of these."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import ARRAY, DateTime, Integer, bindparam
+
+MOMENT = DateTime(timezone=True)
+
+# Seconds that are counted together: a quarter of an hour, which is as finely as clocks of time zones differ, up to 16 days. A
+# report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains or so.
+_DAY = 86_400
+GRAINS = (900, 3_600, 21_600, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
+# Where grains begin: midnight in UTC.
+ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
+BIN = "date_bin({grain} * interval '1 second', {moment}, timestamptz '2001-01-01 00:00:00+00')"
+
+# The host of an address: after the scheme and a name with password, before a port; an IPv6 address keeps its brackets.
+_HOST = r"lower(substring(referrer FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^]/?#]*\]|[^]/?#:@[]+)'))"
+
+# What an event is counted under, as expressions over its columns: cut to what an index has room for, '' where it says nothing.
+SOURCE = f"left(coalesce(nullif(utm_source, ''), {_HOST}, 'direct'), 253)"
+MEDIUM = "left(coalesce(utm_medium, ''), 150)"
+CAMPAIGN = "left(coalesce(utm_campaign, ''), 150)"
+_ID = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
+PRODUCT = f"CASE WHEN properties ->> 'productId' ~* {_ID} THEN CAST(properties ->> 'productId' AS uuid) END"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a span: grains of so many seconds from `start` up to `stop`; with a grain of 0, single events."""
+
+    grain: int
+    start: datetime
+    stop: datetime
+
+
+def pieces(start: datetime, end: datetime, *, most: int = GRAINS[-1]) -> list[Piece]:
+    """The span in as few grains as it can be put together of, none longer than `most` seconds, in order."""
+    return _cut(start, end, [grain for grain in reversed(GRAINS) if grain <= most])
+
+
+def _cut(start: datetime, end: datetime, grains: Sequence[int]) -> list[Piece]:
+    if start >= end:
+        return []
+    if not grains:
+        return [Piece(0, start, end)]
+    grain, *finer = grains
+    first, last = _floor(start + timedelta(seconds=grain) - timedelta.resolution, grain), _floor(end, grain)
+    if first >= last:
+        return _cut(start, end, finer)
+    return [*_cut(start, first, finer), Piece(grain, first, last), *_cut(last, end, finer)]
+
+
+def _floor(moment: datetime, grain: int) -> datetime:
+    return moment - (moment - ORIGIN) % timedelta(seconds=grain)
+
+
+def grain_of(moments: Sequence[datetime]) -> int:
+    """The longest grain that begins at each of the moments; 0 where not even the shortest does."""
+    fits = [grain for grain in GRAINS if all(not (moment - ORIGIN) % timedelta(seconds=grain) for moment in moments)]
+    return max(fits, default=0)
+
+
+# Statements over pieces begin with this, and take these parameters.
+WITH_PIECES = "WITH piece AS (SELECT * FROM unnest(:grains, :starts_of, :stops) AS piece (grain, start, stop))"
+PIECE_TYPES = (
+    bindparam("grains", type_=ARRAY(Integer)),
+    bindparam("starts_of", type_=ARRAY(MOMENT)),
+    bindparam("stops", type_=ARRAY(MOMENT)),
+)
+
+# What the pieces are made of. Asked piece by piece, as a planner may prefer to read a whole table for many of them.
+_OF_PIECES = """FROM piece CROSS JOIN LATERAL (
+    SELECT * FROM {table} WHERE config_id = ANY(:ids) AND {grain} AND {moment} >= piece.start AND {moment} < piece.stop OFFSET 0
+  ) AS part"""
+COUNTED = {
+    table: _OF_PIECES.format(table=f"analytics_{table}", grain="grain = piece.grain", moment="at")
+    for table in ("totals", "products", "sources")
+}
+EVENTS = _OF_PIECES.format(table="analytics_events", grain="piece.grain = 0 AND NOT is_bot", moment='"timestamp"')
+SESSIONS = _OF_PIECES.format(table="analytics_sessions", grain="piece.grain = 0", moment="began")
+
+
+def piece_parameters(parts: Sequence[Piece]) -> dict[str, object]:
+    """The pieces as parameters."""
+    return {
+        "grains": [part.grain for part in parts],
+        "starts_of": [part.start for part in parts],
+        "stops": [part.stop for part in parts],
+    }

@@ -1,0 +1,191 @@
+"""The dashboard: what is served, and what an owner sees of it in a real browser that can reach nothing else."""
+
+import re
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+
+import httpx
+import psycopg
+import pytest
+
+from storefront.analytics.dashboard import assets
+from storefront.core.ids import uuid7
+from storefront.core.tokens import Claims, sign
+from tests.browser import Browser, chromium, needs_chromium, watched
+from tests.client import SECRET, Client, token_of
+from tests.feed.processes import Server, running
+
+installed = pytest.mark.skipif("chart.js" not in assets.served(), reason="the dashboard's chart is not installed: make install")
+
+PEOPLE = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+
+
+# ------------------------------------------------------------------------------------------------- the page
+
+
+async def test_the_page_is_served_under_a_policy_and_tells_nothing(shopper: Client) -> None:
+    pages = {slug: await shopper.http.get(f"/dashboard/{slug}") for slug in ("no-such-store", "another")}
+    for slug, page in pages.items():
+        policy = page.headers["content-security-policy"]
+        assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+        assert "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'" in policy and "unsafe" not in policy
+        assert page.headers["cache-control"] == "no-store" and page.headers["referrer-policy"] == "no-referrer"
+        assert re.findall(r"<script(?! src=)[^>]*>", page.text) == ['<script id="settings" type="application/json">']
+        assert not re.search(r"(https?|wss?)://|[\"'(]//\w|style=|\son\w+=", page.text)
+        assert slug in page.text
+    assert pages["another"].text.replace("another", "no-such-store") == pages["no-such-store"].text
+
+
+@pytest.mark.parametrize("slug", ["Nord", "a%3Cscript%3E", "a..b", "a" * 101, "%22onload=x"])
+async def test_what_is_no_slug_has_no_page(shopper: Client, slug: str) -> None:
+    page = await shopper.http.get(f"/dashboard/{slug}")
+    assert page.status_code == 404 and "<" not in page.text
+
+
+async def test_its_files_are_served_for_ever_and_nothing_else_is(shopper: Client) -> None:
+    page = await shopper.http.get("/dashboard/a-store")
+    addresses = re.findall(r'(?:src|href)="\.\./(dashboard-files/[^"]+)"', page.text)
+    assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.served())
+    for address in addresses:
+        file = await shopper.http.get(f"/{address}")
+        assert (file.status_code, file.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
+        assert not re.search(rb"""["'(](https?|wss?)://(?!www\.w3\.org)|@import""", file.content.partition(b"\n")[2])
+    for name in ("page.html", "package.json", "assets.py", "..%2fapi.py", "node_modules/chart.js/package.json"):
+        assert (await shopper.http.get(f"/dashboard-files/{name}")).status_code == 404
+
+
+def test_the_lock_names_no_place() -> None:
+    assert "resolved" not in (assets.FOLDER / "package-lock.json").read_text()
+
+
+# --------------------------------------------------------------------------------------------- in a browser
+
+
+def fill(url: str) -> tuple[str, str, str]:
+    """A store with a few days of events; its id, its owner, and a product of it."""
+    user, store, product = (str(uuid7()) for _ in range(3))
+    rng, now = Random(1), datetime.now(UTC)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO users (id, subject, email) VALUES (%s, %s, 'o@example.com')", [user, user])
+        connection.execute(
+            "INSERT INTO configs (id, user_id, store_name, slug, is_published) VALUES (%s, %s, %s, 'mugs', true)",
+            [store, user, "The <b>Mug</b> Shop"],
+        )
+        connection.execute(
+            "INSERT INTO products (id, config_id, title, handle, price) VALUES (%s, %s, 'Blue Mug', 'mug', 5)", [product, store]
+        )
+        with (
+            connection.cursor() as cursor,
+            cursor.copy(
+                "COPY analytics_events (id, config_id, event, properties, session_id, utm_source, timestamp) FROM STDIN"
+            ) as copy,
+        ):
+            for n in range(400):
+                kind = ("page_view", "product_click", "add_to_cart", "purchase")[min(3, int(4 * rng.random() ** 2))]
+                at = now - timedelta(days=2, minutes=n)
+                document = f'{{"productId": "{product}"}}'
+                copy.write_row((str(uuid7()), store, kind, document, f"s{n // 4}", ("news", "ad")[n % 8 // 4], at))
+        # The page asks for its report once a minute: what is not counted by then is shown a minute later.
+        while connection.execute("SELECT EXISTS (SELECT FROM analytics_queue)").fetchone() == (True,):
+            time.sleep(0.02)
+    return store, user, product
+
+
+@pytest.fixture
+def server(empty_url: str, tmp_path: Path) -> Iterator[Server]:
+    with running(empty_url, tmp_path, ROLLUP_INTERVAL="0.2") as started:
+        yield started
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with chromium(tmp_path / "chromium") as socket:
+        page = Browser(socket)
+        watched(page)
+        yield page
+
+
+def figure(place: str, name: str) -> str:
+    return f"Number(document.querySelector('#{place} [data-name={name}] dd')?.firstChild.textContent.replace(/\\D/g, ''))"
+
+
+def sign_in(browser: Browser, token: str) -> None:
+    browser.wait("document.activeElement?.id === 'token'")
+    browser.call("Input.insertText", text=token)
+    browser.run("document.querySelector('#sign-in button').click()")
+
+
+@needs_chromium
+@installed
+def test_an_owner_sees_the_report_and_what_happens_now(empty_url: str, server: Server, browser: Browser) -> None:
+    store, owner, _ = fill(empty_url)
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
+    sign_in(browser, token_of(owner))
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
+    with psycopg.connect(empty_url) as connection:
+        [(views,)] = connection.execute("SELECT count(*) FROM analytics_events WHERE event = 'page_view'").fetchall()
+    assert browser.run(figure("figures", "pageViews")) == views
+    assert browser.run("document.getElementById('store').textContent") == "The <b>Mug</b> Shop"
+    assert browser.run("document.querySelector('#products td').textContent") == "Blue Mug"
+    assert (
+        browser.run("[...document.querySelectorAll('#sources td:first-child')].map(td => td.textContent).sort().join()")
+        == "ad,news"
+    )
+    assert browser.run("document.querySelectorAll('#funnel li').length") == 4
+    # The chart has a point for each day, and has drawn something.
+    assert browser.run("Chart.getChart('series').data.labels.length") == 30
+    drawn = "[...document.querySelector('#series').getContext('2d').getImageData(0, 0, 600, 300).data].some(Boolean)"
+    assert browser.run(drawn)
+    # Live: nobody yet, then two.
+    browser.wait("document.getElementById('pulse').className === '' && document.querySelectorAll('#live > div').length === 7")
+    before = browser.run(figure("live", "pageViews"))
+    events = [{"event": "page_view", "sessionId": f"now {n}"} for n in range(2)]
+    assert httpx.post(f"{server.address}/events/{store}", json=events, headers={"user-agent": PEOPLE}).json()["recorded"] == 2
+    browser.wait(f"{figure('live', 'pageViews')} === {before + 2} && {figure('live', 'activeSessions')} === 2")
+    # The token is in no address, nothing came from elsewhere, no policy was broken.
+    for address in browser.asked():
+        assert address.startswith(server.address) and "token" not in address and "ey" not in address
+    assert browser.complaints() == []
+    shown = browser.run("document.body.innerText")
+    assert "NaN" not in shown and "undefined" not in shown
+
+
+@needs_chromium
+def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, server: Server, browser: Browser) -> None:
+    _, owner, _ = fill(empty_url)
+    stranger = token_of(str(uuid7()), email="s@example.com")
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
+    for token, why in (("nonsense", "not valid"), (stranger, "only the store's owner may read its analytics")):
+        sign_in(browser, token)
+        browser.wait(f"document.getElementById('why').textContent.includes({why!r})")
+        assert browser.run("document.getElementById('dashboard').hidden && !sessionStorage.length")
+    sign_in(browser, token_of(owner))
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
+    # Another range, in the same visit and after a reload of the tab.
+    browser.run("days.value = '1', days.dispatchEvent(new Event('change'))")
+    browser.wait(f"{figure('figures', 'sessions')} === 0")
+    browser.call("Page.reload")
+    browser.wait(f"{figure('figures', 'sessions')} === 100")
+    browser.run("leave.click()")
+    browser.wait("!document.getElementById('sign-in').hidden && !sessionStorage.length")
+
+
+@needs_chromium
+def test_a_token_that_expires_ends_the_visit(empty_url: str, server: Server, browser: Browser) -> None:
+    _, owner, _ = fill(empty_url)
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
+    sign_in(browser, sign(Claims(owner), SECRET, seconds=-25))
+    # Good for five seconds more, as clocks may differ.
+    browser.wait("!document.getElementById('dashboard').hidden")
+    browser.wait("!document.getElementById('sign-in').hidden")
+    assert "expired" in browser.run("document.getElementById('why').textContent")
+
+
+@needs_chromium
+def test_a_store_that_is_not_there_is_said_to_be_none(server: Server, browser: Browser) -> None:
+    browser.call("Page.navigate", url=f"{server.address}/dashboard/no-such-store")
+    sign_in(browser, token_of(str(uuid7()), email="s@example.com"))
+    browser.wait("document.getElementById('why').textContent.includes('no such store')")

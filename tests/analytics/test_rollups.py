@@ -1,0 +1,364 @@
+"""Counts equal a count of all events again: whatever came late or twice, whoever counted at the same time or was killed."""
+
+import asyncio
+import multiprocessing
+import os
+import random
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+from alembic import command
+
+from storefront.analytics.commands import refresh_popularity, track_events
+from storefront.analytics.rollups import keep_months, roll_up
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.core.migrations import config_for, connect
+from storefront.core.sender import Sender
+from storefront.queries.rollups import GRAINS, ORIGIN, pieces
+from tests.analytics.counting import RIGHT, count_for_ever, differences
+from tests.factories import insert, make_product, make_store
+
+KINDS = "page_view", "product_click", "add_to_cart", "purchase", "search", "newsletter"
+PEOPLE = Sender({"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"}, "203.0.113.7")
+BOT = Sender({"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"})
+
+
+def drawn(rng: random.Random, products: list[str], number: int) -> list[dict[str, Any]]:
+    """Events of few sessions, in no order: a session's first one may well come last."""
+    now = datetime.now(UTC)
+    return [
+        {
+            "clientEventId": str(uuid4()),
+            "event": rng.choice(KINDS),
+            "properties": rng.choice([{}, {"productId": rng.choice(products)}]),
+            "sessionId": rng.choice([None, f"session {rng.randrange(60)}"]),
+            "utmSource": rng.choice([None, "news", "ad"]),
+            "utmMedium": rng.choice([None, "email"]),
+            "referrer": rng.choice([None, "https://search.example/?q=1"]),
+            "timestamp": (now - timedelta(days=rng.choice([0, 0, 0, 6]) * rng.random(), seconds=rng.random())).isoformat(),
+        }
+        for _ in range(number)
+    ]
+
+
+async def one(database: Database, sql: str, *values: object) -> Any:
+    async with database.transaction() as connection:
+        [(value,)] = await (await connection.raw.execute(sql.encode(), values)).fetchall()
+        return value
+
+
+async def queued(database: Database) -> int:
+    return int(await one(database, "SELECT count(*) FROM analytics_queue"))
+
+
+async def shops(database: Database) -> list[tuple[str, list[str]]]:
+    """Two stores with three products each."""
+    stores = [await make_store(database) for _ in range(2)]
+    return [(store, [await make_product(database, store) for _ in range(3)]) for store in stores]
+
+
+# ------------------------------------------------------------------------------------------------- counted
+
+
+async def test_what_is_counted_bit_by_bit_equals_what_is_counted_at_once(database: Database) -> None:
+    rng, stores = random.Random(1), await shops(database)
+    for n in range(40):
+        store, products = rng.choice(stores)
+        batch = drawn(rng, products, rng.choice([1, 7, 100]))
+        await track_events(database, store, batch, rng.choice([PEOPLE, PEOPLE, BOT]))
+        if n % 3 == 0:
+            await track_events(database, store, batch, PEOPLE)
+        if n % 4 == 0:
+            assert await roll_up(database) > 0
+            assert await differences(database) == RIGHT
+    await roll_up(database)
+    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+    assert await roll_up(database) == 0
+
+
+async def test_a_session_moves_to_its_first_event_when_that_comes_last(database: Database) -> None:
+    [(store, [product, *_]), _] = await shops(database)
+    now = datetime.now(UTC)
+    for hours, kind, source in (
+        (0, "add_to_cart", "c"),
+        (2, "product_click", "b"),
+        (30, "page_view", "a"),
+        (29, "purchase", "d"),
+    ):
+        event = {"event": kind, "sessionId": "s", "utmSource": source, "timestamp": (now - timedelta(hours=hours)).isoformat()}
+        await track_events(database, store, [event | {"properties": {"productId": product}}], PEOPLE)
+        await roll_up(database)
+        assert await differences(database) == RIGHT
+    assert await one(database, "SELECT sum(sessions)::int FROM analytics_totals WHERE grain = 900") == 1
+    assert await one(database, "SELECT source FROM analytics_sessions") == "a"
+    assert await one(database, "SELECT count(*) FROM analytics_sources WHERE grain = 900 AND sessions > 0") == 1
+
+
+async def test_events_that_plain_sql_adds_are_counted_too(database: Database) -> None:
+    [(store, [product, *_]), _] = await shops(database)
+    await insert(database, "analytics_events", config_id=store, event="product_click", properties={"productId": product})
+    async with database.transaction() as connection:
+        await connection.raw.execute(
+            """INSERT INTO analytics_events (id, config_id, event, session_id, timestamp)
+            SELECT gen_random_uuid(), %s, 'page_view', 's' || n %% 70, now() - n * interval '1 hour'
+            FROM generate_series(1, 2500) AS n""",
+            [store],
+        )
+    assert await queued(database) == 4
+    await roll_up(database)
+    assert await differences(database) == RIGHT
+
+
+async def test_what_is_not_committed_is_not_counted_and_then_is(database: Database) -> None:
+    [(store, products), _] = await shops(database)
+    async with database.transaction() as slow:
+        await slow.raw.execute(
+            "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')", [store]
+        )
+        # These come later and are counted first.
+        await track_events(database, store, drawn(random.Random(2), products, 50), PEOPLE)
+        await roll_up(database)
+        assert await differences(database) == RIGHT
+    assert await differences(database) != RIGHT
+    await roll_up(database)
+    assert await differences(database) == RIGHT
+
+
+async def test_what_is_rolled_back_is_never_counted(database: Database) -> None:
+    [(store, _), _] = await shops(database)
+    async with database.transaction() as connection:
+        await connection.raw.execute(
+            "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')", [store]
+        )
+        raise psycopg.Rollback
+    assert await roll_up(database) == 0
+
+
+async def test_many_may_count_at_once(empty_url: str, database: Database) -> None:
+    rng, stores = random.Random(3), await shops(database)
+
+    async def send() -> None:
+        for _ in range(15):
+            store, products = rng.choice(stores)
+            await track_events(database, store, drawn(rng, products, 40), PEOPLE)
+
+    async def count() -> None:
+        async with Database(empty_url, size=1) as own:
+            for _ in range(20):
+                await roll_up(own, wait=rng.random() < 0.5)
+
+    await asyncio.gather(*(send() for _ in range(4)), *(count() for _ in range(4)))
+    await roll_up(database, wait=True)
+    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+
+
+async def test_a_store_that_goes_takes_its_counts_along(database: Database) -> None:
+    [(store, products), (other, _)] = await shops(database)
+    for counted in (True, False):
+        await track_events(database, store, drawn(random.Random(4), products, 50), PEOPLE)
+        if counted:
+            await roll_up(database)
+    await track_events(database, other, [{"event": "page_view"}], PEOPLE)
+    async with database.transaction() as connection:
+        await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
+    await roll_up(database)
+    assert await differences(database) == RIGHT
+    assert await one(database, "SELECT count(DISTINCT config_id) FROM analytics_totals") == 1
+
+
+async def test_popularity_is_made_of_the_counts(database: Database) -> None:
+    [(store, [liked, wanted, _]), _] = await shops(database)
+    events = [{"event": "product_click", "properties": {"productId": liked}}] * 3
+    events += [{"event": "add_to_cart", "properties": {"productId": wanted}}] * 2
+    await track_events(database, store, events, PEOPLE)
+    assert await refresh_popularity(database) == 0
+    await roll_up(database)
+    assert await refresh_popularity(database) == 2
+    scores = [await one(database, "SELECT popularity FROM products WHERE id = %s", id_) for id_ in (liked, wanted)]
+    assert scores == [3, 10]
+
+
+# -------------------------------------------------------------------------------------------------- killed
+
+
+@asynccontextmanager
+async def traffic(database: Database, url: str, rng: random.Random) -> AsyncIterator[list[int]]:
+    """Events that arrive meanwhile, late ones and repeated ones among them, some in transactions that take their time."""
+    stores, sent, over = await shops(database), [0], asyncio.Event()
+
+    async def shoppers() -> None:
+        while not over.is_set():
+            store, products = rng.choice(stores)
+            batch = drawn(rng, products, 60)
+            again = [{**event, "timestamp": datetime.now(UTC).isoformat()} for event in batch[:20]]
+            await asyncio.gather(*(track_events(database, store, events, PEOPLE) for events in (batch, batch[::-1], again)))
+            sent[0] += len(batch)
+            await asyncio.sleep(0.01)
+
+    async def loiterers() -> None:
+        while not over.is_set():
+            async with await psycopg.AsyncConnection.connect(url) as connection:
+                await connection.execute(
+                    """INSERT INTO analytics_events (id, config_id, event, session_id)
+                    SELECT gen_random_uuid(), %s, 'page_view', 'session ' || n FROM generate_series(1, 20) AS n""",
+                    [rng.choice(stores)[0]],
+                )
+                await asyncio.sleep(rng.random() / 2)
+                await (connection.commit() if rng.random() < 0.7 else connection.rollback())
+
+    tasks = [asyncio.create_task(work()) for work in (shoppers, shoppers, loiterers)]
+    try:
+        yield sent
+    finally:
+        over.set()
+        await asyncio.gather(*tasks)
+
+
+@pytest.mark.parametrize("kills", [50, pytest.param(1_000, marks=pytest.mark.soak)])
+async def test_counts_are_right_after_the_counter_was_killed_again_and_again(
+    empty_url: str, database: Database, kills: int
+) -> None:
+    rng = random.Random(5)
+    # A server to fork from has everything imported: a new counter is at work within a few milliseconds.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.analytics.counting"])
+    struck = 0
+    async with traffic(database, empty_url, rng) as sent:
+        for _ in range(kills):
+            counter = processes.Process(target=count_for_ever, args=(empty_url,))
+            counter.start()
+            await asyncio.sleep(0.04 + 0.1 * rng.random())
+            # Whoever holds the lock is in the middle of it.
+            struck += await one(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7312030")
+            assert counter.pid and counter.is_alive()
+            os.kill(counter.pid, signal.SIGKILL)
+            await asyncio.to_thread(counter.join)
+    assert sent[0] > 2_000 and struck > 5, (sent, struck)
+    # Backends whose client is gone may still be at it.
+    await roll_up(database, wait=True)
+    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+
+
+# -------------------------------------------------------------------------------------------------- pieces
+
+
+def test_a_span_is_put_together_of_few_grains_without_gaps() -> None:
+    rng = random.Random(6)
+    for _ in range(2_000):
+        start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=rng.randrange(10**14))
+        start -= (start - ORIGIN) % timedelta(seconds=rng.choice([1, 60, 900, 3_600, 86_400]))
+        end = start + timedelta(seconds=rng.choice([1, 900, 86_400, 10**6, 3 * 10**7]) * (0.01 + rng.random()))
+        most = rng.choice(GRAINS)
+        found = pieces(start, end, most=most)
+        assert (found[0].start, found[-1].stop) == (start, end)
+        assert all(before.stop == piece.start for before, piece in pairwise(found))
+        for piece in found:
+            assert piece.grain <= most and piece.start < piece.stop
+            if piece.grain:
+                assert not any((moment - ORIGIN) % timedelta(seconds=piece.grain) for moment in (piece.start, piece.stop))
+            else:
+                assert piece.stop - piece.start < 2 * timedelta(seconds=GRAINS[0])
+        assert len(found) <= 2 * len(GRAINS) + 1
+
+
+# -------------------------------------------------------------------------------------------------- months
+
+
+async def partitions(database: Database) -> list[str]:
+    async with database.transaction() as connection:
+        found = await connection.raw.execute(
+            "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'analytics_events'::regclass ORDER BY 1"
+        )
+        return [row[0] for row in await found.fetchall()]
+
+
+def month(ahead: int) -> str:
+    number = datetime.now(UTC).year * 12 + datetime.now(UTC).month - 1 + ahead
+    return f"analytics_events_{number // 12}_{number % 12 + 1:02}"
+
+
+async def test_there_are_partitions_ahead_and_more_are_made(database: Database) -> None:
+    assert {month(n) for n in range(-1, 4)} <= {*await partitions(database)}
+    async with database.transaction() as connection:
+        await connection.raw.execute(f"DROP TABLE {month(2)}".encode())
+    assert await keep_months(database, days=400) == 1
+    assert month(2) in await partitions(database)
+    assert await keep_months(database, days=400) == 0
+
+
+async def test_events_that_came_before_their_partition_move_into_it(database: Database) -> None:
+    [(store, products), _] = await shops(database)
+    async with database.transaction() as connection:
+        await connection.raw.execute(f"DROP TABLE {month(0)}".encode())
+    await track_events(database, store, drawn(random.Random(7), products, 30), PEOPLE)
+    await roll_up(database)
+    before = await one(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e")
+    assert await one(database, "SELECT count(*) FROM analytics_events_other") > 0
+    assert await keep_months(database, days=400) == 1
+    assert (
+        await one(database, """SELECT count(*) FROM analytics_events_other WHERE "timestamp" >= date_trunc('month', now())""")
+        == 0
+    )
+    assert await one(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e") == before
+    # They were counted already, and are not counted again.
+    assert await roll_up(database) == 0
+    assert await differences(database) == RIGHT
+
+
+async def test_old_months_go_once_they_are_counted(database: Database) -> None:
+    [(store, _), _] = await shops(database)
+    await one(database, "SELECT storefront_event_partitions(now() - interval '5 months', now())")
+    for days in (0, 40, 100, 1_000):
+        at = datetime.now(UTC) - timedelta(days=days)
+        await insert(database, "analytics_events", config_id=store, event="page_view", session_id=f"{days}", timestamp=at)
+    assert await keep_months(database, days=31) == 0
+    await roll_up(database)
+    assert await keep_months(database, days=31) >= 3
+    kept = await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_events")
+    assert kept[0] == "0" and not {"100", "1000"} & {*kept}
+    assert await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_sessions") == kept
+    # What was counted stays.
+    assert await one(database, "SELECT sum(page_views)::int FROM analytics_totals WHERE grain = 900") == 4
+
+
+def test_events_of_before_the_partitions_are_kept_and_counted(empty_url: str) -> None:
+
+    def step(to: str) -> None:
+        with connect(empty_url) as connection:
+            getattr(command, "downgrade" if to != "head" else "upgrade")(config_for(connection), to)
+            connection.commit()
+
+    step("20261124_sign_out")
+    user, store = str(uuid7()), str(uuid7())
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, 'a')", [user])
+        connection.execute("INSERT INTO configs (id, user_id, store_name, slug) VALUES (%s, %s, 'a', 'a')", [store, user])
+        connection.execute(
+            """INSERT INTO analytics_events (id, config_id, event, session_id, timestamp)
+            SELECT gen_random_uuid(), %s, 'page_view', 's' || n %% 30, now() - n * interval '1 day'
+            FROM generate_series(1, 2500) AS n""",
+            [store],
+        )
+        columns = "id, config_id, event, properties, session_id, timestamp"
+        digest = f"SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM (SELECT {columns} FROM analytics_events) AS e"
+        before = connection.execute(digest).fetchall()
+    for _ in range(2):
+        step("head")
+
+        async def counted() -> dict[str, list[Any]]:
+            async with Database(empty_url, size=1) as database:
+                await roll_up(database)
+                return await differences(database)
+
+        assert asyncio.run(counted()) == RIGHT
+        step("20261124_sign_out")
+        with psycopg.connect(empty_url) as connection:
+            assert connection.execute(digest).fetchall() == before

@@ -1,0 +1,443 @@
+"""Events coming in: each judged on its own, once, without what shoppers do not want to tell."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.core.sender import truncated
+from tests.client import Client
+from tests.conftest import serving
+from tests.factories import counted, insert, make_product, make_store, make_user
+
+TRACK = """mutation($input: TrackEventsInput!) { trackEvents(input: $input) {
+  recorded clientMutationId userErrors { code message path } results { index status userErrors { code message path } } } }"""
+BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+
+
+async def track(client: Client, store: str, *events: Mapping[str, Any], **more: Any) -> Any:
+    """Over GraphQL."""
+    return (await client.ask(TRACK, input={"configId": store, "events": list(events), **more}))["trackEvents"]
+
+
+async def beacon(client: Client, store: str, body: Any, **headers: str) -> httpx.Response:
+    """As navigator.sendBeacon sends it."""
+    content = body if isinstance(body, bytes | str) else json.dumps(body)
+    named = {"content-type": "text/plain;charset=UTF-8"} | {name.replace("_", "-"): value for name, value in headers.items()}
+    return await client.http.post(f"/events/{store}", content=content, headers=named)
+
+
+async def stored(database: Database, store: str) -> list[Any]:
+    """The events of a store as rows, in the order of their names."""
+    async with database.transaction() as connection:
+        cursor = await connection.raw.execute(
+            "SELECT to_jsonb(e) FROM analytics_events AS e WHERE config_id = %s ORDER BY event, id", [store]
+        )
+        return [row[0] for row in await cursor.fetchall()]
+
+
+def fates(answer: Any) -> list[str]:
+    return [result["status"] for result in answer["results"]]
+
+
+def faults(answer: Any) -> list[tuple[list[str], str]]:
+    return [(fault["path"], fault["message"]) for result in answer["results"] for fault in result["userErrors"]]
+
+
+def ago(**span: float) -> str:
+    return (datetime.now(UTC) - timedelta(**span)).isoformat()
+
+
+# ------------------------------------------------------------------------------------------ what is stored
+
+
+async def test_an_event_is_stored_as_it_was_sent(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    id_, at, product = str(uuid4()), ago(minutes=5), await make_product(shopper.database, store)
+    sent = {
+        "clientEventId": id_,
+        "event": "add_to_cart",
+        "properties": {"productId": product.upper(), "quantity": 2, "colour": {"name": "blå"}},
+        "sessionId": "s-1",
+        "userId": "u-1",
+        "userAgent": BROWSER,
+        "ipAddress": "203.0.113.77",
+        "referrer": "https://search.example/?q=mug",
+        "utmSource": "news",
+        "utmMedium": "email",
+        "utmCampaign": "fall",
+        "timestamp": at,
+    }
+    answer = await track(shopper, store, sent, clientMutationId="mine")
+    assert (answer["recorded"], fates(answer), answer["clientMutationId"]) == (1, ["RECORDED"], "mine")
+    [row] = await stored(shopper.database, store)
+    assert datetime.fromisoformat(row.pop("timestamp")) == datetime.fromisoformat(at)
+    assert row == {
+        "id": id_,
+        "config_id": store,
+        "event": "add_to_cart",
+        "properties": {"productId": product, "quantity": 2, "colour": {"name": "blå"}},
+        "session_id": "s-1",
+        "user_id": "u-1",
+        "user_agent": BROWSER,
+        "ip_address": "203.0.113.0",
+        "referrer": "https://search.example/?q=mug",
+        "utm_source": "news",
+        "utm_medium": "email",
+        "utm_campaign": "fall",
+        "is_bot": False,
+    }
+
+
+async def test_what_an_event_does_not_say_the_request_does(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    page = "https://shop.example/mugs?utm_source=news&utm_medium=email&utm_campaign=fall"
+    headers = {"user_agent": BROWSER, "referer": page, "origin": "https://shop.example"}
+    answer = await beacon(shopper, store, [{"event": "a"}, {"event": "b", "utmSource": "mine", "userAgent": GOOGLE}], **headers)
+    assert answer.status_code == 200 and answer.json()["recorded"] == 2
+    first, second = await stored(shopper.database, store)
+    assert (first["user_agent"], first["ip_address"], first["is_bot"]) == (BROWSER, "127.0.0.0", False)
+    # The page that sends is of the shop itself: nobody came from there.
+    assert first["referrer"] is None
+    assert [first[name] for name in ("utm_source", "utm_medium", "utm_campaign")] == ["news", "email", "fall"]
+    assert [second[name] for name in ("utm_source", "utm_medium", "utm_campaign")] == ["mine", None, None]
+    assert (second["user_agent"], second["is_bot"]) == (GOOGLE, True)
+    assert abs(datetime.fromisoformat(first["timestamp"]) - datetime.now(UTC)) < timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("headers", "referrer", "kept"),
+    [
+        ({}, None, None),
+        ({"referer": "https://blog.example/post"}, None, "https://blog.example/post"),
+        ({"referer": "https://blog.example/post"}, "https://news.example/", "https://news.example/"),
+        (
+            {"origin": "https://shop.example", "referer": "https://shop.example/"},
+            "https://news.example/",
+            "https://news.example/",
+        ),
+        ({"origin": "https://shop.example"}, "https://shop.example/last-page", None),
+        ({"origin": "null", "referer": "https://[::bad"}, None, "https://[::bad"),
+    ],
+)
+async def test_where_shoppers_came_from(shopper: Client, headers: dict[str, str], referrer: str | None, kept: str | None) -> None:
+    store = await make_store(shopper.database)
+    event = {"event": "page_view"} | ({"referrer": referrer} if referrer else {})
+    await beacon(shopper, store, [event], **headers)
+    [row] = await stored(shopper.database, store)
+    assert row["referrer"] == kept
+
+
+async def test_campaigns_are_found_in_the_address_of_the_page(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    await track(shopper, store, {"event": "page_view", "properties": {"url": "https://shop.example/?a=1&utm_source=ad#x"}})
+    [row] = await stored(shopper.database, store)
+    assert (row["utm_source"], row["utm_medium"]) == ("ad", None)
+
+
+@pytest.mark.parametrize(
+    ("agent", "bot"),
+    [
+        (BROWSER, False),
+        (GOOGLE, True),
+        ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.0.0 Safari/537.36", True),
+        ("facebookexternalhit/1.1", True),
+        # A shop's own server that passes events on.
+        ("python-httpx/0.28.1", False),
+        ("curl/8.5.0", False),
+    ],
+)
+async def test_bots_are_flagged(shopper: Client, agent: str, bot: bool) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner)
+    await beacon(shopper, store, [{"event": "page_view"}], user_agent=agent)
+    told = await shopper.signed_in(owner).ask("query($c: ID!) { events(configId: $c) { nodes { isBot userAgent } } }", c=store)
+    assert told["events"]["nodes"] == [{"isBot": bot, "userAgent": agent}]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.77", "203.0.113.0"),
+        ("2001:db8:1234:5678:9abc::1", "2001:db8:1234::"),
+        ("::ffff:203.0.113.77", "203.0.113.0"),
+        ("fe80::1%eth0", "fe80::"),
+        ("unix:/run/x", None),
+        ("", None),
+    ],
+)
+def test_addresses_are_truncated(address: str, network: str | None) -> None:
+    assert truncated(address) == network
+
+
+@pytest.mark.parametrize(
+    ("trusted", "network"), [(None, "127.0.0.0"), ("127.0.0.1", "198.51.100.0"), ("10.0.0.0/8", "127.0.0.0")]
+)
+async def test_a_proxy_is_believed_only_where_a_setting_says_so(
+    empty_url: str, tmp_path: Path, trusted: str | None, network: str
+) -> None:
+    async with serving(empty_url, tmp_path, trusted_proxies=trusted) as client:
+        store = await make_store(client.database)
+        await beacon(client, store, [{"event": "a"}], x_forwarded_for="198.51.100.23")
+        [row] = await stored(client.database, store)
+        assert row["ip_address"] == network
+
+
+# ------------------------------------------------------------------------------------------ who objects
+
+
+@pytest.mark.parametrize("headers", [{"dnt": "1"}, {"sec_gpc": "1"}])
+async def test_nothing_is_stored_of_those_who_object(shopper: Client, headers: dict[str, str]) -> None:
+    store = await make_store(shopper.database)
+    answer = (await beacon(shopper, store, [{"event": "page_view"}, {"event": ""}], **headers)).json()
+    assert (answer["recorded"], fates(answer)) == (0, ["IGNORED", "REJECTED"])
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    variables = {"input": {"configId": store, "events": [{"event": "page_view"}]}}
+    told = (await shopper.http.post("/graphql", json={"query": TRACK, "variables": variables}, headers=named)).json()
+    assert fates(told["data"]["trackEvents"]) == ["IGNORED"]
+    assert await stored(shopper.database, store) == []
+
+
+async def test_nothing_is_stored_without_consent(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    assert fates(await track(shopper, store, {"event": "page_view"}, consent=False)) == ["IGNORED"]
+    answer = await beacon(shopper, store, {"events": [{"event": "page_view"}], "consent": False})
+    assert fates(answer.json()) == ["IGNORED"]
+    assert await stored(shopper.database, store) == []
+    assert fates(await track(shopper, store, {"event": "page_view"}, consent=True)) == ["RECORDED"]
+
+
+# ------------------------------------------------------------------------------------------------- once
+
+
+async def test_an_event_that_is_sent_again_changes_nothing(shopper: Client) -> None:
+    store, other = [await make_store(shopper.database) for _ in range(2)]
+    batch = [{"event": "page_view", "clientEventId": str(uuid4())} for _ in range(20)] + [
+        {"event": "search", "clientEventId": "my own name for it", "timestamp": ago(minutes=1)}
+    ]
+    assert set(fates(await track(shopper, store, *batch))) == {"RECORDED"}
+    first = await stored(shopper.database, store)
+    again = [{**event, "timestamp": ago(days=3), "event": "purchase"} for event in batch]
+    answer = await track(shopper, store, *again, *batch)
+    assert (answer["recorded"], set(fates(answer))) == (0, {"DUPLICATE"})
+    assert await stored(shopper.database, store) == first
+    # Another store's events are its own, whatever they are called.
+    assert set(fates(await track(shopper, other, *batch))) == {"RECORDED"}
+
+
+async def test_of_an_event_that_is_in_a_batch_twice_the_first_counts(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    answer = await track(shopper, store, *({"event": name, "clientEventId": "x"} for name in ("first", "second")), {"event": "a"})
+    assert fates(answer) == ["RECORDED", "DUPLICATE", "RECORDED"]
+    assert [row["event"] for row in await stored(shopper.database, store)] == ["a", "first"]
+
+
+async def test_events_without_an_id_are_each_their_own(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    for _ in range(2):
+        assert (await track(shopper, store, *[{"event": "a"}] * 3))["recorded"] == 3
+    assert len(await stored(shopper.database, store)) == 6
+
+
+async def test_the_same_batch_from_many_sides_at_once_counts_once(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    batch = [{"event": "a", "clientEventId": str(uuid4())} for _ in range(50)]
+    answers = await asyncio.gather(*(track(shopper, store, *(batch if n % 2 else batch[::-1])) for n in range(8)))
+    assert sum(answer["recorded"] for answer in answers) == 50
+    assert len(await stored(shopper.database, store)) == 50
+
+
+# ---------------------------------------------------------------------------------------------- faults
+
+
+BAD: list[tuple[dict[str, Any], list[str], str]] = [
+    ({"event": ""}, ["event"], "must name what happened"),
+    ({"event": "x" * 65}, ["event"], "0 to 64 characters"),
+    ({"event": "a\u0007"}, ["event"], "control characters"),
+    ({"event": "a", "timestamp": "1970-01-01T00:00:00Z"}, ["timestamp"], "is 1970-01-01, more than 7 days ago"),
+    ({"event": "a", "timestamp": ago(days=8)}, ["timestamp"], "more than 7 days ago"),
+    ({"event": "a", "timestamp": ago(days=-2)}, ["timestamp"], "lies in the future"),
+    ({"event": "a", "timestamp": "yesterday"}, ["timestamp"], "must be RFC 3339 text"),
+    ({"event": "a", "timestamp": "2026-11-22T10:00:00"}, ["timestamp"], "with a time zone"),
+    ({"event": "a", "properties": {"x": "y" * 1_000_000}}, ["properties"], "must have at most 8,192 bytes as JSON, not 1,000,0"),
+    ({"event": "a", "properties": [1]}, ["properties"], "must be an object"),
+    ({"event": "a", "properties": {"x": "\0"}}, ["properties"], "must not contain the character NUL"),
+    ({"event": "a", "sessionId": "s" * 201}, ["sessionId"], "0 to 200 characters"),
+    ({"event": "a", "ipAddress": "nowhere"}, ["ipAddress"], "must be an IP address"),
+    ({"event": "add_to_cart", "properties": {"productId": "mug"}}, ["properties", "productId"], "'mug' is not an id"),
+    ({"event": "product_click", "properties": {"productId": 5}}, ["properties", "productId"], "must be an id, as text"),
+    ({"event": "add_to_cart", "properties": {"quantity": 0}}, ["properties", "quantity"], "a whole number from 1 on"),
+    ({"event": "purchase", "properties": {"total": "much"}}, ["properties", "total"], "must be an amount"),
+    ({"event": "purchase", "properties": {"currency": "XXX"}}, ["properties", "currency"], "ISO 4217"),
+    ({"event": "search", "properties": {"query": ["mug"]}}, ["properties", "query"], "must be text"),
+]
+
+
+@pytest.mark.parametrize(("event", "where", "message"), BAD, ids=lambda value: str(value)[:40])
+async def test_a_bad_event_is_refused_by_name_and_alone(
+    shopper: Client, event: dict[str, Any], where: list[str], message: str
+) -> None:
+    store = await make_store(shopper.database)
+    for send in ("graphql", "beacon"):
+        batch = [{"event": "before"}, event, {"event": "later"}]
+        if send == "graphql":
+            answer = await track(shopper, store, *batch)
+            [(path, said)] = faults(answer)
+        else:
+            answer = (await beacon(shopper, store, batch)).json()
+            [fault] = answer["results"][1]["errors"]
+            path, said = fault["path"], fault["message"]
+        assert fates(answer) == ["RECORDED", "REJECTED", "RECORDED"]
+        assert path == ["events", "1", *where]
+        assert said.startswith(".".join(path)) and message in said
+    assert [row["event"] for row in await stored(shopper.database, store)] == ["before"] * 2 + ["later"] * 2
+
+
+@pytest.mark.parametrize(
+    ("event", "message"),
+    [
+        (5, "must be an object"),
+        ([], "must be an object"),
+        ({"event": 7}, "must be text"),
+        ({"event": "a", "when": "now"}, "is no field of an event"),
+        ({"event": "a", "timestamp": 0}, "must be RFC 3339 text"),
+        ({"event": "half \ud83d"}, "whole Unicode characters"),
+        ({"event": "a", "properties": {"x": "half \ud83d"}}, "cannot be stored"),
+        ({"event": "a", "sessionId": {}}, "must be text"),
+    ],
+    ids=lambda value: ascii(value)[:40],
+)
+async def test_a_beacon_may_hold_anything(shopper: Client, event: Any, message: str) -> None:
+    store = await make_store(shopper.database)
+    answer = (await beacon(shopper, store, [event, {"event": "fine"}])).json()
+    assert fates(answer) == ["REJECTED", "RECORDED"]
+    assert message in answer["results"][0]["errors"][0]["message"]
+    assert [row["event"] for row in await stored(shopper.database, store)] == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("ahead", "now"), [(timedelta(seconds=5), True), (timedelta(hours=23), True), (timedelta(seconds=-60), False)]
+)
+async def test_a_clock_that_is_ahead_is_set_right(shopper: Client, ahead: timedelta, now: bool) -> None:
+    store = await make_store(shopper.database)
+    claimed = datetime.now(UTC) + ahead
+    await track(shopper, store, {"event": "a", "timestamp": claimed.isoformat()})
+    [row] = await stored(shopper.database, store)
+    at = datetime.fromisoformat(row["timestamp"])
+    assert at <= datetime.now(UTC)
+    assert (at == claimed) is not now
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "message"),
+    [
+        (b"{not json", 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"", 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"\xff\xfe", 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"[" * 100_000, 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"5", 400, "BAD_REQUEST", "The body must be JSON such as"),
+        (b"[NaN]", 400, "BAD_REQUEST", "The body is not JSON"),
+        (b'{"events": 5}', 400, "BAD_USER_INPUT", "events: must be a list"),
+        (b'{"events": [], "consent": "yes"}', 400, "BAD_USER_INPUT", "consent: must be true or false"),
+        (b'{"events": [], "more": 1}', 400, "BAD_USER_INPUT", "more: is no field here"),
+        (b" " * 1_500_001, 413, "BAD_REQUEST", "at most 1,500,000 bytes"),
+        (json.dumps([{"event": "a"}] * 501).encode(), 400, "BAD_REQUEST", "events: must have at most 500 entries, not 501"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_a_bad_beacon_is_answered_clearly(shopper: Client, body: bytes, status: int, code: str, message: str) -> None:
+    store = await make_store(shopper.database)
+    answer = await beacon(shopper, store, body, x_request_id="mine")
+    [error] = answer.json()["errors"]
+    assert (answer.status_code, error["extensions"]["code"]) == (status, code)
+    assert message in error["message"]
+    assert error["extensions"]["requestId"] == answer.headers["x-request-id"] == "mine"
+    assert await stored(shopper.database, store) == []
+
+
+async def test_a_single_event_and_none_are_fine(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    assert fates((await beacon(shopper, store, {"event": "page_view"})).json()) == ["RECORDED"]
+    empty: list[Any] = [[], {"events": []}]
+    for nothing in empty:
+        answer = await beacon(shopper, store, nothing)
+        assert (answer.status_code, answer.json()) == (200, {"recorded": 0, "results": []})
+
+
+async def test_too_many_events_are_refused_whole(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    answer = await track(shopper, store, *[{"event": "a"}] * 501)
+    [error] = answer["userErrors"]
+    assert (error["code"], error["path"], answer["results"]) == ("INVALID_INPUT", ["events"], [])
+    assert (await track(shopper, store, *[{"event": "a"}] * 500))["recorded"] == 500
+
+
+@pytest.mark.parametrize("store", [str(uuid7()), "nonsense", "' OR 1=1 --"])
+async def test_an_unknown_store_takes_no_events(shopper: Client, store: str) -> None:
+    [error] = (await track(shopper, store, {"event": "a"}))["userErrors"]
+    assert (error["code"], error["path"]) == ("NOT_FOUND", ["configId"])
+    answer = await beacon(shopper, store.replace("/", ""), [{"event": "a"}])
+    assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
+
+
+async def test_an_unpublished_store_takes_its_owners_events_only(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=owner, is_published=False)
+    stranger = shopper.signed_in(await make_user(shopper.database))
+    for asker in (shopper, stranger):
+        assert [error["code"] for error in (await track(asker, store, {"event": "a"}))["userErrors"]] == ["NOT_FOUND"]
+    assert (await beacon(shopper, store, [{"event": "a"}])).status_code == 404
+    assert fates(await track(shopper.signed_in(owner), store, {"event": "a"})) == ["RECORDED"]
+
+
+# ---------------------------------------------------------------------------------------------- the beacon
+
+
+async def test_any_page_may_send_a_beacon(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    answer = await beacon(shopper, store, [{"event": "a"}], origin="https://shop.example", cookie="session=1")
+    assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
+    asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
+    preflight = await shopper.http.options(f"/events/{store}", headers=asked)
+    assert (preflight.status_code, preflight.headers["access-control-allow-methods"]) == (204, "POST")
+    assert preflight.headers["access-control-allow-origin"] == "*"
+    assert "content-type" in preflight.headers["access-control-allow-headers"]
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
+async def test_a_beacon_is_json_whatever_it_is_called(shopper: Client, kind: str) -> None:
+    store = await make_store(shopper.database)
+    assert (await beacon(shopper, store, [{"event": "a"}], content_type=kind)).json()["recorded"] == 1
+
+
+# ------------------------------------------------------------------------------------------------ cost
+
+
+async def test_a_batch_is_one_statement_and_leaves_the_log_alone(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    await insert(shopper.database, "products", config_id=store, title="a", handle="a", price="1")
+    for number in (1, 500):
+        with counted(shopper.database) as seen:
+            await track(shopper, store, *[{"event": "page_view", "clientEventId": str(uuid4())} for _ in range(number)])
+        assert len(seen) == 1
+        assert "store_positions" not in seen[0] and "changes" not in seen[0]
+    told = await shopper.ask("query($c: ID!) { config(by: {id: $c}) { position } }", c=store)
+    assert told["config"]["position"] == "0"
+
+
+async def test_events_come_in_while_a_writer_holds_the_stores_log(shopper: Client) -> None:
+    store = await make_store(shopper.database)
+    async with shopper.database.transaction() as connection:
+        await connection.raw.execute("INSERT INTO store_positions (config_id, position) VALUES (%s, 1)", [store])
+        await connection.raw.execute("SELECT FROM configs WHERE id = %s FOR NO KEY UPDATE", [store])
+        async with asyncio.timeout(5):
+            assert (await track(shopper, store, {"event": "a"}))["recorded"] == 1

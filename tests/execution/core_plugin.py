@@ -1,0 +1,36 @@
+"""Makes breadth-first execution graphql-core's default, in a run of graphql-core's own tests. Tells how often it was used."""
+
+import atexit
+import os
+import sys
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Any
+
+import graphql.execution  # noqa: F401 - the module below is a part of it
+
+from storefront.execution.executor import BreadthFirst
+
+USED = {"composite": 0}
+
+
+class Counting(BreadthFirst[Any]):
+    """Counts the values that it completes."""
+
+    def complete_value(self, *arguments: Any) -> Any:
+        """Complete a value."""
+        USED["composite"] += 1
+        return super().complete_value(*arguments)
+
+
+def _take_over(function: Any) -> None:
+    named = [one.name for one in signature(function).parameters.values() if one.default is not Parameter.empty]
+    defaults = list(function.__defaults__)
+    defaults[named.index("executor_class")] = Counting
+    function.__defaults__ = tuple(defaults)
+
+
+for _name in ("execute", "execute_sync", "subscribe"):
+    _take_over(getattr(sys.modules["graphql.execution.execute"], _name))
+
+atexit.register(lambda: Path(os.environ["STOREFRONT_USED"]).write_text(str(USED["composite"])))

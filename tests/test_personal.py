@@ -1,0 +1,147 @@
+"""Whose answers may be shared: only a field that is declared personal tells two shoppers different things.
+
+The document asks for every field along every path that does not come back to a type, so that a new field is asked, too.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from graphql import (
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
+    GraphQLUnionType,
+    get_named_type,
+    is_leaf_type,
+    is_required_argument,
+    parse,
+)
+
+from storefront.schema import schema
+from storefront.serving.personal import PERSONAL, is_personal
+from tests.client import Client
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
+
+GRAPH = schema._schema
+assert GRAPH.query_type is not None
+QUERY = GRAPH.query_type
+
+# What fields that need arguments are given.
+ARGUMENTS = {
+    "Query.product": "(by: {id: $product})",
+    "Query.config": "(by: {id: $store})",
+    "Query.products": "(configId: $store)",
+    "Query.searchProducts": "(input: {configId: $store})",
+    "Query.suggest": '(configId: $store, prefix: "mu")',
+    "Query.productChanges": '(configId: $store, after: "0")',
+    "Product.variant": '(attributes: [{name: "Size", value: "S"}])',
+    "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
+}
+# Told to the owner alone, and refused to all others alike.
+OWNERS = {"analytics", "events"}
+ROOTS = sorted(QUERY.fields.keys() - OWNERS)
+
+Coordinates = tuple[str, ...]
+
+
+def selection(type_: Any, above: tuple[str, ...]) -> str:
+    """Every field of a type, and of what these lead to."""
+    if isinstance(type_, GraphQLUnionType):
+        parts = (f"... on {member.name} {selection(member, above)}" for member in type_.types)
+        return "{ __typename " + " ".join(parts) + " }"
+    assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
+    return (
+        "{ " + " ".join(["__typename", *filter(None, (asked(type_.name, n, f, above) for n, f in type_.fields.items()))]) + " }"
+    )
+
+
+def asked(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
+    """A field with its arguments and all below it, under a name that no other type's field has; None where it leads back."""
+    target, coordinate = get_named_type(field.type), f"{parent}.{name}"
+    needs = any(is_required_argument(argument) for argument in field.args.values())
+    assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
+    line = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"
+    if is_leaf_type(target):
+        return line
+    # A page tells its nodes twice; once is enough, and much shorter.
+    if target.name in above or name == "edges":
+        return None
+    return f"{line} {selection(target, (*above, target.name))}"
+
+
+def document(root: str) -> str:
+    line = asked("Query", root, QUERY.fields[root], ("Query",))
+    variables = " ".join(f"${name}: ID!" for name in ("product", "store") if f"${name}" in str(line))
+    return f"query {f'({variables})' if variables else ''} {{ {line} }}"
+
+
+def differences(one: Any, other: Any, path: Coordinates = ()) -> Iterator[Coordinates]:
+    """The fields, each with those above it, under which two answers differ."""
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
+        for name, value in one.items():
+            yield from differences(value, other[name], path if name == "__typename" else (*path, name.replace("_", ".", 1)))
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for left, right in zip(one, other, strict=True):
+            yield from differences(left, right, path)
+    elif one != other:
+        yield path
+
+
+def declared(coordinate: str) -> bool:
+    parent, _, name = coordinate.partition(".")
+    type_ = GRAPH.type_map[parent]
+    assert isinstance(type_, GraphQLObjectType)
+    return bool(type_.fields[name].extensions.get(PERSONAL))
+
+
+@pytest.fixture
+async def shoppers(shopper: Client) -> tuple[dict[str, str], list[Client]]:
+    """A store with a product; two who each reviewed it and have a store in preparation, and one who is unknown."""
+    database, people = shopper.database, []
+    store = await make_store(database, integrations={"shopify": {"domain": "x.myshopify.com"}})
+    product = await make_product(database, store, title="Mug", category="Cups", tags=["blue"])
+    await make_product(database, store, title="Mugs", category="Cups")
+    await make_variant(database, product, attributes={"Size": "S"})
+    await make_variant(database, product, is_available=False)
+    for _ in range(2):
+        user = await make_user(database)
+        await make_review(database, product, user_id=user)
+        await make_product(database, await make_store(database, user_id=user, is_published=False))
+        people.append(shopper.signed_in(user))
+    return {"product": product, "store": store}, [*people, shopper]
+
+
+@pytest.mark.parametrize("root", ROOTS)
+async def test_what_depends_on_the_asker_is_declared(root: str, shoppers: tuple[dict[str, str], list[Client]]) -> None:
+    ids, clients = shoppers
+    text = document(root)
+    variables = {name: value for name, value in ids.items() if f"${name}" in text}
+    first, *others = [(await client.post(text, **variables)).json()["data"] for client in clients]
+    assert root == "me" or first[f"Query_{root}"] is not None
+    found = {path for other in others for path in differences(first, other)}
+    assert not {path for path in found if not any(declared(coordinate) for coordinate in path)}
+    if root == "product":
+        # It would be noticed.
+        assert {path[-1] for path in found} >= {"User.email", "ConfigConnection.totalCount"}
+
+
+@pytest.mark.parametrize(
+    ("text", "personal"),
+    [
+        ("{ configs { nodes { id } } }", False),
+        ("{ configs { nodes { owner { name } } } }", False),
+        ("{ configs { nodes { owner { email } } } }", True),
+        ("{ configs { nodes { owner { email: name } } } }", False),
+        ("{ me { id } }", True),
+        (
+            "{ configs { nodes { ...A } } } fragment A on Config { ...B } fragment B on Config { owner { email } }",
+            True,
+        ),
+        ("{ configs { nodes { ... on Config { owner { ... { x: email } } } } } }", True),
+        ("subscription { productFeed(configId: 1) { ... on ProductCreated { product { title } } } }", False),
+        ("subscription { productFeed(configId: 1) { ... on ProductCreated { product { config { owner { email } } } } } }", True),
+    ],
+)
+def test_a_document_is_personal_if_any_field_of_it_is(text: str, personal: bool) -> None:
+    assert is_personal(GRAPH, parse(text)) is personal

@@ -1,0 +1,181 @@
+"""Signing out everywhere: what was issued before is refused, and ends what is open, whichever process it was said to."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from storefront.core.ids import uuid7
+from tests.client import SECRET, Client, token_of
+from tests.conftest import serving
+from tests.core.test_authjs import V5, encrypted
+from tests.factories import counted, make_store, make_user
+from tests.feed.test_limits import FEED, address_of, close_code, event_lines, hear, opened, subscribe
+from tests.issuer import AUDIENCE, Issuer, hosting
+from tests.users.test_signing_in import claims, forged
+
+ME = "{ me { id } }"
+SIGN_OUT = """mutation { signOutEverywhere(input: {clientMutationId: "m"}) {
+  user { id } position clientMutationId userErrors { code } } }"""
+CREATE_STORE = """mutation($s: String!) { createConfig(input: {storeName: "New", slug: $s}) {
+  config { id } userErrors { message } } }"""
+
+
+@pytest.fixture
+async def user(shopper: Client) -> str:
+    return await make_user(shopper.database)
+
+
+@pytest.fixture
+async def others(empty_url: str, tmp_path: Path) -> AsyncIterator[tuple[Client, Client]]:
+    """Two servers over one database that do not wake each other, and look for themselves ten times a second."""
+    options: dict[str, Any] = {"poll_interval": 0.1, "broadcast_url": SecretStr("memory://")}
+    async with serving(empty_url, tmp_path, **options) as one, serving(empty_url, tmp_path, **options) as other:
+        yield one, other
+
+
+async def test_what_was_issued_before_is_refused_and_what_is_issued_then_counts(shopper: Client, user: str) -> None:
+    phone, laptop, friend = shopper.signed_in(user), shopper.signed_in(user), shopper.signed_in(await make_user(shopper.database))
+    assert (await phone.ask(SIGN_OUT))["signOutEverywhere"] == {
+        "user": {"id": user}, "position": None, "clientMutationId": "m", "userErrors": [],
+    }  # fmt: skip
+    for one in (phone, laptop):
+        answer = await one.post(ME)
+        assert answer.status_code == 401
+        [error] = answer.json()["errors"]
+        assert error["extensions"]["code"] == "UNAUTHENTICATED" and "signed out everywhere" in error["message"]
+    assert (await shopper.signed_in(user).ask(ME))["me"] == {"id": user}
+    assert (await friend.ask(ME))["me"] is not None
+
+
+async def test_nobody_cannot_sign_out(shopper: Client) -> None:
+    assert (await shopper.refusal(SIGN_OUT))["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+@pytest.mark.parametrize("issued", [None, 0, -(10**400), -1e300, 1e9])
+async def test_a_token_that_is_old_or_does_not_say_how_old_is_refused_from_then_on(
+    issued: float | None, shopper: Client, user: str
+) -> None:
+    token = forged(claims(sub=user, iat=issued))
+    assert (await bearing(shopper, token)).json()["data"]["me"]["id"] == user
+    await shopper.signed_in(user).ask(SIGN_OUT)
+    assert (await bearing(shopper, token)).status_code == 401
+
+
+async def test_what_is_open_ends_on_every_server_and_nothing_else_does(others: tuple[Client, Client]) -> None:
+    here, there = others
+    user, friend = [await make_user(here.database) for _ in range(2)]
+    store = await make_store(here.database)
+    async with AsyncExitStack() as stack:
+        sockets = [await stack.enter_async_context(opened(address_of(server), token_of(user))) for server in (here, there, there)]
+        friends = await stack.enter_async_context(opened(address_of(there), token_of(friend)))
+        nobodys = await stack.enter_async_context(opened(address_of(there)))
+        for socket in (*sockets, friends, nobodys):
+            await subscribe(socket, "1", FEED, c=store)
+        stream = asyncio.create_task(event_lines(there.http, store, token_of(user)))
+        await asyncio.sleep(0.3)
+        start = time.monotonic()
+        await here.signed_in(user).ask(SIGN_OUT)
+        assert [await close_code(socket) for socket in sockets] == [4403] * 3
+        assert [line for line in await stream if line][-2:] == ["event: complete", "data:"]
+        assert time.monotonic() - start < 2
+        await asyncio.sleep(0.3)
+        for socket in (friends, nobodys):
+            await subscribe(socket, "2", ME)
+            assert (await hear(socket))["id"] == "2"
+        # One who signs in again stays.
+        again = await stack.enter_async_context(opened(address_of(there), token_of(user)))
+        await asyncio.sleep(0.3)
+        await subscribe(again, "1", ME)
+        assert (await hear(again))["payload"] == {"data": {"me": {"id": user}}}
+
+
+async def test_an_operator_signs_a_user_out_and_a_user_who_is_deleted_is_out(
+    others: tuple[Client, Client], empty_url: str
+) -> None:
+    server, _ = others
+    user, gone = await make_user(server.database, email="ada@example.com"), await make_user(server.database)
+    async with opened(address_of(server), token_of(user)) as one, opened(address_of(server), token_of(gone)) as other:
+        assert await asyncio.to_thread(run, empty_url, "nobody@example.com") == 1
+        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
+        assert await close_code(one) == 4403
+        async with server.database.transaction() as connection:
+            await connection.raw.execute("DELETE FROM users WHERE id = %s", [gone])
+        assert await close_code(other) == 4403
+
+
+async def bearing(server: Client, token: str) -> httpx.Response:
+    return await server.http.post("/graphql", json={"query": ME}, headers={"authorization": f"Bearer {token}"})
+
+
+def run(url: str, email: str) -> int:
+    command = [str(Path(sys.executable).with_name("storefront")), "sign-out", "--email", email]
+    environment = os.environ | {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_SECRET": SECRET}
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+
+
+async def test_an_open_socket_cannot_be_used_in_the_meantime(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, poll_interval=60) as server:
+        user = await make_user(server.database)
+        async with opened(address_of(server), token_of(user)) as socket:
+            await server.signed_in(user).ask(SIGN_OUT)
+            await subscribe(socket, "1", ME)
+            message = await hear(socket)
+            assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "UNAUTHENTICATED")
+
+
+async def test_a_store_made_meanwhile_is_ones_own_on_an_open_socket(shopper: Client, user: str) -> None:
+    async with opened(address_of(shopper), token_of(user)) as socket:
+        made = (await shopper.signed_in(user).ask(CREATE_STORE, s=f"new-{uuid7().hex}"))["createConfig"]["config"]["id"]
+        await subscribe(socket, "1", "query($c: ID!) { config(by: {id: $c}) { isPublished } }", c=made)
+        assert (await hear(socket))["payload"] == {"data": {"config": {"isPublished": False}}}
+
+
+async def test_all_that_is_open_is_looked_over_with_one_statement(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, poll_interval=0.2) as server, AsyncExitStack() as stack:
+        for _ in range(20):
+            token = token_of(await make_user(server.database))
+            await stack.enter_async_context(opened(address_of(server), token))
+        with counted(server.database) as statements:
+            await asyncio.sleep(1.1)
+        assert 3 <= len(statements) <= 6
+        await stack.aclose()
+        await asyncio.sleep(0.3)
+        with counted(server.database) as statements:
+            await asyncio.sleep(0.5)
+        assert statements == [], "nobody is left to look after"
+
+
+async def test_tokens_of_issuers_and_sessions_of_front_ends_are_as_old_as_they_say(empty_url: str, tmp_path: Path) -> None:
+    async with hosting() as host:
+        issuer = host.issuer()
+        options: dict[str, Any] = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "authjs_secret": SecretStr(SECRET)}
+        async with serving(empty_url, tmp_path, **options) as server:
+            await make_user(server.database, subject=f"{issuer.url}|ada", email="ada@example.com")
+            await make_user(server.database, subject="authjs|bob", email="bob@example.com")
+            for email, send in (("ada@example.com", by_token), ("bob@example.com", by_cookie)):
+                long_ago, earlier = [int(time.time()) - seconds for seconds in (500, 5)]
+                assert [await send(server, issuer, iat) for iat in (None, long_ago, earlier)] == [200] * 3
+                assert await asyncio.to_thread(run, empty_url, email) == 0
+                assert [await send(server, issuer, iat) for iat in (None, long_ago, earlier)] == [401] * 3
+                # Clocks of issuers may be some seconds ahead of ours.
+                assert await send(server, issuer, int(time.time()) + 5) == 200
+
+
+async def by_token(server: Client, issuer: Issuer, iat: int | None) -> int:
+    return (await bearing(server, issuer.token(sub="ada", iat=iat))).status_code
+
+
+async def by_cookie(server: Client, _: Issuer, iat: int | None) -> int:
+    values = {"sub": "bob", "exp": 9_999_999_999} | ({} if iat is None else {"iat": iat})
+    sent = {"cookie": f"{V5}={encrypted(values, secret=SECRET)}", "sec-fetch-site": "same-origin"}
+    return (await server.http.post("/graphql", json={"query": ME}, headers=sent)).status_code
