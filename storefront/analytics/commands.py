@@ -17,8 +17,9 @@ from storefront.commands.catalogue import MOST_INT
 from storefront.commands.ownership import missing
 from storefront.commands.unit import ATTEMPTS, Failure, Refused, invalid
 from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.ids import parse_id
+from storefront.core.ids import parse_id, uuid7
 from storefront.core.sender import Sender
+from storefront.feed.log import Entry, append_to_each
 from storefront.queries.rollups import GRAINS, ORIGIN, PIECE_TYPES, WITH_PIECES, Piece, piece_parameters, pieces
 
 MOST_EVENTS = 500
@@ -162,19 +163,22 @@ changed AS (
   UPDATE products SET popularity = scored.score
   FROM scored, allowed
   WHERE allowed.go AND products.id = scored.id AND products.popularity <> scored.score
-  RETURNING 1
+  RETURNING products.config_id
 )
-SELECT count(*) AS changed FROM changed
+SELECT config_id, count(*) AS changed FROM changed GROUP BY 1
 """
 
 
 async def refresh_popularity(database: Database) -> int:
-    """Bring every product's popularity up to date; returns how many changed."""
+    """Bring every product's popularity up to date; returns how many changed. The logs of their stores move."""
     async with database.transaction() as connection:
         # The whole of a long month may take longer than a request is allowed.
         await connection.raw.execute("SET LOCAL statement_timeout = '10min'")
-        [(changed,)] = await connection.fetch(_refresh(), piece_parameters(_lately()))
-    return int(changed)
+        changed = await connection.fetch(_refresh(), piece_parameters(_lately()))
+        # Lists are sorted by it: answers that are kept must not outlive it. By a key of its own each refresh is one change.
+        entry = Entry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
+        await append_to_each(connection, [row.config_id for row in changed], entry)
+    return sum(row.changed for row in changed)
 
 
 def _lately() -> list[Piece]:

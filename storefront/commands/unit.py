@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cache
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,6 +108,8 @@ class Unit:
         self.failures: list[Failure] = []
         self._client_mutation_id = order.client_mutation_id
         self._entries: dict[str, list[Entry]] = {}
+        self._shared: list[tuple[Sequence[str], Entry]] = []
+        self._gone: list[str] = []
 
     async def fetch(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> list[Row]:
         """Run a statement in the transaction."""
@@ -114,18 +117,30 @@ class Unit:
 
     def record(self, config_id: str, entry: Entry) -> None:
         """A change for the store's log, written when the command is done."""
-        told = replace(entry, actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
-        self._entries.setdefault(config_id, []).append(told)
+        self._entries.setdefault(config_id, []).append(self._signed(entry))
+
+    def record_in_each(self, config_ids: Sequence[str], entry: Entry) -> None:
+        """A change of what many stores show, for all their logs."""
+        self._shared.append((config_ids, self._signed(entry)))
+
+    def record_gone(self, config_id: str) -> None:
+        """A store that is gone, with its log."""
+        self._gone.append(config_id)
+
+    def _signed(self, entry: Entry) -> Entry:
+        return replace(entry, actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
 
     def stores(self) -> Sequence[str]:
-        """The stores whose logs the order moves."""
-        return list(self._entries)
+        """The stores whose logs the order moves, or ends."""
+        return [*self._entries, *chain.from_iterable(config_ids for config_ids, _ in self._shared), *self._gone]
 
     async def append_log(self) -> int | None:
         """Last of all, because from here to the commit other writers of the store wait. Returns the position reached."""
         position = None
         for config_id, entries in sorted(self._entries.items()):
             position = await log.append(self.connection, config_id, entries)
+        for config_ids, entry in self._shared:
+            await log.append_to_each(self.connection, config_ids, entry)
         return position
 
 

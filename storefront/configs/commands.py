@@ -88,6 +88,7 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     # Whoever writes one of its products is let finish first: else they would wait for this, and this for them.
     await unit.fetch(_lock_products(), {"config_id": old.id})
     await delete_row(unit, configs, old)
+    unit.record_gone(old.id)
     return [old]
 
 

@@ -7,6 +7,7 @@ import re
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import copy
 from functools import partial
 from typing import Any, cast
 
@@ -23,6 +24,8 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from storefront.core.scopes import Reads, Recorder
+
 Row = Any
 Parameters = Mapping[str, object]
 
@@ -32,13 +35,22 @@ DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 class Statement:
     """SQL text with named parameters, and the constants that its author wrote into it.
 
-    `varies`: how it is best run depends on the values so much that Postgres has to plan it anew each time.
+    `varies`: how it is best run depends on the values so much that Postgres has to plan it anew each time. `reads`: of which
+    scopes its rows are, where that is known.
     """
 
-    __slots__ = ("_keys", "_names", "_row", "constants", "query", "sql", "varies")
+    __slots__ = ("_keys", "_names", "_row", "constants", "query", "reads", "sql", "varies")
 
-    def __init__(self, sql: str, constants: Mapping[str, object], keys: Iterable[str] = (), *, varies: bool = False) -> None:
-        self.varies = varies
+    def __init__(
+        self,
+        sql: str,
+        constants: Mapping[str, object],
+        keys: Iterable[str] = (),
+        *,
+        varies: bool = False,
+        reads: Reads | None = None,
+    ) -> None:
+        self.varies, self.reads = varies, reads
         self.sql = sql
         self.constants = constants
         self._keys = frozenset(keys)
@@ -73,12 +85,12 @@ class Statement:
 _PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
 
 
-def compiled(clause: ClauseElement, *, varies: bool = False) -> Statement:
+def compiled(clause: ClauseElement, *, varies: bool = False, reads: Reads | None = None) -> Statement:
     """Compile once, keep, run often: the compiler takes longer than most of our statements do."""
     text = cast(SQLCompiler, clause.compile(dialect=DIALECT))
     constants = {name: value for name, value in (text.params or {}).items() if value is not None}
     keys = (name for name, bind in text.binds.items() if isinstance(bind.type, ARRAY) and isinstance(bind.type.item_type, UUID))
-    return Statement(str(text), constants, keys, varies=varies)
+    return Statement(str(text), constants, keys, varies=varies, reads=reads)
 
 
 class MomentLoader(Loader):
@@ -110,6 +122,7 @@ class Database:
     def __init__(self, url: str, *, size: int = 10, statement_timeout: int = 10_000) -> None:
         self.observers: list[Callable[[str], None]] = []
         self._size = size
+        self._recorder: Recorder | None = None
         self._pool = AsyncConnectionPool(
             url,
             min_size=1,
@@ -126,12 +139,28 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
+    def recorded(self, recorder: Recorder) -> "Database":
+        """The same database for somebody whose reads are noted."""
+        view = copy(self)
+        view._recorder = recorder
+        return view
+
+    def unrecorded(self) -> None:
+        """Whoever notes what is read here cannot vouch for it: something that is kept elsewhere was used."""
+        if self._recorder is not None:
+            self._recorder.unrecorded()
+
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
         """Run one statement on its own.
 
         On a connection that turns out to be closed it is run again, on another one. It may have been done all the same before
         the connection broke, so it must be one that does no harm when it is done twice.
         """
+        if self._recorder is None:
+            return await self._fetch(statement, parameters)
+        return await self._recorder.read(statement.reads, parameters or {}, partial(self._fetch, statement, parameters))
+
+    async def _fetch(self, statement: Statement, parameters: Parameters | None) -> list[Row]:
         for left in reversed(range(self._size + 1)):
             async with self._pool.connection() as raw:
                 try:
@@ -144,6 +173,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """All that is run on the connection, or nothing. Once it has begun nothing is run a second time."""
+        self.unrecorded()
         raw, ending = await self._begun()
         async with ending:
             yield Connection(raw, self.observers)

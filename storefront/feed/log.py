@@ -6,9 +6,10 @@ from functools import cache
 
 import orjson
 from sqlalchemy import BigInteger, Integer, bindparam, select, text
-from sqlalchemy.dialects.postgresql import JSONB, UUID
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from storefront.core.database import DIALECT, Connection, Database, Row, Statement, compiled
+from storefront.core.scopes import Named
 from storefront.models import changes
 
 
@@ -38,6 +39,15 @@ async def append(connection: Connection, config_id: str, entries: Sequence[Entry
     return max(int(row.position) for row in written)
 
 
+async def append_to_each(connection: Connection, config_ids: Sequence[str], entry: Entry) -> None:
+    """Record the same entry in the logs of many stores, in one statement; last in the transaction, as with `append`.
+
+    For what shows in all of them and is nobody's product: who reads a log is told nothing of it, but that it has moved.
+    """
+    if config_ids:
+        await connection.fetch(_append_to_each(), {**asdict(entry), "config_ids": list(config_ids)})
+
+
 async def read(database: Database, config_id: str, after: int, limit: int) -> list[Row]:
     """The entries after a position, oldest first, at most `limit` of them."""
     return await database.fetch(_after(), {"config_id": config_id, "after": after, "limit": limit})
@@ -54,9 +64,12 @@ def _sweep() -> Statement:
     return compiled(old.bindparams(bindparam("days", type_=Integer)))
 
 
+# What an entry says, by the columns.
+_NAMES = [name for name in changes.c.keys() if name not in ("config_id", "position", "occurred_at")]  # noqa: SIM118
+
+
 @cache
 def _append() -> Statement:
-    names = [name for name in changes.c.keys() if name not in ("config_id", "position", "occurred_at")]  # noqa: SIM118
     return compiled(
         text(
             f"""
@@ -65,10 +78,10 @@ WITH claimed AS (
   ON CONFLICT (config_id) DO UPDATE SET position = store_positions.position + :count
   RETURNING position
 )
-INSERT INTO changes (config_id, position, {", ".join(names)})
-SELECT :config_id, claimed.position - :count + entry.n, {", ".join(f"entry.{name}" for name in names)}
+INSERT INTO changes (config_id, position, {", ".join(_NAMES)})
+SELECT :config_id, claimed.position - :count + entry.n, {", ".join(f"entry.{name}" for name in _NAMES)}
 FROM claimed, jsonb_to_recordset(:rows)
-  AS entry(n bigint, {", ".join(f"{name} {changes.c[name].type.compile(DIALECT)}" for name in names)})
+  AS entry(n bigint, {", ".join(f"{name} {changes.c[name].type.compile(DIALECT)}" for name in _NAMES)})
 RETURNING position
 """
         ).bindparams(bindparam("config_id", type_=UUID), bindparam("count", type_=BigInteger), bindparam("rows", type_=JSONB))
@@ -76,6 +89,27 @@ RETURNING position
 
 
 @cache
+def _append_to_each() -> Statement:
+    kinds = {name: changes.c[name].type for name in _NAMES}
+    # In the order of the stores, so that two such writers never wait for each other.
+    return compiled(
+        text(
+            f"""
+WITH claimed AS (
+  INSERT INTO store_positions (config_id, position)
+  SELECT id, 1 FROM configs WHERE id = ANY(:config_ids) ORDER BY id
+  ON CONFLICT (config_id) DO UPDATE SET position = store_positions.position + 1
+  RETURNING config_id, position
+)
+INSERT INTO changes (config_id, position, {", ".join(_NAMES)})
+SELECT config_id, position, {", ".join(f"CAST(:{name} AS {kind.compile(DIALECT)})" for name, kind in kinds.items())}
+FROM claimed
+"""
+        ).bindparams(bindparam("config_ids", type_=ARRAY(UUID)))
+    )
+
+
+@cache
 def _after() -> Statement:
     newer = (changes.c.config_id == bindparam("config_id")) & (changes.c.position > bindparam("after"))
-    return compiled(select(changes).where(newer).order_by(changes.c.position).limit(bindparam("limit")))
+    return compiled(select(changes).where(newer).order_by(changes.c.position).limit(bindparam("limit")), reads=Named("config_id"))

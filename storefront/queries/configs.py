@@ -6,6 +6,7 @@ from functools import cache
 from sqlalchemy import bindparam, func, select, true
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import Found, Named
 from storefront.models import configs, positions, users
 from storefront.queries import keyset
 from storefront.queries.grouped import by_key, by_parent
@@ -19,7 +20,7 @@ async def by_ids(database: Database, keys: Sequence[str], owned: Sequence[str]) 
 
 @cache
 def _by_ids() -> Statement:
-    return compiled(select(configs).where(configs.c.id == ids("ids"), visible_store()))
+    return compiled(select(configs).where(configs.c.id == ids("ids"), visible_store()), reads=Named("ids"))
 
 
 async def by_slug(database: Database, slug: str, owned: Sequence[str]) -> Row | None:
@@ -30,7 +31,7 @@ async def by_slug(database: Database, slug: str, owned: Sequence[str]) -> Row | 
 
 @cache
 def _by_slug() -> Statement:
-    return compiled(select(configs).where(configs.c.slug == bindparam("slug"), visible_store()))
+    return compiled(select(configs).where(configs.c.slug == bindparam("slug"), visible_store()), reads=Found("id"))
 
 
 async def id_by_slug(database: Database, slug: str) -> str | None:
@@ -119,7 +120,7 @@ async def positions_of(database: Database, keys: Sequence[str]) -> list[int]:
 
 @cache
 def _positions() -> Statement:
-    return compiled(select(positions).where(positions.c.config_id == ids("ids")))
+    return compiled(select(positions).where(positions.c.config_id == ids("ids")), reads=Named("ids"))
 
 
 def _digest(parent: str) -> str:

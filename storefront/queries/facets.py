@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, FromClause, Select, Text, case, column, func, literal, select, true
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import Named
 from storefront.models import products, variants
 from storefront.queries.grouped import by_parent
 from storefront.queries.listing import Scope, Selection, Shape, fits_attributes, parents, within
@@ -42,7 +43,9 @@ def _facet(facet: str, shape: Shape) -> Statement:
     source, wanted = within(shape, parent)
     counted = _FACETS[facet](Products(source, wanted, parent)).lateral("counted")
     return compiled(
-        select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())), varies=shape.searched
+        select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())),
+        varies=shape.searched,
+        reads=Named("config_ids"),
     )
 
 

@@ -26,6 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import Named
 from storefront.models import configs, products, variants
 from storefront.queries import keyset, search
 from storefront.queries.documents import Document, Template
@@ -292,7 +293,7 @@ def _page(shape: Shape) -> Statement:
         counted = _counted(shape, parent)
         told.append(counted.c.total)
         rows = parent.join(counted, true()).join(lateral, true())
-    return compiled(select(*told).select_from(rows), varies=shape.searched)
+    return compiled(select(*told).select_from(rows), varies=shape.searched, reads=Named("config_ids"))
 
 
 _OF_EVERY_ROW = {"id", "config_id", "sort_value", "total"}
@@ -315,7 +316,7 @@ def _count(shape: Shape) -> Statement:
     parent = parents(shape)
     counted = _counted(shape, parent)
     found = select(parent.c.number, counted.c.total).select_from(parent.join(counted, true()))
-    return compiled(found, varies=shape.searched)
+    return compiled(found, varies=shape.searched, reads=Named("config_ids"))
 
 
 async def offset_page(
@@ -333,4 +334,4 @@ def _offset_page(shape: Shape) -> Statement:
     ordered = keyset.order(SORTS[shape.order.key].column, products.c.id, shape.order.descending)
     columns = needed(COLUMNS, shape.columns, "id", "config_id")
     page = select(*columns).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
-    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")), varies=shape.searched)
+    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")), varies=shape.searched, reads=Named("config_ids"))

@@ -6,6 +6,7 @@ from functools import cache
 from sqlalchemy import and_, bindparam, select
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import Found, Named
 from storefront.models import products, variants
 from storefront.queries.listing import COLUMNS
 from storefront.queries.visibility import available, ids, visible_product
@@ -19,7 +20,7 @@ async def by_ids(database: Database, keys: Sequence[str], owned: Sequence[str]) 
 
 @cache
 def _by_ids() -> Statement:
-    return compiled(select(*COLUMNS).where(products.c.id == ids("ids"), visible_product()))
+    return compiled(select(*COLUMNS).where(products.c.id == ids("ids"), visible_product()), reads=Found("config_id", "ids"))
 
 
 async def by_handle(database: Database, config_id: str, handle: str, owned: Sequence[str]) -> Row | None:
@@ -31,7 +32,7 @@ async def by_handle(database: Database, config_id: str, handle: str, owned: Sequ
 @cache
 def _by_handle() -> Statement:
     here = and_(products.c.config_id == bindparam("config_id"), products.c.handle == bindparam("handle"))
-    return compiled(select(*COLUMNS).where(here, visible_product()))
+    return compiled(select(*COLUMNS).where(here, visible_product()), reads=Named("config_id"))
 
 
 async def by_sku(database: Database, config_id: str, sku: str, owned: Sequence[str]) -> Row | None:
@@ -46,4 +47,4 @@ def _by_sku() -> Statement:
     here = and_(products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"))
     seen = available() | (products.c.config_id == ids("owned"))
     found = select(*COLUMNS).select_from(joined).where(here, seen, visible_product())
-    return compiled(found.order_by(variants.c.created_at, variants.c.id).limit(1))
+    return compiled(found.order_by(variants.c.created_at, variants.c.id).limit(1), reads=Named("config_id"))

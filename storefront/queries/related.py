@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import WITHIN
 from storefront.queries.grouped import by_parent
 from storefront.queries.listing import COLUMNS
 
@@ -64,4 +65,4 @@ async def related(database: Database, keys: Sequence[str], limit: int) -> list[l
 
 @cache
 def _related() -> Statement:
-    return compiled(text(_RELATED).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("limit")))
+    return compiled(text(_RELATED).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("limit")), reads=WITHIN)

@@ -6,6 +6,7 @@ from functools import lru_cache
 from sqlalchemy import bindparam, select, true
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import WITHIN
 from storefront.models import products, reviews
 from storefront.queries import keyset
 from storefront.queries.grouped import by_parent
@@ -41,4 +42,4 @@ def _of_products(behind: bool, columns: Wanted) -> Statement:
         .correlate(products)
     )
     page = mine.order_by(*keyset.order(key, tie, descending=True)).limit(bindparam("limit")).lateral("page")
-    return compiled(select(page).select_from(products.join(page, true())).where(products.c.id == ids("ids")))
+    return compiled(select(page).select_from(products.join(page, true())).where(products.c.id == ids("ids")), reads=WITHIN)

@@ -5,6 +5,7 @@ from functools import cache
 from sqlalchemy import bindparam, func, select, true
 
 from storefront.core.database import Database, Statement, compiled
+from storefront.core.scopes import Named
 from storefront.models import products
 from storefront.queries.listing import Scope, Selection, Shape, parents, within
 
@@ -21,5 +22,7 @@ def _titles(shape: Shape) -> Statement:
     source, wanted = within(shape, parent)
     found = select(products.c.title).select_from(parent.join(source, true())).where(*wanted).group_by(products.c.title)
     return compiled(
-        found.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")), varies=True
+        found.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")),
+        varies=True,
+        reads=Named("config_ids"),
     )

@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, bindparam, false, func, select, text
 from sqlalchemy.sql.expression import Select
 
 from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.scopes import WITHIN
 from storefront.models import configs, users
 from storefront.queries.grouped import by_key
 from storefront.queries.visibility import ids
@@ -47,7 +48,7 @@ async def revoked(database: Database, proofs: Collection[Proof]) -> list[Proof]:
 
 @cache
 def _by_ids() -> Statement:
-    return compiled(select(users).where(users.c.id == ids("ids")))
+    return compiled(select(users).where(users.c.id == ids("ids")), reads=WITHIN)
 
 
 @cache

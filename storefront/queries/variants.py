@@ -7,6 +7,7 @@ from sqlalchemy import Boolean, ColumnElement, FromClause, and_, bindparam, func
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.core.scopes import WITHIN
 from storefront.models import products, variants
 from storefront.queries.grouped import by_key, by_parent
 from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
@@ -48,7 +49,7 @@ def _per_product(wanted: list[ColumnElement[bool]], limit: object, columns: Want
         .correlate(products)
     )
     first: FromClause = mine.order_by(variants.c.created_at, variants.c.id).limit(limit).lateral("first")  # type: ignore[arg-type]
-    return compiled(select(first).select_from(products.join(first, true())).where(products.c.id == ids("ids")))
+    return compiled(select(first).select_from(products.join(first, true())).where(products.c.id == ids("ids")), reads=WITHIN)
 
 
 async def of_ids(connection: Connection, keys: Sequence[str]) -> list[Row]:

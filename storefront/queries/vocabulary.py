@@ -12,6 +12,7 @@ from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.database import Database, Statement, compiled
+from storefront.core.scopes import WITHIN, Named
 from storefront.queries.configs import positions_of
 from storefront.queries.listing import Found, Listing, Scope, Selection, pages
 from storefront.queries.search import Search, fold
@@ -80,6 +81,8 @@ class Vocabularies:
         # Taken out before the rest is read: what is kept meanwhile may push them out.
         fresh = {c: self._kept[c, audience].words for c in config_ids if self._fresh((c, audience), positions[c])}
         stale = [c for c in config_ids if c not in fresh]
+        if any(self._kept[c, audience].position != positions[c] for c in fresh):
+            database.unrecorded()
         return fresh | (await self._read(database, stale, audience, positions) if stale else {})
 
     def _fresh(self, key: tuple[str, Audience], position: int) -> bool:
@@ -106,12 +109,12 @@ class Vocabularies:
 
 @cache
 def _words() -> Statement:
-    return compiled(text(_WORDS).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")))
+    return compiled(text(_WORDS).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")), reads=Named("ids"))
 
 
 @cache
 def _stems() -> Statement:
-    return compiled(text(_STEMS).bindparams(bindparam("words", type_=ARRAY(Text))))
+    return compiled(text(_STEMS).bindparams(bindparam("words", type_=ARRAY(Text))), reads=WITHIN)
 
 
 def mend(search: Search, stems: Mapping[str, str | None], known: Words) -> Search | None:

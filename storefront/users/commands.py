@@ -14,6 +14,7 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.errors import Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.core.tokens import Claims
+from storefront.feed.log import Entry
 from storefront.models import users as table
 from storefront.queries import users
 
@@ -82,8 +83,23 @@ async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Row]
     clean = rules.require(PROFILE, values)
     [old] = await unit.fetch(_own(), {"id": unit.actor_id})
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
-    new, _ = await change_row(unit, table, old, columns(clean))
+    new, fields = await change_row(unit, table, old, columns(clean))
+    if fields:
+        shown_in = [row.config_id for row in await unit.fetch(_shown_in(), {"id": old.id})]
+        unit.record_in_each(shown_in, Entry(kind="user_updated", entity_id=old.id, version=new.version, changed_fields=fields))
     return [new]
+
+
+# Where a name is shown: as that of an owner, and of who wrote a review.
+_SHOWN_IN = """
+SELECT id AS config_id FROM configs WHERE user_id = :id
+UNION SELECT config_id FROM products JOIN reviews ON reviews.product_id = products.id WHERE reviews.user_id = :id
+"""
+
+
+@cache
+def _shown_in() -> Statement:
+    return compiled(text(_SHOWN_IN).bindparams(bindparam("id", type_=table.c.id.type)))
 
 
 async def sign_out_everywhere(unit: Unit, _: Mapping[str, Any]) -> Sequence[Row]:
@@ -113,7 +129,8 @@ def _signed_out() -> Update:
 
 @cache
 def _own() -> Statement:
-    return compiled(select(table).where(table.c.id == bindparam("id")).with_for_update(key_share=True))
+    # Whoever adds a review or a store of theirs waits, or is waited for: it shows the old name, and is told of the new one.
+    return compiled(select(table).where(table.c.id == bindparam("id")).with_for_update())
 
 
 @cache

@@ -184,6 +184,11 @@ async def test_popularity_is_made_of_the_counts(database: Database) -> None:
     assert await refresh_popularity(database) == 2
     scores = [await one(database, "SELECT popularity FROM products WHERE id = %s", id_) for id_ in (liked, wanted)]
     assert scores == [3, 10]
+    # One step for the store, however many products it was, and none for those where all is as it was.
+    assert await one(database, "SELECT array_agg(position) FROM store_positions") == [1]
+    assert await one(database, "SELECT kind FROM changes WHERE config_id = %s", store) == "popularity_refreshed"
+    assert await refresh_popularity(database) == 0
+    assert await one(database, "SELECT count(*) FROM changes") == 1
 
 
 # -------------------------------------------------------------------------------------------------- killed

@@ -1,11 +1,12 @@
 """One's own name and picture, over GraphQL."""
 
+import asyncio
 from typing import Any
 
 import pytest
 
 from tests.client import Client
-from tests.factories import make_user
+from tests.factories import make_product, make_review, make_store, make_user
 
 UPDATE = """mutation($i: UpdateProfileInput!) { updateProfile(input: $i) {
   user { id name image email } position replayed clientMutationId
@@ -65,3 +66,60 @@ async def test_everybody_changes_their_own(somebody: Client, shopper: Client) ->
     assert answer["replayed"] is False and answer["user"]["name"] == "Mine"
     assert (await told(other, name="Changed", idempotencyKey="k"))["replayed"] is True
     assert (await shopper.refusal(UPDATE, i={"name": "Nobody"}))["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+# ---------------------------------------------------------------------------------------- where it is shown
+
+POSITION = "query($c: ID!) { config(by: {id: $c}) { position } }"
+CHANGES = 'query($c: ID!) { productChanges(configId: $c, after: "0") { position hasMore changes { __typename } } }'
+REVIEW = "mutation($p: ID!) { createReview(input: {productId: $p, rating: 5}) { userErrors { message } } }"
+
+
+async def positions(client: Client, *stores: str) -> list[int]:
+    return [int((await client.ask(POSITION, c=store))["config"]["position"]) for store in stores]
+
+
+async def test_the_logs_of_all_stores_that_show_the_name_move_and_tell_listeners_nothing(shopper: Client) -> None:
+    database = shopper.database
+    user = await make_user(database)
+    own, reviewed, other = [await make_store(database, **given) for given in ({"user_id": user}, {}, {})]
+    await make_review(database, await make_product(database, reviewed), user_id=user)
+    await make_review(database, await make_product(database, other))
+    ada = shopper.signed_in(user)
+    await told(ada, name="Ada")
+    assert await positions(shopper, own, reviewed, other) == [1, 1, 0]
+    await told(ada, name="Ada")
+    await told(ada, image=PICTURE, name="Grace")
+    assert await positions(shopper, own, reviewed, other) == [2, 2, 0]
+    for asker in (shopper, ada):
+        page = (await asker.ask(CHANGES, c=own))["productChanges"]
+        assert page == {"position": "2", "hasMore": False, "changes": []}
+
+
+async def test_a_review_on_its_way_shows_the_new_name_or_its_store_is_told(shopper: Client) -> None:
+    """Between the look for the stores that show the name and the commit, no further store may come to show it."""
+    database = shopper.database
+    user = await make_user(database)
+    product = await make_product(database, store := await make_store(database))
+    ada = shopper.signed_in(user)
+    async with database.transaction() as connection:
+        await connection.raw.execute("SELECT FROM products WHERE id = %s FOR UPDATE", [product])
+        await connection.raw.execute(
+            "INSERT INTO reviews (id, product_id, user_id, rating) VALUES (gen_random_uuid(), %s, %s, 5)", [product, user]
+        )
+        renaming = asyncio.create_task(told(ada, name="Ada"))
+        await asyncio.sleep(0.3)
+        assert not renaming.done()
+    await renaming
+    assert await positions(shopper, store) == [1]
+
+
+async def test_reviews_and_names_at_the_same_time_leave_no_deadlock_behind(shopper: Client) -> None:
+    database = shopper.database
+    user = await make_user(database)
+    products = [await make_product(database, await make_store(database)) for _ in range(6)]
+    ada = shopper.signed_in(user)
+    done = await asyncio.gather(
+        *(told(ada, name=f"Ada {number}") for number in range(6)), *(ada.ask(REVIEW, p=product) for product in products)
+    )
+    assert all(not (answer.get("createReview") or answer)["userErrors"] for answer in done)
