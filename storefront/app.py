@@ -39,12 +39,13 @@ from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import schema
+from storefront.serving.documents import Documents
 from storefront.serving.graphiql import page as graphiql
-from storefront.serving.http import Answer, endpoint
+from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
 from storefront.serving.operations import Operations
 from storefront.serving.revocations import Revocations
-from storefront.serving.sse import Streams
+from storefront.serving.streams import Streams
 from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
 
@@ -82,7 +83,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
         return await make_context(websocket, {**websocket.headers, **said})
 
-    operations = Operations(schema._schema)
+    operations = Operations(Documents(schema._schema))
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
@@ -104,9 +105,9 @@ def create_app(chosen: Settings | None = None) -> Starlette:
                 yield
 
     page, assets = _graphiql(options, database)
-    handler = endpoint(operations, make_context, streams, page)
+    endpoint = Endpoint(operations, make_context, streams, page)
     routes: list[BaseRoute] = [
-        Route("/graphql", handler, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        Route("/graphql", endpoint.serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
         *beacon.routes(database),

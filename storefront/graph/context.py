@@ -124,6 +124,10 @@ class Context:
         """The same asker later on, who has loaded nothing yet."""
         return Context(self.database, self.vocabularies, self.vault, self.feed, self.viewer, self.sender)
 
+    def apart(self) -> "Context":
+        """The same asker at the same moment, for another operation that loads for itself."""
+        return replace(self, _loaders={})
+
     async def current(self) -> "Context":
         """The same asker with the stores that are theirs by now; raises Unauthenticated once their proof no longer counts."""
         if self.viewer is None or self.proof is None:

@@ -1,28 +1,27 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qs
 
 import orjson
-from graphql import ExecutionResult, GraphQLError, OperationType
+from graphql import OperationType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from storefront.core.errors import RequestError
+from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
-from storefront.serving.errors import formatted
-from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
-from storefront.serving.requests import checked_request
-from storefront.serving.sse import Streams
+from storefront.serving.batches import Batch
+from storefront.serving.documents import NotExecutable
+from storefront.serving.framings import Framing
+from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
+from storefront.serving.operations import Operation, Operations, Renewable, answer, refused
+from storefront.serving.requests import BadRequest, checked_request
+from storefront.serving.statuses import DRAFT, Edition
+from storefront.serving.streams import HEADERS, Streams
 
-GRAPHQL_JSON = "application/graphql-response+json"
-JSON = "application/json"
 # A megabyte in one value is then refused as that value, not as a body.
 MOST_BYTES = 1_500_000
-
-# What a request that failed as a whole is answered with, by the code of its error.
-STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, "SERVICE_UNAVAILABLE": 503, "BAD_REQUEST": 400}
 
 ContextMaker = Callable[[Request], Awaitable[Renewable]]
 Answer = Callable[[Request], Awaitable[Response]]
@@ -34,57 +33,95 @@ class HTTPError(RequestError):
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
         self.status = status
-        self.headers = headers
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-def endpoint(operations: Operations, make_context: ContextMaker, streams: Streams, page: Answer | None = None) -> Answer:
-    """The endpoint as a Starlette handler; `page` is what a browser gets that comes without a query."""
+class Endpoint:
+    """Operations over HTTP.
 
-    async def graphql(request: Request) -> Response:
-        if page is not None and _is_browser(request):
-            return await page(request)
+    `page` is what a browser gets that comes without a query, `most` how many requests may come in one body (0: no arrays).
+    """
+
+    def __init__(
+        self,
+        operations: Operations,
+        make_context: ContextMaker,
+        streams: Streams,
+        page: Answer | None = None,
+        *,
+        most: int = 10,
+        edition: Edition = DRAFT,
+    ) -> None:
+        self._operations, self._make_context, self._streams, self._page = operations, make_context, streams, page
+        self._most, self._edition = most, edition
+
+    async def serve(self, request: Request) -> Response:
+        """Answer a request: a Starlette handler."""
+        if self._page is not None and _is_browser(request):
+            return await self._page(request)
         request_id = request_id_of(request)
-        response = await _answer(request, request_id, operations, make_context, streams)
+        takes = accepted(request.headers.get("accept"), self._edition.offers)
+        try:
+            response = await self._answer(request, takes, request_id)
+        except Exception as error:
+            response = self._refusal(error, takes, request_id)
         response.headers["x-request-id"] = request_id
+        response.headers["vary"] = "accept"
         return response
 
-    return graphql
+    async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
+        given = await _read(request)
+        if isinstance(given, list):
+            return await self._batch(given, request, takes, request_id)
+        operation = self._operations.prepare(checked_request(given))
+        _check_kind(request, operation.kind)
+        media_type = _chosen(takes, operation.kind)
+        context = await self._make_context(request)
+        if isinstance(media_type, Framing):
+            results = self._results(operation, context, request_id)
+            return self._streams.response(media_type, results, context, request_id)
+        return self._told(answer(await self._operations.run(operation, context), request_id), media_type)
 
+    def _results(self, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
+        if operation.kind is OperationType.SUBSCRIPTION:
+            return self._operations.stream(operation, context, request_id)
+        return _once(self._operations, operation, context, request_id)
 
-async def _answer(
-    request: Request, request_id: str, operations: Operations, make_context: ContextMaker, streams: Streams
-) -> Response:
-    media_type = _media_type(request)
-    try:
-        asked = await _read(request)
-        kind = operations.kind(asked)
-        _check_kind(request, kind)
-        context = await make_context(request)
-        if kind is OperationType.SUBSCRIPTION:
-            return streams.response(operations.stream(asked, context, request_id), context, request_id)
-        return _succeeded(await operations.run(asked, context), request_id, media_type)
-    except NotExecutable as error:
-        return _failed(400 if media_type == GRAPHQL_JSON else 200, error.errors, request_id, media_type)
-    except HTTPError as error:
-        return _failed(error.status, [wrapped(error)], request_id, media_type, error.headers)
-    except RequestError as error:
-        challenge = {"www-authenticate": "Bearer"} if error.code == "UNAUTHENTICATED" else None
-        return _failed(STATUS.get(error.code, 400), [wrapped(error)], request_id, media_type, challenge)
-    except Exception as error:
-        return _failed(500, [wrapped(error)], request_id, media_type)
+    async def _batch(self, items: list[Any], request: Request, takes: Accepted, request_id: str) -> Response:
+        if not 0 < len(items) <= self._most:
+            raise BadRequest(_batch_refusal(self._most))
+        media_type = _chosen(takes, None)
+        if isinstance(media_type, Framing):
+            raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
+        batch = Batch(self._operations, items, request_id)
+        return _json_response(await batch.answers(await self._make_context(request)), 200, media_type)
+
+    def _told(
+        self, whole: dict[str, Any], media_type: str, status: int | None = None, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        status = status or self._edition.status(whole, media_type)
+        return _json_response(whole, status, self._edition.media_type(status, media_type), headers)
+
+    def _refusal(self, error: Exception, takes: Accepted, request_id: str) -> Response:
+        whole, media_type = refused(error, request_id), takes.json or JSON
+        if isinstance(error, HTTPError):
+            return self._told(whole, media_type, error.status, error.headers)
+        if isinstance(error, NotExecutable) and takes.stream and not takes.json:
+            return _single(takes.stream, orjson.dumps(whole))
+        challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
+        return self._told(whole, media_type, headers=challenge)
 
 
 # ------------------------------------------------------------------------------------------------ requests
 
 
-async def _read(request: Request) -> GraphQLRequest:
-    if request.method == "GET":
-        return checked_request(_from_url(request))
+async def _read(request: Request) -> Any:
+    if request.method in ("GET", "HEAD"):
+        return _from_url(request)
     if request.method != "POST":
-        raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, POST")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != JSON:
-        raise HTTPError(415, "Send the request as JSON, with content-type: application/json.")
-    return checked_request(_json(await body_of(request), "The body"))
+        raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, HEAD, POST")
+    _check_content_type(request.headers.get("content-type", ""))
+    return _json(await body_of(request), "The body")
 
 
 async def body_of(request: Request) -> bytes:
@@ -105,26 +142,48 @@ def _json(text: bytes, what: str) -> Any:
 
 
 def _from_url(request: Request) -> dict[str, Any]:
-    given = {name: values[-1] for name, values in parse_qs(request.url.query).items()}
-    if "variables" in given:
-        return {**given, "variables": _json(given["variables"].encode(errors="replace"), "variables")}
-    return dict(given)
+    given: dict[str, Any] = {name: values[-1] for name, values in parse_qs(request.url.query).items()}
+    for name in {"variables", "extensions"} & given.keys():
+        given[name] = _json(given[name].encode(errors="replace"), name)
+    return given
+
+
+def _check_content_type(given: str) -> None:
+    # Nothing that a page of another site could send without asking first, and no other encoding than UTF-8.
+    media_type, _, parameters = given.lower().partition(";")
+    charset = parameters.partition("charset=")[2].split(";")[0].strip(' "')
+    if media_type.strip() != JSON or charset not in ("", "utf-8", "utf8"):
+        raise HTTPError(415, f"Send the request as JSON in UTF-8, with content-type: {JSON}.", accept_post=JSON)
 
 
 def _check_kind(request: Request, kind: OperationType | None) -> None:
-    if kind is OperationType.SUBSCRIPTION and "text/event-stream" not in request.headers.get("accept", ""):
-        raise HTTPError(406, "A subscription is answered over a WebSocket, or as text/event-stream to those who accept it.")
-    if request.method == "GET" and kind is OperationType.MUTATION:
+    if request.method != "POST" and kind is OperationType.MUTATION:
         raise HTTPError(405, "GET is for queries: send this as POST.", allow="POST")
 
 
+def _chosen(takes: Accepted, kind: OperationType | None) -> str | Framing:
+    """As what to answer."""
+    if kind is OperationType.SUBSCRIPTION:
+        if takes.stream is None:
+            raise HTTPError(
+                406,
+                "A subscription is answered over a WebSocket, or to those who accept it as text/event-stream "
+                "or multipart/mixed;subscriptionSpec=1.0.",
+            )
+        return takes.stream
+    chosen = takes.json or takes.stream
+    if chosen is None:
+        raise HTTPError(406, f"Accept {GRAPHQL_JSON} or {JSON}: answers come as nothing else.")
+    return chosen
+
+
 def _is_browser(request: Request) -> bool:
-    return request.method == "GET" and "query" not in request.query_params and "text/html" in request.headers.get("accept", "")
+    asks = any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
+    return request.method == "GET" and not asks and "text/html" in request.headers.get("accept", "")
 
 
-def _media_type(request: Request) -> str:
-    # application/json unless the newer type is asked for: older clients send */* and read the status code.
-    return GRAPHQL_JSON if GRAPHQL_JSON in request.headers.get("accept", "") else JSON
+def _batch_refusal(most: int) -> str:
+    return f"Send one to {most} requests in an array." if most else "Send one request, as an object: arrays are not taken here."
 
 
 def request_id_of(request: Request) -> str:
@@ -136,13 +195,14 @@ def request_id_of(request: Request) -> str:
 # ----------------------------------------------------------------------------------------------- responses
 
 
-def _succeeded(result: ExecutionResult, request_id: str, media_type: str) -> Response:
-    # Without data the operation never began: its variables did not fit.
-    status = 400 if result.data is None and result.errors and media_type == GRAPHQL_JSON and not result.errors[0].path else 200
-    return Response(orjson.dumps(answer(result, request_id)), status, media_type=media_type)
+async def _once(operations: Operations, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
+    yield orjson.dumps(answer(await operations.run(operation, context), request_id))
 
 
-def _failed(
-    status: int, errors: list[GraphQLError], request_id: str, media_type: str, headers: dict[str, str] | None = None
-) -> Response:
-    return Response(orjson.dumps({"errors": formatted(errors, request_id)}), status, headers, media_type=media_type)
+def _single(framing: Framing, result: bytes) -> Response:
+    content = framing.opening + framing.result(result) + framing.ending
+    return Response(content, headers={**HEADERS, "content-type": framing.content_type})
+
+
+def _json_response(whole: Any, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(orjson.dumps(whole), status, {**(headers or {}), "content-type": f"{media_type}; charset=utf-8"})

@@ -1,10 +1,10 @@
-"""Runs documents: parsed and validated once, kept while they are in use, executed for each request."""
+"""Runs operations: queries and mutations at once, subscriptions for each event, and that once for all who ask the same."""
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Hashable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from inspect import isawaitable
 from typing import Any, Protocol, cast
 
@@ -14,31 +14,21 @@ from graphql import (
     ExecutionResult,
     FragmentDefinitionNode,
     GraphQLError,
-    GraphQLSchema,
     Node,
     OperationDefinitionNode,
     OperationType,
-    Token,
-    TokenKind,
     Visitor,
     execute,
-    get_operation_ast,
-    parse,
-    validate,
     visit,
 )
 from graphql.execution import Executor, create_source_event_stream
 
 from storefront.execution.executor import BreadthFirst
-from storefront.execution.plan import Plans
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
-from storefront.serving.errors import InvalidDocument, formatted
-from storefront.serving.personal import is_personal
+from storefront.serving.documents import Document, Documents, NotExecutable
+from storefront.serving.errors import formatted
+from storefront.serving.requests import GraphQLRequest
 
-# Generous for a hand-written document, small for an attacker.
-MOST_TOKENS = 5_000
-# Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
-MOST_CHARACTERS = 400_000
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
 MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
 
@@ -63,84 +53,48 @@ class Renewable(Protocol):
     def renewed(self) -> "Renewable":
         """The same asker, a new context."""
 
+    def apart(self) -> "Renewable":
+        """The same asker at the same moment, for another operation."""
+
     def anonymous(self) -> "Renewable":
         """A new context of somebody unknown."""
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A document that fits the schema, how it is executed, and whether its answer depends on who asks."""
+class Operation:
+    """What a request asks for, once its document is found.
 
-    ast: DocumentNode
-    plans: Plans
-    is_personal: bool
+    `kind` is query, mutation or subscription; None where the request does not say which operation of several.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class GraphQLRequest:
-    """One operation as a client sent it."""
-
-    query: str
-    variables: dict[str, Any] = field(default_factory=dict)
-    operation_name: str | None = None
-
-
-class NotExecutable(Exception):
-    """A document that cannot be run at all."""
-
-    def __init__(self, errors: list[GraphQLError]) -> None:
-        super().__init__(errors[0].message)
-        self.errors = errors
+    document: Document
+    kind: OperationType | None
+    name: str | None
+    variables: dict[str, Any]
 
 
 class Operations:
-    """The schema with the documents that its clients use, the most recent ones."""
+    """The operations of a schema's documents."""
 
-    def __init__(self, schema: GraphQLSchema) -> None:
-        self._schema = schema
-        self._documents: OrderedDict[str, Document] = OrderedDict()
-        self._characters = 0
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._schema = documents.schema
         self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
         self._kept = 0
         self._crowds = Crowds()
 
-    def document(self, query: str) -> Document:
-        """The document, valid for the schema; raises NotExecutable."""
-        known = self._documents.get(query)
-        if known is not None:
-            self._documents.move_to_end(query)
-            return known
-        document = self._documents[query] = self._checked(query)
-        self._characters += len(query)
-        while self._characters > MOST_CHARACTERS and len(self._documents) > 1:
-            oldest, _ = self._documents.popitem(last=False)
-            self._characters -= len(oldest)
-        return document
+    def prepare(self, request: GraphQLRequest) -> Operation:
+        """What the request asks for; raises NotExecutable."""
+        document = self._documents.find(request)
+        asked = document.operation(request.operation_name)
+        return Operation(document, asked.operation if asked else None, request.operation_name, request.variables)
 
-    def _checked(self, query: str) -> Document:
-        try:
-            document = parse(query, max_tokens=MOST_TOKENS)
-        except GraphQLError as error:
-            raise NotExecutable([error]) from None
-        except RecursionError:
-            raise NotExecutable([GraphQLError("The document is nested too deeply to be read.")]) from None
-        errors = validate(self._schema, document, max_errors=20)
-        if errors:
-            raise NotExecutable([InvalidDocument(e.message, e.nodes) for e in errors])
-        visit(document, _Forgetter())
-        return Document(document, Plans(document), is_personal(self._schema, document))
-
-    def kind(self, request: GraphQLRequest) -> OperationType | None:
-        """Query, mutation or subscription; None where the request does not say which operation of several."""
-        operation = get_operation_ast(self.document(request.query).ast, request.operation_name)
-        return operation.operation if operation else None
-
-    async def run(self, request: GraphQLRequest, context: object) -> ExecutionResult:
-        """Execute a query or mutation; raises NotExecutable."""
-        return await self._executed(self.document(request.query), request, context)
+    async def run(self, operation: Operation, context: object) -> ExecutionResult:
+        """Execute a query or mutation."""
+        return await self._executed(operation, context)
 
     async def stream(
-        self, request: GraphQLRequest, context: Renewable, request_id: str, tell: Tell | None = None
+        self, operation: Operation, context: Renewable, request_id: str, tell: Tell | None = None
     ) -> AsyncGenerator[bytes, None]:
         """A subscription's results as JSON, as they come; raises NotExecutable before the first.
 
@@ -148,15 +102,14 @@ class Operations:
         Where the source of the events is shared, too, results are given to `tell` as long as it takes them, and only the others
         are returned.
         """
-        document = self.document(request.query)
-        source = await self._source(document.ast, request, context)
+        source = await self._source(operation, context)
         # What is for everybody is asked for by nobody in particular: one asker's answer never reaches another.
-        if isinstance(source, Source) and source.is_public and not document.is_personal:
+        if isinstance(source, Source) and source.is_public and not operation.document.is_personal:
             context = context.anonymous()
-        asked = (request.query, request.operation_name, _selected_variables(document.ast, request), context.asker)
+        asked = (operation.document.hash, operation.name, _selected_variables(operation), context.asker)
 
         async def execute(event: Any) -> bytes:
-            return await self._told(event, asked, document, request, context, request_id)
+            return await self._told(event, asked, operation, context, request_id)
 
         async with aclosing(self._listened(source, asked, execute, tell)) as results:
             async for result in results:
@@ -169,13 +122,13 @@ class Operations:
             return Listener(self._crowds, source, asked, execute, tell).results()
         return _each(source, execute)
 
-    async def _source(self, document: DocumentNode, request: GraphQLRequest, context: Renewable) -> AsyncIterable[Any]:
+    async def _source(self, operation: Operation, context: Renewable) -> AsyncIterable[Any]:
         executor = Executor.build(
             self._schema,
-            document,
+            operation.document.ast,
             context_value=context,
-            raw_variable_values=request.variables,
-            operation_name=request.operation_name,
+            raw_variable_values=operation.variables,
+            operation_name=operation.name,
         )
         if isinstance(executor, list):
             raise NotExecutable(executor)
@@ -185,13 +138,11 @@ class Operations:
             raise NotExecutable(opened.errors or [GraphQLError("The subscription could not be opened.")])
         return opened
 
-    async def _told(
-        self, event: Any, asked: Hashable, document: Document, request: GraphQLRequest, context: Renewable, request_id: str
-    ) -> bytes:
+    async def _told(self, event: Any, asked: Hashable, operation: Operation, context: Renewable, request_id: str) -> bytes:
         shared = getattr(event, "shared", {})
         told = shared.get(asked)
         if told is None:
-            told = asyncio.ensure_future(self._text(event, document, request, context.renewed(), request_id))
+            told = asyncio.ensure_future(self._text(event, operation, context.renewed(), request_id))
             shared[asked] = told
             told.add_done_callback(lambda done: self._keep(shared, asked, done))
         # One listener that leaves must not take the result from the others.
@@ -207,19 +158,19 @@ class Operations:
             oldest.pop(name, None)
             self._kept -= size
 
-    async def _text(self, event: Any, document: Document, request: GraphQLRequest, context: object, request_id: str) -> bytes:
-        return orjson.dumps(answer(await self._executed(document, request, context, event), request_id))
+    async def _text(self, event: Any, operation: Operation, context: object, request_id: str) -> bytes:
+        return orjson.dumps(answer(await self._executed(operation, context, event), request_id))
 
-    async def _executed(self, document: Document, request: GraphQLRequest, context: object, root: Any = None) -> ExecutionResult:
+    async def _executed(self, operation: Operation, context: object, root: Any = None) -> ExecutionResult:
         result = execute(
             self._schema,
-            document.ast,
+            operation.document.ast,
             root_value=root,
             context_value=context,
-            variable_values=request.variables,
-            operation_name=request.operation_name,
+            variable_values=operation.variables,
+            operation_name=operation.name,
             executor_class=BreadthFirst,
-            plans=document.plans,
+            plans=operation.document.plans,
         )
         return await result if isawaitable(result) else result
 
@@ -237,31 +188,28 @@ def wrapped(error: Exception) -> GraphQLError:
 
 
 def answer(result: ExecutionResult, request_id: str) -> dict[str, Any]:
-    """A result as clients get it."""
-    errors = {"errors": formatted(result.errors, request_id)} if result.errors else {}
-    return {**errors, "data": result.data}
+    """A result as clients get it. Without a place in the data its first error kept the operation from being begun."""
+    if not result.errors:
+        return {"data": result.data}
+    data = {"data": result.data} if result.data is not None or result.errors[0].path else {}
+    return {"errors": formatted(result.errors, request_id), **data}
 
 
-class _Forgetter(Visitor):
-    """Takes from a document the tokens that it was read from. Errors need the places only, and tokens are most of its memory."""
-
-    def enter(self, node: Node, *_: Any) -> None:
-        if node.loc is not None:
-            node.loc.start_token = node.loc.end_token = _NO_TOKEN
+def refused(error: Exception, request_id: str) -> dict[str, Any]:
+    """What clients get instead of a result."""
+    errors = error.errors if isinstance(error, NotExecutable) else [wrapped(error)]
+    return {"errors": formatted(errors, request_id)}
 
 
-_NO_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)
-
-
-def _selected_variables(document: DocumentNode, request: GraphQLRequest) -> bytes:
+def _selected_variables(operation: Operation) -> bytes:
     """The variables that what is told of an event depends on: all but those that only choose the events."""
-    operation = get_operation_ast(document, request.operation_name)
+    asked = operation.document.operation(operation.name)
     chosen: set[str] = set()
-    for field_ in operation.selection_set.selections if operation else ():
-        for argument in getattr(field_, "arguments", None) or ():
+    for field in asked.selection_set.selections if asked else ():
+        for argument in getattr(field, "arguments", None) or ():
             chosen |= _variables_in(argument)
-    inside = {name for field_ in _selections(document) for name in _variables_in(field_)}
-    return orjson.dumps({name: value for name, value in request.variables.items() if name in inside or name not in chosen})
+    inside = {name for field in _selections(operation.document.ast) for name in _variables_in(field)}
+    return orjson.dumps({name: value for name, value in operation.variables.items() if name in inside or name not in chosen})
 
 
 def _selections(document: DocumentNode) -> Iterator[Node]:

@@ -1,24 +1,52 @@
-"""What a client sends as a request, whatever it came over: {query, variables, operationName}."""
+"""What a client sends as a request, whatever it came over: {query, operationName, variables, extensions}."""
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from storefront.core.errors import RequestError
-from storefront.serving.operations import GraphQLRequest
+
+T = TypeVar("T")
 
 
 class BadRequest(RequestError):
     """Not a GraphQL request at all."""
 
 
+@dataclass(frozen=True, slots=True)
+class GraphQLRequest:
+    """One operation as a client sent it, its document as text, by an id, or both."""
+
+    query: str | None
+    variables: dict[str, Any] = field(default_factory=dict)
+    operation_name: str | None = None
+    document_id: str | None = None
+
+
 def checked_request(given: Any) -> GraphQLRequest:
-    """The request, once its parts are what they have to be."""
+    """The request, once its parts are what they have to be. Parts that nobody knows are ignored."""
     if not isinstance(given, dict):
         raise BadRequest('The request must be a JSON object with "query".')
-    query, variables, name = given.get("query"), given.get("variables"), given.get("operationName")
-    if not isinstance(query, str):
-        raise BadRequest('"query" must be the text of a GraphQL document.')
-    if variables is not None and not isinstance(variables, dict):
-        raise BadRequest('"variables" must be an object.')
-    if name is not None and not isinstance(name, str):
-        raise BadRequest('"operationName" must be text.')
-    return GraphQLRequest(query, variables or {}, name or None)
+    query = _part(given, "query", str, "the text of a GraphQL document")
+    variables = _part(given, "variables", dict, "an object")
+    name = _part(given, "operationName", str, "text")
+    document_id = _document_id(given, _part(given, "extensions", dict, "an object") or {})
+    if query is None and document_id is None:
+        raise BadRequest('"query" must be the text of a GraphQL document, or "documentId" the id of one.')
+    return GraphQLRequest(query, variables or {}, name or None, document_id)
+
+
+def _document_id(given: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:
+    """The id of the document: `documentId` as GraphQL over HTTP drafts it, `id` as Relay's examples name it, Apollo's hash."""
+    persisted = _part(extensions, "persistedQuery", dict, "an object such as {version: 1, sha256Hash}") or {}
+    if persisted and persisted.get("version") != 1:
+        raise BadRequest('"extensions.persistedQuery" is known in version 1 only.')
+    hash_ = _part(persisted, "sha256Hash", str, "64 hexadecimal digits")
+    return _part(given, "documentId", str, "text") or _part(given, "id", str, "text") or hash_ or None
+
+
+def _part(given: Mapping[str, Any], name: str, kind: type[T], what: str) -> T | None:
+    value = given.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise BadRequest(f'"{name}" must be {what}.')
+    return value

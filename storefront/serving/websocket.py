@@ -14,10 +14,9 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.serving.crowds import Tell
-from storefront.serving.errors import formatted
 from storefront.serving.frames import WRITE
-from storefront.serving.operations import GraphQLRequest, NotExecutable, Operations, Renewable, answer, wrapped
-from storefront.serving.requests import BadRequest, checked_request
+from storefront.serving.operations import Operations, Renewable, answer, refused
+from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
 from storefront.serving.revocations import Revocations
 
 PROTOCOL = "graphql-transport-ws"
@@ -177,12 +176,10 @@ class Socket:
         try:
             await self._execute(id_, request, await context.current(), request_id)
             last: dict[str, Any] = {"id": id_, "type": "complete"}
-        except NotExecutable as refusal:
-            last = {"id": id_, "type": "error", "payload": formatted(refusal.errors, request_id)}
         except WebSocketDisconnect:
             return
         except Exception as error:
-            last = {"id": id_, "type": "error", "payload": formatted([wrapped(error)], request_id)}
+            last = {"id": id_, "type": "error", "payload": refused(error, request_id)["errors"]}
         finally:
             self._running.pop(id_, None)
         with suppress(WebSocketDisconnect):
@@ -190,13 +187,15 @@ class Socket:
 
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> None:
         start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
-        if self._sockets.operations.kind(request) is OperationType.SUBSCRIPTION:
-            results = self._sockets.operations.stream(request, context, request_id, self._tell(start))
+        operations = self._sockets.operations
+        operation = operations.prepare(request)
+        if operation.kind is OperationType.SUBSCRIPTION:
+            results = operations.stream(operation, context, request_id, self._tell(start))
             async with aclosing(results):
                 async for result in results:
                     await self._send_text((start + result + END).decode())
         else:
-            whole = answer(await self._sockets.operations.run(request, context), request_id)
+            whole = answer(await operations.run(operation, context), request_id)
             await self._send_text((start + orjson.dumps(whole) + END).decode())
 
     def _tell(self, start: bytes) -> Tell | None:

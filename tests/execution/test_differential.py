@@ -153,7 +153,7 @@ def answer_of(result: ExecutionResult) -> Answer:
     errors = result.errors or []
     hidden = [(one.message, type(one.original_error).__name__) for one in errors]
     whole = tuple(orjson.dumps(one) for one in zip(served.get("errors", ()), hidden, strict=True))
-    data = orjson.loads(text)["data"]
+    data = orjson.loads(text).get("data")
     return Answer(text, data, whole, frozenset(null_for(one.path or [], data) for one in errors))
 
 

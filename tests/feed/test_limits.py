@@ -25,7 +25,8 @@ from storefront.core.tokens import Claims, sign
 from storefront.feed import log
 from storefront.feed.hub import Hub
 from storefront.feed.log import Entry
-from storefront.serving import sse
+from storefront.serving import streams
+from storefront.serving.documents import Documents
 from storefront.serving.operations import Operations
 from storefront.serving.revocations import Revocations
 from storefront.serving.websocket import Limits, Sockets
@@ -90,7 +91,7 @@ class Anyone:
     def renewed(self) -> "Anyone":
         return self
 
-    anonymous = renewed
+    anonymous = apart = renewed
 
 
 open_streams: list[int] = []
@@ -127,7 +128,7 @@ async def small_server(limits: Limits) -> AsyncIterator[str]:
         return Anyone()
 
     schema = strawberry.Schema(query=Query, subscription=Subscription)
-    operations = Operations(schema._schema)
+    operations = Operations(Documents(schema._schema))
     app = Starlette(routes=[WebSocketRoute("/graphql", Sockets(operations, authenticate, limits, Revocations(none, 1.0)).serve)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="websockets-sansio"))
     task = asyncio.create_task(server.serve())
@@ -308,7 +309,7 @@ async def event_lines(http: httpx.AsyncClient, store: str, token: str | None = N
 
 
 async def test_a_silent_event_stream_is_kept_alive(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.1)
     store = await make_store(shopper.database)
     assert await event_lines(shopper.http, store, most=10) == [":", ""] * 5
 

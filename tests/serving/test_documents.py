@@ -1,7 +1,7 @@
 """Which documents are kept."""
 
 from storefront.schema import schema
-from storefront.serving.operations import MOST_CHARACTERS, Operations
+from storefront.serving.documents import MOST_CHARACTERS, Documents
 
 
 def padded(name: str, length: int) -> str:
@@ -10,15 +10,15 @@ def padded(name: str, length: int) -> str:
 
 
 def test_documents_are_kept_until_later_ones_take_their_room() -> None:
-    operations, part = Operations(schema._schema), MOST_CHARACTERS // 4
-    first, second = (operations.document(padded(name, part)) for name in ("First", "Second"))
-    assert operations.document(padded("First", part)) is first
+    documents, part = Documents(schema._schema), MOST_CHARACTERS // 4
+    first, second = (documents.of_text(padded(name, part)) for name in ("First", "Second"))
+    assert documents.of_text(padded("First", part)) is first
     for name in ("Third", "Fourth", "Fifth"):
-        operations.document(padded(name, part))
-    assert operations.document(padded("First", part)) is first
-    assert operations.document(padded("Second", part)) is not second
+        documents.of_text(padded(name, part))
+    assert documents.of_text(padded("First", part)) is first
+    assert documents.of_text(padded("Second", part)) is not second
 
 
 def test_a_document_larger_than_all_the_room_is_answered_all_the_same() -> None:
-    operations, query = Operations(schema._schema), padded("Large", MOST_CHARACTERS + 1)
-    assert operations.document(query) is operations.document(query)
+    documents, query = Documents(schema._schema), padded("Large", MOST_CHARACTERS + 1)
+    assert documents.of_text(query) is documents.of_text(query)

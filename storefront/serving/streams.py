@@ -1,4 +1,4 @@
-"""Subscriptions as server-sent events (graphql-sse, one connection each), for networks that let no WebSocket through."""
+"""Responses that go on: a subscription's results as they come, for networks that let no WebSocket through."""
 
 import asyncio
 import time
@@ -7,15 +7,15 @@ from contextlib import aclosing, suppress
 from typing import Any
 
 import orjson
-from graphql import GraphQLError
 from starlette.responses import StreamingResponse
 
 from storefront.core.errors import RequestError
-from storefront.serving.errors import formatted
-from storefront.serving.operations import NotExecutable, Renewable, wrapped
+from storefront.serving.documents import NotExecutable
+from storefront.serving.framings import Framing
+from storefront.serving.operations import Renewable, refused
 from storefront.serving.revocations import Revocations
 
-# Seconds of silence after which a comment keeps proxies from closing the connection.
+# Seconds of silence after which a sign of life keeps proxies from closing the connection.
 KEEP_ALIVE = 12.0
 HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -27,22 +27,24 @@ class TooManyStreams(RequestError):
 
 
 class Streams:
-    """The open event streams of this process, at most so many."""
+    """The open streams of this process, at most so many."""
 
     def __init__(self, revocations: Revocations, most: int) -> None:
         self._revocations, self._most = revocations, most
         self._open: set[asyncio.Event] = set()
         self._is_leaving = False
 
-    def response(self, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str) -> StreamingResponse:
-        """The results as events, until they end, the asker's proof expires or is revoked, or the server goes away.
+    def response(
+        self, framing: Framing, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str
+    ) -> StreamingResponse:
+        """The results in frames, until they end, the asker's proof expires or is revoked, or the server goes away.
 
         Raises TooManyStreams.
         """
         if len(self._open) >= self._most:
             raise TooManyStreams(f"This server holds at most {self._most} event streams. Try again later.")
-        frames = self._held(results, context, request_id)
-        return StreamingResponse(frames, media_type="text/event-stream", headers=HEADERS)
+        frames = self._held(framing, results, context, request_id)
+        return StreamingResponse(frames, headers={**HEADERS, "content-type": framing.content_type})
 
     def drain(self) -> None:
         """Complete them all, so that listeners go on elsewhere from their positions."""
@@ -51,7 +53,7 @@ class Streams:
             over.set()
 
     async def _held(
-        self, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str
+        self, framing: Framing, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str
     ) -> AsyncGenerator[bytes, None]:
         over, proof = asyncio.Event(), context.proof
         if self._is_leaving:
@@ -59,7 +61,7 @@ class Streams:
         self._open.add(over)
         self._revocations.watch(proof, over.set)
         try:
-            async with aclosing(_frames(results, context.expires, request_id, over)) as frames:
+            async with aclosing(_frames(framing, results, context.expires, request_id, over)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
@@ -68,22 +70,21 @@ class Streams:
 
 
 async def _frames(
-    results: AsyncGenerator[bytes, None], expires: float | None, request_id: str, over: asyncio.Event
+    framing: Framing, results: AsyncGenerator[bytes, None], expires: float | None, request_id: str, over: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
-    # Lines end in LF alone: some clients cannot split CRLF.
-    yield b":\n\n"
+    yield framing.opening
     leaving: asyncio.Task[Any] = asyncio.create_task(over.wait())
     try:
         async with aclosing(results), aclosing(_paced(results, leaving, expires)) as paced:
             async for result in paced:
-                yield b"event: next\ndata: %b\n\n" % result if result else b":\n\n"
+                yield framing.result(result) if result else framing.silence
     except NotExecutable as refusal:
-        yield _failure(refusal.errors, request_id)
+        yield framing.result(orjson.dumps(refused(refusal, request_id)))
     except Exception as error:
-        yield _failure([wrapped(error)], request_id)
+        yield framing.failure(orjson.dumps(refused(error, request_id)))
     finally:
         leaving.cancel()
-    yield b"event: complete\ndata:\n\n"
+    yield framing.ending
 
 
 async def _paced(
@@ -110,7 +111,3 @@ async def _paced(
 
 async def _next(results: AsyncGenerator[bytes, None]) -> bytes | None:
     return await anext(results, None)
-
-
-def _failure(errors: list[GraphQLError], request_id: str) -> bytes:
-    return b"event: next\ndata: %b\n\n" % orjson.dumps({"errors": formatted(errors, request_id)})

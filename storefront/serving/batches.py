@@ -1,0 +1,50 @@
+"""Several requests in one body: each is answered as if it had come alone, in their order."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from graphql import OperationType
+
+from storefront.core.errors import RequestError
+from storefront.serving.documents import NotExecutable
+from storefront.serving.operations import Operation, Operations, Renewable, answer, refused
+from storefront.serving.requests import BadRequest, checked_request
+
+
+class Batch:
+    """The requests of one body. Who asks is known once for all of them; what one has loaded the others load again."""
+
+    def __init__(self, operations: Operations, items: Sequence[Any], request_id: str) -> None:
+        self._operations, self._request_id = operations, request_id
+        self._asked = [self._prepared(item) for item in items]
+
+    async def answers(self, context: Renewable) -> list[dict[str, Any]]:
+        """One answer for each request: queries at the same time, but one after the other where any of them writes."""
+        if any(isinstance(asked, Operation) and asked.kind is OperationType.MUTATION for asked in self._asked):
+            return [await self._in_turn(asked, context) for asked in self._asked]
+        return await asyncio.gather(*(self._answer(asked, context.apart()) for asked in self._asked))
+
+    def _prepared(self, item: Any) -> Operation | Exception:
+        try:
+            operation = self._operations.prepare(checked_request(item))
+        except (NotExecutable, RequestError) as error:
+            return error
+        if operation.kind is OperationType.SUBSCRIPTION:
+            return BadRequest("A subscription cannot be one of several requests: send it alone.")
+        return operation
+
+    async def _in_turn(self, asked: Operation | Exception, context: Renewable) -> dict[str, Any]:
+        # The one before may have made a store, or signed its user out.
+        try:
+            return await self._answer(asked, await context.current())
+        except RequestError as error:
+            return refused(error, self._request_id)
+
+    async def _answer(self, asked: Operation | Exception, context: Renewable) -> dict[str, Any]:
+        if isinstance(asked, Exception):
+            return refused(asked, self._request_id)
+        try:
+            return answer(await self._operations.run(asked, context), self._request_id)
+        except Exception as error:
+            return refused(error, self._request_id)

@@ -1,0 +1,48 @@
+"""Which HTTP status an answer has: by the code of its first error, its media type, and the edition of the specification."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from storefront.serving.errors import BAD_USER_INPUT, INTERNAL, PARSE_FAILED, VALIDATION_FAILED
+from storefront.serving.negotiation import GRAPHQL_JSON, JSON
+
+# What keeps a request from being run, whatever it asks for.
+_STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, "SERVICE_UNAVAILABLE": 503}
+# What is wrong with what it asks for.
+_UNFIT = {PARSE_FAILED, VALIDATION_FAILED, BAD_USER_INPUT}
+
+
+@dataclass(frozen=True, slots=True)
+class Edition:
+    """An edition of GraphQL over HTTP.
+
+    `unfit`: the status of a request that can be read but not run; `partial`: of an answer with both data and errors;
+    `is_lenient`: whether plain application/json is 200 for whatever is a GraphQL request, which older clients count on.
+    `offers`: the media types of answers, the preferred one first.
+    """
+
+    unfit: int
+    partial: int
+    is_lenient: bool
+    offers: tuple[str, ...]
+
+    def status(self, answer: Mapping[str, Any], media_type: str) -> int:
+        """The status of an answer."""
+        if "data" in answer:
+            return self.partial if "errors" in answer and media_type == GRAPHQL_JSON else 200
+        code = answer["errors"][0]["extensions"]["code"]
+        if code in _STATUS:
+            return _STATUS[code]
+        if code in _UNFIT and self.is_lenient and media_type == JSON:
+            return 200
+        return 400 if code == PARSE_FAILED else self.unfit
+
+    def media_type(self, status: int, accepted: str) -> str:
+        """In which media type to answer: what is no success says of itself that it is an answer, where it may."""
+        return accepted if self.is_lenient or status < 300 else GRAPHQL_JSON
+
+
+# The draft by which the audit suite graphql-http tests, and which clients have been written for.
+DRAFT = Edition(unfit=400, partial=200, is_lenient=True, offers=(JSON, GRAPHQL_JSON))
+SEPTEMBER_2026 = Edition(unfit=422, partial=294, is_lenient=False, offers=(GRAPHQL_JSON, JSON))
