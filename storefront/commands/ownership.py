@@ -13,7 +13,7 @@ from storefront.commands.unit import Code, Failure, Refused, Unit
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.errors import Forbidden
 from storefront.models import configs, products, reviews, variants
-from storefront.queries.listing import COLUMNS
+from storefront.queries.needed import COLUMNS
 from storefront.queries.visibility import ids
 
 _MINE = (configs.c.user_id == bindparam("actor_id")).label("mine")

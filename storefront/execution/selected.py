@@ -93,6 +93,11 @@ def chosen(info: GraphQLResolveInfo[Any], name: str, unless: str) -> Chosens | N
     return _known(lambda place, executor: _objects(place, executor, name, unless), info)
 
 
+def chosen_of(info: GraphQLResolveInfo[Any]) -> Chosens | None:
+    """What is selected of the objects under the resolver's own field; None where that cannot be told as data."""
+    return _known(_below, info)
+
+
 def _objects(field: Field, executor: Executor[Any], name: str, unless: str) -> Chosens | None:
     if not is_object_type(field.named_type):
         return None

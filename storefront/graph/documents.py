@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import count
-from typing import Any
 
+import orjson
+
+from storefront.core.database import Row
 from storefront.core.errors import RequestError
-from storefront.execution.selected import Chosen, Chosens, chosen
+from storefront.execution.selected import Chosen, Chosens, chosen, chosen_of
 from storefront.graph import checks
 from storefront.graph.context import Info
-from storefront.models import products, reviews, variants
+from storefront.models import configs, products, reviews, users, variants
 from storefront.queries.documents import (
-    MOST_PARTS,
     Column,
     Constant,
     Document,
@@ -19,10 +19,16 @@ from storefront.queries.documents import (
     Part,
     Parts,
     Range,
+    Related,
     Reviews,
+    Summary,
+    Target,
     Variants,
-    template,
+    document,
 )
+
+# Of a longer selection statements are not worth keeping.
+MOST_PARTS = 100
 
 Selected = Sequence[Chosen]
 
@@ -33,8 +39,21 @@ class _Otherwise(Exception):
 
 def nodes_of(info: Info, *, is_owner: bool) -> Document | None:
     """The nodes of a connection of products as documents; None where what is selected of them takes more than the database."""
+    return _known(chosen(info._raw_info, "nodes", unless="edges"), is_owner)
+
+
+def product_of(info: Info, *, is_owner: bool) -> Document | None:
+    """A product as a document; None where what is selected of it takes more than the database."""
+    return _known(chosen_of(info._raw_info), is_owner)
+
+
+def written(row: Row) -> orjson.Fragment:
+    """What Postgres wrote of a row: complete as it is."""
+    return orjson.Fragment(row.node)
+
+
+def _known(selection: Chosens | None, is_owner: bool) -> Document | None:
     try:
-        selection = chosen(info._raw_info, "nodes", unless="edges")
         return None if selection is None else _document(selection, is_owner)
     except TypeError:
         # Lists among the arguments: nothing to remember a document by.
@@ -43,26 +62,27 @@ def nodes_of(info: Info, *, is_owner: bool) -> Document | None:
 
 @lru_cache(500)
 def _document(selection: Chosens, is_owner: bool) -> Document | None:
-    parameters: dict[str, Any] = {}
     try:
-        parts = _Reader(is_owner, parameters).parts(selection, "Product")
+        return document(_Reader(is_owner).parts(selection, "Product"))
     except (_Otherwise, RequestError):
         # Arguments that are refused are refused where they stand.
         return None
-    return Document(template(parts), tuple(parameters.items()))
 
 
 class _Reader:
-    """Reads a selection for one audience; `parameters` take the arguments' values."""
+    """Reads a selection for one audience."""
 
-    def __init__(self, is_owner: bool, parameters: dict[str, Any]) -> None:
+    def __init__(self, is_owner: bool) -> None:
         self._is_owner = is_owner
-        self._parameters = parameters
-        self._numbers = count(1)
         self._edges: Mapping[tuple[str, str], Callable[[Chosen], Part]] = {
             ("Product", "variants"): self._variants,
             ("Product", "reviews"): self._reviews,
-            ("Product", "price_range"): self._range,
+            ("Product", "price_range"): lambda one: Range(one.key, _figures(one, "PriceRange")),
+            ("Product", "review_summary"): lambda one: Summary(one.key, _figures(one, "ReviewSummary")),
+            ("Product", "variant_count"): lambda one: Column(one.key, "variants_total" if is_owner else "variants_available"),
+            ("Product", "related"): self._related,
+            ("Product", "config"): lambda one: Target(one.key, self.parts(one.below, "Config"), "config_id"),
+            ("Review", "user"): lambda one: Target(one.key, self.parts(one.below, "User"), "user_id"),
             ("ProductVariant", "attributes"): self._attributes,
         }
 
@@ -84,25 +104,24 @@ class _Reader:
     def _variants(self, one: Chosen) -> Part:
         arguments = dict(one.arguments)
         only = arguments["available_only"] or not self._is_owner
-        return Variants(one.key, self.parts(one.below, "ProductVariant"), self._limit(arguments["first"]), only)
+        return Variants(one.key, self.parts(one.below, "ProductVariant"), checks.first(arguments["first"]), only)
 
     def _reviews(self, one: Chosen) -> Part:
         arguments = dict(one.arguments)
         if arguments["after"] is not None:
             raise _Otherwise
-        limit = self._limit(arguments["first"])
+        limit = checks.first(arguments["first"])
         return Object(one.key, tuple(self._of_reviews(below, limit) for below in one.below))
 
-    def _of_reviews(self, one: Chosen, limit: str) -> Part:
+    def _of_reviews(self, one: Chosen, limit: int) -> Part:
         if one.name == "__typename":
             return Constant(one.key, "ReviewConnection")
         if one.name != "nodes":
             raise _Otherwise
         return Reviews(one.key, self.parts(one.below, "Review"), limit)
 
-    def _range(self, one: Chosen) -> Part:
-        parts = (Constant(b.key, "PriceRange") if b.name == "__typename" else Column(b.key, b.name) for b in one.below)
-        return Range(one.key, tuple(parts))
+    def _related(self, one: Chosen) -> Part:
+        return Related(one.key, self.parts(one.below, "Product"), checks.first(dict(one.arguments)["first"]))
 
     def _attributes(self, one: Chosen) -> Part:
         # They are kept as they are mostly asked for.
@@ -110,14 +129,15 @@ class _Reader:
             raise _Otherwise
         return Column(one.key, "attribute_list")
 
-    def _limit(self, first: int) -> str:
-        name = f"limit_{next(self._numbers)}"
-        self._parameters[name] = checks.first(first)
-        return name
+
+def _figures(one: Chosen, noun: str) -> tuple[Column | Constant, ...]:
+    return tuple(Constant(b.key, noun) if b.name == "__typename" else Column(b.key, b.name) for b in one.below)
 
 
 _COLUMNS: Mapping[str, frozenset[str]] = {
     "Product": frozenset(products.c.keys()),
     "ProductVariant": frozenset(variants.c.keys()) | {"in_stock"},
     "Review": frozenset(reviews.c.keys()),
+    "Config": frozenset(configs.c.keys()),
+    "User": frozenset(users.c.keys()),
 }

@@ -6,6 +6,7 @@ from storefront.core.database import Row
 from storefront.graph.context import Context
 from storefront.queries import analytics, configs, facets, listing, products, related, reviews, users, variants
 from storefront.queries.analytics import Counts, Point, Span
+from storefront.queries.documents import Document
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Found, Listing, Scope, Selection
 from storefront.queries.needed import Wanted
@@ -24,6 +25,11 @@ async def config(context: Context, keys: Sequence[str]) -> list[Row | None]:
 async def product(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Visible products by id."""
     return await products.by_ids(context.reads, keys, [*context.owned])
+
+
+async def product_document(context: Context, keys: Sequence[str], document: Document) -> list[Row | None]:
+    """Visible products by id, as documents."""
+    return await products.by_ids(context.reads, keys, [*context.owned], document)
 
 
 async def position_of_config(context: Context, keys: Sequence[str]) -> list[int]:

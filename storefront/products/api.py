@@ -12,11 +12,13 @@ from storefront.core.errors import InvalidInput, NotFound
 from storefront.graph import checks, inputs, loaders
 from storefront.graph.columns import columns_of
 from storefront.graph.context import Info
+from storefront.graph.documents import product_of, written
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
 from storefront.graph.scalars import Position
 from storefront.graph.types import Product, ProductConnection, product_connection
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, change_page
 from storefront.queries import listing, products, search, suggestions
+from storefront.queries.documents import Document
 from storefront.queries.listing import Listing, Order, Scope, Selection
 
 
@@ -81,7 +83,10 @@ class ProductSearchPage:
 class ProductQuery:
     @strawberry.field(description="A product that the asker may see, or null.")
     async def product(self, info: Info, by: ProductBy) -> Product | None:
-        return cast(Product | None, await _found(info, by))
+        # Of stores of their own the asker may see more than a document for shoppers says.
+        document = None if info.context.owned else product_of(info, is_owner=False)
+        row = await _found(info, by, document)
+        return cast(Product | None, row if row is None or document is None else written(row))
 
     @strawberry.field(description="A store's products. Pages by cursor do not shift when others are added.")
     async def products(
@@ -166,16 +171,18 @@ async def visible_store(info: Info, config_id: str) -> str:
     return config_id
 
 
-async def _found(info: Info, by: ProductBy) -> Row | None:
+async def _found(info: Info, by: ProductBy, document: Document | None) -> Row | None:
     database, owned = info.context.reads, [*info.context.owned]
     if isinstance(by.id, str):
-        return await info.context.load(loaders.product, checks.key(by.id, "by.id"))
+        key = checks.key(by.id, "by.id")
+        load = info.context.load
+        return await (load(loaders.product_document, key, document) if document else load(loaders.product, key))
     if by.handle:
         store, handle = checks.key(by.handle.config_id, "by.handle.configId"), checks.text(by.handle.handle, "by.handle.handle")
-        return await products.by_handle(database, store, handle, owned)
+        return await products.by_handle(database, store, handle, owned, document)
     if by.sku:
         store, sku = checks.key(by.sku.config_id, "by.sku.configId"), checks.text(by.sku.sku, "by.sku.sku")
-        return await products.by_sku(database, store, sku, owned)
+        return await products.by_sku(database, store, sku, owned, document)
     raise InvalidInput("by", "give one of id, handle or sku, and not null.")
 
 

@@ -17,7 +17,7 @@ from storefront.commands.versions import Stale, stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.names import camel, snake
 from storefront.models import products
-from storefront.queries.listing import COLUMNS
+from storefront.queries.needed import COLUMNS
 
 Values = Mapping[str, Any]
 Numbered = tuple[int, dict[str, Any]]

@@ -19,7 +19,7 @@ from storefront.core.database import Row, Statement, compiled
 from storefront.core.ids import uuid7
 from storefront.core.names import camel
 from storefront.models import products
-from storefront.queries.listing import COLUMNS
+from storefront.queries.needed import COLUMNS
 from storefront.queries.search import fold
 
 Values = Mapping[str, Any]

@@ -29,13 +29,11 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.scopes import Named
 from storefront.models import configs, products, variants
 from storefront.queries import keyset, search
-from storefront.queries.documents import Document, Template
+from storefront.queries.documents import Document
 from storefront.queries.grouped import by_parent
-from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
+from storefront.queries.needed import COLUMNS, MOST_STATEMENTS, Wanted, needed
 from storefront.queries.search import Search
 from storefront.queries.visibility import Audience, available, ids, sellable
-
-COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title")]
 
 
 def _texts(name: str) -> ColumnElement[Any]:
@@ -195,8 +193,9 @@ class Shape:
     backward: bool = False
     behind: bool = False
     columns: Wanted = None
-    template: Template | None = None
+    document: Document | None = None
     counted: bool = False
+    limit: int = 0
 
     @classmethod
     def of(cls, selection: Selection, scopes: Sequence[Scope], *rest: Any) -> "Shape":
@@ -252,13 +251,12 @@ async def pages(database: Database, scopes: Sequence[Scope], listing: Listing) -
     if cursor is not None and cursor.extra is not None:
         # The list was begun with a mended search: its next page continues that one.
         scopes = [replace(scope, mended=search.parse(cursor.extra)) for scope in scopes]
-    document = listing.document
-    columns, template = (document.template.columns, document.template) if document else (listing.columns, None)
+    document, parameters = listing.document, keyset.parameters(window, cursor)
+    columns, limit = document.columns if document else listing.columns, parameters.pop("limit")
     shape = Shape.of(
-        listing.selection, scopes, listing.order, window.backward, cursor is not None, columns, template, listing.counted
+        listing.selection, scopes, listing.order, window.backward, cursor is not None, columns, document, listing.counted, limit
     )
-    parameters = listing.selection.parameters(scopes) | keyset.parameters(window, cursor)
-    parameters |= document.parameters if document else ()
+    parameters |= listing.selection.parameters(scopes)
     rows = by_parent(await database.fetch(_page(shape), parameters), [scope.config_id for scope in scopes], "config_id")
     return [Found(s, keyset.page_of(r, window, _cursor_maker(s, listing))) for s, r in zip(scopes, rows, strict=True)]
 
@@ -282,12 +280,13 @@ def _page(shape: Shape) -> Statement:
     if counts_itself:
         columns.append(func.count().over().label("total"))
     page = select(*columns).select_from(source).where(*wanted).correlate(parent)
-    lateral = page.order_by(*keyset.order(key, tie, descending)).limit(bindparam("limit")).lateral("page")
+    # Written out: without a number Postgres expects a tenth of the store, and never keeps its plan.
+    lateral = page.order_by(*keyset.order(key, tie, descending)).limit(literal_column(str(shape.limit))).lateral("page")
     told: list[Any] = [lateral]
-    if shape.template is not None:
+    if shape.document is not None:
         # Written behind the limit: only of rows that are on the page.
         told = [column for column in lateral.c if column.key in _OF_EVERY_ROW]
-        told.append(shape.template.written(lateral).label("node"))
+        told.append(shape.document.written(lateral).label("node"))
     rows: Any = parent.join(lateral, true())
     if shape.counted and not counts_itself:
         counted = _counted(shape, parent)

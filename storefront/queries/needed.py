@@ -5,6 +5,11 @@ from typing import Any
 
 from sqlalchemy import ColumnElement
 
+from storefront.models import products
+
+# What a whole row of a product has; what only sorts and finds it stays in the database.
+COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title")]
+
 # The names of columns, sorted; None for all of them.
 Wanted = tuple[str, ...] | None
 

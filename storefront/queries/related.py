@@ -1,15 +1,16 @@
 """What else a shopper of a product may like."""
 
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
-from sqlalchemy import bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
+from sqlalchemy import BigInteger, FromClause, Uuid, column, select, text, true
 
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.scopes import WITHIN
+from storefront.models import products
 from storefront.queries.grouped import by_parent
-from storefront.queries.listing import COLUMNS
+from storefront.queries.needed import COLUMNS, MOST_STATEMENTS
+from storefront.queries.visibility import ids
 
 # Three tiers, each looked at only while the ones before it leave places, and of each its favourites: no product has its
 # whole store ranked for it.
@@ -27,42 +28,43 @@ _TIER = """
       LIMIT {candidates}
     ) AS candidate
     ORDER BY shared DESC, candidate.popularity DESC, candidate.id DESC
-    LIMIT :limit
+    LIMIT {limit}
   )"""
 _TAGGED = "other.tags ?| ARRAY(SELECT jsonb_array_elements_text(parent.tags))"
 _ELSEWHERE = "other.category IS DISTINCT FROM parent.category"
+_WANTED = ("other.category = parent.category", f"{_ELSEWHERE} AND {_TAGGED}", f"{_ELSEWHERE} AND NOT {_TAGGED}")
+_ORDER = "tier, shared DESC, popularity DESC, id DESC"
+
+# The columns that a product needs to have others ranked for it.
+PARENT = frozenset({"id", "config_id", "category", "tags"})
 
 
-def _tier(number: int, wanted: str) -> str:
+def best(limit: int) -> FromClause:
+    """The first products that go with the row called "parent" beside which this stands: the `id` of each, and its `place`.
+
+    The parent has the columns PARENT. Where there are more than CANDIDATES of a category, the most popular are compared.
+    """
+    tiers = range(len(_WANTED))
+    found = " UNION ALL ".join(f"SELECT * FROM tier_{number}" for number in tiers)
+    ranked = f"""
+  WITH {",".join(_tier(number, limit) for number in tiers)}
+  SELECT id, row_number() OVER (ORDER BY {_ORDER}) AS place FROM ({found}) AS found ORDER BY place LIMIT {limit}"""
+    return text(ranked).columns(column("id", Uuid), column("place", BigInteger)).lateral("best")
+
+
+def _tier(number: int, limit: int) -> str:
     taken = " + ".join(f"(SELECT count(*) FROM tier_{above})" for above in range(number)) or "0"
-    return _TIER.format(number=number, wanted=wanted, places=f"{taken} < :limit", candidates=CANDIDATES)
-
-
-_RELATED = f"""
-SELECT parent.id AS parent_id, {", ".join(f"related.{column.name}" for column in COLUMNS)}
-FROM products AS parent
-CROSS JOIN LATERAL (
-  WITH {_tier(0, "other.category = parent.category")},
-  {_tier(1, f"{_ELSEWHERE} AND {_TAGGED}")},
-  {_tier(2, f"{_ELSEWHERE} AND NOT {_TAGGED}")}
-  SELECT * FROM tier_0 UNION ALL SELECT * FROM tier_1 UNION ALL SELECT * FROM tier_2
-  ORDER BY tier, shared DESC, popularity DESC, id DESC
-  LIMIT :limit
-) AS best
-JOIN products AS related ON related.id = best.id
-WHERE parent.id = ANY(:ids)
-ORDER BY parent.id, best.tier, best.shared DESC, best.popularity DESC, best.id DESC
-"""
+    return _TIER.format(number=number, wanted=_WANTED[number], places=f"{taken} < {limit}", candidates=CANDIDATES, limit=limit)
 
 
 async def related(database: Database, keys: Sequence[str], limit: int) -> list[list[Row]]:
-    """For each product active others of its store: same category first, then shared tags, then popularity.
-
-    Where there are more than CANDIDATES of a category, the most popular of them are compared.
-    """
-    return by_parent(await database.fetch(_related(), {"ids": list(keys), "limit": limit}), keys)
+    """For each product active others of its store: same category first, then shared tags, then popularity."""
+    return by_parent(await database.fetch(_related(limit), {"ids": list(keys)}), keys)
 
 
-@cache
-def _related() -> Statement:
-    return compiled(text(_RELATED).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("limit")), reads=WITHIN)
+@lru_cache(MOST_STATEMENTS)
+def _related(limit: int) -> Statement:
+    parent, ranked = products.alias("parent"), best(limit)
+    rows = parent.join(ranked, true()).join(products, products.c.id == ranked.c.id)
+    found = select(parent.c.id.label("parent_id"), *COLUMNS).select_from(rows).where(parent.c.id == ids("ids"))
+    return compiled(found.order_by(parent.c.id, ranked.c.place), reads=WITHIN)
