@@ -42,8 +42,8 @@ class Claims:
 
 def sign(claims: Claims, secret: str, *, seconds: int) -> str:
     """A token for a user, good for so many seconds."""
-    # To the millisecond, so that a token counts that is made right after signing out.
-    now = int(time.time() * 1000) / 1000
+    # To the microsecond, as Postgres has it, so that a token counts that is made right after signing out.
+    now = round(time.time(), 6)
     named = {"sub": claims.subject, "email": claims.email, "name": claims.name, "picture": claims.picture}
     payload = {name: value for name, value in named.items() if value is not None}
     return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": int(now) + seconds}, OctKey.import_key(secret))

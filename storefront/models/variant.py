@@ -1,6 +1,6 @@
 """A size, a colour: one buyable form of a product."""
 
-from sqlalchemy import JSON, Column, Computed, text
+from sqlalchemy import JSON, Column, Computed, Index, text
 from sqlalchemy import CheckConstraint as Check
 
 from storefront.models.columns import (
@@ -30,10 +30,12 @@ class ProductVariant(SQLModel, table=True):
         Check("inventory >= 0", name="inventory"),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
         Check(texts_only("attributes", "$.*"), name="attributes_texts"),
+        # In the order in which they are shown.
+        Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
     )
 
     id: UUID = key()
-    product_id: UUID = reference("products.id", index=True)
+    product_id: UUID = reference("products.id")
     name: str
     price: Decimal = money()
     compare_at_price: Decimal | None = money(nullable=True)

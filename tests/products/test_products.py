@@ -13,7 +13,7 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
 from tests.client import Client
-from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import counted, insert, make_product, make_review, make_store, make_user, make_variant
 
 # What the triggers should have kept, counted plainly.
 WRONG = """
@@ -43,6 +43,58 @@ async def product(client: Client, id_: str, fields: str) -> Any:
 
 async def new_product(client: Client, **values: Any) -> str:
     return await make_product(client.database, await make_store(client.database), **values)
+
+
+PAGE = """id title description price compareAtPrice images category tags inventory trackInventory inStock seoTitle status version
+  createdAt updatedAt priceRange { max __typename min } variantCount reviewSummary { average count distribution __typename }
+  config { id storeName slug description isPublished currency createdAt __typename }
+  variants(first: 2) { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt }
+  hidden: variants(availableOnly: false) { id }
+  reviews(first: 2) { nodes { __typename rating title body createdAt user { id name image createdAt } } }
+  related(first: 3) { id title category variants { name } related(first: 1) { id config { slug } } }"""
+
+
+async def test_a_product_page_is_one_statement_and_what_is_read_row_by_row(shopper: Client) -> None:
+    store = await make_store(shopper.database, store_name='A "store" \\ of\nours', slug="pages")
+    spiced: dict[str, Any] = {
+        "category": "Mugs",
+        "images": '["a\\"b", "ü"]',
+        "tags": '["t\\u00e9", "x"]',
+        "description": "\t\"%s\" \\ :one '1'",
+    }
+    full = await make_product(shopper.database, store, handle="full", **spiced, compare_at_price="99.00", inventory=3)
+    bare = await make_product(shopper.database, store, handle="bare")
+    for n in range(5):
+        await make_product(shopper.database, store, category=("Mugs", "Cups")[n % 2], tags='["x"]', popularity=n)
+    for n in range(3):
+        await make_variant(
+            shopper.database, full, name=f'"{n}"', price=f"{10 + n}.50", inventory=(0, None, 4)[n], sku=(None, "S\\1", "s")[n],
+            attributes='{"color": "r\\"ed", "size": "M"}', is_available=n < 2,
+        )  # fmt: skip
+        user = await make_user(shopper.database, name=('N"', None, "n")[n])
+        await make_review(shopper.database, full, user_id=user, rating=5 - n, title=("t", None, "'")[n])
+    # Who has a store of their own is read to row by row: of that one they see more.
+    owner = await make_user(shopper.database)
+    await make_store(shopper.database, user_id=owner)
+    query = f"query($by: ProductBy!) {{ product(by: $by) {{ {PAGE} }} }}"
+    for by in (
+        {"id": full},
+        {"handle": {"configId": store, "handle": "full"}},
+        {"sku": {"configId": store, "sku": "S\\1"}},
+        {"id": bare},
+    ):
+        with counted(shopper.database) as statements:
+            told = await shopper.ask(query, by=by)
+        assert len(statements) == 1
+        with counted(shopper.database) as statements:
+            assert told == await shopper.signed_in(owner).ask(query, by=by)
+        assert len(statements) > 5
+    assert told["product"]["reviewSummary"]["average"] is None and told["product"]["variants"] == []
+    many = " ".join(f'p{n}: product(by: {{id: "{id_}"}}) {{ {PAGE} }}' for n, id_ in enumerate((full, bare, store)))
+    with counted(shopper.database) as statements:
+        told = await shopper.ask(f"{{ {many} }}")
+    assert len(statements) == 1 and told["p2"] is None
+    assert told == await shopper.signed_in(owner).ask(f"{{ {many} }}")
 
 
 async def test_a_product_is_found_by_id_handle_and_sku_of_its_own_store(shopper: Client) -> None:
