@@ -43,6 +43,7 @@ from storefront.serving.documents import Documents
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
+from storefront.serving.limits import DocumentLimits
 from storefront.serving.operations import Operations
 from storefront.serving.revocations import Revocations
 from storefront.serving.streams import Streams
@@ -83,7 +84,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
         return await make_context(websocket, {**websocket.headers, **said})
 
-    operations = Operations(Documents(schema._schema))
+    operations = Operations(Documents(schema._schema, limits=_document_limits(options)))
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
@@ -128,6 +129,19 @@ def create_server() -> Starlette:
 def _replica(options: Settings) -> Database | None:
     url = options.database_read_url
     return Database(url.get_secret_value(), size=options.pool_size, statement_timeout=options.statement_timeout) if url else None
+
+
+def _document_limits(options: Settings) -> DocumentLimits:
+    return DocumentLimits(
+        characters=options.max_document,
+        tokens=options.max_tokens,
+        depth=options.max_depth,
+        aliases=options.max_aliases,
+        directives=options.max_directives,
+        roots=options.max_root_fields,
+        mutations=options.max_mutations,
+        cost=options.max_cost,
+    )
 
 
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:

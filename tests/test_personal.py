@@ -3,10 +3,11 @@
 The document asks for every field along every path that does not come back to a type, so that a new field is asked, too.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from graphql import (
     GraphQLField,
     GraphQLInterfaceType,
@@ -21,6 +22,7 @@ from graphql import (
 from storefront.schema import schema
 from storefront.serving.personal import PERSONAL, is_personal
 from tests.client import Client
+from tests.conftest import fresh, serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
 GRAPH = schema._schema
@@ -93,6 +95,16 @@ def declared(coordinate: str) -> bool:
     type_ = GRAPH.type_map[parent]
     assert isinstance(type_, GraphQLObjectType)
     return bool(type_.fields[name].extensions.get(PERSONAL))
+
+
+# A document that asks for everything is larger than any that a client would send.
+ROOM: dict[str, Any] = {"max_document": 1_000_000, "max_tokens": 50_000, "max_aliases": 10_000, "max_cost": 10_000_000_000}
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shopper(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("server"), **ROOM) as roomy:
+        yield roomy
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from storefront.analytics.commands import MOST_EVENTS, Fate, Result
 from storefront.analytics.intake import OLDEST
 from storefront.commands.unit import Refused
 from storefront.graph.context import Info
+from storefront.graph.costs import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.scalars import JSON
 
@@ -64,12 +65,14 @@ class TrackEventsInput:
 class TrackedEvent:
     index: int
     status: Fate
-    user_errors: list[UserError] = strawberry.field(description="Why it was rejected.")
+    user_errors: list[UserError] = strawberry.field(description="Why it was rejected.", metadata=ERRORS)
 
 
 @strawberry.type
 class TrackEventsPayload:
-    user_errors: list[UserError] = strawberry.field(description="Why none was recorded: what is wrong with all of them.")
+    user_errors: list[UserError] = strawberry.field(
+        description="Why none was recorded: what is wrong with all of them.", metadata=ERRORS
+    )
     recorded: int = strawberry.field(description="How many were recorded now.")
     results: list[TrackedEvent] = strawberry.field(description="One per event, in their order.")
     client_mutation_id: str | None
@@ -78,7 +81,8 @@ class TrackEventsPayload:
 @strawberry.type
 class AnalyticsMutation:
     @strawberry.mutation(
-        description="Record what shoppers did. Nothing is stored of those whose browsers object (Do Not Track, Sec-GPC)."
+        description="Record what shoppers did. Nothing is stored of those whose browsers object (Do Not Track, Sec-GPC).",
+        metadata=costs(by=("input.events",), most=MOST_EVENTS),
     )
     async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload:
         context, events = info.context, cast("Sequence[Mapping[str, Any]]", input.events)

@@ -1,5 +1,7 @@
 """What can be wrong with a request, whatever carried it. Everything else that is raised is our own fault."""
 
+from typing import Any
+
 
 class RequestError(Exception):
     """A failure that its caller may read. `code` is the machine's word for it, `field` the input that it is about."""
@@ -9,6 +11,11 @@ class RequestError(Exception):
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What is told to machines besides the code."""
+        return {"field": self.field} if self.field else {}
 
 
 class InvalidInput(RequestError):
@@ -36,3 +43,20 @@ class NotFound(RequestError):
     """Nothing there that the asker may know of."""
 
     code = "NOT_FOUND"
+
+
+class LimitExceeded(RequestError):
+    """More than a limit allows: `found`, where it was counted to the end, of at most `maximum`."""
+
+    code = "LIMIT_EXCEEDED"
+
+    def __init__(self, limit: str, maximum: int, found: int | None, problem: str, unit: str = "") -> None:
+        most = f"at most {maximum:,} {unit}".rstrip()
+        super().__init__(f"{problem}: {most} allowed, not {found:,}." if found is not None else f"{problem}: {most} allowed.")
+        self.limit, self.maximum, self.found = limit, maximum, found
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The limit's name, what it is, and what was found."""
+        found = {"found": self.found} if self.found is not None else {}
+        return {"limit": self.limit, "maximum": self.maximum, **found}

@@ -77,6 +77,14 @@ class Settings(BaseSettings):
         None,
         description="Proxies whose X-Forwarded-For and X-Forwarded-Proto count: addresses or networks, comma-separated, or *.",
     )
+    max_document: int = Field(100_000, ge=1_000, description="Characters of a GraphQL document, at most.")
+    max_tokens: int = Field(2_000, ge=100, description="Names, values and signs of a document, at most.")
+    max_depth: int = Field(20, ge=3, description="Levels of fields in a document, at most, through fragments too.")
+    max_aliases: int = Field(100, ge=0, description="Aliases in a document, at most.")
+    max_directives: int = Field(100, ge=0, description="Directives in a document, at most.")
+    max_root_fields: int = Field(50, ge=1, description="Fields of an operation at the top, at most.")
+    max_mutations: int = Field(20, ge=1, description="Mutations in one request, at most.")
+    max_cost: int = Field(100_000, ge=100, description="What an operation may cost: fields times sizes of lists, at most.")
     max_sockets: int = Field(
         10_000, ge=1, description="WebSockets that a process holds, at most, and as many event streams. Others are sent away."
     )

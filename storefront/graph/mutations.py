@@ -12,6 +12,7 @@ from storefront.commands.unit import Command, Order, Outcome, perform
 from storefront.core.names import camel
 from storefront.graph import checks
 from storefront.graph.context import Info
+from storefront.graph.costs import ERRORS
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.scalars import Position
 
@@ -37,7 +38,9 @@ class MutationInput:
 
 @strawberry.type
 class Payload:
-    user_errors: list[UserError] = strawberry.field(description="Why nothing was written; empty after a success.")
+    user_errors: list[UserError] = strawberry.field(
+        description="Why nothing was written; empty after a success.", metadata=ERRORS
+    )
     position: Position | None = strawberry.field(
         description="Where the store's log stands with this change; null if none was made."
     )

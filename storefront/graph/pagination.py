@@ -6,6 +6,7 @@ from typing import Generic, TypeVar, cast
 import orjson
 import strawberry
 
+from storefront.graph.costs import costs
 from storefront.queries.keyset import Page
 
 T = TypeVar("T")
@@ -54,6 +55,6 @@ class Connection(Generic[T]):
             has_next_page=page.has_next, has_previous_page=page.has_previous, start_cursor=ends[0], end_cursor=ends[1]
         )
 
-    @strawberry.field(description="How many rows the whole list has. Counted only when asked for.")
+    @strawberry.field(description="How many rows the whole list has. Counted only when asked for.", metadata=costs(10))
     async def total_count(self) -> int:
         return await self.count()

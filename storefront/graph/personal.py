@@ -10,11 +10,15 @@ from typing import Any
 from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema
 
 from storefront.serving import personal
+from storefront.serving.cost import COST
 
 PERSONAL: Mapping[str, Any] = {personal.PERSONAL: True}
 
 # Where the engine's field keeps the definition that it was made of.
 _DEFINITION = "strawberry-definition"
+
+# What serving reads of fields.
+_DECLARED = (personal.PERSONAL, COST)
 
 
 def declare(schema: GraphQLSchema) -> GraphQLSchema:
@@ -28,5 +32,5 @@ def declare(schema: GraphQLSchema) -> GraphQLSchema:
 
 def _declare(field: GraphQLField) -> None:
     definition = field.extensions.get(_DEFINITION)
-    if definition is not None and definition.metadata.get(personal.PERSONAL):
-        field.extensions[personal.PERSONAL] = True
+    if definition is not None:
+        field.extensions |= {name: definition.metadata[name] for name in _DECLARED if name in definition.metadata}

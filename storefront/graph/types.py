@@ -19,6 +19,7 @@ from storefront.execution.selected import selected
 from storefront.graph import checks, inputs, loaders
 from storefront.graph.columns import columns_of, needs
 from storefront.graph.context import Context, Info
+from storefront.graph.costs import costs
 from storefront.graph.documents import nodes_of
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
 from storefront.graph.pagination import Connection
@@ -135,7 +136,7 @@ class FacetValue:
 @strawberry.type
 class AttributeFacet:
     name: str
-    values: list[FacetValue]
+    values: list[FacetValue] = strawberry.field(metadata=costs(size=10))
 
 
 @strawberry.type
@@ -177,7 +178,9 @@ class Config:
     async def position(self, info: Info) -> Position:
         return cast(Position, await info.context.load(loaders.position_of_config, str(self.id)))
 
-    @strawberry.field(description="The store's products. Pages by cursor do not shift when others are added.")
+    @strawberry.field(
+        description="The store's products. Pages by cursor do not shift when others are added.", metadata=costs(size=20)
+    )
     async def products(
         self,
         info: Info,
@@ -193,13 +196,15 @@ class Config:
         listing = Listing(chosen, inputs.order(sort, chosen), checks.window(first, after, last, before))
         return await product_connection(info, str(self.id), listing)
 
-    @strawberry.field(description="The categories that the store's products have, the fullest first.")
+    @strawberry.field(
+        description="The categories that the store's products have, the fullest first.", metadata=costs(50, size=20)
+    )
     async def categories(self, info: Info) -> list[FacetValue]:
         selection = Selection(info.context.audience(str(self.id)))
         rows = await info.context.load(loaders.facet_of_config, Scope(str(self.id)), "category", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
-    @strawberry.field(description="What shoppers did. Told to the owner, null to others.")
+    @strawberry.field(description="What shoppers did. Told to the owner, null to others.", metadata=costs(50))
     def analytics(
         self, info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
     ) -> "AnalyticsReport | None":
@@ -318,7 +323,9 @@ class Product:
         stars = sum(stars * count for stars, count in enumerate(counts, 1))
         return ReviewSummary(average=stars / total if total else None, count=total, distribution=counts)
 
-    related: "list[Product]" = edge(_related, description="Same category first, then shared tags, then popularity.")
+    related: "list[Product]" = edge(
+        _related, description="Same category first, then shared tags, then popularity.", metadata=costs(20)
+    )
 
 
 @strawberry.type
@@ -334,7 +341,7 @@ class ProductVariant:
     version: int
     created_at: datetime
 
-    @strawberry.field(metadata=needs("attributes"))
+    @strawberry.field(metadata=needs("attributes") | costs(size=3))
     def attributes(self) -> list[Attribute]:
         row: Any = self
         return [*map(_name_and_value, row.attributes.items())]
@@ -477,7 +484,9 @@ class AnalyticsReport:
         counts = await self._counts(info)
         return _percent(counts.converted_sessions, counts.clicked_sessions)
 
-    @strawberry.field(description="How far the sessions came: a product clicked, put into the cart, purchased.")
+    @strawberry.field(
+        description="How far the sessions came: a product clicked, put into the cart, purchased.", metadata=costs(size=4)
+    )
     async def funnel(self, info: Info) -> list[FunnelStep]:
         counts = await self._counts(info)
         found = [(event, int(getattr(counts, name))) for event, name in _FUNNEL.items()]
@@ -486,19 +495,22 @@ class AnalyticsReport:
             FunnelStep(event=event, sessions=n, rate=_percent(n, last)) for (event, n), last in zip(found, before, strict=False)
         ]
 
-    @strawberry.field(description="By clicks, then by adds to cart.")
+    @strawberry.field(description="By clicks, then by adds to cart.", metadata=costs(50))
     async def top_products(self, info: Info, first: First = 10) -> list[TopProduct]:
         limit = checks.first(first)
         found = await info.context.load(loaders.top_products_of_config, self.config_id, self.span, limit)
         return cast(list[TopProduct], found)
 
-    @strawberry.field(description="Every interval that the range touches, in order, those without events included.")
+    @strawberry.field(
+        description="Every interval that the range touches, in order, those without events included.",
+        metadata=costs(50, size=100),
+    )
     async def series(self, info: Info) -> list[AnalyticsPoint]:
         load, how = info.context.load, (self.span, self.interval, self.time_zone)
         found = await load(loaders.series_of_config, self.config_id, *how)
         return cast(list[AnalyticsPoint], found)
 
-    @strawberry.field(description=f"The {MOST_SOURCES} with the most sessions.")
+    @strawberry.field(description=f"The {MOST_SOURCES} with the most sessions.", metadata=costs(50, size=MOST_SOURCES))
     async def sources(self, info: Info) -> list[SourceBreakdown]:
         found = await info.context.load(loaders.sources_of_config, self.config_id, self.span)
         return cast(list[SourceBreakdown], found)
@@ -548,15 +560,15 @@ class ProductFacets:
     def _chosen(self, name: str) -> Any:
         return dict(self.selection.filters).get(name, ())
 
-    @strawberry.field
+    @strawberry.field(metadata=costs(50, size=20))
     async def categories(self, info: Info) -> list[FacetValue]:
         return _facet_values(await self._rows(info, "category"), self._chosen("category"))
 
-    @strawberry.field
+    @strawberry.field(metadata=costs(50, size=50))
     async def tags(self, info: Info) -> list[FacetValue]:
         return _facet_values(await self._rows(info, "tags"), self._chosen("tags"))
 
-    @strawberry.field
+    @strawberry.field(metadata=costs(50, size=10))
     async def attributes(self, info: Info) -> list[AttributeFacet]:
         chosen = orjson.loads(self._chosen("attributes") or "{}")
         by_name: dict[str, list[Row]] = {}
@@ -564,12 +576,12 @@ class ProductFacets:
             by_name.setdefault(row.name, []).append(row)
         return [AttributeFacet(name=name, values=_facet_values(rows, chosen.get(name, ()))) for name, rows in by_name.items()]
 
-    @strawberry.field(description="Null without products.")
+    @strawberry.field(description="Null without products.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
         (row,) = await self._rows(info, "price")
         return None if row.min is None else PriceRange(min=row.min, max=row.max)
 
-    @strawberry.field(description="IN_STOCK and OUT_OF_STOCK.")
+    @strawberry.field(description="IN_STOCK and OUT_OF_STOCK.", metadata=costs(50, size=2))
     async def availability(self, info: Info) -> list[FacetValue]:
         chosen = [("OUT_OF_STOCK", "IN_STOCK")[wanted] for name, wanted in self.selection.filters if name == "in_stock"]
         return _facet_values(await self._rows(info, "availability"), chosen)

@@ -12,6 +12,7 @@ from storefront.core.errors import InvalidInput, NotFound
 from storefront.graph import checks, inputs, loaders
 from storefront.graph.columns import columns_of
 from storefront.graph.context import Info
+from storefront.graph.costs import costs
 from storefront.graph.documents import product_of, written
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
 from storefront.graph.scalars import Position
@@ -20,6 +21,9 @@ from storefront.products.changes import ProductChangePage, ProductFeed, ProductF
 from storefront.queries import listing, products, search, suggestions
 from storefront.queries.documents import Document
 from storefront.queries.listing import Listing, Order, Scope, Selection
+
+# Changes that are read at a time.
+MOST_CHANGES = 500
 
 
 @strawberry.input
@@ -88,7 +92,9 @@ class ProductQuery:
         row = await _found(info, by, document)
         return cast(Product | None, row if row is None or document is None else written(row))
 
-    @strawberry.field(description="A store's products. Pages by cursor do not shift when others are added.")
+    @strawberry.field(
+        description="A store's products. Pages by cursor do not shift when others are added.", metadata=costs(size=20)
+    )
     async def products(
         self,
         info: Info,
@@ -111,7 +117,9 @@ class ProductQuery:
             await visible_store(info, store)
         return connection
 
-    @strawberry.field(description="A page by number, for clients that count rows.")
+    @strawberry.field(
+        description="A page by number, for clients that count rows.", metadata=costs(10, size=20, by=("input.limit",))
+    )
     async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
         store = await visible_store(info, checks.key(input.config_id, "input.configId"))
         limit, offset = checks.first(input.limit, "input.limit"), _offset(input.offset)
@@ -123,7 +131,7 @@ class ProductQuery:
         mended = scope.mended.text if scope.mended else None
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=mended)
 
-    @strawberry.field(description="Titles to offer while somebody types, the most popular first.")
+    @strawberry.field(description="Titles to offer while somebody types, the most popular first.", metadata=costs(20))
     async def suggest(self, info: Info, config_id: strawberry.ID, prefix: str, first: int = 8) -> list[str]:
         store = await visible_store(info, checks.key(config_id, "configId"))
         limit = checks.first(first)
@@ -134,7 +142,8 @@ class ProductQuery:
         return await suggestions.titles(info.context.reads, again[0], chosen, limit) if again else found
 
     @strawberry.field(
-        description="What happened to a store's products after a position: the log behind the live feed, to read at leisure."
+        description="What happened to a store's products after a position: the log behind the live feed, to read at leisure.",
+        metadata=costs(most=MOST_CHANGES),
     )
     async def product_changes(
         self,
@@ -144,7 +153,7 @@ class ProductQuery:
         first: int = 100,
     ) -> ProductChangePage:
         store = await visible_store(info, checks.key(config_id, "configId"))
-        return await change_page(info.context, store, after, checks.first(first, most=500))
+        return await change_page(info.context, store, after, checks.first(first, most=MOST_CHANGES))
 
 
 @strawberry.type

@@ -8,6 +8,7 @@ import strawberry
 
 from storefront.commands.unit import Outcome
 from storefront.graph.context import Info
+from storefront.graph.costs import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.inputs import AttributeInput, ProductStatus
 from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
@@ -137,7 +138,7 @@ class DeleteProductPayload(DeletePayload):
 class ProductRowResult:
     index: int
     product: Product | None
-    user_errors: list[UserError]
+    user_errors: list[UserError] = strawberry.field(metadata=ERRORS)
 
 
 @strawberry.type
@@ -164,13 +165,17 @@ class ProductMutation:
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload:
         return await deleted(info, input, commands.delete_product, DeleteProductPayload)
 
-    @strawberry.mutation(description="Many products at once, one result per row.")
+    @strawberry.mutation(
+        description="Many products at once, one result per row.", metadata=costs(by=("input.rows",), most=bulk.MOST_ROWS)
+    )
     async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload:
         outcome = await mutate(info, input, bulk.bulk_update_products)
         results = [_result(outcome, n) for n in range(len(input.rows))]
         return BulkUpdateProductsPayload(results=results, **common(outcome, input))
 
-    @strawberry.mutation(description="Many prices at once, all of them or none.")
+    @strawberry.mutation(
+        description="Many prices at once, all of them or none.", metadata=costs(by=("input.prices",), most=bulk.MOST_ROWS)
+    )
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload:
         outcome = await mutate(info, input, bulk.update_product_prices)
         return UpdateProductPricesPayload(products=cast(list[Product], outcome.rows), **common(outcome, input))

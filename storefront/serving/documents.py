@@ -17,26 +17,28 @@ from graphql import (
     TokenKind,
     Visitor,
     get_operation_ast,
-    parse,
-    specified_rules,
     validate,
     visit,
 )
 
+from storefront.core.errors import LimitExceeded
 from storefront.execution.plan import Plans
+from storefront.serving.cost import Costs
 from storefront.serving.errors import InvalidDocument
+from storefront.serving.limits import GENEROUS, DocumentLimits, parsed
+from storefront.serving.overlapping import RULES
 from storefront.serving.personal import is_personal
 from storefront.serving.requests import BadRequest, GraphQLRequest
 
-# Generous for a hand-written document, small for an attacker.
-MOST_TOKENS = 5_000
 # Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
 MOST_CHARACTERS = 400_000
+# Errors that are told of a document, and characters of each: it may quote what it is about.
+MOST_ERRORS, MOST_WORDS = 5, 500
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that fits the schema, how it is executed, and whether its answer depends on who asks.
+    """A document that fits the schema, how it is executed, whether its answer depends on who asks, and what it costs.
 
     `hash` is that of its text: SHA-256 in hexadecimal digits.
     """
@@ -46,6 +48,7 @@ class Document:
     ast: DocumentNode
     plans: Plans
     is_personal: bool
+    costs: Costs
 
     def operation(self, name: str | None) -> OperationDefinitionNode | None:
         """The operation of this name, or the only one; None where that says nothing."""
@@ -63,8 +66,10 @@ class NotExecutable(Exception):
 class Documents:
     """The documents of a schema, the most recent ones."""
 
-    def __init__(self, schema: GraphQLSchema, rules: Collection[type[ASTValidationRule]] = specified_rules) -> None:
-        self.schema, self._rules = schema, rules
+    def __init__(
+        self, schema: GraphQLSchema, rules: Collection[type[ASTValidationRule]] = RULES, limits: DocumentLimits = GENEROUS
+    ) -> None:
+        self.schema, self._rules, self.limits = schema, rules, limits
         self._kept: OrderedDict[str, Document] = OrderedDict()
         self._characters = 0
 
@@ -94,16 +99,16 @@ class Documents:
 
     def _checked(self, text: str, hash_: str) -> Document:
         try:
-            ast = parse(text, max_tokens=MOST_TOKENS)
+            ast = parsed(text, self.schema, self.limits)
+            if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS):
+                raise NotExecutable([InvalidDocument(e.message[:MOST_WORDS], e.nodes) for e in errors])
+            costs = Costs(self.schema, ast)
+        except LimitExceeded as error:
+            raise NotExecutable([GraphQLError(str(error), original_error=error)]) from None
         except GraphQLError as error:
             raise NotExecutable([error]) from None
-        except RecursionError:
-            raise NotExecutable([GraphQLError("The document is nested too deeply to be read.")]) from None
-        errors = validate(self.schema, ast, self._rules, max_errors=20)
-        if errors:
-            raise NotExecutable([InvalidDocument(e.message, e.nodes) for e in errors])
         visit(ast, _Forgetter())
-        return Document(hash_, len(text), ast, Plans(ast), is_personal(self.schema, ast))
+        return Document(hash_, len(text), ast, Plans(ast), is_personal(self.schema, ast), costs)
 
 
 def hash_of(text: str) -> str:

@@ -55,10 +55,10 @@ def _formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
     return {**answer, "extensions": {"code": code, **more, "requestId": request_id}}
 
 
-def _classified(error: GraphQLError) -> tuple[str, str, dict[str, str]]:
+def _classified(error: GraphQLError) -> tuple[str, str, dict[str, Any]]:
     cause = _cause(error)
     if isinstance(cause, RequestError):
-        return cause.code, str(cause), {"field": cause.field} if cause.field else {}
+        return cause.code, str(cause), cause.details
     if cause is not None:
         return INTERNAL, MASKED, {}
     if isinstance(error, GraphQLSyntaxError):

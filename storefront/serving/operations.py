@@ -27,6 +27,7 @@ from storefront.execution.executor import BreadthFirst
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
 from storefront.serving.documents import Document, Documents, NotExecutable
 from storefront.serving.errors import formatted
+from storefront.serving.limits import check_cost
 from storefront.serving.requests import GraphQLRequest
 
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
@@ -71,6 +72,8 @@ class Operation:
     kind: OperationType | None
     name: str | None
     variables: dict[str, Any]
+    cost: int = 0
+    tells_cost: bool = False
 
 
 class Operations:
@@ -84,14 +87,20 @@ class Operations:
         self._crowds = Crowds()
 
     def prepare(self, request: GraphQLRequest) -> Operation:
-        """What the request asks for; raises NotExecutable."""
+        """What the request asks for; raises NotExecutable, and LimitExceeded where it costs too much."""
         document = self._documents.find(request)
         asked = document.operation(request.operation_name)
-        return Operation(document, asked.operation if asked else None, request.operation_name, request.variables)
+        cost = document.costs.of(asked, request.variables) if asked else 0
+        check_cost(cost, self._documents.limits)
+        kind = asked.operation if asked else None
+        return Operation(document, kind, request.operation_name, request.variables, cost, request.tells_cost)
 
     async def run(self, operation: Operation, context: object) -> ExecutionResult:
         """Execute a query or mutation."""
-        return await self._executed(operation, context)
+        result = await self._executed(operation, context)
+        if operation.tells_cost:
+            result.extensions = {"cost": {"estimate": operation.cost, "maximum": self._documents.limits.cost}}
+        return result
 
     async def stream(
         self, operation: Operation, context: Renewable, request_id: str, tell: Tell | None = None
@@ -189,10 +198,11 @@ def wrapped(error: Exception) -> GraphQLError:
 
 def answer(result: ExecutionResult, request_id: str) -> dict[str, Any]:
     """A result as clients get it. Without a place in the data its first error kept the operation from being begun."""
+    extensions = {"extensions": result.extensions} if result.extensions else {}
     if not result.errors:
-        return {"data": result.data}
+        return {"data": result.data, **extensions}
     data = {"data": result.data} if result.data is not None or result.errors[0].path else {}
-    return {"errors": formatted(result.errors, request_id), **data}
+    return {"errors": formatted(result.errors, request_id), **data, **extensions}
 
 
 def refused(error: Exception, request_id: str) -> dict[str, Any]:

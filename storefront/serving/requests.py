@@ -21,6 +21,7 @@ class GraphQLRequest:
     variables: dict[str, Any] = field(default_factory=dict)
     operation_name: str | None = None
     document_id: str | None = None
+    tells_cost: bool = False
 
 
 def checked_request(given: Any) -> GraphQLRequest:
@@ -30,10 +31,11 @@ def checked_request(given: Any) -> GraphQLRequest:
     query = _part(given, "query", str, "the text of a GraphQL document")
     variables = _part(given, "variables", dict, "an object")
     name = _part(given, "operationName", str, "text")
-    document_id = _document_id(given, _part(given, "extensions", dict, "an object") or {})
+    extensions = _part(given, "extensions", dict, "an object") or {}
+    document_id = _document_id(given, extensions)
     if query is None and document_id is None:
         raise BadRequest('"query" must be the text of a GraphQL document, or "documentId" the id of one.')
-    return GraphQLRequest(query, variables or {}, name or None, document_id)
+    return GraphQLRequest(query, variables or {}, name or None, document_id, extensions.get("cost") is True)
 
 
 def _document_id(given: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from storefront.core.errors import LimitExceeded
 from storefront.serving.errors import BAD_USER_INPUT, INTERNAL, PARSE_FAILED, VALIDATION_FAILED
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON
 
 # What keeps a request from being run, whatever it asks for.
 _STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, "SERVICE_UNAVAILABLE": 503}
 # What is wrong with what it asks for.
-_UNFIT = {PARSE_FAILED, VALIDATION_FAILED, BAD_USER_INPUT}
+_UNFIT = {PARSE_FAILED, VALIDATION_FAILED, BAD_USER_INPUT, LimitExceeded.code}
 
 
 @dataclass(frozen=True, slots=True)

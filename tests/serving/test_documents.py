@@ -2,6 +2,7 @@
 
 from storefront.schema import schema
 from storefront.serving.documents import MOST_CHARACTERS, Documents
+from storefront.serving.limits import DocumentLimits
 
 
 def padded(name: str, length: int) -> str:
@@ -20,5 +21,6 @@ def test_documents_are_kept_until_later_ones_take_their_room() -> None:
 
 
 def test_a_document_larger_than_all_the_room_is_answered_all_the_same() -> None:
-    documents, query = Documents(schema._schema), padded("Large", MOST_CHARACTERS + 1)
+    query = padded("Large", MOST_CHARACTERS + 1)
+    documents = Documents(schema._schema, limits=DocumentLimits(characters=len(query)))
     assert documents.of_text(query) is documents.of_text(query)

@@ -189,9 +189,9 @@ async def test_what_ran_is_200_even_with_errors(shopper: Client, accept: str) ->
 
 async def test_every_error_of_a_document_is_told_up_to_a_limit(shopper: Client) -> None:
     answer = (await ask(shopper, "{ " + " ".join(f"wrong{n}" for n in range(50)) + " }")).json()
-    assert 2 <= len(answer["errors"]) <= 21
+    assert len(answer["errors"]) == 6
     assert {error["extensions"]["code"] for error in answer["errors"]} == {"GRAPHQL_VALIDATION_FAILED"}
-    assert all(error["locations"] for error in answer["errors"][:20])
+    assert all(error["locations"] for error in answer["errors"][:5])
 
 
 # ----------------------------------------------------------------------------------------------------- request ids
@@ -257,16 +257,15 @@ async def test_a_kept_document_takes_other_variables_and_names_each_time(shopper
     assert (await ask(shopper, query, operationName="B")).json() == {"data": {"me": None}}
 
 
-async def test_a_document_has_at_most_five_thousand_tokens(shopper: Client) -> None:
-    for many, code in ((4_900, "BAD_USER_INPUT"), (5_000, "GRAPHQL_PARSE_FAILED"), (200_000, "GRAPHQL_PARSE_FAILED")):
+async def test_a_document_has_at_most_two_thousand_tokens(shopper: Client) -> None:
+    for many, code in ((1_900, "BAD_USER_INPUT"), (2_000, "LIMIT_EXCEEDED"), (200_000, "LIMIT_EXCEEDED")):
         query = f'{{ products(configId: "{uuid7()}", filter: {{ids: [{"1 " * many}]}}) {{ totalCount }} }}'
         assert code_of(await ask(shopper, query)) == code
 
 
 async def test_a_document_as_wide_as_may_be_never_fails(shopper: Client) -> None:
-    for fields in ("__typename " * 4_998, " ".join(f"a{n}: __typename" for n in range(1_660)), "me { id } " * 1_249):
-        for error in (await ask(shopper, f"{{ {fields} }}")).json().get("errors", []):
-            assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+    for fields in ("__typename " * 1_998, " ".join(f"__typename a{n}: __typename" for n in range(49)), "me { id } " * 499):
+        assert "errors" not in (await ask(shopper, f"{{ {fields} }}")).json()
 
 
 @pytest.mark.parametrize("depth", [5, 20, 60, 100, 150, 200, 250, 300, 1_000])
@@ -287,10 +286,11 @@ async def test_nesting_of_any_depth_never_fails(shopper: Client, opening: str, i
     answer = await ask(shopper, query)
     assert answer.status_code == 200
     for error in answer.json().get("errors", []):
-        assert error["extensions"]["code"] in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT")
+        codes = ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT", "LIMIT_EXCEEDED")
+        assert error["extensions"]["code"] in codes
 
 
-@pytest.mark.parametrize("depth", [1, 10, 40, 80, 120, 160, 200, 250, 330])
+@pytest.mark.parametrize("depth", [1, 5, 10, 80, 330])
 async def test_a_walk_of_any_length_is_made_or_refused(shopper: Client, depth: int) -> None:
     store = await make_store(shopper.database)
     await make_product(shopper.database, store)
@@ -303,7 +303,7 @@ async def test_a_walk_of_any_length_is_made_or_refused(shopper: Client, depth: i
             found = found["products"]["nodes"][0]["config"]
         assert found == {"id": store}
     else:
-        assert code_of(answer) in ("GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED")
+        assert code_of(answer) in ("GRAPHQL_PARSE_FAILED", "LIMIT_EXCEEDED")
 
 
 async def test_variables_of_any_depth_never_fail(shopper: Client) -> None:

@@ -1,0 +1,174 @@
+"""Hostile documents are refused with the limit and what was found, before anything runs."""
+
+from typing import Any
+
+import pytest
+from graphql import Lexer, Source, TokenKind, get_introspection_query
+
+from storefront.core.errors import LimitExceeded
+from storefront.schema import schema
+from storefront.serving.documents import Documents, NotExecutable
+from storefront.serving.limits import DocumentLimits
+from storefront.serving.operations import Operations
+from storefront.serving.requests import GraphQLRequest
+from tests.client import Client
+
+
+def deep(levels: int) -> str:
+    """Types of types, so many levels deep."""
+    return '{ __type(name: "Query") ' + "{ ofType " * (levels - 2) + "{ name }" + " }" * (levels - 1)
+
+
+def chain(fragments: int) -> str:
+    """Fragments of which each goes one level deeper and spreads the next."""
+    links = (f"fragment F{n} on __Type {{ ofType {{ ...F{n + 1} }} }}" for n in range(fragments))
+    return f'{{ __type(name: "Query") {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on __Type {{ name }}'
+
+
+def loop(fragments: int) -> str:
+    """Fragments of which each spreads the next, and the last one the first."""
+    links = (f"fragment F{n} on Query {{ __typename ...F{(n + 1) % fragments} }}" for n in range(fragments))
+    return f"{{ ...F0 }} {' '.join(links)}"
+
+
+def doubling(fragments: int) -> str:
+    """Fragments of which each spreads the next one twice, under two names."""
+    links = (
+        f"fragment F{n} on __Type {{ a{n}: ofType {{ ...F{n + 1} }} b{n}: ofType {{ ...F{n + 1} }} }}" for n in range(fragments)
+    )
+    return f'{{ __type(name: "Query") {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on __Type {{ name }}'
+
+
+def times(part: str, number: int) -> str:
+    """The part so many times, with its number in place of #."""
+    return " ".join(part.replace("#", str(n)) for n in range(number))
+
+
+HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "ten thousand aliases": (f"{{ {times('a#: __typename', 10_000)} }}", "LIMIT_EXCEEDED", {"limit": "characters"}),
+    "two hundred aliases": (
+        f"{{ configs {{ {times('a#: totalCount', 200)} }} }}",
+        "LIMIT_EXCEEDED",
+        {"limit": "aliases", "found": 200},
+    ),
+    "depth 100": (deep(100), "LIMIT_EXCEEDED", {"limit": "depth", "found": 100}),
+    "depth 100 through fragments": (chain(98), "LIMIT_EXCEEDED", {"limit": "depth", "found": 100}),
+    "a megabyte of comment": (
+        "#" * 1_000_000 + "\n{ __typename }",
+        "LIMIT_EXCEEDED",
+        {"limit": "characters", "found": 1_000_015},
+    ),
+    "a megabyte of string": (f'{{ a(b: "{"x" * 1_000_000}") }}', "LIMIT_EXCEEDED", {"limit": "characters"}),
+    "braces alone": ("{" * 90_000, "LIMIT_EXCEEDED", {"limit": "tokens", "found": 90_000}),
+    "braces few enough": ("{" * 1_999, "GRAPHQL_PARSE_FAILED", {}),
+    "a string without end": ('{ a(b: """' + '\\"""' * 20_000, "GRAPHQL_PARSE_FAILED", {}),
+    "strings without end": ('{ a(b: "' + '"""\n' * 20_000, "LIMIT_EXCEEDED", {"limit": "tokens"}),
+    "circular fragments": (loop(150), "GRAPHQL_VALIDATION_FAILED", {}),
+    "a fragment of itself": (
+        "{ ...F } fragment F on Query { configs { nodes { owner { configs { nodes { id } } } } } ...F }",
+        "GRAPHQL_VALIDATION_FAILED",
+        {},
+    ),
+    "fragments that double": (doubling(18), "LIMIT_EXCEEDED", {"limit": "cost"}),
+    "one field over and over": (f"{{ configs {{ {times('totalCount', 1_250)} }} }}", "ANSWERED", {}),
+    "one object over and over": (f"{{ {times('configs { totalCount }', 490)} }}", "ANSWERED", {}),
+    "fields at the top": (f"{{ {times('a#: __typename', 60)} }}", "LIMIT_EXCEEDED", {"limit": "roots", "found": 60}),
+    "fields at the top in fragments": (
+        f"{{ {times('...F#', 60)} }} {times('fragment F# on Query { a#: __typename }', 60)}",
+        "LIMIT_EXCEEDED",
+        {"limit": "roots", "found": 60},
+    ),
+    "directives": (
+        f"{{ __typename {times('@include(if: true)', 150)} }}",
+        "LIMIT_EXCEEDED",
+        {"limit": "directives", "found": 150},
+    ),
+    "mutations": (f"mutation {{ {times('a#: __typename', 21)} }}", "LIMIT_EXCEEDED", {"limit": "mutations", "found": 21}),
+    "pages of pages of pages": (
+        "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { id } } } } } }",
+        "LIMIT_EXCEEDED",
+        {"limit": "cost", "found": 2 + 100 * (2 + 100 * (1 + 100))},
+    ),
+    "types of fields of types": (
+        "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }",
+        "GRAPHQL_VALIDATION_FAILED",
+        {},
+    ),
+    "what types are of, forever": (deep(21), "LIMIT_EXCEEDED", {"limit": "depth", "found": 21}),
+    "unknown fields": (f"{{ {times('x#', 1_900)} }}", "LIMIT_EXCEEDED", {"limit": "roots"}),
+    "unknown fields below": (f"{{ configs {{ {times('x#', 1_900)} }} }}", "GRAPHQL_VALIDATION_FAILED", {}),
+    "an input of unknown fields": (f"{{ config(by: {{ {times('a#: 1', 600)} }}) {{ id }} }}", "GRAPHQL_VALIDATION_FAILED", {}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_hostile_documents_are_refused_before_anything_runs(shopper: Client, name: str) -> None:
+    query, code, details = HOSTILE[name]
+    statements: list[str] = []
+    shopper.database.observers.append(statements.append)
+    answer = await shopper.post(query)
+    shopper.database.observers.remove(statements.append)
+    errors = answer.json().get("errors", [])
+    assert {error["extensions"]["code"] for error in errors} == ({code} if code != "ANSWERED" else set())
+    assert all(details.items() <= error["extensions"].items() for error in errors)
+    # An answer to a hostile document is no larger than it has to be.
+    assert len(answer.content) < 5_000
+    assert bool(statements) is (code == "ANSWERED")
+
+
+def test_the_message_says_the_limit_and_what_was_found() -> None:
+    documents = Documents(schema._schema, limits=DocumentLimits(depth=3))
+    with pytest.raises(NotExecutable, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
+        documents.of_text(deep(4))
+
+
+@pytest.mark.parametrize("limit", ["characters", "tokens", "depth", "aliases", "directives", "roots", "mutations", "cost"])
+def test_each_limit_lets_through_just_as_much_as_it_says(limit: str) -> None:
+    query = "mutation A { a: __typename b: __typename @skip(if: false) }"
+    has = {
+        "characters": len(query),
+        "tokens": 17,
+        "depth": 1,
+        "aliases": 2,
+        "directives": 1,
+        "roots": 2,
+        "mutations": 2,
+        "cost": 102,
+    }
+    request = GraphQLRequest(query)
+    Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
+    with pytest.raises((NotExecutable, LimitExceeded)):
+        Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
+
+
+def test_introspection_is_within_the_limits() -> None:
+    whole: dict[str, Any] = {"specified_by_url": True, "schema_description": True, "input_value_deprecation": True}
+    Operations(Documents(schema._schema)).prepare(GraphQLRequest(get_introspection_query(**whole)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ a(b: "x \\" # y", c: -1.5e3, d: """ " \\""" " """) ...F @skip(if: $x) } # end }',
+        "query Q($a: [Int!]! = [1,2,3]) { a b }",
+        '{ a(b: """""", c: "", d: "\\\\", e: 0) }',
+    ],
+)
+def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
+    lexer, number = Lexer(Source(text)), 0
+    while lexer.advance().kind is not TokenKind.EOF:
+        number += 1
+    with pytest.raises(NotExecutable) as refusal:
+        Documents(schema._schema, limits=DocumentLimits(tokens=number - 1)).of_text(text)
+    assert refusal.value.errors[0].message == f"The document is too long: at most {number - 1} tokens allowed, not {number}."
+
+
+async def test_a_cost_is_told_to_those_who_ask_for_it(shopper: Client) -> None:
+    request = {"query": "query($n: Int!) { configs(first: $n) { nodes { id } } }", "variables": {"n": 5}}
+    for extensions, told in (
+        ({"cost": True}, {"cost": {"estimate": 7, "maximum": 100_000}}),
+        ({"cost": "yes"}, None),
+        (None, None),
+    ):
+        answer = await shopper.http.post("/graphql", json={**request, "extensions": extensions})
+        assert answer.json().get("extensions") == told
