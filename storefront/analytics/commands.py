@@ -20,7 +20,7 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.sender import Sender
 from storefront.feed.log import Entry, append_to_each
-from storefront.queries.rollups import GRAINS, ORIGIN, PIECE_TYPES, WITH_PIECES, Piece, piece_parameters, pieces
+from storefront.queries.rollups import ORIGIN, PIECE_TYPES, QUARTER, WITH_PIECES, Piece, piece_parameters, pieces
 
 MOST_EVENTS = 500
 
@@ -183,7 +183,7 @@ async def refresh_popularity(database: Database) -> int:
 
 def _lately() -> list[Piece]:
     # To the quarter of an hour: without edges where single events would have to be counted.
-    now, quarter = datetime.now(UTC), timedelta(seconds=GRAINS[0])
+    now, quarter = datetime.now(UTC), timedelta(seconds=QUARTER)
     begin = now - timedelta(days=DAYS)
     return pieces(begin - (begin - ORIGIN) % quarter, now - (now - ORIGIN) % quarter + quarter)
 

@@ -19,7 +19,6 @@ from storefront.graph.context import Context, Info
 from storefront.graph.types import TimeZone
 from storefront.queries import analytics
 from storefront.queries.analytics import ACTIVE_MINUTES, Counts, Span
-from storefront.queries.rollups import GRAINS, ORIGIN
 
 log = logging.getLogger("storefront")
 
@@ -36,7 +35,9 @@ class AnalyticsTick:
     purchases: int
     searches: int
     sessions: int = strawberry.field(description="Those that began today.")
-    active_sessions: int = strawberry.field(description=f"Those with an event in the last {ACTIVE_MINUTES} minutes.")
+    active_sessions: int = strawberry.field(
+        description=f"Those with an event in the last {ACTIVE_MINUTES} minutes, to the minute."
+    )
     # Executed once for all who ask for the same of it.
     shared: Shared = field(default_factory=dict)
 
@@ -80,9 +81,8 @@ async def _tick(context: Context, store: str, owner: str, zone: str) -> Analytic
         return None
     now = datetime.now(UTC)
     since = now.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
-    # Up to the end of the quarter that has begun: without an edge where single events would be counted.
-    quarter = timedelta(seconds=GRAINS[0])
-    [counts] = await analytics.figures(context.database, [store], Span(since, now - (now - ORIGIN) % quarter + quarter))
+    # Nothing lies ahead of now. Two days from any midnight are few pieces, without an edge where single events would be counted.
+    [counts] = await analytics.figures(context.database, [store], Span(since, since + timedelta(days=2)))
     return AnalyticsTick(**_shown(counts), at=now, since=since, active_sessions=active)
 
 

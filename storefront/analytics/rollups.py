@@ -9,7 +9,7 @@ from functools import cache
 from sqlalchemy import Integer, bindparam, text
 
 from storefront.core.database import Database, Statement, compiled
-from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, PRODUCT, SOURCE
+from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, MINUTE, PRODUCT, SOURCE
 
 # Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.
 MOST = 50_000
@@ -18,7 +18,7 @@ _LOCK = 7312030
 _FINEST, _ALL = GRAINS[0], ", ".join(f"({grain})" for grain in GRAINS)
 _KINDS = ("page_view", "product_click", "add_to_cart", "purchase", "search")
 _EVENTS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches")
-_VISITS = ("sessions", "clicked_sessions", "converted_sessions", "purchased_sessions")
+_VISITS = ("sessions", "clicked_sessions", "converted_sessions", "purchased_sessions", "last_seen_sessions")
 
 
 def _rollup(name: str, keys: tuple[str, ...], counts: tuple[str, ...], changes: str) -> str:
@@ -44,15 +44,17 @@ _CHANGED_TOTALS = f"""
   SELECT config_id, moment, {", ".join(f"(event = '{kind}')::int AS {name}" for kind, name in zip(_KINDS, _EVENTS, strict=True))},
          {", ".join(f"0 AS {name}" for name in _VISITS)} FROM fresh
   UNION ALL
-  SELECT config_id, moment, 0, 0, 0, 0, 0,
-         one, one * clicked::int, one * (clicked AND carted)::int, one * (clicked AND carted AND purchased)::int FROM visits"""
+  SELECT config_id, began, 0, 0, 0, 0, 0,
+         one, one * clicked::int, one * (clicked AND carted)::int, one * (clicked AND carted AND purchased)::int, 0 FROM visits
+  UNION ALL
+  SELECT config_id, seen, 0, 0, 0, 0, 0, 0, 0, 0, 0, one FROM visits"""
 _CHANGED_PRODUCTS = """
   SELECT config_id, moment, product_id, (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
   FROM fresh WHERE event IN ('product_click', 'add_to_cart') AND product_id IS NOT NULL"""
 _CHANGED_SOURCES = """
   SELECT config_id, moment, source, medium, campaign, 1 AS events, 0 AS sessions FROM fresh
   UNION ALL
-  SELECT config_id, moment, source, medium, campaign, 0, one FROM visits"""
+  SELECT config_id, began, source, medium, campaign, 0, one FROM visits"""
 
 _COUNT = f"""
 WITH taken AS MATERIALIZED (
@@ -78,7 +80,8 @@ visit AS MATERIALIZED (
          config_id, session_id, moment AS began, id AS began_with, source, medium, campaign,
          bool_or(event = 'product_click') OVER whole AS clicked,
          bool_or(event = 'add_to_cart') OVER whole AS carted,
-         bool_or(event = 'purchase') OVER whole AS purchased
+         bool_or(event = 'purchase') OVER whole AS purchased,
+         {BIN.format(grain=MINUTE, moment="max(moment) OVER whole")} AS seen
   FROM fresh WHERE session_id IS NOT NULL
   WINDOW whole AS (PARTITION BY config_id, session_id)
   ORDER BY config_id, session_id, moment, id
@@ -99,26 +102,27 @@ now_known AS MATERIALIZED (
          CASE WHEN is_earlier THEN known.campaign ELSE visit.campaign END AS campaign,
          visit.clicked OR coalesce(known.clicked, false) AS clicked,
          visit.carted OR coalesce(known.carted, false) AS carted,
-         visit.purchased OR coalesce(known.purchased, false) AS purchased
+         visit.purchased OR coalesce(known.purchased, false) AS purchased,
+         greatest(visit.seen, known.seen) AS seen
   FROM visit LEFT JOIN known USING (config_id, session_id)
 ),
 remembered AS (
   INSERT INTO analytics_sessions
-    (config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased)
-  SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased FROM now_known
+    (config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased, seen)
+  SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased, seen FROM now_known
   ON CONFLICT (config_id, session_id) DO UPDATE SET
     began = excluded.began, began_with = excluded.began_with,
     source = excluded.source, medium = excluded.medium, campaign = excluded.campaign,
-    clicked = excluded.clicked, carted = excluded.carted, purchased = excluded.purchased
+    clicked = excluded.clicked, carted = excluded.carted, purchased = excluded.purchased, seen = excluded.seen
   WHERE (analytics_sessions.began, analytics_sessions.began_with, analytics_sessions.clicked, analytics_sessions.carted,
-         analytics_sessions.purchased)
-    <> (excluded.began, excluded.began_with, excluded.clicked, excluded.carted, excluded.purchased)
+         analytics_sessions.purchased, analytics_sessions.seen)
+    <> (excluded.began, excluded.began_with, excluded.clicked, excluded.carted, excluded.purchased, excluded.seen)
 ),
 -- What was known is taken away, what is known now is added.
 visits AS MATERIALIZED (
-  SELECT config_id, began AS moment, source, medium, campaign, clicked, carted, purchased, 1 AS one FROM now_known
+  SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, seen, 1 AS one FROM now_known
   UNION ALL
-  SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, -1 FROM known
+  SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, seen, -1 FROM known
 ),
 {_rollup("analytics_totals", (), (*_EVENTS, *_VISITS), _CHANGED_TOTALS)},
 {_rollup("analytics_products", ("product_id",), ("clicks", "add_to_carts"), _CHANGED_PRODUCTS)},

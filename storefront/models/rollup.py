@@ -34,7 +34,10 @@ class QueuedEvents(SQLModel, table=True):
 
 
 class AnalyticsSession(SQLModel, table=True):
-    """A visit: when and from where it began, by its first event, and what was done in it. '' stands for no medium or campaign."""
+    """A visit: when and from where it began, by its first event, what was done in it, and the minute that it was last seen in.
+
+    '' stands for no medium or campaign.
+    """
 
     __tablename__ = "analytics_sessions"
     __table_args__ = (Index("analytics_sessions_began_idx", "config_id", "began"),)
@@ -49,10 +52,11 @@ class AnalyticsSession(SQLModel, table=True):
     clicked: bool
     carted: bool
     purchased: bool
+    seen: datetime = Field(sa_type=DateTime(timezone=True))
 
 
 class Totals(SQLModel, table=True):
-    """All events of a store, and the sessions that began."""
+    """All events of a store, the sessions that began, and those that were seen there last."""
 
     __tablename__ = "analytics_totals"
 
@@ -68,6 +72,7 @@ class Totals(SQLModel, table=True):
     clicked_sessions: int = _count()
     converted_sessions: int = _count()
     purchased_sessions: int = _count()
+    last_seen_sessions: int = _count()
 
 
 class ProductTotals(SQLModel, table=True):

@@ -8,10 +8,11 @@ from sqlalchemy import ARRAY, DateTime, Integer, bindparam
 
 MOMENT = DateTime(timezone=True)
 
-# Seconds that are counted together: a quarter of an hour, which is as finely as clocks of time zones differ, up to 16 days. A
-# report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains or so.
-_DAY = 86_400
-GRAINS = (900, 3_600, 21_600, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
+# Seconds that are counted together: a minute, a quarter of an hour, which is as finely as clocks of time zones differ, up to 16
+# days. A report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains
+# or so, and up to some moment thirty of them. Minutes are kept as long as single events are: what is finer is counted from these.
+MINUTE, QUARTER, _DAY = 60, 900, 86_400
+GRAINS = (MINUTE, QUARTER, 3_600, 21_600, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
 # Where grains begin: midnight in UTC.
 ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
 BIN = "date_bin({grain} * interval '1 second', {moment}, timestamptz '2001-01-01 00:00:00+00')"

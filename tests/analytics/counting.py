@@ -6,7 +6,7 @@ from typing import Any
 from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
 
-_GRAINS = "(VALUES (900), (3600), (21600), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
+_GRAINS = "(VALUES (60), (900), (3600), (21600), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
 # By division of seconds since 2001, not by date_bin.
 _AT = "to_timestamp(978307200 + floor((extract(epoch FROM {0}) - 978307200) / grain) * grain)"
 _PEOPLE = """people AS (
@@ -17,7 +17,7 @@ _PEOPLE = """people AS (
   SELECT DISTINCT ON (config_id, session_id) * FROM people WHERE session_id IS NOT NULL
   ORDER BY config_id, session_id, "timestamp", id
 ), visits AS (
-  SELECT f.*, EXISTS (SELECT FROM people p WHERE p.config_id = f.config_id AND p.session_id = f.session_id AND p.event = 'product_click') AS clicked,
+  SELECT f.*, (SELECT date_trunc('minute', max("timestamp")) FROM people p WHERE p.config_id = f.config_id AND p.session_id = f.session_id) AS seen, EXISTS (SELECT FROM people p WHERE p.config_id = f.config_id AND p.session_id = f.session_id AND p.event = 'product_click') AS clicked,
     EXISTS (SELECT FROM people p WHERE p.config_id = f.config_id AND p.session_id = f.session_id AND p.event = 'add_to_cart') AS carted,
     EXISTS (SELECT FROM people p WHERE p.config_id = f.config_id AND p.session_id = f.session_id AND p.event = 'purchase') AS purchased
   FROM firsts f
@@ -26,9 +26,9 @@ _PEOPLE = """people AS (
 # Table of counts -> what should be in it, and what is, rows of nothing but zeros left out.
 BY_HAND = {
     "analytics_sessions": (
-        f"""WITH {_PEOPLE} SELECT config_id, session_id, "timestamp", id, source, medium, campaign, clicked, carted, purchased
+        f"""WITH {_PEOPLE} SELECT config_id, session_id, "timestamp", id, source, medium, campaign, clicked, carted, purchased, seen
         FROM visits""",
-        """SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased
+        """SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased, seen
         FROM analytics_sessions""",
     ),
     "analytics_totals": (
@@ -41,11 +41,14 @@ BY_HAND = {
           SELECT config_id, grain, {_AT.format('"timestamp"')} AS at, count(*) AS f, count(*) FILTER (WHERE clicked) AS g,
             count(*) FILTER (WHERE clicked AND carted) AS h, count(*) FILTER (WHERE clicked AND carted AND purchased) AS i
           FROM visits CROSS JOIN {_GRAINS} GROUP BY 1, 2, 3
-        ) SELECT config_id, grain, at, a, b, c, d, e, coalesce(f, 0), coalesce(g, 0), coalesce(h, 0), coalesce(i, 0)
-          FROM total LEFT JOIN visited USING (config_id, grain, at) WHERE a + b + c + d + e + coalesce(f, 0) > 0""",
+        ), left_at AS (
+          SELECT config_id, grain, {_AT.format("seen")} AS at, count(*) AS j FROM visits CROSS JOIN {_GRAINS} GROUP BY 1, 2, 3
+        ) SELECT config_id, grain, at, a, b, c, d, e, coalesce(f, 0), coalesce(g, 0), coalesce(h, 0), coalesce(i, 0), coalesce(j, 0)
+          FROM total LEFT JOIN visited USING (config_id, grain, at) LEFT JOIN left_at USING (config_id, grain, at)
+          WHERE a + b + c + d + e + coalesce(f, 0) + coalesce(j, 0) > 0""",
         """SELECT config_id, grain, at, page_views, product_clicks, add_to_carts, purchases, searches, sessions,
-          clicked_sessions, converted_sessions, purchased_sessions FROM analytics_totals
-          WHERE page_views + product_clicks + add_to_carts + purchases + searches + sessions > 0""",
+          clicked_sessions, converted_sessions, purchased_sessions, last_seen_sessions FROM analytics_totals
+          WHERE page_views + product_clicks + add_to_carts + purchases + searches + sessions + last_seen_sessions > 0""",
     ),
     "analytics_products": (
         f"""WITH {_PEOPLE} SELECT config_id, grain, {_AT.format('"timestamp"')}, lower(properties ->> 'productId')::uuid,

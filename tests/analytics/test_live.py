@@ -3,11 +3,13 @@
 import asyncio
 import json
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import httpx
@@ -16,8 +18,12 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from storefront.analytics.commands import track_events
+from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
+from storefront.core.sender import Sender
 from storefront.core.tokens import Claims, sign
+from storefront.queries import analytics
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
 from tests.factories import counted, make_store, make_user
@@ -90,6 +96,28 @@ async def test_counters_are_told_at_once_and_when_they_change(shop: Client) -> N
     assert {name: last[name] for name in wanted} == wanted
 
 
+async def test_sessions_are_active_for_five_minutes_after_their_last_event(database: Database) -> None:
+    user, rng = await make_user(database), Random(8)
+    store = await make_store(database, user_id=user)
+    seen: dict[str, list[datetime]] = defaultdict(list)
+    for _ in range(6):
+        now = datetime.now(UTC)
+        events = [(f"{rng.randrange(60)}", now - timedelta(minutes=rng.uniform(0, 12))) for _ in range(60)]
+        sent = [{"event": "any", "sessionId": session, "timestamp": at.isoformat()} for session, at in events]
+        await track_events(database, store, [*sent, {"event": "of no session"}], Sender())
+        await track_events(database, store, [{"event": "any", "sessionId": "bot"}], Sender({"user-agent": GOOGLE}))
+        await roll_up(database)
+        for session, at in events:
+            seen[session].append(at)
+        for _ in range(2):
+            minute = datetime.now(UTC).replace(second=0, microsecond=0)
+            active = await analytics.active_sessions(database, store, user)
+            if datetime.now(UTC).replace(second=0, microsecond=0) == minute:
+                break
+        assert active == sum(max(moments) >= minute - timedelta(minutes=5) for moments in seen.values())
+    assert await analytics.active_sessions(database, store, await make_user(database)) is None
+
+
 async def test_there_is_at_most_one_a_second_and_none_without_a_change(shop: Client) -> None:
     owner, store = await own(shop)
     moments: list[float] = []
@@ -123,7 +151,7 @@ async def test_many_listeners_read_as_much_as_one_and_none_nothing(shop: Client)
                 pass
 
     def reads(statements: list[str]) -> int:
-        return sum("analytics_totals" in sql and "INSERT" not in sql for sql in statements)
+        return sum("sum(last_seen_sessions)" in sql and "INSERT" not in sql for sql in statements)
 
     listeners = [asyncio.create_task(listen()) for _ in range(20)]
     await asyncio.sleep(1.5)

@@ -15,6 +15,7 @@ from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
 from storefront.core.ids import parse_id, uuid7
 from storefront.queries.analytics import Span, begins
+from storefront.queries.rollups import ORIGIN
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
@@ -226,6 +227,10 @@ def between(start: str, end: str, zone: str = "UTC") -> Span:
     return Span(*(datetime.fromisoformat(text).replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) for text in (start, end)))
 
 
+def around(at: datetime, minutes: int) -> Span:
+    return Span(at - timedelta(minutes=minutes), at + timedelta(minutes=minutes))
+
+
 def sent(span: Span) -> dict[str, str]:
     return {"from": span.start.isoformat(), "to": span.end.isoformat()}
 
@@ -273,6 +278,25 @@ async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zon
         assert_report(report, events[store], live[store], span, interval, zone)
         assert_report(report["previous"], events[store], live[store], span.before(), interval, zone)
         assert report["previous"]["previous"] is None
+
+
+async def test_any_range_equals_a_count_by_hand(shopper: Client) -> None:
+    owner, rng = await make_user(shopper.database), Random(9)
+    store = await make_store(shopper.database, user_id=owner)
+    live = [await make_product(shopper.database, store) for _ in range(4)]
+    # Dense around an hour, a midnight and where the longest grains begin, so that whatever a range ends in holds events.
+    centres = [datetime(2026, 2, 3, 7, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), ORIGIN + timedelta(days=16 * 573)]
+    events = [event for at in centres for m in (1, 40) for event in drawn(rng, around(at, minutes=m), live, 80)]
+    await add_events(shopper.database, store, events)
+    moments = [event.at + rng.choice([0, 1, -1]) * timedelta.resolution for event in events]
+    moments += [at - timedelta(seconds=at.second, microseconds=at.microsecond) for at in moments]
+    client = shopper.signed_in(owner)
+    for _ in range(40):
+        start, end = sorted(rng.sample(moments, 2))
+        if start < end:
+            interval, span = rng.choice(["HOUR", "DAY"]), Span(start, end)
+            told = await client.ask(OF_ONE, c=store, range=sent(span), interval=interval)
+            assert_report(told["analytics"], events, live, span, interval, "UTC")
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,22 @@ async def test_events_that_plain_sql_adds_are_counted_too(database: Database) ->
     assert await differences(database) == RIGHT
 
 
+async def test_events_wait_in_the_order_of_time_in_whatever_order_they_were_added(database: Database) -> None:
+    [(store, _), (other, _)] = await shops(database)
+    async with database.transaction() as connection:
+        await connection.raw.execute(
+            """INSERT INTO analytics_events (id, config_id, event, timestamp)
+            SELECT gen_random_uuid(), store, 'page_view', now() - random() * interval '1 hour'
+            FROM unnest(%s::uuid[]) AS store, generate_series(1, 2500)""",
+            [[store, other]],
+        )
+        queue = await connection.raw.execute("SELECT config_id::text, moments FROM analytics_queue ORDER BY id")
+        rows = await queue.fetchall()
+    waiting = {name: [moment for row in rows if row[0] == name for moment in row[1]] for name in (store, other)}
+    assert [len(moments) for moments in waiting.values()] == [2500, 2500]
+    assert all(moments == sorted(moments) for moments in waiting.values())
+
+
 async def test_what_is_not_committed_is_not_counted_and_then_is(database: Database) -> None:
     [(store, products), _] = await shops(database)
     async with database.transaction() as slow:
@@ -330,18 +346,36 @@ async def test_old_months_go_once_they_are_counted(database: Database) -> None:
     kept = await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_events")
     assert kept[0] == "0" and not {"100", "1000"} & {*kept}
     assert await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_sessions") == kept
-    # What was counted stays.
+    # What was counted stays, but for the minutes.
     assert await one(database, "SELECT sum(page_views)::int FROM analytics_totals WHERE grain = 900") == 4
+    for table in ("totals", "sources"):
+        assert await one(database, f"SELECT count(*)::int FROM analytics_{table} WHERE grain = 60") == len(kept)
+
+
+def step(url: str, to: str) -> None:
+    with connect(url) as connection:
+        getattr(command, "downgrade" if to != "head" else "upgrade")(config_for(connection), to)
+        connection.commit()
+
+
+async def test_what_was_counted_before_there_were_minutes_is_counted_by_the_minute(empty_url: str, database: Database) -> None:
+    [(store, products), (other, _)] = await shops(database)
+    await track_events(database, store, drawn(random.Random(10), products, 300), PEOPLE)
+    await track_events(database, other, drawn(random.Random(11), products, 50), BOT)
+    await roll_up(database)
+    assert await differences(database) == RIGHT
+    # These are not counted yet, some of them of sessions that are.
+    await track_events(database, store, drawn(random.Random(12), products, 100), PEOPLE)
+    await asyncio.to_thread(step, empty_url, "20261126_attribute_list")
+    assert await one(database, "SELECT min(grain) FROM analytics_products") == 900
+    await asyncio.to_thread(step, empty_url, "head")
+    assert await queued(database) == 1
+    await roll_up(database)
+    assert await differences(database) == RIGHT
 
 
 def test_events_of_before_the_partitions_are_kept_and_counted(empty_url: str) -> None:
-
-    def step(to: str) -> None:
-        with connect(empty_url) as connection:
-            getattr(command, "downgrade" if to != "head" else "upgrade")(config_for(connection), to)
-            connection.commit()
-
-    step("20261124_sign_out")
+    step(empty_url, "20261124_sign_out")
     user, store = str(uuid7()), str(uuid7())
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("INSERT INTO users (id, email) VALUES (%s, 'a')", [user])
@@ -356,7 +390,7 @@ def test_events_of_before_the_partitions_are_kept_and_counted(empty_url: str) ->
         digest = f"SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM (SELECT {columns} FROM analytics_events) AS e"
         before = connection.execute(digest).fetchall()
     for _ in range(2):
-        step("head")
+        step(empty_url, "head")
 
         async def counted() -> dict[str, list[Any]]:
             async with Database(empty_url, size=1) as database:
@@ -364,6 +398,6 @@ def test_events_of_before_the_partitions_are_kept_and_counted(empty_url: str) ->
                 return await differences(database)
 
         assert asyncio.run(counted()) == RIGHT
-        step("20261124_sign_out")
+        step(empty_url, "20261124_sign_out")
         with psycopg.connect(empty_url) as connection:
             assert connection.execute(digest).fetchall() == before
