@@ -42,6 +42,9 @@ class Result:
     faults: Sequence[Failure] = ()
 
 
+_RECORDED, _DUPLICATE, _IGNORED = (Result(fate) for fate in (Fate.RECORDED, Fate.DUPLICATE, Fate.IGNORED))
+
+
 # What a client sends again has an id that is known; a moment would not do, as a retry may come with another one. In the
 # order of the ids, so that two batches with the same events never wait for each other.
 _RECORD = """
@@ -89,9 +92,9 @@ def _result(row: dict[str, Any] | None, faults: Sequence[Failure], rows: dict[st
     if row is None:
         return Result(Fate.REJECTED, faults)
     if not rows:
-        return Result(Fate.IGNORED)
+        return _IGNORED
     # Of several with the same id the first is the one that was meant.
-    return Result(Fate.DUPLICATE if row["id"] in seen or rows[row["id"]] is not row else Fate.RECORDED)
+    return _DUPLICATE if row["id"] in seen or rows[row["id"]] is not row else _RECORDED
 
 
 async def _record(database: Database, config_id: str, rows: list[dict[str, Any]], owned: Sequence[str]) -> set[str]:

@@ -54,11 +54,13 @@ def clean(event: Any, path: tuple[str, ...], request: Request, now: datetime) ->
     """
     if not isinstance(event, Mapping):
         return None, [invalid(path, 'must be an object, such as {"event": "page_view"}.')]
-    if unknown := [name for name in event if name not in EVENT]:
-        return None, [invalid((*path, str(unknown[0])[:60]), f"is no field of an event. The fields are {', '.join(EVENT)}.")]
+    if not event.keys() <= EVENT.keys():
+        unknown = next(name for name in event if name not in EVENT)[:60].encode(errors="replace").decode()
+        return None, [invalid((*path, unknown), f"is no field of an event. The fields are {', '.join(EVENT)}.")]
+    given = {name: value for name, value in event.items() if value is not None}
     # A name that is missing is as wrong as an empty one.
-    given = {**event, "event": event.get("event") or ""}
-    values, faults = rules.checked(EVENT, {name: value for name, value in given.items() if value is not None}, path)
+    given.setdefault("event", "")
+    values, faults = rules.checked(EVENT, given, path)
     properties, more = ({}, []) if faults else _properties(values, path)
     faults += more
     return (None, faults) if faults else (_row(values, properties, request, now), [])
@@ -91,10 +93,10 @@ def _text(most: int) -> Rule:
     words = rules.text(most, least=0)
 
     def rule(value: Any) -> str | None:
+        if type(value) is str and len(value) <= most and value.isascii() and value.isprintable():
+            return value.strip() or None
         if not isinstance(value, str):
             raise Unfit("must be text.")
-        if len(value) <= most and value.isascii() and value.isprintable():
-            return value.strip() or None
         # JSON may hold half a character, which nothing else can.
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
             raise Unfit("must be whole Unicode characters.")
@@ -103,8 +105,11 @@ def _text(most: int) -> Rule:
     return rule
 
 
+_short, _words = _text(64), _text(MOST_WORDS)
+
+
 def _name(value: Any) -> str:
-    name = _text(64)(value)
+    name = _short(value)
     if name is None:
         raise Unfit('must name what happened, such as "page_view".')
     return str(name)
@@ -112,7 +117,7 @@ def _name(value: Any) -> str:
 
 def _key(value: Any) -> str | None:
     # Whatever the client calls its events, ours have keys: the same text always the same one.
-    text = _text(MOST_WORDS)(value)
+    text = _words(value)
     return None if text is None else parse_id(text) or str(uuid5(_OF_TEXTS, text))
 
 
@@ -141,7 +146,8 @@ def _document(value: Any) -> dict[str, Any]:
         raise Unfit(f"cannot be stored: {str(error)[:100]}.") from None
     if len(text) > MOST_PROPERTIES:
         raise Unfit(f"must have at most {MOST_PROPERTIES:,} bytes as JSON, not {len(text):,}.")
-    if _NUL.search(text):
+    # To look for it without the expression first takes a tenth of the time.
+    if b"\\u0000" in text and _NUL.search(text):
         raise Unfit("must not contain the character NUL.")
     return value
 
@@ -157,8 +163,8 @@ EVENT: Rules = {
     "clientEventId": _key,
     "event": _name,
     "properties": _document,
-    "sessionId": _text(MOST_WORDS),
-    "userId": _text(MOST_WORDS),
+    "sessionId": _words,
+    "userId": _words,
     "userAgent": _text(1_000),
     "ipAddress": _network,
     "referrer": _text(MOST_ADDRESS),
@@ -215,8 +221,9 @@ KNOWN: Mapping[str, Rules] = {
 
 
 def _properties(values: Mapping[str, Any], path: tuple[str, ...]) -> tuple[dict[str, Any], list[Failure]]:
-    given = values.get("properties", {})
-    kinds = KNOWN.get(values["event"], {})
+    given, kinds = values.get("properties", {}), KNOWN.get(values["event"])
+    if not given or kinds is None:
+        return given, []
     known = {name: value for name, value in given.items() if name in kinds and value is not None}
     checked, faults = rules.checked(kinds, known, (*path, "properties"))
     return {**given, **checked}, faults
@@ -233,16 +240,16 @@ def _referrer(given: str | None, request: Request) -> str | None:
 
 
 def _campaign(values: Mapping[str, Any], properties: Mapping[str, Any], request: Request) -> dict[str, str | None]:
-    given = {column: values.get(name) for column, name in _UTM.items()}
-    if any(given.values()):
-        return given
-    for address in (properties.get("url"), request.address):
-        if isinstance(address, str) and "utm_" in address:
-            return _in_address(address)
+    given = {
+        "utm_source": values.get("utmSource"),
+        "utm_medium": values.get("utmMedium"),
+        "utm_campaign": values.get("utmCampaign"),
+    }
+    if not any(given.values()):
+        for address in (properties.get("url"), request.address):
+            if isinstance(address, str) and "utm_" in address:
+                return _in_address(address)
     return given
-
-
-_UTM = {"utm_source": "utmSource", "utm_medium": "utmMedium", "utm_campaign": "utmCampaign"}
 
 
 def _in_address(address: str) -> dict[str, str | None]:
@@ -250,7 +257,7 @@ def _in_address(address: str) -> dict[str, str | None]:
         found = parse_qs(urlsplit(address).query, max_num_fields=100)
     except ValueError:
         found = {}
-    return {name: _kept(found.get(name, [None])[0], MOST_CAMPAIGN) for name in _UTM}
+    return {name: _kept(found.get(name, [None])[0], MOST_CAMPAIGN) for name in ("utm_source", "utm_medium", "utm_campaign")}
 
 
 def _host(address: str) -> str | None:

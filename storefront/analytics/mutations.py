@@ -68,14 +68,22 @@ class TrackedEvent:
     user_errors: list[UserError] = strawberry.field(description="Why it was rejected.", metadata=ERRORS)
 
 
+def _results(self: Any) -> list[TrackedEvent]:
+    return [
+        TrackedEvent(index=n, status=result.fate, user_errors=[user_error(fault) for fault in result.faults])
+        for n, result in enumerate(self.judged)
+    ]
+
+
 @strawberry.type
 class TrackEventsPayload:
     user_errors: list[UserError] = strawberry.field(
         description="Why none was recorded: what is wrong with all of them.", metadata=ERRORS
     )
     recorded: int = strawberry.field(description="How many were recorded now.")
-    results: list[TrackedEvent] = strawberry.field(description="One per event, in their order.")
+    results: list[TrackedEvent] = strawberry.field(resolver=_results, description="One per event, in their order.")
     client_mutation_id: str | None
+    judged: strawberry.Private[Sequence[Result]] = ()
 
 
 @strawberry.type
@@ -92,14 +100,6 @@ class AnalyticsMutation:
             )
         except Refused as refusal:
             errors = [user_error(failure) for failure in refusal.failures]
-            return TrackEventsPayload(user_errors=errors, recorded=0, results=[], client_mutation_id=input.client_mutation_id)
-        return _payload(results, input)
-
-
-def _payload(results: Sequence[Result], input_: TrackEventsInput) -> TrackEventsPayload:
-    told = [
-        TrackedEvent(index=n, status=result.fate, user_errors=[user_error(fault) for fault in result.faults])
-        for n, result in enumerate(results)
-    ]
-    recorded = sum(result.fate is Fate.RECORDED for result in results)
-    return TrackEventsPayload(user_errors=[], recorded=recorded, results=told, client_mutation_id=input_.client_mutation_id)
+            return TrackEventsPayload(user_errors=errors, recorded=0, client_mutation_id=input.client_mutation_id)
+        recorded = sum(result.fate is Fate.RECORDED for result in results)
+        return TrackEventsPayload(user_errors=[], recorded=recorded, client_mutation_id=input.client_mutation_id, judged=results)

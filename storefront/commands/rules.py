@@ -37,8 +37,14 @@ class Unfit(Exception):
 
 def checked(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> tuple[dict[str, Any], list[Failure]]:
     """The values as they will be stored, and every fault with its path."""
-    clean, parts = _gathered((name, rules[name], value) for name, value in values.items())
-    return clean, [invalid([*path, *at], problem) for at, problem in parts]
+    clean: dict[str, Any] = {}
+    faults: list[Failure] = []
+    for name, value in values.items():
+        try:
+            clean[name] = rules[name](value)
+        except Unfit as unfit:
+            faults += [invalid([*path, name, *at], problem) for at, problem in unfit.parts]
+    return clean, faults
 
 
 def require(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from sqlalchemy import Index, PrimaryKeyConstraint, text
 from sqlmodel import Field
 
 from storefront.core.ids import uuid7
-from storefront.models.columns import UUID, SQLModel, datetime, document, flag, moment, reference
+from storefront.models.columns import UUID, SQLModel, datetime, document, flag, moment
 
 
 class AnalyticsEvent(SQLModel, table=True):
@@ -20,7 +20,8 @@ class AnalyticsEvent(SQLModel, table=True):
     )
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
-    config_id: UUID = reference("configs.id", primary_key=True)
+    # Without a foreign key: the queue of events has it, once for all of a batch. With their store events go by a trigger.
+    config_id: UUID = Field(primary_key=True)
     event: str
     properties: dict[str, Any] = document("{}")
     session_id: str | None = None

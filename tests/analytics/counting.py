@@ -26,8 +26,8 @@ _PEOPLE = """people AS (
 # Table of counts -> what should be in it, and what is, rows of nothing but zeros left out.
 BY_HAND = {
     "analytics_sessions": (
-        f"""WITH {_PEOPLE} SELECT config_id, session_id, "timestamp", id, source, medium, campaign, clicked, carted, purchased, seen
-        FROM visits""",
+        f"""WITH {_PEOPLE} SELECT config_id, session_id, "timestamp", id, source, medium, campaign,
+        clicked, carted, purchased, seen FROM visits""",
         """SELECT config_id, session_id, began, began_with, source, medium, campaign, clicked, carted, purchased, seen
         FROM analytics_sessions""",
     ),
@@ -43,7 +43,8 @@ BY_HAND = {
           FROM visits CROSS JOIN {_GRAINS} GROUP BY 1, 2, 3
         ), left_at AS (
           SELECT config_id, grain, {_AT.format("seen")} AS at, count(*) AS j FROM visits CROSS JOIN {_GRAINS} GROUP BY 1, 2, 3
-        ) SELECT config_id, grain, at, a, b, c, d, e, coalesce(f, 0), coalesce(g, 0), coalesce(h, 0), coalesce(i, 0), coalesce(j, 0)
+        ) SELECT config_id, grain, at, a, b, c, d, e,
+          coalesce(f, 0), coalesce(g, 0), coalesce(h, 0), coalesce(i, 0), coalesce(j, 0)
           FROM total LEFT JOIN visited USING (config_id, grain, at) LEFT JOIN left_at USING (config_id, grain, at)
           WHERE a + b + c + d + e + coalesce(f, 0) + coalesce(j, 0) > 0""",
         """SELECT config_id, grain, at, page_views, product_clicks, add_to_carts, purchases, searches, sessions,

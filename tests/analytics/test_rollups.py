@@ -18,6 +18,7 @@ from alembic import command
 
 from storefront.analytics.commands import refresh_popularity, track_events
 from storefront.analytics.rollups import keep_months, roll_up
+from storefront.commands.unit import Refused
 from storefront.core.database import Database
 from storefront.core.ids import uuid7
 from storefront.core.migrations import config_for, connect
@@ -188,6 +189,30 @@ async def test_a_store_that_goes_takes_its_counts_along(database: Database) -> N
     await roll_up(database)
     assert await differences(database) == RIGHT
     assert await one(database, "SELECT count(DISTINCT config_id) FROM analytics_totals") == 1
+
+
+async def test_events_are_of_stores_that_are_there(empty_url: str, database: Database) -> None:
+    [(store, products), (other, _)] = await shops(database)
+    add = "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')"
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        async with database.transaction() as connection:
+            await connection.raw.execute(add.encode(), [str(uuid7())])
+    await track_events(database, other, [{"event": "page_view"}], PEOPLE)
+
+    async def delete() -> None:
+        async with Database(empty_url, size=1) as own, own.transaction() as connection:
+            await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
+
+    # Who deletes a store while events are added to it waits for these, and takes them along.
+    async with database.transaction() as connection:
+        await connection.raw.execute(add.encode(), [store])
+        deletion = asyncio.create_task(delete())
+        await asyncio.sleep(0.3)
+        assert not deletion.done()
+    await deletion
+    assert await one(database, "SELECT array_agg(DISTINCT config_id::text) FROM analytics_events") == [other]
+    with pytest.raises(Refused):
+        await track_events(database, store, drawn(random.Random(13), products, 5), PEOPLE)
 
 
 async def test_popularity_is_made_of_the_counts(database: Database) -> None:

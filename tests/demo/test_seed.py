@@ -64,7 +64,7 @@ async def digests(database: Database) -> dict[str, str]:
 
 async def empty(database: Database) -> None:
     async with database.transaction() as connection:
-        await connection.raw.execute(b"TRUNCATE users CASCADE")
+        await connection.raw.execute(b"TRUNCATE users, analytics_events CASCADE")
 
 
 async def test_the_same_numbers_and_anchor_give_the_same_rows(database: Database) -> None:
