@@ -4,7 +4,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "20261127_minutes"
-down_revision = "20261126_attribute_list"
+down_revision = "20261126_variants_in_order"
 branch_labels = None
 depends_on = None
 

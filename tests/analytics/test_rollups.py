@@ -391,7 +391,7 @@ async def test_what_was_counted_before_there_were_minutes_is_counted_by_the_minu
     assert await differences(database) == RIGHT
     # These are not counted yet, some of them of sessions that are.
     await track_events(database, store, drawn(random.Random(12), products, 100), PEOPLE)
-    await asyncio.to_thread(step, empty_url, "20261126_attribute_list")
+    await asyncio.to_thread(step, empty_url, "20261126_variants_in_order")
     assert await one(database, "SELECT min(grain) FROM analytics_products") == 900
     await asyncio.to_thread(step, empty_url, "head")
     assert await queued(database) == 1
