@@ -24,6 +24,7 @@ from storefront.analytics.commands import refresh_popularity, sweep_event_ids
 from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
+from storefront.core import csrf
 from storefront.core.database import Database
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
@@ -38,14 +39,14 @@ from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
-from storefront.schema import schema
-from storefront.serving.documents import Documents
+from storefront.schema import documents
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
-from storefront.serving.limits import DocumentLimits
 from storefront.serving.operations import Operations
 from storefront.serving.revocations import Revocations
+from storefront.serving.security import SecurityHeaders
+from storefront.serving.statuses import EDITIONS
 from storefront.serving.streams import Streams
 from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
@@ -81,10 +82,11 @@ def create_app(chosen: Settings | None = None) -> Starlette:
 
     async def authenticate(websocket: WebSocket, payload: dict[str, Any]) -> Context:
         # What a client says in connection_init counts for more than what its browser sent of itself.
-        said = {name.lower(): value for name, value in payload.items() if isinstance(value, str)}
-        return await make_context(websocket, {**websocket.headers, **said})
+        said = [value for name, value in payload.items() if name.lower() == "authorization" and isinstance(value, str)]
+        # Of where it comes from only the browser may tell: a page of another site says what it likes.
+        return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    operations = Operations(Documents(schema._schema, limits=_document_limits(options)))
+    operations = Operations(documents(options))
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
@@ -106,7 +108,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
                 yield
 
     page, assets = _graphiql(options, database)
-    endpoint = Endpoint(operations, make_context, streams, page)
+    edition = EDITIONS[options.status_codes]
+    endpoint = Endpoint(operations, make_context, streams, page, most=options.max_batch, edition=edition)
     routes: list[BaseRoute] = [
         Route("/graphql", endpoint.serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
@@ -114,7 +117,9 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *beacon.routes(database),
         *dashboard.routes(),
     ]
-    app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=[*_proxies(options), *_cross_origin(options)])
+    # The scheme that headers are for is known once the proxies have been heard.
+    middleware = [*_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
+    app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=middleware)
     app.state.database = database
     return app
 
@@ -129,19 +134,6 @@ def create_server() -> Starlette:
 def _replica(options: Settings) -> Database | None:
     url = options.database_read_url
     return Database(url.get_secret_value(), size=options.pool_size, statement_timeout=options.statement_timeout) if url else None
-
-
-def _document_limits(options: Settings) -> DocumentLimits:
-    return DocumentLimits(
-        characters=options.max_document,
-        tokens=options.max_tokens,
-        depth=options.max_depth,
-        aliases=options.max_aliases,
-        directives=options.max_directives,
-        roots=options.max_root_fields,
-        mutations=options.max_mutations,
-        cost=options.max_cost,
-    )
 
 
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
@@ -165,7 +157,7 @@ def _cross_origin(options: Settings) -> list[Middleware]:
     """Lets pages of the allowed origins read the answers, cookies included; without such origins nothing is added."""
     origins = [*options.origins()]
     allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
-    headers = ["authorization", "content-type", "x-request-id"]
+    headers = ["authorization", "content-type", "x-request-id", *csrf.PREFLIGHT]
     return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=["x-request-id"])] if origins else []
 
 

@@ -32,8 +32,10 @@ from storefront.demo.commands import seed as load_demo
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.queries import configs
+from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
 from storefront.serving import frames
+from storefront.serving.manifests import UnusableManifest
 from storefront.users.commands import sign_out, subject_for
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ def serve(
         if demo:
             _load_demo(url)
         _check_migrations(url)
+        _check_documents(options)
         _announce(options, url, demo)
         _hand_over(options, url)
         uvicorn.run(
@@ -177,13 +180,14 @@ def rotate_secrets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Look the set-up over: settings, database, migrations, broadcaster, GraphiQL. Exits with 1 if something is wrong."""
+    """Look the set-up over: settings, database, migrations, broadcaster, documents, pages. Exits with 1 if something is wrong."""
     options = _settings()
     with _postgres(options) as url:
         findings = [
             checkup.settings(options),
             *checkup.database(url),
             asyncio.run(checkup.broadcaster(options, url)),
+            checkup.documents(options),
             checkup.graphiql(),
             checkup.dashboard(),
         ]
@@ -225,6 +229,14 @@ def _check_migrations(url: str) -> None:
         found = migrations.current(connection)
     if found != migrations.head():
         _fail(f"The database is at {found}, this version needs {migrations.head()}. Run: storefront migrate")
+
+
+def _check_documents(options: Settings) -> None:
+    # Here rather than where the first worker fails at it.
+    try:
+        documents(options)
+    except UnusableManifest as error:
+        _fail(str(error))
 
 
 def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import psycopg
 from pydantic import SecretStr
 
+from storefront import schema
 from storefront.analytics.dashboard import assets
 from storefront.core import migrations
 from storefront.core.settings import Settings
 from storefront.feed.wakeups import broadcast_to
 from storefront.serving.graphiql.assets import absent, missing
+from storefront.serving.manifests import UnusableManifest
 
 OLDEST_POSTGRES = 150_000
 
@@ -60,6 +62,17 @@ async def broadcaster(options: Settings, database_url: str) -> Finding:
     return Finding(
         "broadcaster", f"{scheme} works", "memory:// reaches one process: several workers need another one." if alone else ""
     )
+
+
+def documents(options: Settings) -> Finding:
+    """Whether the trusted documents can be run."""
+    manifests = len(options.manifests())
+    try:
+        known = schema.documents(options)
+    except UnusableManifest as error:
+        return Finding("documents", str(error), "Build the manifests anew against schema.graphql.")
+    others = "no others" if known.policy.only_trusted else "and any other"
+    return Finding("documents", f"{known.trusted} trusted ones of {manifests} manifests, {others}" if manifests else "any")
 
 
 def graphiql() -> Finding:

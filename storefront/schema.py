@@ -11,6 +11,7 @@ from storefront.analytics.live import AnalyticsSubscription
 from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
+from storefront.core.settings import Settings
 from storefront.execution.arguments import DEFINITION, call_directly
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.personal import declare
@@ -18,6 +19,9 @@ from storefront.graph.scalars import SCALARS
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
+from storefront.serving import manifests
+from storefront.serving.documents import Documents, Policy
+from storefront.serving.limits import DocumentLimits
 from storefront.users.api import UserQuery
 from storefront.users.mutations import UserMutation
 from storefront.variants.mutations import VariantMutation
@@ -48,3 +52,22 @@ def _is_one_of(type_: Any, _: Any) -> bool | None:
 
 
 cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of
+
+
+def documents(options: Settings) -> Documents:
+    """The documents that these settings let clients use. Raises UnusableManifest."""
+    policy = Policy(options.trusted_documents == "only", options.persisted_queries, options.introspection)
+    return Documents(schema._schema, policy, manifests.read(options.manifests()), _limits(options))
+
+
+def _limits(options: Settings) -> DocumentLimits:
+    return DocumentLimits(
+        characters=options.max_document,
+        tokens=options.max_tokens,
+        depth=options.max_depth,
+        aliases=options.max_aliases,
+        directives=options.max_directives,
+        roots=options.max_root_fields,
+        mutations=options.max_mutations,
+        cost=options.max_cost,
+    )

@@ -7,13 +7,20 @@ from storefront.core.errors import Forbidden
 
 PORTS = {"http": 80, "https": 443}
 
+# Headers that nobody needs but those who want to say that they could send them: a page of another origin has to ask first.
+PREFLIGHT = ("apollo-require-preflight", "graphql-require-preflight", "x-apollo-operation-name", "x-requested-with")
+
 # A page of the same origin, or the address bar: no foreign site had a hand in either. Scripts cannot set this header.
 _OWN = frozenset({"same-origin", "none"})
 
 
 def check(headers: Mapping[str, str], allowed: Collection[str]) -> None:
     """Raise Forbidden unless the request comes from this origin or an allowed one. For cookies only: nobody else can send
-    a bearer token. `headers` by lower-case name; of a handshake for a WebSocket as of any other request."""
+    a bearer token. `headers` by lower-case name; of a handshake for a WebSocket as of any other request.
+
+    What says nothing of where it comes from, as a server of the front end that passes cookies on, has to send one of the
+    headers `PREFLIGHT`: browsers of before 2021 leave the origin out of what they send unasked, and cannot add these to it.
+    """
     origin = headers.get("origin")
     if origin is not None and origin in allowed:
         return
@@ -21,6 +28,8 @@ def check(headers: Mapping[str, str], allowed: Collection[str]) -> None:
     # A browser that names the relation knows it better than we do behind a proxy. Where it does not (an old one, or plain
     # HTTP on a local network), the origin has to be the very host that was asked.
     if site in _OWN or (site is None and _same_host(origin, headers.get("host"))):
+        return
+    if site is None and origin is None and any(headers.get(name) for name in PREFLIGHT):
         return
     raise Forbidden(_refusal(origin))
 
@@ -51,5 +60,6 @@ def _refusal(origin: str | None) -> str:
     came = f"this one came from {origin[:100]!r}" if origin else "this one has no Origin header"
     return (
         f"A request with a session cookie must come from a page of this server or of an allowed origin; {came}. "
-        "Add the page's origin to STOREFRONT_ALLOWED_ORIGINS, or send Authorization: Bearer <token>."
+        "Add the page's origin to STOREFRONT_ALLOWED_ORIGINS, or send Authorization: Bearer <token>. A server that passes "
+        "its users' cookies on says so with the header x-requested-with."
     )

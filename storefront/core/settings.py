@@ -8,6 +8,7 @@ from functools import cache
 from ipaddress import ip_network
 from itertools import zip_longest
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
@@ -91,6 +92,25 @@ class Settings(BaseSettings):
     max_operations: int = Field(100, ge=1, description="Operations that run on one WebSocket at a time, at most.")
     max_message: int = Field(262_144, ge=1_024, description="Bytes of a message from a WebSocket's client, at most.")
     init_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which a WebSocket has to be initialised.")
+    max_batch: int = Field(10, ge=0, le=100, description="Requests in one HTTP body (a JSON array), at most; 0: no arrays.")
+    status_codes: Literal["draft", "2026-09"] = Field(
+        "draft",
+        description="Which status codes: of the draft of GraphQL over HTTP that clients know, or of its edition of 2026-09.",
+    )
+    persisted_queries: bool = Field(
+        True, description="Whether documents are kept for those who send only their hash: Apollo's automatic persisted queries."
+    )
+    trusted_documents: Literal["allow", "only"] = Field(
+        "allow", description="Whether documents of the manifests are run beside all others (allow) or alone (only)."
+    )
+    trusted_manifests: str | None = Field(
+        None,
+        validate_default=True,
+        description="Manifests of documents, as files of Apollo's, Relay's or GraphQL Code Generator's, comma-separated.",
+    )
+    introspection: bool = Field(
+        True, description="Whether the schema is told. If not, mistakes in documents are not answered with names of it, either."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
@@ -139,6 +159,10 @@ class Settings(BaseSettings):
         """The proxies that may say for whom they ask."""
         return _listed(self.trusted_proxies)
 
+    def manifests(self) -> list[Path]:
+        """The files of trusted documents."""
+        return [Path(path) for path in _listed(self.trusted_manifests)]
+
     def origins(self) -> frozenset[str]:
         """The allowed origins as browsers write them."""
         return frozenset(normal_origin(origin) for origin in _listed(self.allowed_origins))
@@ -180,6 +204,13 @@ class Settings(BaseSettings):
         for proxy in _listed(given):
             if proxy != "*":
                 ip_network(proxy)
+        return given
+
+    @field_validator("trusted_manifests")
+    @classmethod
+    def _check_manifests(cls, given: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("trusted_documents") == "only" and not _listed(given):
+            raise ValueError("must be set with STOREFRONT_TRUSTED_DOCUMENTS=only: else nothing at all could be asked")
         return given
 
     @field_validator("allowed_origins")

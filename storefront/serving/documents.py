@@ -1,17 +1,18 @@
 """The documents that clients use: parsed and validated once, found again by the hash of their text."""
 
+import re
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from graphql import (
-    ASTValidationRule,
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
     Node,
+    NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
     Token,
     TokenKind,
@@ -21,11 +22,12 @@ from graphql import (
     visit,
 )
 
-from storefront.core.errors import LimitExceeded
+from storefront.core.errors import LimitExceeded, RequestError
 from storefront.execution.plan import Plans
 from storefront.serving.cost import Costs
 from storefront.serving.errors import InvalidDocument
 from storefront.serving.limits import GENEROUS, DocumentLimits, parsed
+from storefront.serving.manifests import UnusableManifest
 from storefront.serving.overlapping import RULES
 from storefront.serving.personal import is_personal
 from storefront.serving.requests import BadRequest, GraphQLRequest
@@ -63,32 +65,104 @@ class NotExecutable(Exception):
         self.errors = errors
 
 
+class UnknownDocument(RequestError):
+    """A document that is asked for by the hash of its text, and is not kept (any more). Clients know the message, too."""
+
+    code = "PERSISTED_QUERY_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__("PersistedQueryNotFound")
+
+
+class HashesNotTaken(RequestError):
+    """Documents are taken as text alone. Clients know the message, too."""
+
+    code = "PERSISTED_QUERY_NOT_SUPPORTED"
+
+    def __init__(self) -> None:
+        super().__init__("PersistedQueryNotSupported")
+
+
+class NotTrusted(RequestError):
+    """A document that stands in none of the manifests, where only those are run."""
+
+    code = "PERSISTED_QUERY_NOT_IN_LIST"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which documents are run: any text or only trusted ones, texts kept for those who come with their hash (`keeps_hashes`).
+
+    Without `introspection` the schema is not told, and mistakes are not answered with names of it.
+    """
+
+    only_trusted: bool = False
+    keeps_hashes: bool = True
+    introspection: bool = True
+
+
 class Documents:
-    """The documents of a schema, the most recent ones."""
+    """The documents of a schema: the trusted ones, by their ids, and of all others the most recent.
+
+    Raises UnusableManifest where a trusted one does not fit the schema.
+    """
 
     def __init__(
-        self, schema: GraphQLSchema, rules: Collection[type[ASTValidationRule]] = RULES, limits: DocumentLimits = GENEROUS
+        self,
+        schema: GraphQLSchema,
+        policy: Policy = Policy(),
+        trusted: Mapping[str, str] | None = None,
+        limits: DocumentLimits = GENEROUS,
     ) -> None:
-        self.schema, self._rules, self.limits = schema, rules, limits
+        self.schema, self.policy, self.limits = schema, policy, limits
+        self._rules = RULES if policy.introspection else [*RULES, NoSchemaIntrospectionCustomRule]
         self._kept: OrderedDict[str, Document] = OrderedDict()
         self._characters = 0
+        self._trusted = self._prepared(trusted or {})
+        self.trusted = len(trusted or {})
 
     def find(self, request: GraphQLRequest) -> Document:
-        """The document of a request, valid for the schema; raises NotExecutable."""
-        if request.query is None:
-            raise BadRequest('"query" must be the text of a GraphQL document.')
-        return self.of_text(request.query)
+        """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
+        id_ = (request.document_id or "").removeprefix("sha256:")
+        text_hash = None if request.query is None else hash_of(request.query)
+        document = self._trusted.get(id_ or text_hash or "")
+        if document is None and self.policy.only_trusted:
+            raise NotTrusted(_not_trusted(request.document_id))
+        expected = document.hash if document and id_ else id_
+        if expected and text_hash and text_hash != expected:
+            raise BadRequest("The id of the document is not the hash of its text: send the SHA-256 of the very text of query.")
+        if id_ and document is None and not self.policy.keeps_hashes:
+            raise HashesNotTaken
+        return document or self._of(text_hash or id_, request.query)
 
     def of_text(self, text: str) -> Document:
         """The document with this text, valid for the schema; raises NotExecutable."""
-        hash_ = hash_of(text)
+        return self._of(hash_of(text), text)
+
+    def _of(self, hash_: str, text: str | None) -> Document:
         known = self._kept.get(hash_)
         if known is not None:
             self._kept.move_to_end(hash_)
             return known
+        if text is None:
+            raise UnknownDocument
         document = self._checked(text, hash_)
         self._keep(document)
         return document
+
+    def _prepared(self, trusted: Mapping[str, str]) -> dict[str, Document]:
+        """The trusted documents by their ids, and by the hashes of their texts."""
+        found: dict[str, Document] = {}
+        faults: list[str] = []
+        for id_, text in trusted.items():
+            try:
+                hash_ = hash_of(text)
+                found[id_] = found[hash_] = found.get(hash_) or self._checked(text, hash_)
+            except NotExecutable as refusal:
+                faults += [f"{_named(id_, text)}: {error.message}" for error in refusal.errors]
+        if faults:
+            raise UnusableManifest("Trusted documents do not fit the schema:\n" + "\n".join(faults[:20]))
+        return found
 
     def _keep(self, document: Document) -> None:
         self._kept[document.hash] = document
@@ -100,7 +174,8 @@ class Documents:
     def _checked(self, text: str, hash_: str) -> Document:
         try:
             ast = parsed(text, self.schema, self.limits)
-            if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS):
+            hides = not self.policy.introspection
+            if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS, hide_suggestions=hides):
                 raise NotExecutable([InvalidDocument(e.message[:MOST_WORDS], e.nodes) for e in errors])
             costs = Costs(self.schema, ast)
         except LimitExceeded as error:
@@ -115,6 +190,17 @@ def hash_of(text: str) -> str:
     """By which a document is known: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
     # What is no text after all, such as half a character, has a hash too: parsing refuses it.
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _not_trusted(id_: str | None) -> str:
+    if id_ is None:
+        return "Only trusted documents are run here, and this is none of them: send the id of one as documentId."
+    return f"No trusted document has the id {id_[:100]!r}. Those of the manifests that the server was started with are known."
+
+
+def _named(id_: str, text: str) -> str:
+    operation = re.search(r"\b(query|mutation|subscription)\s+(\w+)", text)
+    return f"{id_[:100]} ({operation[0]})" if operation else id_[:100]
 
 
 class _Forgetter(Visitor):

@@ -81,7 +81,7 @@ class Operations:
 
     def __init__(self, documents: Documents) -> None:
         self._documents = documents
-        self._schema = documents.schema
+        self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
         self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
         self._kept = 0
         self._crowds = Crowds()
@@ -138,6 +138,7 @@ class Operations:
             context_value=context,
             raw_variable_values=operation.variables,
             operation_name=operation.name,
+            hide_suggestions=self._hides_suggestions,
         )
         if isinstance(executor, list):
             raise NotExecutable(executor)
@@ -180,6 +181,7 @@ class Operations:
             operation_name=operation.name,
             executor_class=BreadthFirst,
             plans=operation.document.plans,
+            hide_suggestions=self._hides_suggestions,
         )
         return await result if isawaitable(result) else result
 

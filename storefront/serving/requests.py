@@ -32,19 +32,21 @@ def checked_request(given: Any) -> GraphQLRequest:
     variables = _part(given, "variables", dict, "an object")
     name = _part(given, "operationName", str, "text")
     extensions = _part(given, "extensions", dict, "an object") or {}
-    document_id = _document_id(given, extensions)
+    document_id = _document_id(given, extensions, is_needed=query is None)
     if query is None and document_id is None:
         raise BadRequest('"query" must be the text of a GraphQL document, or "documentId" the id of one.')
     return GraphQLRequest(query, variables or {}, name or None, document_id, extensions.get("cost") is True)
 
 
-def _document_id(given: Mapping[str, Any], extensions: Mapping[str, Any]) -> str | None:
-    """The id of the document: `documentId` as GraphQL over HTTP drafts it, `id` as Relay's examples name it, Apollo's hash."""
+def _document_id(given: Mapping[str, Any], extensions: Mapping[str, Any], *, is_needed: bool) -> str | None:
+    """The id of the document: `documentId` as drafts of GraphQL over HTTP have it, Apollo's hash, or Relay's `id`."""
     persisted = _part(extensions, "persistedQuery", dict, "an object such as {version: 1, sha256Hash}") or {}
     if persisted and persisted.get("version") != 1:
         raise BadRequest('"extensions.persistedQuery" is known in version 1 only.')
     hash_ = _part(persisted, "sha256Hash", str, "64 hexadecimal digits")
-    return _part(given, "documentId", str, "text") or _part(given, "id", str, "text") or hash_ or None
+    # Beside a query an id may be anybody's: only without one does it have to be that of a document.
+    id_ = _part(given, "id", str, "text") if is_needed else None
+    return _part(given, "documentId", str, "text") or hash_ or id_ or None
 
 
 def _part(given: Mapping[str, Any], name: str, kind: type[T], what: str) -> T | None:

@@ -11,7 +11,15 @@ from storefront.serving.negotiation import GRAPHQL_JSON, JSON
 # What keeps a request from being run, whatever it asks for.
 _STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, "SERVICE_UNAVAILABLE": 503}
 # What is wrong with what it asks for.
-_UNFIT = {PARSE_FAILED, VALIDATION_FAILED, BAD_USER_INPUT, LimitExceeded.code}
+_UNFIT = {
+    PARSE_FAILED,
+    VALIDATION_FAILED,
+    BAD_USER_INPUT,
+    LimitExceeded.code,
+    "PERSISTED_QUERY_NOT_FOUND",
+    "PERSISTED_QUERY_NOT_SUPPORTED",
+    "PERSISTED_QUERY_NOT_IN_LIST",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +55,4 @@ class Edition:
 # The draft by which the audit suite graphql-http tests, and which clients have been written for.
 DRAFT = Edition(unfit=400, partial=200, is_lenient=True, offers=(JSON, GRAPHQL_JSON))
 SEPTEMBER_2026 = Edition(unfit=422, partial=294, is_lenient=False, offers=(GRAPHQL_JSON, JSON))
+EDITIONS = {"draft": DRAFT, "2026-09": SEPTEMBER_2026}

@@ -1,5 +1,6 @@
 """Which requests with a session cookie are believed to be their user's own. The browser's part is played by headers."""
 
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,6 +8,9 @@ import httpx
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
 
 from storefront.core.csrf import check, normal_origin
 from storefront.core.errors import Forbidden
@@ -14,6 +18,7 @@ from tests.client import Client, token_of
 from tests.conftest import fresh, serving
 from tests.core.test_authjs import MADE_V5, SECRET, V5, encrypted
 
+PROTOCOLS = [Subprotocol("graphql-transport-ws")]
 SHOP = "https://shop.example"
 ME = {"query": "{ me { email } }"}
 
@@ -51,6 +56,9 @@ def assert_forbidden(answer: httpx.Response) -> str:
         {"origin": "https://front.example", "sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "none"},
+        # A server of the front end, which no browser can be behind.
+        {"x_requested_with": "next"},
+        {"apollo_require_preflight": "true"},
     ],
 )
 async def test_pages_that_may_send_the_cookie(server: Client, headers: dict[str, str]) -> None:
@@ -88,6 +96,9 @@ async def test_our_own_pages_may(server: Client) -> None:
         {"sec_fetch_site": "same-site"},
         {"sec_fetch_site": "whatever"},
         {"referer": SHOP},
+        {"x_requested_with": ""},
+        {"x_requested_with": "next", "origin": "https://evil.example"},
+        {"x_requested_with": "next", "sec_fetch_site": "cross-site"},
         {},
     ],
 )
@@ -115,6 +126,30 @@ async def test_a_forbidden_request_does_nothing(server: Client) -> None:
     async with server.database.transaction() as connection:
         cursor = await connection.raw.execute("SELECT FROM users WHERE email = 'forbidden@example.com'")
         assert await cursor.fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "payload", "code"),
+    [
+        (SHOP, {}, None),
+        ("https://evil.example", {}, 4403),
+        ("https://evil.example", {"origin": SHOP, "Origin": SHOP, "sec-fetch-site": "same-origin"}, 4403),
+        ("https://evil.example", {"x-requested-with": "x", "host": "evil.example", "cookie": ""}, 4403),
+    ],
+)
+async def test_of_a_socket_the_browser_alone_says_where_it_comes_from(
+    server: Client, origin: str, payload: dict[str, str], code: int | None
+) -> None:
+    address = own(server).replace("http", "ws") + "/graphql"
+    cookie = {"cookie": f"{V5}={MADE_V5}"}
+    async with connect(address, origin=Origin(origin), additional_headers=cookie, subprotocols=PROTOCOLS) as socket:
+        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
+        if code is None:
+            assert json.loads(await socket.recv())["type"] == "connection_ack"
+        else:
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == code
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
