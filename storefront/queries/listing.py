@@ -13,6 +13,7 @@ from sqlalchemy import (
     Double,
     FromClause,
     Numeric,
+    Select,
     Text,
     any_,
     bindparam,
@@ -187,7 +188,7 @@ class Shape:
 
     audience: Audience
     filters: tuple[str, ...]
-    searched: bool
+    searched: tuple[str, ...]
     of_one: bool
     order: Order = UNORDERED
     backward: bool = False
@@ -201,7 +202,11 @@ class Shape:
     def of(cls, selection: Selection, scopes: Sequence[Scope], *rest: Any) -> "Shape":
         """The shape of a selection, and of the list that it is read as."""
         names = tuple(name for name, _ in selection.filters)
-        return cls(selection.audience, names, selection.search is not None, len(scopes) == 1, *rest)
+        searched: tuple[str, ...] = ()
+        if selection.search is not None:
+            # Of one search only the parts that it has: the less there is, the sooner it is planned.
+            searched = search.parts(scopes[0].mended or selection.search) if len(scopes) == 1 else search.PARTS
+        return cls(selection.audience, names, searched, len(scopes) == 1, *rest)
 
 
 def parents(shape: Shape) -> FromClause:
@@ -210,7 +215,7 @@ def parents(shape: Shape) -> FromClause:
     One scope stands there as itself. Of a list Postgres knows the length only when it plans anew, which takes longer than reading
     a page does; with one store it keeps its plan.
     """
-    names = search.PARTS if shape.searched else ()
+    names = shape.searched
     if shape.of_one:
         columns = [bindparam("config_ids", type_=UUID).label("id"), *(bindparam(name, type_=Text).label(name) for name in names)]
         return select(*columns, literal_column("1").label("number")).subquery("parent")
@@ -269,30 +274,49 @@ def _cursor_maker(scope: Scope, listing: Listing) -> Callable[[Row], str]:
 @lru_cache(MOST_STATEMENTS)
 def _page(shape: Shape) -> Statement:
     parent = parents(shape)
-    source, wanted = within(shape, parent)
-    key, tie = SORTS[shape.order.key].column, products.c.id
-    descending = shape.order.descending != shape.backward
-    if shape.behind:
-        wanted.append(keyset.behind(key, tie, descending))
-    columns = [*needed(COLUMNS, shape.columns, "id", "config_id"), key.label("sort_value")]
     # The first page of a search has looked at all that it finds anyway.
-    counts_itself = shape.counted and shape.searched and not shape.behind
-    if counts_itself:
-        columns.append(func.count().over().label("total"))
-    page = select(*columns).select_from(source).where(*wanted).correlate(parent)
-    # Written out: without a number Postgres expects a tenth of the store, and never keeps its plan.
-    lateral = page.order_by(*keyset.order(key, tie, descending)).limit(literal_column(str(shape.limit))).lateral("page")
-    told: list[Any] = [lateral]
+    counts_itself = shape.counted and bool(shape.searched) and not shape.behind
+    rows, page = _searched(shape, parent, counts_itself) if shape.searched else (parent, _limited(shape, parent).lateral("page"))
+    told: list[Any] = [page]
     if shape.document is not None:
         # Written behind the limit: only of rows that are on the page.
-        told = [column for column in lateral.c if column.key in _OF_EVERY_ROW]
-        told.append(shape.document.written(lateral).label("node"))
-    rows: Any = parent.join(lateral, true())
+        told = [column for column in page.c if column.key in _OF_EVERY_ROW]
+        told.append(shape.document.written(page).label("node"))
     if shape.counted and not counts_itself:
         counted = _counted(shape, parent)
         told.append(counted.c.total)
-        rows = parent.join(counted, true()).join(lateral, true())
-    return compiled(select(*told).select_from(rows), varies=shape.searched, reads=Named("config_ids"))
+        rows = rows.join(counted, true())
+    found = select(*told).select_from(rows.join(page, true()))
+    ordered = found.order_by(*_order(shape, page.c.sort_value, page.c.id)) if shape.searched else found
+    return compiled(ordered, varies=bool(shape.searched), reads=Named("config_ids"))
+
+
+def _searched(shape: Shape, parent: FromClause, counts: bool) -> tuple[Any, Any]:
+    """Where a page of a search comes from, and the page: much is counted and sorted of which only what it shows is read whole."""
+    ranked = _limited(shape, parent, narrow=True, counts=counts).lateral("ranked")
+    columns = [*needed(COLUMNS, shape.columns, "id", "config_id"), *(one for one in ranked.c if one.key != "id")]
+    whole = select(*columns).where(products.c.id == ranked.c.id).correlate(ranked)
+    return parent.join(ranked, true()), whole.lateral("page")
+
+
+def _limited(shape: Shape, parent: FromClause, *, narrow: bool = False, counts: bool = False) -> Select[Any]:
+    source, wanted = within(shape, parent)
+    key, tie = SORTS[shape.order.key].column, products.c.id
+    if shape.behind:
+        wanted.append(keyset.behind(key, tie, _descends(shape)))
+    columns = [tie] if narrow else needed(COLUMNS, shape.columns, "id", "config_id")
+    total = [func.count().over().label("total")] if counts else []
+    page = select(*columns, key.label("sort_value"), *total).select_from(source).where(*wanted).correlate(parent)
+    # Written out: without a number Postgres expects a tenth of the store, and never keeps its plan.
+    return page.order_by(*_order(shape, key, tie)).limit(literal_column(str(shape.limit)))
+
+
+def _order(shape: Shape, key: ColumnElement[Any], tie: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    return keyset.order(key, tie, _descends(shape))
+
+
+def _descends(shape: Shape) -> bool:
+    return shape.order.descending != shape.backward
 
 
 _OF_EVERY_ROW = {"id", "config_id", "sort_value", "total"}
@@ -315,7 +339,7 @@ def _count(shape: Shape) -> Statement:
     parent = parents(shape)
     counted = _counted(shape, parent)
     found = select(parent.c.number, counted.c.total).select_from(parent.join(counted, true()))
-    return compiled(found, varies=shape.searched, reads=Named("config_ids"))
+    return compiled(found, varies=bool(shape.searched), reads=Named("config_ids"))
 
 
 async def offset_page(
@@ -333,4 +357,6 @@ def _offset_page(shape: Shape) -> Statement:
     ordered = keyset.order(SORTS[shape.order.key].column, products.c.id, shape.order.descending)
     columns = needed(COLUMNS, shape.columns, "id", "config_id")
     page = select(*columns).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
-    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")), varies=shape.searched, reads=Named("config_ids"))
+    return compiled(
+        page.limit(bindparam("limit")).offset(bindparam("offset")), varies=bool(shape.searched), reads=Named("config_ids")
+    )

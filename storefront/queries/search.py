@@ -12,7 +12,7 @@ _TOKEN = re.compile(r'-?"[^"]*"?|\S+')
 _FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ς": "σ"})
 _MARKS = re.compile("[\u0300-\u036f]")
 # In Postgres' notation: hyphens that stand before another one and exclude nothing. More than 32 of them are an error to it.
-_IDLE_HYPHENS = r"(?<!\w)-[\s!&|()<]*(?=-)"
+_IDLE_HYPHENS = column(r"'(?<!\w)-[\s!&|()<]*(?=-)'", Text, is_literal=True)
 
 
 def fold(text: str) -> str:
@@ -69,18 +69,37 @@ def is_word(token: str) -> bool:
 PARTS = ("alternatives", "head", "tail", "prefix")
 
 
+def parts(search: Search) -> tuple[str, ...]:
+    """The parts that the search has. One that says nothing has an empty tail."""
+    return tuple(part for part in PARTS if getattr(search, part)) or ("tail",)
+
+
 def tsquery(parent: FromClause) -> ColumnElement[Any]:
-    """The text query of a row that has the parts of a search as columns."""
+    """The text query of a row that has the parts of a search as columns. A part that is left out is not there, or empty."""
 
     def web(part: str) -> ColumnElement[Any]:
-        plain = func.regexp_replace(func.storefront_fold(parent.c[part]), _IDLE_HYPHENS, "", "g")
+        folded = func.storefront_fold(parent.c[part])
+        # The tail is a bare word.
+        plain = folded if part == "tail" else func.regexp_replace(folded, _IDLE_HYPHENS, _literal(""), _literal("g"))
         return func.websearch_to_tsquery(_config("english"), plain, type_=TSQUERY)
 
-    half_typed = web("tail").op("||", return_type=TSQUERY())(func.to_tsquery(_config("simple"), parent.c.prefix, type_=TSQUERY))
-    # Behind other words one that says nothing, such as "for", is not looked for, not even as the beginning of another.
-    says_nothing = (func.numnode(web("tail")) == 0) & (func.numnode(web("head")) > 0)
-    together = case((says_nothing, web("head")), else_=web("head").op("&&", return_type=TSQUERY())(half_typed.self_group()))
-    return web("alternatives").op("||", return_type=TSQUERY())(together.self_group())
+    def both(one: ColumnElement[Any], operator: str, other: ColumnElement[Any]) -> ColumnElement[Any]:
+        return one.op(operator, return_type=TSQUERY())(other.self_group())
+
+    there = {part: web(part) for part in PARTS[:3] if part in parent.c}
+    tail = there.get("tail")
+    if tail is not None and "prefix" in parent.c:
+        tail = both(tail, "||", func.to_tsquery(_config("simple"), parent.c.prefix, type_=TSQUERY))
+    if tail is not None and "head" in there:
+        # Behind other words one that says nothing, such as "for", is not looked for, not even as the beginning of another.
+        says_nothing = (func.numnode(there["tail"]) == 0) & (func.numnode(there["head"]) > 0)
+        tail = case((says_nothing, there["head"]), else_=both(there["head"], "&&", tail))
+    found = [query for query in (there.get("alternatives"), there.get("head") if tail is None else tail) if query is not None]
+    return found[0] if len(found) == 1 else both(found[0], "||", found[1])
+
+
+def _literal(text: str) -> ColumnElement[str]:
+    return column(f"'{text}'", Text, is_literal=True)
 
 
 def _config(name: str) -> ColumnElement[str]:
