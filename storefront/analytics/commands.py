@@ -19,7 +19,7 @@ from storefront.commands.unit import ATTEMPTS, Failure, Refused, invalid
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.sender import Sender
-from storefront.feed.log import Entry, append_to_each
+from storefront.feed.log import Entry, send_to_each
 from storefront.queries.rollups import ORIGIN, PIECE_TYPES, QUARTER, WITH_PIECES, Piece, piece_parameters, pieces
 
 MOST_EVENTS = 500
@@ -180,7 +180,7 @@ async def refresh_popularity(database: Database) -> int:
         changed = await connection.fetch(_refresh(), piece_parameters(_lately()))
         # Lists are sorted by it: answers that are kept must not outlive it. By a key of its own each refresh is one change.
         entry = Entry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
-        await append_to_each(connection, [row.config_id for row in changed], entry)
+        send_to_each(connection, [row.config_id for row in changed], entry)
     return sum(row.changed for row in changed)
 
 

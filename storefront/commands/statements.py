@@ -49,9 +49,10 @@ async def delete_row(unit: Unit, table: Table, old: Row) -> None:
 
 
 @cache
-def inserted(table: Table, names: Columns) -> Statement:
-    """Insert one row with these columns; returns the whole row."""
-    row = insert(table).values({name: _parameter(table, name) for name in names})
+def inserted(table: Table, names: Columns, computed: tuple[tuple[str, str], ...] = ()) -> Statement:
+    """Insert one row with these columns, and those that are `computed` in SQL; returns the whole row."""
+    given = {name: _parameter(table, name) for name in names}
+    row = insert(table).values({**given, **{name: text(sql) for name, sql in computed}})
     return compiled(row.returning(*returned(table)))
 
 

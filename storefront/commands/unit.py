@@ -15,6 +15,7 @@ from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.core.wire import Sent
 from storefront.feed import log
 from storefront.feed.log import Entry
 from storefront.models import idempotency_keys
@@ -110,10 +111,15 @@ class Unit:
         self._entries: dict[str, list[Entry]] = {}
         self._shared: list[tuple[Sequence[str], Entry]] = []
         self._gone: list[str] = []
+        self._appended: list[Sent] = []
 
     async def fetch(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> list[Row]:
         """Run a statement in the transaction."""
         return await self.connection.fetch(statement, parameters)
+
+    def send(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> Sent:
+        """Have a statement run with the next one that is waited for."""
+        return self.connection.send(statement, parameters)
 
     def record(self, config_id: str, entry: Entry) -> None:
         """A change for the store's log, written when the command is done."""
@@ -134,14 +140,15 @@ class Unit:
         """The stores whose logs the order moves, or ends."""
         return [*self._entries, *chain.from_iterable(config_ids for config_ids, _ in self._shared), *self._gone]
 
-    async def append_log(self) -> int | None:
-        """Last of all, because from here to the commit other writers of the store wait. Returns the position reached."""
-        position = None
-        for config_id, entries in sorted(self._entries.items()):
-            position = await log.append(self.connection, config_id, entries)
+    def append_log(self) -> None:
+        """Last of all, because from here to the commit other writers of the store wait."""
+        self._appended = [log.send(self.connection, config_id, entries) for config_id, entries in sorted(self._entries.items())]
         for config_ids, entry in self._shared:
-            await log.append_to_each(self.connection, config_ids, entry)
-        return position
+            log.send_to_each(self.connection, config_ids, entry)
+
+    def position(self) -> int | None:
+        """The position reached, once the log is written."""
+        return log.position_of(self._appended[-1]) if self._appended else None
 
 
 Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Row | None]]]
@@ -167,29 +174,31 @@ async def _once(database: Database, order: Order, command: Command) -> Outcome:
     async with database.transaction() as connection:
         unit = Unit(connection, order)
         if order.key is None:
-            outcome = await _worked(unit, order, command)
+            outcome = await _worked(unit, order, command, connection.flush if order.dry_run else connection.commit)
         else:
             kept = await _claimed(unit, order)
             if kept is not None:
                 return kept
             outcome = await _worked_under_key(unit, order, command)
-            await unit.fetch(_keep(), {"actor_id": order.actor_id, "key": order.key, "result": outcome.as_json()})
+            unit.send(_keep(), {"actor_id": order.actor_id, "key": order.key, "result": outcome.as_json()})
         if order.dry_run:
             outcome = replace(outcome, position=None)
             raise Rollback
     return outcome
 
 
-async def _worked(unit: Unit, order: Order, command: Command) -> Outcome:
+async def _worked(unit: Unit, order: Order, command: Command, end: Callable[[], Awaitable[None]]) -> Outcome:
     rows = await command(unit, order.values)
-    return Outcome(rows, unit.failures, await unit.append_log(), moved=unit.stores())
+    unit.append_log()
+    await end()
+    return Outcome(rows, unit.failures, unit.position(), moved=unit.stores())
 
 
 async def _worked_under_key(unit: Unit, order: Order, command: Command) -> Outcome:
     # A refusal undoes the work but keeps the key: it is a result like any other, and a retry gets it again.
     try:
-        async with unit.connection.raw.transaction():
-            return await _worked(unit, order, command)
+        async with unit.connection.savepoint():
+            return await _worked(unit, order, command, unit.connection.flush)
     except Refused as refusal:
         return Outcome(failures=refusal.failures)
     except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:

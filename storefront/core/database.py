@@ -6,16 +6,16 @@ Rows are named tuples whose values already have the shape that JSON wants: keys,
 import re
 from collections import namedtuple
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from functools import partial
 from typing import Any, cast
 
 import orjson
-from psycopg import AsyncConnection, AsyncCursor, AsyncRawCursor, InterfaceError, OperationalError
+from psycopg import InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import no_result
+from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import AsyncConnectionPool
@@ -25,6 +25,7 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from storefront.core.scopes import Reads, Recorder
+from storefront.core.wire import Sent, Wire, Wired
 
 Row = Any
 Parameters = Mapping[str, object]
@@ -73,13 +74,12 @@ class Statement:
         # Keys need no quoting, so lists of them need no looking for what does.
         return [f"{{{','.join(given[name])}}}" if name in self._keys else given[name] for name in self._names]
 
-    def rows(self, cursor: AsyncCursor[Any]) -> Callable[[Sequence[Any]], Row]:
-        """How psycopg makes a row. Its class follows from the statement, and is made once."""
-        result = cursor.pgresult
-        if self._row is None and result is not None and result.nfields:
+    def row_maker(self, result: PGresult) -> Callable[[Sequence[Any]], Row]:
+        """What makes a row of its values. Its class follows from the statement, and is made once."""
+        if self._row is None:
             names = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
             self._row = partial(tuple.__new__, namedtuple("Row", names, rename=True))
-        return self._row or no_result
+        return self._row
 
 
 _PARAMETER = re.compile(r"%(?:\((\w+)\)s|%)")
@@ -103,17 +103,71 @@ class MomentLoader(Loader):
 class Connection:
     """One connection: of a transaction, or borrowed from the pool for one statement."""
 
-    def __init__(self, raw: AsyncConnection[Any], observers: Sequence[Callable[[str], None]]) -> None:
-        self.raw = raw
+    def __init__(self, wire: Wire, observers: Sequence[Callable[[str], None]], *, in_transaction: bool = False) -> None:
+        # psycopg's, for what has no Statement, such as COPY. It knows nothing of what was sent and not yet flushed.
+        self.raw = wire.raw
+        self._wire = wire
         self._observers = observers
+        self._in_transaction = in_transaction
+        self._queue: list[Sent] = []
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
-        """Run a statement and return its rows; an empty list where it returns none."""
+        """Run a statement, after all that was sent, and return its rows; an empty list where it returns none."""
+        sent = self.send(statement, parameters)
+        await self.flush()
+        return sent.rows
+
+    def send(self, statement: Statement, parameters: Parameters | None = None) -> Sent:
+        """Have a statement run with the next one that is waited for, in one trip with it. Its rows are there then."""
         for observer in self._observers:
             observer(statement.sql)
-        cursor = AsyncRawCursor(self.raw, row_factory=statement.rows)
-        await cursor.execute(statement.query, statement.values(parameters), prepare=False if statement.varies else None)
-        return await cursor.fetchall() if cursor.pgresult is not None and cursor.pgresult.nfields else []
+        return self._add(statement, statement.values(parameters))
+
+    async def flush(self) -> None:
+        """Wait for all that was sent. Raises what the first statement raised that failed; those after it were not run."""
+        queue, self._queue = self._queue, []
+        if self._in_transaction and self._wire.is_idle:
+            queue = [Sent(BEGIN), *queue]
+        if queue:
+            await self._wire.exchange(queue)
+
+    async def commit(self) -> None:
+        """End the transaction, in one trip with what was sent."""
+        if self._queue or not self._wire.is_idle:
+            self._add(COMMIT)
+            await self.flush()
+
+    async def roll_back(self) -> None:
+        """End the transaction as if it had not been."""
+        self._queue.clear()
+        if not self._wire.is_idle:
+            # A connection that is lost has taken the transaction along.
+            with suppress(OperationalError):
+                await self._wire.exchange([Sent(ROLL_BACK)])
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What is done within it is undone where it fails, and the transaction can go on."""
+        begun = self._add(SAVEPOINT)
+        try:
+            yield
+            await self.flush()
+        except Exception:
+            self._queue = self._queue[: self._queue.index(begun) + 1] if begun in self._queue else []
+            self._add(ROLL_BACK_TO)
+            raise
+        finally:
+            self._add(RELEASE)
+
+    def _add(self, statement: Statement, values: Sequence[Any] = ()) -> Sent:
+        sent = Sent(statement, values)
+        self._queue.append(sent)
+        return sent
+
+
+BEGIN, COMMIT, ROLL_BACK = Statement("BEGIN", {}), Statement("COMMIT", {}), Statement("ROLLBACK", {})
+SAVEPOINT, RELEASE = Statement("SAVEPOINT attempt", {}), Statement("RELEASE attempt", {})
+ROLL_BACK_TO = Statement("ROLLBACK TO attempt", {})
 
 
 class Database:
@@ -125,10 +179,15 @@ class Database:
         self._recorder: Recorder | None = None
         self._pool = AsyncConnectionPool(
             url,
+            connection_class=Wired,
             min_size=1,
             max_size=size,
             open=False,
-            kwargs={"autocommit": True, "options": f"-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout={statement_timeout}"},
+            kwargs={
+                # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it.
+                "prepare_threshold": None,
+                "options": f"-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout={statement_timeout}",
+            },
             configure=_configure,
         )
 
@@ -162,38 +221,48 @@ class Database:
 
     async def _fetch(self, statement: Statement, parameters: Parameters | None) -> list[Row]:
         for left in reversed(range(self._size + 1)):
-            async with self._pool.connection() as raw:
-                try:
-                    return await Connection(raw, self.observers).fetch(statement, parameters)
-                except (OperationalError, InterfaceError):
-                    if not (raw.closed and left):
-                        raise
+            raw = await self._taken()
+            try:
+                return await Connection(raw.wire, self.observers).fetch(statement, parameters)
+            except (OperationalError, InterfaceError):
+                if not (raw.closed and left):
+                    raise
+            finally:
+                await self._pool.putconn(raw)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """All that is run on the connection, or nothing. Once it has begun nothing is run a second time."""
+        """All that is run on the connection, or nothing: it begins with the first statement, and nothing is run a second time.
+
+        psycopg.Rollback takes all of it back and is not raised any further.
+        """
         self.unrecorded()
-        raw, ending = await self._begun()
-        async with ending:
-            yield Connection(raw, self.observers)
+        raw = await self._taken()
+        connection = Connection(raw.wire, self.observers, in_transaction=True)
+        try:
+            yield connection
+            await connection.commit()
+        except BaseException as error:
+            await connection.roll_back()
+            if not isinstance(error, Rollback):
+                raise
+        finally:
+            await self._pool.putconn(raw)
 
-    async def _begun(self) -> tuple[AsyncConnection[Any], AsyncExitStack]:
-        # After a restart of Postgres all connections of the pool may be closed ones, and only using them shows it.
-        for left in reversed(range(self._size + 1)):
-            async with AsyncExitStack() as stack:
-                raw = await stack.enter_async_context(self._pool.connection())
-                try:
-                    await stack.enter_async_context(raw.transaction())
-                except (OperationalError, InterfaceError):
-                    if not (raw.closed and left):
-                        raise
-                else:
-                    return raw, stack.pop_all()
-        raise AssertionError("unreachable")
+    async def _taken(self) -> Wired:
+        """A connection from the pool."""
+        raw = await self._pool.getconn()
+        # After a restart of Postgres all of them may be closed ones.
+        for _ in range(self._size):
+            if raw.wire.is_alive():
+                break
+            await self._pool.putconn(raw)
+            raw = await self._pool.getconn()
+        return raw
 
 
-async def _configure(raw: AsyncConnection[Any]) -> None:
+async def _configure(raw: Wired) -> None:
     for name in ("uuid", "numeric"):
         raw.adapters.register_loader(name, TextLoader)
     raw.adapters.register_loader("timestamptz", MomentLoader)

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from storefront.core.database import DIALECT, Connection, Database, Row, Statement, compiled
 from storefront.core.scopes import Named
+from storefront.core.wire import Sent
 from storefront.models import changes
 
 
@@ -33,19 +34,29 @@ async def append(connection: Connection, config_id: str, entries: Sequence[Entry
 
     Call it last in the transaction: from here to its commit every other writer of the same store waits.
     """
+    sent = send(connection, config_id, entries)
+    await connection.flush()
+    return position_of(sent)
+
+
+def send(connection: Connection, config_id: str, entries: Sequence[Entry]) -> Sent:
+    """The same, sent along with what follows. Best with the commit: then the others wait for no trip of ours."""
     rows = orjson.dumps([{**asdict(entry), "n": n} for n, entry in enumerate(entries, 1)])
-    parameters = {"config_id": config_id, "count": len(entries), "rows": rows.decode()}
-    written = await connection.fetch(_append(), parameters)
-    return max(int(row.position) for row in written)
+    return connection.send(_append(), {"config_id": config_id, "count": len(entries), "rows": rows.decode()})
 
 
-async def append_to_each(connection: Connection, config_ids: Sequence[str], entry: Entry) -> None:
-    """Record the same entry in the logs of many stores, in one statement; last in the transaction, as with `append`.
+def position_of(sent: Sent) -> int:
+    """The position of the last entry, once they are written."""
+    return max(int(row.position) for row in sent.rows)
+
+
+def send_to_each(connection: Connection, config_ids: Sequence[str], entry: Entry) -> None:
+    """Send the same entry for the logs of many stores, in one statement; last in the transaction, as with `append`.
 
     For what shows in all of them and is nobody's product: who reads a log is told nothing of it, but that it has moved.
     """
     if config_ids:
-        await connection.fetch(_append_to_each(), {**asdict(entry), "config_ids": list(config_ids)})
+        connection.send(_append_to_each(), {**asdict(entry), "config_ids": list(config_ids)})
 
 
 async def read(database: Database, config_id: str, after: int, limit: int) -> list[Row]:

@@ -12,12 +12,13 @@ from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
 from storefront.commands.changes import record_product
 from storefront.commands.ownership import own_product, own_store
-from storefront.commands.statements import change_row, columns, delete_row, insert_row
+from storefront.commands.statements import as_parameters, change_row, columns, delete_row, inserted, names
 from storefront.commands.unit import Refused, Unit
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.ids import uuid7
 from storefront.core.names import camel
+from storefront.core.wire import Sent
 from storefront.models import products
 from storefront.queries.needed import COLUMNS
 from storefront.queries.search import fold
@@ -42,13 +43,16 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Row]:
     if faults:
         raise Refused(*faults)
     store = await own_store(unit, clean.pop("configId"), ["configId"])
-    if clean.get("handle") is None:
-        clean["handle"] = await _free_handle(unit, store.id, clean["title"])
-    row = await insert_row(unit, products, {"config_id": store.id, **columns(clean)})
+    row = {"id": str(uuid7()), "config_id": store.id, **columns(clean)}
+    made = _send_product(unit, row)
     if forms:
-        row = await _with_variants(unit, row, forms)
-    record_product(unit, "product_created", None, row)
-    return [row]
+        _send_variants(unit, row["id"], forms)
+        # Read again, because the variants make its price range and counts.
+        made = unit.send(_reread(), {"id": row["id"]})
+    await unit.connection.flush()
+    [product] = made.rows
+    record_product(unit, "product_created", None, product)
+    return [product]
 
 
 async def update_product(unit: Unit, values: Values) -> Sequence[Row]:
@@ -83,25 +87,33 @@ def refuse_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> 
 # ------------------------------------------------------------------------------------------------ creating
 
 
-async def _free_handle(unit: Unit, config_id: str, title: str) -> str:
-    """A handle made of the title, numbered where others have it. The store's row is locked: nobody takes it meanwhile."""
-    base = re.sub(r"[^a-z0-9]+", "-", fold(title)).strip("-")[:80].rstrip("-") or "product"
-    taken = {row.handle for row in await unit.fetch(_handles(), {"config_id": config_id, "pattern": f"{base}%"})}
-    return next(name for n in range(1, len(taken) + 2) if (name := base if n == 1 else f"{base}-{n}") not in taken)
+def _send_product(unit: Unit, row: Values) -> Sent:
+    if row.get("handle") is not None:
+        return unit.send(inserted(products, names(row)), as_parameters(products, row))
+    given = {name: value for name, value in row.items() if name != "handle"}
+    statement = inserted(products, names(given), (("handle", _FREE_HANDLE),))
+    return unit.send(statement, {**as_parameters(products, given), "store": row["config_id"], "base": _handle_of(row["title"])})
 
 
-@cache
-def _handles() -> Statement:
-    here = products.c.config_id == bindparam("config_id")
-    return compiled(select(products.c.handle).where(here, products.c.handle.like(bindparam("pattern"))))
+def _handle_of(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", fold(title)).strip("-")[:80].rstrip("-") or "product"
 
 
-async def _with_variants(unit: Unit, row: Row, forms: Sequence[Values]) -> Row:
-    """Insert the variants and read the product again, whose price range and counts they make."""
-    rows = [{"id": str(uuid7()), "product_id": row.id, **_FORM, **columns(form)} for form in forms]
-    await unit.fetch(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
-    [whole] = await unit.fetch(_reread(), {"id": row.id})
-    return whole
+# The handle that a title makes, numbered where others have it. The store's row is locked: nobody takes it meanwhile.
+_FREE_HANDLE = """(
+WITH RECURSIVE tried (number, name) AS (
+  SELECT 1, CAST(:base AS text)
+  UNION ALL
+  SELECT number + 1, CAST(:base AS text) || '-' || number + 1 FROM tried
+  WHERE EXISTS (SELECT FROM products WHERE config_id = CAST(:store AS uuid) AND handle = tried.name)
+)
+SELECT name FROM tried ORDER BY number DESC LIMIT 1
+)"""
+
+
+def _send_variants(unit: Unit, product_id: str, forms: Sequence[Values]) -> None:
+    rows = [{"id": str(uuid7()), "product_id": product_id, **_FORM, **columns(form)} for form in forms]
+    unit.send(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
 
 
 # What the table's defaults are: a set of rows has one list of columns.

@@ -1,0 +1,284 @@
+"""Statements go to Postgres together, and their results come back in the same order.
+
+psycopg connects, knows the types and names the errors. The talk itself is libpq's pipeline mode: one write and one read for all
+statements that need not wait for each other, where a cursor for each of them costs the server several times as much.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
+
+from psycopg import AsyncConnection, OperationalError
+from psycopg.abc import Buffer, PQGen
+from psycopg.adapt import PyFormat, Transformer
+from psycopg.errors import error_from_result
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
+
+log = logging.getLogger("storefront")
+
+# Statements that a connection keeps prepared.
+MOST_PREPARED = 100
+# Seconds within which a statement ends that was told to.
+PATIENCE = 5.0
+
+# As plain numbers: an enumeration takes longer to look its members up than libpq to answer.
+OPEN, IDLE = int(ConnStatus.OK), int(TransactionStatus.IDLE)
+FAILED, SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
+AUTO = PyFormat.AUTO
+
+T = TypeVar("T")
+
+# A statement with the types of its values: Postgres prepares it for these.
+Kind = tuple[bytes, tuple[int, ...]]
+
+
+class Query(Protocol):
+    """What can be sent: SQL with numbered parameters. What `varies` is not prepared, but planned anew each time."""
+
+    @property
+    def query(self) -> bytes: ...
+
+    @property
+    def varies(self) -> bool: ...
+
+    def row_maker(self, result: PGresult) -> Callable[[Sequence[Any]], Any]:
+        """What makes a row of its values."""
+
+
+class Sent:
+    """A statement that goes out with the next exchange. Then its `rows` are there; none, where it returns none."""
+
+    __slots__ = ("query", "rows", "values")
+
+    def __init__(self, query: Query, values: Sequence[Any] = ()) -> None:
+        self.query, self.values = query, values
+        self.rows: list[Any] = []
+
+
+class Wire:
+    """A connection of psycopg's, and a way to run statements on it. Both may be used in turns, also in one transaction."""
+
+    def __init__(self, raw: AsyncConnection[Any]) -> None:
+        self.raw = raw
+        self._pgconn, self._socket = raw.pgconn, raw.pgconn.socket
+        self._types = Transformer(raw)
+        self._prepared = _Prepared()
+        # Who listens to the socket, and what was heard in the exchange that is under way.
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._results: list[PGresult] = []
+        self._is_over = True
+        self._failure: OperationalError | None = None
+        self._news: asyncio.Future[None] | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no transaction is open."""
+        return self._pgconn.transaction_status == IDLE
+
+    def is_alive(self) -> bool:
+        """Whether Postgres has not closed the connection, as far as it has told. Asks nothing of it."""
+        try:
+            # Twice, because before the end come its last words.
+            self._pgconn.consume_input()
+            self._pgconn.consume_input()
+        except OperationalError:
+            self.leave()
+        return self._pgconn.status == OPEN
+
+    async def exchange(self, batch: Sequence[Sent]) -> None:
+        """Run the statements in their order and give each its rows. Outside of a transaction they are one together.
+
+        Raises the first error: what comes after a statement that fails is not run.
+        """
+        async with self.raw.lock:
+            if self._pgconn.status != OPEN:
+                raise OperationalError("the connection is closed")
+            # All values are written out before anything leaves.
+            messages = [(sent, *self._dumped(sent.values)) for sent in batch]
+            places: list[Place] = []
+            self._results, self._is_over = [], False
+            try:
+                self._pgconn.enter_pipeline_mode()
+                self._send(messages, places)
+                await self._heard()
+                self._pgconn.exit_pipeline_mode()
+            except asyncio.CancelledError:
+                await self._stop()
+                raise
+            except BaseException:
+                # Nobody knows what would be heard next. The last words tell more than that there is nobody left.
+                self._finish()
+                self._take(places)
+                raise
+            self._take(places)
+
+    def leave(self) -> None:
+        """Stop listening: the socket is somebody else's for a while, or closed."""
+        if self._loop is not None:
+            self._loop.remove_reader(self._socket)
+            self._loop.remove_writer(self._socket)
+            self._loop = None
+
+    # ------------------------------------------------------------------------------------------------- speaking
+
+    def _dumped(self, values: Sequence[Any]) -> tuple[Sequence[Buffer | None], tuple[int, ...], Sequence[int] | None]:
+        """The values as Postgres reads them, their types and formats."""
+        dumped = self._types.dump_sequence(values, [AUTO] * len(values))
+        return dumped, self._types.types or (), self._types.formats
+
+    def _send(self, messages: Sequence[Any], places: "list[Place]") -> None:
+        """Send the statements; `places` gets what each of the results will be about."""
+        pgconn, new = self._pgconn, dict[Kind, bytes]()
+        for sent, values, types, formats in messages:
+            query: Query = sent.query
+            if query.varies:
+                pgconn.send_query_params(query.query, values, types, formats)
+            else:
+                kind = (query.query, types)
+                name = self._prepared.name(kind) or new.get(kind)
+                if name is None:
+                    name = new[kind] = self._prepared.new_name()
+                    pgconn.send_prepare(name, query.query, types)
+                    places.append((kind, name))
+                pgconn.send_query_prepared(name, values, formats)
+            places.append(sent)
+        for name in self._prepared.given_up(len(new)):
+            pgconn.send_query_params(b"DEALLOCATE " + name, None)
+        pgconn.pipeline_sync()
+
+    async def _stop(self) -> None:
+        """Have Postgres give up what it is at, so that the connection can be used again. Where it does not, it is closed."""
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self.raw.cancel_safe(timeout=PATIENCE)
+                await self._heard()
+            self._pgconn.exit_pipeline_mode()
+        except BaseException as error:
+            log.warning("a statement could not be stopped (%s): its connection is closed", type(error).__name__)
+            self._finish()
+            if not isinstance(error, Exception):
+                raise
+
+    def _finish(self) -> None:
+        self.leave()
+        self._pgconn.finish()
+
+    # ------------------------------------------------------------------------------------------------ listening
+
+    async def _heard(self) -> None:
+        """Wait for all results of the exchange."""
+        if self._loop is None:
+            # For good: to begin and to end for each exchange takes longer than to read its results.
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._socket, self._on_readable)
+        if self._pgconn.flush():
+            self._loop.add_writer(self._socket, self._on_writable)
+        while not self._is_over:
+            self._news = self._loop.create_future()
+            await self._news
+        if self._failure is not None:
+            raise self._failure
+
+    def _on_readable(self) -> None:
+        try:
+            self._pgconn.consume_input()
+            self._read()
+        except OperationalError as error:
+            self._fail(error)
+        self._tell()
+
+    def _on_writable(self) -> None:
+        try:
+            if not self._pgconn.flush() and self._loop is not None:
+                self._loop.remove_writer(self._socket)
+        except OperationalError as error:
+            self._fail(error)
+            self._tell()
+
+    def _read(self) -> None:
+        """Take what results there are."""
+        pgconn = self._pgconn
+        while not self._is_over and not pgconn.is_busy():
+            result = pgconn.get_result()
+            if result is None:
+                # The end of what belongs to one message. On a connection that is lost there is no end of such ends.
+                if pgconn.status != OPEN:
+                    raise OperationalError("the connection is lost")
+            elif result.status == SYNC:
+                self._is_over = True
+            else:
+                self._results.append(result)
+
+    def _fail(self, error: OperationalError) -> None:
+        # At once: another connection may get the number of this one's socket.
+        self.leave()
+        self._failure, self._is_over = error, True
+
+    def _tell(self) -> None:
+        if self._is_over and self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def _take(self, places: "Sequence[Place]") -> None:
+        """Give the statements their rows, and remember what was prepared. Raises the first error."""
+        types = self._types
+        for place, result in zip(places, self._results, strict=False):
+            if result.status == FAILED:
+                raise error_from_result(result, types.encoding)
+            if not isinstance(place, Sent):
+                self._prepared.keep(*place)
+            elif result.nfields:
+                types.set_pgresult(result)
+                place.rows = types.load_rows(0, result.ntuples, place.query.row_maker(result))
+
+
+# What a result is about: a statement that was run, or one that was prepared under a name.
+Place = Sent | tuple[Kind, bytes]
+
+
+class _Prepared:
+    """The statements that a connection keeps prepared, the most recent ones, by their names."""
+
+    def __init__(self) -> None:
+        self._names: OrderedDict[Kind, bytes] = OrderedDict()
+        self._count = 0
+
+    def name(self, kind: Kind) -> bytes | None:
+        """The name of a statement that is prepared."""
+        name = self._names.get(kind)
+        if name is not None:
+            self._names.move_to_end(kind)
+        return name
+
+    def new_name(self) -> bytes:
+        """A name for one that is not."""
+        self._count += 1
+        return b"s%d" % self._count
+
+    def keep(self, kind: Kind, name: bytes) -> None:
+        """It is prepared by now."""
+        self._names[kind] = name
+
+    def given_up(self, new: int) -> list[bytes]:
+        """The names that so many new ones take the place of."""
+        return [self._names.popitem(last=False)[1] for _ in range(len(self._names) + new - MOST_PREPARED)] if new else []
+
+
+class Wired(AsyncConnection[Any]):
+    """A connection of psycopg's with its wire, which leaves the socket to it whenever it is used itself."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.wire = Wire(self)
+
+    async def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
+        """Talk as psycopg does."""
+        self.wire.leave()
+        return await super().wait(gen, *arguments, **named)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        self.wire.leave()
+        await super().close()
