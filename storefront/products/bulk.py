@@ -170,14 +170,13 @@ async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require({target: rules.key, "delta": _delta}, _chosen(values, target))
     if target == "variantId":
         row, product = await own_variant(unit, clean[target], [target])
-        changed = await _adjusted(unit, "product_variants", row, clean["delta"])
+        changed, whole = await _adjusted(unit, "product_variants", row, product.id, clean["delta"])
         fields = ["variants.inventory"]
     else:
         row = product = await own_product(unit, clean[target], [target])
-        changed = await _adjusted(unit, "products", row, clean["delta"])
+        changed, whole = await _adjusted(unit, "products", row, product.id, clean["delta"])
         fields = ["inventory"]
     record_part(unit, product.id, product, changed, fields)
-    [whole] = await unit.fetch(_product(), {"id": product.id})
     return [whole]
 
 
@@ -193,16 +192,18 @@ def _chosen(values: Values, target: str) -> Values:
     return {target: values[target], "delta": values["delta"]}
 
 
-async def _adjusted(unit: Unit, table: str, row: Row, delta: int) -> Row:
+async def _adjusted(unit: Unit, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
+    """The row with its new stock, and its product as it is then."""
     if row.inventory is None:
         raise Refused(invalid(["delta"], "this stock is not counted. Set inventory to a number first."))
     if row.inventory + delta > MOST_INT:
         raise Refused(invalid(["delta"], f"would make more than {MOST_INT:,}."))
-    changed = await unit.fetch(_adjust(table), {"id": row.id, "delta": delta})
-    if not changed:
+    adjusted = unit.send(_adjust(table), {"id": row.id, "delta": delta})
+    [whole] = await unit.fetch(_product(), {"id": product_id})
+    if not adjusted.rows:
         message = f"delta: only {row.inventory:,} are in stock, {-delta:,} were asked for."
         raise Refused(Failure(Code.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
-    return changed[0]
+    return adjusted.rows[0], whole
 
 
 @cache
