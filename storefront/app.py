@@ -3,11 +3,12 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from functools import partial
+from hashlib import blake2b, sha256
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import psycopg
 from starlette.applications import Starlette
@@ -28,8 +29,10 @@ from storefront.core import csrf
 from storefront.core.database import Database
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
+from storefront.core.release import fingerprint
 from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
+from storefront.feed.heads import Heads, Record
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
 from storefront.feed.wakeups import WakeUps
@@ -44,6 +47,7 @@ from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
 from storefront.serving.operations import Operations
+from storefront.serving.responses import Policy, Responses
 from storefront.serving.revocations import Revocations
 from storefront.serving.security import SecurityHeaders
 from storefront.serving.statuses import EDITIONS
@@ -70,8 +74,10 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     database = Database(url, size=options.pool_size, statement_timeout=options.statement_timeout)
     replica = _replica(options)
     hub = Hub(database, options.poll_interval)
-    wakeups = WakeUps(options.wakeups_url(), hub.heard)
+    heads, read_heads = _heads(options, database, replica)
+    wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
+    nobody = Context(database, vocabularies, vault, feed, replica=replica)
     revocations = Revocations(partial(users.revoked, database), options.poll_interval)
 
     async def make_context(request: HTTPConnection, headers: Mapping[str, str] | None = None) -> Context:
@@ -100,16 +106,18 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             database,
             replica or nullcontext(),
             _jobs(database, options),
-            hub.running(),
-            wakeups.running(),
-            revocations.running(),
+            _running(hub, heads, read_heads, wakeups, revocations),
         ):
             with drained_on_signal(drain):
                 yield
 
     page, assets = _graphiql(options, database)
-    edition = EDITIONS[options.status_codes]
-    endpoint = Endpoint(operations, make_context, streams, page, most=options.max_batch, edition=edition)
+    make_public = partial(_recorded, nobody, read_heads)
+    responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
+    edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
+    endpoint = Endpoint(
+        operations, make_context, streams, page, responses=responses, vary=vary, most=options.max_batch, edition=edition
+    )
     routes: list[BaseRoute] = [
         Route("/graphql", endpoint.serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
@@ -129,6 +137,40 @@ def create_server() -> Starlette:
     app = create_app()
     settle()
     return app
+
+
+def _heads(options: Settings, database: Database, replica: Database | None) -> tuple[Heads, Heads]:
+    """How far the logs have come that are written, and those that shoppers read: a replica may be behind."""
+    heads = Heads(database, options.poll_interval, strict=options.cache == "strict")
+    return heads, Heads(replica, options.poll_interval) if replica else heads
+
+
+class Lasting(Protocol):
+    """Something that is at work as long as the application is served."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Work while this lasts."""
+
+
+@asynccontextmanager
+async def _running(*parts: Lasting) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for part in dict.fromkeys(parts):
+            await stack.enter_async_context(part.running())
+        yield
+
+
+def _recorded(nobody: Context, heads: Heads) -> Context:
+    return nobody.recorded(Record(heads))
+
+
+def _is_anonymous(proofs: Identity, request: Request) -> bool:
+    return proofs.claims_nothing(request.headers, lambda: request.cookies)
+
+
+def _policy(options: Settings) -> Policy:
+    secret = blake2b(fingerprint(), key=sha256(options.signing_secret().encode()).digest()).digest()
+    return Policy(options.response_cache_bytes, options.cache_control(), secret)
 
 
 def _replica(options: Settings) -> Database | None:

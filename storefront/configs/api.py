@@ -7,6 +7,7 @@ import strawberry
 from storefront.core.database import Row
 from storefront.graph import checks, loaders
 from storefront.graph.context import Info
+from storefront.graph.personal import VOLATILE
 from storefront.graph.types import After, Config, ConfigConnection, First
 from storefront.queries import configs
 
@@ -23,7 +24,8 @@ class ConfigQuery:
     async def config(self, info: Info, by: ConfigBy) -> Config | None:
         return cast(Config | None, await _found(info, by))
 
-    @strawberry.field(description="Published stores, newest first.")
+    # A store that comes or goes moves its own log, which is none of those on the page.
+    @strawberry.field(description="Published stores, newest first.", metadata=VOLATILE)
     async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
         page = await configs.page(info.context.reads, checks.window(first, after))
         return ConfigConnection(page=page, count=lambda: configs.count(info.context.reads))

@@ -1,6 +1,6 @@
 """Who sends a request, by whichever proof it carries. Knows headers and cookies, but no web framework."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from storefront.core import csrf, oidc
 from storefront.core.authjs import Sessions
@@ -39,6 +39,17 @@ class Identity:
             return None
         csrf.check(headers, self._allowed_origins)
         return self._sessions.claims(held)
+
+    def claims_nothing(self, headers: Mapping[str, str], cookies: Callable[[], Mapping[str, str]]) -> bool:
+        """Whether a request has no proof at all, neither good nor bad: known without a look at any."""
+        if "authorization" in headers:
+            return False
+        return self._sessions is None or "cookie" not in headers or not self._sessions.held(cookies())
+
+    @property
+    def depends_on(self) -> tuple[str, ...]:
+        """The headers that may prove who sends a request."""
+        return ("authorization", "cookie") if self._sessions else ("authorization",)
 
     async def _bearer(self, token: str) -> Claims:
         if not self._issuers:

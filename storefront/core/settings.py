@@ -125,7 +125,32 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(
         400, ge=31, le=3650, description="Days that single events are kept, at least: whole months go. What was counted stays."
     )
+    cache: Literal["relaxed", "strict"] = Field(
+        "relaxed",
+        description="How it is known that an answer still holds: relaxed hears of changes in other processes within the poll "
+        "interval, strict asks the database each time.",
+    )
+    response_cache_bytes: int = Field(
+        64_000_000, ge=0, description="Bytes of public answers that a process keeps, at most; 0: none."
+    )
+    cache_max_age: int = Field(
+        0, ge=0, le=31_536_000, description="Seconds for which browsers and caches use a public answer without asking again."
+    )
+    cache_shared_max_age: int | None = Field(
+        None, ge=0, le=31_536_000, description="The same for caches that many share, such as a CDN. Unset: as for all."
+    )
+    cache_stale_while_revalidate: int = Field(
+        0, ge=0, le=31_536_000, description="Seconds for which caches may use an answer even longer while they ask again."
+    )
     graphiql: bool = Field(True, description="Whether /graphql answers a browser with GraphiQL.")
+
+    def cache_control(self) -> str:
+        """The header of public answers."""
+        shared, more = self.cache_shared_max_age, self.cache_stale_while_revalidate
+        parts = ["public", f"max-age={self.cache_max_age}", f"s-maxage={shared}" if shared is not None else ""]
+        # The two exclude each other: one says that nothing old is ever to be used.
+        parts.append(f"stale-while-revalidate={more}" if more else "must-revalidate")
+        return ", ".join(filter(None, parts))
 
     def wakeups_url(self) -> str:
         """Where processes wake each other. Several workers on one machine have their database in common."""

@@ -53,8 +53,8 @@ class WakeUps:
     anew when it does not come back.
     """
 
-    def __init__(self, url: str, heard: Callable[[str], None]) -> None:
-        self._url, self._heard = url, heard
+    def __init__(self, url: str, *listeners: Callable[[str], None]) -> None:
+        self._url, self._listeners = url, listeners
         self._pending: set[str] = set()
         self._stirred = asyncio.Event()
         self._probe, self._answered = f"probe {token_hex(8)}", asyncio.Event()
@@ -63,7 +63,7 @@ class WakeUps:
 
     def publish(self, config_id: str) -> None:
         """Wake everyone for a store, soon: never waits, and a store that moves often is told once."""
-        self._heard(config_id)
+        self._tell(config_id)
         self._pending.add(config_id)
         self._stirred.set()
 
@@ -111,7 +111,11 @@ class WakeUps:
             self._answered.set()
             self._pause = SHORTEST_PAUSE
         elif not message.startswith("probe"):
-            self._heard(message)
+            self._tell(message)
+
+    def _tell(self, config_id: str) -> None:
+        for listener in self._listeners:
+            listener(config_id)
 
     async def _speak(self, broadcast: Broadcast) -> None:
         while True:

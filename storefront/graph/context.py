@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from time import monotonic
@@ -15,6 +15,7 @@ from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
+from storefront.feed.heads import Record
 from storefront.feed.hub import Hub
 from storefront.feed.wakeups import WakeUps
 from storefront.queries import users
@@ -89,7 +90,13 @@ class Context:
     viewer: Viewer | None = None
     sender: Sender = field(default_factory=Sender)
     replica: Database | None = None
+    record: Record | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+
+    @property
+    def touched(self) -> Mapping[str, int] | None:
+        """The stores that were read, each with a position from before; None where there is more to it, or no record."""
+        return self.record.touched if self.record else None
 
     @property
     def reads(self) -> Database:
@@ -141,6 +148,11 @@ class Context:
     def anonymous(self) -> "Context":
         """Somebody unknown, who has loaded nothing yet."""
         return Context(self.database, self.vocabularies, self.vault, self.feed)
+
+    def recorded(self, record: Record) -> "Context":
+        """Somebody unknown whose reads are noted."""
+        replica = self.replica.recorded(record) if self.replica else None
+        return Context(self.database.recorded(record), self.vocabularies, self.vault, self.feed, replica=replica, record=record)
 
     def now_owns(self, config_id: str) -> None:
         """A store was made during this operation."""

@@ -1,7 +1,8 @@
-"""The mark of fields whose answer depends on who asks, beyond whether the asker owns the store that it is about.
+"""The marks of fields whose answers are not to be shared or kept: one declaration per field, as `metadata`.
 
-One declaration per field, `metadata=PERSONAL`. Whatever shares or keeps answers reads it: of the rest there are two answers at
-most, the owner's and everybody else's.
+PERSONAL depends on who asks, beyond whether the asker owns the store that it is about: of all else there are two answers at
+most, the owner's and everybody else's. VOLATILE changes without the log of a store that is read for it: of all else what
+everybody is told holds until one of these logs moves.
 """
 
 from collections.abc import Mapping
@@ -13,12 +14,13 @@ from storefront.serving import personal
 from storefront.serving.cost import COST
 
 PERSONAL: Mapping[str, Any] = {personal.PERSONAL: True}
+VOLATILE: Mapping[str, Any] = {personal.VOLATILE: True}
 
 # Where the engine's field keeps the definition that it was made of.
 _DEFINITION = "strawberry-definition"
 
 # What serving reads of fields.
-_DECLARED = (personal.PERSONAL, COST)
+_DECLARED = (personal.PERSONAL, personal.VOLATILE, COST)
 
 
 def declare(schema: GraphQLSchema) -> GraphQLSchema:

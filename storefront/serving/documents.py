@@ -29,7 +29,7 @@ from storefront.serving.errors import InvalidDocument
 from storefront.serving.limits import GENEROUS, DocumentLimits, parsed
 from storefront.serving.manifests import UnusableManifest
 from storefront.serving.overlapping import RULES
-from storefront.serving.personal import is_personal
+from storefront.serving.personal import is_personal, is_public
 from storefront.serving.requests import BadRequest, GraphQLRequest
 
 # Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
@@ -42,7 +42,7 @@ MOST_ERRORS, MOST_WORDS = 5, 500
 class Document:
     """A document that fits the schema, how it is executed, whether its answer depends on who asks, and what it costs.
 
-    `hash` is that of its text: SHA-256 in hexadecimal digits.
+    `hash` is that of its text: SHA-256 in hexadecimal digits. The answer of what `is_public` changes with nothing but logs.
     """
 
     hash: str
@@ -50,6 +50,7 @@ class Document:
     ast: DocumentNode
     plans: Plans
     is_personal: bool
+    is_public: bool
     costs: Costs
 
     def operation(self, name: str | None) -> OperationDefinitionNode | None:
@@ -183,7 +184,8 @@ class Documents:
         except GraphQLError as error:
             raise NotExecutable([error]) from None
         visit(ast, _Forgetter())
-        return Document(hash_, len(text), ast, Plans(ast), is_personal(self.schema, ast), costs)
+        personal, public = is_personal(self.schema, ast), is_public(self.schema, ast)
+        return Document(hash_, len(text), ast, Plans(ast), personal, public, costs)
 
 
 def hash_of(text: str) -> str:

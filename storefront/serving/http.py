@@ -1,6 +1,7 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -16,7 +17,8 @@ from storefront.serving.documents import NotExecutable
 from storefront.serving.framings import Framing
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
 from storefront.serving.operations import Operation, Operations, Renewable, answer, refused
-from storefront.serving.requests import BadRequest, checked_request
+from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
+from storefront.serving.responses import Question, Responses
 from storefront.serving.statuses import DRAFT, Edition
 from storefront.serving.streams import HEADERS, Streams
 
@@ -40,6 +42,7 @@ class Endpoint:
     """Operations over HTTP.
 
     `page` is what a browser gets that comes without a query, `most` how many requests may come in one body (0: no arrays).
+    `responses` are answers that are kept, `vary` names the headers of a request that its answer depends on.
     """
 
     def __init__(
@@ -49,10 +52,13 @@ class Endpoint:
         streams: Streams,
         page: Answer | None = None,
         *,
+        responses: Responses | None = None,
+        vary: str = "accept",
         most: int = 10,
         edition: Edition = DRAFT,
     ) -> None:
         self._operations, self._make_context, self._streams, self._page = operations, make_context, streams, page
+        self._responses, self._vary = responses, vary
         self._most, self._edition = most, edition
 
     async def serve(self, request: Request) -> Response:
@@ -66,16 +72,31 @@ class Endpoint:
         except Exception as error:
             response = self._refusal(error, takes, request_id)
         response.headers["x-request-id"] = request_id
-        response.headers["vary"] = "accept"
+        response.headers["vary"] = self._vary
+        response.headers.setdefault("cache-control", "no-store")
         return response
 
     async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
         given = await _read(request)
         if isinstance(given, list):
             return await self._batch(given, request, takes, request_id)
-        operation = self._operations.prepare(checked_request(given))
+        asked = checked_request(given)
+        question = self._question(request, asked, takes)
+        known = await question.known() if question else None
+        return known or await self._executed(request, asked, question, takes, request_id)
+
+    def _question(self, request: Request, asked: GraphQLRequest, takes: Accepted) -> Question | None:
+        return self._responses.question(request, asked, takes.json) if self._responses and takes.json else None
+
+    async def _executed(
+        self, request: Request, asked: GraphQLRequest, question: Question | None, takes: Accepted, request_id: str
+    ) -> Response:
+        operation = self._operations.prepare(asked)
         _check_kind(request, operation.kind)
         media_type = _chosen(takes, operation.kind)
+        if question and operation.is_public:
+            made = await question.made(partial(self._operations.run, operation))
+            return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._make_context(request)
         if isinstance(media_type, Framing):
             results = self._results(operation, context, request_id)

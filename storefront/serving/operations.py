@@ -75,6 +75,11 @@ class Operation:
     cost: int = 0
     tells_cost: bool = False
 
+    @property
+    def is_public(self) -> bool:
+        """A query whose answer is the same to everybody who is unknown, and changes with nothing but logs."""
+        return self.kind is OperationType.QUERY and self.document.is_public
+
 
 class Operations:
     """The operations of a schema's documents."""

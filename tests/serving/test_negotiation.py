@@ -81,4 +81,4 @@ async def test_who_takes_events_alone_gets_one(shopper: Client, query: str, told
 
 
 async def test_answers_depend_on_the_header(shopper: Client) -> None:
-    assert (await get(shopper, "{ __typename }", JSON)).headers["vary"] == "accept"
+    assert (await get(shopper, "{ __typename }", JSON)).headers["vary"] == "accept, authorization"

@@ -1,0 +1,272 @@
+"""Nothing that is written leaves an old answer behind: every mutation and every job, asked about before and after.
+
+The documents ask for every public field. Four servers share a database: one that keeps answers and is written to, one that keeps
+answers and hears of nothing, so that it has to ask each time, or now and then, and one that keeps none, which knows what is
+right.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+import pytest_asyncio
+from graphql import GraphQLField, GraphQLObjectType, GraphQLUnionType, get_named_type, is_leaf_type, is_required_argument
+
+from storefront.analytics.commands import refresh_popularity, track_events
+from storefront.analytics.rollups import roll_up
+from storefront.configs.rotation import rotate_tokens
+from storefront.core.secrets import Vault, new_key
+from storefront.core.sender import Sender
+from storefront.imports.commands import import_products
+from storefront.imports.shopify_csv import read
+from storefront.schema import schema
+from storefront.serving.personal import PERSONAL, VOLATILE
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import make_product, make_review, make_store, make_user, make_variant
+
+# Seconds after which a server that hears of nothing has looked by itself.
+POLL = 0.4
+
+GRAPH = schema._schema
+ROOTS = {
+    "product": "(by: {id: $product})",
+    "config": "(by: {slug: $slug})",
+    "products": "(configId: $store)",
+    "searchProducts": "(input: {configId: $store, sortBy: POPULARITY})",
+    "suggest": '(configId: $store, prefix: "mu")',
+    "productChanges": '(configId: $store, after: "0")',
+}
+ARGUMENTS = {
+    "Product.variant": '(attributes: [{name: "Size", value: "S"}])',
+    "Config.products": '(search: "mugg")',
+    "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
+}
+
+
+def selection(type_: Any, above: tuple[str, ...]) -> str:
+    """Every field of a type that is the same to all, and of what these lead to."""
+    if isinstance(type_, GraphQLUnionType):
+        return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above)}" for one in type_.types) + " }"
+    assert isinstance(type_, GraphQLObjectType)
+    return "{ __typename " + " ".join(filter(None, (line(type_.name, n, f, above) for n, f in type_.fields.items()))) + " }"
+
+
+def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
+    target, coordinate = get_named_type(field.type), f"{parent}.{name}"
+    if field.extensions.get(PERSONAL) or target.name in above or name == "edges":
+        return None
+    if parent == "Config" and len(above) > 2 and not is_leaf_type(target) and name != "owner":
+        # Of a product's store; `config` itself asks for all of it.
+        return None
+    needs = any(is_required_argument(argument) for argument in field.args.values())
+    assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
+    whole = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"
+    return whole if is_leaf_type(target) else f"{whole} {selection(target, (*above, target.name))}"
+
+
+def document(root: str) -> str:
+    assert GRAPH.query_type is not None
+    target = get_named_type(GRAPH.query_type.fields[root].type)
+    below = "" if is_leaf_type(target) else selection(target, ("Query", target.name))
+    declared = " ".join(f"${name}: {kind}" for name, kind in KINDS.items() if f"${name}" in ROOTS[root])
+    return f"query ({declared}) {{ {root}{ROOTS[root]} {below} }}"
+
+
+KINDS = {"product": "ID!", "slug": "String!", "store": "ID!"}
+DOCUMENTS = {root: document(root) for root in ROOTS}
+PUBLIC = GRAPH.query_type.fields.keys() - {"analytics", "events"} if GRAPH.query_type else set()
+
+
+def test_every_public_root_field_is_asked_or_declared() -> None:
+    assert GRAPH.query_type is not None
+    marked = {n for n, f in GRAPH.query_type.fields.items() if f.extensions.get(PERSONAL) or f.extensions.get(VOLATILE)}
+    assert PUBLIC - marked == set(ROOTS)
+    assert marked == {"me", "configs"}
+
+
+@dataclass(frozen=True)
+class Shop:
+    """A store with one of everything, its owner and a reviewer. `sent` are the variables of all documents."""
+
+    writer: Client
+    strict: Client
+    polling: Client
+    reference: Client
+    owner: Client
+    reviewer: Client
+    ids: Mapping[str, str]
+
+    async def answers(self, client: Client, **headers: str) -> dict[str, httpx.Response]:
+        return {root: await self.asked(client, root, **headers) for root in DOCUMENTS}
+
+    async def asked(self, client: Client, root: str, **headers: str) -> httpx.Response:
+        variables = orjson.dumps({n: v for n, v in self.ids.items() if n in KINDS and f"${n}" in DOCUMENTS[root]}).decode()
+        return await client.http.get("/graphql", params={"query": DOCUMENTS[root], "variables": variables}, headers=headers)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def servers(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Client]]:
+    url, folder = fresh(postgres, template), tmp_path_factory.mktemp("cached")
+    plain: dict[str, Any] = {"max_aliases": 1_000}
+    keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
+    async with AsyncExitStack() as stack:
+        # Else each server may mend searches with words of its own age.
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.vocabulary.MOST_SECONDS", 0.0)
+        others: list[dict[str, Any]] = [{**keeping, "cache": "strict"}, {**keeping, "poll_interval": POLL}, plain]
+        yield [await stack.enter_async_context(serving(url, folder, **given)) for given in (keeping, *others)]
+
+
+@pytest_asyncio.fixture
+async def shop(servers: list[Client]) -> Shop:
+    writer, strict, polling, reference = servers
+    database = writer.database
+    owner, reviewer = await make_user(database), await make_user(database)
+    shopify = {"shopify": {"domain": "x.myshopify.com"}}
+    store = await make_store(database, user_id=owner, store_name="Shop", integrations=shopify)
+    product = await make_product(database, store, title="Mug", category="Cups", tags=["blue"], handle="mug")
+    other = await make_product(database, store, title="Mugs", category="Cups", popularity=3)
+    small = await make_variant(database, product, name="S", attributes={"Size": "S"})
+    review = await make_review(database, product, user_id=reviewer, rating=5)
+    [(slug,)] = await rows(writer, "SELECT slug FROM configs WHERE id = %s", store)
+    ids = {"store": store, "product": product, "other": other, "variant": small, "review": review, "slug": slug}
+    return Shop(writer, strict, polling, reference, writer.signed_in(owner), writer.signed_in(reviewer), ids)
+
+
+async def rows(client: Client, sql: str, *values: object) -> list[Any]:
+    async with client.database.transaction() as connection:
+        return list(await (await connection.raw.execute(sql.encode(), values)).fetchall())
+
+
+def body(response: httpx.Response) -> Any:
+    """What was answered, less what is of this request alone."""
+    whole = response.json()
+    for error in whole.get("errors", ()):
+        del error["extensions"]["requestId"]
+    return whole
+
+
+async def check(shop: Shop, write: Callable[[], Awaitable[object]], *keeping: Client) -> set[str]:
+    """Ask servers that keep answers, write, ask again; returns the roots whose answers changed."""
+    before = [await shop.answers(one) for one in keeping]
+    for client, first in zip(keeping, before, strict=True):
+        again = await shop.answers(client)
+        assert {root: response.headers["cache-status"] for root, response in again.items()} == dict.fromkeys(
+            ROOTS, "storefront; hit"
+        )
+        assert {root: body(response) for root, response in again.items()} == {root: body(one) for root, one in first.items()}
+    await write()
+    right = {root: body(response) for root, response in (await shop.answers(shop.reference)).items()}
+    for client, first in zip(keeping, before, strict=True):
+        for root in ROOTS:
+            shown = await shop.asked(client, root, **{"if-none-match": first[root].headers["etag"]})
+            assert (body(first[root]) if shown.status_code == 304 else body(shown)) == right[root], root
+            assert body(await shop.asked(client, root)) == right[root], root
+    return {root for root in ROOTS if right[root] != body(before[0][root])}
+
+
+# By mutation: who does it, with which input, and which answers it changes at least.
+Write = tuple[str, dict[str, Any], set[str]]
+EVERYWHERE = set(ROOTS)
+OF_PRODUCT = {"product", "products", "searchProducts", "config"}
+MUTATIONS: dict[str, Write] = {
+    "signOutEverywhere": ("reviewer", {}, set()),
+    "updateProfile": ("reviewer", {"name": "Somebody else"}, {"product", "products", "config"}),
+    "createConfig": ("owner", {"storeName": "New", "slug": "new-{store}"}, set()),
+    "updateConfig": ("owner", {"id": "{store}", "storeName": "Renamed"}, OF_PRODUCT),
+    "publishConfig": ("owner", {"id": "{store}", "isPublished": False}, EVERYWHERE),
+    "deleteConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
+    "createProduct": ("owner", {"configId": "{store}", "title": "Mug three", "price": "3.00"}, EVERYWHERE),
+    "updateProduct": ("owner", {"id": "{product}", "title": "Muggle"}, OF_PRODUCT | {"suggest"}),
+    "deleteProduct": ("owner", {"id": "{product}"}, EVERYWHERE),
+    "bulkUpdateProducts": ("owner", {"rows": [{"id": "{product}", "price": "2.00"}]}, OF_PRODUCT | {"productChanges"}),
+    "updateProductPrices": ("owner", {"prices": [{"id": "{product}", "price": "2.50"}]}, OF_PRODUCT),
+    "adjustInventory": ("owner", {"variantId": "{variant}", "delta": -1}, OF_PRODUCT),
+    "createVariant": ("owner", {"productId": "{product}", "name": "M", "price": "1.00"}, OF_PRODUCT),
+    "updateVariant": ("owner", {"id": "{variant}", "isAvailable": False}, OF_PRODUCT),
+    "deleteVariant": ("owner", {"id": "{variant}"}, OF_PRODUCT),
+    "createReview": ("owner", {"productId": "{product}", "rating": 1}, OF_PRODUCT),
+    "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
+    "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
+    "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}]}, set()),
+}
+
+
+def test_every_mutation_is_tried() -> None:
+    assert GRAPH.mutation_type is not None
+    assert GRAPH.mutation_type.fields.keys() == MUTATIONS.keys()
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    return orjson.loads(_named(orjson.dumps(value).decode(), ids))
+
+
+def _named(text: str, ids: Mapping[str, str]) -> str:
+    for name, id_ in ids.items():
+        text = text.replace(f"{{{name}}}", id_)
+    return text
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+async def test_after_a_mutation_nobody_is_told_what_was_before(name: str, shop: Shop) -> None:
+    who, given, changed = MUTATIONS[name]
+    assert GRAPH.mutation_type is not None
+    field = GRAPH.mutation_type.fields[name]
+    payload = get_named_type(field.type)
+    assert isinstance(payload, GraphQLObjectType)
+    asked = "userErrors { message }" if "userErrors" in payload.fields else "__typename"
+    mutation = f"mutation ($input: {field.args['input'].type}) {{ {name}(input: $input) {{ {asked} }} }}"
+
+    async def write() -> None:
+        done = await getattr(shop, who).ask(mutation, input=filled(given, shop.ids))
+        assert not done[name].get("userErrors"), done
+
+    assert await check(shop, write, shop.writer, shop.strict) >= changed
+
+
+CSV = "Handle,Title,Variant Price\nmug,Mug of the file,7.00\nnew,Mug that is new,8.00\n"
+
+
+async def test_after_an_import_nobody_is_told_what_was_before(shop: Shop) -> None:
+    async def write() -> None:
+        summary = await import_products(shop.writer.database, shop.ids["store"], read(StringIO(CSV), "file"))
+        assert (summary.created, summary.updated) == (1, 1)
+        await asyncio.sleep(POLL)
+
+    assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts", "suggest"}
+
+
+async def test_after_a_refresh_of_popularity_nobody_is_told_what_was_before(shop: Shop) -> None:
+    database = shop.writer.database
+    await refresh_popularity(database)
+    clicks = [{"event": "product_click", "properties": {"productId": shop.ids["product"]}}] * 5
+    await track_events(database, shop.ids["store"], clicks, Sender())
+    await roll_up(database, wait=True)
+
+    async def write() -> None:
+        assert await refresh_popularity(database) >= 1
+        await asyncio.sleep(POLL)
+
+    assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts"}
+
+
+async def test_a_rotation_of_secrets_changes_nothing_that_is_told(shop: Shop) -> None:
+    old, new = new_key(), new_key()
+    token = {"shopify": {"domain": "x.myshopify.com", "accessToken": Vault([old]).encrypt("s")}}
+    await rows(
+        shop.writer,
+        "UPDATE configs SET integrations = %s WHERE id = %s RETURNING 1",
+        orjson.dumps(token).decode(),
+        shop.ids["store"],
+    )
+
+    async def write() -> None:
+        assert (await rotate_tokens(shop.writer.database, Vault([new, old]), lambda *_: None)).rotated >= 1
+
+    assert not await check(shop, write, shop.polling, shop.strict)
