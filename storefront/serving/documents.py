@@ -124,7 +124,7 @@ class Documents:
 
     def find(self, request: GraphQLRequest) -> Document:
         """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
-        id_ = (request.document_id or "").removeprefix("sha256:")
+        id_ = _bare(request.document_id or "")
         text_hash = None if request.query is None else hash_of(request.query)
         document = self._trusted.get(id_ or text_hash or "")
         if document is None and self.policy.only_trusted:
@@ -158,7 +158,7 @@ class Documents:
         for id_, text in trusted.items():
             try:
                 hash_ = hash_of(text)
-                found[id_] = found[hash_] = found.get(hash_) or self._checked(text, hash_)
+                found[_bare(id_)] = found[hash_] = found.get(hash_) or self._checked(text, hash_)
             except NotExecutable as refusal:
                 faults += [f"{_named(id_, text)}: {error.message}" for error in refusal.errors]
         if faults:
@@ -192,6 +192,11 @@ def hash_of(text: str) -> str:
     """By which a document is known: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
     # What is no text after all, such as half a character, has a hash too: parsing refuses it.
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _bare(id_: str) -> str:
+    # A hash may say of itself what it is.
+    return id_.removeprefix("sha256:")
 
 
 def _not_trusted(id_: str | None) -> str:

@@ -1,9 +1,7 @@
 """The examples of docs/live.md, run by Node against a real server: through lost connections, resets and optimistic rows."""
 
 import asyncio
-import hashlib
 import json
-import os
 import re
 import runpy
 from asyncio.subprocess import PIPE
@@ -19,12 +17,11 @@ from gql import gql
 from gql.transport.exceptions import TransportConnectionFailed
 from gql.transport.websockets import WebsocketsTransport
 
-from storefront.serving.graphiql import assets
 from tests.client import Client
+from tests.clients.npm import CLIENTS, environment, installed, marked
 from tests.factories import make_product, make_store, make_user
 
 ROOT = Path(__file__).parents[2]
-CLIENTS = ROOT / "clients"
 DRIVER = Path(__file__).parent / "drive.mjs"
 EXAMPLES = ["graphql-ws", "urql", "apollo", "sse"]
 # Seconds that anything may take.
@@ -41,15 +38,7 @@ PUBLISH = "mutation($input: PublishConfigInput!) { publishConfig(input: $input) 
 @pytest.fixture(scope="session")
 def node() -> Path:
     """Node, with the packages that the examples import in place."""
-    stamp = CLIENTS / "node_modules" / ".installed"
-    wanted = hashlib.sha256((CLIENTS / "package-lock.json").read_bytes()).hexdigest()
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        try:
-            assets.npm_ci(CLIENTS)
-        except assets.InstallError as error:
-            pytest.skip(f"the npm packages of clients/ cannot be fetched: {error}")
-        stamp.write_text(wanted)
-    return assets.node_and_npm()[0]
+    return installed(CLIENTS)
 
 
 # -------------------------------------------------------------------------------------- a network that fails
@@ -162,9 +151,7 @@ class Example:
 async def running(node: Path, name: str, **options: Any) -> AsyncIterator[Example]:
     """The example of this name, started."""
     command = [str(node), str(DRIVER), (CLIENTS / f"{name}.mjs").as_uri(), json.dumps(options)]
-    # Without a proxy: the server is on this machine.
-    environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, limit=2**22)
+    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(), limit=2**22)
     try:
         yield Example(process)
     finally:
@@ -347,20 +334,14 @@ async def test_python_client_queries_over_the_socket(shopper: Client, shop: Shop
         ]
 
 
-def marked(path: Path) -> str:
-    """The part of a file that the guide shows."""
-    found = re.search(r"^(?://|#) \[guide\]\n(.*)^(?://|#) \[/guide\]\n", path.read_text(), re.DOTALL | re.MULTILINE)
-    assert found, f"{path} marks nothing for the guide"
-    return found[1].rstrip()
-
-
 @pytest.mark.parametrize("path", sorted([*CLIENTS.glob("*.mjs"), *CLIENTS.glob("*.py")]), ids=lambda path: path.name)
 def test_guide_shows_the_examples_as_they_are(path: Path) -> None:
     language = {".mjs": "js", ".py": "python"}[path.suffix]
     assert f"```{language}\n{marked(path)}\n```\n" in (ROOT / "docs" / "live.md").read_text()
 
 
-def test_lock_pins_content_and_no_address() -> None:
-    packages = json.loads((CLIENTS / "package-lock.json").read_text())["packages"]
+@pytest.mark.parametrize("folder", [CLIENTS, CLIENTS / "http"], ids=lambda folder: folder.name)
+def test_lock_pins_content_and_no_address(folder: Path) -> None:
+    packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     fetched = [entry for name, entry in packages.items() if name]
     assert fetched and all(entry["integrity"].startswith("sha512-") and "resolved" not in entry for entry in fetched)

@@ -1,0 +1,52 @@
+"""The npm packages that the clients import, in place once for all tests."""
+
+import asyncio
+import hashlib
+import json
+import os
+import re
+from asyncio.subprocess import PIPE
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from storefront.serving.graphiql import assets
+
+CLIENTS = Path(__file__).parents[2] / "clients"
+# Seconds that anything may take.
+PATIENCE = 30
+
+
+def installed(folder: Path) -> Path:
+    """Node, with the packages of the folder's lock file in place; skips where they cannot be fetched."""
+    stamp = folder / "node_modules" / ".installed"
+    wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
+    if not stamp.is_file() or stamp.read_text() != wanted:
+        try:
+            assets.npm_ci(folder)
+        except assets.InstallError as error:
+            pytest.skip(f"the npm packages of {folder.name}/ cannot be fetched: {error}")
+        stamp.write_text(wanted)
+    return assets.node_and_npm()[0]
+
+
+def environment() -> dict[str, str]:
+    """That of this process without a proxy: the server is on this machine."""
+    return {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
+
+
+async def lines(node: Path, *command: str) -> list[Any]:
+    """What a script prints, line by line, as JSON."""
+    process = await asyncio.create_subprocess_exec(str(node), *command, stdout=PIPE, stderr=PIPE, env=environment())
+    async with asyncio.timeout(PATIENCE):
+        said, complaints = await process.communicate()
+    assert process.returncode == 0, complaints.decode()
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def marked(path: Path) -> str:
+    """The part of a file that the guide shows."""
+    found = re.search(r"^(?://|#) \[guide\]\n(.*)^(?://|#) \[/guide\]\n", path.read_text(), re.DOTALL | re.MULTILINE)
+    assert found, f"{path} marks nothing for the guide"
+    return found[1].rstrip()

@@ -1,0 +1,264 @@
+"""Real clients over plain HTTP, the audit suite of the specification, and typed documents made from the schema."""
+
+import asyncio
+import json
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from gql import Client as GQLClient
+from gql import gql
+from gql.client import AsyncClientSession
+from gql.graphql_request import GraphQLRequest
+from gql.transport.exceptions import TransportQueryError
+from gql.transport.httpx import HTTPXAsyncTransport
+
+from storefront.core.ids import uuid7
+from tests.client import Client
+from tests.clients.npm import CLIENTS, PATIENCE, environment, installed, lines, marked
+from tests.conftest import fresh, serving
+from tests.factories import make_product, make_store, make_user
+
+ROOT = CLIENTS.parent
+EXAMPLES = CLIENTS / "http"
+STORE = "query Store($id: ID!) { config(by: { id: $id }) { id storeName } }"
+UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
+JSON, NEW = "application/json", "application/graphql-response+json"
+
+
+@pytest.fixture(scope="module")
+def node() -> Path:
+    return installed(EXAMPLES)
+
+
+def address(client: Client) -> str:
+    return str(client.http.base_url).rstrip("/") + "/graphql"
+
+
+# ---------------------------------------------------------------------------------------------------- the audits
+
+
+async def test_the_audit_suite_finds_nothing(shopper: Client, node: Path) -> None:
+    audits = await lines(node, str(EXAMPLES / "audit.mjs"), address(shopper))
+    assert len(audits) == 61
+    assert [audit for audit in audits if audit["status"] != "ok"] == []
+
+
+# ----------------------------------------------------------------------------------------------------- npm clients
+
+
+class Shop:
+    """A store, its owner and a product of it."""
+
+    def __init__(self, owner: Client, store: str, product: str) -> None:
+        self.owner, self.store, self.product = owner, store, product
+
+    async def change(self) -> None:
+        """Tell those who listen to the feed something."""
+        await self.owner.ask(UPDATE, input={"id": self.product, "description": str(uuid7())})
+
+
+@pytest_asyncio.fixture
+async def shop(shopper: Client) -> Shop:
+    user = await make_user(shopper.database)
+    store = await make_store(shopper.database, user_id=user, store_name="First name")
+    product = await make_product(shopper.database, store)
+    return Shop(shopper.signed_in(user), store, product)
+
+
+async def driven(node: Path, name: str, shop: Shop, **more: str) -> tuple[Any, list[Any]]:
+    """What came of an example, and what it sent for it. While it listens, a product is changed again and again."""
+    options = {"url": address(shop.owner), "token": shop.owner.token, "id": shop.store, **more}
+    command = [str(node), str(EXAMPLES / "drive.mjs"), name, json.dumps(options)]
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment())
+    assert process.stdout and process.stderr
+    changes = asyncio.create_task(_changed_for_ever(shop, process.stdout))
+    try:
+        async with asyncio.timeout(PATIENCE):
+            said = await changes
+        assert said, (await process.stderr.read()).decode()
+        return said["result"], said["sent"]
+    finally:
+        changes.cancel()
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def _changed_for_ever(shop: Shop, output: asyncio.StreamReader) -> Any:
+    coming = asyncio.create_task(output.readline())
+    said = json.loads(await coming or "null")
+    if said != {"ready": True}:
+        return said
+    coming = asyncio.create_task(output.readline())
+    while not coming.done():
+        await shop.change()
+        await asyncio.wait({coming}, timeout=0.2)
+    return json.loads(coming.result() or "null")
+
+
+async def test_apollo_sends_hashes_and_the_text_once(node: Path, shop: Shop) -> None:
+    result, sent = await driven(node, "apollo", shop)
+    named = {"__typename": "Config", "id": shop.store}
+    assert result["first"]["config"] == result["again"]["config"] == named | {"storeName": "First name"}
+    assert result["renamed"]["updateConfig"]["userErrors"] == []
+    # The answer of the mutation is what the cache has of the store.
+    assert result["cached"]["config"] == named | {"storeName": "Renamed"}
+    assert result["wrong"] == ["GRAPHQL_VALIDATION_FAILED"]
+    expected = [("GET", False, 400), ("POST", True, 200), ("GET", False, 200), ("POST", True, 200), ("GET", False, 400)]
+    assert [(one["method"], *one["texts"], one["status"]) for one in sent[:5]] == expected
+    assert {one["type"] for one in sent} == {NEW}
+
+
+async def test_apollo_sends_several_in_one_request(node: Path, shop: Shop) -> None:
+    result, sent = await driven(node, "apollo batching", shop)
+    store = {"config": {"__typename": "Config", "id": shop.store, "storeName": "First name"}}
+    user = {"me": {"__typename": "User", "id": await _me(shop)}}
+    assert result["first"] == result["again"] == [store, user, ["GRAPHQL_VALIDATION_FAILED"]]
+    # Three hashes that were not known, their texts, and again three, of which one is never known.
+    assert sum(len(one["texts"]) for one in sent) == 3 + 3 + 3 + 1
+    assert len(sent) < 10 and {one["status"] for one in sent} == {200}
+
+
+async def test_apollo_subscribes_over_multipart(node: Path, shop: Shop) -> None:
+    result, sent = await driven(node, "apollo subscription", shop)
+    assert result == {"told": ["ProductUpdated"] * 2, "wrong": ["BAD_USER_INPUT"], "isProtocolError": False, "isGraphQL": True}
+    assert [(one["status"], one["type"]) for one in sent] == [(200, "multipart/mixed")] * 2
+
+
+async def test_urql_sends_hashes_and_subscribes_over_events(node: Path, shop: Shop) -> None:
+    result, sent = await driven(node, "urql", shop)
+    assert result["first"]["config"]["storeName"] == result["again"]["config"]["storeName"] == "First name"
+    assert result["renamed"]["updateConfig"]["config"]["storeName"] == "Renamed"
+    assert (result["wrong"], result["told"]) == (["GRAPHQL_VALIDATION_FAILED"], "ProductUpdated")
+    assert ("GET", [False], 200) in [(one["method"], one["texts"], one["status"]) for one in sent]
+    assert sent[-1]["type"] == "text/event-stream"
+
+
+async def test_tanstack_query_with_graphql_request_reads_on_by_cursors(node: Path, shop: Shop) -> None:
+    for title in ("B", "C", "D", "E"):
+        await make_product(shop.owner.database, shop.store, title=title)
+    result, sent = await driven(node, "tanstack", shop)
+    assert [len(page) for page in result["pages"]] == [2, 2, 1]
+    assert {"B", "C", "D", "E"} < {title for page in result["pages"] for title in page}
+    # A refusal is not tried again.
+    assert (result["wrong"], len(sent)) == (["GRAPHQL_VALIDATION_FAILED"], 3 + 1 + 1)
+    assert [one["config"]["id"] for one in result["batch"][:1]] == [shop.store]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def strict(postgres: str, template: str, node: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server that runs Relay's document and those of GraphiQL's examples alone, the latter as they were generated."""
+    folder = tmp_path_factory.mktemp("strict")
+    generated = await made(node, folder)
+    (folder / "relay.json").write_text(json.dumps({"5e1f": STORE}))
+    manifests = f"{folder / 'relay.json'}, {generated / 'persisted-documents.json'}"
+    options: dict[str, Any] = {"trusted_documents": "only", "trusted_manifests": manifests}
+    async with serving(fresh(postgres, template), folder, **options) as client:
+        yield client
+
+
+async def test_relay_sends_the_ids_of_its_documents(node: Path, strict: Client) -> None:
+    user = await make_user(strict.database)
+    store = await make_store(strict.database, user_id=user, store_name="First name")
+    shop = Shop(strict.signed_in(user), store, await make_product(strict.database, store))
+    result, sent = await driven(node, "relay", shop, documentId="5e1f")
+    assert result["data"] == {"config": {"id": store, "storeName": "First name"}}
+    assert (result["stored"], result["unknown"]) == ("First name", "PERSISTED_QUERY_NOT_IN_LIST")
+    assert [(one["texts"], one["status"], one["type"]) for one in sent] == [([False], 200, NEW), ([False], 400, NEW)]
+
+
+# ----------------------------------------------------------------------------------------------------- Python's gql
+
+
+async def test_gql_of_python_asks_alone_and_in_batches(shop: Shop) -> None:
+    headers = {"authorization": f"Bearer {shop.owner.token}"}
+    transport = HTTPXAsyncTransport(address(shop.owner), headers=headers)
+    async with GQLClient(transport=transport, fetch_schema_from_transport=True) as session:
+        assert isinstance(session, AsyncClientSession)
+        asked = gql(STORE)
+        asked.variable_values = {"id": shop.store}
+        told = {"config": {"id": shop.store, "storeName": "First name"}}
+        assert await session.execute(asked) == told
+        assert await session.execute_batch([asked, gql("{ me { id } }")]) == [told, {"me": {"id": await _me(shop)}}]
+        wrong = GraphQLRequest("query($id: ID!) { config(by: { id: $id }) { id } }", variable_values={"id": 1.5})
+        with pytest.raises(TransportQueryError) as refused:
+            await session.execute(wrong)
+        assert refused.value.errors and refused.value.errors[0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def _me(shop: Shop) -> str:
+    return str((await shop.owner.ask("{ me { id } }"))["me"]["id"])
+
+
+# -------------------------------------------------------------------------------------------------- typed documents
+
+USE = """
+import { GraphQLClient } from 'graphql-request';
+import { ProductPageDocument } from './gql/graphql';
+import documents from './gql/persisted-documents.json';
+
+const server = new GraphQLClient('http://127.0.0.1:8000/graphql');
+export const known: number = Object.keys(documents).length;
+
+export async function page(configId: string, handle: string): Promise<string | undefined> {
+  const { product } = await server.request(ProductPageDocument, { configId, handle });
+  const title: string | undefined = product?.title;
+  // @ts-expect-error nobody selected it
+  const wrong: unknown = product?.shoeSize;
+  return title ?? String(wrong);
+}
+// @ts-expect-error a variable is missing
+export const refused = () => server.request(ProductPageDocument, { handle: 'x' });
+"""
+
+
+async def made(node: Path, folder: Path) -> Path:
+    """The folder with the typed documents of GraphiQL's examples."""
+    documents = sorted(str(path) for path in (ROOT / "storefront" / "examples").glob("*.graphql"))
+    given = {"schema": str(ROOT / "schema.graphql"), "documents": documents, "folder": str(folder / "gql")}
+    await lines(node, str(EXAMPLES / "codegen.mjs"), json.dumps(given))
+    return folder / "gql"
+
+
+async def test_typed_documents_compile_under_strict(node: Path, tmp_path: Path) -> None:
+    await made(node, tmp_path)
+    (tmp_path / "shop.ts").write_text(USE)
+    # Where the packages are found.
+    (tmp_path / "node_modules").symlink_to(EXAMPLES / "node_modules")
+    options = {
+        "strict": True,
+        "noEmit": True,
+        "noUncheckedIndexedAccess": True,
+        "exactOptionalPropertyTypes": True,
+        "module": "esnext",
+        "moduleResolution": "bundler",
+        "resolveJsonModule": True,
+        "target": "es2022",
+        "lib": ["es2022", "dom", "dom.iterable"],
+        "types": [],
+    }
+    (tmp_path / "tsconfig.json").write_text(json.dumps({"compilerOptions": options, "include": ["shop.ts", "gql/*.ts"]}))
+    compiler = str(EXAMPLES / "node_modules" / "typescript" / "bin" / "tsc")
+    process = await asyncio.create_subprocess_exec(str(node), compiler, "-p", str(tmp_path), stdout=PIPE, stderr=PIPE)
+    said, complaints = await process.communicate()
+    assert process.returncode == 0, said.decode() + complaints.decode()
+
+
+async def test_generated_ids_are_all_that_the_server_needs(strict: Client, node: Path, tmp_path: Path) -> None:
+    manifest = json.loads((await made(node, tmp_path) / "persisted-documents.json").read_text())
+    assert len(manifest) == len(list((ROOT / "storefront" / "examples").glob("*.graphql")))
+    for id_, text in manifest.items():
+        assert id_.startswith("sha256:")
+        answer = await strict.http.post("/graphql", json={"documentId": id_}, headers={"accept": JSON})
+        for error in answer.json().get("errors", []):
+            # Variables are missing, and who listens has to accept events.
+            assert error["extensions"]["code"] in {"BAD_USER_INPUT", "BAD_REQUEST", "UNAUTHENTICATED"}, text
+
+
+@pytest.mark.parametrize("name", ["apollo", "urql", "tanstack", "relay", "codegen"])
+def test_the_guide_shows_the_examples_as_they_are(name: str) -> None:
+    assert f"```js\n{marked(EXAMPLES / f'{name}.mjs')}\n```\n" in (ROOT / "docs" / "http.md").read_text()
