@@ -43,10 +43,11 @@ from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import documents
+from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
-from storefront.serving.operations import Operations
+from storefront.serving.operations import Capacity, Operations
 from storefront.serving.responses import Policy, Responses
 from storefront.serving.revocations import Revocations
 from storefront.serving.security import SecurityHeaders
@@ -71,7 +72,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     if options.database_url is None:
         raise RuntimeError("Set STOREFRONT_DATABASE_URL, or start with `storefront serve`, which brings a Postgres of its own.")
     url, proofs = options.database_url.get_secret_value(), identity(options)
-    database = Database(url, size=options.pool_size, statement_timeout=options.statement_timeout)
+    database = _database(url, options)
     replica = _replica(options)
     hub = Hub(database, options.poll_interval)
     heads, read_heads = _heads(options, database, replica)
@@ -92,7 +93,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    operations = Operations(documents(options))
+    operations = Operations(documents(options), Capacity(options.max_concurrent, options.request_timeout))
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
@@ -115,14 +116,23 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
+    bodies = BodyLimits(options.max_body, options.body_timeout, options.max_values)
     endpoint = Endpoint(
-        operations, make_context, streams, page, responses=responses, vary=vary, most=options.max_batch, edition=edition
+        operations,
+        make_context,
+        streams,
+        page,
+        responses=responses,
+        vary=vary,
+        most=options.max_batch,
+        edition=edition,
+        bodies=bodies,
     )
     routes: list[BaseRoute] = [
         Route("/graphql", endpoint.serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
-        *beacon.routes(database),
+        *beacon.routes(database, bodies),
         *dashboard.routes(),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
@@ -175,7 +185,13 @@ def _policy(options: Settings) -> Policy:
 
 def _replica(options: Settings) -> Database | None:
     url = options.database_read_url
-    return Database(url.get_secret_value(), size=options.pool_size, statement_timeout=options.statement_timeout) if url else None
+    return _database(url.get_secret_value(), options) if url else None
+
+
+def _database(url: str, options: Settings) -> Database:
+    # An operation may wait for a few connections at once, and who asks is looked up before any of them is let in.
+    waiting = 5 * options.max_concurrent
+    return Database(url, size=options.pool_size, statement_timeout=options.statement_timeout, waiting=waiting)
 
 
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:

@@ -15,20 +15,24 @@ import orjson
 from psycopg import InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
+from psycopg.errors import QueryCanceled
 from psycopg.pq.abc import PGresult
 from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import ARRAY, UUID
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from storefront.core.errors import TimedOut, Unavailable
 from storefront.core.scopes import Reads, Recorder
 from storefront.core.wire import Sent, Wire, Wired
 
 Row = Any
 Parameters = Mapping[str, object]
+
+BUSY = "Too much is asked at this moment. Try again soon."
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
@@ -103,11 +107,13 @@ class MomentLoader(Loader):
 class Connection:
     """One connection: of a transaction, or borrowed from the pool for one statement."""
 
-    def __init__(self, wire: Wire, observers: Sequence[Callable[[str], None]], *, in_transaction: bool = False) -> None:
+    def __init__(
+        self, wire: Wire, observers: Sequence[Callable[[str], None]], *, in_transaction: bool = False, timeout: int = 0
+    ) -> None:
         # psycopg's, for what has no Statement, such as COPY. It knows nothing of what was sent and not yet flushed.
         self.raw = wire.raw
         self._wire = wire
-        self._observers = observers
+        self._observers, self._timeout = observers, timeout
         self._in_transaction = in_transaction
         self._queue: list[Sent] = []
 
@@ -124,12 +130,18 @@ class Connection:
         return self._add(statement, statement.values(parameters))
 
     async def flush(self) -> None:
-        """Wait for all that was sent. Raises what the first statement raised that failed; those after it were not run."""
+        """Wait for all that was sent. Raises what the first statement raised that failed; those after it were not run.
+
+        What took the database too long raises TimedOut.
+        """
         queue, self._queue = self._queue, []
         if self._in_transaction and self._wire.is_idle:
             queue = [Sent(BEGIN), *queue]
         if queue:
-            await self._wire.exchange(queue)
+            try:
+                await self._wire.exchange(queue)
+            except QueryCanceled as error:
+                raise TimedOut(f"One step of this took the database {self._timeout:,} ms, which is all that it has.") from error
 
     async def commit(self) -> None:
         """End the transaction, in one trip with what was sent."""
@@ -171,17 +183,22 @@ ROLL_BACK_TO = Statement("ROLLBACK TO attempt", {})
 
 
 class Database:
-    """A pool of connections to one Postgres. `observers` are told the SQL of every statement before it runs."""
+    """A pool of connections to one Postgres. `observers` are told the SQL of every statement before it runs.
 
-    def __init__(self, url: str, *, size: int = 10, statement_timeout: int = 10_000) -> None:
+    `statement_timeout` is in milliseconds: what takes longer raises TimedOut. `waiting`: how many may wait for a connection (0:
+    any number); more raise Unavailable, and so does waiting in vain.
+    """
+
+    def __init__(self, url: str, *, size: int = 10, statement_timeout: int = 10_000, waiting: int = 0) -> None:
         self.observers: list[Callable[[str], None]] = []
-        self._size = size
+        self._size, self._statement_timeout = size, statement_timeout
         self._recorder: Recorder | None = None
         self._pool = AsyncConnectionPool(
             url,
             connection_class=Wired,
             min_size=1,
             max_size=size,
+            max_waiting=waiting,
             open=False,
             kwargs={
                 # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it.
@@ -223,7 +240,7 @@ class Database:
         for left in reversed(range(self._size + 1)):
             raw = await self._taken()
             try:
-                return await Connection(raw.wire, self.observers).fetch(statement, parameters)
+                return await Connection(raw.wire, self.observers, timeout=self._statement_timeout).fetch(statement, parameters)
             except (OperationalError, InterfaceError):
                 if not (raw.closed and left):
                     raise
@@ -239,7 +256,7 @@ class Database:
         """
         self.unrecorded()
         raw = await self._taken()
-        connection = Connection(raw.wire, self.observers, in_transaction=True)
+        connection = Connection(raw.wire, self.observers, in_transaction=True, timeout=self._statement_timeout)
         try:
             yield connection
             await connection.commit()
@@ -251,15 +268,18 @@ class Database:
             await self._pool.putconn(raw)
 
     async def _taken(self) -> Wired:
-        """A connection from the pool."""
-        raw = await self._pool.getconn()
-        # After a restart of Postgres all of them may be closed ones.
-        for _ in range(self._size):
-            if raw.wire.is_alive():
-                break
-            await self._pool.putconn(raw)
+        """A connection from the pool; raises Unavailable."""
+        try:
             raw = await self._pool.getconn()
-        return raw
+            # After a restart of Postgres all of them may be closed ones.
+            for _ in range(self._size):
+                if raw.wire.is_alive():
+                    break
+                await self._pool.putconn(raw)
+                raw = await self._pool.getconn()
+            return raw
+        except (PoolTimeout, TooManyRequests) as error:
+            raise Unavailable(BUSY) from error
 
 
 async def _configure(raw: Wired) -> None:

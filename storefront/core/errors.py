@@ -7,6 +7,8 @@ class RequestError(Exception):
     """A failure that its caller may read. `code` is the machine's word for it, `field` the input that it is about."""
 
     code = "BAD_REQUEST"
+    # Seconds after which it may be tried again, where that helps.
+    retry_after: int | None = None
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -60,3 +62,25 @@ class LimitExceeded(RequestError):
         """The limit's name, what it is, and what was found."""
         found = {"found": self.found} if self.found is not None else {}
         return {"limit": self.limit, "maximum": self.maximum, **found}
+
+
+class Unavailable(RequestError):
+    """More at a time than can be done."""
+
+    code = "SERVICE_UNAVAILABLE"
+    retry_after = 1
+
+
+class TimedOut(RequestError):
+    """It took too long, and was given up. `more` is told to machines."""
+
+    code = "TIMEOUT"
+
+    def __init__(self, message: str, **more: Any) -> None:
+        super().__init__(message)
+        self._more = more
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What became of the request's parts, where it had several."""
+        return self._more

@@ -78,6 +78,9 @@ class Settings(BaseSettings):
         None,
         description="Proxies whose X-Forwarded-For and X-Forwarded-Proto count: addresses or networks, comma-separated, or *.",
     )
+    max_body: int = Field(1_500_000, ge=10_000, description="Bytes of a request's body, at most.")
+    body_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which all of a body has to come.")
+    max_values: int = Field(20_000, ge=1_000, description="Values in the JSON of a request, at most: those of variables, mostly.")
     max_document: int = Field(100_000, ge=1_000, description="Characters of a GraphQL document, at most.")
     max_tokens: int = Field(2_000, ge=100, description="Names, values and signs of a document, at most.")
     max_depth: int = Field(20, ge=3, description="Levels of fields in a document, at most, through fragments too.")
@@ -116,6 +119,10 @@ class Settings(BaseSettings):
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     pool_size: int = Field(10, ge=1, le=200, description="Database connections per process, at most.")
     statement_timeout: int = Field(10_000, ge=100, description="Milliseconds after which Postgres gives up on a statement.")
+    request_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds that a query or mutation may take.")
+    max_concurrent: int = Field(
+        200, ge=1, description="Queries and mutations that a process runs at a time, at most. Others are told to try again."
+    )
     popularity_interval: int = Field(
         600, ge=0, description="Seconds between refreshes of product popularity; 0 leaves it to the command."
     )

@@ -35,15 +35,25 @@ log = logging.getLogger("storefront.execution")
 C = TypeVar("C")
 
 
+class Progress:
+    """How far an operation has come: its root fields that have been begun, and those whose resolvers are done, by their names."""
+
+    __slots__ = ("begun", "done")
+
+    def __init__(self) -> None:
+        self.begun: dict[str, None] = {}
+        self.done: dict[str, None] = {}
+
+
 class BreadthFirst(Executor[C], Generic[C]):
     """graphql-core's executor with what is below the root fields executed level by level.
 
-    `plans` are those of the document that is executed, for whoever keeps documents.
+    `plans` are those of the document that is executed, for whoever keeps documents; `progress` is for whoever may break it off.
     """
 
-    def __init__(self, *arguments: Any, plans: Plans | None = None, **named: Any) -> None:
+    def __init__(self, *arguments: Any, plans: Plans | None = None, progress: Progress | None = None, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._plans = plans or Plans()
+        self._plans, self._progress = plans or Plans(), progress
 
     def complete_value(
         self,
@@ -55,6 +65,8 @@ class BreadthFirst(Executor[C], Generic[C]):
         position_context: C | None,
     ) -> Any:
         """Complete what a root field's resolver gave."""
+        if self._progress is not None:
+            self._progress.done[str(path.key)] = None
         arguments = return_type, field_details_list, info, path, result, position_context
         if result is None or not is_composite_type(get_named_type(return_type)):
             return super().complete_value(*arguments)
@@ -79,6 +91,8 @@ class BreadthFirst(Executor[C], Generic[C]):
         self, field_def: GraphQLField, field_nodes: list[FieldNode], parent_type: GraphQLObjectType, path: Path
     ) -> GraphQLResolveInfo[Any]:
         """What a root field's resolver is told."""
+        if self._progress is not None:
+            self._progress.begun[str(path.key)] = None
         told = super().build_resolve_info(field_def, field_nodes, parent_type, path)
         if is_leaf_type(get_named_type(field_def.type)):
             return told

@@ -5,9 +5,10 @@ timeout for itself, has to make one.
 """
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from contextlib import suppress
 from types import CoroutineType, coroutine
-from typing import Any
+from typing import Any, cast
 
 from storefront.execution.columns import Unplanned, class_of, is_awaitable, kinds_of
 
@@ -69,12 +70,26 @@ async def _until_ready(awaited: set[Any]) -> None:
 
 
 def close(begun: Sequence[Begun]) -> None:
-    """Give up what has not come to its end."""
+    """Give up what has not come to its end: it is cancelled, and has the time to clean up."""
     for one in begun:
-        # What is to be awaited need not be a generator.
-        getattr(one.steps, "close", int)()
         if one.waits_for is not None:
             one.waits_for.add_done_callback(_heard)
+            task = asyncio.ensure_future(_cancel(one.steps))
+            _CANCELLED.add(task)
+            task.add_done_callback(_CANCELLED.discard)
+        else:
+            # What is to be awaited need not be a generator.
+            getattr(one.steps, "close", int)()
+
+
+# The loop itself keeps tasks only weakly.
+_CANCELLED: set["asyncio.Future[None]"] = set()
+
+
+async def _cancel(steps: Any) -> None:
+    # A statement waits until Postgres has heard that it is cancelled. Else its connection would be lost.
+    with suppress(Exception, asyncio.CancelledError):
+        await cast("Awaitable[Any]", rest_of(steps, None, cancelled=True))
 
 
 def _heard(future: Any) -> None:
@@ -103,15 +118,19 @@ def at_once(value: Any) -> Any:
 
 
 @coroutine
-def rest_of(steps: Any, waits_for: Any) -> Generator[Any, Any, Any]:
-    """The rest of a coroutine whose first step is done, as an awaitable."""
+def rest_of(steps: Any, waits_for: Any, *, cancelled: bool = False) -> Generator[Any, Any, Any]:
+    """The rest of a coroutine whose first step is done, as an awaitable; of one that is cancelled, what it does then."""
+    step: Callable[[Any], Any] = steps.throw
+    argument: Any = asyncio.CancelledError()
     while True:
-        try:
-            sent = yield waits_for
-        except BaseException as error:
-            step, argument = steps.throw, error
-        else:
-            step, argument = steps.send, sent
+        if not cancelled:
+            try:
+                sent = yield waits_for
+            except BaseException as error:
+                step, argument = steps.throw, error
+            else:
+                step, argument = steps.send, sent
+        cancelled = False
         try:
             waits_for = step(argument)
         except StopIteration as end:

@@ -92,6 +92,8 @@ class Context:
     replica: Database | None = None
     record: Record | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
+    _loading: list[asyncio.Task[Any]] = field(default_factory=list)
+    _is_abandoned: bool = False
 
     @property
     def touched(self) -> Mapping[str, int] | None:
@@ -159,6 +161,19 @@ class Context:
         viewer = self.signed_in()
         self.viewer = replace(viewer, owned=viewer.owned | {config_id})
 
+    def abandon(self) -> None:
+        """Nobody waits for the operation any more: what it is loading is cancelled, and nothing more is loaded."""
+        self._is_abandoned = True
+        for load in self._loading:
+            load.cancel()
+
+    def _begin_load(self) -> None:
+        # Loaders run in tasks of their own.
+        if self._is_abandoned:
+            raise asyncio.CancelledError
+        if (task := asyncio.current_task()) is not None:
+            self._loading.append(task)
+
     def forget(self) -> None:
         """After a write, what was loaded before it is out of date."""
         self._loaders.clear()
@@ -194,6 +209,7 @@ class Context:
             known: dict[K, V] = {}
 
             async def batch(groups: list[tuple[K, ...]]) -> list[list[V]]:
+                self._begin_load()
                 missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in known]
                 if missing:
                     known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))

@@ -19,9 +19,14 @@ class Batch:
         self._operations, self._request_id = operations, request_id
         self._asked = [self._prepared(item) for item in items]
 
+    @property
+    def writes(self) -> bool:
+        """Whether any of them is a mutation."""
+        return any(isinstance(asked, Operation) and asked.kind is OperationType.MUTATION for asked in self._asked)
+
     async def answers(self, context: Renewable) -> list[dict[str, Any]]:
         """One answer for each request: queries at the same time, but one after the other where any of them writes."""
-        if any(isinstance(asked, Operation) and asked.kind is OperationType.MUTATION for asked in self._asked):
+        if self.writes:
             return [await self._in_turn(asked, context) for asked in self._asked]
         return await asyncio.gather(*(self._answer(asked, context.apart()) for asked in self._asked))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -12,7 +12,9 @@ from starlette.responses import Response
 
 from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
+from storefront.serving.attention import Attended
 from storefront.serving.batches import Batch
+from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, json_of
 from storefront.serving.documents import NotExecutable
 from storefront.serving.framings import Framing
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
@@ -22,20 +24,10 @@ from storefront.serving.responses import Question, Responses
 from storefront.serving.statuses import DRAFT, Edition
 from storefront.serving.streams import HEADERS, Streams
 
-# A megabyte in one value is then refused as that value, not as a body.
-MOST_BYTES = 1_500_000
+T = TypeVar("T")
 
 ContextMaker = Callable[[Request], Awaitable[Renewable]]
 Answer = Callable[[Request], Awaitable[Response]]
-
-
-class HTTPError(RequestError):
-    """A request that is no GraphQL request, with the status that says how."""
-
-    def __init__(self, status: int, message: str, **headers: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
 class Endpoint:
@@ -56,10 +48,11 @@ class Endpoint:
         vary: str = "accept",
         most: int = 10,
         edition: Edition = DRAFT,
+        bodies: BodyLimits = ROOMY,
     ) -> None:
         self._operations, self._make_context, self._streams, self._page = operations, make_context, streams, page
         self._responses, self._vary = responses, vary
-        self._most, self._edition = most, edition
+        self._most, self._edition, self._bodies = most, edition, bodies
 
     async def serve(self, request: Request) -> Response:
         """Answer a request: a Starlette handler."""
@@ -77,7 +70,7 @@ class Endpoint:
         return response
 
     async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
-        given = await _read(request)
+        given = await _read(request, self._bodies)
         if isinstance(given, list):
             return await self._batch(given, request, takes, request_id)
         asked = checked_request(given)
@@ -95,13 +88,15 @@ class Endpoint:
         _check_kind(request, operation.kind)
         media_type = _chosen(takes, operation.kind)
         if question and operation.is_public:
-            made = await question.made(partial(self._operations.run, operation))
+            made = await _attended(request, question.made(partial(self._operations.run, operation)), writes=False)
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._make_context(request)
         if isinstance(media_type, Framing):
             results = self._results(operation, context, request_id)
             return self._streams.response(media_type, results, context, request_id)
-        return self._told(answer(await self._operations.run(operation, context), request_id), media_type)
+        running = self._operations.run(operation, context)
+        result = await _attended(request, running, writes=operation.kind is OperationType.MUTATION)
+        return self._told(answer(result, request_id), media_type)
 
     def _results(self, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
         if operation.kind is OperationType.SUBSCRIPTION:
@@ -115,7 +110,8 @@ class Endpoint:
         if isinstance(media_type, Framing):
             raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
         batch = Batch(self._operations, items, request_id)
-        return _json_response(await batch.answers(await self._make_context(request)), 200, media_type)
+        answers = batch.answers(await self._make_context(request))
+        return _json_response(await _attended(request, answers, writes=batch.writes), 200, media_type)
 
     def _told(
         self, whole: dict[str, Any], media_type: str, status: int | None = None, headers: Mapping[str, str] | None = None
@@ -129,43 +125,25 @@ class Endpoint:
             return self._told(whole, media_type, error.status, error.headers)
         if isinstance(error, NotExecutable) and takes.stream and not takes.json:
             return _single(takes.stream, orjson.dumps(whole))
-        challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else None
-        return self._told(whole, media_type, headers=challenge)
+        return self._told(whole, media_type, headers=_headers(error))
 
 
 # ------------------------------------------------------------------------------------------------ requests
 
 
-async def _read(request: Request) -> Any:
+async def _read(request: Request, limits: BodyLimits) -> Any:
     if request.method in ("GET", "HEAD"):
         return _from_url(request)
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, HEAD, POST")
     _check_content_type(request.headers.get("content-type", ""))
-    return _json(await body_of(request), "The body")
-
-
-async def body_of(request: Request) -> bytes:
-    """The body, if it is not too long."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MOST_BYTES:
-            raise HTTPError(413, f"The body must have at most {MOST_BYTES:,} bytes.")
-    return bytes(body)
-
-
-def _json(text: bytes, what: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise HTTPError(400, f"{what} is not JSON.") from None
+    return json_of(await body_of(request, limits), "The body", limits.values)
 
 
 def _from_url(request: Request) -> dict[str, Any]:
     given: dict[str, Any] = {name: values[-1] for name, values in parse_qs(request.url.query).items()}
     for name in {"variables", "extensions"} & given.keys():
-        given[name] = _json(given[name].encode(errors="replace"), name)
+        given[name] = json_of(given[name].encode(errors="replace"), name)
     return given
 
 
@@ -198,6 +176,14 @@ def _chosen(takes: Accepted, kind: OperationType | None) -> str | Framing:
     return chosen
 
 
+async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> T:
+    # What has begun to be written is written: whoever asked for it and left finds it done.
+    if writes:
+        return await answer
+    async with Attended(request.receive):
+        return await answer
+
+
 def _is_browser(request: Request) -> bool:
     asks = any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
     return request.method == "GET" and not asks and "text/html" in request.headers.get("accept", "")
@@ -218,6 +204,13 @@ def request_id_of(request: Request) -> str:
 
 async def _once(operations: Operations, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
     yield orjson.dumps(answer(await operations.run(operation, context), request_id))
+
+
+def _headers(error: Exception) -> dict[str, str]:
+    """What to do about an error, as headers say it."""
+    challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    wait = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
+    return challenge | wait
 
 
 def _single(framing: Framing, result: bytes) -> Response:

@@ -23,11 +23,13 @@ from graphql import (
 )
 from graphql.execution import Executor, create_source_event_stream
 
-from storefront.execution.executor import BreadthFirst
+from storefront.core.errors import TimedOut, Unavailable
+from storefront.execution.executor import BreadthFirst, Progress
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
 from storefront.serving.documents import Document, Documents, NotExecutable
 from storefront.serving.errors import formatted
 from storefront.serving.limits import check_cost
+from storefront.serving.merging import Merged
 from storefront.serving.requests import GraphQLRequest
 
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
@@ -60,6 +62,9 @@ class Renewable(Protocol):
     def anonymous(self) -> "Renewable":
         """A new context of somebody unknown."""
 
+    def abandon(self) -> None:
+        """Nobody waits for the operation any more: what runs on its behalf is to stop."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -81,11 +86,23 @@ class Operation:
         return self.kind is OperationType.QUERY and self.document.is_public
 
 
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """How many queries and mutations run at a time, and how many seconds each of them has."""
+
+    operations: int = 200
+    seconds: float = 30.0
+
+
+AMPLE = Capacity()
+
+
 class Operations:
     """The operations of a schema's documents."""
 
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
+    def __init__(self, documents: Documents, capacity: Capacity = AMPLE) -> None:
+        self._documents, self._capacity = documents, capacity
+        self._running = 0
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
         self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
         self._kept = 0
@@ -100,9 +117,23 @@ class Operations:
         kind = asked.operation if asked else None
         return Operation(document, kind, request.operation_name, request.variables, cost, request.tells_cost)
 
-    async def run(self, operation: Operation, context: object) -> ExecutionResult:
-        """Execute a query or mutation."""
-        result = await self._executed(operation, context)
+    async def run(self, operation: Operation, context: Renewable) -> ExecutionResult:
+        """Execute a query or mutation; raises Unavailable where too many are running, and TimedOut."""
+        if self._running >= self._capacity.operations:
+            raise Unavailable(f"This server runs at most {self._capacity.operations:,} operations at a time. Try again soon.")
+        self._running += 1
+        progress = Progress() if operation.kind is OperationType.MUTATION else None
+        try:
+            async with asyncio.timeout(self._capacity.seconds):
+                result = await self._executed(operation, context, progress=progress)
+        except TimeoutError:
+            context.abandon()
+            raise self._timed_out(operation, progress) from None
+        except asyncio.CancelledError:
+            context.abandon()
+            raise
+        finally:
+            self._running -= 1
         if operation.tells_cost:
             result.extensions = {"cost": {"estimate": operation.cost, "maximum": self._documents.limits.cost}}
         return result
@@ -176,7 +207,22 @@ class Operations:
     async def _text(self, event: Any, operation: Operation, context: object, request_id: str) -> bytes:
         return orjson.dumps(answer(await self._executed(operation, context, event), request_id))
 
-    async def _executed(self, operation: Operation, context: object, root: Any = None) -> ExecutionResult:
+    def _timed_out(self, operation: Operation, progress: Progress | None) -> TimedOut:
+        limit = f"This took longer than the {self._capacity.seconds:g} s that it has"
+        if progress is None:
+            return TimedOut(f"{limit}, and was given up. Ask for less at a time.")
+        done, asked = list(progress.done), operation.document.operation(operation.name)
+        interrupted = [name for name in progress.begun if name not in progress.done]
+        names = Merged(self._schema, operation.document.ast).fields([(None, asked.selection_set)]) if asked else {}
+        left = [name for name in names if name not in progress.begun]
+        parts = {"done": done, "interrupted": interrupted, "not begun": left}
+        told = "; ".join(f"{state}: {', '.join(names)}" for state, names in parts.items() if names)
+        advice = "What was interrupted is done whole or not at all: the same idempotencyKey makes it safe to send it again."
+        return TimedOut(f"{limit}. {told}. {advice}", done=done, interrupted=interrupted, notBegun=left)
+
+    async def _executed(
+        self, operation: Operation, context: object, root: Any = None, progress: Progress | None = None
+    ) -> ExecutionResult:
         result = execute(
             self._schema,
             operation.document.ast,
@@ -187,6 +233,7 @@ class Operations:
             executor_class=BreadthFirst,
             plans=operation.document.plans,
             hide_suggestions=self._hides_suggestions,
+            progress=progress,
         )
         return await result if isawaitable(result) else result
 

@@ -7,8 +7,9 @@ here of what a scope is.
 
 import asyncio
 import re
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from hmac import compare_digest
@@ -118,6 +119,7 @@ class Responses:
         self._kept: OrderedDict[bytes, Told] = OrderedDict()
         self._bytes = 0
         self._running: dict[bytes, asyncio.Task[Outcome]] = {}
+        self._waiting: Counter[asyncio.Task[Outcome]] = Counter()
 
     def question(self, request: Request, asked: GraphQLRequest, media_type: str) -> Question | None:
         """The question of a request; None where its answer is for the asker alone, or nothing is gained by keeping it."""
@@ -143,11 +145,31 @@ class Responses:
         running = self._running.get(key)
         if running is not None:
             # It may have read before something was written that this one has to show.
-            told = await _result(running)
+            with self._waits_for(key, running):
+                told = await _result(running)
             if told is not None and await self._stands(told.touched):
                 return told
         # Whatever runs by now was begun later.
-        return await asyncio.shield(self._running.get(key) or self._begin(key, run))
+        running = self._running.get(key) or self._begin(key, run)
+        with self._waits_for(key, running):
+            return await asyncio.shield(running)
+
+    @contextmanager
+    def _waits_for(self, key: bytes, running: asyncio.Task[Outcome]) -> Iterator[None]:
+        """Once nobody does so any more, there is nobody to be told."""
+        self._waiting[running] += 1
+        try:
+            yield
+        finally:
+            self._waiting[running] -= 1
+            if not self._waiting[running]:
+                del self._waiting[running]
+                self._forget(key, running)
+                running.cancel()
+
+    def _forget(self, key: bytes, running: asyncio.Task[Outcome] | None) -> None:
+        if self._running.get(key) is running:
+            del self._running[key]
 
     def _begin(self, key: bytes, run: Run) -> asyncio.Task[Outcome]:
         running = self._running[key] = asyncio.create_task(self._execute(key, run))
@@ -165,7 +187,7 @@ class Responses:
             self._keep(key, told)
             return told
         finally:
-            del self._running[key]
+            self._forget(key, asyncio.current_task())
 
     def _told(self, key: bytes, body: bytes, touched: Touched | None) -> Told:
         known = None if touched is None else dict(touched)

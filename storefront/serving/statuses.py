@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storefront.core.errors import LimitExceeded
+from storefront.core.errors import LimitExceeded, TimedOut, Unavailable
 from storefront.serving.errors import BAD_USER_INPUT, INTERNAL, PARSE_FAILED, VALIDATION_FAILED
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON
 
 # What keeps a request from being run, whatever it asks for.
-_STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, "SERVICE_UNAVAILABLE": 503}
+_STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, Unavailable.code: 503, TimedOut.code: 504}
 # What is wrong with what it asks for.
 _UNFIT = {
     PARSE_FAILED,

@@ -11,8 +11,9 @@ import orjson
 from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
+from storefront.serving.bodies import HTTPError, json_of
 from storefront.serving.crowds import Tell
 from storefront.serving.frames import WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
@@ -243,9 +244,11 @@ def _message(received: Any, most: int) -> dict[str, Any]:
     if text is None or len(text) > most or (4 * len(text) > most and len(text.encode()) > most):
         raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} bytes")
     try:
-        message = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        message = json_of(text, "the message")
+    except HTTPError:
         raise Closed(BAD_MESSAGE, "messages must be JSON") from None
+    except LimitExceeded as error:
+        raise Closed(BAD_MESSAGE, _short(str(error))) from None
     if not isinstance(message, dict):
         raise Closed(BAD_MESSAGE, "messages must be JSON objects")
     return message

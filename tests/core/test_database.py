@@ -10,6 +10,7 @@ from psycopg import sql
 from sqlalchemy import text
 
 from storefront.core.database import Database, compiled
+from storefront.core.errors import TimedOut
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
@@ -70,7 +71,7 @@ async def test_a_transaction_that_has_begun_is_not_done_again(database: Database
 
 async def test_a_statement_that_fails_on_a_living_connection_is_not_done_again(empty_url: str) -> None:
     async with Database(empty_url, statement_timeout=50) as database:
-        with counted(database) as seen, pytest.raises(psycopg.errors.QueryCanceled):
+        with counted(database) as seen, pytest.raises(TimedOut, match="50 ms"):
             await database.fetch(SLOW)
         assert len(seen) == 1
 

@@ -93,6 +93,9 @@ class Anyone:
 
     anonymous = apart = renewed
 
+    def abandon(self) -> None:
+        """Nothing runs on behalf of anyone."""
+
 
 open_streams: list[int] = []
 

@@ -1,5 +1,9 @@
 """Hostile documents are refused with the limit and what was found, before anything runs."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +16,8 @@ from storefront.serving.limits import DocumentLimits
 from storefront.serving.operations import Operations
 from storefront.serving.requests import GraphQLRequest
 from tests.client import Client
+from tests.conftest import serving
+from tests.factories import counted
 
 
 def deep(levels: int) -> str:
@@ -104,10 +110,8 @@ HOSTILE: dict[str, tuple[str, str, dict[str, Any]]] = {
 @pytest.mark.parametrize("name", HOSTILE)
 async def test_hostile_documents_are_refused_before_anything_runs(shopper: Client, name: str) -> None:
     query, code, details = HOSTILE[name]
-    statements: list[str] = []
-    shopper.database.observers.append(statements.append)
-    answer = await shopper.post(query)
-    shopper.database.observers.remove(statements.append)
+    with counted(shopper.database) as statements:
+        answer = await shopper.post(query)
     errors = answer.json().get("errors", [])
     assert {error["extensions"]["code"] for error in errors} == ({code} if code != "ANSWERED" else set())
     assert all(details.items() <= error["extensions"].items() for error in errors)
@@ -172,3 +176,44 @@ async def test_a_cost_is_told_to_those_who_ask_for_it(shopper: Client) -> None:
     ):
         answer = await shopper.http.post("/graphql", json={**request, "extensions": extensions})
         assert answer.json().get("extensions") == told
+
+
+@asynccontextmanager
+async def slow_socket(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose client says that much is to come."""
+    reader, writer = await asyncio.open_connection(client.http.base_url.host, client.http.base_url.port)
+    writer.write(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_comes_too_slowly_is_not_waited_for(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, body_timeout=0.4) as client, slow_socket(client) as (reader, writer):
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            writer.write(b" ")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"within 0.4 s" in answer
+
+
+@pytest.mark.parametrize(
+    "variables", [{"x": [1] * 20_001}, {"x": {str(n): [{}, n, n] for n in range(15_000)}}], ids=["list", "objects"]
+)
+async def test_variables_with_too_many_values_are_refused(shopper: Client, variables: Any) -> None:
+    with counted(shopper.database) as statements:
+        error = await shopper.refusal("query($x: [Int!]) { products(configId: $x) { totalCount } }", **variables)
+    assert (error["extensions"]["limit"], error["extensions"]["maximum"]) == ("values", 20_000)
+    assert not statements
+
+
+async def test_commas_in_text_are_no_values(shopper: Client) -> None:
+    error = await shopper.refusal("query($x: String!) { config(by: {slug: $x}) { id } }", x="," * 30_000)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_a_hundred_requests_in_one_body_are_refused(shopper: Client) -> None:
+    with counted(shopper.database) as statements:
+        answer = await shopper.http.post("/graphql", json=[{"query": "{ configs { totalCount } }"}] * 100)
+    assert (answer.status_code, statements) == (400, [])

@@ -1,0 +1,75 @@
+"""Bodies of requests: as long, as late and as full as they may be."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from starlette.requests import Request
+
+from storefront.core.errors import LimitExceeded, RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bytes of a body, seconds until all of it has come, and values in its JSON.
+
+    A megabyte in one value is then refused as that value, not as a body.
+    """
+
+    bytes: int = 1_500_000
+    seconds: float = 10.0
+    values: int = 20_000
+
+
+ROOMY = BodyLimits()
+
+
+class HTTPError(RequestError):
+    """A request that is no GraphQL request, with the status that says how."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
+    """The body, if it is not too long, and comes in time."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.bytes:
+                    raise HTTPError(413, f"The body must have at most {limits.bytes:,} bytes.")
+    except TimeoutError:
+        raise HTTPError(408, f"The body must come within {limits.seconds:g} s.", connection="close") from None
+    return bytes(body)
+
+
+def json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> Any:
+    """The JSON that a text is; raises HTTPError, and LimitExceeded where it has too many values."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise HTTPError(400, f"{what} is not JSON.") from None
+    # Between two values there is a comma. Text has them too: only where there are many is it worth counting.
+    commas = text.count(",") if isinstance(text, str) else text.count(b",")
+    if commas >= most and (number := sum(1 for _ in _values(found))) > most:
+        raise LimitExceeded("values", most, number, f"{what} is too full", "values")
+    return found
+
+
+def _values(found: Any) -> Iterator[None]:
+    """One for each value that is not made of others."""
+    pending = [found]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, dict):
+            pending += one.values()
+        elif isinstance(one, list):
+            pending += one
+        else:
+            yield None

@@ -1,0 +1,216 @@
+"""What takes too long, what nobody waits for any more, and what is too much at a time: given up, and Postgres with it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from sqlalchemy import text
+from websockets.asyncio.client import connect
+
+from storefront.core.database import Database, compiled
+from storefront.execution.stepping import Begun, begin, close
+from tests.client import Client
+from tests.conftest import serving
+from tests.factories import counted, make_product, make_store, make_user
+
+STORES = "{ configs { nodes { storeName } } }"
+STOCK = "mutation($p: ID!) { adjustInventory(input: {productId: $p, delta: 1}) { product { inventory } } }"
+THREE = """mutation($a: ID!, $b: ID!) {
+  first: adjustInventory(input: {productId: $a, delta: 1}) { position }
+  second: adjustInventory(input: {productId: $b, delta: 1}) { position }
+  third: adjustInventory(input: {productId: $a, delta: 1}) { position }
+}"""
+
+
+class Watcher:
+    """Looks at Postgres from outside, over a connection of its own."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.connection = connection
+
+    async def waiting(self) -> int:
+        """How many statements wait for a lock."""
+        # In a transaction Postgres tells the same over and over.
+        await self.connection.execute("SELECT pg_stat_clear_snapshot()")
+        found = await self.connection.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        row = await found.fetchone()
+        return int(row[0]) if row else 0
+
+    async def until(self, number: int) -> None:
+        """Wait until so many wait."""
+        async with asyncio.timeout(5):
+            while await self.waiting() != number:  # noqa: ASYNC110 - Postgres tells nobody
+                await asyncio.sleep(0.02)
+
+    async def backends(self) -> set[int]:
+        """The processes of Postgres that serve others."""
+        await self.connection.execute("SELECT pg_stat_clear_snapshot()")
+        found = await self.connection.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        return {row[0] for row in await found.fetchall()}
+
+    @asynccontextmanager
+    async def locked(self, statement: str) -> AsyncIterator[None]:
+        """While this lasts others wait for what the statement locks."""
+        async with self.connection.transaction():
+            await self.connection.execute(statement.encode())
+            yield
+
+
+@asynccontextmanager
+async def watching(url: str) -> AsyncIterator[Watcher]:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        yield Watcher(connection)
+
+
+LOCK_STORES = "LOCK TABLE configs IN ACCESS EXCLUSIVE MODE"
+
+
+async def raw_request(client: Client, query: str, **variables: Any) -> asyncio.StreamWriter:
+    """Send a request on a connection of its own, and do not wait for the answer."""
+    host, port = str(client.http.base_url).removeprefix("http://").rstrip("/").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    body = json.dumps({"query": query, "variables": variables}).encode()
+    head = ["POST /graphql HTTP/1.1", "host: x", "content-type: application/json", f"content-length: {len(body)}"]
+    head += [f"authorization: Bearer {client.token}"] if client.token else []
+    writer.write("\r\n".join([*head, "\r\n"]).encode() + body)
+    await writer.drain()
+    return writer
+
+
+async def owner(client: Client) -> tuple[Client, list[str]]:
+    """Somebody with two products in a store of their own."""
+    subject = await make_user(client.database)
+    user = client.signed_in(subject)
+    store = await make_store(client.database, user_id=(await user.ask("{ me { id } }"))["me"]["id"])
+    return user, [await make_product(client.database, store, inventory=0) for _ in range(2)]
+
+
+async def stock(database: Database, product: str) -> int:
+    (row,) = await database.fetch(compiled(text("SELECT inventory FROM products WHERE id = :id")), {"id": product})
+    return int(row.inventory)
+
+
+async def test_a_client_that_leaves_takes_its_statement_along(client: Client, empty_url: str) -> None:
+    async with watching(empty_url) as watcher:
+        async with watcher.locked(LOCK_STORES):
+            before = await watcher.backends()
+            writer = await raw_request(client, STORES)
+            await watcher.until(1)
+            writer.close()
+            await watcher.until(0)
+        await client.ask(STORES)
+        # The connection was not lost over it.
+        assert await watcher.backends() >= before
+
+
+async def test_a_client_that_leaves_a_nested_load_takes_its_statement_along(client: Client, empty_url: str) -> None:
+    store = await make_store(client.database)
+    product = await make_product(client.database, store)
+    query = f'{{ product(by: {{id: "{product}"}}) {{ related {{ id }} config {{ owner {{ configs {{ totalCount }} }} }} }} }}'
+    async with watching(empty_url) as watcher:
+        async with watcher.locked("LOCK TABLE users IN ACCESS EXCLUSIVE MODE"):
+            before = await watcher.backends()
+            writer = await raw_request(client, query)
+            await watcher.until(1)
+            writer.close()
+            await watcher.until(0)
+        await client.ask(query)
+        assert await watcher.backends() >= before
+
+
+async def test_a_mutation_is_done_though_its_client_has_left(client: Client, empty_url: str) -> None:
+    user, (product, _) = await owner(client)
+    async with watching(empty_url) as watcher:
+        async with watcher.locked(f"SELECT FROM products WHERE id = '{product}' FOR UPDATE"):
+            writer = await raw_request(user, STOCK, p=product)
+            await watcher.until(1)
+            writer.close()
+            await asyncio.sleep(0.3)
+            assert await watcher.waiting() == 1
+        async with asyncio.timeout(5):
+            while await stock(client.database, product) != 1:  # noqa: ASYNC110 - nobody is told of it any more
+                await asyncio.sleep(0.02)
+
+
+async def test_an_operation_that_is_completed_on_a_socket_takes_its_statement_along(client: Client, empty_url: str) -> None:
+    address = str(client.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
+    async with (
+        watching(empty_url) as watcher,
+        connect(address, subprotocols=["graphql-transport-ws"]) as socket,  # type: ignore[list-item]
+        watcher.locked(LOCK_STORES),
+    ):
+        for message in ({"type": "connection_init"}, {"type": "subscribe", "id": "1", "payload": {"query": STORES}}):
+            await socket.send(json.dumps(message))
+        await watcher.until(1)
+        await socket.send(json.dumps({"type": "complete", "id": "1"}))
+        await watcher.until(0)
+
+
+async def test_a_query_that_takes_too_long_is_given_up(empty_url: str, tmp_path: Path) -> None:
+    async with (
+        serving(empty_url, tmp_path, request_timeout=0.3) as client,
+        watching(empty_url) as watcher,
+        watcher.locked(LOCK_STORES),
+    ):
+        answer = await client.post(STORES)
+        await watcher.until(0)
+        (error,) = answer.json()["errors"]
+        assert (answer.status_code, error["extensions"]["code"]) == (504, "TIMEOUT")
+        assert "0.3 s" in error["message"]
+
+
+async def test_of_mutations_that_take_too_long_it_is_told_which_are_done(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, request_timeout=0.8) as client, watching(empty_url) as watcher:
+        user, (free, locked) = await owner(client)
+        async with watcher.locked(f"SELECT FROM products WHERE id = '{locked}' FOR UPDATE"):
+            answer = await user.post(THREE, a=free, b=locked)
+        (error,) = answer.json()["errors"]
+        told = {name: error["extensions"][name] for name in ("code", "done", "interrupted", "notBegun")}
+        assert told == {"code": "TIMEOUT", "done": ["first"], "interrupted": ["second"], "notBegun": ["third"]}
+        assert [await stock(client.database, product) for product in (free, locked)] == [1, 0]
+
+
+async def test_a_statement_that_takes_too_long_is_told_as_that(empty_url: str, tmp_path: Path) -> None:
+    async with (
+        serving(empty_url, tmp_path, statement_timeout=150) as client,
+        watching(empty_url) as watcher,
+        watcher.locked(LOCK_STORES),
+    ):
+        error = await client.refusal(STORES)
+        assert (error["path"], error["extensions"]["code"]) == (["configs"], "TIMEOUT")
+        assert "150 ms" in error["message"]
+
+
+async def test_what_is_too_much_at_a_time_is_refused_at_once(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, max_concurrent=3) as client, watching(empty_url) as watcher:
+        async with watcher.locked(LOCK_STORES):
+            running = [asyncio.create_task(client.post(STORES)) for _ in range(3)]
+            await watcher.until(3)
+            with counted(client.database) as statements:
+                answer = await client.post(STORES)
+            assert not statements
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert answer.json()["errors"][0]["extensions"]["code"] == "SERVICE_UNAVAILABLE"
+        assert all("data" in answer.json() for answer in await asyncio.gather(*running))
+        await client.ask(STORES)
+
+
+async def test_a_coroutine_that_is_given_up_leaves_its_connection_as_it_was(database: Database, empty_url: str) -> None:
+    slow = compiled(text("SELECT pg_sleep(30)"))
+    async with watching(empty_url) as watcher:
+        before = await watcher.backends()
+        begun: list[Begun] = []
+        begin([database.fetch(slow)], begun)
+        await asyncio.sleep(0.2)
+        close(begun)
+        async with asyncio.timeout(5):
+            assert (await database.fetch(compiled(text("SELECT 1 AS one"))))[0].one == 1
+        assert await watcher.backends() >= before
