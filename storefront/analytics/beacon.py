@@ -1,8 +1,7 @@
 """Events as a browser sends them when its page is being left: POST /events/{configId}, from any page, as plain text or JSON."""
 
-import json
 from collections.abc import Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from starlette.requests import Request
@@ -15,6 +14,7 @@ from storefront.commands.unit import Code, Failure, Refused
 from storefront.core.database import Database
 from storefront.core.errors import InvalidInput, NotFound, RequestError
 from storefront.core.sender import Sender
+from storefront.serving import halves
 from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of
 from storefront.serving.errors import formatted
 from storefront.serving.http import request_id_of
@@ -73,7 +73,8 @@ def _read(body: bytes) -> tuple[Sequence[Any], bool]:
     if "events" not in given:
         return [given], True
     if unknown := given.keys() - {"events", "consent"}:
-        raise InvalidInput(min(unknown)[:60], "is no field here. The fields are events and consent.")
+        name = min(unknown)[:60].encode(errors="replace").decode()
+        raise InvalidInput(name, "is no field here. The fields are events and consent.")
     consent = _of_kind(bool, given.get("consent", True), "consent", "true or false.")
     return _of_kind(list, given["events"], "events", f"a list, as in {SHAPE}."), consent
 
@@ -86,18 +87,9 @@ def _of_kind(kind: type[T], value: Any, name: str, what: str) -> T:
 
 def _json(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        pass
-    try:
-        # The library of Python takes half a character, as browsers write it: then only the event that has it is refused.
-        return json.loads(body, parse_constant=_no_number)
-    except (ValueError, RecursionError):
+        return halves.loads(body)[0]
+    except ValueError:
         raise HTTPError(400, f"The body is not JSON. Send such as {SHAPE}.") from None
-
-
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(name)
 
 
 def _refused(failures: Sequence[Failure], request_id: str) -> tuple[int, dict[str, Any]]:

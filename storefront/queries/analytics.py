@@ -18,6 +18,7 @@ from storefront.queries.rollups import (
     BIN,
     CAMPAIGN,
     COUNTED,
+    EDGE_TYPES,
     EVENTS,
     MEDIUM,
     MINUTE,
@@ -28,6 +29,7 @@ from storefront.queries.rollups import (
     SOURCE,
     WITH_PIECES,
     Piece,
+    edge_parameters,
     grain_of,
     piece_parameters,
     pieces,
@@ -136,7 +138,7 @@ SELECT parent_id, product_id, clicks, add_to_carts FROM (
     SELECT config_id, product_id, clicks, add_to_carts {COUNTED["products"]}
     UNION ALL
     SELECT config_id, {PRODUCT}, (event = 'product_click')::int, (event = 'add_to_cart')::int {EVENTS}
-    WHERE event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
+      AND event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
   ) AS total
   GROUP BY 1, 2
 ) AS ranked
@@ -209,11 +211,12 @@ def _active() -> Statement:
 
 
 def _parameters(keys: Sequence[str], parts: Sequence[Piece]) -> dict[str, Any]:
-    return {"ids": list(keys), **piece_parameters(parts)}
+    return {"ids": list(keys), **piece_parameters(parts), **edge_parameters(parts)}
 
 
 def _statement(sql: str, *more: Any) -> Statement:
-    return compiled(text(sql).bindparams(bindparam("ids", type_=ARRAY(UUID)), *PIECE_TYPES, *more))
+    types = bindparam("ids", type_=ARRAY(UUID)), *PIECE_TYPES, *EDGE_TYPES, *more
+    return compiled(text(sql).bindparams(*types), varies=True)
 
 
 # ---------------------------------------------------------------------------------------------- intervals

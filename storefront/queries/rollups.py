@@ -11,8 +11,8 @@ MOMENT = DateTime(timezone=True)
 # Seconds that are counted together: a minute, a quarter of an hour, which is as finely as clocks of time zones differ, up to 16
 # days. A report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains
 # or so, and up to some moment thirty of them. Minutes are kept as long as single events are: what is finer is counted from these.
-MINUTE, QUARTER, _DAY = 60, 900, 86_400
-GRAINS = (MINUTE, QUARTER, 3_600, 21_600, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
+MINUTE, QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
+GRAINS = (MINUTE, QUARTER, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
 # Where grains begin: midnight in UTC.
 ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
 BIN = "date_bin({grain} * interval '1 second', {moment}, timestamptz '2001-01-01 00:00:00+00')"
@@ -74,14 +74,16 @@ PIECE_TYPES = (
 
 # What the pieces are made of. Asked piece by piece, as a planner may prefer to read a whole table for many of them.
 _OF_PIECES = """FROM piece CROSS JOIN LATERAL (
-    SELECT * FROM {table} WHERE config_id = ANY(:ids) AND {grain} AND {moment} >= piece.start AND {moment} < piece.stop OFFSET 0
+    SELECT * FROM {table} WHERE config_id = ANY(:ids) AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
   ) AS part"""
-COUNTED = {
-    table: _OF_PIECES.format(table=f"analytics_{table}", grain="grain = piece.grain", moment="at")
-    for table in ("totals", "products", "sources")
-}
-EVENTS = _OF_PIECES.format(table="analytics_events", grain="piece.grain = 0 AND NOT is_bot", moment='"timestamp"')
-SESSIONS = _OF_PIECES.format(table="analytics_sessions", grain="piece.grain = 0", moment="began")
+COUNTED = {table: _OF_PIECES.format(table=f"analytics_{table}") for table in ("totals", "products", "sources")}
+
+# Where a span begins and ends within a minute. Moments of their own: of these a planner knows that there are few events between.
+_AT_EDGES = """FROM {table} WHERE config_id = ANY(:ids) AND {people}
+  ({moment} >= :head_start AND {moment} < :head_stop OR {moment} >= :tail_start AND {moment} < :tail_stop)"""
+EVENTS = _AT_EDGES.format(table="analytics_events", people="NOT is_bot AND", moment='"timestamp"')
+SESSIONS = _AT_EDGES.format(table="analytics_sessions", people="", moment="began")
+EDGE_TYPES = tuple(bindparam(name, type_=MOMENT) for name in ("head_start", "head_stop", "tail_start", "tail_stop"))
 
 
 def piece_parameters(parts: Sequence[Piece]) -> dict[str, object]:
@@ -91,3 +93,10 @@ def piece_parameters(parts: Sequence[Piece]) -> dict[str, object]:
         "starts_of": [part.start for part in parts],
         "stops": [part.stop for part in parts],
     }
+
+
+def edge_parameters(parts: Sequence[Piece]) -> dict[str, object]:
+    """Those of the pieces that are single events as parameters: two at most, as there is nothing between them but grains."""
+    none = Piece(0, ORIGIN, ORIGIN)
+    head, tail, *_ = [*(part for part in parts if not part.grain), none, none]
+    return {"head_start": head.start, "head_stop": head.stop, "tail_start": tail.start, "tail_stop": tail.stop}

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from starlette.requests import Request
 
 from storefront.core.errors import LimitExceeded, RequestError
+from storefront.serving import halves
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +51,23 @@ async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
 
 def json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> Any:
     """The JSON that a text is; raises HTTPError, and LimitExceeded where it has too many values."""
+    found, may_be_torn = torn_json_of(text, what, most)
+    if may_be_torn:
+        raise HTTPError(400, f"{what} is not JSON.")
+    return found
+
+
+def torn_json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> tuple[Any, bool]:
+    """The same where it may hold half characters, and whether it may."""
     try:
-        found = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        found, may_be_torn = halves.loads(text)
+    except ValueError:
         raise HTTPError(400, f"{what} is not JSON.") from None
     # Between two values there is a comma. Text has them too: only where there are many is it worth counting.
     commas = text.count(",") if isinstance(text, str) else text.count(b",")
     if commas >= most and (number := sum(1 for _ in _values(found))) > most:
         raise LimitExceeded("values", most, number, f"{what} is too full", "values")
-    return found
+    return found, may_be_torn
 
 
 def _values(found: Any) -> Iterator[None]:

@@ -12,9 +12,10 @@ from starlette.responses import Response
 
 from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
+from storefront.serving import halves
 from storefront.serving.attention import Attended
 from storefront.serving.batches import Batch
-from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, json_of
+from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, json_of, torn_json_of
 from storefront.serving.documents import NotExecutable
 from storefront.serving.framings import Framing
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
@@ -70,11 +71,13 @@ class Endpoint:
         return response
 
     async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
-        given = await _read(request, self._bodies)
+        given, may_be_torn = await _read(request, self._bodies)
+        if may_be_torn:
+            halves.check_request(given)
         if isinstance(given, list):
             return await self._batch(given, request, takes, request_id)
-        asked = checked_request(given)
-        question = self._question(request, asked, takes)
+        asked = checked_request(given, may_be_torn=may_be_torn)
+        question = None if may_be_torn else self._question(request, asked, takes)
         known = await question.known() if question else None
         return known or await self._executed(request, asked, question, takes, request_id)
 
@@ -131,13 +134,14 @@ class Endpoint:
 # ------------------------------------------------------------------------------------------------ requests
 
 
-async def _read(request: Request, limits: BodyLimits) -> Any:
+async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
+    """What is asked, and whether there may be half characters in it."""
     if request.method in ("GET", "HEAD"):
-        return _from_url(request)
+        return _from_url(request), False
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, HEAD, POST")
     _check_content_type(request.headers.get("content-type", ""))
-    return json_of(await body_of(request, limits), "The body", limits.values)
+    return torn_json_of(await body_of(request, limits), "The body", limits.values)
 
 
 def _from_url(request: Request) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from graphql.execution import Executor, create_source_event_stream
 
 from storefront.core.errors import TimedOut, Unavailable
 from storefront.execution.executor import BreadthFirst, Progress
+from storefront.serving import halves
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
 from storefront.serving.documents import Document, Documents, NotExecutable
 from storefront.serving.errors import formatted
@@ -112,6 +113,8 @@ class Operations:
         """What the request asks for; raises NotExecutable, and LimitExceeded where it costs too much."""
         document = self._documents.find(request)
         asked = document.operation(request.operation_name)
+        if request.may_be_torn:
+            halves.check_variables(self._schema, asked, request.variables)
         cost = document.costs.of(asked, request.variables) if asked else 0
         check_cost(cost, self._documents.limits)
         kind = asked.operation if asked else None

@@ -15,16 +15,20 @@ class BadRequest(RequestError):
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """One operation as a client sent it, its document as text, by an id, or both."""
+    """One operation as a client sent it, its document as text, by an id, or both.
+
+    Where it `may_be_torn` there are half characters in its variables, perhaps.
+    """
 
     query: str | None
     variables: dict[str, Any] = field(default_factory=dict)
     operation_name: str | None = None
     document_id: str | None = None
     tells_cost: bool = False
+    may_be_torn: bool = False
 
 
-def checked_request(given: Any) -> GraphQLRequest:
+def checked_request(given: Any, *, may_be_torn: bool = False) -> GraphQLRequest:
     """The request, once its parts are what they have to be. Parts that nobody knows are ignored."""
     if not isinstance(given, dict):
         raise BadRequest('The request must be a JSON object with "query".')
@@ -35,7 +39,7 @@ def checked_request(given: Any) -> GraphQLRequest:
     document_id = _document_id(given, extensions, is_needed=query is None)
     if query is None and document_id is None:
         raise BadRequest('"query" must be the text of a GraphQL document, or "documentId" the id of one.')
-    return GraphQLRequest(query, variables or {}, name or None, document_id, extensions.get("cost") is True)
+    return GraphQLRequest(query, variables or {}, name or None, document_id, extensions.get("cost") is True, may_be_torn)
 
 
 def _document_id(given: Mapping[str, Any], extensions: Mapping[str, Any], *, is_needed: bool) -> str | None:

@@ -6,7 +6,7 @@ from typing import Any
 from storefront.analytics.rollups import roll_up
 from storefront.core.database import Database
 
-_GRAINS = "(VALUES (60), (900), (3600), (21600), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
+_GRAINS = "(VALUES (60), (900), (7200), (21600), (43200), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
 # By division of seconds since 2001, not by date_bin.
 _AT = "to_timestamp(978307200 + floor((extract(epoch FROM {0}) - 978307200) / grain) * grain)"
 _PEOPLE = """people AS (

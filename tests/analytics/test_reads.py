@@ -35,7 +35,7 @@ OF_ALL = (
     PARTS
     + """
 query OfAll($range: DateRange!, $interval: Interval!, $zone: String!) {
-  me { configs(first: 100) { nodes {
+  me { configs(first: 10) { nodes {
     id analytics(range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Parts previous { sessions } } }
   } } }
 }

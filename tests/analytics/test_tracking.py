@@ -324,6 +324,41 @@ async def test_a_beacon_may_hold_anything(shopper: Client, event: Any, message: 
     assert [row["event"] for row in await stored(shopper.database, store)] == ["fine"]
 
 
+HALVES: list[tuple[dict[str, Any], list[str], str]] = [
+    ({"event": "half \ud83d"}, ["event"], "whole Unicode characters"),
+    ({"event": "a", "sessionId": "\udc00"}, ["sessionId"], "whole Unicode characters"),
+    ({"event": "a", "clientEventId": "\ud83d\ud83d"}, ["clientEventId"], "whole Unicode characters"),
+    ({"event": "a", "properties": {"x": ["half \ud83d"]}}, ["properties"], "cannot be stored"),
+    ({"event": "a", "properties": {"\ud83d": 1}}, ["properties"], "cannot be stored"),
+]
+
+
+@pytest.mark.parametrize(("event", "where", "message"), HALVES, ids=lambda value: ascii(value)[:40])
+async def test_half_a_character_costs_the_event_that_has_it(
+    shopper: Client, event: dict[str, Any], where: list[str], message: str
+) -> None:
+    store = await make_store(shopper.database)
+    # Beside a whole one, which is written as two halves.
+    batch = [{"event": "before"}, event, {"event": "later", "sessionId": "\U0001f4de"}]
+    body = json.dumps({"query": TRACK, "variables": {"input": {"configId": store, "events": batch}}})
+    answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+    told = answer.json()["data"]["trackEvents"]
+    [(path, said)] = faults(told)
+    assert (fates(told), path) == (["RECORDED", "REJECTED", "RECORDED"], ["events", "1", *where])
+    assert message in said
+    assert [row["session_id"] for row in await stored(shopper.database, store)] == [None, "\U0001f4de"]
+
+
+@pytest.mark.parametrize("name", ["\ud83d", "events\ud83d"])
+async def test_half_a_character_may_be_in_a_name(shopper: Client, name: str) -> None:
+    store = await make_store(shopper.database)
+    answer = (await beacon(shopper, store, [{"event": "a", name: 1}, {"event": "fine"}])).json()
+    assert fates(answer) == ["REJECTED", "RECORDED"]
+    assert "is no field of an event" in answer["results"][0]["errors"][0]["message"]
+    refused = await beacon(shopper, store, {"events": [], name: 1})
+    assert (refused.status_code, "is no field here" in refused.json()["errors"][0]["message"]) == (400, True)
+
+
 @pytest.mark.parametrize(
     ("ahead", "now"), [(timedelta(seconds=5), True), (timedelta(hours=23), True), (timedelta(seconds=-60), False)]
 )
