@@ -10,7 +10,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
 
-import psycopg
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -26,7 +25,7 @@ from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
 from storefront.core import csrf
-from storefront.core.database import Database
+from storefront.core.database import FAILURES, Database
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
 from storefront.core.release import fingerprint
@@ -264,7 +263,7 @@ async def _repeated(work: Callable[[Database], Awaitable[int]], database: Databa
         began = monotonic()
         try:
             await work(database)
-        except psycopg.Error:
+        except FAILURES:
             log.warning("%s failed; the next try is in %s s", work, seconds, exc_info=True)
         # What takes long is done less often, and has more to do at a time: no job has more than a fifth of the time.
         await asyncio.sleep(max(seconds, 4 * (monotonic() - began)))

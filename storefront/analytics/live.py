@@ -11,9 +11,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import strawberry
-from psycopg import Error
 
 from storefront.analytics.api import own_store
+from storefront.core.database import FAILURES
 from storefront.graph import checks
 from storefront.graph.context import Context, Info
 from storefront.graph.types import TimeZone
@@ -63,7 +63,7 @@ async def _ticks(context: Context, store: str, zone: str) -> AsyncGenerator[Anal
         try:
             key = ("analytics", store, owner, zone, int(time.time()))
             tick = await context.feed.told.once(key, partial(_tick, context, store, owner, zone))
-        except Error:
+        except FAILURES:
             log.warning("the counters of store %s could not be read; trying again in a second", store)
         else:
             if tick is None:

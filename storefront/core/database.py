@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, cast
 
 import orjson
-from psycopg import InterfaceError, OperationalError, Rollback
+from psycopg import Error, InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.errors import QueryCanceled
@@ -31,6 +31,9 @@ from storefront.core.wire import Sent, Wire, Wired
 
 Row = Any
 Parameters = Mapping[str, object]
+
+# What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
+FAILURES = (Error, TimedOut, Unavailable)
 
 BUSY = "Too much is asked at this moment. Try again soon."
 

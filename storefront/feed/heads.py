@@ -12,12 +12,11 @@ from functools import cache
 from time import monotonic
 from typing import Any
 
-from psycopg import Error
 from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.database import FAILURES, Database, Row, Statement, compiled
 from storefront.core.scopes import Found, Named, Reads
 from storefront.models import configs, positions
 
@@ -90,7 +89,7 @@ class Heads:
         """The same, asked. Where nobody can be asked they are not."""
         try:
             await self.look(touched)
-        except Error:
+        except FAILURES:
             return False
         return all(self.position(config_id) == position for config_id, position in touched.items())
 
@@ -144,7 +143,7 @@ class Heads:
             try:
                 if self._heads:
                     await self.look(self._heads)
-            except Error:
+            except FAILURES:
                 # What is known grows old, and is asked for again.
                 continue
 
@@ -210,7 +209,7 @@ class Record:
     async def _looked(self, config_ids: set[str]) -> None:
         try:
             await self._heads.look(config_ids - self._positions.keys())
-        except Error:
+        except FAILURES:
             self.unrecorded()
 
 

@@ -18,12 +18,11 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import islice
 
-from psycopg import Error
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.database import FAILURES, Database, Row, Statement, compiled
 from storefront.feed import log
 from storefront.models import positions
 
@@ -187,7 +186,7 @@ class Hub:
             try:
                 while read := await log.read(self._database, channel.config_id, channel.head, BATCH):
                     channel.take(read)
-            except Error:
+            except FAILURES:
                 logger.warning("the log of store %s could not be read; trying again at the next poll", channel.config_id)
 
     async def _poll(self) -> None:
@@ -198,7 +197,7 @@ class Hub:
             asked = list(self._channels.values())
             try:
                 heads = await self._heads([channel.config_id for channel in asked]) if asked else {}
-            except Error:
+            except FAILURES:
                 continue
             for channel in asked:
                 if heads.get(channel.config_id, channel.head) > channel.head:

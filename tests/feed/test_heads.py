@@ -6,13 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from psycopg import OperationalError
 
-from storefront.core.database import Database
+from storefront.core.database import FAILURES, Database
 from storefront.core.ids import uuid7
 from storefront.core.scopes import WITHIN, Found, Named
 from storefront.feed import log
 from storefront.feed.heads import ABSENT, Heads, Record
+from storefront.feed.hub import Hub
 from storefront.feed.log import Entry
 from storefront.queries import configs, products
 from tests.factories import counted, make_product, make_store
@@ -84,6 +84,33 @@ async def test_what_cannot_be_looked_at_is_trusted_no_longer_than_the_interval(e
         await asyncio.sleep(MAX_AGE * 1.2)
         assert heads.stands({store: 0}) is None
         assert not await heads.confirmed({store: 0})
+
+
+async def test_a_database_without_time_ends_neither_looking_nor_following(empty_url: str) -> None:
+    """Statements that are given up, and a pool without a connection to spare, are no end but a pause."""
+    async with Database(empty_url, size=1, statement_timeout=200, waiting=1) as database, Database(empty_url) as other:
+        store = await make_store(other)
+        hub = Hub(database, MAX_AGE)
+        async with running(database) as heads, hub.running():
+            entries = hub.entries(store, 0)
+            coming = asyncio.create_task(anext(entries))
+            assert await heads.confirmed({store: 0})
+            async with other.transaction() as connection:
+                await connection.raw.execute("LOCK TABLE store_positions, changes IN ACCESS EXCLUSIVE MODE")
+                await asyncio.sleep(1)
+                assert heads.stands({store: 0}) is None
+                assert not await heads.confirmed({store: 0})
+            await write(other, store)
+            async with asyncio.timeout(5):
+                assert (await coming).position == 1
+                while not heads.stands({store: 1}):
+                    await heads.confirmed({store: 1})
+                    await asyncio.sleep(0.05)
+                # It goes on looking by itself.
+                await write(other, store)
+                while heads.stands({store: 1}) is not False:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+            await entries.aclose()
 
 
 async def test_what_moves_while_it_is_looked_at_is_not_known_by_that_look(database: Database, store: str) -> None:
@@ -232,7 +259,7 @@ async def test_where_positions_cannot_be_read_rows_still_are(empty_url: str, dat
     async with closed:
         pass
     record = Record(Heads(closed, MAX_AGE))
-    with pytest.raises(OperationalError):
+    with pytest.raises(FAILURES):
         await record._heads.look([store])
     assert len(await configs.by_ids(database.recorded(record), [store], [])) == 1
     assert record.touched is None
