@@ -1,7 +1,7 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -26,6 +26,9 @@ from storefront.serving.statuses import DRAFT, Edition
 from storefront.serving.streams import HEADERS, Streams
 
 T = TypeVar("T")
+
+# Characters of a query string that is remembered as it was decoded.
+MOST_REMEMBERED = 4_000
 
 ContextMaker = Callable[[Request], Awaitable[Renewable]]
 Answer = Callable[[Request], Awaitable[Response]]
@@ -145,10 +148,19 @@ async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
 
 
 def _from_url(request: Request) -> dict[str, Any]:
-    given: dict[str, Any] = {name: values[-1] for name, values in parse_qs(request.url.query).items()}
+    query = request.scope["query_string"].decode("latin-1")
+    given: dict[str, Any] = dict(_parameters(query) if len(query) <= MOST_REMEMBERED else _parsed(query))
     for name in {"variables", "extensions"} & given.keys():
         given[name] = json_of(given[name].encode(errors="replace"), name)
     return given
+
+
+def _parsed(query: str) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(query).items()}
+
+
+# Decoding a document costs as much as all else that an answer takes which is kept, and the same ones come again and again.
+_parameters = lru_cache(maxsize=500)(_parsed)
 
 
 def _check_content_type(given: str) -> None:
@@ -189,8 +201,9 @@ async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> 
 
 
 def _is_browser(request: Request) -> bool:
-    asks = any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
-    return request.method == "GET" and not asks and "text/html" in request.headers.get("accept", "")
+    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+        return False
+    return not any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
 
 
 def _batch_refusal(most: int) -> str:
