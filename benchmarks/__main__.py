@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, documents, execution, fanout, standard
+from benchmarks import analytics, cached, documents, execution, fanout, standard
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -45,6 +45,13 @@ def peers_(
 ) -> None:
     """The standard works by us and by four servers of other makes in turns, and what has to hold between them."""
     _contest("peers", standard.against_peers, _effort(rounds, seconds, works, connections))
+
+
+@app.command("cached")
+def cached_(rounds: Rounds = 3, seconds: Seconds = 3.0) -> None:
+    """The same page from what is kept, executed, and by the two fastest peers; and what a 304 costs."""
+    with stage(cached.SIZES) as found:
+        _tell("cached", cached.measure(found, Effort(rounds, seconds)), {"products": cached.SIZES.products})
 
 
 @app.command("execution")

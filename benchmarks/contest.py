@@ -87,13 +87,13 @@ def compare(stage: Stage, contestants: Sequence[Contestant], effort: Effort) -> 
     with _bars() as bars, pinned(stage, contestants):
         bar = bars.add_task("checking", total=(len(effort.works) + len(plan)) * len(contestants))
         for work in effort.works:
-            _check(contestants, work)
+            check(contestants, work)
             _warm(stage, contestants, work, scores)
             bars.advance(bar, len(contestants))
         for work, connections in plan:
             for one in contestants:
                 bars.update(bar, description=f"{work} × {connections:<2} {one.name}")
-                scores[one.name, work].turns.setdefault(connections, []).append(_turn(stage, one, work, connections, effort))
+                scores[one.name, work].turns.setdefault(connections, []).append(turn(stage, one, work, connections, effort))
                 bars.advance(bar)
     memory = {one.name: _memory(one.pid) for one in contestants}
     return Outcome(scores, memory)
@@ -107,7 +107,7 @@ def _bars() -> Progress:
 # ------------------------------------------------------------------------------------------------ equality
 
 
-def _check(contestants: Sequence[Contestant], work: str) -> None:
+def check(contestants: Sequence[Contestant], work: str) -> None:
     """What is faster because it says something else is not faster. Asked twice: just-in-time compilers start at the second."""
     first, *others = contestants
     expected = _answers(first, work)
@@ -160,7 +160,8 @@ def _warm(stage: Stage, contestants: Sequence[Contestant], work: str, scores: Ma
         one.clean()
 
 
-def _turn(stage: Stage, one: Contestant, work: str, connections: int, effort: Effort) -> Turn:
+def turn(stage: Stage, one: Contestant, work: str, connections: int, effort: Effort) -> Turn:
+    """One server at one work, for some seconds."""
     requests = one.api.requests(work)
     before = cpu_seconds(one.pid), cpu_seconds(stage.postmaster)
     driven: Driven = drive(one.port, requests, connections, effort.seconds)

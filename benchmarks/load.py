@@ -112,6 +112,10 @@ class _Connection(asyncio.Protocol):
             self._send()
 
     def _begin(self, head: bytes) -> None:
+        if head.startswith(b"HTTP/1.1 304"):
+            # Which has no body.
+            self._left = 0
+            return
         if not head.startswith(b"HTTP/1.1 200"):
             self.done.set_exception(RuntimeError(head[:500].decode()))
             self._transport.abort()

@@ -167,12 +167,18 @@ class Stage:
 
     @contextmanager
     def serving(self) -> Iterator[Client]:
-        """The server as users start it, over this database, and a client of it."""
+        """The server as users start it, over this database, and a client of it. Nothing is answered from what is kept."""
+        with self.server(STOREFRONT_RESPONSE_CACHE_BYTES="0") as (port, pid):
+            self.port, self.pid = port, pid
+            yield Client(port)
+
+    @contextmanager
+    def server(self, **options: str) -> Iterator[tuple[int, int]]:
+        """A server over this database with these settings: its port and process."""
         port = free_port()
         quiet = {"STOREFRONT_DATABASE_URL": self.url, "STOREFRONT_POPULARITY_INTERVAL": "0"}
-        with process(serve_command(port), port, **quiet) as server:
-            self.port, self.pid = port, server.pid
-            yield Client(port)
+        with process(serve_command(port), port, **quiet, **options) as server:
+            yield port, server.pid
 
     @property
     def postmaster(self) -> int:

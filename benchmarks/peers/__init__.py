@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -35,6 +35,8 @@ PEERS = (
     Peer(MERCURIUS, "mercurius.mjs", Catalogue),
 )
 
+NAMES = tuple(peer.name for peer in PEERS)
+
 
 def node_version() -> str:
     """Which Node the peers in JavaScript run on."""
@@ -43,8 +45,8 @@ def node_version() -> str:
 
 
 @contextmanager
-def running(stage: Stage, facts: Facts) -> Iterator[list[Contestant]]:
-    """All of them, each a process of its own."""
+def running(stage: Stage, facts: Facts, chosen: Collection[str] = NAMES) -> Iterator[list[Contestant]]:
+    """All of them or those of these names, each a process of its own."""
     folder, url = setup.packages(), setup.database(stage)
     node = str(node_and_npm()[0])
     database = setup.environment(url) | {"NODE_ENV": "production", "GRAPHILE_ENV": "production"}
@@ -55,7 +57,7 @@ def running(stage: Stage, facts: Facts) -> Iterator[list[Contestant]]:
 
     with ExitStack() as stack:
         found = []
-        for peer in PEERS:
+        for peer in (peer for peer in PEERS if peer.name in chosen):
             port = free_port()
             command = [node, str(folder / peer.file)] if peer.file.endswith(".mjs") else _uvicorn(peer.file, port)
             server = stack.enter_context(process(command, port, PORT=str(port), **database))
