@@ -96,6 +96,8 @@ def _must_hold(turns: Mapping[str, Sequence[Turn]]) -> Table:
         ratio = _of(turns[name], "rate") / fastest[0]
         bound = f" (≥ {LEAST:.3g}×)" if name == KEPT else ""
         rows.append([f"{name}: requests per second, to {fastest[1]}", f"{_mark(not bound or ratio >= LEAST)}{ratio:.1f}×{bound}"])
+        less = _of(turns[fastest[1]], "server") / _of(turns[name], "server")
+        rows.append([f"{name}: server CPU, to {fastest[1]}", f"{less:.1f}× less"])
     for name in (SHOWN, SHOWN_STRICTLY):
         cpu = _of(turns[name], "server")
         bound = f" (< {MOST_MS} ms)" if name == SHOWN else ""
