@@ -7,7 +7,7 @@ from storefront.core.authjs import Sessions
 from storefront.core.errors import Unauthenticated
 from storefront.core.jwks import Keys
 from storefront.core.settings import Settings
-from storefront.core.tokens import ALGORITHMS, Claims, verify
+from storefront.core.tokens import ALGORITHMS, Claims, Tokens
 
 
 class Identity:
@@ -15,15 +15,13 @@ class Identity:
 
     def __init__(
         self,
-        secret: str,
+        tokens: Tokens,
         issuers: Mapping[str, oidc.Issuer],
         sessions: Sessions | None,
         allowed_origins: Collection[str],
-        *,
-        leeway: int,
     ) -> None:
-        self._secret, self._issuers, self._sessions = secret, issuers, sessions
-        self._allowed_origins, self._leeway = allowed_origins, leeway
+        self._tokens, self._issuers, self._sessions = tokens, issuers, sessions
+        self._allowed_origins = allowed_origins
 
     async def claims(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Claims | None:
         """What the request proves of its user, None where it claims nothing. `headers` by lower-case name.
@@ -52,12 +50,12 @@ class Identity:
         return ("authorization", "cookie") if self._sessions else ("authorization",)
 
     async def _bearer(self, token: str) -> Claims:
-        if not self._issuers:
-            return verify(token, self._secret, leeway=self._leeway)
+        if not self._issuers or self._tokens.known(token):
+            return self._tokens.verify(token)
         unverified = oidc.parse(token)
         # By this name only our own secret is ever tried, and by no other name: a public key never stands in for it.
         if unverified.header["alg"] in ALGORITHMS:
-            return verify(token, self._secret, leeway=self._leeway)
+            return self._tokens.verify(token)
         issuer = self._issuers.get(str(unverified.payload.get("iss")))
         if issuer is None:
             raise Unauthenticated("The bearer token is not valid: this server does not know its issuer. Sign in again.")
@@ -69,7 +67,8 @@ def identity(options: Settings) -> Identity:
     secrets = options.authjs_secrets()
     sessions = Sessions(secrets, trust_email=options.authjs_trust_email) if secrets else None
     issuers = {url: _issuer(url, keys_url, options) for url, keys_url in options.issuers().items()}
-    return Identity(options.signing_secret(), issuers, sessions, options.origins(), leeway=options.clock_skew)
+    tokens = Tokens(options.signing_secret(), leeway=options.clock_skew)
+    return Identity(tokens, issuers, sessions, options.origins())
 
 
 def _issuer(url: str, keys_url: str | None, options: Settings) -> oidc.Issuer:

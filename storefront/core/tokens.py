@@ -1,6 +1,7 @@
 """Bearer tokens of our own: JWTs signed with the server's secret (HS256). And what any verified proof says of its user."""
 
 import time
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,8 @@ ALGORITHMS = ["HS256"]
 LEEWAY = 30
 # Bytes of a claim. An index entry of Postgres takes 2,700.
 MOST_BYTES = 2_000
+# Tokens that were verified and are remembered, those of no more bytes than a claim.
+MOST_KNOWN = 2_000
 # Seconds since 1970. Numbers of JSON may be larger than any moment.
 FOREVER = 2**53
 
@@ -49,15 +52,42 @@ def sign(claims: Claims, secret: str, *, seconds: int) -> str:
     return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": int(now) + seconds}, OctKey.import_key(secret))
 
 
-def verify(token: str, secret: str, *, leeway: int = LEEWAY) -> Claims:
-    """What the token says, once its signature and times hold; raises Unauthenticated otherwise."""
-    try:
-        payload = jwt.decode(token, OctKey.import_key(secret), algorithms=ALGORITHMS).claims
-        jwt.JWTClaimsRegistry(leeway=leeway, sub={"essential": True}, exp={"essential": True}).validate(payload)
-    except (JoseError, ValueError, TypeError, RecursionError) as error:
-        raise invalid("bearer token", error) from None
-    # Whoever holds the secret vouches for the address, unless they say otherwise.
-    return said("bearer token", payload, email_verified=payload.get("email_verified", True) is True)
+class Tokens:
+    """Tells tokens that were signed with our secret. Each is looked into once: what a signature has proven stays proven."""
+
+    def __init__(self, secret: str, *, leeway: int = LEEWAY) -> None:
+        self._key, self._leeway = OctKey.import_key(secret), leeway
+        # By the tokens themselves, the most recent ones.
+        self._known: OrderedDict[str, Claims] = OrderedDict()
+
+    def known(self, token: str) -> Claims | None:
+        """What a token says that was verified before and has not ended since."""
+        claims = self._known.get(token)
+        if claims is None or (claims.expires or 0) <= time.time():
+            return None
+        self._known.move_to_end(token)
+        return claims
+
+    def verify(self, token: str) -> Claims:
+        """What the token says, once its signature and times hold; raises Unauthenticated otherwise."""
+        known = self.known(token)
+        if known is not None:
+            return known
+        try:
+            payload = jwt.decode(token, self._key, algorithms=ALGORITHMS).claims
+            jwt.JWTClaimsRegistry(leeway=self._leeway, sub={"essential": True}, exp={"essential": True}).validate(payload)
+        except (JoseError, ValueError, TypeError, RecursionError) as error:
+            raise invalid("bearer token", error) from None
+        # Whoever holds the secret vouches for the address, unless they say otherwise.
+        claims = said("bearer token", payload, email_verified=payload.get("email_verified", True) is True)
+        self._keep(token, claims)
+        return claims
+
+    def _keep(self, token: str, claims: Claims) -> None:
+        if len(token) <= MOST_BYTES:
+            self._known[token] = claims
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
 
 
 def said(proof: str, payload: dict[str, Any], *, realm: str = "", email_verified: bool) -> Claims:
