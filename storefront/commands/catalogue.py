@@ -13,9 +13,12 @@ MOST_VARIANTS = 250
 STOCK = optional(whole(0, MOST_INT))
 
 
+_PAIRS = rules.listed(rules.record({"name": text(255), "value": text(255)}), 10, distinct=False)
+
+
 def attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Names and values, each name once."""
-    clean = rules.listed(rules.record({"name": text(255), "value": text(255)}), 10, distinct=False)(pairs)
+    clean = _PAIRS(pairs)
     found = {pair["name"]: pair["value"] for pair in clean}
     if len(found) < len(clean):
         raise Unfit("each name may be given once.")

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from sqlalchemy import ColumnElement, Table, bindparam, delete, insert, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.commands.unit import Unit
+from storefront.commands.unit import Unit, Written
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.ids import uuid7
 from storefront.core.names import camel, snake
@@ -26,26 +27,26 @@ def as_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _document(value) if isinstance(table.c[name].type, JSONB) else value for name, value in values.items()}
 
 
-async def insert_row(unit: Unit, table: Table, values: Mapping[str, Any]) -> Row:
-    """A new row with a key of its own."""
-    row = {"id": str(uuid7()), **values}
-    [made] = await unit.fetch(inserted(table, names(row)), as_parameters(table, row))
-    return made
+def insert_row(unit: Unit, table: Table, values: Mapping[str, Any]) -> Written:
+    """A new row with a key of its own, in its first version."""
+    row = {"id": str(uuid7()), "version": 1, **values}
+    sent = unit.send(inserted(table, names(row)), as_parameters(table, row))
+    return Written(SimpleNamespace(**row), sent)
 
 
-async def change_row(unit: Unit, table: Table, old: Row, values: Mapping[str, Any]) -> tuple[Row, list[str]]:
-    """The row with these values and a new version, and the fields that really changed; none: nothing was written."""
+def change_row(unit: Unit, table: Table, old: Row, values: Mapping[str, Any]) -> Written:
+    """A row that is locked, with these values and a new version."""
     changed = {name: value for name, value in values.items() if getattr(old, name) != value}
     if not changed:
-        return old, []
-    parameters = {"id": old.id, **as_parameters(table, changed)}
-    [new] = await unit.fetch(updated(table, names(changed)), parameters)
-    return new, [camel(name) for name in values if name in changed]
+        return Written(old, None)
+    sent = unit.send(updated(table, names(changed)), {"id": old.id, **as_parameters(table, changed)})
+    state = old._replace(**changed, version=old.version + 1)
+    return Written(state, sent, [camel(name) for name in values if name in changed])
 
 
-async def delete_row(unit: Unit, table: Table, old: Row) -> None:
+def delete_row(unit: Unit, table: Table, old: Row) -> None:
     """Delete a row, and with it what the tables say goes with it."""
-    await unit.fetch(deleted(table), {"id": old.id})
+    unit.send(deleted(table), {"id": old.id})
 
 
 @cache

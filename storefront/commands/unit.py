@@ -99,6 +99,22 @@ def _kept_outcome(kept: Mapping[str, Any]) -> Outcome:
     return Outcome(rows, failures, kept["position"], replayed=True)
 
 
+class Written:
+    """A row on its way into its table: what is known of it by now, and the whole `row` once the log is written with it."""
+
+    __slots__ = ("_sent", "fields", "state")
+
+    def __init__(self, state: Row, sent: Sent | None, fields: Sequence[str] = ()) -> None:
+        self.state, self._sent = state, sent
+        # Those that really changed; none: nothing was written.
+        self.fields = fields
+
+    @property
+    def row(self) -> Row:
+        """The row as it stands."""
+        return self.state if self._sent is None else self._sent.rows[0]
+
+
 class Unit:
     """The transaction of one order. Commands read and write on `connection` and record each change that they make."""
 
@@ -134,7 +150,7 @@ class Unit:
         self._gone.append(config_id)
 
     def _signed(self, entry: Entry) -> Entry:
-        return replace(entry, actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
+        return entry._replace(actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
 
     def stores(self) -> Sequence[str]:
         """The stores whose logs the order moves, or ends."""
@@ -151,7 +167,8 @@ class Unit:
         return log.position_of(self._appended[-1]) if self._appended else None
 
 
-Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Row | None]]]
+# What is returned is a row, one on its way, or none.
+Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 async def perform(database: Database, order: Order, command: Command) -> Outcome:
@@ -188,9 +205,10 @@ async def _once(database: Database, order: Order, command: Command) -> Outcome:
 
 
 async def _worked(unit: Unit, order: Order, command: Command, end: Callable[[], Awaitable[None]]) -> Outcome:
-    rows = await command(unit, order.values)
+    made = await command(unit, order.values)
     unit.append_log()
     await end()
+    rows = [one.row if isinstance(one, Written) else one for one in made]
     return Outcome(rows, unit.failures, unit.position(), moved=unit.stores())
 
 

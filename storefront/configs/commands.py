@@ -10,7 +10,7 @@ from storefront.commands import rules
 from storefront.commands.ownership import own_store
 from storefront.commands.rules import as_is, given, optional, record, text
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Unit
+from storefront.commands.unit import Unit, Written
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.secrets import Vault
@@ -53,31 +53,32 @@ PUBLISH: rules.Rules = {"id": rules.key, "expectedVersion": as_is, "isPublished"
 DELETE: rules.Rules = {"id": rules.key, "expectedVersion": as_is}
 
 
-async def create_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Row]:
+async def create_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Written]:
     """A store of the actor's."""
     clean = rules.require(CREATE, values)
     integrations = _joined(clean.pop("integrations", None), None, vault)
-    row = await insert_row(unit, configs, {"user_id": unit.actor_id, "integrations": integrations, **columns(clean)})
-    _record(unit, "store_created", None, row, [])
-    return [row]
+    row = {"user_id": unit.actor_id, "integrations": integrations, "is_published": False, **columns(clean)}
+    made = insert_row(unit, configs, row)
+    _record(unit, "store_created", None, made.state, [])
+    return [made]
 
 
-async def update_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Row]:
+async def update_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Written]:
     """Those fields of a store that are given. Of the integrations those that are given; an access token left out is kept."""
     clean = rules.require(UPDATE, values)
     old = await own_store(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
     if "integrations" in clean:
         clean["integrations"] = _joined(clean["integrations"], old.integrations, vault)
-    return await _changed(unit, old, clean, "store_updated")
+    return _changed(unit, old, clean, "store_updated")
 
 
-async def publish_config(unit: Unit, values: Values) -> Sequence[Row]:
+async def publish_config(unit: Unit, values: Values) -> Sequence[Written]:
     """Open a store to shoppers, or close it."""
     clean = rules.require(PUBLISH, values)
     old = await own_store(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
-    return await _changed(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
+    return _changed(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
 
 
 async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
@@ -87,7 +88,7 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.id)
     # Whoever writes one of its products is let finish first: else they would wait for this, and this for them.
     await unit.fetch(_lock_products(), {"config_id": old.id})
-    await delete_row(unit, configs, old)
+    delete_row(unit, configs, old)
     unit.record_gone(old.id)
     return [old]
 
@@ -98,11 +99,11 @@ def _lock_products() -> Statement:
     return compiled(select(func.count()).select_from(mine.with_for_update().subquery()))
 
 
-async def _changed(unit: Unit, old: Row, clean: Values, kind: str) -> Sequence[Row]:
-    new, fields = await change_row(unit, configs, old, columns(clean))
-    if fields:
-        _record(unit, kind, old, new, fields)
-    return [new]
+def _changed(unit: Unit, old: Row, clean: Values, kind: str) -> Sequence[Written]:
+    made = change_row(unit, configs, old, columns(clean))
+    if made.fields:
+        _record(unit, kind, old, made.state, made.fields)
+    return [made]
 
 
 def _record(unit: Unit, kind: str, old: Row | None, new: Row, fields: Sequence[str]) -> None:

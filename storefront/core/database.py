@@ -17,7 +17,6 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.errors import QueryCanceled
 from psycopg.pq.abc import PGresult
-from psycopg.types.json import set_json_loads
 from psycopg.types.string import TextLoader
 from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import ARRAY, UUID
@@ -105,6 +104,13 @@ class MomentLoader(Loader):
 
     def load(self, data: Buffer) -> str:
         return str(data, "ascii").removesuffix("+00").replace(" ", "T", 1) + "Z"
+
+
+class DocumentLoader(Loader):
+    """Documents as the values that they hold."""
+
+    def load(self, data: Buffer) -> Any:
+        return orjson.loads(data)
 
 
 class Connection:
@@ -289,4 +295,5 @@ async def _configure(raw: Wired) -> None:
     for name in ("uuid", "numeric"):
         raw.adapters.register_loader(name, TextLoader)
     raw.adapters.register_loader("timestamptz", MomentLoader)
-    set_json_loads(orjson.loads, raw)
+    for name in ("json", "jsonb"):
+        raw.adapters.register_loader(name, DocumentLoader)

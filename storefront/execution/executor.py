@@ -11,11 +11,16 @@ from typing import Any, Generic, TypeVar, cast
 
 import orjson
 from graphql import (
+    DocumentNode,
     FieldNode,
+    GraphQLError,
     GraphQLField,
     GraphQLObjectType,
     GraphQLOutputType,
     GraphQLResolveInfo,
+    GraphQLSchema,
+    default_field_resolver,
+    default_type_resolver,
     get_named_type,
     is_composite_type,
     is_leaf_type,
@@ -33,6 +38,10 @@ from storefront.execution.stepping import Begun, begin, close, finish, rest_of
 log = logging.getLogger("storefront.execution")
 
 C = TypeVar("C")
+
+# How `execute` builds an executor when nothing special is asked for: resolvers, 50 errors of values, no middleware.
+_USUAL = (None, None, None, 50, False, None, None, None)
+_NAMED = {"hide_suggestions", "abort_signal", "hooks"}
 
 
 class Progress:
@@ -54,6 +63,36 @@ class BreadthFirst(Executor[C], Generic[C]):
     def __init__(self, *arguments: Any, plans: Plans | None = None, progress: Progress | None = None, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._plans, self._progress = plans or Plans(), progress
+
+    @classmethod
+    def build(
+        cls,
+        schema: GraphQLSchema,
+        document: DocumentNode,
+        root_value: Any = None,
+        context_value: Any = None,
+        raw_variable_values: dict[str, Any] | None = None,
+        operation_name: str | None = None,
+        *arguments: Any,
+        plans: Plans | None = None,
+        **named: Any,
+    ) -> list[GraphQLError] | Executor[Any]:
+        """An executor for an operation of the document, or why there is none.
+
+        What graphql-core has found out about the operation is kept with the plans; what it says of values is its own.
+        """
+        operation, values = plans.operation(operation_name) if plans else None, None
+        if operation and arguments == _USUAL and named.keys() <= _NAMED:
+            values = operation.values(raw_variable_values or {})
+        if operation is None or values is None:
+            given = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)
+            built = super().build(*given, plans=plans, **named)
+            if plans and not isinstance(built, list):
+                plans.keep_operation(operation_name, built)
+            return built
+        parts, resolvers = (operation.fragment_definitions, operation.fragments), (default_field_resolver, default_type_resolver)
+        told = (root_value, context_value, operation.node, values)
+        return cls(schema, *parts, *told, *resolvers, default_field_resolver, plans=plans, **named)
 
     def complete_value(
         self,

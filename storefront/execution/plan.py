@@ -17,11 +17,13 @@ from graphql import (
 )
 from graphql.execution import Executor
 from graphql.execution.collect_fields import FieldDetails
+from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 
 from storefront.execution.columns import Unplanned, Wrapping, wrapping
 from storefront.execution.places import Place, info_of, variables
 from storefront.execution.stepping import at_once
+from storefront.execution.variables import Unclear, Variables
 from storefront.execution.ways import Method, Way, attribute, way_to
 
 # How many combinations of conditions (@skip, @include) of one document are kept.
@@ -35,6 +37,16 @@ class Plans:
         # Without a document these are the plans of one execution, whose conditions stay what they are.
         self._conditions = tuple(sorted(_conditions(document))) if document else ()
         self._roots: OrderedDict[Any, dict[str, Field]] = OrderedDict()
+        self._operations: dict[str | None, Operation] = {}
+
+    def operation(self, name: str | None) -> "Operation | None":
+        """The operation that is meant by a name, once an executor was built for it."""
+        return self._operations.get(name)
+
+    def keep_operation(self, name: str | None, executor: Executor[Any]) -> None:
+        """Remember the operation that an executor was built for."""
+        if name not in self._operations:
+            self._operations[name] = Operation(executor)
 
     def root_field(self, executor: Executor[Any], name: str, type_: GraphQLObjectType, details: list[FieldDetails]) -> "Field":
         """The plan of a root field, by its response name."""
@@ -47,6 +59,25 @@ class Plans:
         if name not in fields:
             fields[name] = Field(executor, type_, name, details)
         return fields[name]
+
+
+class Operation:
+    """An operation with the fragments of its document, and how its variables are read."""
+
+    def __init__(self, executor: Executor[Any]) -> None:
+        self.node = executor.operation
+        self.fragment_definitions, self.fragments = executor.fragment_definitions, executor.fragments
+        try:
+            self._variables: Variables | None = Variables(executor.schema, executor.operation)
+        except Unclear:
+            self._variables = None
+
+    def values(self, given: Mapping[str, Any]) -> VariableValues | None:
+        """The variables with these values; None where graphql-core has to say what they are."""
+        try:
+            return self._variables.values(given) if self._variables else None
+        except Unclear:
+            return None
 
 
 def _conditions(document: DocumentNode) -> set[str]:

@@ -1,8 +1,8 @@
 """Appends to a store's log and reads it after a position."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import cache
+from typing import NamedTuple
 
 import orjson
 from sqlalchemy import BigInteger, Integer, bindparam, select, text
@@ -14,8 +14,7 @@ from storefront.core.wire import Sent
 from storefront.models import changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(NamedTuple):
     """One change as its command knows it. `was_visible` and `is_visible` say what a shopper could see, the store aside."""
 
     kind: str
@@ -41,7 +40,7 @@ async def append(connection: Connection, config_id: str, entries: Sequence[Entry
 
 def send(connection: Connection, config_id: str, entries: Sequence[Entry]) -> Sent:
     """The same, sent along with what follows. Best with the commit: then the others wait for no trip of ours."""
-    rows = orjson.dumps([{**asdict(entry), "n": n} for n, entry in enumerate(entries, 1)])
+    rows = orjson.dumps([{**entry._asdict(), "n": n} for n, entry in enumerate(entries, 1)])
     return connection.send(_append(), {"config_id": config_id, "count": len(entries), "rows": rows.decode()})
 
 
@@ -56,7 +55,7 @@ def send_to_each(connection: Connection, config_ids: Sequence[str], entry: Entry
     For what shows in all of them and is nobody's product: who reads a log is told nothing of it, but that it has moved.
     """
     if config_ids:
-        connection.send(_append_to_each(), {**asdict(entry), "config_ids": list(config_ids)})
+        connection.send(_append_to_each(), {**entry._asdict(), "config_ids": list(config_ids)})
 
 
 async def read(database: Database, config_id: str, after: int, limit: int) -> list[Row]:

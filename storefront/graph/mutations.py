@@ -1,8 +1,9 @@
 """What all mutations share: the input's common fields, the payload's, and the way from one to the other."""
 
-from collections.abc import Mapping
+from decimal import Decimal
 from enum import Enum
 from functools import cache
+from types import NoneType
 from typing import Any, TypeVar
 
 import strawberry
@@ -100,13 +101,17 @@ def common(outcome: Outcome, input_: MutationInput) -> dict[str, Any]:
 
 def plain(value: Any) -> Any:
     """An input as plain values under the names that clients use; what was left out is not there."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, list):
-        return [plain(item) for item in value]
     kind: Any = type(value)
+    if kind is list:
+        return [plain(item) for item in value]
     names = _names(kind)
-    return value if names is None else _given({name: getattr(value, python_name) for name, python_name in names})
+    if names is None:
+        return value.value if isinstance(value, Enum) else value
+    given = ((name, getattr(value, python_name)) for name, python_name in names)
+    return {name: part if type(part) in _PLAIN else plain(part) for name, part in given if part is not strawberry.UNSET}
+
+
+_PLAIN = {NoneType, bool, int, str, Decimal}
 
 
 @cache
@@ -115,10 +120,6 @@ def _names(type_: Any) -> list[tuple[str, str]] | None:
     if definition is None:
         return None
     return [(field.graphql_name or camel(field.python_name), field.python_name) for field in definition.fields]
-
-
-def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: plain(value) for name, value in fields.items() if value is not strawberry.UNSET}
 
 
 def _short(value: str | None, field: str) -> str | None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -13,7 +14,7 @@ from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contr
 from storefront.commands.changes import record_product
 from storefront.commands.ownership import own_product, own_store
 from storefront.commands.statements import as_parameters, change_row, columns, delete_row, inserted, names
-from storefront.commands.unit import Refused, Unit
+from storefront.commands.unit import Refused, Unit, Written
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.ids import uuid7
@@ -35,7 +36,7 @@ UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **PRODUC
 DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
 
 
-async def create_product(unit: Unit, values: Values) -> Sequence[Row]:
+async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
     """A product with its variants, in one transaction. Without a handle one is made of the title."""
     clean = rules.require(CREATE, values)
     forms = clean.pop("variants", [])
@@ -43,28 +44,27 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Row]:
     if faults:
         raise Refused(*faults)
     store = await own_store(unit, clean.pop("configId"), ["configId"])
-    row = {"id": str(uuid7()), "config_id": store.id, **columns(clean)}
-    made = _send_product(unit, row)
+    row = {"id": str(uuid7()), "config_id": store.id, "version": 1, "status": "active", **columns(clean)}
+    sent = _send_product(unit, row)
     if forms:
         _send_variants(unit, row["id"], forms)
         # Read again, because the variants make its price range and counts.
-        made = unit.send(_reread(), {"id": row["id"]})
-    await unit.connection.flush()
-    [product] = made.rows
-    record_product(unit, "product_created", None, product)
-    return [product]
+        sent = unit.send(_reread(), {"id": row["id"]})
+    made = Written(SimpleNamespace(**row), sent)
+    record_product(unit, "product_created", None, made.state)
+    return [made]
 
 
-async def update_product(unit: Unit, values: Values) -> Sequence[Row]:
+async def update_product(unit: Unit, values: Values) -> Sequence[Written]:
     """Those fields of a product that are given. What stays as it is makes no new version and no change."""
     clean = rules.require(UPDATE, values)
     old = await own_product(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
     refuse_contradictions(old, clean)
-    new, fields = await change_row(unit, products, old, columns(clean))
-    if fields:
-        record_product(unit, "product_updated", old, new, fields)
-    return [new]
+    made = change_row(unit, products, old, columns(clean))
+    if made.fields:
+        record_product(unit, "product_updated", old, made.state, made.fields)
+    return [made]
 
 
 async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
@@ -72,7 +72,7 @@ async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(DELETE, values)
     old = await own_product(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
-    await delete_row(unit, products, old)
+    delete_row(unit, products, old)
     record_product(unit, "product_deleted", old, None)
     return [old]
 

@@ -10,7 +10,7 @@ from storefront.commands import rules
 from storefront.commands.changes import record_part
 from storefront.commands.ownership import missing, own_review
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Refused, Unit
+from storefront.commands.unit import Refused, Unit, Written
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.models import configs, products, reviews
@@ -28,24 +28,24 @@ UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **REVIEW
 DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
 
 
-async def create_review(unit: Unit, values: Values) -> Sequence[Row]:
+async def create_review(unit: Unit, values: Values) -> Sequence[Written]:
     """The actor's one review of a product that they can see."""
     clean = rules.require(CREATE, values)
     product = await _seen_product(unit, clean.pop("productId"))
-    row = await insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **columns(clean)})
-    record_part(unit, product.id, product, row, ["reviews"])
-    return [row]
+    made = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **columns(clean)})
+    record_part(unit, product.id, product, made.state, ["reviews"])
+    return [made]
 
 
-async def update_review(unit: Unit, values: Values) -> Sequence[Row]:
+async def update_review(unit: Unit, values: Values) -> Sequence[Written]:
     """Those fields of the actor's review that are given."""
     clean = rules.require(UPDATE, values)
     old = await own_review(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
-    new, fields = await change_row(unit, reviews, old, columns(clean))
-    if fields:
-        record_part(unit, old.product_id, old, new, [f"reviews.{field}" for field in fields])
-    return [new]
+    made = change_row(unit, reviews, old, columns(clean))
+    if made.fields:
+        record_part(unit, old.product_id, old, made.state, [f"reviews.{field}" for field in made.fields])
+    return [made]
 
 
 async def delete_review(unit: Unit, values: Values) -> Sequence[Row]:
@@ -53,7 +53,7 @@ async def delete_review(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(DELETE, values)
     old = await own_review(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
-    await delete_row(unit, reviews, old)
+    delete_row(unit, reviews, old)
     record_part(unit, old.product_id, old, old, ["reviews"])
     return [old]
 

@@ -8,7 +8,7 @@ from sqlalchemy import Update, bindparam, func, select, text, update
 
 from storefront.commands import rules
 from storefront.commands.statements import change_row, columns
-from storefront.commands.unit import Unit
+from storefront.commands.unit import Unit, Written
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.errors import Unauthenticated
@@ -78,16 +78,17 @@ PROFILE: rules.Rules = {
 }
 
 
-async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Row]:
+async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Written]:
     """Those fields of the actor's own profile that are given."""
     clean = rules.require(PROFILE, values)
     [old] = await unit.fetch(_own(), {"id": unit.actor_id})
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
-    new, fields = await change_row(unit, table, old, columns(clean))
-    if fields:
+    made = change_row(unit, table, old, columns(clean))
+    if made.fields:
         shown_in = [row.config_id for row in await unit.fetch(_shown_in(), {"id": old.id})]
-        unit.record_in_each(shown_in, Entry(kind="user_updated", entity_id=old.id, version=new.version, changed_fields=fields))
-    return [new]
+        entry = Entry(kind="user_updated", entity_id=old.id, version=made.state.version, changed_fields=made.fields)
+        unit.record_in_each(shown_in, entry)
+    return [made]
 
 
 # Where a name is shown: as that of an owner, and of who wrote a review.

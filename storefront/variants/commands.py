@@ -35,8 +35,8 @@ async def create_variant(unit: Unit, values: Values) -> Sequence[Row]:
     [(count,)] = await unit.fetch(_count(), {"product_id": product.id})
     if count >= MOST_VARIANTS:
         raise Refused(invalid(["productId"], f"the product has {count} variants, and may have at most {MOST_VARIANTS}."))
-    row = await insert_row(unit, variants, {"product_id": product.id, **columns(clean)})
-    return await _told(unit, product, row, ["variants"])
+    made = insert_row(unit, variants, {"product_id": product.id, **columns(clean)})
+    return await _told(unit, product, made.state, ["variants"])
 
 
 async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
@@ -47,8 +47,8 @@ async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
     faults = contradictions({camel(name): value for name, value in old._asdict().items()} | clean)
     if faults:
         raise Refused(*faults)
-    new, fields = await change_row(unit, variants, old, columns(clean))
-    return await _told(unit, product, new, [f"variants.{field}" for field in fields])
+    made = change_row(unit, variants, old, columns(clean))
+    return await _told(unit, product, made.state, [f"variants.{field}" for field in made.fields])
 
 
 async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
@@ -56,7 +56,7 @@ async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(DELETE, values)
     old, product = await own_variant(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
-    await delete_row(unit, variants, old)
+    delete_row(unit, variants, old)
     record_part(unit, product.id, product, old, ["variants"])
     return [old]
 

@@ -214,9 +214,9 @@ async def test_a_write_makes_few_trips_to_postgres(shop: Client, name: str, monk
 
 # Statements and trips. The first of each finds the asker.
 COST = {
-    "createProduct": (6, 4),
+    "createProduct": (6, 3),
     "bulkUpdateProducts": (4, 4),
     "adjustInventory": (5, 4),
-    "updateProduct": (6, 6),
-    "updateConfig": (4, 4),
+    "updateProduct": (6, 5),
+    "updateConfig": (4, 3),
 }
