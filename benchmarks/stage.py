@@ -132,12 +132,20 @@ class Client:
 
     def send(self, body: bytes) -> bytes:
         """Post a body and return the answer's."""
-        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
-        response = self._connection.getresponse()
+        try:
+            response = self._response(body)
+        except (BrokenPipeError, http.client.RemoteDisconnected):
+            # Nobody keeps a connection open for long that nothing comes over.
+            self._connection.close()
+            response = self._response(body)
         answer = response.read()
         if response.status != 200:
             raise RuntimeError(f"{response.status}: {answer[:500]!r}")
         return answer
+
+    def _response(self, body: bytes) -> http.client.HTTPResponse:
+        self._connection.request("POST", self._path, body, {"content-type": "application/json"})
+        return self._connection.getresponse()
 
     def ask(self, document: str, **variables: Any) -> Any:
         """The data of a GraphQL request."""
