@@ -24,7 +24,7 @@ from storefront.analytics.commands import refresh_popularity, sweep_event_ids
 from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
-from storefront.core import csrf
+from storefront.core import csrf, logs
 from storefront.core.database import FAILURES, Database
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
@@ -45,7 +45,9 @@ from storefront.schema import documents
 from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.http import Answer, Endpoint
+from storefront.serving.identifying import Identified
 from storefront.serving.leaving import drained_on_signal
+from storefront.serving.observing import Observers, slow_ones
 from storefront.serving.operations import Capacity, Operations
 from storefront.serving.responses import Policy, Responses
 from storefront.serving.revocations import Revocations
@@ -70,6 +72,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     options = chosen or settings()
     if options.database_url is None:
         raise RuntimeError("Set STOREFRONT_DATABASE_URL, or start with `storefront serve`, which brings a Postgres of its own.")
+    logs.hide(options.secret_words())
     url, proofs = options.database_url.get_secret_value(), identity(options)
     database = _database(url, options)
     replica = _replica(options)
@@ -92,7 +95,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    operations = Operations(documents(options), Capacity(options.max_concurrent, options.request_timeout))
+    observers = Observers([slow_ones(options.slow_operation)])
+    operations = Operations(documents(options), Capacity(options.max_concurrent, options.request_timeout), observers)
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
 
@@ -135,7 +139,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *dashboard.routes(),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
-    middleware = [*_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
+    middleware = [Middleware(Identified), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
     app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=middleware)
     app.state.database = database
     return app

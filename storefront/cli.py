@@ -21,7 +21,7 @@ from storefront import doctor as checkup
 from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.configs.rotation import Rotation, rotate_tokens
-from storefront.core import migrations
+from storefront.core import logs, migrations
 from storefront.core.database import Database
 from storefront.core.embedded import embedded_postgres
 from storefront.core.secrets import Vault
@@ -84,7 +84,8 @@ def serve(
             # Far above our own limit, which says what is wrong; this one only ends what would not end.
             ws_max_size=4 * options.max_message,
             timeout_graceful_shutdown=10,
-            log_level="warning",
+            log_config=logs.configuration(options.log_format, options.log_level),
+            access_log=options.log_level in ("debug", "info"),
         )
 
 

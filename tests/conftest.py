@@ -1,6 +1,8 @@
 """A real Postgres for every test, migrated once and copied; a real server on a real socket in front of it."""
 
 import asyncio
+import json
+import logging
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from storefront.app import create_app
 from storefront.core.database import Database
 from storefront.core.embedded import create_database, database_url, embedded_server
 from storefront.core.ids import uuid7
+from storefront.core.logs import JsonLines
 from storefront.core.migrations import migrate
 from storefront.core.settings import Settings
 from storefront.serving import frames
@@ -48,6 +51,32 @@ def fresh(postgres: str, template: str) -> str:
     name = f"test_{uuid7().hex}"
     create_database(postgres, name, template)
     return database_url(postgres, name)
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[dict[str, Any]]]:
+    """What is logged from info on, as the server writes it: lines of JSON, read again."""
+    lines = Lines()
+    lines.setFormatter(JsonLines())
+    root = logging.getLogger()
+    before = root.level
+    root.addHandler(lines)
+    root.setLevel(logging.INFO)
+    yield lines.written
+    root.removeHandler(lines)
+    root.setLevel(before)
+
+
+class Lines(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep a line."""
+        self.written.append(json.loads(self.format(record)))
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from starlette.routing import BaseRoute, Route
 from storefront.analytics import commands
 from storefront.analytics.commands import Fate, Result
 from storefront.commands.unit import Code, Failure, Refused
+from storefront.core import activity
 from storefront.core.database import Database
 from storefront.core.errors import InvalidInput, NotFound, RequestError
 from storefront.core.sender import Sender
 from storefront.serving import halves
 from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of
 from storefront.serving.errors import formatted
-from storefront.serving.http import request_id_of
 from storefront.serving.operations import wrapped
 
 T = TypeVar("T")
@@ -40,9 +40,8 @@ def routes(database: Database, bodies: BodyLimits = ROOMY) -> list[BaseRoute]:
     async def events(request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT)
-        request_id = request_id_of(request)
-        status, answer = await _answer(request, database, request_id, bodies)
-        return Response(orjson.dumps(answer), status, {**ANYWHERE, "x-request-id": request_id}, "application/json")
+        status, answer = await _answer(request, database, activity.request_id(), bodies)
+        return Response(orjson.dumps(answer), status, ANYWHERE, "application/json")
 
     return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
 
@@ -50,6 +49,7 @@ def routes(database: Database, bodies: BodyLimits = ROOMY) -> list[BaseRoute]:
 async def _answer(request: Request, database: Database, request_id: str, bodies: BodyLimits) -> tuple[int, dict[str, Any]]:
     try:
         events, consent = _read(await body_of(request, bodies))
+        activity.confide(events)
         sender = Sender(request.headers, request.client.host if request.client else None)
         results = await commands.track_events(database, request.path_params["config_id"], events, sender, consent=consent)
     except Refused as refusal:

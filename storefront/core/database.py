@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from functools import partial
+from time import perf_counter
 from typing import Any, cast
 
 import orjson
@@ -24,6 +25,7 @@ from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from storefront.core import activity
 from storefront.core.errors import TimedOut, Unavailable
 from storefront.core.scopes import Reads, Recorder
 from storefront.core.wire import Sent, Wire, Wired
@@ -148,9 +150,23 @@ class Connection:
             queue = [Sent(BEGIN), *queue]
         if queue:
             try:
-                await self._wire.exchange(queue)
+                await self._exchange(queue)
             except QueryCanceled as error:
                 raise TimedOut(f"One step of this took the database {self._timeout:,} ms, which is all that it has.") from error
+
+    async def _exchange(self, queue: Sequence[Sent]) -> None:
+        doing = activity.current()
+        if doing is None:
+            await self._wire.exchange(queue)
+            return
+        began, error = perf_counter(), None
+        try:
+            await self._wire.exchange(queue)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            doing.trip([sent.query.query for sent in queue], perf_counter() - began, error)
 
     async def commit(self) -> None:
         """End the transaction, in one trip with what was sent."""

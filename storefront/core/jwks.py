@@ -14,6 +14,7 @@ from joserfc.errors import JoseError
 from joserfc.jwk import JWKRegistry, Key
 from joserfc.jws import JWSRegistry
 
+from storefront.core.activity import for_all
 from storefront.core.errors import RequestError
 
 log = logging.getLogger("storefront")
@@ -91,7 +92,7 @@ class Keys:
     async def _fetched(self) -> None:
         """Wait for the one fetch that is under way. A request that is cancelled meanwhile does not take it along."""
         if self._fetching is None:
-            self._fetching = asyncio.create_task(self._fetch())
+            self._fetching = for_all(self._fetch())
         await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:

@@ -149,6 +149,13 @@ class Settings(BaseSettings):
     cache_stale_while_revalidate: int = Field(
         0, ge=0, le=31_536_000, description="Seconds for which caches may use an answer even longer while they ask again."
     )
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How lines of the log are written, those of uvicorn included."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="From which level on there are lines; each request has one at info."
+    )
+    slow_operation: float = Field(1.0, gt=0, description="Seconds after which an operation is logged as a slow one.")
     graphiql: bool = Field(True, description="Whether /graphql answers a browser with GraphiQL.")
 
     def cache_control(self) -> str:
@@ -198,6 +205,13 @@ class Settings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The allowed origins as browsers write them."""
         return frozenset(normal_origin(origin) for origin in _listed(self.allowed_origins))
+
+    def secret_words(self) -> list[str]:
+        """What must never be told, each part of it by itself."""
+        values = [getattr(self, name) for name in type(self).model_fields]
+        whole = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        passwords = [urlsplit(text).password or "" for text in whole if "://" in text]
+        return [*whole, *passwords, *(part for text in whole for part in _listed(text))]
 
     @field_validator("encryption_keys")
     @classmethod

@@ -22,6 +22,7 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
+from storefront.core.activity import for_all
 from storefront.core.database import FAILURES, Database, Row, Statement, compiled
 from storefront.feed import log
 from storefront.models import positions
@@ -167,7 +168,7 @@ class Hub:
     async def _open(self, config_id: str) -> Channel:
         head = (await self._heads([config_id])).get(config_id, 0)
         channel = self._channels[config_id] = Channel(config_id, head)
-        self._followers[config_id] = asyncio.create_task(self._follow(channel))
+        self._followers[config_id] = for_all(self._follow(channel))
         # What moved while the head was read was told to nobody: look once more.
         channel.stirred.set()
         return channel

@@ -46,13 +46,18 @@ def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str,
 def _formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
     code, message, more = _classified(error)
     if code == INTERNAL:
-        log.error("request %s failed at %s", request_id, error.path, exc_info=error.original_error or error)
+        log.error("failed at %s", error.path, exc_info=error.original_error or error)
     answer: dict[str, Any] = {"message": message}
     if error.locations:
         answer["locations"] = [location.formatted for location in error.locations]
     if error.path:
         answer["path"] = error.path
     return {**answer, "extensions": {"code": code, **more, "requestId": request_id}}
+
+
+def code_of(error: GraphQLError) -> str:
+    """The code of an error, as clients see it."""
+    return _classified(error)[0]
 
 
 def _classified(error: GraphQLError) -> tuple[str, str, dict[str, Any]]:

@@ -10,8 +10,8 @@ from graphql import OperationType
 from starlette.requests import Request
 from starlette.responses import Response
 
+from storefront.core import activity
 from storefront.core.errors import RequestError, Unauthenticated
-from storefront.core.ids import uuid7
 from storefront.serving import halves
 from storefront.serving.attention import Attended
 from storefront.serving.batches import Batch
@@ -62,19 +62,19 @@ class Endpoint:
         """Answer a request: a Starlette handler."""
         if self._page is not None and _is_browser(request):
             return await self._page(request)
-        request_id = request_id_of(request)
+        request_id = activity.request_id()
         takes = accepted(request.headers.get("accept"), self._edition.offers)
         try:
             response = await self._answer(request, takes, request_id)
         except Exception as error:
             response = self._refusal(error, takes, request_id)
-        response.headers["x-request-id"] = request_id
         response.headers["vary"] = self._vary
         response.headers.setdefault("cache-control", "no-store")
         return response
 
     async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
         given, may_be_torn = await _read(request, self._bodies)
+        activity.confide(given)
         if may_be_torn:
             halves.check_request(given)
         if isinstance(given, list):
@@ -208,12 +208,6 @@ def _is_browser(request: Request) -> bool:
 
 def _batch_refusal(most: int) -> str:
     return f"Send one to {most} requests in an array." if most else "Send one request, as an object: arrays are not taken here."
-
-
-def request_id_of(request: Request) -> str:
-    """The id by which the request is known: its own, or a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if 0 < len(given) <= 100 and given.isascii() and given.isprintable() else str(uuid7())
 
 
 # ----------------------------------------------------------------------------------------------- responses

@@ -31,10 +31,14 @@ from storefront.serving.documents import Document, Documents, NotExecutable
 from storefront.serving.errors import formatted
 from storefront.serving.limits import check_cost
 from storefront.serving.merging import Merged
+from storefront.serving.observing import Observers
 from storefront.serving.requests import GraphQLRequest
 
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
 MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
+
+
+NOBODY = Observers()
 
 
 class Renewable(Protocol):
@@ -71,7 +75,8 @@ class Renewable(Protocol):
 class Operation:
     """What a request asks for, once its document is found.
 
-    `kind` is query, mutation or subscription; None where the request does not say which operation of several.
+    `kind` is query, mutation or subscription; None where the request does not say which operation of several. `name` is the one
+    that was asked for, `label` the one that the operation has in its document.
     """
 
     document: Document
@@ -80,6 +85,17 @@ class Operation:
     variables: dict[str, Any]
     cost: int = 0
     tells_cost: bool = False
+    label: str | None = None
+
+    @property
+    def kind_name(self) -> str:
+        """The kind as a word."""
+        return self.kind.value if self.kind else "unknown"
+
+    @property
+    def hash(self) -> str:
+        """That of its document."""
+        return self.document.hash
 
     @property
     def is_public(self) -> bool:
@@ -101,8 +117,8 @@ AMPLE = Capacity()
 class Operations:
     """The operations of a schema's documents."""
 
-    def __init__(self, documents: Documents, capacity: Capacity = AMPLE) -> None:
-        self._documents, self._capacity = documents, capacity
+    def __init__(self, documents: Documents, capacity: Capacity = AMPLE, observers: Observers = NOBODY) -> None:
+        self._documents, self._capacity, self._observers = documents, capacity, observers
         self._running = 0
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
         self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
@@ -118,7 +134,8 @@ class Operations:
         cost = document.costs.of(asked, request.variables) if asked else 0
         check_cost(cost, self._documents.limits)
         kind = asked.operation if asked else None
-        return Operation(document, kind, request.operation_name, request.variables, cost, request.tells_cost)
+        label = asked.name.value if asked and asked.name else None
+        return Operation(document, kind, request.operation_name, request.variables, cost, request.tells_cost, label)
 
     async def run(self, operation: Operation, context: Renewable) -> ExecutionResult:
         """Execute a query or mutation; raises Unavailable where too many are running, and TimedOut."""
@@ -226,6 +243,12 @@ class Operations:
     async def _executed(
         self, operation: Operation, context: object, root: Any = None, progress: Progress | None = None
     ) -> ExecutionResult:
+        with self._observers.execution(operation) as done:
+            result = await self._begun(operation, context, root, progress)
+            done.came_to(result)
+        return result
+
+    async def _begun(self, operation: Operation, context: object, root: Any, progress: Progress | None) -> ExecutionResult:
         result = execute(
             self._schema,
             operation.document.ast,

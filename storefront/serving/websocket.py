@@ -11,6 +11,7 @@ import orjson
 from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from storefront.core.activity import Activity
 from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.serving.bodies import HTTPError, json_of
@@ -173,18 +174,24 @@ class Socket:
         self._running[id_] = asyncio.create_task(self._run(id_, request, self._context))
 
     async def _run(self, id_: str, request: GraphQLRequest, context: Renewable) -> None:
-        request_id = str(uuid7())
+        with Activity(str(uuid7()), asked=[request.variables]) as activity:
+            last = await self._last(id_, request, context, activity.request_id)
+        if last is not None:
+            with suppress(WebSocketDisconnect):
+                await self._send(last)
+
+    async def _last(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> dict[str, Any] | None:
+        """Run an operation; what is told of it last, where there is still somebody."""
         try:
             await self._execute(id_, request, await context.current(), request_id)
             last: dict[str, Any] = {"id": id_, "type": "complete"}
         except WebSocketDisconnect:
-            return
+            return None
         except Exception as error:
             last = {"id": id_, "type": "error", "payload": refused(error, request_id)["errors"]}
         finally:
             self._running.pop(id_, None)
-        with suppress(WebSocketDisconnect):
-            await self._send(last)
+        return last
 
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> None:
         start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 from websockets.asyncio.client import connect
@@ -58,8 +58,10 @@ class Server:
 
 
 @contextmanager
-def running(url: str, folder: Path, workers: int = 1, **options: str) -> Iterator[Server]:
-    """A server on a free port. It is stopped at the end, unless that was done before."""
+def running(
+    url: str, folder: Path, workers: int = 1, log: IO[bytes] | int = subprocess.DEVNULL, **options: str
+) -> Iterator[Server]:
+    """A server on a free port, which writes its log there. It is stopped at the end, unless that was done before."""
     port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
     given = {"DATABASE_URL": url, "SECRET": SECRET, "DATA_DIR": str(folder), "POPULARITY_INTERVAL": "0", "POOL_SIZE": "5"}
     environment = os.environ | {f"STOREFRONT_{name}": value for name, value in (given | options).items()}
@@ -67,7 +69,7 @@ def running(url: str, folder: Path, workers: int = 1, **options: str) -> Iterato
         [command, "serve", "--port", str(port), "--workers", str(workers)],
         env=environment,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=log,
     )
     server = Server(process, port)
     try:

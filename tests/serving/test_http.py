@@ -214,7 +214,7 @@ async def test_a_request_id_that_is_none_is_replaced(shopper: Client, given: str
 
 
 async def test_a_failure_of_ours_is_masked_logged_and_leaves_the_rest_standing(
-    client: Client, caplog: pytest.LogCaptureFixture
+    client: Client, log_lines: list[dict[str, Any]]
 ) -> None:
     store = await make_store(client.database)
     async with client.database.transaction() as connection:
@@ -222,8 +222,8 @@ async def test_a_failure_of_ours_is_masked_logged_and_leaves_the_rest_standing(
     answer = await ask(client, f'{{ products(configId: "{store}") {{ totalCount }} }}')
     assert (answer.status_code, code_of(answer)) == (200, "INTERNAL_SERVER_ERROR")
     assert not [word for word in INSIDE if word in answer.text]
-    assert answer.headers["x-request-id"] in caplog.text
-    assert "UndefinedTable" in caplog.text
+    [line] = [line for line in log_lines if line["level"] == "error"]
+    assert line["requestId"] == answer.headers["x-request-id"] and "UndefinedTable" in line["exception"]
     answer = await ask(client, f'{{ config(by: {{id: "{store}"}}) {{ id categories {{ value }} }} me {{ id }} }}')
     assert (answer.json()["data"], code_of(answer)) == ({"config": None, "me": None}, "INTERNAL_SERVER_ERROR")
 
