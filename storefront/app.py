@@ -132,7 +132,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         bodies=bodies,
     )
     routes: list[BaseRoute] = [
-        Route("/graphql", endpoint.serve, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
+        Route("/graphql", endpoint),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
         *beacon.routes(database, bodies),
@@ -199,7 +199,8 @@ def _database(url: str, options: Settings) -> Database:
 
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
     """What browsers get, and the files that it needs."""
-    if not options.graphiql:
+    # With trusted documents alone there is nothing to try out.
+    if not options.graphiql or options.trusted_documents == "only":
         return None, []
 
     async def page(_: Request) -> Response:

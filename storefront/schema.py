@@ -7,6 +7,7 @@ from graphql import GraphQLObjectType, is_input_object_type
 from strawberry.schema.config import StrawberryConfig
 
 from storefront.analytics.api import AnalyticsQuery
+from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.live import AnalyticsSubscription
 from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
@@ -57,7 +58,9 @@ cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].res
 def documents(options: Settings) -> Documents:
     """The documents that these settings let clients use. Raises UnusableManifest."""
     policy = Policy(options.trusted_documents == "only", options.persisted_queries, options.introspection)
-    return Documents(schema._schema, policy, manifests.read(options.manifests()), _limits(options))
+    # Our own page is trusted as well, by its texts.
+    own = {f"dashboard/{name}": text for name, text in dashboard.documents().items()} if policy.only_trusted else {}
+    return Documents(schema._schema, policy, manifests.read(options.manifests()) | own, _limits(options))
 
 
 def _limits(options: Settings) -> DocumentLimits:

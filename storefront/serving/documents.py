@@ -4,7 +4,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import Any
 
 from graphql import (
@@ -30,7 +29,7 @@ from storefront.serving.limits import GENEROUS, DocumentLimits, parsed
 from storefront.serving.manifests import UnusableManifest
 from storefront.serving.overlapping import RULES
 from storefront.serving.personal import is_personal, is_public
-from storefront.serving.requests import BadRequest, GraphQLRequest
+from storefront.serving.requests import BadRequest, GraphQLRequest, hash_of
 
 # Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
 MOST_CHARACTERS = 400_000
@@ -125,7 +124,7 @@ class Documents:
     def find(self, request: GraphQLRequest) -> Document:
         """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
         id_ = _bare(request.document_id or "")
-        text_hash = None if request.query is None else hash_of(request.query)
+        text_hash = request.text_hash
         document = self._trusted.get(id_ or text_hash or "")
         if document is None and self.policy.only_trusted:
             raise NotTrusted(_not_trusted(request.document_id))
@@ -186,12 +185,6 @@ class Documents:
         visit(ast, _Forgetter())
         personal, public = is_personal(self.schema, ast), is_public(self.schema, ast)
         return Document(hash_, len(text), ast, Plans(ast), personal, public, costs)
-
-
-def hash_of(text: str) -> str:
-    """By which a document is known: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
-    # What is no text after all, such as half a character, has a hash too: parsing refuses it.
-    return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _bare(id_: str) -> str:

@@ -9,6 +9,7 @@ import orjson
 from graphql import OperationType
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from storefront.core import activity
 from storefront.core.errors import RequestError, Unauthenticated
@@ -29,6 +30,8 @@ T = TypeVar("T")
 
 # Characters of a query string that is remembered as it was decoded.
 MOST_REMEMBERED = 4_000
+
+METHODS = "GET, HEAD, OPTIONS, POST"
 
 ContextMaker = Callable[[Request], Awaitable[Renewable]]
 Answer = Callable[[Request], Awaitable[Response]]
@@ -58,10 +61,16 @@ class Endpoint:
         self._responses, self._vary = responses, vary
         self._most, self._edition, self._bodies = most, edition, bodies
 
-    async def serve(self, request: Request) -> Response:
-        """Answer a request: a Starlette handler."""
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request of whatever method: an ASGI application."""
+        response = await self._serve(Request(scope, receive))
+        await response(scope, receive, send)
+
+    async def _serve(self, request: Request) -> Response:
         if self._page is not None and _is_browser(request):
             return await self._page(request)
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": METHODS})
         request_id = activity.request_id()
         takes = accepted(request.headers.get("accept"), self._edition.offers)
         try:
@@ -142,7 +151,7 @@ async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
     if request.method in ("GET", "HEAD"):
         return _from_url(request), False
     if request.method != "POST":
-        raise HTTPError(405, "Use POST, or GET for queries.", allow="GET, HEAD, POST")
+        raise HTTPError(405, "Use POST, or GET for queries.", allow=METHODS)
     _check_content_type(request.headers.get("content-type", ""))
     return torn_json_of(await body_of(request, limits), "The body", limits.values)
 
@@ -163,11 +172,16 @@ def _parsed(query: str) -> dict[str, str]:
 _parameters = lru_cache(maxsize=500)(_parsed)
 
 
-def _check_content_type(given: str) -> None:
+@lru_cache(maxsize=256)
+def _is_json(content_type: str) -> bool:
     # Nothing that a page of another site could send without asking first, and no other encoding than UTF-8.
-    media_type, _, parameters = given.lower().partition(";")
+    media_type, _, parameters = content_type.lower().partition(";")
     charset = parameters.partition("charset=")[2].split(";")[0].strip(' "')
-    if media_type.strip() != JSON or charset not in ("", "utf-8", "utf8"):
+    return media_type.strip() == JSON and charset in ("", "utf-8", "utf8")
+
+
+def _check_content_type(given: str) -> None:
+    if not _is_json(given):
         raise HTTPError(415, f"Send the request as JSON in UTF-8, with content-type: {JSON}.", accept_post=JSON)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from typing import Any, TypeVar
 
 from storefront.core.errors import RequestError
@@ -13,7 +15,13 @@ class BadRequest(RequestError):
     """Not a GraphQL request at all."""
 
 
-@dataclass(frozen=True, slots=True)
+def hash_of(text: str) -> str:
+    """By which a document is known: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
+    # What is no text after all, such as half a character, has a hash too: parsing refuses it.
+    return sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
 class GraphQLRequest:
     """One operation as a client sent it, its document as text, by an id, or both.
 
@@ -26,6 +34,11 @@ class GraphQLRequest:
     document_id: str | None = None
     tells_cost: bool = False
     may_be_torn: bool = False
+
+    @cached_property
+    def text_hash(self) -> str | None:
+        """The hash of its document's text, if that was sent."""
+        return None if self.query is None else hash_of(self.query)
 
 
 def checked_request(given: Any, *, may_be_torn: bool = False) -> GraphQLRequest:

@@ -20,7 +20,6 @@ from graphql import ExecutionResult
 from starlette.requests import Request
 from starlette.responses import Response
 
-from storefront.serving.documents import hash_of
 from storefront.serving.operations import answer
 from storefront.serving.requests import GraphQLRequest
 
@@ -240,7 +239,7 @@ class Responses:
 
 def _key(asked: GraphQLRequest, media_type: str) -> bytes | None:
     """What tells a question from all others, whatever it came as."""
-    document = asked.document_id if asked.query is None else hash_of(asked.query)
+    document = asked.text_hash or asked.document_id
     if asked.document_id not in (None, document):
         # Not what it says it is: that is told by whoever looks documents up.
         return None

@@ -29,8 +29,8 @@ class SecurityHeaders:
             if message["type"] == "http.response.start":
                 defaults = ENCRYPTED if scope["scheme"] == "https" else HEADERS
                 given = message["headers"]
-                named = {name for name, _ in given}
-                message["headers"] = [*given, *((name, value) for name, value in defaults.items() if name not in named)]
+                missing = defaults.keys() - {name for name, _ in given}
+                message["headers"] = [*given, *((name, defaults[name]) for name in sorted(missing))]
             await send(message)
 
         await self._app(scope, receive, secured)

@@ -148,8 +148,22 @@ async def test_get_survives_bytes_that_are_no_text(shopper: Client) -> None:
 
 
 async def test_other_methods_are_refused(shopper: Client) -> None:
-    for method in ("PUT", "DELETE", "PATCH"):
-        assert (await shopper.http.request(method, "/graphql", json={"query": TYPE})).status_code == 405
+    for method in ("PUT", "DELETE", "PATCH", "PROPFIND"):
+        answer = await shopper.http.request(method, "/graphql", json={"query": TYPE})
+        assert (answer.status_code, code_of(answer), answer.headers["allow"]) == (405, "BAD_REQUEST", "GET, HEAD, OPTIONS, POST")
+
+
+async def test_options_tells_the_methods(shopper: Client) -> None:
+    answer = await shopper.http.options("/graphql")
+    assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
+
+
+async def test_head_tells_what_get_would(shopper: Client) -> None:
+    for query, status in (({"query": TYPE}, 200), ({"query": "mutation { __typename }"}, 405), ({}, 400)):
+        get, head = [await shopper.http.request(method, "/graphql", params=query) for method in ("GET", "HEAD")]
+        assert (head.status_code, head.content) == (status, b"")
+        assert head.headers["content-type"] == get.headers["content-type"]
+        assert status != 200 or head.headers["content-length"] == get.headers["content-length"]
 
 
 # -------------------------------------------------------------------------------------------- codes and statuses

@@ -12,8 +12,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from storefront.serving.documents import hash_of
 from storefront.serving.observing import shape
+from storefront.serving.requests import hash_of
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user

@@ -17,9 +17,9 @@ from storefront.cli import app
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.schema import documents
-from storefront.serving.documents import MOST_CHARACTERS, Document, UnknownDocument, hash_of
+from storefront.serving.documents import MOST_CHARACTERS, Document, UnknownDocument
 from storefront.serving.manifests import UnusableManifest, read
-from storefront.serving.requests import GraphQLRequest
+from storefront.serving.requests import GraphQLRequest, hash_of
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_store
@@ -225,6 +225,18 @@ async def test_over_a_socket_and_events_as_well(strict: Client) -> None:
     asked = persisted(hash_of(FEED), variables={"id": store})
     async with strict.http.stream("POST", "/graphql", json=asked, headers={"accept": "text/event-stream"}) as response:
         assert response.status_code == 200
+
+
+async def test_our_own_page_is_trusted_and_there_is_no_graphiql(strict: Client) -> None:
+    page = await strict.http.get("/dashboard/some-store")
+    settings = json.loads(page.text.partition('<script id="settings" type="application/json">')[2].partition("</script>")[0])
+    assert set(settings["documents"]) == {"store", "report", "live"}
+    for text in settings["documents"].values():
+        first, *_ = (await post(strict, {"query": text})).json()["errors"]
+        # It is known; its variables are missing, or who listens has to accept events.
+        assert first["extensions"]["code"] in {"BAD_USER_INPUT", "BAD_REQUEST"}
+    answer = await strict.http.get("/graphql", headers={"accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json; charset=utf-8")
 
 
 async def test_beside_others_trusted_documents_are_known_by_their_ids(postgres: str, template: str, tmp_path: Path) -> None:

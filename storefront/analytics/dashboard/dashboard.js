@@ -1,28 +1,11 @@
 // Asks the GraphQL endpoint for the report, and follows the live counters as server-sent events. The token stays in this tab.
 "use strict";
 
-const { slug } = JSON.parse(document.getElementById("settings").textContent);
+const { slug, documents } = JSON.parse(document.getElementById("settings").textContent);
 const ENDPOINT = "../graphql";
 const KEY = "storefront-dashboard-token";
 const ZONE = Intl.DateTimeFormat().resolvedOptions().timeZone;
 const DAY = 86_400_000;
-
-const STORE = "query($slug: String!) { config(by: { slug: $slug }) { id storeName } }";
-const REPORT = `query($id: ID!, $range: DateRange!, $interval: Interval!, $zone: String!) {
-  analytics(configId: $id, range: $range, interval: $interval, timeZone: $zone) {
-    ...Figures
-    funnel { event sessions rate }
-    topProducts(first: 8) { productId clicks addToCarts product { title } }
-    sources { source medium campaign sessions events }
-    series { at pageViews sessions addToCarts }
-    previous { ...Figures }
-  }
-}
-fragment Figures on AnalyticsReport {
-  pageViews productClicks addToCarts purchases searches sessions conversionRate sessionConversionRate
-}`;
-const LIVE = `subscription($id: ID!, $zone: String!) { analyticsFeed(configId: $id, timeZone: $zone) {
-  activeSessions pageViews productClicks addToCarts purchases searches sessions } }`;
 
 const NAMES = {
   activeSessions: "Here now", sessions: "Sessions", pageViews: "Page views", productClicks: "Product clicks",
@@ -167,7 +150,7 @@ async function refresh(store, signal) {
   const days = Number(byId("days").value);
   const range = { from: midnight(days - 1).toISOString(), to: midnight(-1).toISOString() };
   const interval = days === 1 ? "HOUR" : days > 90 ? "WEEK" : "DAY";
-  const { analytics } = await ask(REPORT, { id: store, range, interval, zone: ZONE }, signal);
+  const { analytics } = await ask(documents.report, { id: store, range, interval, zone: ZONE }, signal);
   showReport(analytics, range, interval);
 }
 
@@ -176,7 +159,7 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 async function follow(store, signal) {
   for (let wait = 1_000; !signal.aborted; wait = Math.min(2 * wait, 30_000)) {
     try {
-      for await (const { analyticsFeed } of events(LIVE, { id: store, zone: ZONE }, signal)) {
+      for await (const { analyticsFeed } of events(documents.live, { id: store, zone: ZONE }, signal)) {
         byId("pulse").className = "";
         showLive(analyticsFeed);
         wait = 1_000;
@@ -202,7 +185,7 @@ async function begin() {
   const { signal } = visit;
   byId("status").textContent = "Loading …";
   try {
-    const { config } = await ask(STORE, { slug }, signal);
+    const { config } = await ask(documents.store, { slug }, signal);
     if (!config) throw new Refused("There is no such store, or it is not published and not yours.");
     await refresh(config.id, signal);
     byId("store").textContent = config.storeName;

@@ -22,6 +22,12 @@ def routes() -> list[BaseRoute]:
     return [mounted("/dashboard-files", "dashboard-files", served), Route("/dashboard/{slug}", _page)]
 
 
+@cache
+def documents() -> dict[str, str]:
+    """What the page asks for: the texts of its documents by their names."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.graphql")}
+
+
 async def _page(request: Request) -> Response:
     slug = request.path_params["slug"]
     if len(slug) > 100 or not _SLUG.fullmatch(slug):
@@ -29,7 +35,7 @@ async def _page(request: Request) -> Response:
     # The same page for every name: whether there is such a store, and whose it is, is for the API to say.
     content = _template().substitute(
         slug=escape(slug),
-        settings=json.dumps({"slug": slug}),
+        settings=json.dumps({"slug": slug, "documents": documents()}),
         styles="".join(f'<link rel="stylesheet" href="{url}">' for url in _urls(".css")),
         scripts="".join(f'<script src="{url}" defer></script>' for url in _urls(".js")),
     )
