@@ -26,6 +26,7 @@ from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
 from storefront.core import csrf, logs
 from storefront.core.database import FAILURES, Database
+from storefront.core.errors import Unauthenticated
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
 from storefront.core.release import fingerprint
@@ -49,6 +50,7 @@ from storefront.serving.identifying import Identified
 from storefront.serving.leaving import drained_on_signal
 from storefront.serving.observing import Observers, slow_ones
 from storefront.serving.operations import Capacity, Operations
+from storefront.serving.rates import Door, RateLimited, Rates, caller_of
 from storefront.serving.responses import Policy, Responses
 from storefront.serving.revocations import Revocations
 from storefront.serving.security import SecurityHeaders
@@ -58,6 +60,9 @@ from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
 
 log = logging.getLogger("storefront")
+
+# What pages of other origins may read of an answer, besides what every page may.
+EXPOSED = ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"]
 
 HOUR, SOON = 3_600, 60
 
@@ -81,11 +86,18 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
     nobody = Context(database, vocabularies, vault, feed, replica=replica)
+    rates = _rates(options)
     revocations = Revocations(partial(users.revoked, database), options.poll_interval)
 
     async def make_context(request: HTTPConnection, headers: Mapping[str, str] | None = None) -> Context:
-        viewer = await _viewer(request.headers if headers is None else headers, request.cookies, database, proofs)
         sender = Sender(request.headers, request.client.host if request.client else None)
+        given = request.headers if headers is None else headers
+        viewer = await _counted(
+            rates,
+            caller_of(sender.host),
+            lambda: not proofs.claims_nothing(given, lambda: request.cookies),
+            lambda: _viewer(given, request.cookies, database, proofs),
+        )
         # Who is signed in reads where they write.
         return Context(database, vocabularies, vault, feed, viewer, sender, None if viewer else replica)
 
@@ -98,7 +110,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     observers = Observers([slow_ones(options.slow_operation)])
     operations = Operations(documents(options), Capacity(options.max_concurrent, options.request_timeout), observers)
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
-    sockets, streams = Sockets(operations, authenticate, limits, revocations), Streams(revocations, options.max_sockets)
+    sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
     async def drain() -> None:
         streams.drain()
@@ -110,7 +122,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             database,
             replica or nullcontext(),
             _jobs(database, options),
-            _running(hub, heads, read_heads, wakeups, revocations),
+            _running(hub, heads, read_heads, wakeups, revocations, rates),
         ):
             with drained_on_signal(drain):
                 yield
@@ -130,12 +142,13 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         most=options.max_batch,
         edition=edition,
         bodies=bodies,
+        rates=rates,
     )
     routes: list[BaseRoute] = [
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
-        *beacon.routes(database, bodies),
+        *beacon.routes(database, bodies, rates),
         *dashboard.routes(),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
@@ -197,6 +210,17 @@ def _database(url: str, options: Settings) -> Database:
     return Database(url, size=options.pool_size, statement_timeout=options.statement_timeout, waiting=waiting)
 
 
+def _rates(options: Settings) -> Rates:
+    quotas = {
+        Door.ADDRESS: options.rate_limit_address,
+        Door.VIEWER: options.rate_limit_viewer,
+        Door.EVENTS: options.rate_limit_events,
+        Door.SIGN_IN: options.rate_limit_sign_in,
+    }
+    url = options.rate_limit_url
+    return Rates(quotas, url.get_secret_value() if url else None, options.rate_limit_cost)
+
+
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
     """What browsers get, and the files that it needs."""
     # With trusted documents alone there is nothing to try out.
@@ -220,7 +244,7 @@ def _cross_origin(options: Settings) -> list[Middleware]:
     origins = [*options.origins()]
     allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
     headers = ["authorization", "content-type", "x-request-id", *csrf.PREFLIGHT]
-    return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=["x-request-id"])] if origins else []
+    return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=EXPOSED)] if origins else []
 
 
 async def _shown(database: Database) -> dict[str, str]:
@@ -232,6 +256,22 @@ async def _shown(database: Database) -> dict[str, str]:
     (found,) = await pages(database, [Scope(store.id)], favourite)
     handles = [product.handle for product in found.page.rows]
     return {"__DEMO_SLUG__": store.slug, "__DEMO_CONFIG_ID__": store.id, "__DEMO_HANDLE__": "".join(handles)}
+
+
+async def _counted(
+    rates: Rates, caller: str | None, has_proof: Callable[[], bool], look: Callable[[], Awaitable[Viewer | None]]
+) -> Viewer | None:
+    """The viewer; raises RateLimited for those whose proofs failed too often."""
+    try:
+        rates.check(Door.SIGN_IN, caller)
+        return await look()
+    except RateLimited:
+        if has_proof():
+            raise
+        return None
+    except Unauthenticated:
+        await rates.take(Door.SIGN_IN, caller)
+        raise
 
 
 async def _viewer(headers: Mapping[str, str], cookies: Mapping[str, str], database: Database, proofs: Identity) -> Viewer | None:

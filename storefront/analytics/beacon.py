@@ -19,6 +19,7 @@ from storefront.serving import halves
 from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of
 from storefront.serving.errors import formatted
 from storefront.serving.operations import wrapped
+from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, caller_of
 
 T = TypeVar("T")
 
@@ -34,14 +35,20 @@ STATUS = {"NOT_FOUND": 404}
 SHAPE = '{"events": [{"event": "page_view"}]}'
 
 
-def routes(database: Database, bodies: BodyLimits = ROOMY) -> list[BaseRoute]:
+def routes(database: Database, bodies: BodyLimits = ROOMY, rates: Rates = UNLIMITED) -> list[BaseRoute]:
     """What to mount at the root."""
 
     async def events(request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT)
-        status, answer = await _answer(request, database, activity.request_id(), bodies)
-        return Response(orjson.dumps(answer), status, ANYWHERE, "application/json")
+        wait: dict[str, str] = {}
+        try:
+            await rates.take(Door.EVENTS, caller_of(request.client.host if request.client else None))
+            status, answer = await _answer(request, database, activity.request_id(), bodies)
+        except RateLimited as error:
+            status, answer = 429, {"errors": formatted([wrapped(error)], activity.request_id())}
+            wait = {"retry-after": str(error.retry_after), **error.allowance.headers()}
+        return Response(orjson.dumps(answer), status, {**ANYWHERE, **wait}, "application/json")
 
     return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
 

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from throttled.exceptions import BaseThrottledError
+from throttled.rate_limiter.quota_parser import parse as parse_quota
 
 from storefront.core.csrf import normal_origin
 from storefront.core.secrets import Vault, new_key
@@ -123,6 +125,26 @@ class Settings(BaseSettings):
     max_concurrent: int = Field(
         200, ge=1, description="Queries and mutations that a process runs at a time, at most. Others are told to try again."
     )
+    rate_limit_address: str | None = Field(
+        None,
+        description='Requests from one address, such as "600/m burst 100"; behind a proxy set STOREFRONT_TRUSTED_PROXIES first. '
+        "Unset: any number.",
+    )
+    rate_limit_viewer: str | None = Field(
+        None, description='Requests of one signed-in user, such as "1200/m burst 200". Unset: any number.'
+    )
+    rate_limit_events: str | None = Field(
+        None, description='Requests to /events/{configId} from one address, such as "120/m burst 60". Unset: any number.'
+    )
+    rate_limit_sign_in: str | None = Field(
+        "600/m burst 600", description="Proofs from one address that do not hold. Empty: any number."
+    )
+    rate_limit_cost: int = Field(
+        1_000, ge=0, description="How much of an operation's cost counts as one more request; 0: none of it."
+    )
+    rate_limit_url: SecretStr | None = Field(
+        None, description="Where processes count together: redis://. Unset: each counts for itself."
+    )
     popularity_interval: int = Field(
         600, ge=0, description="Seconds between refreshes of product popularity; 0 leaves it to the command."
     )
@@ -220,6 +242,16 @@ class Settings(BaseSettings):
             Vault(_listed(given))
         return given
 
+    @field_validator("rate_limit_address", "rate_limit_viewer", "rate_limit_events", "rate_limit_sign_in")
+    @classmethod
+    def _check_rates(cls, given: str | None) -> str | None:
+        try:
+            if given and len(parse_quota(given)) != 1:
+                raise ValueError(_RATE)
+        except BaseThrottledError:
+            raise ValueError(_RATE) from None
+        return given
+
     @field_validator("oidc_issuer")
     @classmethod
     def _check_issuers(cls, given: str | None) -> str | None:
@@ -265,6 +297,9 @@ class Settings(BaseSettings):
         for origin in _listed(given):
             normal_origin(origin)
         return given
+
+
+_RATE = "must be one rate, such as 600/m burst 100: so many per s, m, h or d, and so many at once"
 
 
 def _listed(given: str | SecretStr | None) -> list[str]:

@@ -20,6 +20,11 @@ class Batch:
         self._asked = [self._prepared(item) for item in items]
 
     @property
+    def cost(self) -> int:
+        """What all of them cost together."""
+        return sum(asked.cost for asked in self._asked if isinstance(asked, Operation))
+
+    @property
     def writes(self) -> bool:
         """Whether any of them is a mutation."""
         return any(isinstance(asked, Operation) and asked.kind is OperationType.MUTATION for asked in self._asked)

@@ -21,10 +21,14 @@ from storefront.serving.documents import NotExecutable
 from storefront.serving.framings import Framing
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
 from storefront.serving.operations import Operation, Operations, Renewable, answer, refused
+from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, Visit
 from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
 from storefront.serving.responses import Question, Responses
 from storefront.serving.statuses import DRAFT, Edition
 from storefront.serving.streams import HEADERS, Streams
+
+# Where a request keeps who is counted for it.
+VISIT = "storefront.visit"
 
 T = TypeVar("T")
 
@@ -56,10 +60,12 @@ class Endpoint:
         most: int = 10,
         edition: Edition = DRAFT,
         bodies: BodyLimits = ROOMY,
+        rates: Rates = UNLIMITED,
     ) -> None:
         self._operations, self._make_context, self._streams, self._page = operations, make_context, streams, page
         self._responses, self._vary = responses, vary
         self._most, self._edition, self._bodies = most, edition, bodies
+        self._rates = rates if rates.watches(Door.ADDRESS, Door.VIEWER) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of whatever method: an ASGI application."""
@@ -73,13 +79,23 @@ class Endpoint:
             return Response(status_code=204, headers={"allow": METHODS})
         request_id = activity.request_id()
         takes = accepted(request.headers.get("accept"), self._edition.offers)
+        visit = self._visit(request)
         try:
+            if visit:
+                await visit.count(1)
             response = await self._answer(request, takes, request_id)
         except Exception as error:
             response = self._refusal(error, takes, request_id)
         response.headers["vary"] = self._vary
         response.headers.setdefault("cache-control", "no-store")
+        if visit and visit.allowance:
+            response.headers.update(visit.allowance.headers())
         return response
+
+    def _visit(self, request: Request) -> Visit | None:
+        if self._rates is not None:
+            request.scope[VISIT] = Visit(self._rates, request.client.host if request.client else None)
+        return _visit_of(request)
 
     async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
         given, may_be_torn = await _read(request, self._bodies)
@@ -102,16 +118,24 @@ class Endpoint:
         operation = self._operations.prepare(asked)
         _check_kind(request, operation.kind)
         media_type = _chosen(takes, operation.kind)
+        if visit := _visit_of(request):
+            await visit.ask(operation.cost)
         if question and operation.is_public:
             made = await _attended(request, question.made(partial(self._operations.run, operation)), writes=False)
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
-        context = await self._make_context(request)
+        context = await self._known(request)
         if isinstance(media_type, Framing):
             results = self._results(operation, context, request_id)
             return self._streams.response(media_type, results, context, request_id)
         running = self._operations.run(operation, context)
         result = await _attended(request, running, writes=operation.kind is OperationType.MUTATION)
         return self._told(answer(result, request_id), media_type)
+
+    async def _known(self, request: Request) -> Renewable:
+        context = await self._make_context(request)
+        if visit := _visit_of(request):
+            await visit.known_as(context.asker)
+        return context
 
     def _results(self, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
         if operation.kind is OperationType.SUBSCRIPTION:
@@ -125,7 +149,10 @@ class Endpoint:
         if isinstance(media_type, Framing):
             raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
         batch = Batch(self._operations, items, request_id)
-        answers = batch.answers(await self._make_context(request))
+        if visit := _visit_of(request):
+            await visit.count(len(items) - 1)
+            await visit.ask(batch.cost)
+        answers = batch.answers(await self._known(request))
         return _json_response(await _attended(request, answers, writes=batch.writes), 200, media_type)
 
     def _told(
@@ -206,6 +233,11 @@ def _chosen(takes: Accepted, kind: OperationType | None) -> str | Framing:
     return chosen
 
 
+def _visit_of(request: Request) -> Visit | None:
+    visit: Visit | None = request.scope.get(VISIT)
+    return visit
+
+
 async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> T:
     # What has begun to be written is written: whoever asked for it and left finds it done.
     if writes:
@@ -235,7 +267,8 @@ def _headers(error: Exception) -> dict[str, str]:
     """What to do about an error, as headers say it."""
     challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
     wait = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
-    return challenge | wait
+    rates = error.allowance.headers() if isinstance(error, RateLimited) else {}
+    return challenge | wait | rates
 
 
 def _single(framing: Framing, result: bytes) -> Response:

@@ -9,7 +9,14 @@ from storefront.serving.errors import BAD_USER_INPUT, INTERNAL, PARSE_FAILED, VA
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON
 
 # What keeps a request from being run, whatever it asks for.
-_STATUS = {"UNAUTHENTICATED": 401, "FORBIDDEN": 403, INTERNAL: 500, Unavailable.code: 503, TimedOut.code: 504}
+_STATUS = {
+    "UNAUTHENTICATED": 401,
+    "FORBIDDEN": 403,
+    INTERNAL: 500,
+    Unavailable.code: 503,
+    "RATE_LIMITED": 429,
+    TimedOut.code: 504,
+}
 # What is wrong with what it asks for.
 _UNFIT = {
     PARSE_FAILED,

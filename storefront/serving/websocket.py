@@ -18,6 +18,7 @@ from storefront.serving.bodies import HTTPError, json_of
 from storefront.serving.crowds import Tell
 from storefront.serving.frames import WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
+from storefront.serving.rates import UNLIMITED, Door, Rates, Visit
 from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
 from storefront.serving.revocations import Revocations
 
@@ -47,8 +48,16 @@ class Limits:
 class Sockets:
     """The open sockets of this process."""
 
-    def __init__(self, operations: Operations, authenticate: Authenticate, limits: Limits, revocations: Revocations) -> None:
+    def __init__(
+        self,
+        operations: Operations,
+        authenticate: Authenticate,
+        limits: Limits,
+        revocations: Revocations,
+        rates: Rates = UNLIMITED,
+    ) -> None:
         self.operations, self.authenticate, self.limits, self.revocations = operations, authenticate, limits, revocations
+        self.rates = rates if rates.watches(Door.ADDRESS, Door.VIEWER) else None
         self._open: set[Socket] = set()
 
     async def serve(self, websocket: WebSocket) -> None:
@@ -183,7 +192,10 @@ class Socket:
     async def _last(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> dict[str, Any] | None:
         """Run an operation; what is told of it last, where there is still somebody."""
         try:
-            await self._execute(id_, request, await context.current(), request_id)
+            visit = self._visit()
+            if visit:
+                await visit.count(1)
+            await self._execute(id_, request, await context.current(), request_id, visit)
             last: dict[str, Any] = {"id": id_, "type": "complete"}
         except WebSocketDisconnect:
             return None
@@ -193,10 +205,17 @@ class Socket:
             self._running.pop(id_, None)
         return last
 
-    async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> None:
+    def _visit(self) -> Visit | None:
+        client, rates = self._websocket.client, self._sockets.rates
+        return Visit(rates, client.host if client else None) if rates else None
+
+    async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str, visit: Visit | None) -> None:
         start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
         operations = self._sockets.operations
         operation = operations.prepare(request)
+        if visit:
+            await visit.ask(operation.cost)
+            await visit.known_as(context.asker)
         if operation.kind is OperationType.SUBSCRIPTION:
             results = operations.stream(operation, context, request_id, self._tell(start))
             async with aclosing(results):
