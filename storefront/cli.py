@@ -84,6 +84,8 @@ def serve(
             # Far above our own limit, which says what is wrong; this one only ends what would not end.
             ws_max_size=4 * options.max_message,
             timeout_graceful_shutdown=10,
+            # A worker that is still importing answers nobody: on a busy machine five seconds would never be enough.
+            timeout_worker_healthcheck=60,
             log_config=logs.configuration(options.log_format, options.log_level),
             access_log=options.log_level in ("debug", "info"),
         )
