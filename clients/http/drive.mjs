@@ -21,7 +21,7 @@ async function recorded(address, init = {}) {
   const response = await fetch(address, init);
   const body = init.body ? JSON.parse(init.body) : Object.fromEntries(new URL(address).searchParams);
   const texts = [body].flat().map((one) => Boolean(one.query));
-  sent.push({ method: init.method ?? 'GET', texts, status: response.status, type: response.headers.get('content-type')?.split(';')[0] });
+  sent.push({ method: init.method ?? 'GET', texts, status: response.status, type: response.headers.get('content-type')?.split(';')[0], kept: response.headers.get('cache-status') });
   return response;
 }
 
@@ -66,6 +66,17 @@ const scenarios = {
     console.log('{"ready":true}');
     const event = await pipe(client.subscription(FEED, { id }), taken(1), toPromise);
     return { first: first.data, again: again.data, renamed: renamed.data, wrong: codesOf(wrong.error), told: event.data.productFeed.__typename };
+  },
+
+  async 'by anybody'({ id }) {
+    const open = { ...options, token: null, fetch: recorded };
+    const [first, second] = [apollo.open(open), urql.open(open)];
+    const data = [];
+    for (let time = 0; time < 2; time++) {
+      data.push((await first.query({ query: gql(STORE), variables: { id }, fetchPolicy: 'network-only' })).data.config.storeName);
+      data.push((await second.query(STORE, { id }, { requestPolicy: 'network-only' }).toPromise()).data.config.storeName);
+    }
+    return data;
   },
 
   async tanstack({ id }) {

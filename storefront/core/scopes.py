@@ -34,7 +34,7 @@ class Found:
 
 
 class Within:
-    """Those of rows that were read before, or none at all: what is read here changes with the log of a scope read above."""
+    """Those of rows that were read before: what is read here changes with the log of the scope that it was reached from."""
 
 
 WITHIN = Within()

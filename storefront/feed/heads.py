@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
 from storefront.core.database import FAILURES, Database, Row, Statement, compiled
-from storefront.core.scopes import Found, Named, Reads
+from storefront.core.scopes import WITHIN, Found, Named, Reads
 from storefront.models import configs, positions
 
 # The position of a store that is not there.
@@ -169,7 +169,8 @@ class Record:
         self, reads: Reads | None, parameters: Mapping[str, Any], run: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
         """What `run` reads, with the positions of its stores noted."""
-        if reads is None:
+        if reads is None or (reads is WITHIN and not self._positions):
+            # Rows below others change with these: without any above they change with nothing that is known.
             self.unrecorded()
         elif isinstance(reads, Found) and self._is_whole:
             return await self._found(reads, parameters, run)

@@ -27,6 +27,8 @@ Touched = Mapping[str, int]
 
 # An ETag names its scopes: up to so many it stays short.
 MOST_NAMED = 16
+# ETags that are looked at of all that a request shows.
+MOST_SHOWN = 20
 # What an entry takes besides its bytes.
 OVERHEAD = 1_000
 
@@ -215,7 +217,7 @@ class Responses:
 
     async def _standing(self, question: Question) -> str | None:
         """The ETag among those shown that still holds."""
-        for mac, scopes in _TAG.findall(question.shown or ""):
+        for mac, scopes in _TAG.findall(question.shown or "")[:MOST_SHOWN]:
             # Only what was given out: a guess would tell how far a log has come that is nobody's business.
             if compare_digest(mac, self._mac(question.key, scopes)) and await self._stands(_touched(scopes)):
                 return f'W/"{mac}.{scopes}"'

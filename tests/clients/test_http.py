@@ -138,6 +138,17 @@ async def test_urql_sends_hashes_and_subscribes_over_events(node: Path, shop: Sh
     assert sent[-1]["type"] == "text/event-stream"
 
 
+async def test_what_apollo_and_urql_ask_for_without_a_token_is_kept(
+    node: Path, postgres: str, template: str, tmp_path: Path
+) -> None:
+    async with serving(fresh(postgres, template), tmp_path, response_cache_bytes=1_000_000) as shopper:
+        store = await make_store(shopper.database, store_name="First name")
+        result, sent = await driven(node, "by anybody", Shop(shopper, store, ""))
+    assert result == ["First name"] * 4
+    again = [one["kept"] for one in sent if one["method"] == "GET" and one["status"] == 200]
+    assert again[-2:] == ["storefront; hit"] * 2
+
+
 async def test_tanstack_query_with_graphql_request_reads_on_by_cursors(node: Path, shop: Shop) -> None:
     for title in ("B", "C", "D", "E"):
         await make_product(shop.owner.database, shop.store, title=title)
