@@ -3,14 +3,14 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What is no page loads nothing and stands in no frame. Pages have a policy of their own.
-HEADERS = {
-    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
-    b"referrer-policy": b"no-referrer",
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-}
+HEADERS = (
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+)
 # For a year. Said over HTTPS alone: over HTTP browsers ignore it, and on a developer's machine it would lock others out.
-ENCRYPTED = HEADERS | {b"strict-transport-security": b"max-age=31536000"}
+ENCRYPTED = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 
 
 class SecurityHeaders:
@@ -28,9 +28,8 @@ class SecurityHeaders:
         async def secured(message: Message) -> None:
             if message["type"] == "http.response.start":
                 defaults = ENCRYPTED if scope["scheme"] == "https" else HEADERS
-                given = message["headers"]
-                missing = defaults.keys() - {name for name, _ in given}
-                message["headers"] = [*given, *((name, defaults[name]) for name in sorted(missing))]
+                named = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *[one for one in defaults if one[0] not in named]]
             await send(message)
 
         await self._app(scope, receive, secured)

@@ -73,6 +73,14 @@ async def test_allowed_origins_may_read_the_answers(server: Client) -> None:
     assert "access-control-allow-origin" not in stranger.headers
 
 
+@pytest.mark.parametrize("name", ["content-type", "authorization", "apollo-require-preflight", "x-requested-with"])
+async def test_pages_of_allowed_origins_alone_may_add_headers(server: Client, name: str) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": name}
+    for origin, status in ((SHOP, 200), ("https://evil.example", 400)):
+        answer = await server.http.options("/graphql", headers={**asked, "origin": origin})
+        assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (status, status == 200)
+
+
 async def test_our_own_pages_may(server: Client) -> None:
     assert (await ask(server, origin=own(server))).status_code == 200
     assert (await ask(server, origin=own(server), sec_fetch_site="same-origin")).status_code == 200

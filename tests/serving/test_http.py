@@ -98,7 +98,16 @@ async def test_a_body_of_two_megabytes_is_413_with_or_without_its_length(shopper
 
 
 @pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "", "application/graphql"]
+    "kind",
+    [
+        "text/plain",
+        "application/json; charset=utf-16",
+        "application/json;charset=latin1",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "",
+        "application/graphql",
+    ],
 )
 async def test_only_json_is_taken(shopper: Client, kind: str) -> None:
     answer = await send(shopper, json.dumps({"query": TYPE}), content_type=kind)
