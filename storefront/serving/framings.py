@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 class Framing:
     """A media type for results as they come. A client has to name its `parameters`, too.
 
-    `silence` says that nothing has happened for a while; `failure` carries errors after which nothing comes.
+    `result` frames an answer, {data, errors} as JSON; `failure` one of {errors}, after which nothing comes; `silence` says that
+    nothing has happened for a while.
     """
 
     media_type: str
@@ -43,13 +44,18 @@ def _part(content: bytes) -> bytes:
     return b"\r\ncontent-type: application/json; charset=utf-8\r\n\r\n%b\r\n---" % content
 
 
-# Apollo's protocol for subscriptions over multipart: results in envelopes, beside which the transport has errors of its own.
+def _broken(failure: bytes) -> bytes:
+    # The envelope has the errors beside it: they are the transport's own, and not those of a result.
+    return _part(b'{"payload":null,%b' % failure.removeprefix(b"{"))
+
+
+# Apollo's protocol for subscriptions over multipart: results in envelopes.
 MULTIPART = Framing(
     media_type="multipart/mixed",
     content_type='multipart/mixed; boundary="-"; subscriptionSpec=1.0',
     opening=b"\r\n---" + _part(b"{}"),
     result=lambda result: _part(b'{"payload":%b}' % result),
-    failure=lambda errors: _part(b'{"payload":null,' + errors[1:]),
+    failure=_broken,
     silence=_part(b"{}"),
     ending=b"--\r\n",
     parameters=frozenset({("subscriptionspec", "1.0")}),

@@ -176,15 +176,17 @@ class Endpoint:
 async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
     """What is asked, and whether there may be half characters in it."""
     if request.method in ("GET", "HEAD"):
-        return _from_url(request), False
+        return _from_url(request, limits), False
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow=METHODS)
     _check_content_type(request.headers.get("content-type", ""))
     return torn_json_of(await body_of(request, limits), "The body", limits.values)
 
 
-def _from_url(request: Request) -> dict[str, Any]:
+def _from_url(request: Request, limits: BodyLimits) -> dict[str, Any]:
     query = request.scope["query_string"].decode("latin-1")
+    if len(query) > limits.bytes:
+        raise HTTPError(414, f"What a URL asks must have at most {limits.bytes:,} bytes. Send it as POST.")
     given: dict[str, Any] = dict(_parameters(query) if len(query) <= MOST_REMEMBERED else _parsed(query))
     for name in {"variables", "extensions"} & given.keys():
         given[name] = json_of(given[name].encode(errors="replace"), name)

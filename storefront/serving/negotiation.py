@@ -9,6 +9,9 @@ from storefront.serving.framings import EVENT_STREAM, MULTIPART, Framing
 
 _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
+# Ranges that are looked at: browsers send half a dozen.
+MOST_RANGES = 50
+
 GRAPHQL_JSON = "application/graphql-response+json"
 JSON = "application/json"
 
@@ -65,7 +68,7 @@ def _best(offers: Sequence[tuple[str, frozenset[tuple[str, str]]]], ranges: Sequ
 
 
 def _ranges(header: str) -> list[_Range]:
-    return [range_ for part in header.lower().split(",") if (range_ := _range(part)) is not None]
+    return [range_ for part in header.lower().split(",", MOST_RANGES)[:MOST_RANGES] if (range_ := _range(part)) is not None]
 
 
 def _range(text: str) -> _Range | None:

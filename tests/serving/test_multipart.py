@@ -13,7 +13,7 @@ from storefront.serving import streams
 from tests.client import Client
 from tests.factories import make_product, make_store, make_user
 
-FEED = "subscription($c: ID!) { productFeed(configId: $c) { ... on ProductUpdated { position } } }"
+FEED = 'subscription($c: ID!) { productFeed(configId: $c, after: "0") { ... on ProductUpdated { position } } }'
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 ACCEPT = "multipart/mixed;boundary=graphql;subscriptionSpec=1.0,application/graphql-response+json,application/json;q=0.9"
 HEAD = b"content-type: application/json; charset=utf-8\r\n\r\n"

@@ -44,6 +44,8 @@ FEED = 'subscription { productFeed(configId: "x") { __typename } }'
         (f"{PARTS};deferSpec=20220824", None, None),
         (f"{EVENTS};q=0.5, {PARTS};subscriptionSpec=1.0", None, PARTS),
         ("text/*", None, None),
+        ("a/b," * 49 + JSON, JSON, None),
+        ("a/b," * 50 + JSON, None, None),
     ],
 )
 def test_the_header_is_read_as_http_says(header: str | None, json: str | None, stream: str | None) -> None:

@@ -1,6 +1,7 @@
 """The status codes of GraphQL over HTTP's edition of September 2026. Those of the draft are in test_http.py and the audits."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,7 +15,8 @@ PARTIAL = '{ me { id } product(by: {id: "x"}) { id } }'
 
 @pytest_asyncio.fixture(scope="module")
 async def newer(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("newer"), status_codes="2026-09") as client:
+    options: dict[str, Any] = {"status_codes": "2026-09", "max_body": 10_000}
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("newer"), **options) as client:
         yield client
 
 
@@ -48,6 +50,9 @@ async def test_how_a_request_came_has_codes_of_its_own(newer: Client) -> None:
     http, asked = newer.http, {"query": "{ __typename }"}
     assert (await http.get("/graphql", params={"query": "mutation { __typename }"})).status_code == 405
     assert (await http.put("/graphql", json=asked)).status_code == 405
+    long = {"query": "{ __typename }" + "#" * 10_000}
+    assert (await http.get("/graphql", params=long)).status_code == 414
+    assert (await http.post("/graphql", json=long)).status_code == 413
     assert (await http.post("/graphql", content="{}", headers={"content-type": "text/plain"})).status_code == 415
     assert (await http.post("/graphql", json=asked, headers={"accept": "text/html"})).status_code == 406
     assert (await http.post("/graphql", json=asked, headers={"authorization": "Bearer x"})).status_code == 401
