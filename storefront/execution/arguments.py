@@ -11,7 +11,7 @@ from strawberry import UNSET
 from strawberry.relay import GlobalID
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types import get_object_definition
-from strawberry.types.arguments import convert_argument
+from strawberry.types.arguments import InputContext, convert_argument
 from strawberry.types.base import StrawberryList, StrawberryMaybe, StrawberryObjectDefinition, StrawberryOptional
 from strawberry.types.field import StrawberryField
 from strawberry.types.lazy_type import LazyType
@@ -62,7 +62,7 @@ def converter(type_: Any, schema: Any) -> Convert:
     definition = get_object_definition(type_)
     if definition is None:
         return None
-    return partial(_as_strawberry_does, type_, schema) if definition.from_input else _Input(type_, definition, schema)
+    return _HandedOver(type_, definition.from_input, schema) if definition.from_input else _Input(type_, definition, schema)
 
 
 def _as_strawberry_does(type_: Any, schema: Any, value: Any, info: Any) -> Any:
@@ -73,6 +73,19 @@ def _list(convert: Convert, values: Any, info: Any) -> Any:
     if values is None or values is UNSET:
         return values
     return list(values) if convert is None else [convert(value, info) for value in values]
+
+
+class _HandedOver:
+    """Makes of an input what the type itself says."""
+
+    def __init__(self, type_: type, make: Callable[..., Any], schema: Any) -> None:
+        self._type, self._make = type_, make
+        self._context = partial(
+            InputContext, config=schema.config, scalar_registry=schema.schema_converter.scalar_registry, path=()
+        )
+
+    def __call__(self, value: Any, info: Any) -> Any:
+        return value if value is None or value is UNSET else self._make(self._type, value, self._context(info=info))
 
 
 class _Input:

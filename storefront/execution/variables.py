@@ -10,6 +10,7 @@ from typing import Any
 from graphql import (
     GraphQLInputObjectType,
     GraphQLSchema,
+    GraphQLString,
     OperationDefinitionNode,
     Undefined,
     get_named_type,
@@ -66,9 +67,17 @@ def _reader(type_: Any) -> Read:
     inner: Any = type_.of_type if is_non_null_type(type_) else type_
     if is_list_type(inner):
         read = _list_of(_reader(inner.of_type))
+    elif is_input_object_type(inner):
+        read = _Object(inner)
     else:
-        read = _Object(inner) if is_input_object_type(inner) else inner.coerce_input_value
+        read = _text if inner is GraphQLString else inner.coerce_input_value
     return _present(read) if is_non_null_type(type_) else _nullable(read)
+
+
+def _text(value: Any) -> str:
+    if type(value) is not str:
+        raise Unclear
+    return value
 
 
 def _present(read: Read) -> Read:
@@ -111,19 +120,17 @@ class _Object:
         self._make = type_.out_type
         self._names = type_.fields.keys()
         self._required = {name for name, field in type_.fields.items() if is_required_input_field(field)}
-        self._fields = [
-            (name, field.out_name or name, _reader(field.type), coerce_default_value(field))
-            for name, field in type_.fields.items()
-        ]
+        self._fields = {name: (field.out_name or name, _reader(field.type)) for name, field in type_.fields.items()}
+        defaults = {field.out_name or name: coerce_default_value(field) for name, field in type_.fields.items()}
+        self._defaults = {name: default for name, default in defaults.items() if default is not Undefined}
 
     def __call__(self, value: Any) -> Any:
         if type(value) is not dict or not self._required <= value.keys() <= self._names:
             raise Unclear
-        read = {
-            out_name: reader(value[name]) if name in value else default
-            for name, out_name, reader, default in self._fields
-            if name in value or default is not Undefined
-        }
+        read = self._defaults.copy()
+        for name, given in value.items():
+            out_name, reader = self._fields[name]
+            read[out_name] = reader(given)
         return self._make(read)
 
 
