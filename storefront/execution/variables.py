@@ -120,17 +120,19 @@ class _Object:
         self._make = type_.out_type
         self._names = type_.fields.keys()
         self._required = {name for name, field in type_.fields.items() if is_required_input_field(field)}
-        self._fields = {name: (field.out_name or name, _reader(field.type)) for name, field in type_.fields.items()}
-        defaults = {field.out_name or name: coerce_default_value(field) for name, field in type_.fields.items()}
-        self._defaults = {name: default for name, default in defaults.items() if default is not Undefined}
+        self._fields = [
+            (name, field.out_name or name, _reader(field.type), coerce_default_value(field))
+            for name, field in type_.fields.items()
+        ]
 
     def __call__(self, value: Any) -> Any:
         if type(value) is not dict or not self._required <= value.keys() <= self._names:
             raise Unclear
-        read = self._defaults.copy()
-        for name, given in value.items():
-            out_name, reader = self._fields[name]
-            read[out_name] = reader(given)
+        read = {
+            out_name: reader(value[name]) if name in value else default
+            for name, out_name, reader, default in self._fields
+            if name in value or default is not Undefined
+        }
         return self._make(read)
 
 
