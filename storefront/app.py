@@ -19,6 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
+from storefront import operating
 from storefront.analytics import beacon
 from storefront.analytics.commands import refresh_popularity, sweep_event_ids
 from storefront.analytics.dashboard import page as dashboard
@@ -45,9 +46,11 @@ from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import documents
 from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
+from storefront.serving.health import Health
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.identifying import Identified
 from storefront.serving.leaving import drained_on_signal
+from storefront.serving.metrics import Metrics
 from storefront.serving.observing import Observers, slow_ones
 from storefront.serving.operations import Capacity, Operations
 from storefront.serving.rates import Door, RateLimited, Rates, caller_of
@@ -107,10 +110,14 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    observers = Observers([slow_ones(options.slow_operation)])
-    operations = Operations(documents(options), Capacity(options.max_concurrent, options.request_timeout), observers)
+    known = documents(options)
+    metrics = Metrics(known.names()) if options.metrics_port else None
+    observers = _observers(options, metrics)
+    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), observers)
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
+
+    health = Health(operating.checks(database, replica, hub))
 
     async def drain() -> None:
         streams.drain()
@@ -123,13 +130,15 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             replica or nullcontext(),
             _jobs(database, options),
             _running(hub, heads, read_heads, wakeups, revocations, rates),
+            operating.metered(options, metrics, parts),
         ):
-            with drained_on_signal(drain):
+            with drained_on_signal(drain, health.leave, options.shutdown_delay):
                 yield
 
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
+    parts = operating.Parts(database, replica, hub, sockets, streams, known, responses, operating.Queue(database))
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
     bodies = BodyLimits(options.max_body, options.body_timeout, options.max_values)
     endpoint = Endpoint(
@@ -148,11 +157,12 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         Route("/graphql", endpoint),
         WebSocketRoute("/graphql", sockets.serve),
         Route("/", RedirectResponse("/graphql")),
+        *health.routes(),
         *beacon.routes(database, bodies, rates),
         *dashboard.routes(),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
-    middleware = [Middleware(Identified), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
+    middleware = [_identified(metrics), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
     app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=middleware)
     app.state.database = database
     return app
@@ -163,6 +173,16 @@ def create_server() -> Starlette:
     app = create_app()
     settle()
     return app
+
+
+def _observers(options: Settings, metrics: Metrics | None) -> Observers:
+    """Who is told of what is executed."""
+    slow = slow_ones(options.slow_operation)
+    return Observers([slow, metrics.executed], [metrics.refused]) if metrics else Observers([slow])
+
+
+def _identified(metrics: Metrics | None) -> Middleware:
+    return Middleware(Identified, report=metrics.requested if metrics else None)
 
 
 def _heads(options: Settings, database: Database, replica: Database | None) -> tuple[Heads, Heads]:

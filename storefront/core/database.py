@@ -240,6 +240,10 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
+    def pooled(self) -> Mapping[str, int]:
+        """How many connections there are, are free and are waited for, by the names that psycopg gives these numbers."""
+        return self._pool.get_stats()
+
     def recorded(self, recorder: Recorder) -> "Database":
         """The same database for somebody whose reads are noted."""
         view = copy(self)

@@ -34,6 +34,11 @@ def head() -> str:
     return ScriptDirectory(str(FOLDER)).get_current_head() or "base"
 
 
+def knows(revision: str) -> bool:
+    """Whether this code has heard of a revision: of one from later it has not."""
+    return any(script.revision == revision for script in ScriptDirectory(str(FOLDER)).walk_revisions())
+
+
 def config_for(connection: Connection) -> Config:
     """What alembic's own commands take, bound to this connection."""
     config = Config(attributes={"connection": connection})

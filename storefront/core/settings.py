@@ -178,6 +178,13 @@ class Settings(BaseSettings):
         "warning", description="From which level on there are lines; each request has one at info."
     )
     slow_operation: float = Field(1.0, gt=0, description="Seconds after which an operation is logged as a slow one.")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65_472, description="Port for Prometheus, /metrics; each worker takes the next one. Unset: no metrics."
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of that port. Who reaches it can read all of the metrics.")
+    shutdown_delay: float = Field(
+        0.0, ge=0, le=300, description="Seconds that a server still answers on SIGTERM while /readyz sends requests elsewhere."
+    )
     graphiql: bool = Field(True, description="Whether /graphql answers a browser with GraphiQL.")
 
     def cache_control(self) -> str:

@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
 
@@ -84,6 +84,23 @@ class Channel:
         moved.set()
 
 
+@dataclass(slots=True)
+class Seen:
+    """What the hub has seen since the start: wake-ups, polls, stores that only a poll found to have moved, entries.
+
+    `behind` and `position`: how many entries the store furthest behind was, at the last poll, and the last position read of any.
+    """
+
+    stores: int = 0
+    listeners: int = 0
+    wakeups: int = 0
+    polls: int = 0
+    late: int = 0
+    entries: int = 0
+    behind: int = 0
+    position: int = 0
+
+
 class Hub:
     """The followed stores of this process."""
 
@@ -92,9 +109,24 @@ class Hub:
         self._channels: dict[str, Channel] = {}
         self._opening = asyncio.Lock()
         self._followers: dict[str, asyncio.Task[None]] = {}
+        self._polling: asyncio.Task[None] | None = None
+        self._seen = Seen()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether all that follows still runs."""
+        following = [self._polling, *self._followers.values()]
+        return all(task is not None and not task.done() for task in following)
+
+    @property
+    def seen(self) -> Seen:
+        """What there has been to see."""
+        channels = list(self._channels.values())
+        return replace(self._seen, stores=len(channels), listeners=sum(channel.listeners for channel in channels))
 
     def heard(self, config_id: str) -> None:
         """A store's log has moved, somebody says."""
+        self._seen.wakeups += 1
         channel = self._channels.get(config_id)
         if channel is not None:
             channel.stirred.set()
@@ -102,7 +134,7 @@ class Hub:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look after the followed stores while this lasts, wake-ups or not."""
-        poll = asyncio.create_task(self._poll())
+        poll = self._polling = asyncio.create_task(self._poll())
         try:
             yield
         finally:
@@ -187,6 +219,8 @@ class Hub:
             try:
                 while read := await log.read(self._database, channel.config_id, channel.head, BATCH):
                     channel.take(read)
+                    self._seen.entries += len(read)
+                    self._seen.position = channel.head
             except FAILURES:
                 logger.warning("the log of store %s could not be read; trying again at the next poll", channel.config_id)
 
@@ -200,8 +234,11 @@ class Hub:
                 heads = await self._heads([channel.config_id for channel in asked]) if asked else {}
             except FAILURES:
                 continue
+            self._seen.polls += 1
+            self._seen.behind = max((heads.get(one.config_id, 0) - one.head for one in asked), default=0)
             for channel in asked:
                 if heads.get(channel.config_id, channel.head) > channel.head:
+                    self._seen.late += 1
                     channel.stirred.set()
                 elif channel.head and channel.config_id not in heads:
                     channel.gone = True

@@ -121,6 +121,22 @@ class Documents:
         self._trusted = self._prepared(trusted or {})
         self.trusted = len(trusted or {})
 
+    @property
+    def count(self) -> int:
+        """How many are kept, the trusted ones aside."""
+        return len(self._kept)
+
+    @property
+    def characters(self) -> int:
+        """How many characters those have."""
+        return self._characters
+
+    def names(self) -> frozenset[str]:
+        """The names of the trusted operations."""
+        asts = (document.ast for document in self._trusted.values())
+        operations = (node for ast in asts for node in ast.definitions if isinstance(node, OperationDefinitionNode))
+        return frozenset(node.name.value for node in operations if node.name)
+
     def find(self, request: GraphQLRequest) -> Document:
         """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
         id_ = _bare(request.document_id or "")

@@ -15,7 +15,8 @@ WITHIN = 1.0
 class Leave:
     """What a signal starts, in front of what it did before."""
 
-    def __init__(self, drain: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, drain: Callable[[], Awaitable[None]], announce: Callable[[], None], delay: float) -> None:
+        self._announce, self._delay = announce, delay
         self._drain, self._loop = drain, asyncio.get_running_loop()
         self._before = {number: signal.getsignal(number) for number in SIGNALS}
         self._task: asyncio.Task[None] | None = None
@@ -41,6 +42,8 @@ class Leave:
         self._task = self._task or self._loop.create_task(self._leave(number))
 
     async def _leave(self, number: int) -> None:
+        self._announce()
+        await asyncio.sleep(self._delay)
         with suppress(TimeoutError):
             async with asyncio.timeout(WITHIN):
                 await self._drain()
@@ -53,12 +56,14 @@ class Leave:
 
 
 @contextmanager
-def drained_on_signal(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """While this lasts, signals to stop are preceded by `drain`. Only the main thread hears them."""
+def drained_on_signal(
+    drain: Callable[[], Awaitable[None]], announce: Callable[[], None] = lambda: None, delay: float = 0.0
+) -> Iterator[None]:
+    """While this lasts, signals to stop come after `announce`, `delay` seconds and `drain`. Only the main thread hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    leave = Leave(drain)
+    leave = Leave(drain, announce, delay)
     leave.install()
     try:
         yield

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Protocol
 
-from graphql import ExecutionResult
+from graphql import ExecutionResult, GraphQLError
 
 from storefront.core import activity
 from storefront.core.activity import NOTHING, Activity, Tracer
@@ -64,10 +64,16 @@ class OperationTracer(Tracer, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Who is told of executions: `reports` when they are over, the `tracer` while they last."""
+    """Who is told of executions: `reports` when they are over, the `tracer` while they last; `refusals` of what is not begun."""
 
     reports: Sequence[Report] = ()
+    refusals: Sequence[Callable[[str], None]] = ()
     tracer: OperationTracer | None = field(default=None)
+
+    def refused(self, error: GraphQLError) -> None:
+        """An operation is not begun."""
+        for report in self.refusals:
+            report(code_of(error))
 
     @contextmanager
     def execution(self, asked: Asked) -> Iterator[Execution]:

@@ -23,7 +23,7 @@ from graphql import (
 )
 from graphql.execution import Executor, create_source_event_stream
 
-from storefront.core.errors import TimedOut, Unavailable
+from storefront.core.errors import RequestError, TimedOut, Unavailable
 from storefront.execution.executor import BreadthFirst, Progress
 from storefront.serving import halves
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
@@ -127,6 +127,13 @@ class Operations:
 
     def prepare(self, request: GraphQLRequest) -> Operation:
         """What the request asks for; raises NotExecutable, and LimitExceeded where it costs too much."""
+        try:
+            return self._prepared(request)
+        except (NotExecutable, RequestError) as error:
+            self._observers.refused(error.errors[0] if isinstance(error, NotExecutable) else wrapped(error))
+            raise
+
+    def _prepared(self, request: GraphQLRequest) -> Operation:
         document = self._documents.find(request)
         asked = document.operation(request.operation_name)
         if request.may_be_torn:

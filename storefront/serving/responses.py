@@ -119,8 +119,20 @@ class Responses:
         self._logs, self._make_context, self._is_anonymous, self._policy = logs, make_context, is_anonymous, policy
         self._kept: OrderedDict[bytes, Told] = OrderedDict()
         self._bytes = 0
+        # What came of questions: hits, misses, and those who had the answer already.
+        self.asked = {"hit": 0, "miss": 0, "unchanged": 0}
         self._running: dict[bytes, asyncio.Task[Outcome]] = {}
         self._waiting: Counter[asyncio.Task[Outcome]] = Counter()
+
+    @property
+    def count(self) -> int:
+        """How many are kept."""
+        return len(self._kept)
+
+    @property
+    def size(self) -> int:
+        """How many bytes they take."""
+        return self._bytes
 
     def question(self, request: Request, asked: GraphQLRequest, media_type: str) -> Question | None:
         """The question of a request; None where its answer is for the asker alone, or nothing is gained by keeping it."""
@@ -133,16 +145,19 @@ class Responses:
     async def known(self, question: Question) -> Response | None:
         """An answer that is kept and still holds, or that there is none but the one that was shown."""
         if question.shown is not None and (tag := await self._standing(question)) is not None:
+            self.asked["unchanged"] += 1
             return Response(status_code=304, headers=self._headers(tag))
         kept = self._kept.get(question.key)
         if kept is None or not await self._stands(kept.touched):
             return None
         if question.key in self._kept:
             self._kept.move_to_end(question.key)
+        self.asked["hit"] += 1
         return kept.response(question.media_type, "hit")
 
     async def outcome(self, key: bytes, run: Run) -> Outcome:
         """What an execution comes to that was begun after this was asked, or would not come to anything else."""
+        self.asked["miss"] += 1
         running = self._running.get(key)
         if running is not None:
             # It may have read before something was written that this one has to show.

@@ -46,6 +46,11 @@ class Streams:
         frames = self._held(framing, results, context, request_id)
         return StreamingResponse(frames, headers={**HEADERS, "content-type": framing.content_type})
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
     def drain(self) -> None:
         """Complete them all, so that listeners go on elsewhere from their positions."""
         self._is_leaving = True

@@ -60,6 +60,16 @@ class Sockets:
         self.rates = rates if rates.watches(Door.ADDRESS, Door.VIEWER) else None
         self._open: set[Socket] = set()
 
+    @property
+    def count(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    @property
+    def operations_running(self) -> int:
+        """How many operations run on them."""
+        return sum(socket.running for socket in self._open)
+
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until it closes: a Starlette handler."""
         if PROTOCOL not in websocket.scope.get("subprotocols", []):
@@ -118,6 +128,11 @@ class Socket:
             if self._context is not None:
                 self._sockets.revocations.forget(self._context.proof, self._revoked)
             await self._stop_all()
+
+    @property
+    def running(self) -> int:
+        """How many operations run on it."""
+        return len(self._running)
 
     async def leave(self) -> None:
         """Complete what runs and close: the server is going away."""

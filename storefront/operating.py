@@ -1,0 +1,150 @@
+"""What an operator sees of the parts of a server: what they need to be ready, and what there is to measure of them."""
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from math import nan
+
+from sqlalchemy import text
+
+from storefront.core import migrations
+from storefront.core.database import FAILURES, Database, Statement, compiled
+from storefront.core.settings import Settings
+from storefront.feed.hub import Hub
+from storefront.serving.documents import Documents
+from storefront.serving.health import Check
+from storefront.serving.metrics import Metrics, Reading, exposed
+from storefront.serving.responses import Responses
+from storefront.serving.streams import Streams
+from storefront.serving.websocket import Sockets
+
+# Rows of the queue that are counted, at most.
+MOST_QUEUED = 100_000
+
+
+def checks(database: Database, replica: Database | None, hub: Hub) -> dict[str, Check]:
+    """The parts that have to work for a server to be ready."""
+
+    async def migrated() -> str | None:
+        [(found,)] = await database.fetch(_revision())
+        # A newer one, unknown here, is that of a release which is being brought out: it has to go with this one.
+        behind = found != _newest() and migrations.knows(found)
+        return f"at {found}, needs {_newest()}: run storefront migrate" if behind else None
+
+    async def follows() -> str | None:
+        return None if hub.is_alive else "not followed: start the server again"
+
+    def answering(asked: Database) -> Check:
+        async def answers() -> None:
+            await asked.fetch(_anything())
+
+        return answers
+
+    found = {"database": answering(database), "migrations": migrated, "feed": follows}
+    return found | ({"replica": answering(replica)} if replica else {})
+
+
+@cache
+def _newest() -> str:
+    return migrations.head()
+
+
+@cache
+def _revision() -> Statement:
+    return compiled(text("SELECT version_num FROM alembic_version"))
+
+
+@cache
+def _anything() -> Statement:
+    return compiled(text("SELECT 1 AS one"))
+
+
+class Queue:
+    """How many batches of events wait to be counted, as it was when it was last looked at; nan where that failed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.length = nan
+
+    async def look(self) -> None:
+        """Look again."""
+        try:
+            [(self.length,)] = await self._database.fetch(_queued())
+        except FAILURES:
+            # What else there is to tell is wanted most when the database is down.
+            self.length = nan
+
+
+@cache
+def _queued() -> Statement:
+    return compiled(text(f"SELECT count(*) AS queued FROM (SELECT FROM analytics_queue LIMIT {MOST_QUEUED}) AS oldest"))
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a server is made of, as far as there is something to measure."""
+
+    database: Database
+    replica: Database | None
+    hub: Hub
+    sockets: Sockets
+    streams: Streams
+    documents: Documents
+    responses: Responses
+    queue: Queue
+
+
+def metered(options: Settings, metrics: Metrics | None, parts: Parts) -> AbstractAsyncContextManager[None]:
+    """Serves metrics as long as this lasts, each worker on a port of its own: it tells of itself alone."""
+    if metrics is None or options.metrics_port is None:
+        return nullcontext()
+    metrics.add([*_of_pools(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
+    ports = range(options.metrics_port, options.metrics_port + options.workers)
+    return exposed(metrics, options.metrics_host, ports, parts.queue.look)
+
+
+def _of_pools(parts: Parts) -> list[Reading]:
+    pools = {"primary": parts.database} | ({"replica": parts.replica} if parts.replica else {})
+
+    def pooled(name: str) -> Mapping[str, float]:
+        return {pool: database.pooled().get(name, 0) for pool, database in pools.items()}
+
+    def used() -> Mapping[str, float]:
+        return {pool: size - pooled("pool_available")[pool] for pool, size in pooled("pool_size").items()}
+
+    return [
+        Reading("storefront_pool_connections", "Connections to Postgres.", lambda: pooled("pool_size"), "pool"),
+        Reading("storefront_pool_used", "Those that are in use.", used, "pool"),
+        Reading("storefront_pool_waiting", "How many wait for one.", lambda: pooled("requests_waiting"), "pool"),
+    ]
+
+
+def _of_listening(parts: Parts) -> list[Reading]:
+    hub, sockets = parts.hub, parts.sockets
+    return [
+        Reading("storefront_websockets", "Open WebSockets.", lambda: sockets.count),
+        Reading("storefront_websocket_operations", "Operations that run on them.", lambda: sockets.operations_running),
+        Reading("storefront_streams", "Open event streams.", lambda: parts.streams.count),
+        Reading("storefront_feed_stores", "Stores that are followed.", lambda: hub.seen.stores),
+        Reading("storefront_feed_listeners", "Who listens to them.", lambda: hub.seen.listeners),
+        Reading("storefront_feed_entries", "Entries of their logs that were read.", lambda: hub.seen.entries, is_total=True),
+        Reading("storefront_feed_position", "The last position that was read of any of them.", lambda: hub.seen.position),
+        Reading("storefront_feed_behind", "Entries that one was behind, at most, at the last poll.", lambda: hub.seen.behind),
+        Reading("storefront_feed_wakeups", "Wake-ups that came.", lambda: hub.seen.wakeups, is_total=True),
+        Reading("storefront_feed_polls", "Looks for what no wake-up told of.", lambda: hub.seen.polls, is_total=True),
+        Reading("storefront_feed_polls_late", "Stores that had moved by then.", lambda: hub.seen.late, is_total=True),
+    ]
+
+
+def _of_what_is_kept(parts: Parts) -> list[Reading]:
+    documents, responses = parts.documents, parts.responses
+    asked = "Questions whose answers may be kept, by what came of them."
+    return [
+        Reading("storefront_rollup_queue", "Batches of events that wait to be counted.", lambda: parts.queue.length),
+        Reading("storefront_documents", "Documents that are kept, with their plans.", lambda: documents.count),
+        Reading("storefront_documents_characters", "The characters of those.", lambda: documents.characters),
+        Reading("storefront_responses", "Answers that are kept.", lambda: responses.count),
+        Reading("storefront_responses_bytes", "The bytes of those.", lambda: responses.size),
+        Reading("storefront_responses_asked", asked, lambda: responses.asked, "outcome", is_total=True),
+    ]
