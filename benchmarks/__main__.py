@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, standard
+from benchmarks import analytics, cached, documents, execution, fanout, hostile, standard
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -65,6 +65,13 @@ def documents_(count: Annotated[int, typer.Option(min=1_000, max=10_000_000, hel
     """What many distinct documents leave behind in the server's memory."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("documents", documents.grow(found, count), {})
+
+
+@app.command("hostile")
+def hostile_(rounds: Rounds = 3, seconds: Seconds = 5.0) -> None:
+    """What attacks cost the server, and how long others wait meanwhile."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        _tell("hostile", hostile.measure(found, rounds, seconds), {"products": 2_000})
 
 
 @app.command("fanout")

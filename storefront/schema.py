@@ -68,6 +68,7 @@ def _limits(options: Settings) -> DocumentLimits:
         characters=options.max_document,
         tokens=options.max_tokens,
         depth=options.max_depth,
+        fields=options.max_fields,
         aliases=options.max_aliases,
         directives=options.max_directives,
         roots=options.max_root_fields,

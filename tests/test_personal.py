@@ -98,7 +98,13 @@ def declared(coordinate: str) -> bool:
 
 
 # A document that asks for everything is larger than any that a client would send.
-ROOM: dict[str, Any] = {"max_document": 1_000_000, "max_tokens": 50_000, "max_aliases": 10_000, "max_cost": 10_000_000_000}
+ROOM: dict[str, Any] = {
+    "max_document": 1_000_000,
+    "max_tokens": 50_000,
+    "max_fields": 10_000,
+    "max_aliases": 10_000,
+    "max_cost": 10_000_000_000,
+}
 
 
 @pytest_asyncio.fixture(scope="module")

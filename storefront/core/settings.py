@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     max_document: int = Field(100_000, ge=1_000, description="Characters of a GraphQL document, at most.")
     max_tokens: int = Field(2_000, ge=100, description="Names, values and signs of a document, at most.")
     max_depth: int = Field(20, ge=3, description="Levels of fields in a document, at most, through fragments too.")
+    max_fields: int = Field(500, ge=10, description="Fields that a document selects, at most.")
     max_aliases: int = Field(100, ge=0, description="Aliases in a document, at most.")
     max_directives: int = Field(100, ge=0, description="Directives in a document, at most.")
     max_root_fields: int = Field(50, ge=1, description="Fields of an operation at the top, at most.")

@@ -1,8 +1,10 @@
-"""Whether the client is still there. Nobody is asked that who is answered at once."""
+"""What ends an operation before it has: time that is up, or a client that has gone.
+
+Both are asked of every operation, and of nearly none do they come true: a timer each is all that they cost the others.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from types import TracebackType
 from typing import Any
 
 from storefront.core.errors import RequestError
@@ -14,37 +16,54 @@ PATIENCE = 0.1
 class ClientGone(RequestError):
     """Nobody waits for the answer any more."""
 
+    def __init__(self) -> None:
+        super().__init__("The client has gone.")
 
-class Attended:
-    """While this lasts the client has to be there. Once it has gone, what runs here is cancelled, and ClientGone is raised.
 
-    `receive` is what ASGI calls so, once all of the body has been read.
-    """
+class Timer:
+    """Cancels the task that makes it after so many seconds, unless it is stopped before."""
 
-    __slots__ = ("_has_gone", "_receive", "_task", "_timer", "_watch")
+    __slots__ = ("_handle", "_task", "is_over")
+
+    def __init__(self, seconds: float) -> None:
+        self._task = asyncio.current_task()
+        self.is_over = False
+        self._handle = asyncio.get_running_loop().call_later(seconds, self._end)
+
+    def stop(self) -> None:
+        """No need any more."""
+        self._handle.cancel()
+
+    def ended(self) -> bool:
+        """Whether it was this, and nothing else, that cancelled the task. Then it is cancelled no longer."""
+        return self.is_over and self._task is not None and self._task.uncancel() == 0
+
+    def _end(self) -> None:
+        self.is_over = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+class Attendance(Timer):
+    """Cancels the task that makes it once the client has gone. `receive` is ASGI's, after all of the body has been read."""
+
+    __slots__ = ("_receive", "_watch")
 
     def __init__(self, receive: Callable[[], Awaitable[MutableMapping[str, Any]]]) -> None:
         self._receive = receive
         self._watch: asyncio.Task[None] | None = None
-        self._has_gone = False
+        super().__init__(PATIENCE)
 
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin)
-
-    async def __aexit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        self._timer.cancel()
+    def stop(self) -> None:
+        """No need any more."""
+        super().stop()
         if self._watch is not None:
             self._watch.cancel()
-        if self._has_gone and self._task is not None and self._task.uncancel() == 0 and isinstance(error, asyncio.CancelledError):
-            raise ClientGone("The client has gone.")
 
-    def _begin(self) -> None:
+    def _end(self) -> None:
         self._watch = asyncio.create_task(self._until_gone())
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        self._has_gone = True
-        if self._task is not None:
-            self._task.cancel()
+        super()._end()

@@ -15,9 +15,13 @@ from storefront.serving.requests import BadRequest, checked_request
 class Batch:
     """The requests of one body. Who asks is known once for all of them; what one has loaded the others load again."""
 
-    def __init__(self, operations: Operations, items: Sequence[Any], request_id: str) -> None:
-        self._operations, self._request_id = operations, request_id
-        self._asked = [self._prepared(item) for item in items]
+    def __init__(self, operations: Operations, asked: "Sequence[Operation | Exception]", request_id: str) -> None:
+        self._operations, self._asked, self._request_id = operations, asked, request_id
+
+    @classmethod
+    async def of(cls, operations: Operations, items: Sequence[Any], request_id: str) -> "Batch":
+        """What the items ask for, or why they ask for nothing."""
+        return cls(operations, [await _prepared(operations, item) for item in items], request_id)
 
     @property
     def cost(self) -> int:
@@ -35,15 +39,6 @@ class Batch:
             return [await self._in_turn(asked, context) for asked in self._asked]
         return await asyncio.gather(*(self._answer(asked, context.apart()) for asked in self._asked))
 
-    def _prepared(self, item: Any) -> Operation | Exception:
-        try:
-            operation = self._operations.prepare(checked_request(item))
-        except (NotExecutable, RequestError) as error:
-            return error
-        if operation.kind is OperationType.SUBSCRIPTION:
-            return BadRequest("A subscription cannot be one of several requests: send it alone.")
-        return operation
-
     async def _in_turn(self, asked: Operation | Exception, context: Renewable) -> dict[str, Any]:
         # The one before may have made a store, or signed its user out.
         try:
@@ -58,3 +53,13 @@ class Batch:
             return answer(await self._operations.run(asked, context), self._request_id)
         except Exception as error:
             return refused(error, self._request_id)
+
+
+async def _prepared(operations: Operations, item: Any) -> Operation | Exception:
+    try:
+        operation = await operations.prepared(checked_request(item))
+    except (NotExecutable, RequestError) as error:
+        return error
+    if operation.kind is OperationType.SUBSCRIPTION:
+        return BadRequest("A subscription cannot be one of several requests: send it alone.")
+    return operation

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from storefront.core.errors import LimitExceeded, RequestError
 from storefront.serving import halves
+from storefront.serving.attention import ClientGone
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
                 body += chunk
                 if len(body) > limits.bytes:
                     raise HTTPError(413, f"The body must have at most {limits.bytes:,} bytes.")
+    except ClientDisconnect:
+        raise ClientGone from None
     except TimeoutError:
         raise HTTPError(408, f"The body must come within {limits.seconds:g} s.", connection="close") from None
     return bytes(body)

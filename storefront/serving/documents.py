@@ -137,6 +137,15 @@ class Documents:
         operations = (node for ast in asts for node in ast.definitions if isinstance(node, OperationDefinitionNode))
         return frozenset(node.name.value for node in operations if node.name)
 
+    def knows(self, request: GraphQLRequest) -> bool:
+        """Whether it takes no work to find the document, or that there is none."""
+        return (
+            self.policy.only_trusted
+            or not request.text_hash
+            or request.text_hash in self._kept
+            or request.text_hash in self._trusted
+        )
+
     def find(self, request: GraphQLRequest) -> Document:
         """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
         id_ = _bare(request.document_id or "")

@@ -1,5 +1,6 @@
 """The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from storefront.core import activity
 from storefront.core.errors import RequestError, Unauthenticated
 from storefront.serving import halves
-from storefront.serving.attention import Attended
+from storefront.serving.attention import Attendance, ClientGone
 from storefront.serving.batches import Batch
 from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, json_of, torn_json_of
 from storefront.serving.documents import NotExecutable
@@ -115,7 +116,7 @@ class Endpoint:
     async def _executed(
         self, request: Request, asked: GraphQLRequest, question: Question | None, takes: Accepted, request_id: str
     ) -> Response:
-        operation = self._operations.prepare(asked)
+        operation = await self._operations.prepared(asked)
         _check_kind(request, operation.kind)
         media_type = _chosen(takes, operation.kind)
         if visit := _visit_of(request):
@@ -148,7 +149,7 @@ class Endpoint:
         media_type = _chosen(takes, None)
         if isinstance(media_type, Framing):
             raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
-        batch = Batch(self._operations, items, request_id)
+        batch = await Batch.of(self._operations, items, request_id)
         if visit := _visit_of(request):
             await visit.count(len(items) - 1)
             await visit.ask(batch.cost)
@@ -244,8 +245,15 @@ async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> 
     # What has begun to be written is written: whoever asked for it and left finds it done.
     if writes:
         return await answer
-    async with Attended(request.receive):
+    attendance = Attendance(request.receive)
+    try:
         return await answer
+    except asyncio.CancelledError:
+        if attendance.ended():
+            raise ClientGone from None
+        raise
+    finally:
+        attendance.stop()
 
 
 def _is_browser(request: Request) -> bool:

@@ -24,13 +24,15 @@ from storefront.serving.merging import Merged
 class DocumentLimits:
     """The most that a document may have of each: generous for one written by hand, small for an attacker.
 
-    `characters` and `tokens` of its text; `depth` in levels of fields; `aliases` and `directives` in all of it; `roots`: fields
-    of one operation at the top, and `mutations` where it is a mutation; `cost` as the module of that name works it out.
+    `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases` and `directives` in all of it;
+    `roots`: fields of one operation at the top, and `mutations` where it is a mutation; `cost` as the module of that name
+    works it out.
     """
 
     characters: int = 100_000
     tokens: int = 2_000
     depth: int = 20
+    fields: int = 500
     aliases: int = 100
     directives: int = 100
     roots: int = 50
@@ -66,6 +68,7 @@ class _Shape:
     """What was counted in one definition: its own depth, and the fragments that it spreads, with the depth that they stand at."""
 
     depth: int = 0
+    fields: int = 0
     aliases: int = 0
     directives: int = 0
     spreads: list[tuple[str, int]] = field(default_factory=list)
@@ -80,6 +83,7 @@ class _Shape:
             below: SelectionSetNode | None = node.selection_set  # type: ignore[attr-defined]
             is_field = isinstance(node, FieldNode)
             if isinstance(node, FieldNode):
+                self.fields += 1
                 self.aliases += node.alias is not None
                 self.depth = max(self.depth, depth)
             if below is not None:
@@ -94,10 +98,10 @@ def _check_shape(document: DocumentNode, schema: GraphQLSchema, limits: Document
             shape.count(definition.selection_set, 1)
         name = definition.name.value if isinstance(definition, FragmentDefinitionNode) else id(definition)
         shapes[name] = shape
-    _check("aliases", limits.aliases, sum(one.aliases for one in shapes.values()), "The document has too many aliases")
-    _check(
-        "directives", limits.directives, sum(one.directives for one in shapes.values()), "The document has too many directives"
-    )
+    for name in ("fields", "aliases", "directives"):
+        _check(
+            name, getattr(limits, name), sum(getattr(one, name) for one in shapes.values()), f"The document has too many {name}"
+        )
     _check("depth", limits.depth, _depth(shapes), "The document is nested too deeply", "levels")
     merged = Merged(schema, document)
     for definition in document.definitions:

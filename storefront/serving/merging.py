@@ -24,7 +24,7 @@ from graphql import (
 from storefront.core.errors import LimitExceeded
 
 # Selections that are looked at of one document, for one purpose. Fragments that are spread in ever new company multiply them.
-MOST_SELECTIONS = 20_000
+MOST_SELECTIONS = 5_000
 
 # What a selection hangs on: a variable, and the value that it must have.
 Condition = tuple[str, bool]

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Hashable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from inspect import isawaitable
 from typing import Any, Protocol, cast
 
@@ -26,6 +27,7 @@ from graphql.execution import Executor, create_source_event_stream
 from storefront.core.errors import RequestError, TimedOut, Unavailable
 from storefront.execution.executor import BreadthFirst, Progress
 from storefront.serving import halves
+from storefront.serving.attention import Timer
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
 from storefront.serving.documents import Document, Documents, NotExecutable
 from storefront.serving.errors import formatted
@@ -33,6 +35,7 @@ from storefront.serving.limits import check_cost
 from storefront.serving.merging import Merged
 from storefront.serving.observing import Observers
 from storefront.serving.requests import GraphQLRequest
+from storefront.serving.turns import Turns
 
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
 MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
@@ -119,11 +122,15 @@ class Operations:
 
     def __init__(self, documents: Documents, capacity: Capacity = AMPLE, observers: Observers = NOBODY) -> None:
         self._documents, self._capacity, self._observers = documents, capacity, observers
-        self._running = 0
+        self._running, self._turns = 0, Turns(capacity.operations)
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
         self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
         self._kept = 0
         self._crowds = Crowds()
+
+    async def prepared(self, request: GraphQLRequest) -> Operation:
+        """What the request asks for, without keeping others waiting; raises what `prepare` raises, and Unavailable."""
+        return self.prepare(request) if self._documents.knows(request) else await self._turns.take(partial(self.prepare, request))
 
     def prepare(self, request: GraphQLRequest) -> Operation:
         """What the request asks for; raises NotExecutable, and LimitExceeded where it costs too much."""
@@ -150,16 +157,16 @@ class Operations:
             raise Unavailable(f"This server runs at most {self._capacity.operations:,} operations at a time. Try again soon.")
         self._running += 1
         progress = Progress() if operation.kind is OperationType.MUTATION else None
+        timer = Timer(self._capacity.seconds)
         try:
-            async with asyncio.timeout(self._capacity.seconds):
-                result = await self._executed(operation, context, progress=progress)
-        except TimeoutError:
-            context.abandon()
-            raise self._timed_out(operation, progress) from None
+            result = await self._executed(operation, context, progress=progress)
         except asyncio.CancelledError:
             context.abandon()
+            if timer.ended():
+                raise self._timed_out(operation, progress) from None
             raise
         finally:
+            timer.stop()
             self._running -= 1
         if operation.tells_cost:
             result.extensions = {"cost": {"estimate": operation.cost, "maximum": self._documents.limits.cost}}

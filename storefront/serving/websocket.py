@@ -227,7 +227,7 @@ class Socket:
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str, visit: Visit | None) -> None:
         start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
         operations = self._sockets.operations
-        operation = operations.prepare(request)
+        operation = await operations.prepared(request)
         if visit:
             await visit.ask(operation.cost)
             await visit.known_as(context.asker)

@@ -1,0 +1,116 @@
+"""What somebody sends who wants to keep a server busy: the tests look how it is refused, the benchmark what that costs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+REFUSED, UNPARSED, INVALID, UNUSABLE = "LIMIT_EXCEEDED", "GRAPHQL_PARSE_FAILED", "GRAPHQL_VALIDATION_FAILED", "BAD_USER_INPUT"
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """A request, the code that it is refused with (None: it is answered, because it only looks bad), and what the error tells."""
+
+    query: str
+    code: str | None = REFUSED
+    details: Mapping[str, Any] = field(default_factory=dict)
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+def deep(levels: int) -> str:
+    """Types of types, so many levels deep."""
+    return '{ __type(name: "Query") ' + "{ ofType " * (levels - 2) + "{ name }" + " }" * (levels - 1)
+
+
+def chain(fragments: int) -> str:
+    """Fragments of which each goes one level deeper and spreads the next."""
+    links = (f"fragment F{n} on __Type {{ ofType {{ ...F{n + 1} }} }}" for n in range(fragments))
+    return f'{{ __type(name: "Query") {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on __Type {{ name }}'
+
+
+def loop(fragments: int) -> str:
+    """Fragments of which each spreads the next, and the last one the first."""
+    links = (f"fragment F{n} on Query {{ __typename ...F{(n + 1) % fragments} }}" for n in range(fragments))
+    return f"{{ ...F0 }} {' '.join(links)}"
+
+
+def doubling(fragments: int) -> str:
+    """Fragments of which each spreads the next one twice, under two names."""
+    links = (
+        f"fragment F{n} on __Type {{ a{n}: ofType {{ ...F{n + 1} }} b{n}: ofType {{ ...F{n + 1} }} }}" for n in range(fragments)
+    )
+    return f'{{ __type(name: "Query") {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on __Type {{ name }}'
+
+
+def company(levels: int) -> str:
+    """Fragments that are spread in ever new company: from level to level there are twice as many sets of them."""
+    links = []
+    for level in range(levels):
+        for n in range(level + 1):
+            next_ = f"...F{level + 1}x{n + 1}"
+            both = f"...F{level + 1}x0 {next_}" if n == 0 else next_
+            alone = f"...F{level + 1}x0" if n == 0 else next_
+            links.append(f"fragment F{level}x{n} on __Type {{ a: ofType {{ {both} }} b: ofType {{ {alone} }} }}")
+    ends = (f"fragment F{levels}x{n} on __Type {{ name }}" for n in range(levels + 1))
+    return f'{{ __type(name: "Query") {{ ...F0x0 }} }} {" ".join(links)} {" ".join(ends)}'
+
+
+def times(part: str, number: int) -> str:
+    """The part so many times, with its number in place of #."""
+    return " ".join(part.replace("#", str(n)) for n in range(number))
+
+
+ATTACKS: Mapping[str, Attack] = {
+    "ten thousand aliases": Attack(f"{{ {times('a#: __typename', 10_000)} }}", details={"limit": "characters"}),
+    "two hundred aliases": Attack(
+        f"{{ configs {{ {times('a#: totalCount', 200)} }} }}", details={"limit": "aliases", "found": 200}
+    ),
+    "depth 100": Attack(deep(100), details={"limit": "depth", "found": 100}),
+    "depth 100 through fragments": Attack(chain(98), details={"limit": "depth", "found": 100}),
+    "a megabyte of comment": Attack("#" * 1_000_000 + "\n{ __typename }", details={"limit": "characters", "found": 1_000_015}),
+    "a megabyte of string": Attack(f'{{ a(b: "{"x" * 1_000_000}") }}', details={"limit": "characters"}),
+    "braces alone": Attack("{" * 90_000, details={"limit": "tokens", "found": 90_000}),
+    "braces few enough": Attack("{" * 1_999, UNPARSED),
+    "a string without end": Attack('{ a(b: """' + '\\"""' * 20_000, UNPARSED),
+    "strings without end": Attack('{ a(b: "' + '"""\n' * 20_000, details={"limit": "tokens"}),
+    "circular fragments": Attack(loop(150), INVALID),
+    "a fragment of itself": Attack(
+        "{ ...F } fragment F on Query { configs { nodes { owner { configs { nodes { id } } } } } ...F }", INVALID
+    ),
+    "fragments that double": Attack(doubling(18), details={"limit": "cost"}),
+    "fragments in ever new company": Attack(company(9), details={"limit": "selections"}),
+    "one field 1,250 times": Attack(
+        f"{{ configs {{ {times('totalCount', 1_250)} }} }}", details={"limit": "fields", "found": 1_251}
+    ),
+    "one field as often as may be": Attack(f"{{ configs {{ {times('totalCount', 499)} }} }}", None),
+    "one object as often as may be": Attack(f"{{ {times('configs { totalCount }', 250)} }}", None),
+    "fields at the top": Attack(f"{{ {times('a#: __typename', 60)} }}", details={"limit": "roots", "found": 60}),
+    "fields at the top in fragments": Attack(
+        f"{{ {times('...F#', 60)} }} {times('fragment F# on Query { a#: __typename }', 60)}",
+        details={"limit": "roots", "found": 60},
+    ),
+    "directives": Attack(f"{{ __typename {times('@include(if: true)', 150)} }}", details={"limit": "directives", "found": 150}),
+    "mutations": Attack(f"mutation {{ {times('a#: __typename', 21)} }}", details={"limit": "mutations", "found": 21}),
+    "pages of pages of pages": Attack(
+        "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { id } } } } } }",
+        details={"limit": "cost", "found": 2 + 100 * (2 + 100 * (1 + 100))},
+    ),
+    "types of fields of types": Attack(
+        "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }", INVALID
+    ),
+    "what types are of, forever": Attack(deep(21), details={"limit": "depth", "found": 21}),
+    "unknown fields at the top": Attack(f"{{ {times('x#', 490)} }}", details={"limit": "roots"}),
+    "unknown fields": Attack(f"{{ configs {{ {times('x#', 490)} }} }}", INVALID),
+    "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 600)} }}) {{ id }} }}", INVALID),
+    "variables without end": Attack(
+        "query($x: ID!) { products(configId: $x) { totalCount } }", details={"limit": "values"}, variables={"x": [1] * 700_000}
+    ),
+    "as many variables as may be": Attack(
+        "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }", UNUSABLE, variables={"x": [1] * 19_900}
+    ),
+    "variables of objects": Attack(
+        "query($x: ID!) { products(configId: $x) { totalCount } }",
+        UNUSABLE,
+        variables={"x": [{str(n): n} for n in range(19_900)]},
+    ),
+}
