@@ -257,7 +257,7 @@ async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> 
 
 
 def _is_browser(request: Request) -> bool:
-    if request.method != "GET" or "text/html" not in request.headers.get("accept", ""):
+    if request.method not in ("GET", "HEAD") or "text/html" not in request.headers.get("accept", ""):
         return False
     return not any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
 

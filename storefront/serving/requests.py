@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -21,11 +20,11 @@ def hash_of(text: str) -> str:
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GraphQLRequest:
     """One operation as a client sent it, its document as text, by an id, or both.
 
-    Where it `may_be_torn` there are half characters in its variables, perhaps.
+    Where it `may_be_torn` there are half characters in its variables, perhaps. `text_hash` is that of the text.
     """
 
     query: str | None
@@ -34,11 +33,11 @@ class GraphQLRequest:
     document_id: str | None = None
     tells_cost: bool = False
     may_be_torn: bool = False
+    text_hash: str | None = field(init=False)
 
-    @cached_property
-    def text_hash(self) -> str | None:
-        """The hash of its document's text, if that was sent."""
-        return None if self.query is None else hash_of(self.query)
+    def __post_init__(self) -> None:
+        # Worked out once: whoever looks for a document or for an answer needs it.
+        object.__setattr__(self, "text_hash", None if self.query is None else hash_of(self.query))
 
 
 def checked_request(given: Any, *, may_be_torn: bool = False) -> GraphQLRequest:

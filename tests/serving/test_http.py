@@ -168,11 +168,26 @@ async def test_options_tells_the_methods(shopper: Client) -> None:
 
 
 async def test_head_tells_what_get_would(shopper: Client) -> None:
-    for query, status in (({"query": TYPE}, 200), ({"query": "mutation { __typename }"}, 405), ({}, 400)):
-        get, head = [await shopper.http.request(method, "/graphql", params=query) for method in ("GET", "HEAD")]
+    html = {"accept": "text/html"}
+    asked: list[tuple[dict[str, str], dict[str, str], int]] = [
+        ({"query": TYPE}, {}, 200),
+        ({"query": "mutation { __typename }"}, {}, 405),
+        ({}, {}, 400),
+        ({}, html, 200),
+    ]
+    for query, headers, status in asked:
+        get, head = [await shopper.http.request(method, "/graphql", params=query, headers=headers) for method in ("GET", "HEAD")]
         assert (head.status_code, head.content) == (status, b"")
         assert head.headers["content-type"] == get.headers["content-type"]
-        assert status != 200 or head.headers["content-length"] == get.headers["content-length"]
+        # Errors have an id of their own each time, and a page has too.
+        assert (headers or status != 200) or head.headers["content-length"] == get.headers["content-length"]
+
+
+@pytest.mark.parametrize("query", ["{ ... @defer { me { id } } }", "{ configs { nodes @stream { id } } }"])
+async def test_there_is_no_incremental_delivery_and_who_asks_for_it_is_told(shopper: Client, query: str) -> None:
+    answer = await ask(shopper, query, "multipart/mixed;deferSpec=20220824, application/json")
+    assert (answer.status_code, code_of(answer)) == (200, "GRAPHQL_VALIDATION_FAILED")
+    assert "Unknown directive" in answer.json()["errors"][0]["message"]
 
 
 # -------------------------------------------------------------------------------------------- codes and statuses
