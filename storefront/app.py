@@ -48,10 +48,7 @@ from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.health import Health
 from storefront.serving.http import Answer, Endpoint
-from storefront.serving.identifying import Identified
 from storefront.serving.leaving import drained_on_signal
-from storefront.serving.metrics import Metrics
-from storefront.serving.observing import Observers, slow_ones
 from storefront.serving.operations import Capacity, Operations
 from storefront.serving.rates import Door, RateLimited, Rates, caller_of
 from storefront.serving.responses import Policy, Responses
@@ -111,9 +108,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
     known = documents(options)
-    metrics = Metrics(known.names()) if options.metrics_port else None
-    observers = _observers(options, metrics)
-    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), observers)
+    watch = operating.watch(options, known)
+    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
@@ -130,7 +126,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             replica or nullcontext(),
             _jobs(database, options),
             _running(hub, heads, read_heads, wakeups, revocations, rates),
-            operating.metered(options, metrics, parts),
+            watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
                 yield
@@ -162,7 +158,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *dashboard.routes(),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
-    middleware = [_identified(metrics), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
+    middleware = [*watch.middleware(), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
     app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=middleware)
     app.state.database = database
     return app
@@ -173,16 +169,6 @@ def create_server() -> Starlette:
     app = create_app()
     settle()
     return app
-
-
-def _observers(options: Settings, metrics: Metrics | None) -> Observers:
-    """Who is told of what is executed."""
-    slow = slow_ones(options.slow_operation)
-    return Observers([slow, metrics.executed], [metrics.refused]) if metrics else Observers([slow])
-
-
-def _identified(metrics: Metrics | None) -> Middleware:
-    return Middleware(Identified, report=metrics.requested if metrics else None)
 
 
 def _heads(options: Settings, database: Database, replica: Database | None) -> tuple[Heads, Heads]:

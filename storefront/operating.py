@@ -1,12 +1,14 @@
 """What an operator sees of the parts of a server: what they need to be ready, and what there is to measure of them."""
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from math import nan
+from typing import Protocol
 
 from sqlalchemy import text
+from starlette.middleware import Middleware
 
 from storefront.core import migrations
 from storefront.core.database import FAILURES, Database, Statement, compiled
@@ -14,7 +16,9 @@ from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
 from storefront.serving.documents import Documents
 from storefront.serving.health import Check
+from storefront.serving.identifying import Identified
 from storefront.serving.metrics import Metrics, Reading, exposed
+from storefront.serving.observing import Observers, OperationTracer, slow_ones
 from storefront.serving.responses import Responses
 from storefront.serving.streams import Streams
 from storefront.serving.websocket import Sockets
@@ -95,13 +99,61 @@ class Parts:
     queue: Queue
 
 
-def metered(options: Settings, metrics: Metrics | None, parts: Parts) -> AbstractAsyncContextManager[None]:
-    """Serves metrics as long as this lasts, each worker on a port of its own: it tells of itself alone."""
-    if metrics is None or options.metrics_port is None:
-        return nullcontext()
-    metrics.add([*_of_pools(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
-    ports = range(options.metrics_port, options.metrics_port + options.workers)
-    return exposed(metrics, options.metrics_host, ports, parts.queue.look)
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a server is watched: its slow operations always, its metrics and traces where they are wanted."""
+
+    options: Settings
+    observers: Observers
+    metrics: Metrics | None
+    tracing: "Tracing | None"
+
+    def middleware(self) -> list[Middleware]:
+        """What requests pass through first."""
+        identified = Middleware(Identified, report=self.metrics.requested if self.metrics else None)
+        return [identified, self.tracing.middleware()] if self.tracing else [identified]
+
+    @asynccontextmanager
+    async def running(self, parts: Parts) -> AsyncIterator[None]:
+        """Tell of it as long as this lasts."""
+        async with self._told(parts), self.tracing.running() if self.tracing else nullcontext():
+            yield
+
+    def _told(self, parts: Parts) -> AbstractAsyncContextManager[None]:
+        first = self.options.metrics_port
+        if self.metrics is None or first is None:
+            return nullcontext()
+        self.metrics.add([*_of_pools(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
+        # A port for each worker: it tells of itself alone.
+        ports = range(first, first + self.options.workers)
+        return exposed(self.metrics, self.options.metrics_host, ports, parts.queue.look)
+
+
+class Tracing(OperationTracer, Protocol):
+    """What sends traces; knows the requests that belong to one."""
+
+    def middleware(self) -> Middleware:
+        """Puts what is done for a request into its trace."""
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Send while this lasts."""
+
+
+def watch(options: Settings, documents: Documents) -> Watch:
+    """As the settings want it. Raises RuntimeError where something is not installed."""
+    metrics = Metrics(documents.names()) if options.metrics_port else None
+    tracing = _tracing(options.traces_endpoint, options.traces_share) if options.traces_endpoint else None
+    reports = [slow_ones(options.slow_operation), *([metrics.executed] if metrics else [])]
+    return Watch(options, Observers(reports, [metrics.refused] if metrics else [], tracing), metrics, tracing)
+
+
+def _tracing(endpoint: str, share: float) -> Tracing:
+    try:
+        # Imported here because OpenTelemetry is an extra.
+        from storefront.serving.tracing import sent_to  # noqa: PLC0415
+    except ImportError:
+        raise RuntimeError("STOREFRONT_TRACES_ENDPOINT needs OpenTelemetry. Run: pip install 'storefront[otel]'") from None
+    return sent_to(endpoint, share)
 
 
 def _of_pools(parts: Parts) -> list[Reading]:

@@ -75,12 +75,12 @@ def confide(given: object) -> None:
         activity.asked.append(given)
 
 
-def part(name: Callable[..., object], count: int) -> AbstractContextManager[Any]:
+def part(work: Callable[..., object], count: int) -> AbstractContextManager[Any]:
     """A part of what is being done, by the function that does it for `count` keys; for whoever traces, and else nothing."""
     activity = _CURRENT.get()
     if activity is None or activity.tracer is None:
         return NOTHING
-    return activity.tracer.part(getattr(name, "__name__", "load"), keys=count)
+    return activity.tracer.part(work.__name__, keys=count)
 
 
 def for_all(work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -183,6 +183,12 @@ class Settings(BaseSettings):
         None, ge=1, le=65_472, description="Port for Prometheus, /metrics; each worker takes the next one. Unset: no metrics."
     )
     metrics_host: str = Field("127.0.0.1", description="Address of that port. Who reaches it can read all of the metrics.")
+    traces_endpoint: str | None = Field(
+        None, description="Where OpenTelemetry traces are sent, OTLP over HTTP: http://collector:4318/v1/traces. Unset: none."
+    )
+    traces_share: float = Field(
+        1.0, ge=0, le=1, description="Which share of the requests is traced, besides those whose traceparent says so."
+    )
     shutdown_delay: float = Field(
         0.0, ge=0, le=300, description="Seconds that a server still answers on SIGTERM while /readyz sends requests elsewhere."
     )

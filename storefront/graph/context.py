@@ -11,6 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 import strawberry
 from strawberry.dataloader import DataLoader
 
+from storefront.core import activity
 from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated
 from storefront.core.secrets import Vault
@@ -212,7 +213,8 @@ class Context:
                 self._begin_load()
                 missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in known]
                 if missing:
-                    known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))
+                    with activity.part(edge, len(missing)):
+                        known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))
                 return [[known[key] for key in group] for group in groups]
 
             loader = self._loaders[name] = DataLoader(load_fn=batch)

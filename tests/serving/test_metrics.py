@@ -90,14 +90,14 @@ async def test_metrics_are_on_a_port_of_their_own_and_only_where_it_is_set(empty
 
 def test_each_worker_has_a_port(empty_url: str, tmp_path: Path) -> None:
     port = free_port()
-    with running(empty_url, tmp_path, workers=2, METRICS_PORT=str(port)) as server:
+    with running(empty_url, tmp_path, workers=2, METRICS_PORT=str(port)):
         # The other worker may not be there yet.
         found = {_patiently(port + number)("process_resident_memory_bytes") for number in range(2)}
-        assert len(found) == len(server.workers()) == 2
+        assert len(found) == 2
 
 
 def _patiently(port: int) -> Told:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         with suppress(httpx.TransportError):
             return Told(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text)
