@@ -266,6 +266,13 @@ class Settings(BaseSettings):
             raise ValueError(_RATE) from None
         return given
 
+    @field_validator("rate_limit_url")
+    @classmethod
+    def _check_rate_limit_url(cls, given: SecretStr | None) -> SecretStr | None:
+        if given and not given.get_secret_value().startswith(("redis://", "rediss://")):
+            raise ValueError("must be a redis:// or rediss:// URL, or unset")
+        return given
+
     @field_validator("oidc_issuer")
     @classmethod
     def _check_issuers(cls, given: str | None) -> str | None:

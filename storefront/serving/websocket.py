@@ -18,7 +18,7 @@ from storefront.serving.bodies import HTTPError, json_of
 from storefront.serving.crowds import Tell
 from storefront.serving.frames import WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
-from storefront.serving.rates import UNLIMITED, Door, Rates, Visit
+from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, Visit
 from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
 from storefront.serving.revocations import Revocations
 
@@ -77,8 +77,8 @@ class Sockets:
             await websocket.close(BAD_PROTOCOL, f"Speak {PROTOCOL}: no other subprotocol is served.")
             return
         await websocket.accept(subprotocol=PROTOCOL)
-        if len(self._open) >= self.limits.sockets:
-            await websocket.close(TOO_MANY, f"This server holds at most {self.limits.sockets} sockets. Try again later.")
+        if refusal := await self._refusal(websocket):
+            await websocket.close(TOO_MANY, _short(refusal))
             return
         socket = Socket(websocket, self)
         self._open.add(socket)
@@ -86,6 +86,21 @@ class Sockets:
             await socket.serve()
         finally:
             self._open.discard(socket)
+
+    async def _refusal(self, websocket: WebSocket) -> str:
+        """Why there is no room for one more, where that is so."""
+        if len(self._open) >= self.limits.sockets:
+            return f"This server holds at most {self.limits.sockets} sockets. Try again later."
+        try:
+            if visit := self.visit(websocket):
+                await visit.count(1)
+        except RateLimited as error:
+            return str(error)
+        return ""
+
+    def visit(self, websocket: WebSocket) -> Visit | None:
+        """By whom a socket is used, where that is counted."""
+        return Visit(self.rates, websocket.client.host if websocket.client else None) if self.rates else None
 
     async def drain(self) -> None:
         """Complete every operation and close every socket, so that listeners go on elsewhere from their positions."""
@@ -207,7 +222,7 @@ class Socket:
     async def _last(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> dict[str, Any] | None:
         """Run an operation; what is told of it last, where there is still somebody."""
         try:
-            visit = self._visit()
+            visit = self._sockets.visit(self._websocket)
             if visit:
                 await visit.count(1)
             await self._execute(id_, request, await context.current(), request_id, visit)
@@ -219,10 +234,6 @@ class Socket:
         finally:
             self._running.pop(id_, None)
         return last
-
-    def _visit(self) -> Visit | None:
-        client, rates = self._websocket.client, self._sockets.rates
-        return Visit(rates, client.host if client else None) if rates else None
 
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str, visit: Visit | None) -> None:
         start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)

@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydantic import SecretStr, ValidationError
 from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from storefront.core.settings import Settings
 from storefront.serving.rates import Door, RateLimited, Rates, caller_of
@@ -68,7 +69,7 @@ async def test_a_viewer_is_counted_wherever_they_come_from(empty_url: str, tmp_p
 
 
 async def test_operations_on_a_socket_count_like_requests(empty_url: str, tmp_path: Path) -> None:
-    async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 2") as client:
+    async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 3") as client:
         address = str(client.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
         async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
             await socket.send('{"type": "connection_init"}')
@@ -81,6 +82,10 @@ async def test_operations_on_a_socket_count_like_requests(empty_url: str, tmp_pa
                 last = heard.pop()
         assert last["type"] == "error"
         assert last["payload"][0]["extensions"]["code"] == "RATE_LIMITED"
+        async with connect(address, subprotocols=["graphql-transport-ws"]) as late:  # type: ignore[list-item]
+            with pytest.raises(ConnectionClosed):
+                await late.recv()
+            assert (late.close_code, "Too many requests" in str(late.close_reason)) == (4430, True)
 
 
 async def test_events_have_a_door_of_their_own(empty_url: str, tmp_path: Path) -> None:
@@ -154,3 +159,8 @@ def test_of_ipv6_a_caller_is_a_network(host: str | None, caller: str | None) -> 
 def test_a_rate_that_is_none_is_a_clear_error(rate: str) -> None:
     with pytest.raises(ValidationError, match="600/m burst 100"):
         Settings(rate_limit_address=rate)
+
+
+def test_only_redis_is_counted_in() -> None:
+    with pytest.raises(ValidationError, match="must be a redis:// or rediss:// URL"):
+        Settings(rate_limit_url=SecretStr("postgresql://x"))
