@@ -1,7 +1,7 @@
 """What values may be, by kind. A slice says which of its fields is of which kind; all faults of an input are told at once."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,8 @@ from storefront.core.ids import parse_id
 
 Rule = Callable[[Any], Any]
 Rules = Mapping[str, Rule]
+# The way to a part of a value, and what is wrong with it.
+Part = tuple[tuple[str, ...], str]
 
 CURRENCIES = frozenset(
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC "
@@ -30,7 +32,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class Unfit(Exception):
     """A value that breaks its rule, perhaps in several parts: each problem with the way to the part that it is about."""
 
-    def __init__(self, problem: str = "", *at: str, parts: Sequence[tuple[tuple[str, ...], str]] = ()) -> None:
+    def __init__(self, problem: str = "", *at: str, parts: Sequence[Part] = ()) -> None:
         super().__init__(problem)
         self.parts = parts or [(at, problem)]
 
@@ -184,10 +186,16 @@ def listed(rule: Rule, most: int, *, distinct: bool = True) -> Rule:
     def rule_of_list(values: Sequence[Any]) -> list[Any]:
         if len(values) > most:
             raise Unfit(f"must have at most {most:,} entries, not {len(values):,}.")
-        clean, parts = _gathered((str(n), rule, value) for n, value in enumerate(values))
+        clean: list[Any] = []
+        parts: list[Part] = []
+        for n, value in enumerate(values):
+            try:
+                clean.append(rule(value))
+            except Unfit as unfit:
+                parts += [((str(n), *at), problem) for at, problem in unfit.parts]
         if parts:
             raise Unfit(parts=parts)
-        return list(dict.fromkeys(clean.values())) if distinct else list(clean.values())
+        return list(dict.fromkeys(clean)) if distinct else clean
 
     return rule_of_list
 
@@ -196,7 +204,13 @@ def record(rules: Rules) -> Rule:
     """An object with fields of their own kinds."""
 
     def rule(value: Mapping[str, Any]) -> dict[str, Any]:
-        clean, parts = _gathered((name, rules[name], part) for name, part in value.items())
+        clean: dict[str, Any] = {}
+        parts: list[Part] = []
+        for name, part in value.items():
+            try:
+                clean[name] = rules[name](part)
+            except Unfit as unfit:
+                parts += [((name, *at), problem) for at, problem in unfit.parts]
         if parts:
             raise Unfit(parts=parts)
         return clean
@@ -215,17 +229,6 @@ def key(value: str) -> str:
 def as_is(value: Any) -> Any:
     """What the schema has checked already."""
     return value
-
-
-def _gathered(fields: Iterable[tuple[str, Rule, Any]]) -> tuple[dict[str, Any], list[tuple[tuple[str, ...], str]]]:
-    clean: dict[str, Any] = {}
-    parts: list[tuple[tuple[str, ...], str]] = []
-    for name, rule, value in fields:
-        try:
-            clean[name] = rule(value)
-        except Unfit as unfit:
-            parts += [((name, *at), problem) for at, problem in unfit.parts]
-    return clean, parts
 
 
 def _check_nodes(nodes: Sequence[Any]) -> None:

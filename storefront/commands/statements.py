@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.commands.unit import Unit, Written
 from storefront.core.database import Row, Statement, compiled
-from storefront.core.ids import uuid7
+from storefront.core.ids import new_id
 from storefront.core.names import camel, snake
 
 Columns = tuple[str, ...]
@@ -24,12 +24,18 @@ def columns(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def as_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as parameters: documents and lists become JSON where the column is one."""
-    return {name: _document(value) if isinstance(table.c[name].type, JSONB) else value for name, value in values.items()}
+    documents = _documents(table)
+    return {name: _document(value) if name in documents else value for name, value in values.items()}
+
+
+@cache
+def _documents(table: Table) -> frozenset[str]:
+    return frozenset(column.name for column in table.c if isinstance(column.type, JSONB))
 
 
 def insert_row(unit: Unit, table: Table, values: Mapping[str, Any]) -> Written:
     """A new row with a key of its own, in its first version."""
-    row = {"id": str(uuid7()), "version": 1, **values}
+    row = {"id": new_id(), "version": 1, **values}
     sent = unit.send(inserted(table, names(row)), as_parameters(table, row))
     return Written(SimpleNamespace(**row), sent)
 

@@ -1,5 +1,6 @@
 """Keys: UUID version 7 (RFC 9562), so that a later row has a greater key and an index grows at its end."""
 
+import os
 import re
 import secrets
 import threading
@@ -29,6 +30,13 @@ _clock = _Clock()
 def uuid7() -> UUID:
     """A new key, greater than every key this process made before."""
     return uuid7_at(_clock.tick(), secrets.randbits(62))
+
+
+def new_id() -> str:
+    """A new key as text."""
+    milliseconds, fraction = divmod(_clock.tick(), 4096)
+    digits = f"{milliseconds:012x}7{fraction:03x}{2 << 62 | int.from_bytes(os.urandom(8)) >> 2:016x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def uuid7_at(ticks: int, randomness: int) -> UUID:

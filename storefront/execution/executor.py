@@ -41,7 +41,6 @@ C = TypeVar("C")
 
 # How `execute` builds an executor when nothing special is asked for: resolvers, 50 errors of values, no middleware.
 _USUAL = (None, None, None, 50, False, None, None, None)
-_NAMED = {"hide_suggestions", "abort_signal", "hooks"}
 
 
 class Progress:
@@ -82,7 +81,7 @@ class BreadthFirst(Executor[C], Generic[C]):
         What graphql-core has found out about the operation is kept with the plans; what it says of values is its own.
         """
         operation, values = plans.operation(operation_name) if plans else None, None
-        if operation and arguments == _USUAL and named.keys() <= _NAMED:
+        if operation and arguments == _USUAL:
             values = operation.values(raw_variable_values or {})
         if operation is None or values is None:
             given = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.sql.selectable import TableValuedAlias
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.core.ids import uuid7
+from storefront.core.ids import new_id
 from storefront.core.names import camel
 from storefront.feed.log import Entry, append
 from storefront.imports.shopify_csv import ProductRow, Rejection, VariantRow
@@ -135,7 +135,7 @@ async def _planned(connection: Connection, config_id: str, batch: Sequence[Produ
 
 def _plan_product(plan: _Plan, product: ProductRow, old: Row | None, variants: list[Row], actor_id: str | None) -> None:
     facts = _kept(_facts(product, FACTS), old, product.given)
-    new: Facts = {"id": old.id if old else str(uuid7()), "handle": product.handle, **facts}
+    new: Facts = {"id": old.id if old else new_id(), "handle": product.handle, **facts}
     changed = [name for name in FACTS if old and getattr(old, name) != new[name]]
     if _plan_variants(plan, product, new["id"], variants):
         changed.append("variants")
@@ -163,7 +163,7 @@ def _plan_variants(plan: _Plan, product: ProductRow, product_id: str, stored: li
     known = [(_kept(_facts(new, VARIANT_FACTS), old, product.given), old) for new, old in pairs if old]
     updated = [(facts, old) for facts, old in known if _differs(facts, old)]
     plan.variants_removed += gone
-    plan.variants_created += [{"id": str(uuid7()), "product_id": product_id, **facts} for facts, _ in created]
+    plan.variants_created += [{"id": new_id(), "product_id": product_id, **facts} for facts, _ in created]
     plan.variants_updated += [{"id": old.id, **facts} for facts, old in updated]
     return bool(gone or created or updated)
 

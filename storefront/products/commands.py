@@ -17,7 +17,7 @@ from storefront.commands.statements import as_parameters, change_row, columns, d
 from storefront.commands.unit import Refused, Unit, Written
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
-from storefront.core.ids import uuid7
+from storefront.core.ids import new_id
 from storefront.core.names import camel
 from storefront.core.wire import Sent
 from storefront.models import products
@@ -44,7 +44,7 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
     if faults:
         raise Refused(*faults)
     store = await own_store(unit, clean.pop("configId"), ["configId"])
-    row = {"id": str(uuid7()), "config_id": store.id, "version": 1, "status": "active", **columns(clean)}
+    row = {"id": new_id(), "config_id": store.id, "version": 1, "status": "active", **columns(clean)}
     sent = _send_product(unit, row)
     if forms:
         _send_variants(unit, row["id"], forms)
@@ -112,7 +112,7 @@ SELECT name FROM tried ORDER BY number DESC LIMIT 1
 
 
 def _send_variants(unit: Unit, product_id: str, forms: Sequence[Values]) -> None:
-    rows = [{"id": str(uuid7()), "product_id": product_id, **_FORM, **columns(form)} for form in forms]
+    rows = [{"id": new_id(), "product_id": product_id, **_FORM, **columns(form)} for form in forms]
     unit.send(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
 
 
