@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from contextvars import Context, ContextVar, Token
 from typing import Any, Protocol
 
-from storefront.core.ids import uuid7
+from storefront.core.ids import new_id
 
 NOTHING: AbstractContextManager[None] = nullcontext()
 
@@ -65,7 +65,7 @@ def current() -> Activity | None:
 def request_id() -> str:
     """The id of the request that is being answered; a new one outside of any."""
     activity = _CURRENT.get()
-    return activity.request_id if activity else str(uuid7())
+    return activity.request_id if activity else new_id()
 
 
 def confide(given: object) -> None:

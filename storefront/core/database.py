@@ -19,7 +19,6 @@ from psycopg.adapt import Loader
 from psycopg.errors import QueryCanceled
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
-from psycopg_pool import AsyncConnectionPool, PoolTimeout, TooManyRequests
 from sqlalchemy import ARRAY, UUID
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.sql import ClauseElement
@@ -27,6 +26,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from storefront.core import activity
 from storefront.core.errors import TimedOut, Unavailable
+from storefront.core.pool import Pool
 from storefront.core.scopes import Reads, Recorder
 from storefront.core.wire import Sent, Wire, Wired
 
@@ -35,8 +35,6 @@ Parameters = Mapping[str, object]
 
 # What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
 FAILURES = (Error, TimedOut, Unavailable)
-
-BUSY = "Too much is asked at this moment. Try again soon."
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
@@ -218,23 +216,10 @@ class Database:
         self.observers: list[Callable[[str], None]] = []
         self._size, self._statement_timeout = size, statement_timeout
         self._recorder: Recorder | None = None
-        self._pool = AsyncConnectionPool(
-            url,
-            connection_class=Wired,
-            min_size=1,
-            max_size=size,
-            max_waiting=waiting,
-            open=False,
-            kwargs={
-                # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it.
-                "prepare_threshold": None,
-                "options": f"-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout={statement_timeout}",
-            },
-            configure=_configure,
-        )
+        self._pool = Pool(partial(_connected, url, statement_timeout), size, waiting)
 
     async def __aenter__(self) -> "Database":
-        await self._pool.open(wait=True, timeout=30)
+        await self._pool.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -267,14 +252,14 @@ class Database:
 
     async def _fetch(self, statement: Statement, parameters: Parameters | None) -> list[Row]:
         for left in reversed(range(self._size + 1)):
-            raw = await self._taken()
+            raw = await self._pool.take()
             try:
                 return await Connection(raw.wire, self.observers, timeout=self._statement_timeout).fetch(statement, parameters)
             except (OperationalError, InterfaceError):
                 if not (raw.closed and left):
                     raise
             finally:
-                await self._pool.putconn(raw)
+                self._pool.give_back(raw)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
@@ -284,7 +269,7 @@ class Database:
         psycopg.Rollback takes all of it back and is not raised any further.
         """
         self.unrecorded()
-        raw = await self._taken()
+        raw = await self._pool.take()
         connection = Connection(raw.wire, self.observers, in_transaction=True, timeout=self._statement_timeout)
         try:
             yield connection
@@ -294,26 +279,16 @@ class Database:
             if not isinstance(error, Rollback):
                 raise
         finally:
-            await self._pool.putconn(raw)
-
-    async def _taken(self) -> Wired:
-        """A connection from the pool; raises Unavailable."""
-        try:
-            raw = await self._pool.getconn()
-            # After a restart of Postgres all of them may be closed ones.
-            for _ in range(self._size):
-                if raw.wire.is_alive():
-                    break
-                await self._pool.putconn(raw)
-                raw = await self._pool.getconn()
-            return raw
-        except (PoolTimeout, TooManyRequests) as error:
-            raise Unavailable(BUSY) from error
+            self._pool.give_back(raw)
 
 
-async def _configure(raw: Wired) -> None:
+async def _connected(url: str, statement_timeout: int) -> Wired:
+    options = f"-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout={statement_timeout}"
+    # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it.
+    raw = await Wired.connect(url, options=options, prepare_threshold=None)
     for name in ("uuid", "numeric"):
         raw.adapters.register_loader(name, TextLoader)
     raw.adapters.register_loader("timestamptz", MomentLoader)
     for name in ("json", "jsonb"):
         raw.adapters.register_loader(name, DocumentLoader)
+    return raw

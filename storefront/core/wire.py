@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection, OperationalError
@@ -62,7 +63,7 @@ class Wire:
     """A connection of psycopg's, and a way to run statements on it. Both may be used in turns, also in one transaction."""
 
     def __init__(self, raw: AsyncConnection[Any]) -> None:
-        self.raw = raw
+        self.raw, self.born = raw, monotonic()
         self._pgconn, self._socket = raw.pgconn, raw.pgconn.socket
         self._types = Transformer(raw)
         self._prepared = _Prepared()
@@ -110,7 +111,7 @@ class Wire:
                 raise
             except BaseException:
                 # Nobody knows what would be heard next. The last words tell more than that there is nobody left.
-                self._finish()
+                self.finish()
                 self._take(places)
                 raise
             self._take(places)
@@ -158,11 +159,12 @@ class Wire:
             self._pgconn.exit_pipeline_mode()
         except BaseException as error:
             log.warning("a statement could not be stopped (%s): its connection is closed", type(error).__name__)
-            self._finish()
+            self.finish()
             if not isinstance(error, Exception):
                 raise
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Close the connection."""
         self.leave()
         self._pgconn.finish()
 

@@ -6,7 +6,7 @@ from time import perf_counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from storefront.core.activity import Activity
-from storefront.core.ids import uuid7
+from storefront.core.ids import new_id
 
 HEADER = b"x-request-id"
 LONGEST = 100
@@ -53,7 +53,7 @@ class Identified:
 
 def _id_of(scope: Scope) -> str:
     given = next((value for name, value in scope["headers"] if name == HEADER), b"").decode("latin-1")
-    return given if 0 < len(given) <= LONGEST and given.isascii() and given.isprintable() else str(uuid7())
+    return given if 0 < len(given) <= LONGEST and given.isascii() and given.isprintable() else new_id()
 
 
 def _confidential(scope: Scope) -> list[str]:

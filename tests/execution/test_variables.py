@@ -89,7 +89,8 @@ def test_they_are_read_as_graphql_core_reads_them(given_: dict[str, Any]) -> Non
 
 
 def test_what_is_plainly_right_is_read() -> None:
-    whole = {"inner": {"name": "a"}, "all": [{"name": "b", "count": None, "colours": []}, None], "matrix": [[1], []], "id": "7"}
+    inner_: dict[str, Any] = {"name": "b", "count": None, "colours": []}
+    whole = {"inner": {"name": "a"}, "all": [inner_, None], "matrix": [[1], []], "id": "7"}
     assert same(SCHEMA, operation(ALL), {"outer": {"inner": {"name": "a"}}, "flag": False, "colour": "RED", "count": None})
     assert same(SCHEMA, operation(ALL), {"outer": whole, "flag": True, "list": [whole, whole], "colour": None})
 
