@@ -1,6 +1,6 @@
 """What an operator sees of the parts of a server: what they need to be ready, and what there is to measure of them."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from storefront.core import migrations
 from storefront.core.database import FAILURES, Database, Statement, compiled
+from storefront.core.pool import Pooled
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
 from storefront.serving.documents import Documents
@@ -159,16 +160,13 @@ def _tracing(endpoint: str, share: float) -> Tracing:
 def _of_pools(parts: Parts) -> list[Reading]:
     pools = {"primary": parts.database} | ({"replica": parts.replica} if parts.replica else {})
 
-    def pooled(name: str) -> Mapping[str, float]:
-        return {pool: database.pooled().get(name, 0) for pool, database in pools.items()}
-
-    def used() -> Mapping[str, float]:
-        return {pool: size - pooled("pool_available")[pool] for pool, size in pooled("pool_size").items()}
+    def pooled(of: Callable[[Pooled], float]) -> Mapping[str, float]:
+        return {pool: of(database.pooled()) for pool, database in pools.items()}
 
     return [
-        Reading("storefront_pool_connections", "Connections to Postgres.", lambda: pooled("pool_size"), "pool"),
-        Reading("storefront_pool_used", "Those that are in use.", used, "pool"),
-        Reading("storefront_pool_waiting", "How many wait for one.", lambda: pooled("requests_waiting"), "pool"),
+        Reading("storefront_pool_connections", "Connections to Postgres.", lambda: pooled(lambda it: it.connections), "pool"),
+        Reading("storefront_pool_used", "Those that are in use.", lambda: pooled(lambda it: it.connections - it.free), "pool"),
+        Reading("storefront_pool_waiting", "How many wait for one.", lambda: pooled(lambda it: it.waiting), "pool"),
     ]
 
 

@@ -26,7 +26,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from storefront.core import activity
 from storefront.core.errors import TimedOut, Unavailable
-from storefront.core.pool import Pool
+from storefront.core.pool import Pool, Pooled
 from storefront.core.scopes import Reads, Recorder
 from storefront.core.wire import Sent, Wire, Wired
 
@@ -225,9 +225,9 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
-    def pooled(self) -> Mapping[str, int]:
-        """How many connections there are, are free and are waited for, by the names that psycopg gives these numbers."""
-        return self._pool.get_stats()
+    def pooled(self) -> Pooled:
+        """How many connections there are, are free and are waited for."""
+        return self._pool.counted()
 
     def recorded(self, recorder: Recorder) -> "Database":
         """The same database for somebody whose reads are noted."""

@@ -5,6 +5,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from time import monotonic
+from typing import NamedTuple
 
 from psycopg import InterfaceError, OperationalError
 
@@ -19,6 +20,14 @@ PATIENCE = 30.0
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 # Seconds after which a connection is replaced, and after which one is closed that nobody has needed.
 LIFETIME, IDLE = 3_600.0, 600.0
+
+
+class Pooled(NamedTuple):
+    """Connections that there are, those of them that are free, and how many wait for one."""
+
+    connections: int
+    free: int
+    waiting: int
 
 
 class Pool:
@@ -46,6 +55,10 @@ class Pool:
             waiting = self._waiting.popleft()
             if not waiting.done():
                 waiting.set_exception(InterfaceError("the pool is closed"))
+
+    def counted(self) -> Pooled:
+        """How things stand."""
+        return Pooled(self._count, len(self._free), len(self._waiting))
 
     async def take(self) -> Wired:
         """A connection, as far as is known a living one; raises Unavailable where none comes free in time, or too many wait."""

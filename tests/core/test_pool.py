@@ -60,7 +60,7 @@ async def test_connections_are_made_as_they_are_needed_and_the_last_one_is_lent_
             pool.give_back(one)
         assert maker.made == 1
         lent = [await pool.take() for _ in range(3)]
-        assert maker.made == 3 and len(set(map(id, lent))) == 3 and one in lent
+        assert pool.counted() == (3, 0, 0) and maker.made == 3 and len(set(map(id, lent))) == 3 and one in lent
         for raw in lent:
             pool.give_back(raw)
         assert await pool.take() is lent[-1]
