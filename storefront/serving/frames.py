@@ -9,6 +9,7 @@ from websockets.http11 import Request
 
 # Uvicorn's options. A compressor takes 40 kB per socket and most of the work of a message, which is more than a change is worth.
 OPTIONS: Mapping[str, Any] = {
+    "http": "storefront.serving.heads:HeadsProtocol",
     "ws": "storefront.serving.frames:FramesProtocol",
     "ws_per_message_deflate": False,
 }
