@@ -24,6 +24,8 @@ from storefront.models import configs, positions
 ABSENT = -1
 # Stores whose positions are known at a time, and the seconds after which one that nobody asks about is looked after no longer.
 MOST, IDLE = 10_000, 60.0
+# Seconds for which an answer waits that is kept, for word whether it holds.
+PATIENCE = 2.0
 # How often rows are read again because a store was found that nothing was known of, or that moves all the time.
 TRIES = 3
 
@@ -86,10 +88,11 @@ class Heads:
         return answer
 
     async def confirmed(self, touched: Mapping[str, int]) -> bool:
-        """The same, asked. Where nobody can be asked they are not."""
+        """The same, asked. Where there is no word soon they do not: what is asked for is then read, or fails as reading does."""
         try:
-            await self.look(touched)
-        except FAILURES:
+            async with asyncio.timeout(PATIENCE):
+                await self.look(touched)
+        except (*FAILURES, TimeoutError):
             return False
         return all(self.position(config_id) == position for config_id, position in touched.items())
 

@@ -113,6 +113,18 @@ async def test_a_database_without_time_ends_neither_looking_nor_following(empty_
             await entries.aclose()
 
 
+async def test_word_whether_an_answer_holds_is_not_waited_for_for_ever(
+    database: Database, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storefront.feed.heads.PATIENCE", 0.3)
+    async with running(database) as heads:
+        async with database.transaction() as connection:
+            await connection.raw.execute("LOCK TABLE store_positions IN ACCESS EXCLUSIVE MODE")
+            async with asyncio.timeout(5):
+                assert not await heads.confirmed({store: 0})
+        assert await heads.confirmed({store: 0})
+
+
 async def test_what_moves_while_it_is_looked_at_is_not_known_by_that_look(database: Database, store: str) -> None:
     async with running(database) as heads:
         looking = asyncio.create_task(heads.look([store]))
