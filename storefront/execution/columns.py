@@ -40,6 +40,7 @@ class Wrapping:
     items: "Wrapping | None"
 
 
+@lru_cache(5_000)
 def wrapping(type_: GraphQLOutputType) -> Wrapping:
     """The wrapping of a type."""
     inner: Any = type_.of_type if is_non_null_type(type_) else type_

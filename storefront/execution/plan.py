@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from graphql import (
@@ -108,6 +109,9 @@ class Selection:
         self.names = [field.name for field in self.fields]
 
 
+_NOTHING: Any = MappingProxyType({})
+
+
 class Field(Place):
     """One field of a selection. `notes` are for who wants to remember something about it."""
 
@@ -125,8 +129,9 @@ class Field(Place):
         self.values_of: Way = way_to(self, executor.schema)
         self.is_attribute = getattr(self.values_of, "func", None) is attribute
         self.method: Method | None = getattr(self.values_of, "__self__", None)
-        self._selections: dict[str, Selection] = {}
-        self.notes: dict[Any, Any] = {}
+        # Most fields are leaves, and nothing is below those, or to be noted.
+        self._selections: dict[str, Selection] = _NOTHING if self.is_leaf else {}
+        self.notes: dict[Any, Any] = _NOTHING if self.is_leaf else {}
 
     def selection(self, executor: Executor[Any], type_: GraphQLObjectType) -> Selection:
         """What is selected below, for objects of a type."""

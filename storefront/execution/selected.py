@@ -61,15 +61,20 @@ def _names(field: Field, executor: Executor[Any], type_name: str) -> set[str]:
 
 
 class Chosens(tuple["Chosen", ...]):  # noqa: SLOT001 - the hash has to stand somewhere
-    """Selected fields as data. They are looked up by over and over, so their hash is made once."""
+    """Selected fields as data. They are looked up by over and over, so their hash is made once.
+
+    `size`: how many fields there are, those below included.
+    """
 
     def __new__(cls, chosen: Iterable["Chosen"]) -> "Chosens":
         """Those of one selection."""
         made = super().__new__(cls, chosen)
         made._hash = tuple.__hash__(made)
+        made.size = sum(1 + one.below.size for one in made)
         return made
 
     _hash: int
+    size: int
 
     def __hash__(self) -> int:
         return self._hash
@@ -106,13 +111,15 @@ def _objects(field: Field, executor: Executor[Any], name: str, unless: str) -> C
     return _below(found[0], executor) if [one.python_name for one in found] == [name] else None
 
 
+_NOTHING = Chosens(())
+
 # The note under which a field keeps what is below it, where that is always the same.
 _BELOW = object()
 
 
 def _below(field: Field, executor: Executor[Any]) -> Chosens | None:
     if field.is_leaf:
-        return Chosens(())
+        return _NOTHING
     if not is_object_type(field.named_type):
         return None
     kept: Chosens | None = field.notes.get(_BELOW)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from types import FunctionType
 from typing import Any
@@ -26,14 +26,24 @@ Way = Callable[[Executor[Any], Path, Sequence[Any]], Values]
 def way_to(place: Place, schema: GraphQLSchema) -> Way:
     """How the field's values come from its parents: an attribute, a method of Strawberry's, or whatever resolves it."""
     if place.nodes[0].name.value == "__typename":
-        return partial(constant, place.parent_type.name)
+        return _way_to_constant(place.parent_type.name)
     ours = place.strawberry
     if ours is not None and ours.is_basic_field and ours.default_resolver is getattr:
-        return partial(attribute, attrgetter(ours.python_name))
+        return _way_to_attribute(ours.python_name)
     method = method_of(ours)
     if ours is not None and method is not None:
         return Method(place, schema, ours, method).values_of
     return partial(_resolved, place)
+
+
+@cache
+def _way_to_attribute(name: str) -> Way:
+    return partial(attribute, attrgetter(name))
+
+
+@cache
+def _way_to_constant(value: str) -> Way:
+    return partial(constant, value)
 
 
 def constant(value: Any, _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:

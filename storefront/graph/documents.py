@@ -26,9 +26,10 @@ from storefront.queries.documents import (
     Variants,
     document,
 )
+from storefront.queries.needed import MOST_STATEMENTS
 
-# Of a longer selection statements are not worth keeping.
-MOST_PARTS = 100
+# Statements for more fields are not worth the memory that they take.
+MOST_FIELDS = 150
 
 Selected = Sequence[Chosen]
 
@@ -54,13 +55,13 @@ def written(row: Row) -> orjson.Fragment:
 
 def _known(selection: Chosens | None, is_owner: bool) -> Document | None:
     try:
-        return None if selection is None else _document(selection, is_owner)
+        return None if selection is None or selection.size > MOST_FIELDS else _document(selection, is_owner)
     except TypeError:
         # Lists among the arguments: nothing to remember a document by.
         return None
 
 
-@lru_cache(500)
+@lru_cache(MOST_STATEMENTS)
 def _document(selection: Chosens, is_owner: bool) -> Document | None:
     try:
         return document(_Reader(is_owner).parts(selection, "Product"))
@@ -88,8 +89,6 @@ class _Reader:
 
     def parts(self, selection: Selected, noun: str) -> Parts:
         """What is written of each row of a noun."""
-        if len(selection) > MOST_PARTS:
-            raise _Otherwise
         return tuple(self._part(one, noun) for one in selection)
 
     def _part(self, one: Chosen, noun: str) -> Part:

@@ -14,7 +14,7 @@ COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title"
 Wanted = tuple[str, ...] | None
 
 # There are more sets of columns than anybody needs: statements for the latest are kept.
-MOST_STATEMENTS = 500
+MOST_STATEMENTS = 200
 
 
 def needed(columns: Iterable[ColumnElement[Any]], wanted: Wanted, *always: str) -> list[ColumnElement[Any]]:

@@ -32,7 +32,7 @@ from storefront.serving.personal import is_personal, is_public
 from storefront.serving.requests import BadRequest, GraphQLRequest, hash_of
 
 # Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
-MOST_CHARACTERS = 400_000
+MOST_CHARACTERS = 150_000
 # Errors that are told of a document, and characters of each: it may quote what it is about.
 MOST_ERRORS, MOST_WORDS = 5, 500
 
