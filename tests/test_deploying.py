@@ -1,0 +1,53 @@
+"""What the files for running it say is what there is."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from storefront.core.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+FILES = ("Dockerfile", "compose.yaml", "deploy/storefront.service", "docs/deploying.md", "docs/observing.md")
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_settings_that_there_are_are_set(name: str) -> None:
+    known = {f"STOREFRONT_{field.upper()}" for field in Settings.model_fields}
+    assert set(re.findall(r"\bSTOREFRONT_[A-Z_]+", text(name))) <= known
+
+
+def test_what_the_image_is_built_of_is_there_and_let_through() -> None:
+    copied = re.findall(r"^COPY (?!--from)(.+)$", text("Dockerfile"), re.MULTILINE)
+    sources = [word for line in copied for word in line.split()[:-1]]
+    let_through = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
+    assert sources and [source for source in sources if not (ROOT / source).exists()] == []
+    assert set(sources) == let_through
+
+
+def pins(name: str) -> list[str]:
+    """The versions that a file locks, each with hashes."""
+    return re.findall(r"^([\w.-]+==\S+)(?: ;.*)? \\$\n    --hash=", text(name), re.MULTILINE)
+
+
+def test_what_the_image_installs_is_locked_and_the_same_as_in_the_tests() -> None:
+    servers = pins("requirements-server.txt")
+    assert set(servers) <= set(pins("requirements-dev.txt"))
+    assert len(servers) == len(re.findall(r"^\w", text("requirements-server.txt"), re.MULTILINE))
+    assert {"redis", "opentelemetry-sdk", "prometheus-client"} <= {pin.partition("==")[0] for pin in servers}
+
+
+def test_services_wait_for_what_they_need_and_run_without_rights() -> None:
+    services: Any = yaml.safe_load(text("compose.yaml"))["services"]
+    assert services["storefront"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    for name in ("migrate", "storefront"):
+        assert services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"]
+        assert set(services[name]["depends_on"]) <= set(services)
+    assert all("healthcheck" in service for name, service in services.items() if name != "storefront")
+    assert services["storefront"]["ports"] == ["127.0.0.1:8000:8000"]
