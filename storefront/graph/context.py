@@ -136,7 +136,7 @@ class Context:
 
     def apart(self) -> "Context":
         """The same asker at the same moment, for another operation that loads for itself."""
-        return replace(self, _loaders={})
+        return replace(self, _loaders={}, _loading=[])
 
     async def current(self) -> "Context":
         """The same asker with the stores that are theirs by now; raises Unauthenticated once their proof no longer counts."""

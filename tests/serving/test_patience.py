@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from websockets.asyncio.client import connect
 
 from storefront.core.database import Database, compiled
 from storefront.execution.stepping import Begun, begin, close
+from storefront.graph.context import Context
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import counted, make_product, make_store, make_user
@@ -214,3 +215,19 @@ async def test_a_coroutine_that_is_given_up_leaves_its_connection_as_it_was(data
         async with asyncio.timeout(5):
             assert (await database.fetch(compiled(text("SELECT 1 AS one"))))[0].one == 1
         assert await watcher.backends() >= before
+
+
+async def test_of_several_requests_in_one_body_each_gives_up_its_own_loads(database: Database) -> None:
+    async def slow(context: Context, keys: Sequence[str]) -> Sequence[str]:
+        await context.database.fetch(compiled(text("SELECT pg_sleep(0.3)")))
+        return keys
+
+    nothing: Any = None
+    asker = Context(database, nothing, nothing, nothing)
+    one, other = asker.apart(), asker.apart()
+    loads = [asyncio.ensure_future(context.load(slow, "key")) for context in (one, other)]
+    await asyncio.sleep(0.1)
+    one.abandon()
+    assert await asyncio.wait_for(loads[1], 5) == "key"
+    assert not loads[0].done()
+    loads[0].cancel()
