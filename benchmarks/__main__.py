@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, hostile, standard
+from benchmarks import analytics, cached, documents, execution, fanout, hostile, standard, watching
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -58,6 +58,12 @@ def cached_(rounds: Rounds = 3, seconds: Seconds = 3.0) -> None:
 def execution_(rounds: Rounds = 5) -> None:
     """Our executor against graphql-core's in process, with the data at hand."""
     _tell("execution", execution.compare(rounds), {})
+
+
+@app.command("watching")
+def watching_(rounds: Rounds = 5) -> None:
+    """What ids, the watch for slow operations, metrics and traces cost a request."""
+    _tell("watching", watching.measure(rounds), {})
 
 
 @app.command("documents")

@@ -200,6 +200,7 @@ def doctor() -> None:
             *checkup.database(url),
             asyncio.run(checkup.broadcaster(options, url)),
             checkup.documents(options),
+            checkup.watch(options),
             checkup.graphiql(),
             checkup.dashboard(),
         ]

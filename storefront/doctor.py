@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import psycopg
 from pydantic import SecretStr
@@ -73,6 +74,14 @@ def documents(options: Settings) -> Finding:
         return Finding("documents", str(error), "Build the manifests anew against schema.graphql.")
     others = "no others" if known.policy.only_trusted else "and any other"
     return Finding("documents", f"{known.trusted} trusted ones of {manifests} manifests, {others}" if manifests else "any")
+
+
+def watch(options: Settings) -> Finding:
+    """Who sees what a server does."""
+    if options.traces_endpoint and find_spec("opentelemetry") is None:
+        return Finding("watch", "traces need OpenTelemetry", "Run: pip install 'storefront[otel]'")
+    metrics = f"metrics on {options.metrics_host}:{options.metrics_port}" if options.metrics_port else "no metrics"
+    return Finding("watch", f"{metrics}, {'traces' if options.traces_endpoint else 'no traces'}, the log as {options.log_format}")
 
 
 def graphiql() -> Finding:

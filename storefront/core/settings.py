@@ -312,6 +312,14 @@ class Settings(BaseSettings):
             raise ValueError("must be set with STOREFRONT_TRUSTED_DOCUMENTS=only: else nothing at all could be asked")
         return given
 
+    @field_validator("metrics_port")
+    @classmethod
+    def _check_metrics_port(cls, given: int | None, info: ValidationInfo) -> int | None:
+        port, workers = info.data.get("port"), info.data.get("workers")
+        if given and port and workers and given <= port < given + workers:
+            raise ValueError("must leave STOREFRONT_PORT free: each worker takes a port from this one on")
+        return given
+
     @field_validator("allowed_origins")
     @classmethod
     def _check_origins(cls, given: str | None) -> str | None:

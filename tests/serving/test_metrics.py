@@ -10,10 +10,12 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import ValidationError
 from starlette.routing import Route
 from websockets.asyncio.client import connect
 
 from storefront.core.activity import Activity
+from storefront.core.settings import Settings
 from storefront.serving.metrics import LONGEST_NAME, MOST_NAMES, Metrics
 from storefront.serving.observing import Execution
 from tests.conftest import serving
@@ -132,3 +134,9 @@ def test_paths_and_methods_that_nobody_serves_are_one(route: str | None, method:
     metrics.requested(scope, 404, 0.1)
     labels = {"route": told[0], "method": told[1], "status": "404"}
     assert metrics.registry.get_sample_value("storefront_http_requests_total", labels) == 1
+
+
+def test_the_ports_of_the_workers_leave_that_of_the_server_free() -> None:
+    with pytest.raises(ValidationError, match="STOREFRONT_PORT"):
+        Settings(port=8002, metrics_port=8001, workers=2)
+    assert Settings(port=8003, metrics_port=8001, workers=2).metrics_port == 8001

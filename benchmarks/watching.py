@@ -1,0 +1,103 @@
+"""What it costs to see a request through: its id and the watch for slow ones, metrics, traces. In process, nothing executed."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+from graphql import ExecutionResult
+from opentelemetry.sdk.trace import TracerProvider
+from prometheus_client.exposition import generate_latest
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from benchmarks.report import Cell, Table, err
+from storefront.core import activity
+from storefront.serving.identifying import Identified
+from storefront.serving.metrics import Metrics
+from storefront.serving.observing import Observers, slow_ones
+from storefront.serving.tracing import Traced, Tracing
+
+# Microseconds that metrics may take of a request.
+MOST = 20.0
+REQUESTS = 20_000
+RESULT = ExecutionResult({"products": None}, None)
+HEADERS = [(name, b"value") for name in (b"host", b"accept", b"content-type", b"content-length", b"user-agent", b"x-request-id")]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A query, as far as it is looked at."""
+
+    kind_name: str = "query"
+    label: str | None = "Search"
+    hash: str = 64 * "0"
+    variables: Mapping[str, Any] = field(default_factory=lambda: {"c": "store"})
+
+
+def measure(rounds: int) -> Iterator[Table]:
+    """Microseconds of CPU for each way to watch, beside an application that does nothing."""
+    metrics, slow = Metrics(), slow_ones(1.0)
+    counted = Identified(_app(Observers([slow, metrics.executed], [metrics.refused])), metrics.requested)
+    traced = Identified(Traced(_app(Observers([slow], tracer=Tracing(TracerProvider())))))
+    ways: dict[str, ASGIApp] = {
+        "ids, and slow operations: always": Identified(_app(Observers([slow]))),
+        "the same with metrics": counted,
+        "the same with traces, none sent": traced,
+    }
+    with err.status("watching"):
+        found = asyncio.run(_all({"nothing": _answer, **ways}, rounds))
+    always = found["ids, and slow operations: always"] - found["nothing"]
+    rows: list[list[Cell]] = [[name, found[name] - found["nothing"], found[name] - found["nothing"] - always] for name in ways]
+    began = time.process_time()
+    generate_latest(metrics.registry)
+    told = 1_000 * (time.process_time() - began)
+    holds = "✓" if rows[1][2] <= MOST else "✗"  # type: ignore[operator]
+    note = f"{holds} Metrics may take {MOST:g} µs of a request. With one statement each. Telling the metrics took {told:.1f} ms."
+    yield Table("watching", "CPU per request", ("watch", "µs", "more than always"), rows, note)
+
+
+async def _all(ways: Mapping[str, ASGIApp], rounds: int) -> dict[str, float]:
+    # In turns: what slows the machine down slows all of them down.
+    found: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, app in ways.items():
+            found[name].append(await _microseconds(app))
+    return {name: median(times[1:]) for name, times in found.items()}
+
+
+async def _microseconds(app: ASGIApp) -> float:
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "headers": HEADERS, "route": Route("/graphql", lambda _: None)}
+    began = time.process_time()
+    for _ in range(REQUESTS):
+        await app(scope, _receive, _send)
+    return 1_000_000 * (time.process_time() - began) / REQUESTS
+
+
+def _app(observers: Observers) -> ASGIApp:
+    asked = Asked()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with observers.execution(asked) as done:
+            doing = activity.current()
+            if doing is not None:
+                doing.trip([b"SELECT 1"], 0.001, None)
+            done.came_to(RESULT)
+        await _answer(scope, receive, send)
+
+    return app
+
+
+async def _answer(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send(_: Message) -> None:
+    pass
+
+
+async def _receive() -> Message:
+    return {"type": "http.request", "body": b""}
