@@ -33,6 +33,8 @@ VISIT = "storefront.visit"
 
 T = TypeVar("T")
 
+# Bytes of a query string. Most proxies let less through.
+LONGEST_QUERY = 32_768
 # Characters of a query string that is remembered as it was decoded.
 MOST_REMEMBERED = 4_000
 
@@ -177,17 +179,17 @@ class Endpoint:
 async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
     """What is asked, and whether there may be half characters in it."""
     if request.method in ("GET", "HEAD"):
-        return _from_url(request, limits), False
+        return _from_url(request), False
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow=METHODS)
     _check_content_type(request.headers.get("content-type", ""))
     return torn_json_of(await body_of(request, limits), "The body", limits.values)
 
 
-def _from_url(request: Request, limits: BodyLimits) -> dict[str, Any]:
+def _from_url(request: Request) -> dict[str, Any]:
     query = request.scope["query_string"].decode("latin-1")
-    if len(query) > limits.bytes:
-        raise HTTPError(414, f"What a URL asks must have at most {limits.bytes:,} bytes. Send it as POST.")
+    if len(query) > LONGEST_QUERY:
+        raise HTTPError(414, f"What a URL asks must have at most {LONGEST_QUERY:,} bytes. Send it as POST.")
     given: dict[str, Any] = dict(_parameters(query) if len(query) <= MOST_REMEMBERED else _parsed(query))
     for name in {"variables", "extensions"} & given.keys():
         given[name] = json_of(given[name].encode(errors="replace"), name)
