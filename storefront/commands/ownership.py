@@ -24,6 +24,11 @@ async def own_store(unit: Unit, config_id: str, path: Sequence[str]) -> Row:
     return await _own(unit, _store(), config_id, "store", path)
 
 
+async def lock_store(unit: Unit, config_id: str, path: Sequence[str]) -> str:
+    """The id of the actor's store, for what is about to be added to it."""
+    return str((await _own(unit, _key_of_store(), config_id, "store", path)).id)
+
+
 async def own_product(unit: Unit, product_id: str, path: Sequence[str]) -> Row:
     """A product of the actor's."""
     return await _own(unit, _products(), product_id, "product", path)
@@ -78,6 +83,12 @@ def _forbid(rows: Sequence[Row], noun: str) -> None:
 @cache
 def _store() -> Statement:
     found = select(configs, _MINE, configs.c.is_published.label("seen")).where(configs.c.id == ids("ids"))
+    return _locked(found, configs, configs.c.id)
+
+
+@cache
+def _key_of_store() -> Statement:
+    found = select(configs.c.id, _MINE, configs.c.is_published.label("seen")).where(configs.c.id == ids("ids"))
     return _locked(found, configs, configs.c.id)
 
 

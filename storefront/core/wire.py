@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import Buffer, PQGen
+from psycopg.abc import Transformer as Types
 from psycopg.adapt import PyFormat, Transformer
 from psycopg.errors import error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
@@ -52,11 +53,25 @@ class Query(Protocol):
 class Sent:
     """A statement that goes out with the next exchange. Then its `rows` are there; none, where it returns none."""
 
-    __slots__ = ("query", "rows", "values")
+    __slots__ = ("_answer", "_rows", "query", "values")
 
     def __init__(self, query: Query, values: Sequence[Any] = ()) -> None:
         self.query, self.values = query, values
-        self.rows: list[Any] = []
+        self._rows: list[Any] = []
+        self._answer: tuple[PGresult, Types] | None = None
+
+    def answer(self, result: PGresult, types: Types) -> None:
+        """What the statement returned."""
+        self._answer = result, types
+
+    @property
+    def rows(self) -> list[Any]:
+        """The rows, made when somebody wants them."""
+        if self._answer is not None:
+            (result, types), self._answer = self._answer, None
+            types.set_pgresult(result)
+            self._rows = types.load_rows(0, result.ntuples, self.query.row_maker(result))
+        return self._rows
 
 
 class Wire:
@@ -232,8 +247,7 @@ class Wire:
             if not isinstance(place, Sent):
                 self._prepared.keep(*place)
             elif result.nfields:
-                types.set_pgresult(result)
-                place.rows = types.load_rows(0, result.ntuples, place.query.row_maker(result))
+                place.answer(result, types)
 
 
 # What a result is about: a statement that was run, or one that was prepared under a name.

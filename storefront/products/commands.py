@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, text
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
 from storefront.commands.changes import record_product
-from storefront.commands.ownership import own_product, own_store
+from storefront.commands.ownership import lock_store, own_product
 from storefront.commands.statements import as_parameters, change_row, columns, delete_row, inserted, names
 from storefront.commands.unit import Refused, Unit, Written
 from storefront.commands.versions import refuse_stale
@@ -43,8 +43,8 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
     faults = contradictions(clean) + [f for n, form in enumerate(forms) for f in contradictions(form, ["variants", str(n)])]
     if faults:
         raise Refused(*faults)
-    store = await own_store(unit, clean.pop("configId"), ["configId"])
-    row = {"id": new_id(), "config_id": store.id, "version": 1, "status": "active", **columns(clean)}
+    config_id = await lock_store(unit, clean.pop("configId"), ["configId"])
+    row = {"id": new_id(), "config_id": config_id, "version": 1, "status": "active", **columns(clean)}
     sent = _send_product(unit, row)
     if forms:
         _send_variants(unit, row["id"], forms)
