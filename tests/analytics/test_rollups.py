@@ -129,7 +129,8 @@ async def test_events_wait_in_the_order_of_time_in_whatever_order_they_were_adde
         )
         queue = await connection.raw.execute("SELECT config_id::text, moments FROM analytics_queue ORDER BY id")
         rows = await queue.fetchall()
-    waiting = {name: [moment for row in rows if row[0] == name for moment in row[1]] for name in (store, other)}
+    # As moments: their text ends where its zeros begin.
+    waiting = {name: [datetime.fromisoformat(one) for row in rows if row[0] == name for one in row[1]] for name in (store, other)}
     assert [len(moments) for moments in waiting.values()] == [2500, 2500]
     assert all(moments == sorted(moments) for moments in waiting.values())
 
