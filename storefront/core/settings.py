@@ -24,7 +24,7 @@ LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 class Settings(BaseSettings):
-    """What an operator may choose. The README's table of settings is made of these lines."""
+    """What an operator may choose. docs/settings.md is made of these lines."""
 
     # Errors name what is wrong, never what was given: it may be a secret.
     model_config = SettingsConfigDict(env_prefix="STOREFRONT_", env_file=".env", extra="ignore", hide_input_in_errors=True)
