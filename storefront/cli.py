@@ -61,6 +61,7 @@ def serve(
     """Serve the API. Without STOREFRONT_DATABASE_URL an embedded Postgres is started, migrated and stopped again."""
     given = {"host": host, "port": port, "workers": workers}
     options = _settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    logs.hide(options.secret_words())
     # A signal ends this process by unwinding it: what was started here is stopped here.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _postgres(options) as url:
