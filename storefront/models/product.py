@@ -33,6 +33,11 @@ setweight(to_tsvector('english', storefront_fold(title)), 'A')
 """
 
 
+# What the index of words has: the words of a product, and its store as one more of them. So a search finds those of one store
+# by the index alone, however many others have the words.
+SEARCHED = "(search_vector || array_to_tsvector(ARRAY[config_id::text]))"
+
+
 class Product(SQLModel, table=True):
     """A product of one store. `inventory` null means that it was never counted."""
 
@@ -54,7 +59,7 @@ class Product(SQLModel, table=True):
         ),
         # A store's shelves: counts and categories without visiting the rows, and the favourites of a category.
         Index(*("products_shelf_idx", "config_id", "category", "popularity", "id"), postgresql_where=text("status = 'active'")),
-        Index("products_search_idx", "search_vector", postgresql_using="gin"),
+        Index("products_search_idx", text(SEARCHED), postgresql_using="gin"),
         Index("products_tags_idx", "tags", postgresql_using="gin"),
     )
 

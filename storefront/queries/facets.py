@@ -44,7 +44,6 @@ def _facet(facet: str, shape: Shape) -> Statement:
     counted = _FACETS[facet](Products(source, wanted, parent)).lateral("counted")
     return compiled(
         select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())),
-        varies=bool(shape.searched),
         reads=Named("config_ids"),
     )
 

@@ -237,7 +237,9 @@ def within(shape: Shape, parent: FromClause) -> tuple[FromClause, list[ColumnEle
         # OFFSET 0 keeps the planner from writing the query's making into the rank of every row.
         query = select(search.tsquery(parent).label("query")).correlate(parent).offset(0).lateral("searched")
         source = products.join(query, true())
-        wanted.append(products.c.search_vector.op("@@", return_type=Boolean())(query_column))
+        # The index of words alone is to find the rows, with whatever values: for conditions said like this there is no other.
+        wanted = [condition.is_(true()) for condition in wanted]
+        wanted += [search.finds(search.of_store(parent.c.id, query_column)), func.numnode(query_column) > 0]
     return source, wanted
 
 
@@ -288,7 +290,7 @@ def _page(shape: Shape) -> Statement:
         rows = rows.join(counted, true())
     found = select(*told).select_from(rows.join(page, true()))
     ordered = found.order_by(*_order(shape, page.c.sort_value, page.c.id)) if shape.searched else found
-    return compiled(ordered, varies=bool(shape.searched), reads=Named("config_ids"))
+    return compiled(ordered, reads=Named("config_ids"))
 
 
 def _searched(shape: Shape, parent: FromClause, counts: bool) -> tuple[Any, Any]:
@@ -339,7 +341,7 @@ def _count(shape: Shape) -> Statement:
     parent = parents(shape)
     counted = _counted(shape, parent)
     found = select(parent.c.number, counted.c.total).select_from(parent.join(counted, true()))
-    return compiled(found, varies=bool(shape.searched), reads=Named("config_ids"))
+    return compiled(found, reads=Named("config_ids"))
 
 
 async def offset_page(
@@ -357,6 +359,4 @@ def _offset_page(shape: Shape) -> Statement:
     ordered = keyset.order(SORTS[shape.order.key].column, products.c.id, shape.order.descending)
     columns = needed(COLUMNS, shape.columns, "id", "config_id")
     page = select(*columns).select_from(parent.join(source, true())).where(*wanted).order_by(*ordered)
-    return compiled(
-        page.limit(bindparam("limit")).offset(bindparam("offset")), varies=bool(shape.searched), reads=Named("config_ids")
-    )
+    return compiled(page.limit(bindparam("limit")).offset(bindparam("offset")), reads=Named("config_ids"))

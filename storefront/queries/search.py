@@ -5,8 +5,10 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Text, case, column, func
-from sqlalchemy.dialects.postgresql import TSQUERY
+from sqlalchemy import Boolean, ColumnElement, FromClause, Text, case, column, func
+from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
+
+from storefront.models import products
 
 _TOKEN = re.compile(r'-?"[^"]*"?|\S+')
 _FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ς": "σ"})
@@ -96,6 +98,19 @@ def tsquery(parent: FromClause) -> ColumnElement[Any]:
         tail = case((says_nothing, there["head"]), else_=both(there["head"], "&&", tail))
     found = [query for query in (there.get("alternatives"), there.get("head") if tail is None else tail) if query is not None]
     return found[0] if len(found) == 1 else both(found[0], "||", found[1])
+
+
+def of_store(store: ColumnElement[Any], query: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The text query as `finds` takes it, for the products of one store. One that says nothing would find all of them."""
+    quote = _literal("''")
+    return query.op("&&", return_type=TSQUERY())((quote + store.cast(Text) + quote).cast(TSQUERY))
+
+
+def finds(query: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether a product has what a store's text query asks for: said as the index of words says it."""
+    store = func.array_to_tsvector(array([products.c.config_id.cast(Text)]), type_=TSVECTOR)
+    searched: ColumnElement[Any] = products.c.search_vector.op("||", return_type=TSVECTOR())(store)
+    return searched.self_group().op("@@", return_type=Boolean())(query)
 
 
 def _literal(text: str) -> ColumnElement[str]:

@@ -23,6 +23,5 @@ def _titles(shape: Shape) -> Statement:
     found = select(products.c.title).select_from(parent.join(source, true())).where(*wanted).group_by(products.c.title)
     return compiled(
         found.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")),
-        varies=True,
         reads=Named("config_ids"),
     )
