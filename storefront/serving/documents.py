@@ -1,5 +1,6 @@
 """The documents that clients use: parsed and validated once, found again by the hash of their text."""
 
+import gc
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -117,7 +118,7 @@ class Documents:
         self.schema, self.policy, self.limits = schema, policy, limits
         self._rules = RULES if policy.introspection else [*RULES, NoSchemaIntrospectionCustomRule]
         self._kept: OrderedDict[str, Document] = OrderedDict()
-        self._characters = 0
+        self._characters = self._given_up = 0
         self._trusted = self._prepared(trusted or {})
         self.trusted = len(trusted or {})
 
@@ -195,6 +196,11 @@ class Documents:
         while self._characters > MOST_CHARACTERS and len(self._kept) > 1:
             _, oldest = self._kept.popitem(last=False)
             self._characters -= oldest.size
+            self._given_up += oldest.size
+        if self._given_up > MOST_CHARACTERS // 2:
+            # Plans lead back to themselves: only the collector can free them, which by itself seldom looks at what is old.
+            self._given_up = 0
+            gc.collect()
 
     def _checked(self, text: str, hash_: str) -> Document:
         try:
