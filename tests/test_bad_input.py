@@ -325,11 +325,11 @@ async def test_half_a_character_is_no_json(shop: Shop) -> None:
     headers = {"content-type": "application/json"}
     for query in (SEARCH, SUGGEST, CONFIG, PRODUCT):
         asked = {"query": query, "variables": {"s": shop.store, "v": "words"}}
-        for given, code in (
+        for request, code in (
             (asked | {"variables": {"s": shop.store, "v": "?"}}, "BAD_USER_INPUT"),
             (asked | {"operationName": "?"}, "BAD_REQUEST"),
         ):
-            body = orjson.dumps(given).replace(b'"?"', rb'"\ud800"')
+            body = orjson.dumps(request).replace(b'"?"', rb'"\ud800"')
             answer = await shop.client.http.post("/graphql", content=body, headers=headers)
             assert answer.json()["errors"][0]["extensions"]["code"] == code, answer.text
     for literal in (r'"\ud800"', r'"\udc00\ud800"', r'"\u{d800}"', r'"\u{110000}"', '"\\ud83d\\u0041"'):
