@@ -18,6 +18,7 @@ from throttled.rate_limiter.quota_parser import parse as parse_quota
 
 from storefront.core.csrf import normal_origin
 from storefront.core.secrets import Vault, new_key
+from storefront.core.shopify import VERSION
 
 # Hosts that are this machine: only to them may anything go unencrypted.
 LOCAL = ("localhost", "127.0.0.1", "::1")
@@ -172,6 +173,14 @@ class Settings(BaseSettings):
     cache_stale_while_revalidate: int = Field(
         0, ge=0, le=31_536_000, description="Seconds for which caches may use an answer even longer while they ask again."
     )
+    shopify_api_version: str = Field(
+        VERSION, pattern=r"^20[0-9]{2}-(01|04|07|10)$", description="Which version of Shopify's Admin API is asked."
+    )
+    shopify_url: str | None = Field(
+        None,
+        description="Where Shopify's Admin API is asked in place of each shop's own host, for a proxy or a test: it is sent the "
+        "access tokens. Unset: https://{shop}.myshopify.com.",
+    )
     log_format: Literal["text", "json"] = Field(
         "text", description="How lines of the log are written, those of uvicorn included."
     )
@@ -271,6 +280,14 @@ class Settings(BaseSettings):
     def _check_rate_limit_url(cls, given: SecretStr | None) -> SecretStr | None:
         if given and not given.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must be a redis:// or rediss:// URL, or unset")
+        return given
+
+    @field_validator("shopify_url")
+    @classmethod
+    def _check_shopify_url(cls, given: str | None) -> str | None:
+        parts = urlsplit(given or "https://unset")
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
+            raise ValueError("must be an https:// URL (http:// only on this machine): access tokens are sent there")
         return given
 
     @field_validator("oidc_issuer")
