@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, select, text
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
 from storefront.commands.changes import record_product
-from storefront.commands.ownership import lock_store, own_product
+from storefront.commands.ownership import OWN_STORE, lock_store, own_product
 from storefront.commands.statements import as_parameters, change_row, columns, delete_row, inserted, names
 from storefront.commands.unit import Refused, Unit, Written
 from storefront.commands.versions import refuse_stale
@@ -43,7 +43,8 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
     faults = contradictions(clean) + [f for n, form in enumerate(forms) for f in contradictions(form, ["variants", str(n)])]
     if faults:
         raise Refused(*faults)
-    config_id = await lock_store(unit, clean.pop("configId"), ["configId"])
+    config_id = clean.pop("configId")
+    await lock_store(unit, config_id, ["configId"])
     row = {"id": new_id(), "config_id": config_id, "version": 1, "status": "active", **columns(clean)}
     sent = _send_product(unit, row)
     if forms:
@@ -88,11 +89,14 @@ def refuse_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> 
 
 
 def _send_product(unit: Unit, row: Values) -> Sent:
-    if row.get("handle") is not None:
-        return unit.send(inserted(products, names(row)), as_parameters(products, row))
-    given = {name: value for name, value in row.items() if name != "handle"}
-    statement = inserted(products, names(given), (("handle", _FREE_HANDLE),))
-    return unit.send(statement, {**as_parameters(products, given), "store": row["config_id"], "base": _handle_of(row["title"])})
+    computed = {"config_id": OWN_STORE}
+    given: dict[str, Any] = {"store": row["config_id"], "actor_id": unit.actor_id}
+    if row.get("handle") is None:
+        computed["handle"] = _FREE_HANDLE
+        given["base"] = _handle_of(row["title"])
+    known = {name: value for name, value in row.items() if name not in computed}
+    statement = inserted(products, names(known), tuple(computed.items()))
+    return unit.send(statement, {**as_parameters(products, known), **given})
 
 
 def _handle_of(title: str) -> str:
