@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -175,24 +176,25 @@ class Unit:
 Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
+# What may be otherwise the next time: others were in the way, or something was assumed that is not so.
+_PASSING = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation)
+
+
 async def perform(database: Database, order: Order, command: Command) -> Outcome:
     """Do the order, or return the result that its key has had already. All of it is committed, or nothing."""
-    assumes = True
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return await _once(database, order, command, assumes)
-        except (errors.DeadlockDetected, errors.SerializationFailure):
-            if attempt == ATTEMPTS:
-                raise
-        except errors.NotNullViolation:
-            if attempt == ATTEMPTS or not assumes:
-                raise
-            assumes = False
-        except Refused as refusal:
-            return Outcome(failures=refusal.failures)
-        except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
-            return Outcome(failures=[_refusal_of(error)])
-    raise AssertionError("unreachable")
+    for attempt in range(1, ATTEMPTS):
+        with suppress(*_PASSING):
+            return await _tried(database, order, command, assumes=attempt == 1)
+    return await _tried(database, order, command, assumes=False)
+
+
+async def _tried(database: Database, order: Order, command: Command, *, assumes: bool) -> Outcome:
+    try:
+        return await _once(database, order, command, assumes)
+    except Refused as refusal:
+        return Outcome(failures=refusal.failures)
+    except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
+        return Outcome(failures=[_refusal_of(error)])
 
 
 async def _once(database: Database, order: Order, command: Command, assumes: bool) -> Outcome:

@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, select, text
+from sqlalchemy import text
 
 from storefront.commands import rules
 from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
@@ -21,7 +22,6 @@ from storefront.core.ids import new_id
 from storefront.core.names import camel
 from storefront.core.wire import Sent
 from storefront.models import products
-from storefront.queries.needed import COLUMNS
 from storefront.queries.search import fold
 
 Values = Mapping[str, Any]
@@ -45,13 +45,11 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
         raise Refused(*faults)
     config_id = clean.pop("configId")
     await lock_store(unit, config_id, ["configId"])
-    row = {"id": new_id(), "config_id": config_id, "version": 1, "status": "active", **columns(clean)}
-    sent = _send_product(unit, row)
-    if forms:
-        _send_variants(unit, row["id"], forms)
-        # Read again, because the variants make its price range and counts.
-        sent = unit.send(_reread(), {"id": row["id"]})
-    made = Written(SimpleNamespace(**row), sent)
+    parts = [{"id": new_id(), **_FORM, **columns(form)} for form in forms]
+    row = {"id": new_id(), "config_id": config_id, "version": 1, "status": "active", **columns(clean), **_counted(parts)}
+    made = Written(SimpleNamespace(**row), _send_product(unit, row))
+    if parts:
+        _send_variants(unit, row["id"], parts)
     record_product(unit, "product_created", None, made.state)
     return [made]
 
@@ -115,8 +113,23 @@ SELECT name FROM tried ORDER BY number DESC LIMIT 1
 )"""
 
 
-def _send_variants(unit: Unit, product_id: str, forms: Sequence[Values]) -> None:
-    rows = [{"id": new_id(), "product_id": product_id, **_FORM, **columns(form)} for form in forms]
+def _counted(parts: Sequence[Values]) -> Values:
+    """What the table's trigger makes of the variants. Where it stands there by then, the row is not written a second time."""
+    if not parts:
+        return {}
+    available = [part for part in parts if part["is_available"]]
+    prices = [part["price"] for part in sorted(available, key=lambda part: Decimal(part["price"]))]
+    return {
+        "variants_total": len(parts),
+        "variants_available": len(available),
+        "variants_in_stock": sum(part["inventory"] is None or part["inventory"] > 0 for part in available),
+        "variants_min_price": prices[0] if prices else None,
+        "variants_max_price": prices[-1] if prices else None,
+    }
+
+
+def _send_variants(unit: Unit, product_id: str, parts: Sequence[Values]) -> None:
+    rows = [{"product_id": product_id, **part} for part in parts]
     unit.send(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
 
 
@@ -136,8 +149,3 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS form(
 @cache
 def _insert_variants() -> Statement:
     return compiled(text(_VARIANTS))
-
-
-@cache
-def _reread() -> Statement:
-    return compiled(select(*COLUMNS).where(products.c.id == bindparam("id")))

@@ -214,7 +214,7 @@ async def test_a_write_makes_few_trips_to_postgres(shop: Client, name: str, monk
 
 # Statements and trips. The first of each finds the asker.
 COST = {
-    "createProduct": (6, 2),
+    "createProduct": (5, 2),
     "bulkUpdateProducts": (4, 4),
     "adjustInventory": (5, 4),
     "updateProduct": (6, 5),

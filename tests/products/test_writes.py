@@ -49,6 +49,40 @@ async def test_a_product_is_created_with_its_variants(owner: Client) -> None:
     assert [c["clientMutationId"] for c in page["changes"]] == ["a1", "a1"]
 
 
+@pytest.mark.parametrize(
+    "forms",
+    [
+        [],
+        [{"name": "Sold out", "price": "100", "inventory": 0}],
+        [{"name": "Hidden", "price": "1", "isAvailable": False, "inventory": 4}],
+        [{"name": "Nine", "price": "9.50", "inventory": 1}, {"name": "Ten", "price": "10", "inventory": None}],
+        [
+            {"name": "Hidden", "price": "1", "isAvailable": False},
+            {"name": "Two", "price": "200"},
+            {"name": "One", "price": "19.99"},
+        ],
+    ],
+    ids=["none", "sold-out", "hidden", "both", "mixed"],
+)
+async def test_what_a_new_product_tells_of_its_variants_is_what_the_database_counts(
+    owner: Client, forms: list[dict[str, object]]
+) -> None:
+    """So that counting them finds nothing to change, and the row is written once."""
+    store = await own_store(owner)
+    fields = "product { id inStock variantCount priceRange { min max } }"
+    create = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {fields} }} }}"
+    told = (await owner.ask(create, input={"configId": store, "title": "Pan", "price": "10", "variants": forms}))["createProduct"]
+    counts = "variants_total, variants_available, variants_in_stock, variants_min_price, variants_max_price"
+    look = f"SELECT {counts}, ctid FROM products"
+    async with owner.database.transaction() as connection:
+        before = await (await connection.raw.execute(look)).fetchall()
+        await connection.raw.execute("UPDATE product_variants SET sku = sku")
+        after = await (await connection.raw.execute(look)).fetchall()
+    assert before == after
+    read = "query($id: ID!) { product(by: {id: $id}) { id inStock variantCount priceRange { min max } } }"
+    assert (await owner.ask(read, id=told["product"]["id"]))["product"] == told["product"]
+
+
 async def test_all_faults_are_told_at_once_with_their_paths(owner: Client) -> None:
     store = await own_store(owner)
     forms = [{"name": "", "price": "-1"}, {"name": "ok", "price": "5", "compareAtPrice": "4"}]
