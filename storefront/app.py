@@ -16,6 +16,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Send
+from starlette.types import Scope as ASGIScope
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -33,6 +35,8 @@ from storefront.core.memory import settle
 from storefront.core.release import fingerprint
 from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
+from storefront.core.storage import opening
+from storefront.core.storage.disk import MOUNT, Disk
 from storefront.feed.heads import Heads, Record
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
@@ -49,6 +53,7 @@ from storefront.serving.graphiql import page as graphiql
 from storefront.serving.health import Health
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
+from storefront.serving.objects import routes as object_routes
 from storefront.serving.operations import Capacity, Operations
 from storefront.serving.rates import Door, RateLimited, Rates, caller_of
 from storefront.serving.responses import Policy, Responses
@@ -85,6 +90,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     heads, read_heads = _heads(options, database, replica)
     wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
+    objects = opening.opened(options)
     nobody = Context(database, vocabularies, vault, feed, replica=replica)
     rates = _rates(options)
     revocations = Revocations(partial(users.revoked, database), options.poll_interval)
@@ -125,7 +131,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             database,
             replica or nullcontext(),
             _jobs(database, options),
-            _running(hub, heads, read_heads, wakeups, revocations, rates),
+            _running(objects, hub, heads, read_heads, wakeups, revocations, rates),
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
@@ -156,6 +162,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *health.routes(),
         *beacon.routes(database, bodies, rates),
         *dashboard.routes(),
+        *(object_routes(objects) if isinstance(objects, Disk) else []),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
     middleware = [*watch.middleware(), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
@@ -250,7 +257,16 @@ def _cross_origin(options: Settings) -> list[Middleware]:
     origins = [*options.origins()]
     allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
     headers = ["authorization", "content-type", "x-request-id", *csrf.PREFLIGHT]
-    return [Middleware(CORSMiddleware, **allowed, allow_headers=headers, expose_headers=EXPOSED)] if origins else []
+    return [Middleware(CrossOrigin, **allowed, allow_headers=headers, expose_headers=EXPOSED)] if origins else []
+
+
+class CrossOrigin(CORSMiddleware):
+    """Passes by what says for itself that it is for pages of any origin."""
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        """Pass a connection on."""
+        is_open = scope["type"] == "http" and scope["path"].startswith(f"{MOUNT}/")
+        await (self.app if is_open else super().__call__)(scope, receive, send)
 
 
 async def _shown(database: Database) -> dict[str, str]:

@@ -193,12 +193,13 @@ def rotate_secrets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Look the set-up over: settings, database, migrations, broadcaster, documents, pages. Exits with 1 if something is wrong."""
+    """Look the set-up over: settings, database, storage, broadcaster, documents, pages. Exits with 1 if something is wrong."""
     options = _settings()
     with _postgres(options) as url:
         findings = [
             checkup.settings(options),
             *checkup.database(url),
+            asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
             checkup.documents(options),
             checkup.watch(options),
@@ -373,6 +374,7 @@ def _hand_over(options: Settings, url: str) -> None:
     os.environ["STOREFRONT_DATABASE_URL"] = url
     os.environ["STOREFRONT_SECRET"] = options.signing_secret()
     os.environ["STOREFRONT_WORKERS"] = str(options.workers)
+    os.environ["STOREFRONT_PUBLIC_URL"] = options.base_url()
     settings.cache_clear()
 
 

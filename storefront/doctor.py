@@ -11,7 +11,10 @@ from pydantic import SecretStr
 from storefront import schema
 from storefront.analytics.dashboard import assets
 from storefront.core import migrations
+from storefront.core.ids import new_id
 from storefront.core.settings import Settings
+from storefront.core.storage.objects import Missing, Objects, StorageFailed, read
+from storefront.core.storage.opening import opened
 from storefront.feed.wakeups import broadcast_to
 from storefront.serving.graphiql.assets import absent, missing
 from storefront.serving.manifests import UnusableManifest
@@ -47,6 +50,36 @@ def settings(options: Settings) -> Finding:
     """Which settings are in force, secrets aside."""
     where = "an external Postgres" if options.database_url else f"the embedded Postgres in {options.data_dir}"
     return Finding("settings", f"{where}; wake-ups over {options.wakeups_url().partition(':')[0]}; {options.workers} worker(s)")
+
+
+async def storage(options: Settings) -> Finding:
+    """Whether files can be written, read, listed and removed where they are kept, and where clients are told to find us."""
+    try:
+        objects = opened(options)
+    except RuntimeError as error:
+        return Finding("storage", str(error).partition(". ")[0], str(error).partition(". ")[2])
+    mend = "Check STOREFRONT_S3_*, that the bucket is there, and that the key may read, write, delete and list in it."
+    try:
+        async with asyncio.timeout(20), objects.running():
+            await _tried(objects)
+    except OSError as error:
+        return Finding("storage", f"{objects.describe()}: {error.strerror}", "Let this user write to STOREFRONT_DATA_DIR.")
+    except (StorageFailed, Missing, TimeoutError) as error:
+        return Finding("storage", f"{objects.describe()}: {str(error) or type(error).__name__}", mend)
+    return Finding("storage", f"{objects.describe()}; clients come to {options.base_url()}", _unreachable(options))
+
+
+async def _tried(objects: Objects) -> None:
+    key = f"doctor/{new_id()}"
+    await objects.put(key, b"A try.", "text/plain")
+    if await read(objects, key, 100) != b"A try." or key not in [stored.key async for stored in objects.list("doctor/")]:
+        raise StorageFailed("what was written is not what is read")
+    await objects.delete(key)
+
+
+def _unreachable(options: Settings) -> str:
+    is_anywhere = options.public_url is None and options.host in ("0.0.0.0", "::")  # noqa: S104
+    return "Set STOREFRONT_PUBLIC_URL to where clients reach this server." if is_anywhere else ""
 
 
 async def broadcaster(options: Settings, database_url: str) -> Finding:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ from storefront.core.migrations import migrate
 from storefront.core.settings import Settings
 from storefront.serving import frames
 from tests.client import SECRET, Client
+from tests.s3 import S3Server
+from tests.s3 import s3_server as started_s3
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +54,13 @@ def fresh(postgres: str, template: str) -> str:
     name = f"test_{uuid7().hex}"
     create_database(postgres, name, template)
     return database_url(postgres, name)
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A server of S3's protocol."""
+    with started_s3() as server:
+        yield server
 
 
 @pytest.fixture
@@ -95,16 +105,18 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 @asynccontextmanager
 async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OPTIONS, **options: Any) -> AsyncIterator[Client]:
     """A shopper of a real server on a free port, over this database; with other settings where they are given."""
-    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder}
+    # Bound before the application is made: it tells clients its address.
+    listening = socket.create_server(("127.0.0.1", 0))
+    port = listening.getsockname()[1]
+    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
     # Tests count when they want it counted, and write past the log, which nobody notices who keeps answers.
     settings = Settings(**{**given, "popularity_interval": 0, "rollup_interval": 0, "response_cache_bytes": 0, **options})
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
-    task = asyncio.create_task(server.serve())
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
+    task = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)
         assert not task.done(), "the server did not start"
-    port = server.servers[0].sockets[0].getsockname()[1]
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
         yield Client(http, app.state.database)
     server.should_exit = True

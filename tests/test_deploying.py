@@ -20,7 +20,7 @@ def text(name: str) -> str:
 @pytest.mark.parametrize("name", FILES)
 def test_only_settings_that_there_are_are_set(name: str) -> None:
     known = {f"STOREFRONT_{field.upper()}" for field in Settings.model_fields}
-    assert set(re.findall(r"\bSTOREFRONT_[A-Z_]+", text(name))) <= known
+    assert set(re.findall(r"\bSTOREFRONT_[A-Z0-9_]+", text(name))) <= known
 
 
 def test_what_the_image_is_built_of_is_there_and_let_through() -> None:
@@ -40,7 +40,7 @@ def test_what_the_image_installs_is_locked_and_the_same_as_in_the_tests() -> Non
     servers = pins("requirements-server.txt")
     assert set(servers) <= set(pins("requirements-dev.txt"))
     assert len(servers) == len(re.findall(r"^\w", text("requirements-server.txt"), re.MULTILINE))
-    assert {"redis", "opentelemetry-sdk", "prometheus-client"} <= {pin.partition("==")[0] for pin in servers}
+    assert {"redis", "botocore", "opentelemetry-sdk", "prometheus-client"} <= {pin.partition("==")[0] for pin in servers}
 
 
 def test_services_wait_for_what_they_need_and_run_without_rights() -> None:

@@ -65,6 +65,27 @@ class Settings(BaseSettings):
     allowed_origins: str | None = Field(
         None, description="Origins besides our own whose pages may send cookies, comma-separated, such as https://shop.example."
     )
+    public_url: str | None = Field(
+        None,
+        description="Where clients reach this server, such as https://api.shop.example: addresses of uploads and images begin "
+        "so. Unset: its host and port.",
+    )
+    s3_bucket: str | None = Field(
+        None, description="A bucket of S3's kind for images and files (needs the extra `s3`). Unset: they are in the data folder."
+    )
+    s3_endpoint: str | None = Field(
+        None, description="The service that has the bucket, such as https://ACCOUNT.r2.cloudflarestorage.com. Unset: AWS."
+    )
+    s3_region: str = Field("us-east-1", description="The bucket's region; auto for Cloudflare R2.")
+    s3_access_key_id: str | None = Field(None, description="Who may read, write, delete and list in the bucket.")
+    s3_secret_access_key: SecretStr | None = Field(None, validate_default=True, description="The secret of that key.")
+    s3_addressing: Literal["path", "virtual"] | None = Field(
+        None, description="Where the bucket's name stands, in the path or before the host. Unset: virtual for AWS, else path."
+    )
+    s3_public_url: str | None = Field(
+        None,
+        description="Where everybody can read what is under media/ in the bucket, such as a CDN. Unset: nowhere, we serve it.",
+    )
     broadcast_url: SecretStr | None = Field(
         None,
         description="How processes wake each other after a commit: memory://, postgresql://, redis://, redis-stream:// or "
@@ -217,6 +238,14 @@ class Settings(BaseSettings):
             return self.broadcast_url.get_secret_value()
         return self.database_url.get_secret_value() if self.workers > 1 and self.database_url else "memory://"
 
+    def base_url(self) -> str:
+        """Where clients reach this server."""
+        if self.public_url is not None:
+            return self.public_url.rstrip("/")
+        # An address that stands for all of the machine's own is none that anybody could ask.
+        host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
     def signing_secret(self) -> str:
         """The key that signs tokens. Without one in the settings, 32 random bytes are made and kept for the next start."""
         if self.secret is not None:
@@ -257,6 +286,23 @@ class Settings(BaseSettings):
         whole = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
         passwords = [urlsplit(text).password or "" for text in whole if "://" in text]
         return [*whole, *passwords, *(part for text in whole for part in _listed(text))]
+
+    @field_validator("public_url", "s3_endpoint", "s3_public_url")
+    @classmethod
+    def _check_addresses(cls, given: str | None, info: ValidationInfo) -> str | None:
+        parts = urlsplit(given or "https://unset.example")
+        if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in (given or "") for sign in '?#@ "<>\\'):
+            raise ValueError("must be an http:// or https:// URL without ?, # or @")
+        if info.field_name == "s3_endpoint" and parts.path.strip("/"):
+            raise ValueError("must be the service's address alone: the bucket stands in STOREFRONT_S3_BUCKET")
+        return given
+
+    @field_validator("s3_secret_access_key")
+    @classmethod
+    def _check_bucket(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("s3_bucket") and not (given and info.data.get("s3_access_key_id")):
+            raise ValueError("must be set with STOREFRONT_S3_BUCKET, and STOREFRONT_S3_ACCESS_KEY_ID too")
+        return given
 
     @field_validator("encryption_keys")
     @classmethod

@@ -1,0 +1,381 @@
+"""Objects in a folder and in a bucket behave alike: the same tests over real sockets, with a client that knows only HTTP."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import time
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+import pytest_asyncio
+import uvicorn
+from pydantic import SecretStr
+from starlette.applications import Starlette
+
+from storefront import doctor
+from storefront.core.ids import uuid7
+from storefront.core.settings import Settings
+from storefront.core.storage import s3
+from storefront.core.storage.disk import Disk
+from storefront.core.storage.objects import Missing, Objects, StorageFailed, WrongSize, read, remove
+from storefront.core.storage.opening import opened
+from storefront.core.storage.s3 import S3, Bucket
+from storefront.serving.objects import routes
+from storefront.serving.security import SecurityHeaders
+from tests.s3 import S3Server, free_port
+
+# The least that services take as a part that is not the last.
+PART = 5_242_880
+CSV = b"handle,title\n" + b"mug,A mug\n" * 1_000
+
+
+@asynccontextmanager
+async def on_disk(folder: Path) -> AsyncIterator[Disk]:
+    """The folder behind its routes, on a real socket."""
+    port = free_port()
+    disk = Disk(folder, f"http://127.0.0.1:{port}", "the secret of a server, long enough")
+    app = SecurityHeaders(Starlette(routes=routes(disk)))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
+    task = asyncio.create_task(server.serve())
+    while not server.started:  # noqa: ASYNC110  it has no event for it
+        await asyncio.sleep(0.01)
+    async with disk.running():
+        yield disk
+    server.should_exit = True
+    await task
+
+
+@pytest_asyncio.fixture(params=["disk", "s3"])
+async def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> AsyncIterator[Objects]:
+    if request.param == "disk":
+        async with on_disk(tmp_path) as disk:
+            yield disk
+        return
+    bucket = s3_server.bucket(f"bucket-{uuid7().hex}")
+    async with bucket.running():
+        yield bucket
+
+
+@pytest_asyncio.fixture
+async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
+    async with on_disk(tmp_path) as opened_disk:
+        yield opened_disk
+
+
+@pytest_asyncio.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient() as client:
+        yield client
+
+
+async def chunked(content: bytes, size: int = 65_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+# ------------------------------------------------------------------------------------------------------ both kinds
+
+
+async def test_what_a_client_puts_with_the_presigned_request_is_read(objects: Objects, http: httpx.AsyncClient) -> None:
+    permit = objects.presign_put("uploads/rows/one", content_type="text/csv", size=len(CSV), seconds=60)
+    answer = await http.request(permit.method, permit.url, headers=dict(permit.headers), content=CSV)
+    assert answer.status_code == 200 and 55 < permit.expires_at.timestamp() - time() <= 61
+    stored = await objects.head("uploads/rows/one")
+    assert (
+        stored and (stored.size, stored.content_type) == (len(CSV), "text/csv") and abs(stored.modified.timestamp() - time()) < 5
+    )
+    async with objects.open("uploads/rows/one") as reading:
+        chunks = [chunk async for chunk in reading.chunks]
+    assert b"".join(chunks) == CSV and reading.stored == stored
+
+
+async def test_an_object_is_downloaded_under_a_name(objects: Objects, http: httpx.AsyncClient) -> None:
+    await objects.put("exports/one.csv", CSV, "text/csv")
+    answer = await http.get(objects.presign_get("exports/one.csv", seconds=60, filename='Töpfe "2026".csv'))
+    assert answer.content == CSV and answer.headers["content-type"].startswith("text/csv")
+    assert answer.headers["content-disposition"].startswith("attachment; filename")
+    assert "T%C3%B6pfe%20%222026%22.csv" in answer.headers["content-disposition"]
+    assert (await http.get(objects.presign_get("exports/two.csv", seconds=60))).status_code == 404
+
+
+@pytest.mark.parametrize("length", [0, 1, PART, PART + 1, 2 * PART, 2 * PART + 12_345])
+async def test_a_stream_of_unknown_length_is_written(objects: Objects, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
+    monkeypatch.setattr(s3, "PART", PART)
+    content = (bytes(range(251)) * (length // 251 + 1))[:length]
+    assert await objects.put("exports/many", chunked(content), "text/csv") == length
+    assert await read(objects, "exports/many", length) == content
+    stored = await objects.head("exports/many")
+    assert stored and (stored.size, stored.content_type) == (length, "text/csv")
+
+
+async def test_what_ends_halfway_was_never_there(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART", PART)
+    await objects.put("exports/kept", b"before", "text/csv")
+
+    async def failing() -> AsyncIterator[bytes]:
+        for _ in range(12):
+            yield b"x" * 1_000_000
+        raise ArithmeticError("the rows ran out")
+
+    for key in ("exports/kept", "exports/new"):
+        with pytest.raises(ArithmeticError):
+            await objects.put(key, failing(), "text/csv")
+    assert await read(objects, "exports/kept", 100) == b"before"
+    assert await objects.head("exports/new") is None
+    assert [stored.key async for stored in objects.list("exports/")] == ["exports/kept"]
+
+
+async def test_what_is_not_there_is_missing(objects: Objects) -> None:
+    with pytest.raises(Missing):
+        async with objects.open("uploads/none"):
+            pass
+    assert await objects.head("uploads/none") is None
+    await objects.delete("uploads/none")
+    assert [stored async for stored in objects.list("uploads/")] == []
+
+
+async def test_what_is_larger_than_asked_for_is_not_read_to_its_end(objects: Objects) -> None:
+    await objects.put("uploads/large", b"x" * 100_000, "text/csv")
+    with pytest.raises(WrongSize):
+        await read(objects, "uploads/large", 99_999)
+
+
+async def test_objects_are_found_by_the_beginning_of_their_keys_and_removed(objects: Objects) -> None:
+    keys = [f"media/{number:04}/full.webp" for number in range(12)]
+    for key in (*keys, "media-other/one", "exports/one"):
+        await objects.put(key, b"x", "image/webp")
+    found = [stored async for stored in objects.list("media/")]
+    assert [stored.key for stored in found] == keys and {stored.size for stored in found} == {1}
+    assert all(abs(stored.modified.timestamp() - time()) < 10 for stored in found)
+    assert await remove(objects, "media/0003/") == 1
+    assert await remove(objects, "media/") == 11
+    assert await objects.head("exports/one") and await objects.head("media-other/one")
+
+
+@pytest.mark.parametrize(
+    "key", ["", "/etc/passwd", "../secret", "a/../../secret", "a//b", "a/./b", "A", "a b", "a\\b", "a\0", "a/", ".a"]
+)
+async def test_what_is_no_key_is_refused(objects: Objects, key: str) -> None:
+    for made in (objects.presign_get, objects.presign_put):
+        with pytest.raises(ValueError, match="is no key"):
+            made(key, seconds=60, **({} if made == objects.presign_get else {"content_type": "text/csv", "size": 1}))  # type: ignore[arg-type]
+    for work in (objects.head(key), objects.delete(key), objects.put(key, b"", "text/csv")):
+        with pytest.raises(ValueError, match="is no key"):
+            await work
+
+
+# ---------------------------------------------------------------------------------------------------- our own routes
+
+
+def files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+async def put(http: httpx.AsyncClient, disk: Disk, content: bytes, **headers: str) -> int:
+    permit = disk.presign_put("uploads/one", content_type="image/png", size=10, seconds=60)
+    return (await http.put(permit.url, headers={**permit.headers, **headers}, content=content)).status_code
+
+
+async def test_type_and_size_are_those_that_were_signed(disk: Disk, http: httpx.AsyncClient) -> None:
+    assert await put(http, disk, b"x" * 10, **{"content-type": "text/html"}) == 400
+    assert await put(http, disk, b"x" * 9) == 413
+    assert await put(http, disk, b"x" * 11) == 413
+    assert await disk.head("uploads/one") is None
+    assert await put(http, disk, b"x" * 10) == 200
+
+
+async def test_a_body_without_a_length_is_counted_as_it_comes(disk: Disk, http: httpx.AsyncClient, tmp_path: Path) -> None:
+    permit = disk.presign_put("uploads/one", content_type="image/png", size=100_000, seconds=60)
+    for length in (99_999, 100_001, 5_000_000):
+        answer = await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * length))
+        assert answer.status_code == 413 and "exactly 100,000 bytes" in answer.text
+    assert await disk.head("uploads/one") is None
+    assert files(tmp_path) == []
+    assert (await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * 100_000))).status_code == 200
+
+
+async def test_an_address_is_good_for_nothing_else(disk: Disk, http: httpx.AsyncClient) -> None:
+    await disk.put("exports/one", b"secret", "text/csv")
+    url = disk.presign_get("exports/one", seconds=60)
+    parts = urlsplit(url)
+    signature = parse_qs(parts.query)["signature"][0]
+    expires = parse_qs(parts.query)["expires"][0]
+    others = [
+        url.replace("exports/one", "exports/two"),
+        url.replace("exports/one", "exports/x%2f..%2fone"),
+        url.replace("exports/one", "..%2f..%2fsecret"),
+        url.replace(f"expires={expires}", f"expires={int(expires) + 1}"),
+        url.replace(signature, "0" * 64),
+        url.replace(f"&signature={signature}", ""),
+        url + "&filename=other",
+    ]
+    assert [(await http.get(other)).status_code for other in others] == [403] * 7
+    assert (await http.put(url, content=b"x")).status_code == 403
+    assert (await http.get(disk.presign_put("exports/one", content_type="text/csv", size=1, seconds=9).url)).status_code == 403
+    assert (await http.get(url)).content == b"secret"
+
+
+async def test_an_address_ends(disk: Disk, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
+    now = time()
+    monkeypatch.setattr("storefront.core.storage.disk.time.time", lambda: now + 61)
+    assert (await http.put(permit.url, headers=dict(permit.headers), content=b"x")).status_code == 403
+
+
+async def test_what_is_given_runs_nowhere(disk: Disk, http: httpx.AsyncClient) -> None:
+    await disk.put("exports/page.html", b"<script>alert(1)</script>", "text/html")
+    headers = (await http.get(disk.presign_get("exports/page.html", seconds=60))).headers
+    assert headers["x-content-type-options"] == "nosniff" and "sandbox" in headers["content-security-policy"]
+    assert headers["content-disposition"].startswith("attachment") and headers["cache-control"] == "private, no-store"
+
+
+async def test_a_download_is_taken_up_again(disk: Disk, http: httpx.AsyncClient) -> None:
+    await disk.put("exports/one", CSV, "text/csv")
+    url = disk.presign_get("exports/one", seconds=60)
+    answer = await http.get(url, headers={"range": "bytes=1000-1999"})
+    assert answer.status_code == 206 and answer.content == CSV[1_000:2_000]
+
+
+async def test_pages_of_any_origin_may_use_an_address(disk: Disk, http: httpx.AsyncClient) -> None:
+    permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
+    asked = {
+        "origin": "https://shop.example",
+        "access-control-request-method": "PUT",
+        "access-control-request-headers": "content-type",
+    }
+    answer = await http.options(permit.url, headers=asked)
+    assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "*"
+    assert (
+        "PUT" in answer.headers["access-control-allow-methods"]
+        and "content-type" in answer.headers["access-control-allow-headers"]
+    )
+    answer = await http.put(permit.url, headers={**permit.headers, "origin": "https://shop.example"}, content=b"x")
+    assert answer.headers["access-control-allow-origin"] == "*"
+
+
+async def test_readers_of_what_is_replaced_read_on(disk: Disk) -> None:
+    await disk.put("exports/one", b"a" * 600_000, "text/csv")
+    async with disk.open("exports/one") as reading:
+        first = await anext(reading.chunks)
+        await disk.put("exports/one", b"b" * 600_000, "text/csv")
+        rest = [chunk async for chunk in reading.chunks]
+    assert set(b"".join([first, *rest])) == {ord("a")} and set(await read(disk, "exports/one", 600_000)) == {ord("b")}
+
+
+async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path) -> None:
+    disks = [Disk(tmp_path, "http://localhost", "the same secret for every worker") for _ in range(4)]
+
+    async def work(disk: Disk, number: int) -> None:
+        for turn in range(20):
+            await disk.put(f"shared/{number}-{turn}", b"x", "text/csv")
+            await disk.delete(f"shared/{number}-{turn}")
+
+    await asyncio.gather(*(work(disk, number) for number, disk in enumerate(disks)))
+    assert [stored async for stored in disks[0].list("shared/")] == []
+
+
+async def test_an_address_of_one_worker_is_good_at_another(tmp_path: Path) -> None:
+    one, two = (Disk(tmp_path, "http://localhost", secret) for secret in ("the same secret", "the same secret"))
+    query = {name: values[0] for name, values in parse_qs(urlsplit(one.presign_get("a/b", seconds=60)).query).items()}
+    assert two.permit("GET", "a/b", query)
+    assert Disk(tmp_path, "http://localhost", "another secret").permit("GET", "a/b", query) is None
+
+
+# --------------------------------------------------------------------------------------------------------- buckets
+
+
+def bucket(**values: str) -> S3:
+    given = {"endpoint": "https://s3.eu-central-1.amazonaws.com", "name": "shop", "region": "eu-central-1"}
+    return S3(Bucket(**{**given, "access_key_id": "AKIDEXAMPLE", "secret_access_key": "SECRET", **values}))  # type: ignore[arg-type]
+
+
+def test_type_and_length_are_signed_in_a_bucket() -> None:
+    permit = bucket().presign_put("uploads/one", content_type="image/png", size=1_234, seconds=600)
+    query = parse_qs(urlsplit(permit.url).query)
+    assert query["X-Amz-SignedHeaders"] == ["content-length;content-type;host"] and query["X-Amz-Expires"] == ["600"]
+    other = bucket().presign_put("uploads/one", content_type="image/png", size=1_235, seconds=600)
+    assert parse_qs(urlsplit(other.url).query)["X-Amz-Signature"] != query["X-Amz-Signature"]
+    assert dict(permit.headers) == {"content-type": "image/png"} and "SECRET" not in permit.url
+
+
+def test_where_the_name_of_a_bucket_stands() -> None:
+    path = bucket().presign_get("a/b", seconds=60)
+    virtual = bucket(addressing="virtual").presign_get("a/b", seconds=60)
+    assert path.startswith("https://s3.eu-central-1.amazonaws.com/shop/a/b?")
+    assert virtual.startswith("https://shop.s3.eu-central-1.amazonaws.com/a/b?")
+    assert bucket().public_url("a/b") is None
+    assert bucket(public_url="https://cdn.example/").public_url("a/b") == "https://cdn.example/a/b"
+
+
+async def test_a_service_that_is_out_of_reach_is_told_of_without_addresses() -> None:
+    away = bucket(endpoint=f"http://127.0.0.1:{free_port()}")
+    async with away.running():
+        with pytest.raises(StorageFailed, match=r"^GET of an object: ConnectError$"):
+            await read(away, "a/b", 10)
+
+
+async def test_a_bucket_that_is_not_there_is_told_of(s3_server: S3Server) -> None:
+    absent = S3(Bucket(s3_server.endpoint, "no-such-bucket", "us-east-1", "key", "secret"))
+    async with absent.running():
+        with pytest.raises(StorageFailed, match="NoSuchBucket"):
+            await absent.put("a/b", b"", "text/csv")
+
+
+# -------------------------------------------------------------------------------------------------------- settings
+
+
+def test_without_settings_objects_are_in_the_data_folder(tmp_path: Path) -> None:
+    found = opened(Settings(data_dir=tmp_path, port=9_000))
+    assert isinstance(found, Disk) and found.describe() == f"the folder {tmp_path}/objects"
+    assert found.presign_get("a/b", seconds=60).startswith("http://127.0.0.1:9000/objects/a/b?")
+    assert (
+        opened(Settings(data_dir=tmp_path, public_url="https://api.example/"))
+        .presign_get("a/b", seconds=9)
+        .startswith("https://api.example/objects/a/b?")
+    )
+
+
+def test_a_bucket_of_aws_and_one_of_another_service(tmp_path: Path) -> None:
+    keys = {"s3_bucket": "shop", "s3_access_key_id": "id", "s3_secret_access_key": "secret"}
+    aws = opened(Settings(data_dir=tmp_path, **keys))  # type: ignore[arg-type]
+    assert aws.presign_get("a/b", seconds=60).startswith("https://shop.s3.us-east-1.amazonaws.com/a/b?")
+    minio = opened(Settings(data_dir=tmp_path, **keys, s3_endpoint="http://minio:9000"))  # type: ignore[arg-type]
+    assert minio.presign_get("a/b", seconds=60).startswith("http://minio:9000/shop/a/b?")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"s3_bucket": "shop"}, "STOREFRONT_S3_ACCESS_KEY_ID"),
+        ({"s3_endpoint": "minio:9000"}, "must be an http"),
+        ({"s3_endpoint": "http://minio:9000/shop"}, "the bucket stands in STOREFRONT_S3_BUCKET"),
+        ({"public_url": "https://user@api.example"}, "without"),
+    ],
+)
+def test_settings_that_do_not_fit_are_told(given: dict[str, str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        Settings(**given)  # type: ignore[arg-type]
+
+
+def test_the_secret_of_a_bucket_is_a_secret() -> None:
+    options = Settings(s3_bucket="shop", s3_access_key_id="id", s3_secret_access_key=SecretStr("a very secret word"))
+    assert "a very secret word" in options.secret_words()
+    assert "a very secret word" not in json.dumps(options.model_dump(mode="json", exclude_none=True), default=str)
+
+
+async def test_the_doctor_tries_the_store(tmp_path: Path, s3_server: S3Server) -> None:
+    found = await doctor.storage(Settings(data_dir=tmp_path, host="::"))
+    assert str(tmp_path) in found.state and "STOREFRONT_PUBLIC_URL" in found.mend
+    assert files(tmp_path / "objects") == []
+    given = s3_server.settings(f"bucket-{uuid7().hex}")
+    found = await doctor.storage(Settings(data_dir=tmp_path, **given))
+    assert given["s3_bucket"] in found.state and not found.mend
+    found = await doctor.storage(Settings(data_dir=tmp_path, **{**given, "s3_bucket": "none-such"}))
+    assert "NoSuchBucket" in found.state and "STOREFRONT_S3_" in found.mend
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "objects").write_text("a file")
+    found = await doctor.storage(Settings(data_dir=tmp_path / "other"))
+    assert "Not a directory" in found.state and "STOREFRONT_DATA_DIR" in found.mend
