@@ -48,6 +48,7 @@ from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import documents
+from storefront.serving.admission import STATE, Admission
 from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.health import Health
@@ -119,6 +120,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
+    # Some of them may have to wait for what is at work, but not long.
+    admission = Admission(5 * options.max_concurrent, lambda: streams.count)
     health = Health(operating.checks(database, replica, hub))
 
     async def drain() -> None:
@@ -126,7 +129,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         await sockets.drain()
 
     @asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Any]]:
         async with (
             database,
             replica or nullcontext(),
@@ -135,12 +138,12 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
-                yield
+                yield {STATE: admission}
 
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
-    parts = operating.Parts(database, replica, hub, sockets, streams, known, responses, operating.Queue(database))
+    parts = operating.Parts(database, replica, hub, sockets, streams, known, responses, operating.Queue(database), admission)
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
     bodies = BodyLimits(options.max_body, options.body_timeout, options.max_values)
     endpoint = Endpoint(

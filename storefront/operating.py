@@ -15,6 +15,7 @@ from storefront.core.database import FAILURES, Database, Statement, compiled
 from storefront.core.pool import Pooled
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
+from storefront.serving.admission import Admission
 from storefront.serving.documents import Documents
 from storefront.serving.health import Check
 from storefront.serving.identifying import Identified
@@ -98,6 +99,7 @@ class Parts:
     documents: Documents
     responses: Responses
     queue: Queue
+    admission: Admission
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ class Watch:
         first = self.options.metrics_port
         if self.metrics is None or first is None:
             return nullcontext()
-        self.metrics.add([*_of_pools(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
+        self.metrics.add([*_of_pools(parts), *_of_requests(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
         # A port for each worker: it tells of itself alone.
         ports = range(first, first + self.options.workers)
         return exposed(self.metrics, self.options.metrics_host, ports, parts.queue.look)
@@ -167,6 +169,14 @@ def _of_pools(parts: Parts) -> list[Reading]:
         Reading("storefront_pool_connections", "Connections to Postgres.", lambda: pooled(lambda it: it.connections), "pool"),
         Reading("storefront_pool_used", "Those that are in use.", lambda: pooled(lambda it: it.connections - it.free), "pool"),
         Reading("storefront_pool_waiting", "How many wait for one.", lambda: pooled(lambda it: it.waiting), "pool"),
+    ]
+
+
+def _of_requests(parts: Parts) -> list[Reading]:
+    admission = parts.admission
+    return [
+        Reading("storefront_http_inside", "Requests that are being answered, event streams too.", lambda: admission.inside),
+        Reading("storefront_http_turned_away", "Those that there was no room for.", lambda: admission.refused, is_total=True),
     ]
 
 

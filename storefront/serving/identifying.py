@@ -1,7 +1,8 @@
 """Gives each request the id that it is known by: in the answer's `x-request-id`, in errors, in each line of the log."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ class Identified:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        id_ = _id_of(scope)
+        id_ = id_of(scope)
         # What its headers say is known to be secret without looking.
         with Activity(id_, asked=_confidential(scope)):
             if scope["type"] == "http":
@@ -51,7 +52,8 @@ class Identified:
                 self._report(scope, status, perf_counter() - began)
 
 
-def _id_of(scope: Scope) -> str:
+def id_of(scope: Mapping[str, Any]) -> str:
+    """The id of a request."""
     given = next((value for name, value in scope["headers"] if name == HEADER), b"").decode("latin-1")
     return given if 0 < len(given) <= LONGEST and given.isascii() and given.isprintable() else new_id()
 
