@@ -12,6 +12,8 @@ OPTIONS: Mapping[str, Any] = {
     "http": "storefront.serving.heads:HeadsProtocol",
     "ws": "storefront.serving.frames:FramesProtocol",
     "ws_per_message_deflate": False,
+    # Who comes while the process is busy waits in the kernel, as many as Linux lets wait unless it is told otherwise.
+    "backlog": 4_096,
 }
 # The name of the function in `scope["extensions"]`.
 WRITE = "storefront.write"

@@ -23,6 +23,8 @@ from tests.feed.processes import Server, running
 SECONDS = float(os.environ.get("STOREFRONT_SOAK_SECONDS", "1800"))
 QUIET_PART, RECOVERED_WITHIN = 0.2, 10.0
 ANSWERS = {200, 429, 503}
+# As many as a proxy may open; who finds none free waits for one.
+MOST_LINES = 3_000
 
 Note = Callable[[object, float], None]
 
@@ -73,6 +75,7 @@ class Offer:
     def __init__(self, port: int, requests: Iterator[bytes], note: Note) -> None:
         self._port, self._requests, self._note = port, requests, note
         self._free: list[Line] = []
+        self._places = asyncio.Semaphore(MOST_LINES)
 
     async def run(self, rate: float, seconds: float) -> None:
         """So many a second, at random moments."""
@@ -89,7 +92,7 @@ class Offer:
     async def _once(self, request: bytes) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(60), self._places:
                 status, body = await self._asked(request)
             self._note(status if status != 200 or b'"errors":' not in body else body[:300], time.monotonic() - began)
         except OSError as error:
