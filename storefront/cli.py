@@ -193,7 +193,7 @@ def rotate_secrets() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Look the set-up over: settings, database, storage, broadcaster, documents, pages. Exits with 1 if something is wrong."""
+    """Look the set-up over: settings, database, storage, broadcaster, rates, documents, pages. Exits with 1 if it finds fault."""
     options = _settings()
     with _postgres(options) as url:
         findings = [
@@ -201,6 +201,7 @@ def doctor() -> None:
             *checkup.database(url),
             asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
+            asyncio.run(checkup.rates(options)),
             checkup.documents(options),
             checkup.watch(options),
             checkup.graphiql(),

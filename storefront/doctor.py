@@ -18,6 +18,7 @@ from storefront.core.storage.opening import opened
 from storefront.feed.wakeups import broadcast_to
 from storefront.serving.graphiql.assets import absent, missing
 from storefront.serving.manifests import UnusableManifest
+from storefront.serving.rates import reach
 
 OLDEST_POSTGRES = 150_000
 
@@ -96,6 +97,21 @@ async def broadcaster(options: Settings, database_url: str) -> Finding:
     return Finding(
         "broadcaster", f"{scheme} works", "memory:// reaches one process: several workers need another one." if alone else ""
     )
+
+
+async def rates(options: Settings) -> Finding:
+    """Where requests are counted for their limits."""
+    url = options.rate_limit_url
+    if url is None:
+        return Finding("rates", "counted by each worker for itself" if options.workers > 1 else "counted in the process")
+    try:
+        async with asyncio.timeout(5):
+            await reach(url.get_secret_value())
+    except Exception as error:
+        # Not installed, not there or not let in: its type is enough to say that this address does not work.
+        mend = "Check STOREFRONT_RATE_LIMIT_URL; it needs the extra redis: pip install 'storefront[redis]'"
+        return Finding("rates", f"counted by each worker for itself: {type(error).__name__}", mend)
+    return Finding("rates", "counted together in Redis")
 
 
 def documents(options: Settings) -> Finding:

@@ -137,10 +137,7 @@ class Rates:
             yield
         finally:
             if self._redis is not None:
-                # The library opens connections and has no way to close them.
-                client: Any = self._redis._backend.get_client()
-                await client.aclose()
-                await client.connection_pool.aclose()
+                await _close(self._redis)
 
     def watches(self, *doors: Door) -> bool:
         """Whether anything is counted at any of these doors."""
@@ -203,6 +200,22 @@ def caller_of(host: str | None) -> str | None:
     except ValueError:
         return host
     return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+
+
+async def reach(url: str) -> None:
+    """Whether processes can count together there; raises what Redis' client raises where it does not answer."""
+    store = _redis(url)
+    try:
+        await store.exists("storefront")
+    finally:
+        await _close(store)
+
+
+async def _close(store: RedisStore) -> None:
+    # The library opens connections and has no way to close them.
+    client: Any = store._backend.get_client()
+    await client.aclose()
+    await client.connection_pool.aclose()
 
 
 def _redis(url: str) -> RedisStore:

@@ -12,6 +12,7 @@ from pydantic import SecretStr, ValidationError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from storefront import doctor
 from storefront.core.settings import Settings
 from storefront.serving.rates import Door, RateLimited, Rates, caller_of
 from tests.client import Client
@@ -117,6 +118,17 @@ async def test_processes_count_together(redis: Redis) -> None:
             with pytest.raises(RateLimited):
                 await rates.take(Door.ADDRESS, "192.0.2.1")
         await one.take(Door.ADDRESS, "192.0.2.2")
+
+
+async def test_the_doctor_tells_where_requests_are_counted() -> None:
+    with redis_server() as redis:
+        options = Settings(secret=SecretStr("x" * 32), rate_limit_url=SecretStr(f"redis://{redis.address}"))
+        assert (await doctor.rates(options)) == doctor.Finding("rates", "counted together in Redis")
+        redis.stop()
+        finding = await doctor.rates(options)
+        assert "StoreUnavailableError" in finding.state and "STOREFRONT_RATE_LIMIT_URL" in finding.mend
+    alone = options.model_copy(update={"rate_limit_url": None, "workers": 2})
+    assert (await doctor.rates(alone)).state == "counted by each worker for itself"
 
 
 async def test_without_redis_each_process_counts_for_itself(empty_url: str, tmp_path: Path) -> None:
