@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Receive, Send
+from starlette.types import ASGIApp, Receive, Send
 from starlette.types import Scope as ASGIScope
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -256,20 +256,31 @@ def _proxies(options: Settings) -> list[Middleware]:
 
 
 def _cross_origin(options: Settings) -> list[Middleware]:
-    """Lets pages of the allowed origins read the answers, cookies included; without such origins nothing is added."""
-    origins = [*options.origins()]
-    allowed: dict[str, Any] = {"allow_origins": origins, "allow_credentials": True, "allow_methods": ["GET", "POST"]}
+    """Lets pages of the allowed origins read the answers, cookies included, and those of all others without, if they may."""
+    origins = frozenset(options.origins())
     headers = ["authorization", "content-type", "x-request-id", *csrf.PREFLIGHT]
-    return [Middleware(CrossOrigin, **allowed, allow_headers=headers, expose_headers=EXPOSED)] if origins else []
+    told: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": headers, "expose_headers": EXPOSED}
+    if not options.open_to_origins:
+        return [Middleware(CrossOrigin, allow_origins=origins, allow_credentials=True, **told)] if origins else []
+    return [
+        Middleware(CrossOrigin, cares=origins.__contains__, allow_origins=origins, allow_credentials=True, **told),
+        Middleware(CrossOrigin, cares=lambda origin: origin not in origins, allow_origins=["*"], **told),
+    ]
 
 
 class CrossOrigin(CORSMiddleware):
-    """Passes by what says for itself that it is for pages of any origin."""
+    """Passes by the pages that it does not care for, and what says for itself that it is for pages of any origin."""
+
+    def __init__(self, app: ASGIApp, /, cares: Callable[[str], bool] = lambda _: True, **told: Any) -> None:
+        super().__init__(app, **told)
+        self._cares = cares
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Pass a connection on."""
+        origin = next((value for name, value in scope.get("headers", ()) if name == b"origin"), None)
         is_open = scope["type"] == "http" and scope["path"].startswith(f"{MOUNT}/")
-        await (self.app if is_open else super().__call__)(scope, receive, send)
+        is_for_us = origin is not None and not is_open and self._cares(origin.decode("latin-1"))
+        await (super().__call__ if is_for_us else self.app)(scope, receive, send)
 
 
 async def _shown(database: Database) -> dict[str, str]:

@@ -65,6 +65,9 @@ class Settings(BaseSettings):
     allowed_origins: str | None = Field(
         None, description="Origins besides our own whose pages may send cookies, comma-separated, such as https://shop.example."
     )
+    open_to_origins: bool = Field(
+        False, description="Whether pages of all other origins may ask and read as well, but without cookies (CORS: `*`)."
+    )
     public_url: str | None = Field(
         None,
         description="Where clients reach this server, such as https://api.shop.example: addresses of uploads and images begin "

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -79,6 +80,21 @@ async def test_pages_of_allowed_origins_alone_may_add_headers(server: Client, na
     for origin, status in ((SHOP, 200), ("https://evil.example", 400)):
         answer = await server.http.options("/graphql", headers={**asked, "origin": origin})
         assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (status, status == 200)
+
+
+async def test_pages_of_any_origin_may_read_without_cookies_where_they_are_let(empty_url: str, tmp_path: Path) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    options: dict[str, Any] = {"authjs_secret": SecretStr(SECRET), "open_to_origins": True, "allowed_origins": SHOP}
+    async with serving(empty_url, tmp_path, **options) as open_:
+        for origin, told, credentials in ((SHOP, SHOP, "true"), ("https://else.example", "*", None), ("null", "*", None)):
+            for answer in (
+                await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers={"origin": origin}),
+                await open_.http.options("/graphql", headers={**asked, "origin": origin}),
+            ):
+                assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, told)
+                assert answer.headers.get("access-control-allow-credentials") == credentials
+        answer = await ask(open_, origin="https://else.example", sec_fetch_site="cross-site")
+        assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
 
 
 async def test_our_own_pages_may(server: Client) -> None:
