@@ -28,10 +28,12 @@ from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.rollups import keep_months, roll_up
 from storefront.commands.unit import sweep_keys
 from storefront.core import csrf, logs
+from storefront.core.addresses import Networks
 from storefront.core.database import FAILURES, Database
 from storefront.core.errors import Unauthenticated
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
+from storefront.core.outgoing import Outgoing
 from storefront.core.release import fingerprint
 from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
@@ -41,7 +43,7 @@ from storefront.feed.heads import Heads, Record
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
 from storefront.feed.wakeups import WakeUps
-from storefront.graph.context import Context, Feed, Viewer
+from storefront.graph.context import Context, Feed, Outside, Viewer
 from storefront.queries import configs, users
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
@@ -64,6 +66,12 @@ from storefront.serving.statuses import EDITIONS
 from storefront.serving.streams import Streams
 from storefront.serving.websocket import Limits, Sockets
 from storefront.users.commands import sign_in
+from storefront.webhooks.commands import sweep_deliveries
+from storefront.webhooks.delivering import Deliverer
+from storefront.webhooks.queue import Patience
+from storefront.webhooks.rendering import PATIENCE as RENDERING
+from storefront.webhooks.rendering import Renderer
+from storefront.webhooks.sending import Means
 
 log = logging.getLogger("storefront")
 
@@ -92,7 +100,13 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
     objects = opening.opened(options)
-    nobody = Context(database, vocabularies, vault, feed, replica=replica)
+    known = documents(options)
+    watch = operating.watch(options, known)
+    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
+    outside = Outside(_outgoing(options), operations, options.webhook_max_payload)
+    nobody = Context(database, vocabularies, vault, feed, replica=replica, outside=outside)
+    deliverer = _deliverer(options, nobody, outside)
+    wakeups.listen(deliverer.heard)
     rates = _rates(options)
     revocations = Revocations(partial(users.revoked, database), options.poll_interval)
 
@@ -106,7 +120,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             lambda: _viewer(given, request.cookies, database, proofs),
         )
         # Who is signed in reads where they write.
-        return Context(database, vocabularies, vault, feed, viewer, sender, None if viewer else replica)
+        return Context(database, vocabularies, vault, feed, viewer, sender, None if viewer else replica, outside=outside)
 
     async def authenticate(websocket: WebSocket, payload: dict[str, Any]) -> Context:
         # What a client says in connection_init counts for more than what its browser sent of itself.
@@ -114,9 +128,6 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    known = documents(options)
-    watch = operating.watch(options, known)
-    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
     limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
@@ -134,7 +145,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             database,
             replica or nullcontext(),
             _jobs(database, options),
-            _running(objects, hub, heads, read_heads, wakeups, revocations, rates),
+            _running(outside.outgoing, objects, hub, heads, read_heads, wakeups, revocations, rates, deliverer),
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
@@ -237,6 +248,17 @@ def _rates(options: Settings) -> Rates:
     return Rates(quotas, url.get_secret_value() if url else None, options.rate_limit_cost)
 
 
+def _outgoing(options: Settings) -> Outgoing:
+    return Outgoing(Networks(options.networks()), plain=options.webhook_http, timeout=options.webhook_timeout)
+
+
+def _deliverer(options: Settings, nobody: Context, outside: Outside) -> Deliverer:
+    renderer = Renderer(outside.operations, nobody, outside.most_bytes)
+    patience = Patience(options.webhook_retry, options.webhook_attempts, 3_600 * options.webhook_disable_hours)
+    means = Means(renderer, outside.outgoing, nobody.vault, patience, RENDERING)
+    return Deliverer(nobody.database, means, options.webhook_interval, options.webhook_concurrency)
+
+
 def _graphiql(options: Settings, database: Database) -> tuple[Answer | None, list[BaseRoute]]:
     """What browsers get, and the files that it needs."""
     # With trusted documents alone there is nothing to try out.
@@ -322,7 +344,8 @@ async def _viewer(headers: Mapping[str, str], cookies: Mapping[str, str], databa
 async def _jobs(database: Database, options: Settings) -> AsyncIterator[None]:
     """What is to be done again and again while the application runs."""
     sweep_old = partial(sweep, days=options.log_retention_days)
-    sweeps = (sweep_keys, sweep_old, sweep_event_ids, partial(keep_months, days=options.event_retention_days))
+    sweep_told = partial(sweep_deliveries, days=options.webhook_log_days)
+    sweeps = (sweep_keys, sweep_old, sweep_event_ids, sweep_told, partial(keep_months, days=options.event_retention_days))
     jobs = [_repeated(work, database, HOUR) for work in sweeps]
     if options.rollup_interval:
         jobs.append(_repeated(roll_up, database, options.rollup_interval))

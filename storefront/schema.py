@@ -26,15 +26,19 @@ from storefront.serving.limits import DocumentLimits
 from storefront.users.api import UserQuery
 from storefront.users.mutations import UserMutation
 from storefront.variants.mutations import VariantMutation
+from storefront.webhooks.api import WebhookQuery
+from storefront.webhooks.mutations import WebhookMutation
 
 
 @strawberry.type
-class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery):
+class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery):
     """Everything that can be read."""
 
 
 @strawberry.type
-class Mutation(UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation, AnalyticsMutation):
+class Mutation(
+    UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation, AnalyticsMutation, WebhookMutation
+):
     """Everything that can be written."""
 
 

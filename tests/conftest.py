@@ -110,7 +110,9 @@ async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OP
     port = listening.getsockname()[1]
     given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
     # Tests count when they want it counted, and write past the log, which nobody notices who keeps answers.
-    settings = Settings(**{**given, "popularity_interval": 0, "rollup_interval": 0, "response_cache_bytes": 0, **options})
+    settings = Settings(
+        **{**given, "popularity_interval": 0, "rollup_interval": 0, "webhook_interval": 0, "response_cache_bytes": 0, **options}
+    )
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
     task = asyncio.create_task(server.serve([listening]))

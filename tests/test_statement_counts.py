@@ -48,6 +48,15 @@ async def stock(database: Database, store: str, handle: str) -> None:
         await append(connection, store, [*entries, Entry(kind="config_updated", entity_id=store)])
 
 
+async def stock_webhook(database: Database, store: str, count: int) -> str:
+    """A webhook that was told so much."""
+    hook = await insert(database, "webhooks", config_id=store, url="https://example.com", read_as="owner", secret="-", position=0)
+    about = {"webhook_id": hook, "type": "product.updated", "lane": store}
+    for position in range(count):
+        await insert(database, "webhook_deliveries", **about, position=position)
+    return hook
+
+
 async def market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
     """So many stores of one owner, the first with as many products and one more; the owner, and all documents' variables."""
     user = await make_user(client.database)
@@ -55,7 +64,8 @@ async def market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
     stores = [await make_store(client.database, user_id=user, slug=f"market-{n}", theme=document) for n in range(count)]
     for number, store in enumerate([*stores, *stores[:1] * count]):
         await stock(client.database, store, f"lantern-{number}")
-    names = {"slug": "market-0", "config": stores[0], "handle": "lantern-0"}
+    hooks = [await stock_webhook(client.database, stores[0], count) for _ in range(count)]
+    names = {"slug": "market-0", "config": stores[0], "handle": "lantern-0", "webhook": hooks[0]}
     today = datetime.now(UTC)
     range_ = {"from": (today - timedelta(days=7)).isoformat(), "to": (today + timedelta(days=1)).isoformat()}
     return client.signed_in(user), {**names, "range": range_, "words": "copper lan", "offset": 0, "position": "0"}

@@ -29,7 +29,7 @@ from storefront.core.ids import uuid7
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import make_product, make_review, make_store, make_user, make_variant
+from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
 
 GRAPH = schema._schema
 MUTATIONS: Mapping[str, GraphQLField] = GRAPH.mutation_type.fields if GRAPH.mutation_type else {}
@@ -58,7 +58,10 @@ BY_NAME: dict[str, Any] = {
     "handle": lambda scenario: scenario.handle,
     "sku": lambda scenario: scenario.sku,
     "after": "0",
+    "url": "http://127.0.0.1:1025/nobody",
 }
+# What an id may be of: what comes first is meant where several stand in a name.
+NOUNS = ("config", "delivery", "webhook", "variant", "review", "product")
 BY_TYPE: dict[str, Any] = {
     "String": "text",
     "Int": 1,
@@ -98,8 +101,8 @@ class World:
 
 def noun_of(type_: str, name: str) -> str:
     """What an id names, told by its field, else by the type that the field is in."""
-    found = [noun for noun in ("config", "variant", "review", "product") if noun in name.lower()]
-    found = found or [noun for noun in ("config", "variant", "review", "product") if noun in type_.lower()]
+    found = [noun for noun in NOUNS if noun in name.lower()]
+    found = found or [noun for noun in NOUNS if noun in type_.lower()]
     assert found, f"{type_}.{name}: which noun is this an id of?"
     return found[0]
 
@@ -161,7 +164,7 @@ def document(kind: str, name: str, field_: GraphQLField, arguments: Mapping[str,
 
 def arguments(field_: GraphQLField, path: Path, scenario: Scenario) -> dict[str, Any]:
     chosen = {n: a for n, a in field_.args.items() if is_required_argument(a) or path[:1] == (n,)}
-    return {n: value(a.type, n, "", path[1:], scenario) for n, a in chosen.items()}
+    return {n: value(a.type, n, get_named_type(field_.type).name, path[1:], scenario) for n, a in chosen.items()}
 
 
 Call = tuple[str, str, GraphQLField, Path]
@@ -183,7 +186,8 @@ def calls() -> list[Call]:
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """A server of its own: its tables are compared as a whole."""
-    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("tenants")) as shared:
+    options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32"}
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("tenants"), **options) as shared:
         yield shared
 
 
@@ -206,7 +210,10 @@ async def _rows(database: Database, owner: str, store: str, **values: Any) -> Sc
     product = await make_product(database, store, handle=handle, **values)
     variant = await make_variant(database, product, sku=f"sku-{handle}")
     review = await make_review(database, product, user_id=owner)
-    ids = {"config": store, "product": product, "variant": variant, "review": review}
+    hook = await insert(database, "webhooks", config_id=store, url=BY_NAME["url"], read_as="owner", secret="none", position=0)
+    about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
+    delivery = await insert(database, "webhook_deliveries", **about)
+    ids = {"config": store, "product": product, "variant": variant, "review": review, "webhook": hook, "delivery": delivery}
     return Scenario(ids, handle, f"sku-{handle}")
 
 
@@ -253,7 +260,7 @@ async def answer(client: Client, call: Call, scenario: Scenario) -> str:
 
 # Which nouns a stranger must not find out about. The store of an inactive product is there for all to see.
 SECRET = {
-    "store": ("config", "product", "variant", "review"),
+    "store": ("config", "product", "variant", "review", "webhook", "delivery"),
     "product": ("product", "variant", "review"),
     "variant": ("variant",),
 }

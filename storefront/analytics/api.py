@@ -2,9 +2,9 @@
 
 import strawberry
 
-from storefront.core.errors import Forbidden, NotFound
-from storefront.graph import checks, loaders
+from storefront.graph import checks
 from storefront.graph.context import Info
+from storefront.graph.owners import own_store
 from storefront.graph.types import (
     After,
     AnalyticsEventConnection,
@@ -37,26 +37,15 @@ class AnalyticsQuery:
         interval: Interval = Interval.DAY,
         time_zone: TimeZone = "UTC",
     ) -> AnalyticsReport:
-        return analytics_report(await own_store(info, config_id), range, interval, time_zone)
+        return analytics_report(await own_store(info, config_id, "its analytics"), range, interval, time_zone)
 
     @strawberry.field(description="The events of a store of one's own, newest first.")
     async def events(
         self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
     ) -> AnalyticsEventConnection:
-        chosen = _chosen(await own_store(info, config_id), filter or EventFilter())
+        chosen = _chosen(await own_store(info, config_id, "its analytics"), filter or EventFilter())
         page = await analytics.page(info.context.reads, chosen, checks.window(first, after))
         return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.reads, chosen))
-
-
-async def own_store(info: Info, config_id: str) -> str:
-    """The store's id, once it is known to be the asker's; raises otherwise. What is hidden from them is not there."""
-    info.context.signed_in()
-    store = checks.key(config_id, "configId")
-    if store in info.context.owned:
-        return store
-    if await info.context.load(loaders.config, store) is None:
-        raise NotFound(f"configId: no store that you may see has the id {store}.", "configId")
-    raise Forbidden("configId: only the store's owner may read its analytics.", "configId")
 
 
 def _chosen(store: str, given: EventFilter) -> Events:

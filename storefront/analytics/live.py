@@ -12,10 +12,10 @@ from zoneinfo import ZoneInfo
 
 import strawberry
 
-from storefront.analytics.api import own_store
 from storefront.core.database import FAILURES
 from storefront.graph import checks
 from storefront.graph.context import Context, Info
+from storefront.graph.owners import own_store
 from storefront.graph.types import TimeZone
 from storefront.queries import analytics
 from storefront.queries.analytics import ACTIVE_MINUTES, Counts, Span
@@ -51,7 +51,7 @@ class AnalyticsSubscription:
         self, info: Info, config_id: strawberry.ID, time_zone: TimeZone = "UTC"
     ) -> AsyncGenerator[AnalyticsTick, None]:
         zone = checks.time_zone(time_zone, "timeZone")
-        store = await own_store(info, config_id)
+        store = await own_store(info, config_id, "its analytics")
         async for tick in _ticks(info.context, store, zone):
             yield tick
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, bindparam, select
 from storefront.commands.unit import Code, Failure, Refused, Unit
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.errors import Forbidden
-from storefront.models import configs, products, reviews, variants
+from storefront.models import configs, products, reviews, variants, webhook_deliveries, webhooks
 from storefront.queries.needed import COLUMNS
 from storefront.queries.visibility import ids
 
@@ -69,6 +69,22 @@ async def own_review(unit: Unit, review_id: str, path: Sequence[str]) -> Row:
     """A review that the actor wrote. Its product is locked too, and first: the counts that stand there change with it."""
     await unit.fetch(_product_of_review(), {"ids": [review_id], "actor_id": unit.actor_id})
     return await _own(unit, _reviews(), review_id, "review", path)
+
+
+async def own_webhook(unit: Unit, webhook_id: str, path: Sequence[str]) -> Row:
+    """A webhook of a store of the actor's."""
+    return await _own(unit, _webhooks(), webhook_id, "webhook", path)
+
+
+async def own_delivery(unit: Unit, delivery_id: str, path: Sequence[str]) -> tuple[Row, Row]:
+    """A delivery of a webhook of the actor's, and the webhook, which is locked first."""
+    absent = missing("delivery", delivery_id, path)
+    for parent in await unit.fetch(_webhook_of_delivery(), {"id": delivery_id}):
+        for hook in await unit.fetch(_webhooks(), {"ids": [parent.webhook_id], "actor_id": unit.actor_id}):
+            _forbid([hook], "delivery")
+            for row in await unit.fetch(_deliveries(), {"ids": [delivery_id]}) if hook.mine else []:
+                return row, hook
+    raise Refused(absent)
 
 
 def missing(noun: str, id_: str, path: Sequence[str]) -> Failure:
@@ -133,6 +149,23 @@ def _reviews() -> Statement:
     mine = (reviews.c.user_id == bindparam("actor_id")).label("mine")
     found = select(reviews, products.c.config_id, products.c.status, mine, seen).select_from(joined)
     return _locked(found.where(reviews.c.id == ids("ids")), reviews, reviews.c.id)
+
+
+@cache
+def _webhooks() -> Statement:
+    found = select(webhooks, _MINE, configs.c.is_published.label("seen")).join_from(webhooks, configs)
+    return _locked(found.where(webhooks.c.id == ids("ids")), webhooks, webhooks.c.id)
+
+
+@cache
+def _webhook_of_delivery() -> Statement:
+    return compiled(select(webhook_deliveries.c.webhook_id).where(webhook_deliveries.c.id == bindparam("id")))
+
+
+@cache
+def _deliveries() -> Statement:
+    found = select(webhook_deliveries).where(webhook_deliveries.c.id == ids("ids"))
+    return _locked(found, webhook_deliveries, webhook_deliveries.c.id)
 
 
 def _locked(found: Select[tuple[object, ...]], table: FromClause, key: ColumnElement[object]) -> Statement:

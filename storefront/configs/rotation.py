@@ -11,26 +11,54 @@ from storefront.core.secrets import Undecryptable, Vault
 
 BATCH = 500
 
-_COUNT = "SELECT count(*) FROM configs WHERE integrations #>> '{shopify,accessToken}' IS NOT NULL"
 
-_READ = """
-SELECT id, integrations #>> '{shopify,accessToken}' AS token FROM configs
-WHERE integrations #>> '{shopify,accessToken}' IS NOT NULL AND (CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid))
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where secrets are kept: which rows of a table have one, the store that each is of, and how it is read and written."""
+
+    table: str
+    store: str
+    secret: str
+    change: str
+
+    def count(self) -> str:
+        """How many there are."""
+        return f"SELECT count(*) FROM {self.table} WHERE {self.secret} IS NOT NULL"
+
+    def read(self) -> str:
+        """Some of them, in the order of their keys."""
+        return f"""
+SELECT id, {self.store} AS store, {self.secret} AS token FROM {self.table}
+WHERE {self.secret} IS NOT NULL AND (CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid))
 ORDER BY id LIMIT :limit
 """
 
-# Only where the token is still the one that was read: an owner who connects the shop anew meanwhile keeps the new one.
-_WRITE = """
-UPDATE configs SET integrations = jsonb_set(integrations, '{shopify,accessToken}', to_jsonb(given.becomes))
+    def write(self) -> str:
+        """Put others in their place, only where one is still what was read: who changes it meanwhile keeps the new one."""
+        return f"""
+UPDATE {self.table} SET {self.change}
 FROM unnest(CAST(:ids AS uuid[]), CAST(:was AS text[]), CAST(:becomes AS text[])) AS given (id, was, becomes)
-WHERE configs.id = given.id AND configs.integrations #>> '{shopify,accessToken}' = given.was
-RETURNING configs.id
+WHERE {self.table}.id = given.id AND {self.secret} = given.was
+RETURNING {self.table}.id
 """
+
+
+SHOPIFY = Place(
+    "configs",
+    "id",
+    "integrations #>> '{shopify,accessToken}'",
+    "integrations = jsonb_set(integrations, '{shopify,accessToken}', to_jsonb(given.becomes))",
+)
+PLACES = (
+    SHOPIFY,
+    Place("webhooks", "config_id", "secret", "secret = given.becomes"),
+    Place("webhooks", "config_id", "previous_secret", "previous_secret = given.becomes"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How many tokens were encrypted anew, how many needed it not, and the ids of the stores whose token no key opens."""
+    """How many secrets were encrypted anew, how many needed it not, and the ids of the stores of those that no key opens."""
 
     rotated: int = 0
     current: int = 0
@@ -41,27 +69,28 @@ class Rotation:
 
 
 async def rotate_tokens(database: Database, vault: Vault, progress: Callable[[int, int], None]) -> Rotation:
-    """Encrypt the Shopify tokens of all stores under the newest key. `progress` is told how many are done, of how many.
+    """Encrypt the secrets of all stores under the newest key. `progress` is told how many are done, of how many.
 
     Stopped half-way or run twice it does no harm. What no key opens is left as it is.
     """
-    [(total,)] = await database.fetch(_count())
+    total = sum([int(row.count) for place in PLACES for row in await database.fetch(_count(place))])
     rotation, done = Rotation(), 0
-    after: str | None = None
-    while rows := await database.fetch(_read(), {"after": after, "limit": BATCH}):
-        rotation += await _rotate(database, vault, rows)
-        done, after = done + len(rows), rows[-1].id
-        progress(done, max(done, total))
+    for place in PLACES:
+        after: str | None = None
+        while rows := await database.fetch(_read(place), {"after": after, "limit": BATCH}):
+            rotation += await _rotate(database, vault, place, rows)
+            done, after = done + len(rows), rows[-1].id
+            progress(done, max(done, total))
     return rotation
 
 
-async def _rotate(database: Database, vault: Vault, rows: Sequence[Row]) -> Rotation:
+async def _rotate(database: Database, vault: Vault, place: Place, rows: Sequence[Row]) -> Rotation:
     old = [row for row in rows if not vault.is_current(row.token)]
     opened = {row.id: token for row in old if (token := _rotated(vault, row.token))}
     known = [row for row in old if row.id in opened]
     given = {"ids": [row.id for row in known], "was": [row.token for row in known], "becomes": list(opened.values())}
-    written = await database.fetch(_write(), given) if known else []
-    return Rotation(len(written), len(rows) - len(old), tuple(row.id for row in old if row.id not in opened))
+    written = await database.fetch(_write(place), given) if known else []
+    return Rotation(len(written), len(rows) - len(old), tuple(row.store for row in old if row.id not in opened))
 
 
 def _rotated(vault: Vault, token: str) -> str | None:
@@ -72,15 +101,15 @@ def _rotated(vault: Vault, token: str) -> str | None:
 
 
 @cache
-def _count() -> Statement:
-    return compiled(text(_COUNT))
+def _count(place: Place) -> Statement:
+    return compiled(text(place.count()))
 
 
 @cache
-def _read() -> Statement:
-    return compiled(text(_READ))
+def _read(place: Place) -> Statement:
+    return compiled(text(place.read()))
 
 
 @cache
-def _write() -> Statement:
-    return compiled(text(_WRITE))
+def _write(place: Place) -> Statement:
+    return compiled(text(place.write()))

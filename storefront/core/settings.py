@@ -180,6 +180,30 @@ class Settings(BaseSettings):
     event_retention_days: int = Field(
         400, ge=31, le=3650, description="Days that single events are kept, at least: whole months go. What was counted stays."
     )
+    webhook_interval: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="Seconds between looks for what webhooks are to be told, besides wake-ups; 0: this process tells nothing.",
+    )
+    webhook_concurrency: int = Field(
+        16, ge=1, le=1_000, description="Webhooks that a process is at, at most, with up to 4 messages of each under way."
+    )
+    webhook_timeout: float = Field(10.0, gt=0, le=60, description="Seconds that the receiver of a message has to answer.")
+    webhook_retry: float = Field(
+        5.0, gt=0, le=3_600, description="Seconds to the first retry of a message; each further one waits three times as long."
+    )
+    webhook_attempts: int = Field(14, ge=1, le=50, description="How often a message is tried before it is given up.")
+    webhook_disable_hours: float = Field(
+        72.0, ge=0, le=2_160, description="Hours after which a webhook is disabled when nothing has got through since."
+    )
+    webhook_log_days: int = Field(7, ge=1, le=365, description="Days that is known what webhooks were told.")
+    webhook_max_payload: int = Field(262_144, ge=1_024, le=10_000_000, description="Bytes of a message, at most.")
+    webhook_http: bool = Field(False, description="Whether webhooks may have http:// addresses: for development and tests.")
+    webhook_networks: str | None = Field(
+        None,
+        description="Networks that webhooks may lead to although they are not public, comma-separated, such as 10.1.0.0/16.",
+    )
     cache: Literal["relaxed", "strict"] = Field(
         "relaxed",
         description="How it is known that an answer still holds: relaxed hears of changes in other processes within the poll "
@@ -283,6 +307,10 @@ class Settings(BaseSettings):
         """The allowed origins as browsers write them."""
         return frozenset(normal_origin(origin) for origin in _listed(self.allowed_origins))
 
+    def networks(self) -> list[str]:
+        """The networks that webhooks may lead to, besides the public ones."""
+        return _listed(self.webhook_networks)
+
     def secret_words(self) -> list[str]:
         """What must never be told, each part of it by itself."""
         values = [getattr(self, name) for name in type(self).model_fields]
@@ -369,6 +397,13 @@ class Settings(BaseSettings):
         for proxy in _listed(given):
             if proxy != "*":
                 ip_network(proxy)
+        return given
+
+    @field_validator("webhook_networks")
+    @classmethod
+    def _check_networks(cls, given: str | None) -> str | None:
+        for network in _listed(given):
+            ip_network(network)
         return given
 
     @field_validator("trusted_manifests")

@@ -61,6 +61,10 @@ class WakeUps:
         self._pause = SHORTEST_PAUSE
         self._leaving = False
 
+    def listen(self, listener: Callable[[str], None]) -> None:
+        """Tell one more."""
+        self._listeners = (*self._listeners, listener)
+
     def publish(self, config_id: str) -> None:
         """Wake everyone for a store, soon: never waits, and a store that moves often is told once."""
         self._tell(config_id)

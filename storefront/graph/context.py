@@ -13,7 +13,8 @@ from strawberry.dataloader import DataLoader
 
 from storefront.core import activity
 from storefront.core.database import Database
-from storefront.core.errors import Unauthenticated
+from storefront.core.errors import Unauthenticated, Unavailable
+from storefront.core.outgoing import Outgoing
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
 from storefront.feed.heads import Record
@@ -23,10 +24,13 @@ from storefront.queries import users
 from storefront.queries.users import Proof
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
+from storefront.serving.operations import Operations
 
 P = ParamSpec("P")
 K = TypeVar("K")
 V = TypeVar("V")
+
+UNKNOWN = Sender()
 
 # Seconds for which listeners share what they are told of a change.
 YOUNG = 1.0
@@ -76,6 +80,15 @@ class Feed:
     told: Told = field(default_factory=Told)
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What this process sends to addresses outside with, at most so many bytes, and how it executes what is selected for that."""
+
+    outgoing: Outgoing
+    operations: Operations
+    most_bytes: int
+
+
 @dataclass(slots=True)
 class Context:
     """One operation's context. Made anew for each: loaders remember what they loaded.
@@ -92,6 +105,7 @@ class Context:
     sender: Sender = field(default_factory=Sender)
     replica: Database | None = None
     record: Record | None = None
+    outside: Outside | None = None
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
     _loading: list[asyncio.Task[Any]] = field(default_factory=list)
     _is_abandoned: bool = False
@@ -132,7 +146,11 @@ class Context:
 
     def renewed(self) -> "Context":
         """The same asker later on, who has loaded nothing yet."""
-        return Context(self.database, self.vocabularies, self.vault, self.feed, self.viewer, self.sender)
+        return self.seen_by(self.viewer, self.sender)
+
+    def seen_by(self, viewer: Viewer | None, sender: Sender = UNKNOWN) -> "Context":
+        """For another asker, who has loaded nothing yet, and reads where is written."""
+        return Context(self.database, self.vocabularies, self.vault, self.feed, viewer, sender, outside=self.outside)
 
     def apart(self) -> "Context":
         """The same asker at the same moment, for another operation that loads for itself."""
@@ -146,16 +164,22 @@ class Context:
         if known is None or known.is_signed_out:
             raise Unauthenticated(users.SIGNED_OUT)
         viewer = replace(self.viewer, owned=frozenset(known.owned))
-        return Context(self.database, self.vocabularies, self.vault, self.feed, viewer, self.sender)
+        return self.seen_by(viewer, self.sender)
 
     def anonymous(self) -> "Context":
         """Somebody unknown, who has loaded nothing yet."""
-        return Context(self.database, self.vocabularies, self.vault, self.feed)
+        return self.seen_by(None)
 
     def recorded(self, record: Record) -> "Context":
         """Somebody unknown whose reads are noted."""
         replica = self.replica.recorded(record) if self.replica else None
         return Context(self.database.recorded(record), self.vocabularies, self.vault, self.feed, replica=replica, record=record)
+
+    def way_out(self) -> Outside:
+        """What there is to send with."""
+        if self.outside is None:
+            raise Unavailable("This process sends nothing to addresses outside.")
+        return self.outside
 
     def now_owns(self, config_id: str) -> None:
         """A store was made during this operation."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storefront.core.database import Row
 from storefront.graph.context import Context
-from storefront.queries import analytics, configs, facets, listing, products, related, reviews, users, variants
+from storefront.queries import analytics, configs, facets, listing, products, related, reviews, users, variants, webhooks
 from storefront.queries.analytics import Counts, Point, Span
 from storefront.queries.documents import Document
 from storefront.queries.keyset import Page, Window
@@ -102,3 +102,18 @@ async def top_products_of_config(context: Context, keys: Sequence[str], span: Sp
 async def sources_of_config(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """Where the events of each store came from."""
     return await analytics.sources(context.reads, keys, span)
+
+
+async def pending_of_webhook(context: Context, keys: Sequence[str]) -> list[int]:
+    """How many deliveries of each webhook wait."""
+    return await webhooks.pending_of(context.reads, keys)
+
+
+async def deliveries_of_webhook(context: Context, keys: Sequence[str], window: Window, state: str | None) -> list[Page]:
+    """What each webhook was told."""
+    return await webhooks.deliveries_of(context.reads, keys, window, state)
+
+
+async def delivery_count_of_webhook(context: Context, keys: Sequence[str], state: str | None) -> list[int]:
+    """How much each webhook was told."""
+    return await webhooks.count_of(context.reads, keys, state)

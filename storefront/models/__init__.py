@@ -14,6 +14,7 @@ from storefront.models.review import Review
 from storefront.models.rollup import AnalyticsSession, ProductTotals, QueuedEvents, SourceTotals, Totals
 from storefront.models.user import User
 from storefront.models.variant import ProductVariant
+from storefront.models.webhook import Webhook, WebhookDelivery
 
 metadata = SQLModel.metadata
 
@@ -37,6 +38,8 @@ event_ids = _table(EventId)
 changes = _table(Change)
 positions = _table(StorePosition)
 idempotency_keys = _table(IdempotencyKey)
+webhooks = _table(Webhook)
+webhook_deliveries = _table(WebhookDelivery)
 
 __all__ = [
     "AnalyticsEvent",
@@ -54,6 +57,8 @@ __all__ = [
     "StorePosition",
     "Totals",
     "User",
+    "Webhook",
+    "WebhookDelivery",
     "changes",
     "configs",
     "event_ids",
@@ -66,4 +71,6 @@ __all__ = [
     "reviews",
     "users",
     "variants",
+    "webhook_deliveries",
+    "webhooks",
 ]

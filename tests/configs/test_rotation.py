@@ -13,7 +13,7 @@ from storefront.configs.rotation import Rotation, rotate_tokens
 from storefront.core.database import Database
 from storefront.core.secrets import Vault, new_key
 from storefront.core.settings import settings
-from tests.factories import counted, make_store, make_user
+from tests.factories import counted, insert, make_store, make_user
 
 OLD, NEW = new_key(), new_key()
 BEFORE, AFTER = Vault([OLD]), Vault([NEW, OLD])
@@ -52,6 +52,20 @@ async def test_every_token_comes_under_the_newest_key_and_nothing_else_changes(d
     assert [await integrations(database, store) for store in without] == [{}, {"shopify": {"domain": "x"}}, {"analytics": 1}]
 
 
+async def test_secrets_of_webhooks_come_under_the_newest_key_too(database: Database) -> None:
+    store = await make_store(database)
+    about = {"config_id": store, "url": "https://example.com", "read_as": "shopper", "position": 0}
+    secrets = {"secret": BEFORE.encrypt("whsec_new"), "previous_secret": BEFORE.encrypt("whsec_old")}
+    both = await insert(database, "webhooks", **about, **secrets)
+    lost = await insert(database, "webhooks", **about, secret=Vault([new_key()]).encrypt("whsec_lost"))
+    assert await rotate_tokens(database, AFTER, silent) == Rotation(rotated=2, unreadable=(store,))
+    async with database.transaction() as connection:
+        cursor = await connection.raw.execute("SELECT id::text, secret, previous_secret FROM webhooks")
+        rows = {row[0]: row[1:] for row in await cursor.fetchall()}
+    assert [Vault([NEW]).decrypt(secret) for secret in rows[both]] == ["whsec_new", "whsec_old"]
+    assert rows[lost][1] is None and not AFTER.is_current(rows[lost][0])
+
+
 async def test_a_second_run_writes_nothing(database: Database) -> None:
     await connected(database, BEFORE.encrypt("shpat_1"))
     await rotate_tokens(database, AFTER, silent)
@@ -84,14 +98,14 @@ async def test_what_no_key_opens_is_left_and_told(database: Database) -> None:
 
 async def test_a_token_that_changes_meanwhile_is_not_overwritten(database: Database) -> None:
     store = await connected(database, BEFORE.encrypt("shpat_old"))
-    read = rotating._read()
+    read = rotating._read(rotating.SHOPIFY)
     [row] = await database.fetch(read, {"after": None, "limit": 10})
     newer = AFTER.encrypt("shpat_new")
     async with database.transaction() as connection:
         await connection.raw.execute(
             "UPDATE configs SET integrations = jsonb_set(integrations, '{shopify,accessToken}', to_jsonb(%s::text))", [newer]
         )
-    assert (await rotating._rotate(database, AFTER, [row])) == Rotation()
+    assert (await rotating._rotate(database, AFTER, rotating.SHOPIFY, [row])) == Rotation()
     assert await token_of(database, store) == newer
 
 

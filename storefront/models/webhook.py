@@ -1,0 +1,84 @@
+"""Where owners want to be told of changes, and what they were told."""
+
+from typing import Any
+
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Column, Index, Text, text
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, number, reference
+
+
+def _texts() -> Any:
+    return Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
+
+
+class Webhook(SQLModel, table=True):
+    """An address that is told of a store's changes. The log is read up to `position`: what is to be told of it is a delivery.
+
+    `resting_until` is set while nothing gets through. One process at a time is at it, until `leased_until`.
+    """
+
+    __tablename__ = "webhooks"
+    __table_args__ = (CheckConstraint("read_as IN ('shopper', 'owner')", name="read_as"),)
+
+    id: UUID = key()
+    config_id: UUID = reference("configs.id", index=True)
+    url: str
+    topics: list[str] = _texts()
+    query: str | None = None
+    read_as: str
+    # Encrypted, both. The one before counts as well until `previous_until`.
+    secret: str
+    previous_secret: str | None = None
+    previous_until: datetime | None = moment(nullable=True)
+    position: int = Field(sa_type=BigInteger, nullable=False)
+    version: int = number(1)
+    created_at: datetime = moment()
+    updated_at: datetime = moment()
+    disabled_at: datetime | None = moment(nullable=True)
+    disabled_reason: str | None = None
+    failures: int = number(0)
+    failing_since: datetime | None = moment(nullable=True)
+    resting_until: datetime | None = moment(nullable=True)
+    tested_at: datetime | None = moment(nullable=True)
+    leased_by: str | None = None
+    leased_until: datetime | None = moment(nullable=True)
+
+
+class WebhookDelivery(SQLModel, table=True):
+    """Something that a webhook is told, and how often that was tried. Those of one lane are told one after the other.
+
+    The first of a lane that is pending has a `next_attempt_at`, the ones behind it have none.
+    """
+
+    __tablename__ = "webhook_deliveries"
+    __table_args__ = (
+        CheckConstraint("state IN ('pending', 'delivered', 'failed')", name="state"),
+        Index("webhook_deliveries_newest_idx", "webhook_id", "created_at", "id"),
+        Index(
+            "webhook_deliveries_due_idx",
+            "webhook_id",
+            "next_attempt_at",
+            postgresql_where=text("next_attempt_at IS NOT NULL"),
+        ),
+        Index("webhook_deliveries_lane_idx", "webhook_id", "lane", "position", "id", postgresql_where=text("state = 'pending'")),
+        Index("webhook_deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
+    )
+
+    id: UUID = key()
+    webhook_id: UUID = reference("webhooks.id")
+    type: str
+    position: int = Field(sa_type=BigInteger, nullable=False)
+    lane: UUID
+    product_id: UUID | None = None
+    changed_fields: list[str] = _texts()
+    client_mutation_id: str | None = None
+    # Of a reset: why.
+    reason: str | None = None
+    occurred_at: datetime = moment()
+    state: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'pending'")})
+    attempts: int = number(0)
+    # The last ones: {"at", "status", "milliseconds", "error"}.
+    tries: list[dict[str, Any]] = document("[]")
+    next_attempt_at: datetime | None = moment(nullable=True)
+    created_at: datetime = moment()
+    finished_at: datetime | None = moment(nullable=True)

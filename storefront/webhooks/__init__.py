@@ -1,0 +1,1 @@
+"""Webhooks: a store's log, told to addresses that its owner names."""

@@ -1,0 +1,27 @@
+"""Fields that find webhooks."""
+
+from typing import cast
+
+import strawberry
+
+from storefront.graph import checks
+from storefront.graph.context import Info
+from storefront.graph.costs import costs
+from storefront.graph.owners import own_store
+from storefront.graph.personal import PERSONAL
+from storefront.queries import webhooks
+from storefront.webhooks.commands import MOST_OF_STORE
+from storefront.webhooks.types import Webhook
+
+
+@strawberry.type
+class WebhookQuery:
+    @strawberry.field(description="The webhooks of a store of one's own, oldest first.", metadata=costs(size=MOST_OF_STORE))
+    async def webhooks(self, info: Info, config_id: strawberry.ID) -> list[Webhook]:
+        store = await own_store(info, config_id, "its webhooks")
+        return cast(list[Webhook], await webhooks.of_store(info.context.reads, store))
+
+    @strawberry.field(description="A webhook of a store of one's own, or null.", metadata=PERSONAL)
+    async def webhook(self, info: Info, id: strawberry.ID) -> Webhook | None:
+        viewer = info.context.signed_in()
+        return cast(Webhook | None, await webhooks.own(info.context.reads, checks.key(id, "id"), [*viewer.owned]))

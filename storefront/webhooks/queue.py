@@ -1,0 +1,278 @@
+"""What is to be told to whom, in Postgres: who is at it, how far the log was read, what is due, and what became of it.
+
+One process at a time has the lease of a webhook, and all that changes the queue of a webhook locks its row first: what is
+pending is then known to whoever decides by it. Each step is one transaction, so that a process may end between any two.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import ARRAY, BindParameter, Double, bindparam, text
+from sqlalchemy.dialects.postgresql import UUID
+
+from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.core.ids import new_id
+from storefront.core.wire import Sent
+
+# Deliveries that wait at a time, of one webhook. What is beyond stays in the log.
+MOST_PENDING = 10_000
+# Attempts of a delivery that are told of.
+MOST_TRIES = 20
+# Nothing gets through: so many failures in a row, of so many products or stores.
+FAILURES, LANES = 3, 3
+
+_HAS_WORK = """
+  webhooks.position <> coalesce(store_positions.position, 0)
+  OR EXISTS (SELECT FROM webhook_deliveries AS due WHERE due.webhook_id = webhooks.id AND due.next_attempt_at <= now())
+"""
+
+_CLAIM = f"""
+UPDATE webhooks SET leased_by = :worker, leased_until = now() + make_interval(secs => :seconds)
+FROM (
+  SELECT webhooks.id FROM webhooks LEFT JOIN store_positions USING (config_id)
+  WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{state}} AND ({_HAS_WORK})
+  ORDER BY leased_until NULLS FIRST LIMIT :most FOR NO KEY UPDATE OF webhooks SKIP LOCKED
+) AS free
+WHERE webhooks.id = free.id RETURNING webhooks.id, webhooks.config_id
+"""
+_WELL, _DOWN = "resting_until IS NULL", "resting_until <= now()"
+
+_RENEW = """
+UPDATE webhooks SET leased_until = now() + make_interval(secs => :seconds) WHERE id = :id AND leased_by = :worker RETURNING id
+"""
+_RELEASE = "UPDATE webhooks SET leased_by = NULL, leased_until = now() WHERE id = ANY(:ids) AND leased_by = :worker"
+
+_DUE = """
+SELECT webhooks.id AS webhook_id, webhooks.config_id, webhooks.url, webhooks.topics, webhooks.query, webhooks.read_as,
+       webhooks.secret, CASE WHEN webhooks.previous_until > now() THEN webhooks.previous_secret END AS previous_secret,
+       webhooks.position AS read_to, coalesce(store_positions.position, 0) AS head, resting_until IS NOT NULL AS is_down,
+       configs.user_id AS owner_id, configs.is_published AS is_open, due.*
+FROM webhooks JOIN configs ON configs.id = webhooks.config_id
+LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
+LEFT JOIN LATERAL (
+  SELECT id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, attempts
+  FROM webhook_deliveries WHERE webhook_id = webhooks.id AND next_attempt_at <= now() AND lane <> ALL(:busy)
+  ORDER BY next_attempt_at, position LIMIT :most
+) AS due ON resting_until IS NULL OR resting_until <= now()
+WHERE webhooks.id = :id AND leased_by = :worker AND disabled_at IS NULL
+"""
+
+# A statement of its own, so that those after it see all that was committed by whoever had the lock.
+_LOCK = "SELECT id FROM webhooks WHERE id = :id FOR NO KEY UPDATE"
+_IS_OURS = "EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker)"
+
+_PENDING = """
+SELECT count(*) AS waiting FROM (SELECT FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' LIMIT :most) AS known
+"""
+
+_ADD = """
+INSERT INTO webhook_deliveries
+  (id, webhook_id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, next_attempt_at)
+SELECT id, :id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
+  CASE WHEN place = 1 AND NOT EXISTS (
+    SELECT FROM webhook_deliveries AS before
+    WHERE before.webhook_id = :id AND before.lane = given.lane AND before.state = 'pending'
+  ) THEN now() END
+FROM (
+  SELECT *, row_number() OVER (PARTITION BY lane ORDER BY position, id) AS place
+  FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS row(
+    id uuid, type text, position bigint, lane uuid, product_id uuid, changed_fields text[], client_mutation_id text,
+    reason text, occurred_at timestamptz)
+) AS given
+WHERE EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker AND position = :read_from)
+"""
+_MOVE = "UPDATE webhooks SET position = :read_to WHERE id = :id AND leased_by = :worker AND position = :read_from RETURNING id"
+
+# What was tried, and with it the next of the lane, once this one is over.
+_FINISH = f"""
+WITH tried AS (
+  UPDATE webhook_deliveries SET state = CAST(:state AS text), attempts = attempts + 1,
+    tries = (CASE WHEN jsonb_array_length(tries) < {MOST_TRIES} THEN tries ELSE tries - 0 END) || CAST(:attempt AS jsonb),
+    next_attempt_at = CASE WHEN CAST(:state AS text) = 'pending' THEN now() + make_interval(secs => :delay) END,
+    finished_at = CASE WHEN CAST(:state AS text) <> 'pending' THEN now() END
+  WHERE id = :delivery AND webhook_id = :id AND state = 'pending' AND {_IS_OURS}
+  RETURNING lane
+)
+UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id = (
+  SELECT next.id FROM webhook_deliveries AS next JOIN tried ON next.lane = tried.lane
+  WHERE CAST(:state AS text) <> 'pending' AND next.webhook_id = :id AND next.state = 'pending' AND next.id <> :delivery
+  ORDER BY next.position, next.id LIMIT 1
+)
+"""
+
+_GOT_THROUGH = """
+UPDATE webhooks SET failures = 0, failing_since = NULL, resting_until = NULL
+WHERE id = :id AND leased_by = :worker AND (failures > 0 OR resting_until IS NOT NULL)
+"""
+
+_FAILED = f"""
+UPDATE webhooks SET failures = failures + 1, failing_since = coalesce(failing_since, now()),
+  resting_until = CASE WHEN failures + 1 >= {FAILURES} AND (
+    SELECT count(*) FROM webhook_deliveries WHERE webhook_id = :id AND next_attempt_at IS NOT NULL AND attempts > 0
+  ) >= {LANES}
+    THEN now() + make_interval(secs => LEAST(:longest, :rest * 2 ^ LEAST(failures + 1 - {FAILURES}, 30))) ELSE resting_until END,
+  disabled_at = CASE WHEN :is_gone OR failing_since < now() - make_interval(secs => :patience) THEN now() END,
+  disabled_reason = CASE WHEN :is_gone THEN 'The address answered 410 Gone.'
+    WHEN failing_since < now() - make_interval(secs => :patience)
+    THEN 'Nothing has got through since ' || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
+      || ' UTC. Last: ' || CAST(:error AS text)
+  END
+WHERE id = :id AND leased_by = :worker AND disabled_at IS NULL RETURNING disabled_reason
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long is waited: seconds before the first retry, attempts of a delivery, seconds of failure before one is disabled."""
+
+    retry: float = 5.0
+    attempts: int = 14
+    disable: float = 259_200.0
+    longest_rest: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt. `state` is what the delivery is in after it; `delay`: seconds to the next one."""
+
+    status: int | None
+    milliseconds: int
+    error: str | None
+    state: str
+    delay: float = 0.0
+    # Whether it says something about the address; else it was our own fault.
+    counts: bool = True
+    is_gone: bool = False
+
+
+class Queue:
+    """The queue as one process works at it, under a name of its own."""
+
+    def __init__(self, database: Database, patience: Patience) -> None:
+        self._database, self._patience = database, patience
+        self._worker = new_id()
+
+    async def claim(self, most: int, seconds: float, *, down: bool = False) -> list[Row]:
+        """Take webhooks with work to do that nobody is at, for so many seconds. `down`: those where nothing gets through."""
+        given = {"worker": self._worker, "seconds": seconds, "most": most}
+        return await self._database.fetch(_claim(down), given) if most > 0 else []
+
+    async def renew(self, webhook_id: str, seconds: float) -> bool:
+        """Keep a webhook for so many seconds more; False where it is somebody else's by now."""
+        given = {"id": webhook_id, "worker": self._worker, "seconds": seconds}
+        return bool(await self._database.fetch(_renew(), given))
+
+    async def release(self, webhook_ids: Sequence[str]) -> None:
+        """Let others have them."""
+        await self._database.fetch(_release(), {"ids": list(webhook_ids), "worker": self._worker})
+
+    async def due(self, webhook_id: str, busy: Iterable[str], most: int) -> list[Row]:
+        """The webhook as it is now, once for each delivery that is due, or once without any. Nothing where it is not ours.
+
+        `busy` are lanes that have to wait.
+        """
+        given = {"id": webhook_id, "worker": self._worker, "busy": list(busy), "most": most}
+        return await self._database.fetch(_due(), given)
+
+    async def waiting(self, webhook_id: str) -> int:
+        """How many deliveries wait, as far as it matters."""
+        [(found,)] = await self._database.fetch(_pending(), {"id": webhook_id, "most": MOST_PENDING})
+        return int(found)
+
+    async def add(self, hook: Row, read_to: int, rows: Sequence[dict[str, Any]]) -> bool:
+        """Deliveries for what stands in the log up to a position, all or none; False where the webhook has moved meanwhile."""
+        given = {"id": hook.webhook_id, "worker": self._worker, "read_from": hook.read_to, "read_to": read_to}
+        async with self._database.transaction() as connection:
+            connection.send(lock(), {"id": hook.webhook_id})
+            if rows:
+                connection.send(_add(), {**given, "rows": orjson.dumps(rows).decode()})
+            moved = connection.send(_move(), given)
+            await connection.commit()
+        return bool(moved.rows)
+
+    async def finish(self, webhook_id: str, delivery_id: str, attempt: Attempt, at: str) -> str | None:
+        """Note what an attempt at a moment came to. Returns why the webhook is disabled with it, if it is."""
+        tried = {"at": at, "status": attempt.status, "milliseconds": attempt.milliseconds, "error": attempt.error}
+        ours = {"id": webhook_id, "worker": self._worker}
+        given = {**ours, "delivery": delivery_id, "state": attempt.state, "delay": attempt.delay}
+        async with self._database.transaction() as connection:
+            connection.send(lock(), {"id": webhook_id})
+            connection.send(_finish(), {**given, "attempt": orjson.dumps([tried]).decode()})
+            judged = self._judge(connection, ours, attempt)
+            await connection.commit()
+        return next((row.disabled_reason for row in judged.rows), None) if judged else None
+
+    def _judge(self, connection: Connection, ours: dict[str, Any], attempt: Attempt) -> Sent | None:
+        if attempt.error is None:
+            connection.send(_got_through(), ours)
+        elif attempt.counts:
+            waits = {"rest": self._patience.retry, "longest": self._patience.longest_rest, "patience": self._patience.disable}
+            return connection.send(_failed(), {**ours, **waits, "is_gone": attempt.is_gone, "error": attempt.error})
+        return None
+
+
+@cache
+def lock() -> Statement:
+    """Locks the webhook `id`."""
+    return compiled(text(_LOCK))
+
+
+@cache
+def _claim(down: bool) -> Statement:
+    return compiled(text(_CLAIM.format(state=_DOWN if down else _WELL)).bindparams(*_floats("seconds")))
+
+
+@cache
+def _renew() -> Statement:
+    return compiled(text(_RENEW).bindparams(*_floats("seconds")))
+
+
+@cache
+def _release() -> Statement:
+    return compiled(text(_RELEASE).bindparams(_keys("ids")))
+
+
+@cache
+def _due() -> Statement:
+    return compiled(text(_DUE).bindparams(_keys("busy")))
+
+
+@cache
+def _pending() -> Statement:
+    return compiled(text(_PENDING))
+
+
+@cache
+def _add() -> Statement:
+    return compiled(text(_ADD))
+
+
+@cache
+def _move() -> Statement:
+    return compiled(text(_MOVE))
+
+
+@cache
+def _finish() -> Statement:
+    return compiled(text(_FINISH).bindparams(*_floats("delay")))
+
+
+@cache
+def _got_through() -> Statement:
+    return compiled(text(_GOT_THROUGH))
+
+
+@cache
+def _failed() -> Statement:
+    return compiled(text(_FAILED).bindparams(*_floats("longest", "rest", "patience")))
+
+
+def _keys(name: str) -> BindParameter[Any]:
+    return bindparam(name, type_=ARRAY(UUID))
+
+
+def _floats(*names: str) -> list[BindParameter[float]]:
+    return [bindparam(name, type_=Double) for name in names]

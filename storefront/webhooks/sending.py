@@ -1,0 +1,81 @@
+"""One message: made, signed, sent, and what came of it."""
+
+import random
+from dataclasses import dataclass
+from time import time
+from typing import Protocol
+
+from storefront.core.database import FAILURES, Row
+from storefront.core.outgoing import Outgoing, Session
+from storefront.core.secrets import Undecryptable, Vault
+from storefront.webhooks.queue import Attempt, Patience
+from storefront.webhooks.signing import signed
+
+USER_AGENT = "storefront-webhooks/1"
+# Seconds between two attempts, at most.
+LONGEST_DELAY = 21_600.0
+GONE = 410
+
+
+class NotMade(Exception):
+    """There is no message to send now, for a reason that is ours."""
+
+
+class Messages(Protocol):
+    """Makes what is sent of a delivery and the webhook that it is for."""
+
+    async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+        """The body; raises NotMade where it may be made another time, which for the last attempt there is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What is sent where."""
+
+    url: str
+    body: bytes
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What messages are made and sent with. Making one takes so many seconds at most."""
+
+    messages: Messages
+    outgoing: Outgoing
+    vault: Vault
+    patience: Patience
+    making: float
+
+
+async def message(messages: Messages, vault: Vault, row: Row, *, is_last: bool = False) -> Message:
+    """The message of a delivery, signed; raises NotMade and Undecryptable."""
+    body = await messages.body(row, is_last=is_last)
+    # Two while a new one is brought in.
+    secrets = [vault.decrypt(secret) for secret in (row.secret, row.previous_secret) if secret]
+    headers = {"content-type": "application/json", "user-agent": USER_AGENT, **signed(secrets, row.id, int(time()), body)}
+    return Message(row.url, body, headers)
+
+
+async def attempted(means: Means, session: Session, row: Row) -> Attempt:
+    """Send what a delivery has to tell, once."""
+    number = row.attempts + 1
+    is_last = number >= means.patience.attempts
+    otherwise, waits = "failed" if is_last else "pending", delay(means.patience, number)
+    try:
+        made = await message(means.messages, means.vault, row, is_last=is_last)
+    except (NotMade, Undecryptable) as error:
+        return Attempt(None, 0, str(error), otherwise, waits, counts=False)
+    except FAILURES:
+        return Attempt(None, 0, "the database did not answer", otherwise, waits, counts=False)
+    answer = await session.post(made.url, made.body, made.headers)
+    if answer.is_success:
+        return Attempt(answer.status, answer.milliseconds, None, "delivered")
+    waits = max(waits, float(answer.wait or 0))
+    return Attempt(answer.status, answer.milliseconds, answer.error, otherwise, waits, is_gone=answer.status == GONE)
+
+
+def delay(patience: Patience, attempts: int) -> float:
+    """Seconds to the next attempt after so many: three times as long each time, and never quite the same."""
+    longest = min(patience.retry * 3.0 ** min(attempts - 1, 30), LONGEST_DELAY)
+    return longest * random.uniform(0.75, 1.25)  # noqa: S311  nobody gains by knowing it

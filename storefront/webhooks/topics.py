@@ -1,0 +1,40 @@
+"""What webhooks are told of: which entries of a log are which event, to the owner and to shoppers."""
+
+from enum import Enum
+
+from storefront.core.database import Row
+from storefront.queries.changes import seen_as
+from storefront.queries.visibility import Audience
+
+
+class Topic(Enum):
+    """A kind of change that a webhook may ask for, by the name that its messages have as `type`."""
+
+    PRODUCT_CREATED = "product.created"
+    PRODUCT_UPDATED = "product.updated"
+    PRODUCT_DELETED = "product.deleted"
+    STORE_UPDATED = "store.updated"
+    STORE_PUBLISHED = "store.published"
+    STORE_UNPUBLISHED = "store.unpublished"
+
+
+# What every webhook is told, whatever its topics: that some of the log can be told no more, and what a test sends.
+RESET, TEST = "log.reset", "webhook.test"
+
+AUDIENCES = {"shopper": Audience.SHOPPER, "owner": Audience.OWNER}
+
+_PRODUCT = {"created": Topic.PRODUCT_CREATED, "updated": Topic.PRODUCT_UPDATED, "deleted": Topic.PRODUCT_DELETED}
+_STORE = {
+    "store_updated": Topic.STORE_UPDATED,
+    "store_published": Topic.STORE_PUBLISHED,
+    "store_unpublished": Topic.STORE_UNPUBLISHED,
+}
+
+
+def topic_of(entry: Row, audience: Audience, *, is_open: bool) -> Topic | None:
+    """What an entry is to an audience; None for what it is not told. Of the products of a closed store shoppers see nothing."""
+    is_owner = audience is Audience.OWNER
+    if entry.product_id is not None:
+        return _PRODUCT.get(seen_as(entry, audience) or "") if is_owner or is_open else None
+    is_seen = is_owner or entry.was_visible or entry.is_visible
+    return _STORE.get(entry.kind) if is_seen else None

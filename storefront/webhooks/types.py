@@ -1,0 +1,117 @@
+"""Webhooks as their owners see them. The secret is told when it is made, and never again."""
+
+from datetime import datetime
+from enum import Enum
+from typing import cast
+
+import strawberry
+
+from storefront.core.database import Row
+from storefront.graph import checks, loaders
+from storefront.graph.context import Info
+from storefront.graph.costs import costs
+from storefront.graph.pagination import Connection
+from storefront.graph.scalars import Position
+from storefront.graph.types import After, First
+from storefront.webhooks.topics import Topic
+
+strawberry.enum(
+    Topic,
+    name="WebhookTopic",
+    description="What happened. Messages say it as their type: PRODUCT_CREATED is product.created.",
+)
+
+
+@strawberry.enum(description="As whom a webhook's document is executed, and whose view of the log it is told.")
+class WebhookReader(Enum):
+    SHOPPER = strawberry.enum_value("shopper", description="Somebody unknown: what is published, and no more.")
+    OWNER = strawberry.enum_value("owner", description="The store's owner, as far as this store goes.")
+
+
+@strawberry.enum(name="WebhookDeliveryState")
+class DeliveryState(Enum):
+    PENDING = strawberry.enum_value("pending", description="To be sent, or to be tried again.")
+    DELIVERED = strawberry.enum_value("delivered", description="Taken: answered with a status from 200 to 299.")
+    FAILED = strawberry.enum_value("failed", description="Given up.")
+
+
+@strawberry.type(description="One time that a message was sent.")
+class WebhookAttempt:
+    at: datetime
+    status_code: int | None = strawberry.field(description="What it was answered with; null without an answer.")
+    milliseconds: int
+    error: str | None = strawberry.field(description="What was wrong; null if it was taken.")
+
+
+@strawberry.type(
+    description="A message to a webhook. Those about one product are sent one after the other, each once it is its turn."
+)
+class WebhookDelivery:
+    id: strawberry.ID = strawberry.field(description="The webhook-id of the message, the same at each attempt.")
+    webhook_id: strawberry.ID
+    type: str = strawberry.field(description="Such as product.updated.")
+    position: Position = strawberry.field(description="Where the change stands in the store's log.")
+    product_id: strawberry.ID | None
+    state: DeliveryState
+    next_attempt_at: datetime | None = strawberry.field(
+        description="When it is sent next; null when it is over, or waits for another one about the same product."
+    )
+    created_at: datetime
+    finished_at: datetime | None
+
+    @strawberry.field(description="How often it was sent.")
+    def attempt_count(self) -> int:
+        return int(cast(Row, self).attempts)
+
+    @strawberry.field(description="The last 20 times, oldest first.", metadata=costs(size=3))
+    def attempts(self) -> list[WebhookAttempt]:
+        return [
+            WebhookAttempt(at=tried["at"], status_code=tried["status"], milliseconds=tried["milliseconds"], error=tried["error"])
+            for tried in cast(Row, self).tries
+        ]
+
+
+@strawberry.type
+class WebhookDeliveryConnection(Connection[WebhookDelivery]):
+    """A page of deliveries."""
+
+
+@strawberry.type(description="An address that is told of what happens in a store.")
+class Webhook:
+    id: strawberry.ID
+    config_id: strawberry.ID
+    url: str
+    topics: list[Topic]
+    query: str | None
+    read_as: WebhookReader
+    position: Position = strawberry.field(description="The store's log was read up to here: what there is to tell is a delivery.")
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    disabled_at: datetime | None
+    disabled_reason: str | None
+    failing_since: datetime | None = strawberry.field(description="Null when the last message was taken.")
+    failures: int = strawberry.field(description="How many attempts failed since one did not.")
+    resting_until: datetime | None = strawberry.field(
+        description="When it is tried next while nothing gets through at all; null when all is well."
+    )
+    previous_until: datetime | None = strawberry.field(
+        name="previousSecretUntil", description="Until when messages are signed with the secret before, too."
+    )
+
+    @strawberry.field(description="Whether it is told anything.")
+    def is_enabled(self) -> bool:
+        return cast(Row, self).disabled_at is None
+
+    @strawberry.field(description="How many deliveries wait.")
+    async def pending(self, info: Info) -> int:
+        return await info.context.load(loaders.pending_of_webhook, str(self.id))
+
+    @strawberry.field(description="What it was told and is to be told, newest first.")
+    async def deliveries(
+        self, info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
+    ) -> WebhookDeliveryConnection:
+        wanted = str(state.value) if state else None
+        page = await info.context.load(loaders.deliveries_of_webhook, str(self.id), checks.window(first, after), wanted)
+        count = loaders.delivery_count_of_webhook
+        return WebhookDeliveryConnection(page=page, count=lambda: info.context.load(count, str(self.id), wanted))

@@ -1,0 +1,404 @@
+"""Messages on their way: what is sent, in which order, and what becomes of it when the receiver does as it likes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from storefront.feed.log import sweep
+from tests.client import Client
+from tests.conftest import fresh
+from tests.webhooks import receiver as receiving
+from tests.webhooks.hooks import (
+    PRODUCTS,
+    REMOVE,
+    REPLAY,
+    RESEND,
+    ROTATE,
+    TEST,
+    UPDATE,
+    add_product,
+    change_product,
+    delivering,
+    faults,
+    found,
+    made,
+    owner_with_store,
+    told,
+)
+from tests.webhooks.receiver import Behaviour, Received, Receiver, Writer, status
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server that delivers; its tests have stores of their own."""
+    async with delivering(fresh(postgres, template), tmp_path_factory.mktemp("hooks")) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver().running() as opened:
+        yield opened
+
+
+@pytest.fixture
+async def stocked(shop: Client) -> tuple[Client, str]:
+    return await owner_with_store(shop)
+
+
+async def settled(owner: Client, webhook: str, **expected: Any) -> dict[str, Any]:
+    """The webhook, once it is as expected."""
+    async with asyncio.timeout(15):
+        while True:
+            hook = await found(owner, webhook)
+            if all(hook[name] == value for name, value in expected.items()):
+                return hook
+            await asyncio.sleep(0.05)
+
+
+# --------------------------------------------------------------------------------------------- what is sent
+
+
+async def test_a_change_is_told_with_what_the_document_selects(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    product = await add_product(owner, store, title="Mug", clientMutationId="mine")
+    [message] = await receiver.wait(1)
+    assert message.target == "/hooks?from=us" and message.headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert message.headers["content-type"] == "application/json"
+    about = message.json
+    assert about.pop("timestamp").endswith("Z")
+    assert about == {
+        "type": "product.created", "configId": store, "position": "1", "productId": product, "changedFields": [],
+        "clientMutationId": "mine", "data": {"product": {"id": product, "title": "Mug", "price": "10.00"}},
+    }  # fmt: skip
+    assert Webhook(hook["secret"]).verify(message.body, message.headers) == message.json
+    await change_product(owner, product, title="Cup")
+    await told(owner, REMOVE, id=product)
+    _, changed, gone = await receiver.wait(3)
+    assert (changed.json["type"], changed.json["changedFields"]) == ("product.updated", ["title"])
+    assert (gone.json["type"], gone.json["productId"], gone.json["data"]) == ("product.deleted", product, {"product": None})
+    hook = await settled(owner, hook["id"], pending=0)
+    [last, *_] = hook["deliveries"]["nodes"]
+    assert (hook["position"], last["state"], last["attempts"][0]["statusCode"], last["attempts"][0]["error"]) == (
+        "3", "DELIVERED", 200, None,
+    )  # fmt: skip
+    assert last["id"] == gone.headers["webhook-id"]
+
+
+async def test_a_signature_is_of_this_body_and_this_secret(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    await add_product(owner, store)
+    [message] = await receiver.wait(1)
+    for secret, body in ((hook["secret"], message.body + b" "), ("whsec_" + "A" * 43 + "=", message.body)):
+        with pytest.raises(WebhookVerificationError):
+            Webhook(secret).verify(body, message.headers)
+    rotated = (await told(owner, ROTATE, id=hook["id"]))["secret"]
+    await add_product(owner, store)
+    second = (await receiver.wait(2))[1]
+    for secret in (hook["secret"], rotated):
+        Webhook(secret).verify(second.body, second.headers)
+    assert rotated != hook["secret"]
+
+
+async def test_topics_and_readers_decide_what_is_told(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    everything = [*PRODUCTS, "STORE_UPDATED", "STORE_PUBLISHED", "STORE_UNPUBLISHED"]
+    await made(
+        owner,
+        store,
+        receiver.url,
+        topics=["PRODUCT_CREATED"],
+        query="query($configId: ID!) { config(by: {id: $configId}) { slug } }",
+    )
+    await made(owner, store, receiver.url + "&owner", topics=everything, query=None, readAs="OWNER")
+    await made(owner, store, receiver.url + "&shopper", topics=everything, query=None)
+    hidden = await add_product(owner, store, status="INACTIVE")
+    await change_product(owner, hidden, status="ACTIVE")
+    # What is told of a store is what is to be seen when its log is read.
+    await receiver.wait(4)
+    await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
+    await change_product(owner, hidden, title="New")
+    await receiver.wait(7)
+    await asyncio.sleep(0.3)
+
+    def types(sign: str) -> list[str]:
+        return [message.json["type"] for message in receiver.received if message.target.endswith(sign)]
+
+    assert sorted(types("&owner")) == ["product.created", "product.updated", "product.updated", "store.unpublished"]
+    # It came into view by the update, and out of it with its store.
+    assert sorted(types("&shopper")) == ["product.created", "store.unpublished"]
+    assert types("us") == ["product.created"]
+
+
+async def test_what_is_about_no_product_asks_for_none(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    await made(owner, store, receiver.url, topics=[*PRODUCTS, "STORE_UNPUBLISHED"], readAs="OWNER")
+    product = await add_product(owner, store)
+    await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
+    data = {message.json["type"]: message.json["data"] for message in await receiver.wait(2)}
+    assert data["product.created"]["product"]["id"] == product and data["store.unpublished"] is None
+
+
+async def test_an_owner_of_many_stores_shows_a_webhook_one(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    other = await owner.ask('mutation { createConfig(input: {storeName: "Other", slug: "the-other-one"}) { config { id } } }')
+    query = f"""query($configId: ID!) {{ one: config(by: {{id: $configId}}) {{ integrations {{ shopify {{ domain }} }} }}
+      other: config(by: {{id: "{other["createConfig"]["config"]["id"]}"}}) {{ id }} }}"""
+    for reader in ("OWNER", "SHOPPER"):
+        await made(owner, store, f"{receiver.url}&{reader}", query=query, readAs=reader)
+    shop = {"shopify": {"domain": "my-shop.myshopify.com", "accessToken": "shpat_0123456789"}}
+    update = "mutation($i: UpdateConfigInput!) { updateConfig(input: $i) { position } }"
+    await owner.ask(update, i={"id": store, "integrations": shop})
+    await add_product(owner, store)
+    data = {message.target.rpartition("&")[2]: message.json["data"] for message in await receiver.wait(2)}
+    assert data["OWNER"] == {"one": {"integrations": {"shopify": {"domain": "my-shop.myshopify.com"}}}, "other": None}
+    assert data["SHOPPER"] == {"one": {"integrations": {"shopify": None}}, "other": None}
+
+
+async def test_what_is_too_much_is_said_instead(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    await made(owner, store, receiver.url, query="query($productId: ID!) { product(by: {id: $productId}) { description } }")
+    await add_product(owner, store, description="long words " * 500)
+    [message] = await receiver.wait(1)
+    [error] = message.json["errors"]
+    assert message.json["data"] is None and error["extensions"]["code"] == "LIMIT_EXCEEDED" and "Select less" in error["message"]
+    assert len(message.body) < 1_000
+
+
+async def test_what_cannot_be_selected_is_told_as_an_error(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    await made(owner, store, receiver.url, query='query { product(by: {id: "nothing"}) { id } }')
+    await add_product(owner, store)
+    [message] = await receiver.wait(1)
+    assert message.json["data"] == {"product": None}
+    assert message.json["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+# ------------------------------------------------------------------------------- receivers as they come
+
+
+@pytest.mark.parametrize(
+    ("behave", "code", "error"),
+    [
+        (status(500), 500, "answered with status 500"),
+        (status(404), 404, "answered with status 404"),
+        (status(302, "location: http://127.0.0.1:1/"), 302, "answered with status 302: redirects are not followed"),
+        (receiving.silence, None, "no answer within 1 s"),
+        (receiving.drip, None, "no answer within 1 s"),
+        (receiving.endless_head, None, "the connection ended before an answer came"),
+        (receiving.hang_up, None, "the connection ended before an answer came"),
+    ],
+    ids=["500", "404", "redirect", "silence", "drip", "endless head", "hang up"],
+)
+async def test_what_is_not_taken_is_tried_again(
+    stocked: tuple[Client, str], receiver: Receiver, behave: Behaviour, code: int | None, error: str
+) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    receiver.behave = behave
+    await add_product(owner, store)
+    await receiver.wait(1)
+    failing = await settled(owner, hook["id"], pending=1, failures=1)
+    [delivery] = failing["deliveries"]["nodes"]
+    assert delivery["state"] == "PENDING" and delivery["nextAttemptAt"] and failing["failingSince"]
+    receiver.behave = receiving.OK
+    well = await settled(owner, hook["id"], pending=0, failures=0, failingSince=None)
+    [delivery] = well["deliveries"]["nodes"]
+    first, *_, last = delivery["attempts"]
+    assert (first["statusCode"], first["error"]) == (code, error)
+    assert (delivery["state"], last["statusCode"], last["error"]) == ("DELIVERED", 200, None)
+    assert len({request.headers["webhook-id"] for request in receiver.received}) == 1
+
+
+async def test_a_body_without_an_end_is_not_read(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    receiver.behave = receiving.endless
+    await add_product(owner, store)
+    well = await settled(owner, hook["id"], pending=0)
+    [delivery] = well["deliveries"]["nodes"]
+    assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 1)
+    assert delivery["attempts"][0]["milliseconds"] < 1_000
+
+
+async def test_one_product_is_told_in_order_and_holds_up_no_other(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    bad, good = await add_product(owner, store), await add_product(owner, store)
+    hook = await made(owner, store, receiver.url, query=None)
+    is_mended = False
+
+    async def behave(request: Received, writer: Writer) -> None:
+        if request.json["productId"] == bad and not is_mended:
+            await receiving.silence(request, writer)
+        await receiving.OK(request, writer)
+
+    receiver.behave = behave
+    for number in range(5):
+        await change_product(owner, bad, title=f"Bad {number}")
+        await change_product(owner, good, title=f"Good {number}")
+    number = 1
+    while len(_of(receiver, good)) < 5:
+        number = len(await receiver.wait(number, 5)) + 1
+    assert set(_of(receiver, bad)) == {3}
+    waiting = (await found(owner, hook["id"]))["deliveries"]["nodes"]
+    # Of those that wait the first alone has a time.
+    assert [d["nextAttemptAt"] is not None for d in waiting if d["productId"] == bad][:4] == [False] * 4
+    is_mended = True
+    await settled(owner, hook["id"], pending=0)
+    assert _of(receiver, good) == [4, 6, 8, 10, 12]
+    tried = _of(receiver, bad)
+    assert sorted(set(tried)) == [3, 5, 7, 9, 11] and tried == sorted(tried)
+
+
+def _of(receiver: Receiver, product: str) -> list[int]:
+    return [request.position for request in receiver.received if request.json["productId"] == product]
+
+
+async def test_what_is_given_up_lets_the_next_one_pass(empty_url: str, tmp_path: Any, receiver: Receiver) -> None:
+    async with delivering(empty_url, tmp_path, webhook_attempts=2) as shop:
+        owner, store = await owner_with_store(shop)
+        hook = await made(owner, store, receiver.url, query=None)
+        receiver.behave = status(503)
+        product = await add_product(owner, store)
+        given_up = await settled(owner, hook["id"], pending=0)
+        [delivery] = given_up["deliveries"]["nodes"]
+        assert (delivery["state"], delivery["attemptCount"], delivery["nextAttemptAt"]) == ("FAILED", 2, None)
+        receiver.behave = receiving.OK
+        await change_product(owner, product, title="Next")
+        assert (await receiver.wait(3))[2].position == 2
+        again = await told(owner, RESEND, id=delivery["id"])
+        assert again["delivery"]["state"] == "PENDING" and again["delivery"]["nextAttemptAt"]
+        resent = (await receiver.wait(4))[3]
+        assert (resent.position, resent.headers["webhook-id"]) == (1, delivery["id"])
+        assert (await settled(owner, hook["id"], pending=0))["deliveries"]["nodes"][1]["state"] == "DELIVERED"
+
+
+async def test_who_fails_for_long_is_disabled_told_why_and_enabled_again(
+    empty_url: str, tmp_path: Any, receiver: Receiver
+) -> None:
+    async with delivering(empty_url, tmp_path, webhook_disable_hours=0.0) as shop:
+        owner, store = await owner_with_store(shop)
+        hook = await made(owner, store, receiver.url, query=None)
+        receiver.behave = status(500)
+        product = await add_product(owner, store)
+        disabled = await settled(owner, hook["id"], isEnabled=False)
+        assert disabled["disabledAt"] and disabled["disabledReason"].startswith("Nothing has got through since ")
+        assert disabled["disabledReason"].endswith("Last: answered with status 500")
+        number = len(receiver.received)
+        await change_product(owner, product, title="Meanwhile")
+        refused = await told(owner, RESEND, id=disabled["deliveries"]["nodes"][0]["id"])
+        assert faults(refused) == [("INVALID_INPUT", "id")]
+        await asyncio.sleep(0.5)
+        assert len(receiver.received) == number
+        receiver.behave = receiving.OK
+        enabled = (await told(owner, UPDATE, id=hook["id"], isEnabled=True))["webhook"]
+        assert (enabled["isEnabled"], enabled["disabledReason"], enabled["failures"]) == (True, None, 0)
+        await settled(owner, hook["id"], pending=0, position="2")
+        assert receiver.positions[-2:] == [1, 2]
+
+
+async def test_an_address_that_is_gone_is_not_asked_again(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    receiver.behave = status(410)
+    await add_product(owner, store)
+    disabled = await settled(owner, hook["id"], isEnabled=False)
+    assert disabled["disabledReason"] == "The address answered 410 Gone."
+    assert len(receiver.received) == 1
+
+
+async def test_where_nothing_gets_through_one_message_at_a_time_is_tried(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url, query=None)
+    receiver.behave = status(500)
+    for _ in range(8):
+        await add_product(owner, store)
+    resting = await settled(owner, hook["id"], pending=8)
+    async with asyncio.timeout(10):
+        while resting["restingUntil"] is None:
+            resting = await found(owner, hook["id"])
+    receiver.behave = receiving.OK
+    await settled(owner, hook["id"], pending=0, restingUntil=None)
+    assert set(receiver.positions) == set(range(1, 9))
+
+
+async def test_who_asks_to_be_left_alone_is(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    receiver.behave = status(429, "retry-after: 3000")
+    await add_product(owner, store)
+    [delivery] = (await settled(owner, hook["id"], failures=1))["deliveries"]["nodes"]
+    assert delivery["nextAttemptAt"] > delivery["attempts"][0]["at"]
+    await asyncio.sleep(0.5)
+    assert len(receiver.received) == 1
+
+
+# ------------------------------------------------------------------------------------ replaying, sweeping
+
+
+async def test_a_log_is_told_again_from_a_position(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    product = await add_product(owner, store)
+    hook = await made(owner, store, receiver.url, query=None)
+    for number in range(3):
+        await change_product(owner, product, title=f"Mug {number}")
+    await settled(owner, hook["id"], pending=0, position="4")
+    assert receiver.positions == [2, 3, 4]
+    # The one before it was made, too.
+    assert (await told(owner, REPLAY, id=hook["id"], after="0"))["webhook"]["position"] == "0"
+    await receiver.wait(7)
+    assert receiver.positions == [2, 3, 4, 1, 2, 3, 4]
+    assert len({request.headers["webhook-id"] for request in receiver.received}) == 7
+    assert faults(await told(owner, REPLAY, id=hook["id"], after="5")) == [("INVALID_INPUT", "after")]
+
+
+async def test_what_is_no_longer_kept_is_told_to_be_lost(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url, query=None)
+    await told(owner, UPDATE, id=hook["id"], isEnabled=False)
+    product = await add_product(owner, store)
+    for number in range(3):
+        await change_product(owner, product, title=f"Mug {number}")
+    async with owner.database.transaction() as connection:
+        await connection.raw.execute(
+            "UPDATE changes SET occurred_at = now() - interval '9 days' WHERE config_id = %s AND position < 4", [store]
+        )
+    assert await sweep(owner.database, days=7) >= 3
+    refused = await told(owner, REPLAY, id=hook["id"], after="1")
+    assert "the log begins behind 3" in refused["userErrors"][0]["message"]
+    await told(owner, UPDATE, id=hook["id"], isEnabled=True)
+    reset, last = sorted(await receiver.wait(2), key=lambda message: message.position)
+    assert (reset.json["type"], reset.json["position"], reset.json["reason"]) == (
+        "log.reset", "3", "a part of the log is no longer kept: refetch, then go on from here",
+    )  # fmt: skip
+    assert (last.json["type"], last.position) == ("product.updated", 4)
+
+
+async def test_a_test_is_sent_at_once_and_tells_what_came_of_it(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    product = await add_product(owner, store, title="Newest")
+    hook = await made(owner, store, receiver.url)
+    tested = await told(owner, TEST, id=hook["id"], idempotencyKey="once")
+    [message] = receiver.received
+    assert tested["userErrors"] == [] and tested["body"].encode() == message.body
+    assert (message.json["type"], message.json["data"]["product"]["title"]) == ("webhook.test", "Newest")
+    assert Webhook(hook["secret"]).verify(message.body, message.headers)
+    delivery = tested["delivery"]
+    assert (delivery["id"], delivery["state"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
+    again = await told(owner, TEST, id=hook["id"], idempotencyKey="once")
+    assert again["replayed"] and again["delivery"]["id"] == delivery["id"] and len(receiver.received) == 1
+    too_soon = await told(owner, TEST, id=hook["id"])
+    assert faults(too_soon) == [("INVALID_INPUT", "id")] and len(receiver.received) == 1
+
+
+async def test_a_test_of_an_address_that_does_not_answer_says_so(stocked: tuple[Client, str]) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, "http://127.0.0.1:1025/nobody")
+    delivery = (await told(owner, TEST, id=hook["id"]))["delivery"]
+    assert (delivery["state"], delivery["attempts"][0]["error"]) == ("FAILED", "the connection was refused")

@@ -1,0 +1,109 @@
+"""Servers that are killed while they deliver: everything is told, what is about one product in order, whoever is left."""
+
+import asyncio
+import os
+import signal
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from storefront.core.database import Database
+from storefront.core.secrets import new_key
+from tests.client import Client, token_of
+from tests.factories import make_product, make_store, make_user
+from tests.feed.processes import running
+from tests.webhooks.hooks import change_product, found, made
+from tests.webhooks.receiver import Received, Receiver, Writer, status
+
+OPTIONS: dict[str, Any] = {
+    "ENCRYPTION_KEYS": new_key(),
+    "WEBHOOK_INTERVAL": "0.2",
+    "WEBHOOK_HTTP": "true",
+    "WEBHOOK_NETWORKS": "127.0.0.1/32",
+    "WEBHOOK_TIMEOUT": "0.5",
+    "WEBHOOK_RETRY": "0.1",
+}
+
+
+class Slow:
+    """Takes its time, and refuses one in some, so that there is always something under way."""
+
+    def __init__(self, one_in: int) -> None:
+        self._one_in, self._count = one_in, 0
+
+    async def __call__(self, request: Received, writer: Writer) -> None:
+        self._count += 1
+        await asyncio.sleep(0.02)
+        await status(200 if self._count % self._one_in else 503)(request, writer)
+
+
+def in_order(received: list[Received]) -> dict[str, list[int]]:
+    """What was told of each product, each position where it came first."""
+    told: dict[str, list[int]] = defaultdict(list)
+    for request in received:
+        if request.position not in told[request.json["productId"]]:
+            told[request.json["productId"]].append(request.position)
+    return told
+
+
+async def settled(owner: Client, hook: str, position: int, seconds: float) -> None:
+    async with asyncio.timeout(seconds):
+        while True:
+            now = await found(owner, hook)
+            if now["pending"] == 0 and int(now["position"]) == position:
+                return
+            await asyncio.sleep(0.2)
+
+
+async def test_a_server_that_is_killed_loses_nothing(empty_url: str, tmp_path: Path, database: Database) -> None:
+    await kill_and_go_on(empty_url, tmp_path, database, processes=1, products=3, changes=10, kills=1)
+
+
+@pytest.mark.soak
+async def test_servers_that_are_killed_again_and_again_lose_nothing(empty_url: str, tmp_path: Path, database: Database) -> None:
+    await kill_and_go_on(empty_url, tmp_path, database, processes=3, products=12, changes=60, kills=8)
+
+
+async def kill_and_go_on(
+    url: str, folder: Path, database: Database, *, processes: int, products: int, changes: int, kills: int
+) -> None:
+    """Servers share the work; one after the other is killed amid it, and started again."""
+    user = await make_user(database)
+    store = await make_store(database, user_id=user)
+    ids = [await make_product(database, store) for _ in range(products)]
+    servers: list[Any] = []
+    async with Receiver(behave=Slow(7)).running() as receiver:
+        try:
+            addresses = [await _started(servers, url, folder) for _ in range(processes)]
+            async with httpx.AsyncClient(base_url=addresses[0], timeout=30) as http:
+                owner = Client(http, database, token_of(user))
+                hook = (await made(owner, store, receiver.url))["id"]
+                for number in range(changes):
+                    for product in ids:
+                        await change_product(owner, product, title=f"Title {number}")
+            for _ in range(kills):
+                await receiver.wait(len(receiver.received) + 3, 60)
+                _, server = servers[-processes]
+                os.kill(server.process.pid, signal.SIGKILL)
+                server.process.wait()
+                addresses.append(await _started(servers, url, folder))
+            async with httpx.AsyncClient(base_url=addresses[-1], timeout=30) as http:
+                await settled(Client(http, database, token_of(user)), hook, products * changes, 120 + 20 * kills)
+        finally:
+            for server, _ in servers:
+                await asyncio.to_thread(server.__exit__, None, None, None)
+    told = in_order(receiver.received)
+    expected = {product: list(range(1 + n, products * changes + 1, products)) for n, product in enumerate(ids)}
+    assert told == expected
+    assert len({request.headers["webhook-id"] for request in receiver.received}) == products * changes
+
+
+async def _started(servers: list[Any], url: str, folder: Path) -> str:
+    server = running(url, folder, **OPTIONS)
+    # Whoever waits for it must not keep the receiver from answering.
+    entered = await asyncio.to_thread(server.__enter__)
+    servers.append((server, entered))
+    return entered.address

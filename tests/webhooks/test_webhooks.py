@@ -1,0 +1,195 @@
+"""Writing webhooks: what is refused, what is kept, and what of it is told to whom."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from storefront.core.ids import uuid7
+from storefront.webhooks.commands import MOST_OF_STORE, sweep_deliveries
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import insert, make_user
+from tests.webhooks.hooks import (
+    CREATE,
+    DELETE,
+    FIND,
+    LIST,
+    PRODUCT,
+    PRODUCTS,
+    QUICK,
+    ROTATE,
+    TEST,
+    UPDATE,
+    faults,
+    made,
+    owner_with_store,
+    told,
+)
+
+URL = "http://127.0.0.1:1025/hooks"
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server that tells nobody anything."""
+    options = {**QUICK, "webhook_interval": 0}
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("webhooks"), **options) as client:
+        yield client
+
+
+@pytest.fixture
+async def owned(shop: Client) -> tuple[Client, str]:
+    return await owner_with_store(shop)
+
+
+async def rows(client: Client, webhook: str) -> Any:
+    async with client.database.transaction() as connection:
+        cursor = await connection.raw.execute("SELECT secret, previous_secret FROM webhooks WHERE id = %s", [webhook])
+        return await cursor.fetchone()
+
+
+async def test_a_webhook_is_made_read_changed_and_deleted(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    hook = await made(owner, store, URL, topics=["PRODUCT_UPDATED"])
+    assert hook["secret"].startswith("whsec_") and len(hook["secret"]) == 50
+    assert (hook["url"], hook["topics"], hook["query"], hook["readAs"]) == (URL, ["PRODUCT_UPDATED"], PRODUCT, "SHOPPER")
+    assert (hook["position"], hook["isEnabled"], hook["failures"], hook["pending"], hook["version"]) == ("0", True, 0, 0, 1)
+    listed = (await owner.ask(LIST, i=store))["webhooks"]
+    assert [one["id"] for one in listed] == [hook["id"]] and "whsec" not in str(listed)
+    changed = await told(owner, UPDATE, id=hook["id"], expectedVersion=1, topics=PRODUCTS, query=None, readAs="OWNER")
+    assert (changed["webhook"]["topics"], changed["webhook"]["query"], changed["webhook"]["readAs"]) == (PRODUCTS, None, "OWNER")
+    assert faults(await told(owner, UPDATE, id=hook["id"], expectedVersion=1)) == [("STALE_VERSION", "expectedVersion")]
+    assert (await told(owner, DELETE, id=hook["id"]))["deletedId"] == hook["id"]
+    assert (await owner.ask(FIND, i=hook["id"]))["webhook"] is None
+    assert faults(await told(owner, UPDATE, id=hook["id"])) == [("NOT_FOUND", "id")]
+
+
+async def test_a_secret_is_told_once_and_kept_encrypted(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    given = {"configId": store, "url": URL, "topics": PRODUCTS, "idempotencyKey": "lost answer"}
+    first, again = [await told(owner, CREATE, **given) for _ in range(2)]
+    # Whoever has not had the answer gets it by the same key.
+    assert (first["secret"], again["replayed"]) == (again["secret"], True)
+    kept, before = await rows(owner, first["webhook"]["id"])
+    assert first["secret"] not in kept and before is None
+    rotated = await told(owner, ROTATE, id=first["webhook"]["id"])
+    assert rotated["secret"] != first["secret"] and rotated["webhook"]["previousSecretUntil"]
+    newer, before = await rows(owner, first["webhook"]["id"])
+    assert before == kept and rotated["secret"] not in newer
+    async with owner.database.transaction() as connection:
+        kept_outcome = await (await connection.raw.execute("SELECT result::text FROM idempotency_keys")).fetchall()
+    assert "whsec_" not in str(kept_outcome)
+
+
+@pytest.mark.parametrize(
+    ("given", "field", "words"),
+    [
+        ({"url": "http://127.0.0.2:1025/"}, "url", "public addresses only"),
+        ({"url": "https://nowhere.invalid/"}, "url", "public addresses only"),
+        ({"url": "http://169.254.169.254/latest/meta-data"}, "url", "public addresses only"),
+        ({"url": "https://user:secret@example.com/"}, "url", "user or password"),
+        ({"url": "gopher://example.com"}, "url", "https://example.com/hooks"),
+        ({"url": "https://example.com:25/"}, "url", "port"),
+        ({"topics": []}, "topics", "one at least"),
+        ({"query": "{ nothing }"}, "query", "Cannot query field"),
+        ({"query": "{ me { id"}, "query", "Syntax Error"),
+        ({"query": "{ me { id } }"}, "query", "one person"),
+        ({"query": "mutation { signOutEverywhere { position } }"}, "query", ""),
+        ({"query": 'mutation { deleteConfig(input: {id: "x"}) { deletedId } }'}, "query", "must be a query"),
+        (
+            {"query": "subscription($configId: ID!) { productFeed(configId: $configId) { __typename } }"},
+            "query",
+            "must be a query",
+        ),
+        ({"query": "query A { configs { nodes { id } } } query B { configs { nodes { id } } }"}, "query", "one operation"),
+        ({"query": "query($other: ID!) { product(by: {id: $other}) { id } }"}, "query", "$other"),
+        ({"query": "query($productId: String!) { suggest(configId: 1, prefix: $productId) }"}, "query", "$productId as ID!"),
+        ({"query": "{" + "x" * 10_001 + "}"}, "query", "10,000"),
+        ({"query": "{ " + " ".join(f"a{n}: configs {{ nodes {{ id }} }}" for n in range(60)) + " }"}, "query", "at most"),
+    ],
+)
+async def test_what_cannot_be_told_is_refused(owned: tuple[Client, str], given: dict[str, Any], field: str, words: str) -> None:
+    owner, store = owned
+    answer = await told(owner, CREATE, **{"configId": store, "url": URL, "topics": PRODUCTS, **given})
+    assert answer["webhook"] is None and answer["secret"] is None
+    [error] = answer["userErrors"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", [field]) and words in error["message"], error
+    hook = await made(owner, store, URL)
+    assert faults(await told(owner, UPDATE, id=hook["id"], **given)) == [("INVALID_INPUT", field)]
+
+
+async def test_all_faults_are_told_at_once(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    answer = await told(owner, CREATE, configId=store, url="ftp://x", topics=[], query="{ nothing }")
+    assert {path for _, path in faults(answer)} == {"url", "query", "topics"}
+
+
+async def test_others_learn_nothing(shop: Client, owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    hook = await made(owner, store, URL)
+    stranger = shop.signed_in(await make_user(shop.database))
+    for document, given in (
+        (CREATE, {"configId": store, "url": "ftp://not-looked-at", "topics": PRODUCTS}),
+        (UPDATE, {"id": hook["id"], "url": "ftp://not-looked-at"}),
+        (ROTATE, {"id": hook["id"]}),
+        (DELETE, {"id": hook["id"]}),
+        (TEST, {"id": hook["id"]}),
+    ):
+        assert (await stranger.refusal(document, i=given))["extensions"]["code"] == "FORBIDDEN"
+        assert (await shop.refusal(document, i=given))["extensions"]["code"] == "UNAUTHENTICATED"
+    assert (await stranger.refusal(LIST, i=store))["extensions"]["code"] == "FORBIDDEN"
+    assert (await stranger.ask(FIND, i=hook["id"]))["webhook"] is None
+    assert (await shop.refusal(LIST, i=store))["extensions"]["code"] == "UNAUTHENTICATED"
+
+
+async def test_a_store_has_so_many_and_no_more(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    made_ = await asyncio.gather(
+        *(told(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MOST_OF_STORE + 3))
+    )
+    assert sum(one["webhook"] is not None for one in made_) == MOST_OF_STORE
+    assert {fault for one in made_ for fault in faults(one)} == {("INVALID_INPUT", "configId")}
+
+
+@pytest.mark.parametrize("number", [0, 1, 10])
+async def test_deliveries_are_read_page_by_page(owned: tuple[Client, str], number: int) -> None:
+    owner, store = owned
+    hook = await made(owner, store, URL)
+    about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store}
+    states = ["delivered" if n % 2 else "pending" for n in range(number)]
+    for n, state in enumerate(states):
+        await insert(owner.database, "webhook_deliveries", **about, position=n, state=state)
+    query = """query($i: ID!, $s: WebhookDeliveryState, $a: String) { webhook(id: $i) { pending
+      deliveries(first: 4, state: $s, after: $a) { nodes { position } totalCount pageInfo { hasNextPage endCursor } } } }"""
+    seen: list[int] = []
+    after = None
+    while True:
+        page = (await owner.ask(query, i=hook["id"], a=after))["webhook"]
+        seen += [int(node["position"]) for node in page["deliveries"]["nodes"]]
+        after = page["deliveries"]["pageInfo"]["endCursor"]
+        if not page["deliveries"]["pageInfo"]["hasNextPage"]:
+            break
+    assert seen == list(reversed(range(number))) and page["deliveries"]["totalCount"] == number
+    assert page["pending"] == states.count("pending")
+    delivered = (await owner.ask(query, i=hook["id"], s="DELIVERED"))["webhook"]["deliveries"]
+    assert delivered["totalCount"] == states.count("delivered")
+
+
+async def test_old_deliveries_are_forgotten_and_those_that_wait_are_not(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    hook = await made(owner, store, URL)
+    about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store, "created_at": "2026-01-01T00:00:00Z"}
+    await insert(owner.database, "webhook_deliveries", **about, position=1, state="delivered", finished_at="2026-01-01T00:00:00Z")
+    waiting = await insert(owner.database, "webhook_deliveries", **about, position=2)
+    assert await sweep_deliveries(owner.database, days=7) == 1
+    left = (await owner.ask(FIND, i=hook["id"]))["webhook"]["deliveries"]["nodes"]
+    assert [one["id"] for one in left] == [waiting]
+
+
+async def test_a_test_is_of_a_product_of_the_store(owned: tuple[Client, str]) -> None:
+    owner, store = owned
+    hook = await made(owner, store, URL)
+    assert faults(await told(owner, TEST, id=hook["id"], productId=str(uuid7()))) == [("NOT_FOUND", "productId")]
