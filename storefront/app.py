@@ -154,7 +154,9 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
-    parts = operating.Parts(database, replica, hub, sockets, streams, known, responses, operating.Queue(database), admission)
+    parts = operating.Parts(
+        database, replica, hub, sockets, streams, known, responses, operating.Queue(database), deliverer, admission
+    )
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
     bodies = BodyLimits(options.max_body, options.body_timeout, options.max_values)
     endpoint = Endpoint(

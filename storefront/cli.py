@@ -5,11 +5,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import typer
 import uvicorn
@@ -22,7 +23,7 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.configs.rotation import Rotation, rotate_tokens
 from storefront.core import logs, migrations
-from storefront.core.database import Database
+from storefront.core.database import Database, Row
 from storefront.core.embedded import embedded_postgres
 from storefront.core.secrets import Vault
 from storefront.core.settings import Settings, settings
@@ -32,7 +33,7 @@ from storefront.demo.commands import seed as load_demo
 from storefront.feed.log import leap
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.shopify_csv import UnreadableFile, read
-from storefront.queries import configs
+from storefront.queries import configs, webhooks
 from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
 from storefront.serving import frames
@@ -183,6 +184,17 @@ def after_restore() -> None:
         out.print(f"Moved the logs of {_with_database(url, leap):,} stores on. Whoever listened to them is told to refetch.")
 
 
+@app.command("webhooks")
+def webhooks_(
+    store: Annotated[str | None, typer.Option(help="The slug of one store. Without it: of all.")] = None,
+    most: Annotated[int, typer.Option("--most", min=1, max=10_000, help="How many are shown, those in trouble first.")] = 50,
+) -> None:
+    """Show how far webhooks are behind, and what keeps them."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        _tell_webhooks(_with_database(url, lambda database: webhooks.overview(database, store, most)))
+
+
 @app.command("rotate-secrets")
 def rotate_secrets() -> None:
     """Encrypt the stores' secrets anew, under the newest of STOREFRONT_ENCRYPTION_KEYS. Safe to run again at any time."""
@@ -291,6 +303,19 @@ def _tell(made: SeedSummary) -> None:
     counts = {name: getattr(made, name) for name in ("users", "configs", "products", "variants", "reviews", "events")}
     out.print("Made " + ", ".join(f"{count:,} {name}" for name, count in counts.items()) + f" in {made.seconds:.1f} s.")
     out.print(f"The biggest store is [bold]{made.slug}[/bold], of {made.owner_email}.")
+
+
+def _tell_webhooks(found: Sequence[Row]) -> None:
+    for hook in found:
+        # What stands behind the host may be a password of its kind.
+        host = urlsplit(hook.url).netloc
+        state = "disabled" if hook.disabled_at else "resting" if hook.resting_until else "failing" if hook.failures else "well"
+        behind = f"{hook.unread:,} entries unread, {hook.pending:,} waiting" + (f" since {hook.oldest}" if hook.oldest else "")
+        out.print(f"{hook.slug}  {hook.id}  {host}  {state}; {behind}", markup=False, highlight=False)
+        why = hook.disabled_reason or (f"failing since {hook.failing_since}: {hook.error}" if hook.failing_since else None)
+        if why:
+            out.print(f"  → {why}", markup=False, highlight=False)
+    out.print(f"{len(found):,} webhooks.")
 
 
 def _rotate(url: str, vault: Vault) -> Rotation:

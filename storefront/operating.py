@@ -24,6 +24,7 @@ from storefront.serving.observing import Observers, OperationTracer, slow_ones
 from storefront.serving.responses import Responses
 from storefront.serving.streams import Streams
 from storefront.serving.websocket import Sockets
+from storefront.webhooks.delivering import Deliverer
 
 # Rows of the queue that are counted, at most.
 MOST_QUEUED = 100_000
@@ -67,24 +68,36 @@ def _anything() -> Statement:
 
 
 class Queue:
-    """How many batches of events wait to be counted, as it was when it was last looked at; nan where that failed."""
+    """How many batches of events wait to be counted, as it was when it was last looked at; nan where that failed.
+
+    `deliveries`: how many messages to webhooks are due, and `disabled` how many webhooks are told nothing.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.length = nan
+        self.length = self.deliveries = self.disabled = nan
 
     async def look(self) -> None:
         """Look again."""
         try:
-            [(self.length,)] = await self._database.fetch(_queued())
+            [(self.length, self.deliveries, self.disabled)] = await self._database.fetch(_queued())
         except FAILURES:
             # What else there is to tell is wanted most when the database is down.
-            self.length = nan
+            self.length = self.deliveries = self.disabled = nan
+
+
+_QUEUED = f"""
+SELECT (SELECT count(*) FROM (SELECT FROM analytics_queue LIMIT {MOST_QUEUED}) AS oldest) AS queued,
+       (SELECT count(*) FROM (
+          SELECT FROM webhook_deliveries JOIN webhooks ON webhooks.id = webhook_id
+          WHERE next_attempt_at <= now() AND disabled_at IS NULL LIMIT {MOST_QUEUED}) AS due) AS deliveries,
+       (SELECT count(*) FROM webhooks WHERE disabled_at IS NOT NULL) AS disabled
+"""
 
 
 @cache
 def _queued() -> Statement:
-    return compiled(text(f"SELECT count(*) AS queued FROM (SELECT FROM analytics_queue LIMIT {MOST_QUEUED}) AS oldest"))
+    return compiled(text(_QUEUED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +112,7 @@ class Parts:
     documents: Documents
     responses: Responses
     queue: Queue
+    deliverer: Deliverer
     admission: Admission
 
 
@@ -126,7 +140,9 @@ class Watch:
         first = self.options.metrics_port
         if self.metrics is None or first is None:
             return nullcontext()
-        self.metrics.add([*_of_pools(parts), *_of_requests(parts), *_of_listening(parts), *_of_what_is_kept(parts)])
+        self.metrics.add(
+            [*_of_pools(parts), *_of_requests(parts), *_of_listening(parts), *_of_webhooks(parts), *_of_what_is_kept(parts)]
+        )
         # A port for each worker: it tells of itself alone.
         ports = range(first, first + self.options.workers)
         return exposed(self.metrics, self.options.metrics_host, ports, parts.queue.look)
@@ -194,6 +210,23 @@ def _of_listening(parts: Parts) -> list[Reading]:
         Reading("storefront_feed_wakeups", "Wake-ups that came.", lambda: hub.seen.wakeups, is_total=True),
         Reading("storefront_feed_polls", "Looks for what no wake-up told of.", lambda: hub.seen.polls, is_total=True),
         Reading("storefront_feed_polls_late", "Stores that had moved by then.", lambda: hub.seen.late, is_total=True),
+    ]
+
+
+def _of_webhooks(parts: Parts) -> list[Reading]:
+    deliverer, queue, told = parts.deliverer, parts.queue, parts.deliverer.told
+
+    def outcomes() -> Mapping[str, float]:
+        return {"delivered": told.delivered, "failed": told.failed, "given_up": told.given_up}
+
+    return [
+        Reading("storefront_webhooks_at_work", "Webhooks that are this process's to tell now.", lambda: deliverer.at_work),
+        Reading("storefront_webhooks_disabled", "Webhooks that are told nothing.", lambda: queue.disabled),
+        Reading("storefront_webhook_due", "Messages that are due.", lambda: queue.deliveries),
+        Reading("storefront_webhook_under_way", "Messages that are being sent.", lambda: deliverer.under_way),
+        Reading("storefront_webhook_attempts", "Messages, by what came of them.", outcomes, "outcome", is_total=True),
+        Reading("storefront_webhook_seconds", "How long their receivers took.", lambda: told.seconds, is_total=True),
+        Reading("storefront_webhook_resets", "Parts of logs that were gone.", lambda: told.resets, is_total=True),
     ]
 
 
