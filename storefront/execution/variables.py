@@ -62,16 +62,19 @@ def _clear(read: Read, value: Any) -> Any:
         raise Unclear from error
 
 
-@cache
 def _reader(type_: Any) -> Read:
     inner: Any = type_.of_type if is_non_null_type(type_) else type_
-    if is_list_type(inner):
-        read = _list_of(_reader(inner.of_type))
-    elif is_input_object_type(inner):
-        read = _Object(inner)
-    else:
-        read = _text if inner is GraphQLString else inner.coerce_input_value
+    read = _list_of(_reader(inner.of_type)) if is_list_type(inner) else _of_named(inner)
     return _present(read) if is_non_null_type(type_) else _nullable(read)
+
+
+# Those alone are worth keeping: graphql-core makes lists and what may not be null anew for each document.
+@cache
+def _of_named(type_: Any) -> Read:
+    if is_input_object_type(type_):
+        return _Object(type_)
+    read: Read = _text if type_ is GraphQLString else type_.coerce_input_value
+    return read
 
 
 def _text(value: Any) -> str:

@@ -1,9 +1,10 @@
 """Variables are read as graphql-core reads them, or left to it."""
 
-from typing import Any
+import gc
+from typing import Any, cast
 
 import pytest
-from graphql import GraphQLSchema, OperationDefinitionNode, build_schema, get_variable_values, parse
+from graphql import GraphQLList, GraphQLNonNull, GraphQLSchema, OperationDefinitionNode, build_schema, get_variable_values, parse
 from graphql.execution.values import VariableValueSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -120,3 +121,16 @@ def test_the_inputs_of_our_mutations_are_read() -> None:
     rows = {"rows": [{"id": "1", "price": "20"}], "errorPolicy": "VALID_ROWS", "dryRun": True}
     bulk = operation("mutation($input: BulkUpdateProductsInput!) { bulkUpdateProducts(input: $input) { position } }")
     assert same(ours._schema, bulk, {"input": rows})
+
+
+def test_what_a_document_brings_goes_with_it() -> None:
+    """graphql-core makes the types of each document's variables anew, those that are lists or may not be null."""
+
+    def kept(number: int) -> int:
+        for n in range(number):
+            text = f"query Q{n}($a{n}: [ID!]!, $input: CreateProductInput!) {{ __typename }}"
+            Variables(ours._schema, cast(OperationDefinitionNode, parse(text).definitions[0]))
+        gc.collect()
+        return sum(isinstance(one, GraphQLNonNull | GraphQLList) for one in gc.get_objects())
+
+    assert kept(1) == kept(20)
