@@ -39,11 +39,15 @@ from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
 from storefront.core.storage import opening
 from storefront.core.storage.disk import MOUNT, Disk
+from storefront.core.storage.objects import Objects, StorageFailed
 from storefront.feed.heads import Heads, Record
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
 from storefront.feed.wakeups import WakeUps
-from storefront.graph.context import Context, Feed, Outside, Viewer
+from storefront.graph.context import Context, Feed, Files, Outside, Viewer
+from storefront.imports import running
+from storefront.imports.orders import sweep_jobs
+from storefront.imports.worker import Workers
 from storefront.queries import configs, users
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
@@ -103,8 +107,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     known = documents(options)
     watch = operating.watch(options, known)
     operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
-    outside = Outside(_outgoing(options), operations, options.webhook_max_payload)
-    nobody = Context(database, vocabularies, vault, feed, replica=replica, outside=outside)
+    files, outside = Files(objects, options.max_import), Outside(_outgoing(options), operations, options.webhook_max_payload)
+    nobody = Context(database, vocabularies, vault, feed, files, replica=replica, outside=outside)
     deliverer = _deliverer(options, nobody, outside)
     wakeups.listen(deliverer.heard)
     rates = _rates(options)
@@ -120,7 +124,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             lambda: _viewer(given, request.cookies, database, proofs),
         )
         # Who is signed in reads where they write.
-        return Context(database, vocabularies, vault, feed, viewer, sender, None if viewer else replica, outside=outside)
+        return Context(database, vocabularies, vault, feed, files, viewer, sender, None if viewer else replica, outside=outside)
 
     async def authenticate(websocket: WebSocket, payload: dict[str, Any]) -> Context:
         # What a client says in connection_init counts for more than what its browser sent of itself.
@@ -144,8 +148,19 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         async with (
             database,
             replica or nullcontext(),
-            _jobs(database, options),
-            _running(outside.outgoing, objects, hub, heads, read_heads, wakeups, revocations, rates, deliverer),
+            _running(
+                outside.outgoing,
+                objects,
+                hub,
+                heads,
+                read_heads,
+                wakeups,
+                revocations,
+                rates,
+                deliverer,
+                _workers(nobody, options),
+            ),
+            _jobs(database, objects, options),
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
@@ -226,6 +241,13 @@ def _is_anonymous(proofs: Identity, request: Request) -> bool:
 def _policy(options: Settings) -> Policy:
     secret = blake2b(fingerprint(), key=sha256(options.signing_secret().encode()).digest()).digest()
     return Policy(options.response_cache_bytes, options.cache_control(), secret)
+
+
+def _workers(nobody: Context, options: Settings) -> Workers:
+    """Who does imports and exports in this process."""
+    stores = (nobody.database, nobody.files.objects, nobody.vault, nobody.feed.wakeups)
+    means = running.Means(*stores, options.shopify_api_version, options.shopify_url)
+    return Workers(means, nobody.feed.stirs, options.job_workers, name=JOB)
 
 
 def _replica(options: Settings) -> Database | None:
@@ -343,12 +365,15 @@ async def _viewer(headers: Mapping[str, str], cookies: Mapping[str, str], databa
 
 
 @asynccontextmanager
-async def _jobs(database: Database, options: Settings) -> AsyncIterator[None]:
+async def _jobs(database: Database, objects: Objects, options: Settings) -> AsyncIterator[None]:
     """What is to be done again and again while the application runs."""
     sweep_old = partial(sweep, days=options.log_retention_days)
     sweep_told = partial(sweep_deliveries, days=options.webhook_log_days)
     sweeps = (sweep_keys, sweep_old, sweep_event_ids, sweep_told, partial(keep_months, days=options.event_retention_days))
     jobs = [_repeated(work, database, HOUR) for work in sweeps]
+    days = options.job_retention_days
+    jobs.append(_repeated(partial(sweep_jobs, days=days), database, HOUR))
+    jobs.append(_repeated(lambda _: running.sweep_files(objects, days=days), database, HOUR))
     if options.rollup_interval:
         jobs.append(_repeated(roll_up, database, options.rollup_interval))
     if options.popularity_interval:
@@ -369,7 +394,7 @@ async def _repeated(work: Callable[[Database], Awaitable[int]], database: Databa
         began = monotonic()
         try:
             await work(database)
-        except FAILURES:
+        except (*FAILURES, StorageFailed):
             log.warning("%s failed; the next try is in %s s", work, seconds, exc_info=True)
         # What takes long is done less often, and has more to do at a time: no job has more than a fifth of the time.
         await asyncio.sleep(max(seconds, 4 * (monotonic() - began)))

@@ -31,7 +31,9 @@ from storefront.core.tokens import Claims, sign
 from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
 from storefront.demo.commands import seed as load_demo
 from storefront.feed.log import leap
+from storefront.imports import exports
 from storefront.imports.commands import ImportSummary, import_products
+from storefront.imports.exports import ExportSummary
 from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.queries import configs, webhooks
 from storefront.schema import documents
@@ -127,6 +129,20 @@ def import_shopify_csv(
         _check_migrations(url)
         for file in files:
             _import(url, file, config, dry_run)
+
+
+@app.command("export")
+def export_(
+    config: Annotated[str, typer.Option(help="The slug of the store to export.")],
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, writable=True, help="The file to write: it is replaced if it is there.")
+    ],
+    raw: Annotated[bool, typer.Option("--raw", help="Leave cells as they are that a spreadsheet takes for formulas.")] = False,
+) -> None:
+    """Export all products of a store as Shopify's product CSV. Importing the file again changes nothing."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        _export(url, file, config, quotes=not raw)
 
 
 @app.command()
@@ -339,35 +355,69 @@ def _tell_rotation(rotation: Rotation) -> None:
 
 
 def _import(url: str, file: Path, slug: str, dry_run: bool) -> None:
+    size = file.stat().st_size
+
     async def work(database: Database) -> ImportSummary:
-        config_id = await configs.id_by_slug(database, slug)
-        if config_id is None:
-            _fail(f"There is no store with the slug {slug!r}. `storefront seed` makes some.")
-        with file.open(encoding="utf-8-sig", newline="") as text, _counter(file) as progress:
-            return await import_products(database, config_id, read(text, file.name), dry_run=dry_run, progress=progress)
+        config_id = await _store(database, slug)
+        with file.open("rb") as source, _counter(file.name, size, "rows") as show:
+            return await import_products(
+                database,
+                config_id,
+                read(source, file.name),
+                dry_run=dry_run,
+                progress=lambda summary: show(source.tell(), summary.rows),
+            )
 
     try:
         _report(_with_database(url, work), file, dry_run)
-    except (UnreadableFile, UnicodeDecodeError) as error:
+    except UnreadableFile as error:
         _fail(f"{file}: {error}")
 
 
+def _export(url: str, file: Path, slug: str, *, quotes: bool) -> None:
+    async def work(database: Database) -> ExportSummary:
+        config_id, summary = await _store(database, slug), ExportSummary()
+        total = await exports.count(database, config_id)
+        # Aside first: what was there is not lost for an export that is stopped.
+        aside = file.with_name(f".{file.name}.unfinished")
+        with aside.open("wb") as target, _counter(file.name, total, "products") as show:
+            async for part in exports.export_products(database, config_id, quotes=quotes, summary=summary):
+                target.write(part)
+                show(summary.products, summary.products)
+        aside.replace(file)
+        return summary
+
+    summary = _with_database(url, work)
+    for issue in summary.issues:
+        err.print(f"{issue.handle}: {issue.reason}: left out", markup=False, highlight=False)
+    out.print(f"{file.name}: {summary.products - len(summary.issues):,} products, left out {len(summary.issues):,}.")
+
+
+async def _store(database: Database, slug: str) -> str:
+    config_id = await configs.id_by_slug(database, slug)
+    if config_id is None:
+        _fail(f"There is no store with the slug {slug!r}. `storefront seed` makes some.")
+    return config_id
+
+
 @contextmanager
-def _counter(file: Path) -> Iterator[Callable[[int], None]]:
-    with Progress(
-        TextColumn(file.name), BarColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn(), console=err
-    ) as bars:
-        bar = bars.add_task("rows", total=None)
-        yield lambda rows: bars.update(bar, completed=rows)
+def _counter(name: str, total: int, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar; what it gives is told how much of the total is done, and how many of what is counted."""
+    columns = (TextColumn(name), BarColumn(), TextColumn(f"{{task.fields[count]:,}} {what}"), TimeElapsedColumn())
+    with Progress(*columns, console=err) as bars:
+        bar = bars.add_task(what, total=total, count=0)
+        yield lambda done, count: bars.update(bar, completed=done, count=count)
 
 
 def _report(summary: ImportSummary, file: Path, dry_run: bool) -> None:
     for rejection in summary.rejections:
-        err.print(f"{rejection.file}:{rejection.line}: {rejection.reason}", markup=False, highlight=False)
+        err.print(f"{file.name}:{rejection.line}: {rejection.reason}", markup=False, highlight=False)
+    if (untold := summary.rejected - len(summary.rejections)) > 0:
+        err.print(f"… and {untold:,} more rows.")
     would = "would be " if dry_run else ""
     out.print(
         f"{file.name}: {summary.rows:,} rows; {would}created {summary.created:,}, {would}updated {summary.updated:,}, "
-        f"unchanged {summary.unchanged:,}, rows rejected {len(summary.rejections):,}."
+        f"unchanged {summary.unchanged:,}, rows rejected {summary.rejected:,}."
     )
 
 

@@ -17,6 +17,8 @@ from storefront.execution.arguments import DEFINITION, call_directly
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.personal import declare
 from storefront.graph.scalars import SCALARS
+from storefront.imports.api import JobQuery, JobSubscription
+from storefront.imports.mutations import JobMutation
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
@@ -31,19 +33,26 @@ from storefront.webhooks.mutations import WebhookMutation
 
 
 @strawberry.type
-class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery):
+class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
     """Everything that can be read."""
 
 
 @strawberry.type
 class Mutation(
-    UserMutation, ConfigMutation, ProductMutation, VariantMutation, ReviewMutation, AnalyticsMutation, WebhookMutation
+    UserMutation,
+    ConfigMutation,
+    ProductMutation,
+    VariantMutation,
+    ReviewMutation,
+    AnalyticsMutation,
+    WebhookMutation,
+    JobMutation,
 ):
     """Everything that can be written."""
 
 
 @strawberry.type
-class Subscription(ProductSubscription, AnalyticsSubscription):
+class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
     """Everything that can be listened to."""
 
 

@@ -65,6 +65,20 @@ async def make_review(database: Database, product_id: str, **values: Any) -> str
     return await insert(database, "reviews", product_id=product_id, **{"rating": 5, **values})
 
 
+async def make_job(database: Database, config_id: str, user_id: str, kind: str = "import", issues: int = 2, **values: Any) -> str:
+    """An import or export that is done, with so many rows that were left out."""
+    source = "catalogue" if kind == "export" else "shopify_csv"
+    defaults = {"status": "succeeded", "object_key": f"{kind}s/{config_id}/{next(_numbers)}.csv", "object_size": 10}
+    defaults |= {"source": source, "file_name": "shop.csv"}
+    job = await insert(database, "jobs", config_id=config_id, user_id=user_id, kind=kind, **{**defaults, **values})
+    async with database.transaction() as connection:
+        for number in range(1, issues + 1):
+            row = [job, number, number + 1, "A row."]
+            statement = 'INSERT INTO job_issues (job_id, number, "row", message) VALUES (%s, %s, %s, %s)'
+            await connection.raw.execute(statement, row)
+    return job
+
+
 @contextmanager
 def counted(database: Database) -> Iterator[list[str]]:
     """The SQL of the statements that run meanwhile, but for those of jobs in the background."""

@@ -26,6 +26,7 @@ scalar Money scalar HTML scalar URL
 type QueryRoot {
   shop: Shop!
   currentAppInstallation: AppInstallation!
+  productsCount(query: String, savedSearchId: ID, limit: Int = 10000): Count
   product(id: ID!): Product
   products(first: Int, after: String, sortKey: ProductSortKeys = ID, query: String, reverse: Boolean = false): ProductConnection!
 }
@@ -33,6 +34,8 @@ enum ProductSortKeys { CREATED_AT ID INVENTORY_TOTAL PRODUCT_TYPE PUBLISHED_AT R
 enum ProductStatus { ACTIVE ARCHIVED DRAFT UNLISTED }
 enum CurrencyCode { USD EUR CHF }
 enum MediaContentType { IMAGE VIDEO MODEL_3D EXTERNAL_VIDEO }
+type Count { count: Int! precision: CountPrecision! }
+enum CountPrecision { EXACT AT_LEAST }
 type Shop { id: ID! name: String! myshopifyDomain: String! currencyCode: CurrencyCode! }
 type AppInstallation { id: ID! accessScopes: [AccessScope!]! }
 type AccessScope { handle: String! description: String! }
@@ -91,6 +94,7 @@ class Shopify:
     costs: list[float] = field(default_factory=list)
     url: str = ""
     delay: float = 0
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
     _available: float = 1_000
     _at: float = 0
 
@@ -98,6 +102,7 @@ class Shopify:
         """The endpoint of the Admin API."""
         question = await request.json()
         self.asked.append(question)
+        self.was_asked.set()
         await asyncio.sleep(self.delay)
         if self.faults:
             return _faulty(self.faults.pop(0))
@@ -200,6 +205,8 @@ def _root(shop: Shopify, name: str, arguments: dict[str, Any]) -> Any:
     if name == "currentAppInstallation":
         scopes = [{"handle": scope, "description": scope} for scope in shop.scopes]
         return {"id": "gid://shopify/AppInstallation/1", "accessScopes": scopes}
+    if name == "productsCount":
+        return {"count": len(shop.products), "precision": "EXACT"}
     if name == "product":
         return next((one for one in shop.products if one["id"] == arguments["id"]), None)
     return _connection(sorted(shop.products, key=_number), arguments)

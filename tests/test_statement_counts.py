@@ -25,7 +25,7 @@ from storefront.feed.log import Entry, append
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import counted, insert, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import counted, insert, make_job, make_product, make_review, make_store, make_user, make_variant
 
 DOCUMENTS = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "documents").glob("*.graphql"))}
 FEW, MANY = 1, 20
@@ -65,7 +65,10 @@ async def market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
     for number, store in enumerate([*stores, *stores[:1] * count]):
         await stock(client.database, store, f"lantern-{number}")
     hooks = [await stock_webhook(client.database, stores[0], count) for _ in range(count)]
-    names = {"slug": "market-0", "config": stores[0], "handle": "lantern-0", "webhook": hooks[0]}
+    jobs = {}
+    for kind in ("import", "export") * count:
+        jobs[kind] = await make_job(client.database, stores[0], user, kind, issues=count)
+    names = {**jobs, "slug": "market-0", "config": stores[0], "handle": "lantern-0", "webhook": hooks[0]}
     today = datetime.now(UTC)
     range_ = {"from": (today - timedelta(days=7)).isoformat(), "to": (today + timedelta(days=1)).isoformat()}
     return client.signed_in(user), {**names, "range": range_, "words": "copper lan", "offset": 0, "position": "0"}

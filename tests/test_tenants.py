@@ -29,7 +29,7 @@ from storefront.core.ids import uuid7
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import insert, make_job, make_product, make_review, make_store, make_user, make_variant
 
 GRAPH = schema._schema
 MUTATIONS: Mapping[str, GraphQLField] = GRAPH.mutation_type.fields if GRAPH.mutation_type else {}
@@ -57,11 +57,22 @@ BY_NAME: dict[str, Any] = {
     "to": "2026-01-02T00:00:00Z",
     "handle": lambda scenario: scenario.handle,
     "sku": lambda scenario: scenario.sku,
+    "source": "SHOPIFY_STORE",
     "after": "0",
     "url": "http://127.0.0.1:1025/nobody",
 }
+# Jobs by what can be done with them.
+JOBS = {
+    "cancelimport": ("import", "queued"),
+    "retryimport": ("import", "failed"),
+    "importjob": ("import", "succeeded"),
+    "upload": ("import", "uploading"),
+    "cancelexport": ("export", "queued"),
+    "retryexport": ("export", "cancelled"),
+    "exportjob": ("export", "succeeded"),
+}
 # What an id may be of: what comes first is meant where several stand in a name.
-NOUNS = ("config", "delivery", "webhook", "variant", "review", "product")
+NOUNS = ("config", *JOBS, "delivery", "webhook", "variant", "review", "product")
 BY_TYPE: dict[str, Any] = {
     "String": "text",
     "Int": 1,
@@ -101,8 +112,7 @@ class World:
 
 def noun_of(type_: str, name: str) -> str:
     """What an id names, told by its field, else by the type that the field is in."""
-    found = [noun for noun in NOUNS if noun in name.lower()]
-    found = found or [noun for noun in NOUNS if noun in type_.lower()]
+    found = [noun for noun in NOUNS if noun in name.lower()] or [noun for noun in NOUNS if noun in type_.lower()]
     assert found, f"{type_}.{name}: which noun is this an id of?"
     return found[0]
 
@@ -115,7 +125,7 @@ def value(type_: Any, name: str, holder: str, path: Path, scenario: Scenario) ->
     if isinstance(inner, GraphQLInputObjectType):
         return record(inner, path, scenario)
     if isinstance(inner, GraphQLEnumType):
-        return next(iter(inner.values))
+        return BY_NAME.get(name) or next(iter(inner.values))
     if inner.name == "ID":
         return scenario.ids[noun_of(holder, name)]
     given = BY_NAME.get(name, BY_TYPE.get(inner.name))
@@ -186,7 +196,8 @@ def calls() -> list[Call]:
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """A server of its own: its tables are compared as a whole."""
-    options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32"}
+    # Jobs are ordered here, and not done.
+    options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32", "job_workers": 0}
     async with serving(fresh(postgres, template), tmp_path_factory.mktemp("tenants"), **options) as shared:
         yield shared
 
@@ -194,8 +205,9 @@ async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFa
 async def make_world(database: Database) -> World:
     owner, stranger = await make_user(database), await make_user(database)
     await make_product(database, await make_store(database, user_id=stranger))
-    closed = await make_store(database, user_id=owner, is_published=False)
-    public = await make_store(database, user_id=owner)
+    connected = {"shopify": {"domain": "my-shop.myshopify.com", "accessToken": "sealed"}}
+    closed = await make_store(database, user_id=owner, is_published=False, integrations=connected)
+    public = await make_store(database, user_id=owner, integrations=connected)
     inside = await _rows(database, owner, closed)
     inactive = await _rows(database, owner, public, status="inactive")
     opened = await _rows(database, owner, public)
@@ -214,7 +226,11 @@ async def _rows(database: Database, owner: str, store: str, **values: Any) -> Sc
     about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
     delivery = await insert(database, "webhook_deliveries", **about)
     ids = {"config": store, "product": product, "variant": variant, "review": review, "webhook": hook, "delivery": delivery}
-    return Scenario(ids, handle, f"sku-{handle}")
+    jobs = {
+        noun: await make_job(database, store, owner, kind, status=status, is_cancelled=status == "cancelled")
+        for noun, (kind, status) in JOBS.items()
+    }
+    return Scenario({**ids, **jobs}, handle, f"sku-{handle}")
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -260,7 +276,7 @@ async def answer(client: Client, call: Call, scenario: Scenario) -> str:
 
 # Which nouns a stranger must not find out about. The store of an inactive product is there for all to see.
 SECRET = {
-    "store": ("config", "product", "variant", "review", "webhook", "delivery"),
+    "store": ("config", *JOBS, "product", "variant", "review", "webhook", "delivery"),
     "product": ("product", "variant", "review"),
     "variant": ("variant",),
 }

@@ -15,7 +15,7 @@ from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.secrets import Vault
 from storefront.feed.log import Entry
-from storefront.models import configs, products
+from storefront.models import configs, jobs, products
 
 Values = Mapping[str, Any]
 
@@ -86,7 +86,8 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     clean = rules.require(DELETE, values)
     old = await own_store(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.id)
-    # Whoever writes one of its products is let finish first: else they would wait for this, and this for them.
+    # Whoever writes one of its products, or imports some, is let finish first: else they would wait for this, and this for them.
+    unit.send(_lock_jobs(), {"config_id": old.id})
     await unit.fetch(_lock_products(), {"config_id": old.id})
     delete_row(unit, configs, old)
     unit.record_gone(old.id)
@@ -96,6 +97,12 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
 @cache
 def _lock_products() -> Statement:
     mine = select(products.c.id).where(products.c.config_id == bindparam("config_id")).order_by(products.c.id)
+    return compiled(select(func.count()).select_from(mine.with_for_update().subquery()))
+
+
+@cache
+def _lock_jobs() -> Statement:
+    mine = select(jobs.c.id).where(jobs.c.config_id == bindparam("config_id")).order_by(jobs.c.id)
     return compiled(select(func.count()).select_from(mine.with_for_update().subquery()))
 
 

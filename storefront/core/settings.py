@@ -221,6 +221,13 @@ class Settings(BaseSettings):
     cache_stale_while_revalidate: int = Field(
         0, ge=0, le=31_536_000, description="Seconds for which caches may use an answer even longer while they ask again."
     )
+    job_workers: int = Field(
+        1, ge=0, le=16, description="Imports and exports that a process works at, at most; 0: none, others do."
+    )
+    job_retention_days: int = Field(
+        7, ge=1, le=365, description="Days that imports and exports are told of, and their files kept."
+    )
+    max_import: int = Field(1_000_000_000, ge=1_000, le=2_000_000_000, description="Bytes of a file of products, at most.")
     shopify_api_version: str = Field(
         VERSION, pattern=r"^20[0-9]{2}-(01|04|07|10)$", description="Which version of Shopify's Admin API is asked."
     )

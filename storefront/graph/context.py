@@ -17,8 +17,10 @@ from storefront.core.errors import Unauthenticated, Unavailable
 from storefront.core.outgoing import Outgoing
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
+from storefront.core.storage.objects import Objects
 from storefront.feed.heads import Record
 from storefront.feed.hub import Hub
+from storefront.feed.stirs import Stirs
 from storefront.feed.wakeups import WakeUps
 from storefront.queries import users
 from storefront.queries.users import Proof
@@ -78,6 +80,20 @@ class Feed:
     hub: Hub
     wakeups: WakeUps
     told: Told = field(default_factory=Told)
+    # For those who wait for something else than a log.
+    stirs: Stirs = field(default_factory=Stirs)
+
+    def __post_init__(self) -> None:
+        """Have the wake-ups heard."""
+        self.wakeups.listen(self.stirs.heard)
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What is not in rows: the object store, and how many bytes a file of products may have."""
+
+    objects: Objects
+    most_import_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ class Context:
     vocabularies: Vocabularies
     vault: Vault
     feed: Feed
+    files: Files
     viewer: Viewer | None = None
     sender: Sender = field(default_factory=Sender)
     replica: Database | None = None
@@ -150,7 +167,7 @@ class Context:
 
     def seen_by(self, viewer: Viewer | None, sender: Sender = UNKNOWN) -> "Context":
         """For another asker, who has loaded nothing yet, and reads where is written."""
-        return Context(self.database, self.vocabularies, self.vault, self.feed, viewer, sender, outside=self.outside)
+        return Context(self.database, self.vocabularies, self.vault, self.feed, self.files, viewer, sender, outside=self.outside)
 
     def apart(self) -> "Context":
         """The same asker at the same moment, for another operation that loads for itself."""
@@ -173,7 +190,8 @@ class Context:
     def recorded(self, record: Record) -> "Context":
         """Somebody unknown whose reads are noted."""
         replica = self.replica.recorded(record) if self.replica else None
-        return Context(self.database.recorded(record), self.vocabularies, self.vault, self.feed, replica=replica, record=record)
+        database = self.database.recorded(record)
+        return Context(database, self.vocabularies, self.vault, self.feed, self.files, replica=replica, record=record)
 
     def way_out(self) -> Outside:
         """What there is to send with."""

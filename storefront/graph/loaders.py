@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storefront.core.database import Row
 from storefront.graph.context import Context
-from storefront.queries import analytics, configs, facets, listing, products, related, reviews, users, variants, webhooks
+from storefront.queries import analytics, configs, facets, jobs, listing, products, related, reviews, users, variants, webhooks
 from storefront.queries.analytics import Counts, Point, Span
 from storefront.queries.documents import Document
 from storefront.queries.keyset import Page, Window
@@ -82,6 +82,16 @@ async def reviews_of_product(context: Context, keys: Sequence[str], window: Wind
 async def related_to_product(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
     """What goes with each product."""
     return await related.related(context.reads, keys, limit)
+
+
+async def issues_of_job(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+    """A page of what each job left out."""
+    return await jobs.issues_of(context.database, keys, window)
+
+
+async def issue_count_of_job(context: Context, keys: Sequence[str]) -> list[int]:
+    """How much is kept of what each job left out."""
+    return await jobs.issue_counts_of(context.database, keys)
 
 
 async def figures_of_config(context: Context, keys: Sequence[str], span: Span) -> list[Counts]:

@@ -9,6 +9,7 @@ from storefront.models.change import Change, StorePosition
 from storefront.models.config import Config
 from storefront.models.event import AnalyticsEvent, EventId
 from storefront.models.idempotency import IdempotencyKey
+from storefront.models.job import Job, JobHandle, JobIssue
 from storefront.models.product import Product
 from storefront.models.review import Review
 from storefront.models.rollup import AnalyticsSession, ProductTotals, QueuedEvents, SourceTotals, Totals
@@ -40,6 +41,9 @@ positions = _table(StorePosition)
 idempotency_keys = _table(IdempotencyKey)
 webhooks = _table(Webhook)
 webhook_deliveries = _table(WebhookDelivery)
+jobs = _table(Job)
+job_issues = _table(JobIssue)
+job_handles = _table(JobHandle)
 
 __all__ = [
     "AnalyticsEvent",
@@ -48,6 +52,9 @@ __all__ = [
     "Config",
     "EventId",
     "IdempotencyKey",
+    "Job",
+    "JobHandle",
+    "JobIssue",
     "Product",
     "ProductTotals",
     "ProductVariant",
@@ -65,6 +72,9 @@ __all__ = [
     "events",
     "idempotency_keys",
     "is_described",
+    "job_handles",
+    "job_issues",
+    "jobs",
     "metadata",
     "positions",
     "products",

@@ -43,7 +43,8 @@ class Shop:
 
     def context(self, viewer: Viewer | None, kind: type[Context] = Context) -> Context:
         """A context for one operation, as the application makes them."""
-        return kind(self.database, self.vocabularies, self.vault, self.feed, viewer)
+        no_files: Any = None
+        return kind(self.database, self.vocabularies, self.vault, self.feed, no_files, viewer)
 
 
 async def open_shop(database: Database) -> Shop:

@@ -35,7 +35,7 @@ async def new_store(database: Database) -> str:
 
 
 async def bring(database: Database, store: str, file: str, **options: Any) -> ImportSummary:
-    return await import_products(database, store, read(io.StringIO(file, newline=""), "shop.csv"), **options)
+    return await import_products(database, store, read(io.BytesIO(file.encode()), "shop.csv"), **options)
 
 
 def counts(summary: ImportSummary) -> tuple[int, int, int]:
@@ -149,7 +149,7 @@ async def test_a_dry_run_counts_and_writes_nothing(database: Database, store: st
 
 async def test_batches_keep_file_order_and_report_progress(database: Database, store: str) -> None:
     seen: list[int] = []
-    summary = await bring(database, store, many(1_001), progress=seen.append)
+    summary = await bring(database, store, many(1_001), progress=lambda so_far: seen.append(so_far.rows))
     assert (summary.created, summary.position) == (1_001, 1_001)
     assert seen == [1_000, 2_000, 2_002]
     assert [row.handle for row in await database.fetch(all_products())] == [f"p-{n}" for n in range(1_001)]
@@ -168,7 +168,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_products(database
 
 
 async def test_a_product_twice_in_one_import_is_updated(database: Database, store: str) -> None:
-    files = (io.StringIO(f"{HEADER}\nmug,Mug,,,{price}\n") for price in (5, 6))
+    files = (io.BytesIO(f"{HEADER}\nmug,Mug,,,{price}\n".encode()) for price in (5, 6))
     summary = await import_products(database, store, (item for file in files for item in read(file, "shop.csv")))
     assert counts(summary) == (1, 1, 0)
 

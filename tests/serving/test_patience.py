@@ -223,7 +223,7 @@ async def test_of_several_requests_in_one_body_each_gives_up_its_own_loads(datab
         return keys
 
     nothing: Any = None
-    asker = Context(database, nothing, nothing, nothing)
+    asker = Context(database, nothing, nothing, nothing, nothing)
     one, other = asker.apart(), asker.apart()
     loads = [asyncio.ensure_future(context.load(slow, "key")) for context in (one, other)]
     await asyncio.sleep(0.1)

@@ -1,0 +1,106 @@
+"""Fields that tell owners of their imports and exports."""
+
+from collections.abc import AsyncGenerator
+from typing import Any, cast
+
+import strawberry
+
+from storefront.core.database import FAILURES, Row
+from storefront.core.errors import Forbidden, NotFound
+from storefront.graph import checks, loaders
+from storefront.graph.context import Context, Info
+from storefront.graph.types import After, First
+from storefront.imports.types import ExportJob, ExportJobConnection, ImportJob, ImportJobConnection
+from storefront.queries import jobs
+from storefront.queries.keyset import Page
+
+# Seconds between looks at a job that no wake-up told of.
+LOOK = 1.0
+OVER = ("succeeded", "failed", "cancelled")
+
+
+@strawberry.type
+class JobQuery:
+    @strawberry.field(description="An import into a store of one's own, or null.")
+    async def import_job(self, info: Info, id: strawberry.ID) -> ImportJob | None:
+        return cast(ImportJob | None, await _job(info.context, checks.key(id, "id"), "import"))
+
+    @strawberry.field(description="The imports into a store of one's own, newest first.")
+    async def import_jobs(
+        self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
+    ) -> ImportJobConnection:
+        store, page = await _page(info, config_id, "import", first, after)
+        return ImportJobConnection(page=page, count=lambda: jobs.count_of_store(info.context.database, store, "import"))
+
+    @strawberry.field(description="An export of a store of one's own, or null.")
+    async def export_job(self, info: Info, id: strawberry.ID) -> ExportJob | None:
+        return cast(ExportJob | None, await _job(info.context, checks.key(id, "id"), "export"))
+
+    @strawberry.field(description="The exports of a store of one's own, newest first.")
+    async def export_jobs(
+        self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
+    ) -> ExportJobConnection:
+        store, page = await _page(info, config_id, "export", first, after)
+        return ExportJobConnection(page=page, count=lambda: jobs.count_of_store(info.context.database, store, "export"))
+
+
+@strawberry.type
+class JobSubscription:
+    @strawberry.subscription(description="An import as it goes on: at once, then when it has moved. Ends when it is over.")
+    async def import_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ImportJob, None]:
+        async for row in _moves(info.context, checks.key(id, "id"), "import"):
+            yield row
+
+    @strawberry.subscription(description="An export as it goes on: at once, then when it has moved. Ends when it is over.")
+    async def export_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ExportJob, None]:
+        async for row in _moves(info.context, checks.key(id, "id"), "export"):
+            yield row
+
+
+async def _moves(context: Context, key: str, kind: str) -> AsyncGenerator[Any, None]:
+    """The job whenever it is another than before. Ends with it, or when the store is no longer the asker's."""
+    row = await _job(context, key, kind)
+    if row is None:
+        raise NotFound(f"id: there is no {kind} of a store of yours with the id {key}.", "id")
+    last = None
+    while row is not None:
+        if row != last:
+            yield row
+        if row.status in OVER:
+            return
+        last = row
+        await context.feed.stirs.wait(key, LOOK)
+        row = await _again(context, key, kind, row)
+
+
+async def _again(context: Context, key: str, kind: str, last: Row) -> Row | None:
+    try:
+        return await _job(context, key, kind)
+    except Forbidden:
+        return None
+    except FAILURES:
+        # Whoever watches is told the next time.
+        return last
+
+
+async def _job(context: Context, key: str, kind: str) -> Row | None:
+    """A job of the asker's, begun or over; raises Forbidden where they may know that it is somebody else's."""
+    viewer = context.signed_in()
+    row = await jobs.by_id(context.database, key)
+    if row is None or row.kind != kind or row.status == "uploading":
+        return None
+    if row.owner_id == viewer.id:
+        return row
+    if row.is_published:
+        raise Forbidden(f"id: this {kind} belongs to somebody else.", "id")
+    return None
+
+
+async def _page(info: Info, config_id: str, kind: str, first: int, after: str | None) -> tuple[str, Page]:
+    info.context.signed_in()
+    store = checks.key(config_id, "configId")
+    if store not in info.context.owned:
+        if await info.context.load(loaders.config, store) is None:
+            raise NotFound(f"configId: no store that you may see has the id {store}.", "configId")
+        raise Forbidden(f"configId: only the store's owner may see its {kind}s.", "configId")
+    return store, await jobs.of_store(info.context.database, store, kind, checks.window(first, after))

@@ -1,0 +1,326 @@
+"""Jobs as whoever runs them sees them: taken by one, kept while it lives, taken over when it is gone.
+
+A job is whose `worker` it names. Whatever is written for it locks its row first and looks whether that is still so, in the same
+transaction: of two who take themselves for its worker, one writes. So a lease only says when others may try; clocks that go
+wrong, or a process that was thought dead, cost time and nothing else.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+
+from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.imports.commands import MOST_TOLD, Batch, Tally
+from storefront.imports.rows import Rejection
+
+# The wake-up for whoever has time for jobs; that of one job is its id.
+WORK = "jobs"
+# Seconds for which a job is its worker's without a word from it.
+LEASE = 15.0
+# How often a job is begun again that does not get any further.
+MOST_ATTEMPTS = 6
+
+
+def second_thoughts(job_id: str) -> str:
+    """The wake-up for whoever runs a job that is no longer wanted."""
+    return f"cancel {job_id}"
+
+
+class Lost(Exception):
+    """The job is somebody else's by now, or gone with its store."""
+
+
+class Cancelled(Exception):
+    """Its owner has thought better of it."""
+
+
+class JobFailed(Exception):
+    """It cannot be done. `field` is what there is to mend, of the store or of the source; the message is for its owner."""
+
+    def __init__(self, problem: str, field: str | None = None) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who runs which job, and for how long it is theirs without a word."""
+
+    job_id: str
+    worker: str
+    lease: float = LEASE
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Of every statement about it."""
+        return {"id": self.job_id, "worker": self.worker, "lease": self.lease}
+
+
+async def claim(database: Database, worker: str, lease: float = LEASE) -> Row | None:
+    """The oldest job that waits, or that nobody looks after any more; None where there is none."""
+    async with database.transaction() as connection:
+        rows = await connection.fetch(_claim(), {"worker": worker, "lease": lease})
+    return rows[0] if rows else None
+
+
+async def beat(database: Database, mine: Claim) -> None:
+    """Say that it is being worked at; raises Lost and Cancelled. Waits for nobody: whoever has the row locked is at work."""
+    rows = await database.fetch(_beat(), mine.parameters)
+    _judge(rows, mine)
+
+
+async def finish(database: Database, mine: Claim, status: str, error: Mapping[str, Any] | None = None, **facts: Any) -> bool:
+    """Say what has become of it; False where it was no longer the worker's."""
+    given = {"object_key": None, "object_size": None, **facts}
+    told = orjson.dumps(error).decode() if error else None
+    rows = await database.fetch(_finish(), {**mine.parameters, "status": status, "error": told, **given})
+    return bool(rows)
+
+
+async def put_off(database: Database, mine: Claim, seconds: float, error: Mapping[str, Any] | None = None) -> None:
+    """Leave it to whoever comes after so many seconds."""
+    told = orjson.dumps(error).decode() if error else None
+    await database.fetch(_put_off(), {**mine.parameters, "seconds": seconds, "error": told})
+
+
+async def begin_again(database: Database, mine: Claim, total: int | None) -> None:
+    """From the beginning: what was counted before is no longer so. Raises Lost and Cancelled."""
+    async with database.transaction() as connection:
+        await lock(connection, mine)
+        connection.send(_forget_issues(), {"id": mine.job_id})
+        await connection.fetch(_begin_again(), {"id": mine.job_id, "total": total})
+
+
+async def set_total(database: Database, mine: Claim, total: int) -> None:
+    """Say how much there is to do."""
+    await database.fetch(_set_total(), {**mine.parameters, "total": total})
+
+
+async def lock(connection: Connection, mine: Claim) -> Row:
+    """The job's row, locked; raises Lost and Cancelled."""
+    rows = await connection.fetch(_lock(), mine.parameters)
+    _judge(rows, mine)
+    return rows[0]
+
+
+async def advance(database: Database, mine: Claim, done: int, rows: int, issues: Sequence[Rejection]) -> None:
+    """Say how far it has come that has nothing else to say it with. Raises Lost and Cancelled."""
+    async with database.transaction() as connection:
+        row = await lock(connection, mine)
+        facts = {"done": done, "rows": rows, "rejected": len(issues)}
+        _keep(connection, mine, row, facts, None, issues)
+
+
+class Kept:
+    """What is kept of an import with each batch: how far it has come, what it left out, which handles it has had."""
+
+    def __init__(self, mine: Claim, *, handles: bool, extra: Mapping[str, Any] | None = None) -> None:
+        """`handles`: whether the source may have one twice. `extra` stands in every checkpoint."""
+        self._mine, self._handles, self._extra = mine, handles, extra or {}
+        self._row: Row | None = None
+        self._before: dict[str, int] = {}
+
+    async def begin(self, connection: Connection, batch: Batch) -> dict[str, int]:
+        """Make sure that the job is ours, and tell which handles it has had."""
+        locked = connection.send(_lock(), self._mine.parameters)
+        had = connection.send(_had(), {"id": self._mine.job_id, "handles": list(batch.products)}) if self._handles else None
+        await connection.flush()
+        _judge(locked.rows, self._mine)
+        self._row = locked.rows[0]
+        self._before = {row.handle: row.row for row in had.rows} if had else {}
+        return self._before
+
+    def end(self, connection: Connection, batch: Batch, tally: Tally) -> None:
+        """Keep the checkpoint with what was written."""
+        new = [product for product in batch.products.values() if product.handle not in self._before] if self._handles else []
+        if new:
+            given = {"handles": [product.handle for product in new], "rows": [product.line for product in new]}
+            connection.send(_remember(), {"id": self._mine.job_id, **given})
+        facts = {name: getattr(tally, name) for name in ("rows", "created", "updated", "unchanged", "rejected")}
+        assert batch.mark is not None  # noqa: S101  batches end at marks
+        place = {**self._extra, **batch.mark.place}
+        _keep(connection, self._mine, self._row, {**facts, "done": batch.mark.done}, place, tally.rejections)
+
+
+def _keep(
+    connection: Connection,
+    mine: Claim,
+    row: Row,
+    facts: Mapping[str, Any],
+    place: Mapping[str, Any] | None,
+    issues: Sequence[Rejection],
+) -> None:
+    count = (row.checkpoint or {}).get("issues", 0)
+    told = issues[: MOST_TOLD - count]
+    if told:
+        rows = [_issue(count + n, issue) for n, issue in enumerate(told, 1)]
+        connection.send(_tell(), {"id": mine.job_id, "issues": orjson.dumps(rows).decode()})
+    checkpoint = orjson.dumps({**(place or {}), "issues": count + len(told)}).decode()
+    nothing = dict.fromkeys(("created", "updated", "unchanged"), 0)
+    connection.send(_advance(), {**mine.parameters, **nothing, **facts, "checkpoint": checkpoint})
+
+
+def _issue(number: int, issue: Rejection) -> dict[str, Any]:
+    # Names of columns and handles come from the file.
+    handle, column = (value[:255] if value else None for value in (issue.handle, issue.column))
+    return {"number": number, "row": issue.line or None, "handle": handle, "field": column, "message": issue.problem[:1_000]}
+
+
+def _judge(rows: Sequence[Row], mine: Claim) -> None:
+    if not rows or rows[0].worker != mine.worker or rows[0].status != "running":
+        raise Lost
+    if rows[0].is_cancelled:
+        raise Cancelled
+
+
+def _statement(sql: str, **types: Any) -> Statement:
+    return compiled(text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items())))
+
+
+_MINE = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
+_UNTIL = "now() + make_interval(secs => :lease)"
+
+
+@cache
+def _claim() -> Statement:
+    return _statement(
+        f"""
+UPDATE jobs SET status = 'running', worker = :worker, lease_until = {_UNTIL}, attempts = attempts + 1,
+  started_at = coalesce(started_at, now()), error = NULL
+WHERE id = (
+  SELECT id FROM jobs AS job
+  WHERE (status = 'running' AND lease_until < now())
+    OR (status = 'queued' AND not_before <= now()
+        AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.config_id = job.config_id AND other.status = 'running'))
+  ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+)
+RETURNING *
+""",
+        worker=_MINE["worker"],
+        lease=Double(),
+    )
+
+
+@cache
+def _beat() -> Statement:
+    return _statement(
+        f"""
+WITH beat AS (
+  UPDATE jobs SET lease_until = {_UNTIL} WHERE id IN (
+    SELECT id FROM jobs WHERE id = :id AND worker = :worker AND status = 'running' FOR UPDATE SKIP LOCKED
+  )
+)
+SELECT worker, status, is_cancelled FROM jobs WHERE id = :id
+""",
+        **_MINE,
+    )
+
+
+@cache
+def _lock() -> Statement:
+    # To take the job from a worker, or to change its mind, is to wait for what it is writing.
+    sql = "SELECT worker, status, is_cancelled, checkpoint FROM jobs WHERE id = :id AND worker = :worker FOR NO KEY UPDATE"
+    return _statement(sql, id=_MINE["id"], worker=_MINE["worker"])
+
+
+@cache
+def _advance() -> Statement:
+    counts = ("rows", "created", "updated", "unchanged", "rejected")
+    return _statement(
+        f"""
+UPDATE jobs SET checkpoint = :checkpoint, done = :done, attempts = 0, lease_until = {_UNTIL},
+  {", ".join(f"{name} = {name} + :{name}" for name in counts)},
+  position = CASE WHEN :created + :updated > 0 AND NOT coalesce(CAST(options ->> 'preview' AS boolean), false)
+    THEN (SELECT position FROM store_positions WHERE config_id = jobs.config_id) ELSE position END
+WHERE id = :id AND worker = :worker
+""",
+        **_MINE,
+        checkpoint=JSONB(),
+        done=BigInteger(),
+        **{name: Integer() for name in counts},
+    )
+
+
+@cache
+def _begin_again() -> Statement:
+    nothing = ", ".join(f"{name} = 0" for name in ("done", "rows", "created", "updated", "unchanged", "rejected"))
+    sql = f"UPDATE jobs SET checkpoint = NULL, {nothing}, total = :total WHERE id = :id"
+    return _statement(sql, id=_MINE["id"], total=BigInteger())
+
+
+@cache
+def _set_total() -> Statement:
+    sql = "UPDATE jobs SET total = :total WHERE id = :id AND worker = :worker"
+    return _statement(sql, id=_MINE["id"], worker=_MINE["worker"], total=BigInteger())
+
+
+@cache
+def _finish() -> Statement:
+    return _statement(
+        """
+WITH finished AS (
+  UPDATE jobs SET status = :status, error = :error, worker = NULL, lease_until = NULL, finished_at = now(),
+    object_key = coalesce(:object_key, object_key), object_size = coalesce(:object_size, object_size)
+  WHERE id = :id AND worker = :worker AND status = 'running' RETURNING id, status
+),
+-- What failed may be gone on with, and then has to know them.
+forgotten AS (DELETE FROM job_handles WHERE job_id IN (SELECT id FROM finished WHERE status = 'succeeded'))
+SELECT id FROM finished
+""",
+        id=_MINE["id"],
+        worker=_MINE["worker"],
+        status=Text(),
+        error=JSONB(),
+        object_key=Text(),
+        object_size=BigInteger(),
+    )
+
+
+@cache
+def _put_off() -> Statement:
+    return _statement(
+        """
+UPDATE jobs SET status = 'queued', worker = NULL, lease_until = NULL, error = :error,
+  not_before = now() + make_interval(secs => :seconds)
+WHERE id = :id AND worker = :worker AND status = 'running' RETURNING 1 AS one
+""",
+        id=_MINE["id"],
+        worker=_MINE["worker"],
+        seconds=Double(),
+        error=JSONB(),
+    )
+
+
+@cache
+def _had() -> Statement:
+    sql = 'SELECT handle, "row" FROM job_handles WHERE job_id = :id AND handle = ANY(:handles)'
+    return _statement(sql, id=_MINE["id"], handles=ARRAY(Text()))
+
+
+@cache
+def _remember() -> Statement:
+    sql = 'INSERT INTO job_handles (job_id, handle, "row") SELECT :id, * FROM unnest(:handles, :rows)'
+    return _statement(sql, id=_MINE["id"], handles=ARRAY(Text()), rows=ARRAY(Integer()))
+
+
+@cache
+def _tell() -> Statement:
+    return _statement(
+        """
+INSERT INTO job_issues (job_id, number, "row", handle, field, message)
+SELECT :id, issue.number, issue."row", issue.handle, issue.field, issue.message
+FROM jsonb_to_recordset(:issues) AS issue (number integer, "row" integer, handle text, field text, message text)
+""",
+        id=_MINE["id"],
+        issues=JSONB(),
+    )
+
+
+@cache
+def _forget_issues() -> Statement:
+    return _statement("DELETE FROM job_issues WHERE job_id = :id", id=_MINE["id"])

@@ -1,0 +1,185 @@
+"""Fields that order imports and exports."""
+
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar, cast
+
+import strawberry
+
+from storefront.commands.unit import Command
+from storefront.core.database import Row
+from storefront.core.errors import Unavailable
+from storefront.core.storage.objects import StorageFailed
+from storefront.graph.context import Info
+from storefront.graph.mutations import MutationInput, Payload, common, mutate
+from storefront.imports import orders
+from storefront.imports.jobs import WORK, second_thoughts
+from storefront.imports.types import ExportJob, ImportJob, ImportSource
+
+P = TypeVar("P", bound=Payload)
+
+# Seconds for which a file may be uploaded to the address that was given for it.
+UPLOAD = 3_600
+CSV = "text/csv"
+
+
+@strawberry.input
+class CreateImportUploadInput(MutationInput):
+    config_id: strawberry.ID
+    file_name: str = strawberry.field(description="Told again with what is wrong with its rows.")
+    size: int = strawberry.field(description="Bytes of the file, exactly.")
+
+
+@strawberry.input
+class ImportProductsInput(MutationInput):
+    config_id: strawberry.ID
+    source: ImportSource
+    upload_id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="Of a file that was uploaded: `id` of createImportUpload."
+    )
+    preview: bool = strawberry.field(default=False, description="Only tell what would be done.")
+
+
+@strawberry.input
+class ExportProductsInput(MutationInput):
+    config_id: strawberry.ID
+    quote_formulas: bool = strawberry.field(
+        default=True,
+        description="Put an apostrophe before cells that a spreadsheet would take for formulas. Imported here again, the file "
+        "says the same either way. False: for a file that goes to another shop.",
+    )
+
+
+@strawberry.input
+class CancelImportInput(MutationInput):
+    id: strawberry.ID
+
+
+@strawberry.input
+class RetryImportInput(MutationInput):
+    id: strawberry.ID
+
+
+@strawberry.input
+class CancelExportInput(MutationInput):
+    id: strawberry.ID
+
+
+@strawberry.input
+class RetryExportInput(MutationInput):
+    id: strawberry.ID
+
+
+@strawberry.type
+class HttpHeader:
+    name: str
+    value: str
+
+
+@strawberry.type(description="Where to send a file: this method, to this address, with these headers.")
+class ImportUpload:
+    id: strawberry.ID = strawberry.field(description="For `uploadId` of importProducts.")
+    method: str
+    url: str
+    headers: list[HttpHeader]
+    expires_at: datetime
+
+
+@strawberry.type
+class CreateImportUploadPayload(Payload):
+    upload: ImportUpload | None
+
+
+@strawberry.type
+class ImportProductsPayload(Payload):
+    job: ImportJob | None
+
+
+@strawberry.type
+class CancelImportPayload(Payload):
+    job: ImportJob | None
+
+
+@strawberry.type
+class RetryImportPayload(Payload):
+    job: ImportJob | None
+
+
+@strawberry.type
+class ExportProductsPayload(Payload):
+    job: ExportJob | None
+
+
+@strawberry.type
+class CancelExportPayload(Payload):
+    job: ExportJob | None
+
+
+@strawberry.type
+class RetryExportPayload(Payload):
+    job: ExportJob | None
+
+
+@strawberry.type
+class JobMutation:
+    @strawberry.mutation(description="A place to upload a file of products to, good for an hour. importProducts then imports it.")
+    async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload:
+        command = partial(orders.create_upload, most_bytes=info.context.files.most_import_bytes)
+        outcome = await mutate(info, input, command)
+        upload = _upload(info, outcome.rows[0]) if outcome.rows else None
+        return CreateImportUploadPayload(upload=upload, **common(outcome, input))
+
+    @strawberry.mutation(
+        description="Create or update products from a file or a connected shop, as a job that goes on when this has answered. "
+        "Products are known by their handles, variants by SKU, else by their options. Others stay as they are."
+    )
+    async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload:
+        command = partial(
+            orders.import_products, objects=info.context.files.objects, client_mutation_id=input.client_mutation_id or None
+        )
+        return await _ordered(info, input, command, ImportProductsPayload, WORK)
+
+    @strawberry.mutation(description="Stop an import. What was imported until then stays.")
+    async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload:
+        command = partial(orders.cancel, kind="import")
+        return await _ordered(info, input, command, CancelImportPayload, second_thoughts(input.id))
+
+    @strawberry.mutation(description="Go on with an import that failed or was cancelled, from where it was.")
+    async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload:
+        return await _ordered(info, input, partial(orders.retry, kind="import"), RetryImportPayload, WORK)
+
+    @strawberry.mutation(
+        description="Write all products of a store of one's own to a file, as Shopify's CSV. importProducts makes the same of it."
+    )
+    async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload:
+        return await _ordered(info, input, orders.export_products, ExportProductsPayload, WORK)
+
+    @strawberry.mutation(description="Stop an export.")
+    async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload:
+        command = partial(orders.cancel, kind="export")
+        return await _ordered(info, input, command, CancelExportPayload, second_thoughts(input.id))
+
+    @strawberry.mutation(description="Begin an export anew that failed or was cancelled.")
+    async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload:
+        return await _ordered(info, input, partial(orders.retry, kind="export"), RetryExportPayload, WORK)
+
+
+async def _ordered(info: Info, input_: MutationInput, command: Command, payload: type[P], wake: str) -> P:
+    """The payload of a mutation of one job. Whoever is to hear of it does."""
+    outcome = await mutate(info, input_, command)
+    job: Any = outcome.rows[0] if outcome.rows else None
+    if job is not None and not outcome.replayed:
+        for key in (wake, job.id):
+            info.context.feed.wakeups.publish(key)
+    return payload(job=job, **common(outcome, input_))  # type: ignore[call-arg]
+
+
+def _upload(info: Info, row: Row | None) -> ImportUpload:
+    job = cast(Row, row)
+    try:
+        permit = info.context.files.objects.presign_put(job.object_key, content_type=CSV, size=job.object_size, seconds=UPLOAD)
+    except StorageFailed:
+        raise Unavailable("The object store does not answer just now. Try again soon.") from None
+    headers = [HttpHeader(name=name, value=value) for name, value in permit.headers.items()]
+    expires = cast(datetime, permit.expires_at.isoformat())
+    return ImportUpload(id=job.id, method=permit.method, url=permit.url, headers=headers, expires_at=expires)

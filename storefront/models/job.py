@@ -1,0 +1,80 @@
+"""Work that takes longer than a request: imports and exports, as far as they have come."""
+
+from typing import Any
+
+from sqlalchemy import BigInteger, Index, text
+from sqlalchemy import CheckConstraint as Check
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, document, flag, key, moment, number, reference
+
+
+class Job(SQLModel, table=True):
+    """One import or export. `checkpoint` is where it goes on; it is written in the transaction of what it stands for.
+
+    While it runs, `worker` is who runs it, until `lease_until` unless that is prolonged.
+    """
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Check("kind IN ('import', 'export')", name="kind"),
+        Check("source IN ('shopify_csv', 'shopify_store', 'catalogue')", name="source"),
+        Check("status IN ('uploading', 'queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
+        Check("(status = 'running') = (worker IS NOT NULL)", name="worker"),
+        # Of a store's jobs one runs at a time, whoever tries.
+        Index("jobs_running_key", "config_id", unique=True, postgresql_where=text("status = 'running'")),
+        Index("jobs_waiting_idx", "created_at", "id", postgresql_where=text("status IN ('queued', 'running')")),
+        Index("jobs_newest_idx", "config_id", "kind", "created_at", "id"),
+        Index("jobs_finished_at_idx", "finished_at"),
+    )
+
+    id: UUID = key()
+    config_id: UUID = reference("configs.id")
+    user_id: UUID = reference("users.id", index=True)
+    kind: str
+    source: str
+    status: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'queued'")})
+    options: dict[str, Any] = document("{}")
+    object_key: str | None = None
+    object_size: int | None = Field(default=None, sa_type=BigInteger)
+    file_name: str | None = None
+    checkpoint: dict[str, Any] | None = document()
+    done: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
+    total: int | None = Field(default=None, sa_type=BigInteger)
+    rows: int = number(0)
+    created: int = number(0)
+    updated: int = number(0)
+    unchanged: int = number(0)
+    rejected: int = number(0)
+    position: int | None = Field(default=None, sa_type=BigInteger)
+    error: dict[str, Any] | None = document()
+    attempts: int = number(0)
+    is_cancelled: bool = flag(False)
+    worker: UUID | None = None
+    lease_until: datetime | None = moment(nullable=True)
+    not_before: datetime = moment()
+    created_at: datetime = moment()
+    started_at: datetime | None = moment(nullable=True)
+    finished_at: datetime | None = moment(nullable=True)
+
+
+class JobIssue(SQLModel, table=True):
+    """A row that an import left out, or a product that an export could not write. The first of a job are kept."""
+
+    __tablename__ = "job_issues"
+
+    job_id: UUID = reference("jobs.id", primary_key=True)
+    number: int = Field(primary_key=True)
+    row: int | None = None
+    handle: str | None = None
+    field: str | None = None
+    message: str
+
+
+class JobHandle(SQLModel, table=True):
+    """A handle that an import has had, and its row: kept while it runs, so that no later rows undo the earlier ones."""
+
+    __tablename__ = "job_handles"
+
+    job_id: UUID = reference("jobs.id", primary_key=True)
+    handle: str = Field(primary_key=True)
+    row: int
