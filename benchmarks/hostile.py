@@ -3,9 +3,10 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
+from itertools import pairwise
 from statistics import median
 
 import psutil  # type: ignore[import-untyped]
@@ -14,8 +15,9 @@ from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at, cpu_seconds
 
-# Milliseconds of the server's CPU that an attack may cost, and megabytes that all of them may leave behind.
-MOST_MS, MOST_MB = 50.0, 30.0
+# Milliseconds of the server's CPU that an attack may cost, and megabytes that as many again may leave behind: what the first
+# ones fill is kept for whoever comes next, and does not grow further.
+MOST_MS, MOST_MB = 50.0, 5.0
 # What others ask meanwhile, and how many attack at the same time.
 SMALL = b'{"query": "{ configs(first: 1) { nodes { id storeName } } }"}'
 ATTACKERS = 4
@@ -28,23 +30,27 @@ def measure(stage: Stage, rounds: int, seconds: float) -> Iterator[Table]:
         # What the first requests bring in stays.
         for name in ATTACKS:
             _cost(stage, name, 0, 2)
-        before = _memory(stage)
+        memory = [_memory(stage)]
         with err.status("attacks"):
-            rows = [_row(stage, name, rounds) for name in ATTACKS]
-        grown = _memory(stage) - before
+            rows = [_row(stage, name, range(rounds)) for name in ATTACKS]
+            memory.append(_memory(stage))
+            for name in ATTACKS:
+                _row(stage, name, range(rounds, 2 * rounds))
+            memory.append(_memory(stage))
         worst = max(float(row[2]) for row in rows)
         count = sum(int(row[3]) for row in rows)
+        first, more = (max(0.0, after - before) for before, after in pairwise(memory))
         note = f"""{_mark(worst <= MOST_MS)} Each attack may cost at most {MOST_MS:g} ms of the server's CPU. None comes twice, so
-that nothing is known before. {_mark(grown <= MOST_MB)} {count:,} attacks left {max(0.0, grown):.1f} MB behind, of at most
-{MOST_MB:g}."""
+that nothing is known before. The first {count:,} left {first:.1f} MB behind, {_mark(more <= MOST_MB)} {count:,} others
+{more:.1f}, of at most {MOST_MB:g}."""
         yield Table("attacks", "Attacks one by one", ("attack", "answer", "CPU, ms", "requests"), rows, note)
     with stage.serving(), err.status("others"):
         yield _others(stage, seconds)
 
 
-def _row(stage: Stage, name: str, rounds: int) -> list[Cell]:
-    costs = [_cost(stage, name, 100 + n, 10) for n in range(rounds)]
-    return [name, ATTACKS[name].code or "answered", median(costs), 10 * rounds]
+def _row(stage: Stage, name: str, rounds: Sequence[int]) -> list[Cell]:
+    costs = [_cost(stage, name, 100 + n, 10) for n in rounds]
+    return [name, ATTACKS[name].code or "answered", median(costs), 10 * len(rounds)]
 
 
 def _cost(stage: Stage, name: str, round_: int, requests: int) -> float:
