@@ -79,7 +79,8 @@ class Setting:
     def context(self, *, recording: bool = False) -> Context:
         """A fresh context, as every request has one."""
         hub = Hub(self.database, 1)
-        found = AtHand(self.database, Vocabularies(), Vault([_KEY]), Feed(hub, WakeUps("memory://", hub.heard)))
+        no_files: Any = None
+        found = AtHand(self.database, Vocabularies(), Vault([_KEY]), Feed(hub, WakeUps("memory://", hub.heard)), no_files)
         found.memory, found.recording = self.memory, recording
         return found
 

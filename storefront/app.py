@@ -34,6 +34,7 @@ from storefront.core.errors import Unauthenticated
 from storefront.core.identity import Identity, identity
 from storefront.core.memory import settle
 from storefront.core.outgoing import Outgoing
+from storefront.core.pictures import Pictures
 from storefront.core.release import fingerprint
 from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
@@ -48,7 +49,10 @@ from storefront.graph.context import Context, Feed, Files, Outside, Viewer
 from storefront.imports import running
 from storefront.imports.orders import sweep_jobs
 from storefront.imports.worker import Workers
+from storefront.media.gallery import Gallery
+from storefront.media.sweeping import sweep_images
 from storefront.queries import configs, users
+from storefront.queries import images as image_addresses
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
@@ -84,6 +88,9 @@ EXPOSED = ["x-request-id", "retry-after", "ratelimit", "ratelimit-policy"]
 
 HOUR, SOON = 3_600, 60
 
+# What says for itself that it is for pages of any origin.
+FOR_ALL_ORIGINS = (f"{MOUNT}/", f"{image_addresses.MOUNT}/")
+
 # The name of the tasks that do what is to be done again and again.
 JOB = "storefront job"
 
@@ -103,11 +110,10 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     heads, read_heads = _heads(options, database, replica)
     wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
-    objects = opening.opened(options)
     known = documents(options)
     watch = operating.watch(options, known)
     operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
-    files, outside = Files(objects, options.max_import), Outside(_outgoing(options), operations, options.webhook_max_payload)
+    files, outside = _files(options), Outside(_outgoing(options), operations, options.webhook_max_payload)
     nobody = Context(database, vocabularies, vault, feed, files, replica=replica, outside=outside)
     deliverer = _deliverer(options, nobody, outside)
     wakeups.listen(deliverer.heard)
@@ -150,7 +156,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             replica or nullcontext(),
             _running(
                 outside.outgoing,
-                objects,
+                files.objects,
+                files.pictures,
                 hub,
                 heads,
                 read_heads,
@@ -160,7 +167,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
                 deliverer,
                 _workers(nobody, options),
             ),
-            _jobs(database, objects, options),
+            _jobs(database, files.objects, options),
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
@@ -193,7 +200,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *health.routes(),
         *beacon.routes(database, bodies, rates),
         *dashboard.routes(),
-        *(object_routes(objects) if isinstance(objects, Disk) else []),
+        *Gallery(database, files.objects, files.pictures, options.max_image_bytes).routes(),
+        *(object_routes(files.objects) if isinstance(files.objects, Disk) else []),
     ]
     # The scheme that headers are for is known once the proxies have been heard.
     middleware = [*watch.middleware(), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
@@ -236,6 +244,11 @@ def _recorded(nobody: Context, heads: Heads) -> Context:
 
 def _is_anonymous(proofs: Identity, request: Request) -> bool:
     return proofs.claims_nothing(request.headers, lambda: request.cookies)
+
+
+def _files(options: Settings) -> Files:
+    pictures = Pictures(options.max_image_pixels)
+    return Files(opening.opened(options), options.max_import, pictures, options.max_image_bytes, options.base_url())
 
 
 def _policy(options: Settings) -> Policy:
@@ -324,7 +337,7 @@ class CrossOrigin(CORSMiddleware):
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Pass a connection on."""
         origin = next((value for name, value in scope.get("headers", ()) if name == b"origin"), None)
-        is_open = scope["type"] == "http" and scope["path"].startswith(f"{MOUNT}/")
+        is_open = scope["type"] == "http" and scope["path"].startswith(FOR_ALL_ORIGINS)
         is_for_us = origin is not None and not is_open and self._cares(origin.decode("latin-1"))
         await (super().__call__ if is_for_us else self.app)(scope, receive, send)
 
@@ -370,7 +383,7 @@ async def _jobs(database: Database, objects: Objects, options: Settings) -> Asyn
     sweep_old = partial(sweep, days=options.log_retention_days)
     sweep_told = partial(sweep_deliveries, days=options.webhook_log_days)
     sweeps = (sweep_keys, sweep_old, sweep_event_ids, sweep_told, partial(keep_months, days=options.event_retention_days))
-    jobs = [_repeated(work, database, HOUR) for work in sweeps]
+    jobs = [_repeated(work, database, HOUR) for work in (*sweeps, partial(sweep_images, objects=objects))]
     days = options.job_retention_days
     jobs.append(_repeated(partial(sweep_jobs, days=days), database, HOUR))
     jobs.append(_repeated(lambda _: running.sweep_files(objects, days=days), database, HOUR))
@@ -394,7 +407,7 @@ async def _repeated(work: Callable[[Database], Awaitable[int]], database: Databa
         began = monotonic()
         try:
             await work(database)
-        except (*FAILURES, StorageFailed):
+        except (*FAILURES, StorageFailed, OSError):
             log.warning("%s failed; the next try is in %s s", work, seconds, exc_info=True)
         # What takes long is done less often, and has more to do at a time: no job has more than a fifth of the time.
         await asyncio.sleep(max(seconds, 4 * (monotonic() - began)))

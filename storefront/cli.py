@@ -27,6 +27,7 @@ from storefront.core.database import Database, Row
 from storefront.core.embedded import embedded_postgres
 from storefront.core.secrets import Vault
 from storefront.core.settings import Settings, settings
+from storefront.core.storage.opening import opened
 from storefront.core.tokens import Claims, sign
 from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
 from storefront.demo.commands import seed as load_demo
@@ -35,6 +36,7 @@ from storefront.imports import exports
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.exports import ExportSummary
 from storefront.imports.shopify_csv import UnreadableFile, read
+from storefront.media.sweeping import sweep_images
 from storefront.queries import configs, webhooks
 from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
@@ -190,6 +192,20 @@ def roll_up_() -> None:
     with _postgres(_settings()) as url:
         _check_migrations(url)
         out.print(f"Counted {_with_database(url, partial(roll_up, wait=True)):,} batches of events.")
+
+
+@app.command("sweep-images")
+def sweep_images_() -> None:
+    """Remove images that no product has shown for a day, and old uploads. The server does this by itself every hour."""
+
+    async def work(database: Database) -> int:
+        objects = opened(_settings())
+        async with objects.running():
+            return await sweep_images(database, objects)
+
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        out.print(f"Removed {_with_database(url, work):,} images and uploads.")
 
 
 @app.command("after-restore")

@@ -19,6 +19,7 @@ from storefront.graph.personal import declare
 from storefront.graph.scalars import SCALARS
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
+from storefront.media.mutations import MediaMutation
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
@@ -43,6 +44,7 @@ class Mutation(
     ConfigMutation,
     ProductMutation,
     VariantMutation,
+    MediaMutation,
     ReviewMutation,
     AnalyticsMutation,
     WebhookMutation,

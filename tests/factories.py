@@ -79,6 +79,32 @@ async def make_job(database: Database, config_id: str, user_id: str, kind: str =
     return job
 
 
+async def make_image(database: Database, product_id: str, **values: Any) -> str:
+    """A picture that the product shows besides what it shows already. There are no files of it."""
+    id_ = str(uuid7())
+    async with database.transaction() as connection:
+        find = "SELECT config_id FROM products WHERE id = %s FOR UPDATE"
+        found = await (await connection.raw.execute(find, [product_id])).fetchone()
+    assert found
+    defaults = {"id": id_, "place": f"media/{id_}", "extension": "jpg", "width": 900, "height": 600, "placeholder": "data:,"}
+    await insert(database, "images", config_id=found[0], product_id=product_id, **{**defaults, **values})
+    address = f"http://localhost/media/{id_}/full.jpg"
+    async with database.transaction() as connection:
+        await connection.raw.execute(
+            "UPDATE products SET images = images || to_jsonb(%s::text) WHERE id = %s", [address, product_id]
+        )
+    return id_
+
+
+async def make_upload(database: Database, config_id: str, **values: Any) -> str:
+    """An upload of a PNG that may still be sent and confirmed."""
+    async with database.transaction() as connection:
+        soon = await (await connection.raw.execute("SELECT now() + interval '15 minutes'")).fetchone()
+    assert soon
+    defaults = {"content_type": "image/png", "size": 100, "expires_at": soon[0]}
+    return await insert(database, "image_uploads", config_id=config_id, **{**defaults, **values})
+
+
 @contextmanager
 def counted(database: Database) -> Iterator[list[str]]:
     """The SQL of the statements that run meanwhile, but for those of jobs in the background."""

@@ -1,5 +1,6 @@
 """A server of S3's protocol (moto's) in a process of its own, with a bucket."""
 
+import json
 import os
 import socket
 import subprocess
@@ -28,6 +29,13 @@ class S3Server:
         """The store of a new bucket."""
         httpx.put(f"{self.endpoint}/{name}", headers={"authorization": _AUTHORIZATION}).raise_for_status()
         return S3(Bucket(self.endpoint, name, "us-east-1", KEY, SECRET))
+
+    def open(self, name: str, prefix: str) -> None:
+        """Let everybody read what begins so."""
+        allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/{prefix}*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
+        answer = httpx.put(f"{self.endpoint}/{name}?policy", content=policy, headers={"authorization": _AUTHORIZATION})
+        answer.raise_for_status()
 
     def settings(self, name: str) -> dict[str, Any]:
         """What makes a server of ours use the bucket."""

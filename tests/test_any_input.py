@@ -24,10 +24,10 @@ from hypothesis import strategies as st
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import make_product, make_review, make_store, make_user, make_variant
+from tests.factories import make_image, make_product, make_review, make_store, make_upload, make_user, make_variant
 
 MUTATIONS: Mapping[str, GraphQLField] = schema._schema.mutation_type.fields if schema._schema.mutation_type else {}
-NOUNS = "config", "product", "variant", "review"
+NOUNS = "config", "product", "variant", "review", "image", "upload"
 
 # What tends to break things: nothing, spaces, NUL, long words, letters that grow when folded, markup, and what looks right.
 ODD = [
@@ -102,7 +102,9 @@ async def rows(owner: Client, me: str) -> dict[str, str]:
     product = await make_product(owner.database, store)
     variant = await make_variant(owner.database, product)
     review = await make_review(owner.database, product, user_id=me)
-    return {f"${noun}": id_ for noun, id_ in zip(NOUNS, (store, product, variant, review), strict=True)}
+    image = await make_image(owner.database, product)
+    upload = await make_upload(owner.database, store)
+    return {f"${noun}": id_ for noun, id_ in zip(NOUNS, (store, product, variant, review, image, upload), strict=True)}
 
 
 async def check(owner: Client, me: str, name: str, input_: dict[str, Any]) -> None:

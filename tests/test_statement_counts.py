@@ -25,7 +25,7 @@ from storefront.feed.log import Entry, append
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import counted, insert, make_job, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import counted, insert, make_image, make_job, make_product, make_review, make_store, make_user, make_variant
 
 DOCUMENTS = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "documents").glob("*.graphql"))}
 FEW, MANY = 1, 20
@@ -36,6 +36,7 @@ async def stock(database: Database, store: str, handle: str) -> None:
     product = await make_product(database, store, handle=handle, title="Copper Lantern", category="Light", tags=["copper"])
     for size in ("S", "M"):
         await make_variant(database, product, attributes={"Size": size})
+        await make_image(database, product)
     for _ in range(2):
         reviewer = await make_user(database)
         await make_review(database, product, user_id=reviewer)

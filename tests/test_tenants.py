@@ -5,6 +5,7 @@ The calls are made from the schema, so that a new field is asked too. One that c
 
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -26,10 +27,23 @@ from graphql import (
 
 from storefront.core.database import Database
 from storefront.core.ids import uuid7
+from storefront.core.storage.disk import Disk
+from storefront.media.darkroom import upload_key
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import insert, make_job, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import (
+    insert,
+    make_image,
+    make_job,
+    make_product,
+    make_review,
+    make_store,
+    make_upload,
+    make_user,
+    make_variant,
+)
+from tests.pictures import picture
 
 GRAPH = schema._schema
 MUTATIONS: Mapping[str, GraphQLField] = GRAPH.mutation_type.fields if GRAPH.mutation_type else {}
@@ -53,6 +67,7 @@ BY_NAME: dict[str, Any] = {
     "publishableKey": "pk_test_12345678",
     "googleAnalyticsId": "G-12345678",
     "gridColumns": 3,
+    "contentType": "image/png",
     "from": "2026-01-01T00:00:00Z",
     "to": "2026-01-02T00:00:00Z",
     "handle": lambda scenario: scenario.handle,
@@ -72,7 +87,7 @@ JOBS = {
     "exportjob": ("export", "succeeded"),
 }
 # What an id may be of: what comes first is meant where several stand in a name.
-NOUNS = ("config", *JOBS, "delivery", "webhook", "variant", "review", "product")
+NOUNS = ("config", *JOBS, "delivery", "webhook", "variant", "review", "product", "image")
 BY_TYPE: dict[str, Any] = {
     "String": "text",
     "Int": 1,
@@ -84,7 +99,9 @@ BY_TYPE: dict[str, Any] = {
     "JSON": {},
 }
 
-Path = tuple[str, ...]
+PICTURE = picture("PNG")
+
+Way = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -112,12 +129,14 @@ class World:
 
 def noun_of(type_: str, name: str) -> str:
     """What an id names, told by its field, else by the type that the field is in."""
+    if name == "uploadId" and "Image" in type_:
+        return "imageupload"
     found = [noun for noun in NOUNS if noun in name.lower()] or [noun for noun in NOUNS if noun in type_.lower()]
     assert found, f"{type_}.{name}: which noun is this an id of?"
     return found[0]
 
 
-def value(type_: Any, name: str, holder: str, path: Path, scenario: Scenario) -> Any:
+def value(type_: Any, name: str, holder: str, path: Way, scenario: Scenario) -> Any:
     """A valid value of an input type; what lies on the path is in it, whether required or not."""
     inner = get_nullable_type(type_)
     if isinstance(inner, GraphQLList):
@@ -133,14 +152,14 @@ def value(type_: Any, name: str, holder: str, path: Path, scenario: Scenario) ->
     return given(scenario) if callable(given) else given
 
 
-def record(type_: GraphQLInputObjectType, path: Path, scenario: Scenario) -> dict[str, Any]:
+def record(type_: GraphQLInputObjectType, path: Way, scenario: Scenario) -> dict[str, Any]:
     chosen = {n: f for n, f in type_.fields.items() if is_required_input_field(f) or path[:1] == (n,)}
     if type_.is_one_of and not chosen:
         chosen = dict(list(type_.fields.items())[:1])
     return {n: value(f.type, n, type_.name, path[1:], scenario) for n, f in chosen.items()}
 
 
-def id_paths(type_: Any, name: str, above: Path = ()) -> Iterator[Path]:
+def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
     """The ways through arguments and input types that end in an id."""
     inner = get_named_type(type_)
     if inner.name == "ID":
@@ -172,12 +191,12 @@ def document(kind: str, name: str, field_: GraphQLField, arguments: Mapping[str,
     return f"{kind}{f'({types})' if types else ''} {{ {name}{f'({given})' if given else ''} {body} }}"
 
 
-def arguments(field_: GraphQLField, path: Path, scenario: Scenario) -> dict[str, Any]:
+def arguments(field_: GraphQLField, path: Way, scenario: Scenario) -> dict[str, Any]:
     chosen = {n: a for n, a in field_.args.items() if is_required_argument(a) or path[:1] == (n,)}
     return {n: value(a.type, n, get_named_type(field_.type).name, path[1:], scenario) for n, a in chosen.items()}
 
 
-Call = tuple[str, str, GraphQLField, Path]
+Call = tuple[str, str, GraphQLField, Way]
 
 
 def calls() -> list[Call]:
@@ -193,12 +212,18 @@ def calls() -> list[Call]:
 # ------------------------------------------------------------------------------------------------ the world
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server keeps files."""
+    return tmp_path_factory.mktemp("tenants")
+
+
 @pytest_asyncio.fixture(scope="module")
-async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+async def shop(postgres: str, template: str, folder: Path) -> AsyncIterator[Client]:
     """A server of its own: its tables are compared as a whole."""
     # Jobs are ordered here, and not done.
     options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32", "job_workers": 0}
-    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("tenants"), **options) as shared:
+    async with serving(fresh(postgres, template), folder, **options) as shared:
         yield shared
 
 
@@ -225,12 +250,13 @@ async def _rows(database: Database, owner: str, store: str, **values: Any) -> Sc
     hook = await insert(database, "webhooks", config_id=store, url=BY_NAME["url"], read_as="owner", secret="none", position=0)
     about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
     delivery = await insert(database, "webhook_deliveries", **about)
+    image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
     ids = {"config": store, "product": product, "variant": variant, "review": review, "webhook": hook, "delivery": delivery}
     jobs = {
         noun: await make_job(database, store, owner, kind, status=status, is_cancelled=status == "cancelled")
         for noun, (kind, status) in JOBS.items()
     }
-    return Scenario({**ids, **jobs}, handle, f"sku-{handle}")
+    return Scenario({**ids, **jobs, "image": image, "imageupload": upload}, handle, f"sku-{handle}")
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -276,8 +302,8 @@ async def answer(client: Client, call: Call, scenario: Scenario) -> str:
 
 # Which nouns a stranger must not find out about. The store of an inactive product is there for all to see.
 SECRET = {
-    "store": ("config", *JOBS, "product", "variant", "review", "webhook", "delivery"),
-    "product": ("product", "variant", "review"),
+    "store": ("config", *JOBS, "product", "variant", "review", "webhook", "delivery", "image", "imageupload"),
+    "product": ("product", "variant", "review", "image"),
     "variant": ("variant",),
 }
 CALLS = calls()
@@ -327,8 +353,10 @@ async def test_what_others_can_see_is_still_not_theirs_to_change(shop: Client, w
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))
-async def test_every_mutation_can_be_called_from_here(shop: Client, name: str) -> None:
+async def test_every_mutation_can_be_called_from_here(shop: Client, folder: Path, name: str) -> None:
     own = await make_world(shop.database)
+    # What is to be confirmed has been sent.
+    await Disk(folder / "objects", "", "").put(upload_key(own.open.ids["imageupload"]), PICTURE, "image/png")
     field_ = MUTATIONS[name]
     paths = [path for n, a in field_.args.items() for path in id_paths(a.type, n)] or [()]
     assert paths != [()] or name in OF_ONESELF, f"{name}: has no id to ask about. Is it about oneself?"

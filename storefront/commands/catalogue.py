@@ -9,6 +9,7 @@ from storefront.commands.unit import Failure, invalid
 
 MOST_INT = 2_147_483_647
 MOST_VARIANTS = 250
+MOST_IMAGES = 250
 
 STOCK = optional(whole(0, MOST_INT))
 
@@ -41,7 +42,7 @@ PRODUCT: Rules = {
     "description": optional(text(65_536, least=0)),
     "price": given(money),
     "compareAtPrice": optional(money),
-    "images": given(listed(url, 250)),
+    "images": given(listed(url, MOST_IMAGES)),
     "category": optional(text(255)),
     "tags": given(listed(text(255), 250)),
     "inventory": STOCK,

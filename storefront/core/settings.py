@@ -73,6 +73,13 @@ class Settings(BaseSettings):
         description="Where clients reach this server, such as https://api.shop.example: addresses of uploads and images begin "
         "so. Unset: its host and port.",
     )
+    max_image_bytes: int = Field(20_000_000, ge=10_000, le=500_000_000, description="Bytes of an uploaded image, at most.")
+    max_image_pixels: int = Field(
+        50_000_000,
+        ge=10_000,
+        le=500_000_000,
+        description="Its pixels, at most: decoded, each takes up to twelve bytes of memory.",
+    )
     s3_bucket: str | None = Field(
         None, description="A bucket of S3's kind for images and files (needs the extra `s3`). Unset: they are in the data folder."
     )

@@ -15,6 +15,7 @@ from storefront.core import activity
 from storefront.core.database import Database
 from storefront.core.errors import Unauthenticated, Unavailable
 from storefront.core.outgoing import Outgoing
+from storefront.core.pictures import Pictures
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
 from storefront.core.storage.objects import Objects
@@ -90,10 +91,15 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What is not in rows: the object store, and how many bytes a file of products may have."""
+    """What is not in rows: the object store, how many bytes a file of products or a picture may have, what works on pictures, and
+    where clients reach this server.
+    """
 
     objects: Objects
     most_import_bytes: int
+    pictures: Pictures
+    most_image_bytes: int
+    base_url: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,20 @@ from collections.abc import Sequence
 
 from storefront.core.database import Row
 from storefront.graph.context import Context
-from storefront.queries import analytics, configs, facets, jobs, listing, products, related, reviews, users, variants, webhooks
+from storefront.queries import (
+    analytics,
+    configs,
+    facets,
+    images,
+    jobs,
+    listing,
+    products,
+    related,
+    reviews,
+    users,
+    variants,
+    webhooks,
+)
 from storefront.queries.analytics import Counts, Point, Span
 from storefront.queries.documents import Document
 from storefront.queries.keyset import Page, Window
@@ -92,6 +105,11 @@ async def issues_of_job(context: Context, keys: Sequence[str], window: Window) -
 async def issue_count_of_job(context: Context, keys: Sequence[str]) -> list[int]:
     """How much is kept of what each job left out."""
     return await jobs.issue_counts_of(context.database, keys)
+
+
+async def image(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Pictures by id."""
+    return await images.by_ids(context.reads, keys)
 
 
 async def figures_of_config(context: Context, keys: Sequence[str], span: Span) -> list[Counts]:

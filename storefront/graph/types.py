@@ -21,6 +21,7 @@ from storefront.graph.columns import columns_of, needs
 from storefront.graph.context import Context, Info
 from storefront.graph.costs import costs
 from storefront.graph.documents import nodes_of
+from storefront.graph.images import Image, media_of
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
 from storefront.graph.pagination import Connection
 from storefront.graph.personal import PERSONAL
@@ -313,6 +314,12 @@ class Product:
         wanted = orjson.dumps(dict(inputs.attributes(attributes, "attributes"))).decode()
         found = await info.context.load(loaders.variant_of_product, str(self.id), wanted, not _is_owner(self, info))
         return cast("ProductVariant | None", found)
+
+    media: list[Image] = edge(
+        media_of,
+        description="The first pictures that `images` has the addresses of, in the same order.",
+        metadata=needs("images", "config_id"),
+    )
 
     reviews: "ReviewConnection" = edge(_reviews, description="Newest first.", metadata=needs("rating_counts"))
 

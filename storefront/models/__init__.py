@@ -9,6 +9,7 @@ from storefront.models.change import Change, StorePosition
 from storefront.models.config import Config
 from storefront.models.event import AnalyticsEvent, EventId
 from storefront.models.idempotency import IdempotencyKey
+from storefront.models.image import Image, ImageUpload
 from storefront.models.job import Job, JobHandle, JobIssue
 from storefront.models.product import Product
 from storefront.models.review import Review
@@ -44,6 +45,8 @@ webhook_deliveries = _table(WebhookDelivery)
 jobs = _table(Job)
 job_issues = _table(JobIssue)
 job_handles = _table(JobHandle)
+images = _table(Image)
+image_uploads = _table(ImageUpload)
 
 __all__ = [
     "AnalyticsEvent",
@@ -52,6 +55,8 @@ __all__ = [
     "Config",
     "EventId",
     "IdempotencyKey",
+    "Image",
+    "ImageUpload",
     "Job",
     "JobHandle",
     "JobIssue",
@@ -71,6 +76,8 @@ __all__ = [
     "event_ids",
     "events",
     "idempotency_keys",
+    "image_uploads",
+    "images",
     "is_described",
     "job_handles",
     "job_issues",

@@ -53,6 +53,15 @@ OBJECTS_PER_LIST = 4
 Values = Mapping[str, Sequence[Any]]
 
 
+def literal(value: Any) -> str:
+    """JSON as it stands in a document: with names that are not quoted."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name}: {literal(one)}' for name, one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(literal, value))}]"
+    return orjson.dumps(value).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Drawn:
     """A document, what is sent with it, and the document parsed."""
@@ -260,7 +269,7 @@ class Draft:
         if isinstance(type_, GraphQLInputObjectType):
             return f"{{{', '.join(self.input_fields(type_))}}}"
         plain = self.plain(type_, place)
-        return str(plain) if isinstance(type_, GraphQLEnumType) else orjson.dumps(plain).decode()
+        return str(plain) if isinstance(type_, GraphQLEnumType) else literal(plain)
 
     def input_fields(self, type_: GraphQLInputObjectType) -> Iterator[str]:
         if takes_one(type_):
@@ -336,4 +345,4 @@ class Draft:
             texts = (f"{name}: {self.constant(one.type, f'{type_.name}.{name}')}" for name, one in fields.items())
             return f"{{{', '.join(texts)}}}"
         plain = self.plain(type_, place)
-        return str(plain) if isinstance(type_, GraphQLEnumType) else orjson.dumps(plain).decode()
+        return str(plain) if isinstance(type_, GraphQLEnumType) else literal(plain)

@@ -135,8 +135,12 @@ def watched(schema: GraphQLSchema) -> Iterator[None]:
         # Faults are in rows: what Postgres writes as JSON has none.
         return None if WATCH.get().reads_rows else documents.nodes_of(*args, **kwargs)
 
+    def product_of(*args: Any, **kwargs: Any) -> Any:
+        return None if WATCH.get().reads_rows else documents.product_of(*args, **kwargs)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storefront.graph.types.nodes_of", nodes_of)
+        patch.setattr("storefront.products.api.product_of", product_of)
         for type_, name, resolver in _resolvers(schema):
             is_root = type_ in (schema.query_type, schema.mutation_type)
             patch.setattr(resolver, "wrapped_func", _watched(resolver.wrapped_func, f"{type_.name}.{name}", is_root))

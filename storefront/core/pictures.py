@@ -1,0 +1,224 @@
+"""Pictures: what somebody sent is told by its content, decoded within bounds, and made anew without what does not belong to it.
+
+What was sent is never served: it is decoded and encoded again, upright, in the colours of the web, without place, time, camera
+or anything else that was in the file. So a file that is also a script, or a picture of somebody's home with its coordinates,
+ends here.
+"""
+
+import asyncio
+import re
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from typing import Any, TypeVar
+
+from PIL import (
+    AvifImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
+
+from storefront.core.errors import Unavailable
+
+T = TypeVar("T")
+
+# The library knows what has been imported; all of its decoders together are forty, each with bugs of its own.
+DECODERS = [
+    kind.format
+    for kind in (
+        AvifImagePlugin.AvifImageFile,
+        GifImagePlugin.GifImageFile,
+        JpegImagePlugin.JpegImageFile,
+        PngImagePlugin.PngImageFile,
+        WebPImagePlugin.WebPImageFile,
+    )
+    if kind.format is not None
+]
+# What may be sent, and how the library calls it. MPO is what some cameras make: a JPEG with more behind it.
+FORMATS = {
+    "image/jpeg": ("JPEG", "MPO"),
+    "image/png": ("PNG",),
+    "image/webp": ("WEBP",),
+    "image/avif": ("AVIF",),
+    "image/gif": ("GIF",),
+}
+# What is made, by the ending of its name: the library's name for it, and how it is written at a quality from 0 to 100.
+MADE = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
+TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
+# As what each is kept. A still GIF is a PNG with fewer colours.
+KEPT_AS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/avif": "avif", "image/gif": "png"}
+
+# Pixels of the longer side of what is kept.
+LONGEST = 4_096
+# Pixels of the longer side of a placeholder: some 150 bytes.
+TINY = 16
+KEPT, SERVED, SKETCHED = 90, 80, 30
+
+# Pictures that are worked on at a time, by each process. A decoded one takes four bytes per pixel, a few times over.
+THREADS = 2
+MOST_WAITING = 100
+
+# What browsers might take for a page, were they told that it is one. No picture has it; what hides one in a picture has.
+_MARKUP = re.compile(rb"<\s*(?:!doctype|html|script|iframe|svg|\?php)[\s>]", re.IGNORECASE)
+
+# The library's own limit is a warning, and an error at twice as much: ours comes before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+
+class Unusable(Exception):
+    """What was sent is no picture that can be used; says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Developed:
+    """A picture as it is kept: its bytes and their file ending, pixels, and a tiny one of it as a data URL."""
+
+    content: bytes
+    extension: str
+    width: int
+    height: int
+    placeholder: str
+
+
+class Pictures:
+    """Works on pictures in threads of its own, a few at a time. What cannot wait any more is told to come again."""
+
+    def __init__(self, most_pixels: int) -> None:
+        self._most_pixels = most_pixels
+        self._threads: ThreadPoolExecutor | None = None
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Have the threads."""
+        self._threads = ThreadPoolExecutor(THREADS, "pictures")
+        try:
+            yield
+        finally:
+            # Nobody waits for it any more.
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def develop(self, content: bytes, content_type: str) -> Developed:
+        """What was sent as this type, to be kept; raises Unusable."""
+        return await self._apart(partial(developed, content, content_type, self._most_pixels))
+
+    async def resize(self, content: bytes, width: int, extension: str) -> bytes:
+        """A kept picture at a width and in a format."""
+        return await self._apart(partial(resized, content, width, extension))
+
+    async def _apart(self, work: Callable[[], T]) -> T:
+        if self._waiting >= MOST_WAITING:
+            raise Unavailable("Too many pictures are being worked on. Try again in a second.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+
+def developed(content: bytes, content_type: str, most_pixels: int) -> Developed:
+    """The picture as it is kept; raises Unusable."""
+    if _MARKUP.search(content):
+        raise Unusable("has markup or a script in it. Save it anew as a picture.")
+    image = _opened(content, content_type)
+    width, height = image.size
+    if width * height > most_pixels:
+        raise Unusable(f"has {width:,} x {height:,} pixels; at most {most_pixels:,} in all are taken. Make it smaller.")
+    if content_type != "image/jpeg" and getattr(image, "n_frames", 1) > 1:
+        raise Unusable("is an animation. Send a still picture.")
+    try:
+        # A JPEG can be decoded at a half or less of its size, which is far cheaper.
+        image.draft("RGB", (LONGEST, LONGEST))
+        kept = _fitted(_upright(image), LONGEST)
+        extension = KEPT_AS[content_type]
+        return Developed(_encoded(kept, extension, KEPT), extension, *kept.size, _placeholder(kept))
+    except Exception as error:
+        # Whatever decoders come upon in broken files: they say it in many ways.
+        raise Unusable("is broken: it cannot be decoded to its end. Save it anew.") from error
+
+
+def resized(content: bytes, width: int, extension: str) -> bytes:
+    """A kept picture at a width, which is at most its own, and in a format."""
+    with Image.open(BytesIO(content), formats=DECODERS) as image:
+        image.draft("RGB", (width, width * image.height // image.width + 1))
+        height = max(1, round(image.height * width / image.width))
+        return _encoded(_plain(image).resize((width, height), Image.Resampling.LANCZOS), extension, SERVED)
+
+
+def _opened(content: bytes, content_type: str) -> Image.Image:
+    names = FORMATS[content_type]
+    try:
+        image = Image.open(BytesIO(content), formats=DECODERS)
+    except Exception as error:
+        raise Unusable(f"is no picture of the type {content_type}.") from error
+    if image.format not in names:
+        raise Unusable(f"is {image.format}, not {content_type} as was said when it was announced.")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turned as the camera was held, in the colours of the web, with nothing besides its pixels."""
+    turned = ImageOps.exif_transpose(image)
+    return _plain(_of_the_web(turned))
+
+
+def _of_the_web(image: Image.Image) -> Image.Image:
+    profile = image.info.get("icc_profile")
+    if not profile or image.mode not in ("RGB", "RGBA", "CMYK", "L"):
+        return image
+    try:
+        own, srgb = ImageCms.ImageCmsProfile(BytesIO(profile)), ImageCms.createProfile("sRGB")
+        mode = "RGBA" if image.mode == "RGBA" else "RGB"
+        return ImageCms.profileToProfile(image, own, srgb, outputMode=mode) or image
+    except (ImageCms.PyCMSError, OSError):
+        # A profile that says nothing is that of the web.
+        return image
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        # Of sixteen bits the upper eight.
+        image = image.point(lambda value: value / 256).convert("L")
+    has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    plain = image.convert("RGBA" if has_alpha else "RGB")
+    plain.info = {}
+    return plain
+
+
+def _fitted(image: Image.Image, longest: int) -> Image.Image:
+    # Never larger than it was, and never narrower than a pixel.
+    scale = min(1.0, longest / max(image.size))
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image if size == image.size else image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
+
+
+def _placeholder(image: Image.Image) -> str:
+    tiny = _encoded(_fitted(image, TINY), "webp", SKETCHED)
+    return f"data:image/webp;base64,{b64encode(tiny).decode()}"
+
+
+def _encoded(image: Image.Image, extension: str, quality: int) -> bytes:
+    out = BytesIO()
+    if extension == "jpg" and image.mode == "RGBA":
+        # It knows no transparency: what is behind it is white.
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    image.save(out, MADE[extension], **_OPTIONS[extension](quality))
+    return out.getvalue()
+
+
+_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
+    "jpg": lambda quality: {"quality": quality, "progressive": True, "optimize": True},
+    "png": lambda _: {},
+    "webp": lambda quality: {"quality": quality, "method": 4},
+    # As good at a lower number, and slow unless told otherwise.
+    "avif": lambda quality: {"quality": quality - 20, "speed": 8},
+}

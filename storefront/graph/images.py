@@ -1,0 +1,58 @@
+"""Pictures of products, as clients see them."""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Annotated, cast
+
+import strawberry
+
+from storefront.core.database import Row
+from storefront.core.errors import InvalidInput
+from storefront.graph import checks, loaders
+from storefront.graph.context import Info
+from storefront.queries.images import Shown, id_in, resized, shown
+
+MOST_PIXELS = 10_000
+
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
+Pixels = Annotated[int | None, strawberry.argument(description="Pixels of the screen, 1 to 10,000.")]
+
+
+@strawberry.enum(description="As what a picture is served. All browsers of today show WEBP; AVIF is the smallest.")
+class ImageFormat(Enum):
+    JPEG = "jpg"
+    PNG = "png"
+    WEBP = "webp"
+    AVIF = "avif"
+
+
+@strawberry.type(description="A picture of a product. Of one that is kept elsewhere only its address is known.")
+class Image:
+    id: strawberry.ID | None
+    width: int | None = strawberry.field(description="Pixels.")
+    height: int | None = strawberry.field(description="Pixels.")
+    alt: str | None = strawberry.field(description="What is to be seen, for those who do not see it.")
+    placeholder: str | None = strawberry.field(
+        description="A tiny, blurred one of some hundred bytes, as a data URL: to be shown enlarged until the picture is there."
+    )
+    version: int | None
+
+    @strawberry.field(
+        description="Where it is: at least as large as asked for, as far as it is, from a fixed set of widths. "
+        "With both width and height it is for a box that it is to fit into. What is under an address never changes."
+    )
+    def url(self, width: Pixels = None, height: Pixels = None, format: ImageFormat | None = None) -> str:
+        for name, value in (("width", width), ("height", height)):
+            if value is not None and not 1 <= value <= MOST_PIXELS:
+                raise InvalidInput(name, f"must be between 1 and {MOST_PIXELS:,}, not {value:,}.")
+        return resized(cast(Shown, self), width, height, format.value if format else None)
+
+
+async def media_of(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[Shown]]:
+    """The first pictures of products, those of all of them loaded together."""
+    limit = checks.first(first)
+    known = [id_ for product in products for address in product.images[:limit] if (id_ := id_in(address))]
+    keys = [*dict.fromkeys(known)]
+    rows = await info.context.load_many(loaders.image, keys) if keys else []
+    found = dict(zip(keys, rows, strict=True))
+    return [[shown(address, product.config_id, found) for address in product.images[:limit]] for product in products]

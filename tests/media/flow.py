@@ -1,0 +1,71 @@
+"""What a merchant's page does to show a picture with a product."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from tests.client import Client
+from tests.factories import make_product, make_store, make_user
+
+CREATE = """mutation($input: CreateImageUploadInput!) { createImageUpload(input: $input) {
+  userErrors { code message path } position upload { id url method headers { name value } expiresAt } } }"""
+IMAGE = "id width height alt placeholder version url small: url(width: 100)"
+CONFIRM = f"""mutation($input: ConfirmImageUploadInput!) {{ confirmImageUpload(input: $input) {{
+  userErrors {{ code message path }} position replayed
+  product {{ id version images media {{ {IMAGE} }} }} image {{ {IMAGE} }} }} }}"""
+UPDATE = f"""mutation($input: UpdateImageInput!) {{ updateImage(input: $input) {{
+  userErrors {{ code message path }} position product {{ id version images media {{ id alt }} }} image {{ {IMAGE} }} }} }}"""
+REMOVE = """mutation($input: RemoveImageInput!) { removeImage(input: $input) {
+  userErrors { code message path } position product { id version images media { id } } image { id } } }"""
+SHOWN = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ version images media {{ {IMAGE} }} }} }}"
+
+
+@dataclass(frozen=True, slots=True)
+class Merchant:
+    """The owner of a store with a product, and a client of nobody's that sends files."""
+
+    client: Client
+    http: httpx.AsyncClient
+    user: str
+    store: str
+    product: str
+
+    async def create(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
+        """An upload for this file."""
+        values = {"configId": self.store, "contentType": content_type, "size": len(content), **more}
+        return (await self.client.ask(CREATE, input=values))["createImageUpload"]
+
+    async def send(self, upload: Any, content: bytes, **headers: str) -> httpx.Response:
+        """The request that was signed, with a body."""
+        given = {header["name"]: header["value"] for header in upload["headers"]}
+        return await self.http.request(upload["method"], upload["url"], headers={**given, **headers}, content=content)
+
+    async def uploaded(self, content: bytes, content_type: str = "image/jpeg") -> str:
+        """The id of an upload that is where it should be."""
+        upload = (await self.create(content, content_type))["upload"]
+        assert (await self.send(upload, content)).status_code == 200
+        return str(upload["id"])
+
+    async def confirm(self, upload_id: str, **more: Any) -> Any:
+        """What comes of it."""
+        values = {"uploadId": upload_id, "productId": self.product, **more}
+        return (await self.client.ask(CONFIRM, input=values))["confirmImageUpload"]
+
+    async def show(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
+        """The picture, shown with the product."""
+        confirmed = await self.confirm(await self.uploaded(content, content_type), **more)
+        assert confirmed["userErrors"] == [], confirmed
+        return confirmed["image"]
+
+    async def seen(self) -> Any:
+        """The product as it is told."""
+        return (await self.client.ask(SHOWN, id=self.product))["product"]
+
+
+async def merchant_of(client: Client, http: httpx.AsyncClient) -> Merchant:
+    """A new one."""
+    user = await make_user(client.database)
+    store = await make_store(client.database, user_id=user)
+    product = await make_product(client.database, store, images=["https://elsewhere.example/mug.jpg"])
+    return Merchant(client.signed_in(user), http, user, store, product)

