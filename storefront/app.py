@@ -38,6 +38,7 @@ from storefront.core.pictures import Pictures
 from storefront.core.release import fingerprint
 from storefront.core.sender import Sender
 from storefront.core.settings import Settings, settings
+from storefront.core.shopify import Shop
 from storefront.core.storage import opening
 from storefront.core.storage.disk import MOUNT, Disk
 from storefront.core.storage.objects import Objects, StorageFailed
@@ -113,7 +114,11 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     known = documents(options)
     watch = operating.watch(options, known)
     operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
+<<<<<<< HEAD
     files, outside = _files(options), Outside(_outgoing(options), operations, options.webhook_max_payload)
+=======
+    files, outside = Files(objects, options.max_import), _outside(options, operations)
+>>>>>>> 83611f6 (testIntegration: Shopify is asked, other keys are read; secret keys of Stripe are refused; a planted token is looked for everywhere)
     nobody = Context(database, vocabularies, vault, feed, files, replica=replica, outside=outside)
     deliverer = _deliverer(options, nobody, outside)
     wakeups.listen(deliverer.heard)
@@ -283,6 +288,11 @@ def _rates(options: Settings) -> Rates:
     }
     url = options.rate_limit_url
     return Rates(quotas, url.get_secret_value() if url else None, options.rate_limit_cost)
+
+
+def _outside(options: Settings, operations: Operations) -> Outside:
+    shop = partial(Shop, version=options.shopify_api_version, base=options.shopify_url)
+    return Outside(_outgoing(options), operations, options.webhook_max_payload, shop)
 
 
 def _outgoing(options: Settings) -> Outgoing:

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Double, bindparam, func, select
+from sqlalchemy import text as sql
 
 from storefront.commands import rules
 from storefront.commands.ownership import own_store
 from storefront.commands.rules import as_is, given, optional, record, text
 from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Unit, Written
+from storefront.commands.unit import Refused, Unit, Written, invalid
 from storefront.commands.versions import refuse_stale
 from storefront.core.database import Row, Statement, compiled
 from storefront.core.secrets import Vault
@@ -18,6 +19,22 @@ from storefront.feed.log import Entry
 from storefront.models import configs, jobs, products
 
 Values = Mapping[str, Any]
+
+# Seconds between two tries of one integration.
+BETWEEN_CHECKS = 2
+
+_PUBLISHABLE = rules.matching(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")
+
+
+def _publishable(key: str) -> str:
+    # Whoever mistakes one for the other has given it away already.
+    if key.strip().startswith(("sk_", "rk_")):
+        raise rules.Unfit(
+            "is a secret key, and this one is told to every browser. It was not stored. Revoke it at Stripe (Developers, API "
+            'keys), and give the publishable key, which looks like "pk_live_…".'
+        )
+    return str(_PUBLISHABLE(key))
+
 
 STORE: rules.Rules = {
     "storeName": given(text(255)),
@@ -41,7 +58,7 @@ STORE: rules.Rules = {
         record(
             {
                 "shopify": optional(record({"domain": rules.host, "accessToken": optional(text(500))})),
-                "stripe": optional(record({"publishableKey": rules.matching(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")})),
+                "stripe": optional(record({"publishableKey": _publishable})),
                 "analytics": optional(record({"googleAnalyticsId": rules.matching(r"(G|UA|GT|AW)-[A-Z0-9-]{4,30}", "G-…")})),
             }
         )
@@ -50,6 +67,7 @@ STORE: rules.Rules = {
 CREATE: rules.Rules = {**STORE, "isPublished": as_is}
 UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": as_is, **STORE}
 PUBLISH: rules.Rules = {"id": rules.key, "expectedVersion": as_is, "isPublished": as_is}
+CHECK: rules.Rules = {"configId": rules.key, "integration": as_is}
 DELETE: rules.Rules = {"id": rules.key, "expectedVersion": as_is}
 
 
@@ -92,6 +110,27 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     delete_row(unit, configs, old)
     unit.record_gone(old.id)
     return [old]
+
+
+async def claim_check(unit: Unit, values: Values) -> Sequence[Row]:
+    """A store whose integration is to be tried, by whoever gets it."""
+    clean = rules.require(CHECK, values)
+    store = await own_store(unit, clean["configId"], ["configId"])
+    if not await unit.fetch(_checked(), {"config_id": store.id, "integration": clean["integration"], "seconds": BETWEEN_CHECKS}):
+        raise Refused(invalid(["integration"], f"was tried a moment ago. Try again in {BETWEEN_CHECKS} seconds."))
+    return [store]
+
+
+_CHECKED = """
+INSERT INTO integration_checks AS known (config_id, integration) VALUES (:config_id, :integration)
+ON CONFLICT (config_id, integration) DO UPDATE SET checked_at = now()
+WHERE known.checked_at < now() - make_interval(secs => :seconds) RETURNING config_id
+"""
+
+
+@cache
+def _checked() -> Statement:
+    return compiled(sql(_CHECKED).bindparams(bindparam("seconds", type_=Double)))
 
 
 @cache

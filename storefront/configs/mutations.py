@@ -1,13 +1,18 @@
 """Fields that write stores."""
 
+from dataclasses import asdict
 from functools import partial
 
 import strawberry
 
 from storefront.configs import commands
+from storefront.configs.checking import Integration, Mode, check
 from storefront.graph.context import Info
-from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, deleted, paid
+from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
 from storefront.graph.types import Config, HeaderStyle
+
+strawberry.enum(Integration, name="StoreIntegration")
+strawberry.enum(Mode, name="StripeMode")
 
 
 @strawberry.input
@@ -93,6 +98,12 @@ class DeleteConfigInput(MutationInput):
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
 
 
+@strawberry.input
+class TestIntegrationInput(MutationInput):
+    config_id: strawberry.ID
+    integration: Integration
+
+
 @strawberry.type
 class CreateConfigPayload(Payload):
     config: Config | None
@@ -113,6 +124,21 @@ class DeleteConfigPayload(DeletePayload):
     pass
 
 
+@strawberry.type(description="Whether an integration works.")
+class IntegrationTest:
+    integration: Integration
+    is_working: bool
+    message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to mend it.")
+    path: list[str] = strawberry.field(description="What there is to mend, such as integrations, shopify, accessToken.")
+    shop_name: str | None = strawberry.field(description="Shopify's name of the shop.")
+    mode: Mode | None = strawberry.field(description="Of Stripe's key.")
+
+
+@strawberry.type
+class TestIntegrationPayload(Payload):
+    result: IntegrationTest | None
+
+
 @strawberry.type
 class ConfigMutation:
     @strawberry.mutation(description="A store of one's own, closed to shoppers unless published.")
@@ -131,6 +157,19 @@ class ConfigMutation:
     @strawberry.mutation(description="Open a store to shoppers, or close it.")
     async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload:
         return await paid(info, input, commands.publish_config, PublishConfigPayload, "config")
+
+    @strawberry.mutation(
+        description="Try what a store of one's own is connected to: Shopify is asked, the others' keys are read."
+    )
+    async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload:
+        outcome = await mutate(info, input, commands.claim_check)
+        store = outcome.rows[0] if outcome.rows else None
+        shop = info.context.way_out().shop
+        found = await check(input.integration, store.integrations, info.context.vault, shop) if store else None
+        result = (
+            IntegrationTest(**asdict(found) | {"integration": input.integration, "path": list(found.path)}) if found else None
+        )
+        return TestIntegrationPayload(result=result, **common(outcome, input))
 
     @strawberry.mutation(description="With its products, reviews, events and log.")
     async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload:

@@ -18,6 +18,7 @@ from storefront.core.outgoing import Outgoing
 from storefront.core.pictures import Pictures
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
+from storefront.core.shopify import Shop
 from storefront.core.storage.objects import Objects
 from storefront.feed.heads import Record
 from storefront.feed.hub import Hub
@@ -109,6 +110,8 @@ class Outside:
     outgoing: Outgoing
     operations: Operations
     most_bytes: int
+    # Connects to a shop at Shopify, by its host and an access token.
+    shop: Callable[[str, str], Shop]
 
 
 @dataclass(slots=True)

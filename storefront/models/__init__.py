@@ -6,7 +6,7 @@ from sqlalchemy import Table
 from sqlmodel import SQLModel
 
 from storefront.models.change import Change, StorePosition
-from storefront.models.config import Config
+from storefront.models.config import Config, IntegrationCheck
 from storefront.models.event import AnalyticsEvent, EventId
 from storefront.models.idempotency import IdempotencyKey
 from storefront.models.image import Image, ImageUpload
@@ -57,6 +57,7 @@ __all__ = [
     "IdempotencyKey",
     "Image",
     "ImageUpload",
+    "IntegrationCheck",
     "Job",
     "JobHandle",
     "JobIssue",

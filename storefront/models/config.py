@@ -7,6 +7,16 @@ from sqlalchemy import CheckConstraint, Index, text
 from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, number, reference
 
 
+class IntegrationCheck(SQLModel, table=True):
+    """When an integration of a store was last tried."""
+
+    __tablename__ = "integration_checks"
+
+    config_id: UUID = reference("configs.id", primary_key=True)
+    integration: str = Field(primary_key=True)
+    checked_at: datetime = moment()
+
+
 class Config(SQLModel, table=True):
     """A store: its name, looks and connections. Shoppers see it once it is published."""
 

@@ -113,6 +113,7 @@ async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
         ({"integrations": {"shopify": {"domain": "localhost"}}}, ["integrations.shopify.domain"]),
         ({"integrations": {"shopify": {**SHOP, "accessToken": ""}}}, ["integrations.shopify.accessToken"]),
         ({"integrations": {"stripe": {"publishableKey": "sk_live_12345678"}}}, ["integrations.stripe.publishableKey"]),
+        ({"integrations": {"stripe": {"publishableKey": " rk_test_12345678"}}}, ["integrations.stripe.publishableKey"]),
         ({"integrations": {"analytics": {"googleAnalyticsId": "1"}}}, ["integrations.analytics.googleAnalyticsId"]),
     ],
 )

@@ -1,0 +1,147 @@
+"""A token is planted, used in every way that there is, and looked for in all that leaves the server or is kept by it."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from storefront.cli import app
+from storefront.core.database import Statement
+from storefront.core.secrets import Vault, new_key
+from storefront.core.settings import settings
+from tests.client import SECRET, Client
+from tests.conftest import serving
+from tests.factories import make_user
+from tests.feed.redis import free_port
+from tests.serving.test_tracing import collector
+from tests.shopify import DOMAIN, Fault, Shopify, selling
+from tests.webhooks.hooks import CREATE as HOOK
+from tests.webhooks.hooks import QUICK, TEST
+from tests.webhooks.receiver import Receiver
+
+MARK = "shpat_marked0123456789marked0123456789"
+INTEGRATIONS = "integrations { shopify { domain isConnected } stripe { publishableKey } analytics { googleAnalyticsId } }"
+ERRORS = "userErrors { code message path }"
+CREATE = f"mutation($i: CreateConfigInput!) {{ createConfig(input: $i) {{ config {{ id {INTEGRATIONS} }} {ERRORS} }} }}"
+UPDATE = f"mutation($i: UpdateConfigInput!) {{ updateConfig(input: $i) {{ config {{ id {INTEGRATIONS} }} {ERRORS} }} }}"
+ADD = "mutation($i: CreateProductInput!) { createProduct(input: $i) { product { id } position } }"
+CHECK = f"mutation($i: TestIntegrationInput!) {{ testIntegration(input: $i) {{ result {{ isWorking message }} {ERRORS} }} }}"
+FEED = f"""subscription($c: ID!) {{ productFeed(configId: $c, after: "0") {{ __typename
+  ... on ProductCreated {{ product {{ config {{ {INTEGRATIONS} }} }} }} }} }}"""
+CHANGES = """query($c: ID!) { productChanges(configId: $c, after: "0") { changes { __typename
+  ... on ProductUpdated { changedFields } ... on FeedReset { reason } } } }"""
+SELECTED = f"query($configId: ID!) {{ config(by: {{id: $configId}}) {{ storeName {INTEGRATIONS} owner {{ name }} }} }}"
+SHOP = {"domain": DOMAIN, "accessToken": MARK}
+
+
+async def test_no_secret_leaves_or_is_kept_in_the_clear(
+    empty_url: str, tmp_path: Path, log_lines: list[dict[str, Any]], monkeypatch: Any
+) -> None:
+    key, port, said = new_key(), free_port(), list[str]()
+    async with selling(Shopify(token=MARK)) as shopify, Receiver().running() as receiver:
+        with collector() as (endpoint, spans):
+            options = QUICK | {
+                "shopify_url": shopify.url,
+                "traces_endpoint": endpoint,
+                "metrics_port": port,
+                "slow_operation": 1e-9,
+            }
+            async with serving(empty_url, tmp_path, encryption_keys=SecretStr(key), **options) as shop:
+                secret = await used(shop, shopify, receiver, said)
+                async with httpx.AsyncClient() as http:
+                    said.append((await http.get(f"http://127.0.0.1:{port}/metrics")).text)
+    outside = {
+        "responses": "\n".join(said),
+        "webhooks": "\n".join(f"{request.headers} {request.body.decode()}" for request in receiver.received),
+        "log": json.dumps(log_lines),
+        "traces": str(spans),
+        "tables": tables(empty_url),
+        "command line": await asyncio.to_thread(commands, empty_url, key, tmp_path, monkeypatch),
+    }
+    # It was there all the while, and every place that is looked through has something in it.
+    assert Vault([key]).decrypt(stored(empty_url)) == MARK and len(shopify.asked) >= 2
+    assert all(len(text) > 100 for text in outside.values()), {name: len(text) for name, text in outside.items()}
+    assert "slow operation" in outside["log"] and "pk_test_12345678" in outside["webhooks"]
+    for where, text in outside.items():
+        for word in (MARK, MARK.removeprefix("shpat_"), secret, secret.removeprefix("whsec_"), SECRET, key):
+            assert word not in text, f"{where} has {word}"
+
+
+async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[str]) -> str:
+    """Do all that has to do with secrets. What is answered is kept; the secret of a webhook, told once, is returned instead."""
+    owner = shop.signed_in(await make_user(shop.database))
+
+    async def ask(client: Client, document: str, **variables: Any) -> Any:
+        response = await client.post(document, **variables)
+        said.append(response.text)
+        return response.json().get("data")
+
+    both = {"shopify": SHOP, "stripe": {"publishableKey": "pk_test_12345678"}}
+    about = {"storeName": "Shop", "slug": "shop", "integrations": both, "isPublished": True, "idempotencyKey": "a key"}
+    for _ in range(2):
+        store = (await ask(owner, CREATE, i=about))["createConfig"]["config"]["id"]
+    for wrong in ({"shopify": {"domain": "no", "accessToken": MARK}}, {"shopify": MARK}, {"stripe": {"publishableKey": MARK}}):
+        await ask(owner, UPDATE, i={"id": store, "integrations": wrong})
+    topics = ["PRODUCT_CREATED", "STORE_UPDATED"]
+    hooks = [
+        {"configId": store, "url": receiver.url, "topics": topics, "query": SELECTED, "readAs": r} for r in ("OWNER", "SHOPPER")
+    ]
+    made = [(await owner.ask(HOOK, i=hook))["createWebhook"] for hook in hooks]
+    await ask(owner, UPDATE, i={"id": store, "integrations": {"shopify": SHOP, "analytics": {"googleAnalyticsId": "G-12345678"}}})
+    await ask(owner, ADD, i={"configId": store, "title": "Mug", "price": "1"})
+    await receiver.wait(4)
+    await ask(owner, TEST, i={"id": made[0]["webhook"]["id"]})
+    await ask(owner, CHECK, i={"configId": store, "integration": "SHOPIFY"})
+    await owner.database.fetch(Statement("UPDATE integration_checks SET checked_at = '2026-01-01' RETURNING 1", {}))
+    shopify.faults.append(Fault(200, body={"errors": [{"message": f"nothing for {MARK}"}]}))
+    await ask(owner, CHECK, i={"configId": store, "integration": "SHOPIFY"})
+    for client in (owner, shop):
+        await ask(client, CHANGES, c=store)
+        await ask(client, f"{{ configs {{ nodes {{ {INTEGRATIONS} }} }} }}")
+        said.append(await _first_event(client, store))
+    await ask(
+        owner, "query($c: ID!) { webhooks(configId: $c) { id url query deliveries { nodes { attempts { error } } } } }", c=store
+    )
+    return str(made[0]["secret"])
+
+
+async def _first_event(client: Client, store: str) -> str:
+    headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {client.token}"} if client.token else {})
+    body = {"query": FEED, "variables": {"c": store}}
+    async with client.http.stream("POST", "/graphql", json=body, headers=headers) as response:
+        async for line in response.aiter_lines():
+            if line.startswith("data:"):
+                return line
+    raise AssertionError("nothing was told")
+
+
+def tables(url: str) -> str:
+    """Every row of every table, as text."""
+    with psycopg.connect(url) as connection:
+        names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        return "\n".join(str(connection.execute(f"SELECT t::text FROM {name} t".encode()).fetchall()) for (name,) in names)
+
+
+def stored(url: str) -> str:
+    with psycopg.connect(url) as connection:
+        [(token,)] = connection.execute("SELECT integrations #>> '{shopify,accessToken}' FROM configs").fetchall()
+    return str(token)
+
+
+def commands(url: str, key: str, folder: Path, monkeypatch: Any) -> str:
+    """What operators are shown."""
+    given = {"DATABASE_URL": url, "DATA_DIR": str(folder), "ENCRYPTION_KEYS": key, "SECRET": SECRET}
+    for name, value in given.items():
+        monkeypatch.setenv(f"STOREFRONT_{name}", value)
+    settings.cache_clear()
+    try:
+        results = [CliRunner().invoke(app, [command]) for command in ("webhooks", "rotate-secrets", "doctor")]
+    finally:
+        settings.cache_clear()
+    assert "127.0.0.1" in results[0].output and "hooks?from" not in results[0].output
+    return "\n".join(result.output for result in results)
