@@ -114,11 +114,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     known = documents(options)
     watch = operating.watch(options, known)
     operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
-<<<<<<< HEAD
-    files, outside = _files(options), Outside(_outgoing(options), operations, options.webhook_max_payload)
-=======
-    files, outside = Files(objects, options.max_import), _outside(options, operations)
->>>>>>> 83611f6 (testIntegration: Shopify is asked, other keys are read; secret keys of Stripe are refused; a planted token is looked for everywhere)
+    files, outside = _files(options), _outside(options, operations)
     nobody = Context(database, vocabularies, vault, feed, files, replica=replica, outside=outside)
     deliverer = _deliverer(options, nobody, outside)
     wakeups.listen(deliverer.heard)
