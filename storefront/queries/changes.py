@@ -25,12 +25,21 @@ class Part:
 
 async def after(database: Database, config_id: str, position: int, limit: int) -> Part:
     """The entries after a position. Positions have no gaps: where the next one is missing, it is no longer kept."""
-    entries = await log.read(database, config_id, position, limit + 1)
-    if entries and entries[0].position == position + 1:
-        kept = entries[:limit]
-        return Part(kept, kept[-1].position, len(entries) > limit)
+    part = await _next(database, config_id, position, limit)
+    if part is not None:
+        return part
     (head,) = await positions_of(database, [config_id])
-    return Part((), head, has_more=False, is_lost=head != position)
+    # What was committed between the two looks is not lost.
+    part = await _next(database, config_id, position, limit) if head > position else None
+    return part or Part((), head, has_more=False, is_lost=head != position)
+
+
+async def _next(database: Database, config_id: str, position: int, limit: int) -> Part | None:
+    entries = await log.read(database, config_id, position, limit + 1)
+    if not entries or entries[0].position != position + 1:
+        return None
+    kept = entries[:limit]
+    return Part(kept, kept[-1].position, len(entries) > limit)
 
 
 def seen_as(entry: Row, audience: Audience) -> str | None:

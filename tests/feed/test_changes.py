@@ -1,0 +1,24 @@
+"""Reading a log at leisure, while others write it."""
+
+import psycopg
+
+from storefront.core.database import Database
+from storefront.core.ids import new_id
+from storefront.queries import changes
+from tests.factories import make_store
+
+
+async def test_what_is_committed_between_two_looks_is_not_taken_for_lost(database: Database, empty_url: str) -> None:
+    store, seen = await make_store(database), list[str]()
+
+    def commit(sql: str) -> None:
+        seen.append(sql)
+        if len(seen) == 2:
+            with psycopg.connect(empty_url) as connection:
+                connection.execute("INSERT INTO store_positions VALUES (%s, 1)", [store])
+                row = "INSERT INTO changes (config_id, position, kind, entity_id, was_visible, is_visible)"
+                connection.execute(f"{row} VALUES (%s, 1, 'store_updated', %s, true, true)".encode(), [store, new_id()])
+
+    database.observers.append(commit)
+    part = await changes.after(database, store, 0, 10)
+    assert len(seen) == 3 and not part.is_lost and [entry.position for entry in part.entries] == [1]

@@ -1,0 +1,177 @@
+"""Deliverers that share the work, and what becomes of it when the database breaks off in the middle."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import pytest
+from psycopg import OperationalError
+
+from storefront.core.addresses import Networks
+from storefront.core.database import Database, Row
+from storefront.core.outgoing import Outgoing
+from storefront.core.secrets import Vault, new_key
+from storefront.feed.log import Entry, append
+from storefront.webhooks import delivering
+from storefront.webhooks.delivering import Deliverer
+from storefront.webhooks.queue import Patience, Queue
+from storefront.webhooks.sending import LONGEST_DELAY, Means, delay
+from storefront.webhooks.signing import new_secret
+from tests.factories import insert, make_product, make_store
+from tests.webhooks.receiver import Received, Receiver, Writer, status
+
+VAULT = Vault([new_key()])
+
+
+class Thin:
+    """Messages that say where they stand, and no more."""
+
+    async def body(self, hook: Row, *, is_last: bool = False) -> bytes:  # noqa: ARG002  as all messages are asked for
+        return b'{"position": %d, "productId": "%s", "webhook": "%s"}' % (
+            hook.position,
+            str(hook.product_id).encode(),
+            hook.webhook_id.encode(),
+        )
+
+
+def deliverer(database: Database, *, slots: int = 16, interval: float = 0.1) -> Deliverer:
+    outgoing = Outgoing(Networks(["127.0.0.0/8"]), plain=True, timeout=1.0)
+    return Deliverer(database, Means(Thin(), outgoing, VAULT, Patience(retry=0.05), 0.5), interval, slots)
+
+
+@asynccontextmanager
+async def at_work(*deliverers: Deliverer) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for one in deliverers:
+            await stack.enter_async_context(one.means.outgoing.running())
+            await stack.enter_async_context(one.running())
+        yield
+
+
+async def hooked(database: Database, store: str, url: str) -> str:
+    about = {"config_id": store, "url": url, "read_as": "owner", "position": 0, "secret": VAULT.encrypt(new_secret())}
+    hook = await insert(database, "webhooks", **about)
+    async with database.transaction() as connection:
+        await connection.raw.execute("UPDATE webhooks SET topics = '{product.updated}' WHERE id = %s", [hook])
+    return hook
+
+
+async def changed(database: Database, store: str, *products: str) -> None:
+    entries = [
+        Entry(kind="product_updated", entity_id=id_, product_id=id_, was_visible=True, is_visible=True) for id_ in products
+    ]
+    async with database.transaction() as connection:
+        await append(connection, store, entries)
+
+
+async def told_all(receiver: Receiver, positions: set[int], hooks: set[str], seconds: float = 30) -> None:
+    """Wait until each of the webhooks has been told of each position."""
+    number = 1
+    while {(r.json["webhook"], r.position) for r in receiver.received} < {(hook, p) for hook in hooks for p in positions}:
+        number = len(await receiver.wait(number, seconds)) + 1
+
+
+async def test_a_webhook_is_one_process_s_at_a_time(database: Database, empty_url: str) -> None:
+    store = await make_store(database)
+    products = [await make_product(database, store) for _ in range(3)]
+    under_way: Counter[tuple[str, str]] = Counter()
+
+    async def behave(request: Received, writer: Writer) -> None:
+        lane = request.json["webhook"], request.json["productId"]
+        under_way[lane] += 1
+        assert under_way[lane] == 1
+        await asyncio.sleep(0.01)
+        under_way[lane] -= 1
+        await status(200)(request, writer)
+
+    async with Receiver(behave=behave).running() as receiver, Database(empty_url) as other, Database(empty_url) as third:
+        hooks = {await hooked(database, store, receiver.url) for _ in range(5)}
+        several = [deliverer(one, slots=2) for one in (database, other, third)]
+        async with at_work(*several):
+            for _ in range(10):
+                await changed(database, store, *products)
+                several[0].heard(store)
+            await told_all(receiver, set(range(1, 31)), hooks)
+    assert len(receiver.received) == 30 * len(hooks)
+    assert sum(one.told.delivered for one in several) == 30 * len(hooks)
+    # All of them had some of it to do.
+    assert all(one.told.delivered for one in several)
+    for hook in hooks:
+        for n, product in enumerate(products):
+            told = [r.position for r in receiver.received if (r.json["webhook"], r.json["productId"]) == (hook, product)]
+            assert told == list(range(1 + n, 31, 3))
+
+
+async def test_who_does_not_come_back_is_replaced(database: Database) -> None:
+    store = await make_store(database)
+    product = await make_product(database, store)
+    async with Receiver().running() as receiver:
+        hook = await hooked(database, store, receiver.url)
+        await changed(database, store, product)
+        lost, next_ = Queue(database, Patience()), Queue(database, Patience())
+        assert [row.id for row in await lost.claim(5, 0.5)] == [hook]
+        assert await next_.claim(5, 0.5) == []
+        [claimed] = await lost.due(hook, [], 4)
+        async with at_work(deliverer(database)):
+            await receiver.wait(1)
+        # By now it is not theirs any more: what they know of it counts for nothing.
+        assert not await lost.renew(hook, 10) and await lost.due(hook, [], 4) == []
+        assert not await lost.add(claimed, 1, [])
+    assert receiver.positions == [1]
+
+
+@contextmanager
+def failing_at(database: Database, number: int) -> Iterator[list[str]]:
+    """The database is lost at the statement of this number, once."""
+    seen: list[str] = []
+
+    def observe(sql: str) -> None:
+        seen.append(sql)
+        if len(seen) == number:
+            raise OperationalError("lost")
+
+    database.observers.append(observe)
+    try:
+        yield seen
+    finally:
+        database.observers.remove(observe)
+
+
+@pytest.mark.parametrize("number", range(1, 13))
+async def test_a_database_that_is_lost_at_any_statement_loses_nothing(
+    database: Database, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Leases end soon.
+    monkeypatch.setattr(delivering, "SLACK", 0.3)
+    monkeypatch.setattr(delivering, "MARGIN", 0.1)
+    store = await make_store(database)
+    products = [await make_product(database, store) for _ in range(2)]
+    async with Receiver().running() as receiver:
+        hook = await hooked(database, store, receiver.url)
+        await changed(database, store, *products, *products)
+        with failing_at(database, number) as seen:
+            async with at_work(deliverer(database)):
+                await told_all(receiver, {1, 2, 3, 4}, {hook})
+                await _settled(database, hook)
+    assert len(seen) > number
+    for product in products:
+        told = [r.position for r in receiver.received if r.json["productId"] == product]
+        assert told == sorted(told) and len(set(told)) == 2
+
+
+async def _settled(database: Database, hook: str) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            async with database.transaction() as connection:
+                cursor = await connection.raw.execute(
+                    "SELECT count(*) FROM webhook_deliveries WHERE webhook_id = %s AND state = 'pending'", [hook]
+                )
+                if await cursor.fetchone() == (0,):
+                    return
+            await asyncio.sleep(0.05)
+
+
+def test_what_is_tried_again_waits_longer_each_time() -> None:
+    waits = [delay(Patience(retry=5), attempts) for attempts in range(1, 40)]
+    assert 3.75 <= waits[0] <= 6.25 and 11.25 <= waits[1] <= 18.75 and waits[-1] <= LONGEST_DELAY * 1.25
