@@ -13,7 +13,7 @@ class Receiver(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         try:
-            print(json.dumps(verified(body, dict(self.headers), os.environ["WEBHOOK_SECRET"])), flush=True)
+            print(json.dumps(verified(body, self.headers, os.environ["WEBHOOK_SECRET"])), flush=True)
             self.send_response(204)
         except ValueError:
             self.send_response(400)

@@ -9,7 +9,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -19,7 +18,7 @@ from storefront.core.ids import new_id
 from storefront.core.outgoing import Session
 from storefront.feed import log as store_log
 from storefront.webhooks.queue import MOST_PENDING, Attempt, Queue
-from storefront.webhooks.sending import Means, attempted
+from storefront.webhooks.sending import Means, attempted, now
 from storefront.webhooks.topics import AUDIENCES, RESET, topic_of
 
 log = logging.getLogger("storefront")
@@ -182,12 +181,12 @@ class Turn:
 
     async def _hold(self, began: float, lease: float) -> None:
         """Keep the lease, in good time."""
-        now = monotonic()
-        if now - began > TURN and self.deliverer.is_wanted_elsewhere():
+        moment = monotonic()
+        if moment - began > TURN and self.deliverer.is_wanted_elsewhere():
             self.is_over = True
-        elif self.ends - now < self.deliverer.longest() + SLACK / 2:
+        elif self.ends - moment < self.deliverer.longest() + SLACK / 2:
             self.is_over = not await self.queue.renew(self.webhook_id, lease)
-            self.ends = now + lease
+            self.ends = moment + lease
 
     async def _round(self, session: Session) -> bool:
         """Begin what can be begun, and wait for something to happen; False when there is nothing to do here."""
@@ -240,13 +239,13 @@ class Turn:
             # What was to come next is gone: `head` was read before, so that it is not merely on its way.
             self.deliverer.told.resets += 1
             to = entries[0].position - 1 if entries else hook.head
-            return to, [_row(RESET, to, hook.config_id, None, reason=LOST, occurred_at=datetime.now(UTC).isoformat())]
+            return to, [_row(RESET, to, hook.config_id, None, reason=LOST, occurred_at=now())]
         return entries[-1].position, _rows(hook, entries)
 
     # ------------------------------------------------------------------------------------- from queue to wire
 
     async def _deliver(self, row: Row, session: Session) -> None:
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        at = now()
         attempt = await attempted(self.deliverer.means, session, row)
         self._count(attempt)
         disabled = await self.queue.finish(row.webhook_id, row.id, attempt, at)

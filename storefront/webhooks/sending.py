@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from time import time
 from typing import Protocol
 
@@ -73,6 +74,11 @@ async def attempted(means: Means, session: Session, row: Row) -> Attempt:
         return Attempt(answer.status, answer.milliseconds, None, "delivered")
     waits = max(waits, float(answer.wait or 0))
     return Attempt(answer.status, answer.milliseconds, answer.error, otherwise, waits, is_gone=answer.status == GONE)
+
+
+def now() -> str:
+    """The moment, as it is told."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def delay(patience: Patience, attempts: int) -> float:

@@ -1,7 +1,6 @@
 """Trying a webhook out: one message, now, and what comes of it."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +13,7 @@ from storefront.graph.context import Context
 from storefront.queries import webhooks
 from storefront.webhooks.commands import record_test
 from storefront.webhooks.rendering import Renderer
-from storefront.webhooks.sending import NotMade, message
+from storefront.webhooks.sending import NotMade, message, now
 from storefront.webhooks.topics import TEST
 
 
@@ -22,7 +21,7 @@ async def tested(context: Context, hook: Row, product_id: str | None) -> tuple[R
     """The delivery of a test, and its body. Nothing of it is tried again."""
     row = await _row(context, hook, product_id)
     outside = context.way_out()
-    at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    at = row.occurred_at
     try:
         made = await message(Renderer(outside.operations, context, outside.most_bytes), context.vault, row, is_last=True)
     except (NotMade, Undecryptable) as error:
@@ -38,7 +37,7 @@ async def _row(context: Context, hook: Row, product_id: str | None) -> Row:
     store = await webhooks.owner_of(context.database, hook.config_id)
     chosen = product_id or await webhooks.newest_product(context.database, hook.config_id, active_only=hook.read_as != "owner")
     about = {"id": new_id(), "type": TEST, "position": store.head, "product_id": chosen, "attempts": 0}
-    about |= {"changed_fields": [], "client_mutation_id": None, "reason": None, "occurred_at": datetime.now(UTC).isoformat()}
+    about |= {"changed_fields": [], "client_mutation_id": None, "reason": None, "occurred_at": now()}
     return SimpleNamespace(**hook._asdict() | about | {"webhook_id": hook.id, "owner_id": store.owner_id})
 
 

@@ -388,6 +388,7 @@ async def test_a_test_is_sent_at_once_and_tells_what_came_of_it(stocked: tuple[C
     [message] = receiver.received
     assert tested["userErrors"] == [] and tested["body"].encode() == message.body
     assert (message.json["type"], message.json["data"]["product"]["title"]) == ("webhook.test", "Newest")
+    assert message.json["timestamp"].endswith("Z")
     assert Webhook(hook["secret"]).verify(message.body, message.headers)
     delivery = tested["delivery"]
     assert (delivery["id"], delivery["state"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
