@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,13 +24,18 @@ from storefront.analytics.rollups import roll_up
 from storefront.configs.rotation import rotate_tokens
 from storefront.core.secrets import Vault, new_key
 from storefront.core.sender import Sender
+from storefront.core.storage.disk import Disk
 from storefront.imports.commands import import_products
 from storefront.imports.shopify_csv import read
+from storefront.media.darkroom import upload_key
 from storefront.schema import schema
 from storefront.serving.personal import PERSONAL, VOLATILE
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import make_job, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import make_image, make_job, make_product, make_review, make_store, make_upload, make_user, make_variant
+from tests.pictures import picture
+
+PICTURE = picture("PNG")
 
 # Seconds after which a server that hears of nothing has looked by itself.
 POLL = 0.4
@@ -113,9 +119,15 @@ class Shop:
         return await client.http.get("/graphql", params={"query": DOCUMENTS[root], "variables": variables}, headers=headers)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all servers keep files."""
+    return tmp_path_factory.mktemp("cached")
+
+
 @pytest_asyncio.fixture(scope="module")
-async def servers(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Client]]:
-    url, folder = fresh(postgres, template), tmp_path_factory.mktemp("cached")
+async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[list[Client]]:
+    url = fresh(postgres, template)
     plain: dict[str, Any] = {"max_aliases": 1_000, "job_workers": 0}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
@@ -126,7 +138,7 @@ async def servers(postgres: str, template: str, tmp_path_factory: pytest.TempPat
 
 
 @pytest_asyncio.fixture
-async def shop(servers: list[Client]) -> Shop:
+async def shop(servers: list[Client], folder: Path) -> Shop:
     writer, strict, polling, reference = servers
     database = writer.database
     owner, reviewer = await make_user(database), await make_user(database)
@@ -140,6 +152,9 @@ async def shop(servers: list[Client]) -> Shop:
     kinds = {"queued": "import", "failed": "import", "waiting": "export", "cancelled": "export"}
     status = {"waiting": "queued"}
     jobs = {name: await make_job(database, store, owner, kind, status=status.get(name, name)) for name, kind in kinds.items()}
+    image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
+    await Disk(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
+    jobs |= {"image": image, "upload": upload}
     ids = {**jobs, "store": store, "product": product, "other": other, "variant": small, "review": review, "slug": slug}
     return Shop(writer, strict, polling, reference, writer.signed_in(owner), writer.signed_in(reviewer), ids)
 
@@ -196,6 +211,10 @@ MUTATIONS: dict[str, Write] = {
     "createVariant": ("owner", {"productId": "{product}", "name": "M", "price": "1.00"}, OF_PRODUCT),
     "updateVariant": ("owner", {"id": "{variant}", "isAvailable": False}, OF_PRODUCT),
     "deleteVariant": ("owner", {"id": "{variant}"}, OF_PRODUCT),
+    "createImageUpload": ("owner", {"configId": "{store}", "contentType": "image/png", "size": 1}, set()),
+    "confirmImageUpload": ("owner", {"uploadId": "{upload}", "productId": "{product}"}, OF_PRODUCT),
+    "updateImage": ("owner", {"id": "{image}", "alt": "A mug"}, OF_PRODUCT),
+    "removeImage": ("owner", {"id": "{image}"}, OF_PRODUCT),
     "createReview": ("owner", {"productId": "{product}", "rating": 1}, OF_PRODUCT),
     "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
     "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
