@@ -11,9 +11,9 @@ from storefront.core.tokens import Claims, sign
 SECRET = "a secret of thirty-two characters"
 
 
-def token_of(subject: str, **claims: Any) -> str:
+def token_of(subject: str, seconds: int = 600, **claims: Any) -> str:
     """A token of the test server for a user."""
-    return sign(Claims(subject, **claims), SECRET, seconds=600)
+    return sign(Claims(subject, **claims), SECRET, seconds=seconds)
 
 
 @dataclass(frozen=True, slots=True)
