@@ -24,7 +24,9 @@ from storefront.core.addresses import Networks, url_fault
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
 # Seconds for a look-up and a connection together, of all that a request has; look-ups at a time, addresses of a name.
-CONNECT, LOOKUPS, MOST_ADDRESSES = 5.0, 8, 8
+CONNECT, LOOKUPS, MOST_ADDRESSES = 5.0, 32, 8
+# Seconds for one of several addresses: where it does not answer the next one may.
+EACH = 2.0
 # Of an answer that says how long it is, and is short, the body is read too: then the connection can be used again.
 SHORT, PATIENCE = 16_384, 1.0
 # The longest that an answer may ask us to wait, in seconds.
@@ -146,8 +148,8 @@ class Guarded(AsyncNetworkBackend):
         failure: Exception = httpcore.ConnectError()
         for address in addresses:
             try:
-                return await self._inner.connect_tcp(address, port, None, local_address, options)
-            except httpcore.ConnectError as error:
+                return await self._inner.connect_tcp(address, port, EACH if len(addresses) > 1 else None, local_address, options)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 failure = error
         raise failure
 

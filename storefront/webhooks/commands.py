@@ -60,11 +60,13 @@ async def update_webhook(unit: Unit, values: Values, *, faults: Faults) -> Seque
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
     enabled = clean.pop("isEnabled", None)
     changed = columns(clean)
-    if enabled and old.disabled_at is not None:
-        changed |= {"disabled_at": None, "disabled_reason": None, "failures": 0, "failing_since": None, "resting_until": None}
+    if (enabled and old.disabled_at is not None) or changed.get("url", old.url) != old.url:
+        # What was known of the address is forgotten, and what waits is tried now.
+        changed |= {"failures": 0, "failing_since": None, "resting_until": None}
         unit.send(_retry(), {"id": old.id})
-    elif enabled is False and old.disabled_at is None:
-        changed |= {"disabled_at": _now(), "disabled_reason": BY_OWNER}
+    if enabled is not None and enabled is (old.disabled_at is not None):
+        disabled = {"disabled_at": _now(), "disabled_reason": BY_OWNER}
+        changed |= dict.fromkeys(disabled) if enabled else disabled
     return [change_row(unit, webhooks, old, changed)]
 
 

@@ -106,6 +106,9 @@ class Deliverer:
                 await self._claim(queue)
             except FAILURES:
                 log.warning("webhooks: the next look for work is in %s s", self.interval, exc_info=True)
+            except Exception:
+                # Whatever it was, it must not end all that is to be told.
+                log.exception("webhooks: the next look for work is in %s s", self.interval)
             await asyncio.sleep(GAP)
             try:
                 async with asyncio.timeout(self.interval):
@@ -178,6 +181,8 @@ class Turn:
                 await self.queue.release([self.webhook_id])
         except FAILURES:
             log.warning("webhook %s is left for now", self.webhook_id, exc_info=True)
+        except Exception:
+            log.exception("webhook %s is left for now", self.webhook_id)
 
     async def _hold(self, began: float, lease: float) -> None:
         """Keep the lease, in good time."""
@@ -212,9 +217,11 @@ class Turn:
     def _done(self, lane: str) -> None:
         task = self.busy.pop(lane)
         self.moved.set()
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or error:
             # It is tried again: by whoever is at this webhook next.
             self.is_over = self.has_failed = True
+        if error:
             log.warning("webhook %s: what came of a message could not be noted", self.webhook_id, exc_info=error)
 
     async def _waited(self) -> None:

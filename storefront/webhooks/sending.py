@@ -1,5 +1,6 @@
 """One message: made, signed, sent, and what came of it."""
 
+import logging
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,8 @@ from storefront.core.outgoing import Outgoing, Session
 from storefront.core.secrets import Undecryptable, Vault
 from storefront.webhooks.queue import Attempt, Patience
 from storefront.webhooks.signing import signed
+
+log = logging.getLogger("storefront")
 
 USER_AGENT = "storefront-webhooks/1"
 # Seconds between two attempts, at most.
@@ -69,6 +72,10 @@ async def attempted(means: Means, session: Session, row: Row) -> Attempt:
         return Attempt(None, 0, str(error), otherwise, waits, counts=False)
     except FAILURES:
         return Attempt(None, 0, "the database did not answer", otherwise, waits, counts=False)
+    except Exception:
+        # A fault of ours in what is about one product must not keep the others waiting.
+        log.exception("the message %s could not be made", row.id)
+        return Attempt(None, 0, "something went wrong on our side", otherwise, waits, counts=False)
     answer = await session.post(made.url, made.body, made.headers)
     if answer.is_success:
         return Attempt(answer.status, answer.milliseconds, None, "delivered")

@@ -156,6 +156,15 @@ async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.Monk
         assert answer.status == 200 and open_.received[0].target == "/x" and closed.connections == 0
 
 
+async def test_where_one_address_does_not_answer_the_next_one_may() -> None:
+    async with Receiver().running() as receiver:
+        look_up, _ = answers(["127.0.0.9", "127.0.0.1"])
+        answer = await sent(
+            Outgoing(Networks(["127.0.0.0/8"]), plain=True, lookup=look_up), f"http://hooks.test:{receiver.port}/"
+        )
+        assert answer.status == 200
+
+
 async def test_a_look_up_that_does_not_end_is_given_up() -> None:
     async def look_up(_: str, __: int) -> Sequence[str]:
         await asyncio.sleep(60)

@@ -328,6 +328,19 @@ async def test_where_nothing_gets_through_one_message_at_a_time_is_tried(stocked
     assert set(receiver.positions) == set(range(1, 9))
 
 
+async def test_an_address_that_is_mended_is_tried_at_once(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url)
+    receiver.behave = status(503, "retry-after: 3000")
+    await add_product(owner, store)
+    await settled(owner, hook["id"], failures=1)
+    receiver.behave = receiving.OK
+    changed = (await told(owner, UPDATE, id=hook["id"], url=receiver.url + "&mended"))["webhook"]
+    assert (changed["failures"], changed["failingSince"]) == (0, None)
+    assert (await receiver.wait(2))[1].target.endswith("&mended")
+    await settled(owner, hook["id"], pending=0)
+
+
 async def test_who_asks_to_be_left_alone_is(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     hook = await made(owner, store, receiver.url)

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import pytest
 from psycopg import OperationalError
@@ -12,13 +13,13 @@ from storefront.core.addresses import Networks
 from storefront.core.database import Database, Row
 from storefront.core.outgoing import Outgoing
 from storefront.core.secrets import Vault, new_key
-from storefront.feed.log import Entry, append
 from storefront.webhooks import delivering
 from storefront.webhooks.delivering import Deliverer
 from storefront.webhooks.queue import Patience, Queue
 from storefront.webhooks.sending import LONGEST_DELAY, Means, delay
 from storefront.webhooks.signing import new_secret
 from tests.factories import insert, make_product, make_store
+from tests.webhooks.changes import changed
 from tests.webhooks.receiver import Received, Receiver, Writer, status
 
 VAULT = Vault([new_key()])
@@ -55,14 +56,6 @@ async def hooked(database: Database, store: str, url: str) -> str:
     async with database.transaction() as connection:
         await connection.raw.execute("UPDATE webhooks SET topics = '{product.updated}' WHERE id = %s", [hook])
     return hook
-
-
-async def changed(database: Database, store: str, *products: str) -> None:
-    entries = [
-        Entry(kind="product_updated", entity_id=id_, product_id=id_, was_visible=True, is_visible=True) for id_ in products
-    ]
-    async with database.transaction() as connection:
-        await append(connection, store, entries)
 
 
 async def told_all(receiver: Receiver, positions: set[int], hooks: set[str], seconds: float = 30) -> None:
@@ -119,6 +112,25 @@ async def test_who_does_not_come_back_is_replaced(database: Database) -> None:
         assert not await lost.renew(hook, 10) and await lost.due(hook, [], 4) == []
         assert not await lost.add(claimed, 1, [])
     assert receiver.positions == [1]
+
+
+async def test_a_fault_of_ours_in_one_message_holds_up_no_other_product(database: Database) -> None:
+    store = await make_store(database)
+    bad, good = await make_product(database, store), await make_product(database, store)
+
+    class Faulty(Thin):
+        async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+            if hook.product_id == bad:
+                raise RuntimeError("a fault of ours")
+            return await super().body(hook, is_last=is_last)
+
+    async with Receiver().running() as receiver:
+        await hooked(database, store, receiver.url)
+        await changed(database, store, bad, good, bad, good)
+        one = deliverer(database)
+        async with at_work(replace(one, means=replace(one.means, messages=Faulty()))):
+            await receiver.wait(2)
+    assert receiver.positions == [2, 4]
 
 
 @contextmanager
