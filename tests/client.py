@@ -24,7 +24,7 @@ class Client:
     database: Database
     token: str | None = None
 
-    def signed_in(self, subject: str, **claims: str) -> "Client":
+    def signed_in(self, subject: str, **claims: Any) -> "Client":
         """The same client with a token."""
         return Client(self.http, self.database, token_of(subject, **claims))
 
