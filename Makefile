@@ -59,7 +59,7 @@ lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
 
 clean: ## Remove the environment, the embedded database and all caches
 	rm -rf $(VENV) .storefront build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules
+	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # The stamps say what the environment was made of: it is made again when that changes, and only then.
