@@ -59,12 +59,14 @@ KEPT_AS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image
 
 # Pixels of the longer side of what is kept.
 LONGEST = 4_096
+# The modes that are resized as they are; the others have to become one of them before.
+MIXABLE = ("RGB", "RGBA", "L", "CMYK")
 # Pixels of the longer side of a placeholder: some 150 bytes.
 TINY = 16
 KEPT, SERVED, SKETCHED = 90, 80, 30
 
-# Pictures that are worked on at a time, by each process. A decoded one takes four bytes per pixel, a few times over.
-THREADS = 2
+# Pictures that are worked on at a time, by each process. Of those that were sent one: decoded they take up to 15 bytes a pixel.
+SENT_AT_A_TIME, KEPT_AT_A_TIME = 1, 2
 MOST_WAITING = 100
 
 # What browsers might take for a page, were they told that it is one. No picture has it; what hides one in a picture has.
@@ -94,33 +96,36 @@ class Pictures:
 
     def __init__(self, most_pixels: int) -> None:
         self._most_pixels = most_pixels
-        self._threads: ThreadPoolExecutor | None = None
+        self._for_sent: ThreadPoolExecutor | None = None
+        self._for_kept: ThreadPoolExecutor | None = None
         self._waiting = 0
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Have the threads."""
-        self._threads = ThreadPoolExecutor(THREADS, "pictures")
+        self._for_sent = ThreadPoolExecutor(SENT_AT_A_TIME, "pictures sent")
+        self._for_kept = ThreadPoolExecutor(KEPT_AT_A_TIME, "pictures kept")
         try:
             yield
         finally:
-            # Nobody waits for it any more.
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            for threads in (self._for_sent, self._for_kept):
+                # Nobody waits for it any more.
+                threads.shutdown(wait=False, cancel_futures=True)
 
     async def develop(self, content: bytes, content_type: str) -> Developed:
         """What was sent as this type, to be kept; raises Unusable."""
-        return await self._apart(partial(developed, content, content_type, self._most_pixels))
+        return await self._apart(self._for_sent, partial(developed, content, content_type, self._most_pixels))
 
     async def resize(self, content: bytes, width: int, extension: str) -> bytes:
         """A kept picture at a width and in a format."""
-        return await self._apart(partial(resized, content, width, extension))
+        return await self._apart(self._for_kept, partial(resized, content, width, extension))
 
-    async def _apart(self, work: Callable[[], T]) -> T:
+    async def _apart(self, threads: ThreadPoolExecutor | None, work: Callable[[], T]) -> T:
         if self._waiting >= MOST_WAITING:
             raise Unavailable("Too many pictures are being worked on. Try again in a second.")
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
             self._waiting -= 1
 
@@ -138,7 +143,9 @@ def developed(content: bytes, content_type: str, most_pixels: int) -> Developed:
     try:
         # A JPEG can be decoded at a half or less of its size, which is far cheaper.
         image.draft("RGB", (LONGEST, LONGEST))
-        kept = _fitted(_upright(image), LONGEST)
+        # Smaller first, where pixels are such that can be mixed: all that follows takes less memory then.
+        small = _fitted(image, LONGEST) if image.mode in MIXABLE else image
+        kept = _fitted(_upright(small), LONGEST)
         extension = KEPT_AS[content_type]
         return Developed(_encoded(kept, extension, KEPT), extension, *kept.size, _placeholder(kept))
     except Exception as error:
@@ -167,8 +174,8 @@ def _opened(content: bytes, content_type: str) -> Image.Image:
 
 def _upright(image: Image.Image) -> Image.Image:
     """Turned as the camera was held, in the colours of the web, with nothing besides its pixels."""
-    turned = ImageOps.exif_transpose(image)
-    return _plain(_of_the_web(turned))
+    ImageOps.exif_transpose(image, in_place=True)
+    return _plain(_of_the_web(image))
 
 
 def _of_the_web(image: Image.Image) -> Image.Image:
@@ -189,7 +196,8 @@ def _plain(image: Image.Image) -> Image.Image:
         # Of sixteen bits the upper eight.
         image = image.point(lambda value: value / 256).convert("L")
     has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
-    plain = image.convert("RGBA" if has_alpha else "RGB")
+    mode = "RGBA" if has_alpha else "RGB"
+    plain = image if image.mode == mode else image.convert(mode)
     plain.info = {}
     return plain
 
