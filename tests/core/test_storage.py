@@ -269,7 +269,7 @@ async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path)
     disks = [Disk(tmp_path, "http://localhost", "the same secret for every worker") for _ in range(4)]
 
     async def work(disk: Disk, number: int) -> None:
-        for turn in range(20):
+        for turn in range(40):
             await disk.put(f"shared/{number}-{turn}", b"x", "text/csv")
             await disk.delete(f"shared/{number}-{turn}")
 

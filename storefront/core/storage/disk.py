@@ -215,12 +215,13 @@ def _finished(draft: IO[bytes], place: Path, type_place: Path, content_type: str
 
 
 def _moved(source: Path, target: Path) -> None:
-    # Its folder may be removed between the two, by whoever deleted the last object in it.
-    for _ in range(10):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
+    # Its folder may be removed meanwhile, by whoever deletes the last object in it.
+    for _ in range(100):
+        with suppress(FileNotFoundError, FileExistsError):
+            target.parent.mkdir(parents=True, exist_ok=True)
             source.replace(target)
             return
+    target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
 
 
