@@ -36,7 +36,7 @@ from storefront.imports import exports
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.exports import ExportSummary
 from storefront.imports.shopify_csv import UnreadableFile, read
-from storefront.media.sweeping import sweep_images
+from storefront.media.sweeping import sweep_images, sweep_strays
 from storefront.queries import configs, webhooks
 from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
@@ -195,17 +195,22 @@ def roll_up_() -> None:
 
 
 @app.command("sweep-images")
-def sweep_images_() -> None:
+def sweep_images_(
+    strays: Annotated[
+        bool, typer.Option("--strays", help="Files too that no row knows of: after a backup was restored.")
+    ] = False,
+) -> None:
     """Remove images that no product has shown for a day, and old uploads. The server does this by itself every hour."""
 
     async def work(database: Database) -> int:
         objects = opened(_settings())
         async with objects.running():
-            return await sweep_images(database, objects)
+            swept = await sweep_images(database, objects)
+            return swept + (await sweep_strays(database, objects) if strays else 0)
 
     with _postgres(_settings()) as url:
         _check_migrations(url)
-        out.print(f"Removed {_with_database(url, work):,} images and uploads.")
+        out.print(f"Removed {_with_database(url, work):,} images, uploads and strays.")
 
 
 @app.command("after-restore")

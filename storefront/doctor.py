@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 
+import httpx
 import psycopg
 from pydantic import SecretStr
 
@@ -13,6 +14,7 @@ from storefront.analytics.dashboard import assets
 from storefront.core import migrations
 from storefront.core.ids import new_id
 from storefront.core.settings import Settings
+from storefront.core.storage.disk import Disk
 from storefront.core.storage.objects import Missing, Objects, StorageFailed, read
 from storefront.core.storage.opening import opened
 from storefront.feed.wakeups import broadcast_to
@@ -67,7 +69,8 @@ async def storage(options: Settings) -> Finding:
         return Finding("storage", f"{objects.describe()}: {error.strerror}", "Let this user write to STOREFRONT_DATA_DIR.")
     except (StorageFailed, Missing, TimeoutError) as error:
         return Finding("storage", f"{objects.describe()}: {str(error) or type(error).__name__}", mend)
-    return Finding("storage", f"{objects.describe()}; clients come to {options.base_url()}", _unreachable(options))
+    mend = _unreachable(options) or await _closed_to_pages(objects, options)
+    return Finding("storage", f"{objects.describe()}; clients come to {options.base_url()}", mend)
 
 
 async def _tried(objects: Objects) -> None:
@@ -76,6 +79,18 @@ async def _tried(objects: Objects) -> None:
     if await read(objects, key, 100) != b"A try." or key not in [stored.key async for stored in objects.list("doctor/")]:
         raise StorageFailed("what was written is not what is read")
     await objects.delete(key)
+
+
+async def _closed_to_pages(objects: Objects, options: Settings) -> str:
+    """How to let the pages of the allowed origins send to a bucket, if they may not. Our own routes let all of them."""
+    permit = objects.presign_put("doctor/page", content_type="image/png", size=1, seconds=60)
+    asked = {"access-control-request-method": permit.method, "access-control-request-headers": "content-type"}
+    async with httpx.AsyncClient(timeout=5) as client:
+        for origin in [] if isinstance(objects, Disk) else sorted(options.origins()):
+            answer = await client.options(permit.url, headers={"origin": origin, **asked})
+            if answer.headers.get("access-control-allow-origin") not in ("*", origin):
+                return f"Let pages of {origin} send to the bucket: docs/media.md has the rules for it (CORS)."
+    return ""
 
 
 def _unreachable(options: Settings) -> str:

@@ -30,6 +30,14 @@ class S3Server:
         httpx.put(f"{self.endpoint}/{name}", headers={"authorization": _AUTHORIZATION}).raise_for_status()
         return S3(Bucket(self.endpoint, name, "us-east-1", KEY, SECRET))
 
+    def let_in(self, name: str, origin: str) -> None:
+        """Let pages of an origin send files."""
+        parts = {"AllowedOrigin": origin, "AllowedMethod": "PUT", "AllowedHeader": "content-type"}
+        rule = "".join(f"<{name}>{value}</{name}>" for name, value in parts.items())
+        rules = f"<CORSConfiguration><CORSRule>{rule}</CORSRule></CORSConfiguration>"
+        answer = httpx.put(f"{self.endpoint}/{name}?cors", content=rules, headers={"authorization": _AUTHORIZATION})
+        answer.raise_for_status()
+
     def open(self, name: str, prefix: str) -> None:
         """Let everybody read what begins so."""
         allowed = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": f"arn:aws:s3:::{name}/{prefix}*"}
@@ -53,8 +61,8 @@ def s3_server() -> Iterator[S3Server]:
     """Start it on a free port; stop it at the end."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    # Short pages of lists, so that there are several.
-    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "5"}
+    # Short pages of lists, so that there are several; and pages of other origins as the bucket says.
+    environment = {**os.environ, "MOTO_S3_DEFAULT_MAX_KEYS": "5", "MOTO_DISABLE_GLOBAL_CORS": "true"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
         try:
             _wait_for(port, process)

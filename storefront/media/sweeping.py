@@ -4,13 +4,15 @@ Every object has a row that says where it is, written before it and removed afte
 Between the moment from which a thing may no longer be used and its removal there is time for whoever still uses it.
 """
 
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from functools import cache
 
 from sqlalchemy import text
 
 from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.storage.objects import Objects, remove
-from storefront.media.darkroom import upload_key
+from storefront.media.darkroom import KEPT, UPLOADS, upload_key
 
 # Rows that are done at a time.
 MOST = 200
@@ -60,11 +62,54 @@ async def sweep_images(database: Database, objects: Objects) -> int:
     return done
 
 
+# Objects that are looked for in the database at a time.
+AT_A_TIME = 1_000
+_KNOWN = """
+SELECT place FROM images WHERE place = ANY(CAST(:names AS text[]))
+UNION ALL SELECT unnest(places) FROM image_uploads WHERE places && CAST(:names AS text[])
+UNION ALL SELECT '{uploads}' || id FROM image_uploads WHERE '{uploads}' || id = ANY(CAST(:names AS text[]))
+"""
+
+
+async def sweep_strays(database: Database, objects: Objects) -> int:
+    """Remove objects that no row knows of and that are older than a day; returns how many. It reads all there is.
+
+    There are some where the database was set back to an earlier moment, and otherwise none.
+    """
+    removed = 0
+    for prefix in (UPLOADS, KEPT):
+        old: list[str] = []
+        async for stored in objects.list(prefix):
+            if stored.modified < datetime.now(UTC) - timedelta(days=1):
+                old.append(stored.key)
+            if len(old) >= AT_A_TIME:
+                removed += await _removed_unknown(database, objects, old)
+                old = []
+        removed += await _removed_unknown(database, objects, old)
+    return removed
+
+
+async def _removed_unknown(database: Database, objects: Objects, keys: Sequence[str]) -> int:
+    # A picture's objects are known by the place that they are at.
+    names = {key: key if key.startswith(UPLOADS) else key.rpartition("/")[0] for key in keys}
+    rows = await database.fetch(_known(), {"names": sorted(set(names.values()))}) if names else []
+    known = {row.place for row in rows}
+    unknown = [key for key, name in names.items() if name not in known]
+    for key in unknown:
+        await objects.delete(key)
+    return len(unknown)
+
+
 async def _cleared(objects: Objects, upload: Row) -> None:
     await objects.delete(upload_key(upload.id))
     for place in upload.places:
         if place != upload.place:
             await remove(objects, f"{place}/")
+
+
+@cache
+def _known() -> Statement:
+    return compiled(text(_KNOWN.format(uploads=UPLOADS)))
 
 
 @cache

@@ -31,12 +31,24 @@ INERT = {
 }
 # Seconds for which an upload may say nothing, and that it may take in all.
 SILENCE, LONGEST = 30.0, timedelta(hours=1).total_seconds()
+# Uploads that a process takes at a time: each may last, and others are to be let in too.
+MOST_AT_A_TIME = 100
 # Bytes and seconds of a refused body that are waited for, so that the answer is heard.
 MOST_PASSED_OVER, PATIENCE = 10_000_000, 5.0
 
 
 def routes(disk: Disk) -> list[BaseRoute]:
     """What to mount at the root."""
+    coming: set[Request] = set()
+
+    async def taken(request: Request, permit: Permit) -> Response:
+        if len(coming) >= MOST_AT_A_TIME:
+            return _told(503, "Too many uploads are coming in. Try again in a while.", retry_after="5", connection="close")
+        coming.add(request)
+        try:
+            return await _taken(request, disk, permit)
+        finally:
+            coming.discard(request)
 
     async def objects(request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -46,7 +58,7 @@ def routes(disk: Disk) -> list[BaseRoute]:
         if permit is None:
             await _passed_over(_body(request))
             return _told(403, "This address was not signed here, or its time is over. Ask for a new one.")
-        return await (_taken(request, disk, permit) if method == "PUT" else _given(disk, permit))
+        return await (taken(request, permit) if method == "PUT" else _given(disk, permit))
 
     return [Route(f"{MOUNT}/{{key:path}}", objects, methods=["GET", "PUT", "OPTIONS"])]
 
@@ -100,4 +112,5 @@ async def _passed_over(body: AsyncIterator[bytes]) -> None:
 
 
 def _told(status: int, text: str, **headers: str) -> Response:
-    return PlainTextResponse(text, status, {**ANYWHERE, **headers})
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return PlainTextResponse(text, status, {**ANYWHERE, **named})

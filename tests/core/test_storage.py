@@ -379,3 +379,32 @@ async def test_the_doctor_tries_the_store(tmp_path: Path, s3_server: S3Server) -
     (tmp_path / "other" / "objects").write_text("a file")
     found = await doctor.storage(Settings(data_dir=tmp_path / "other"))
     assert "Not a directory" in found.state and "STOREFRONT_DATA_DIR" in found.mend
+
+
+async def test_the_doctor_asks_whether_pages_may_send(tmp_path: Path, s3_server: S3Server) -> None:
+    name = f"bucket-{uuid7().hex}"
+    options = Settings(data_dir=tmp_path, allowed_origins="https://admin.example", **s3_server.settings(name))
+    assert "https://admin.example" in (await doctor.storage(options)).mend
+    s3_server.let_in(name, "https://other.example")
+    assert "https://admin.example" in (await doctor.storage(options)).mend
+    s3_server.let_in(name, "https://admin.example")
+    assert (await doctor.storage(options)).mend == ""
+
+
+async def test_so_many_uploads_come_in_at_a_time(disk: Disk, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storefront.serving.objects.MOST_AT_A_TIME", 2)
+    end = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await end.wait()
+        yield b"x"
+
+    permits = [disk.presign_put(f"uploads/{n}", content_type="text/csv", size=2, seconds=60) for n in range(3)]
+    sending = [asyncio.create_task(http.put(one.url, headers=dict(one.headers), content=slow())) for one in permits[:2]]
+    await asyncio.sleep(0.3)
+    answer = await http.put(permits[2].url, headers=dict(permits[2].headers), content=b"xx")
+    assert answer.status_code == 503 and answer.headers["retry-after"] == "5"
+    end.set()
+    assert [(await task).status_code for task in sending] == [200, 200]
+    assert (await http.put(permits[2].url, headers=dict(permits[2].headers), content=b"xx")).status_code == 200

@@ -1,6 +1,7 @@
 """What nobody needs any more goes, and nothing else: whoever is at it at the same time, and wherever the sweep is killed."""
 
 import asyncio
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -8,10 +9,11 @@ from typer.testing import CliRunner
 
 from storefront.cli import app
 from storefront.core.database import Database
+from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.core.storage.objects import Objects, StorageFailed
 from storefront.media import sweeping
-from storefront.media.sweeping import sweep_images
+from storefront.media.sweeping import sweep_images, sweep_strays
 from tests.factories import make_product
 from tests.media.flow import REMOVE, Merchant
 from tests.pictures import picture
@@ -200,8 +202,28 @@ async def test_sweeps_and_confirmations_at_once(merchant: Merchant, objects: Obj
     assert len((await merchant.seen())["images"]) == 7
 
 
+async def test_strays_are_what_no_row_knows_of(merchant: Merchant, objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweeping, "AT_A_TIME", 3)
+    image, waiting, database = await merchant.show(picture()), await merchant.uploaded(picture()), merchant.client.database
+    assert (await merchant.http.get(image["small"])).status_code == 200
+    strays = [f"media/{uuid7()}-0123456789abcdef/full.jpg", f"uploads/images/{uuid7()}"]
+    for key in strays:
+        await objects.put(key, b"x", "image/jpeg")
+    assert await sweep_strays(database, objects) == 0
+
+    class Tomorrow(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> "Tomorrow":
+            return cls.fromtimestamp(datetime.now(tz).timestamp() + 90_000, tz)
+
+    monkeypatch.setattr(sweeping, "datetime", Tomorrow)
+    assert await sweep_strays(database, objects) == 2
+    assert [await objects.head(key) for key in strays] == [None, None]
+    assert len(await keys(objects, image["id"])) == 2 and len(await keys(objects, waiting)) == 1
+
+
 def test_the_command_sweeps(empty_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Settings(database_url=empty_url, data_dir=tmp_path)
     monkeypatch.setattr("storefront.cli.settings", lambda: options)
-    result = CliRunner().invoke(app, ["sweep-images"])
-    assert result.exit_code == 0 and "Removed 0 images and uploads." in result.output
+    result = CliRunner().invoke(app, ["sweep-images", "--strays"])
+    assert result.exit_code == 0 and "Removed 0 images, uploads and strays." in result.output
