@@ -289,6 +289,8 @@ async def selling(shop: Shopify) -> AsyncIterator[Shopify]:
         await asyncio.sleep(0.01)
         assert not task.done(), "the shop did not open"
     shop.url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    yield shop
-    server.should_exit = True
-    await task
+    try:
+        yield shop
+    finally:
+        server.should_exit = True
+        await task

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import Any, Protocol
 
 from psycopg import errors
@@ -40,6 +41,7 @@ class Batch:
     rows: int = 0
     text: int = 0
     mark: Mark | None = None
+    began: float = field(default_factory=monotonic)
 
     def add(self, item: ProductRow | Rejection) -> None:
         """One more."""
@@ -67,6 +69,10 @@ class Batch:
     def is_full(self) -> bool:
         """Whether it is to be written."""
         return len(self.products) >= BATCH or self.rows >= BATCH_ROWS or self.text > BATCH_TEXT
+
+    def is_due(self, seconds: float) -> bool:
+        """Whether it has been gathered for so long."""
+        return self.mark is not None and monotonic() - self.began > seconds
 
 
 @dataclass(slots=True)
@@ -116,23 +122,25 @@ async def import_products(
     actor_id: str | None = None,
     client_mutation_id: str | None = None,
     keeper: Keeper | None = None,
+    patience: float = float("inf"),
     progress: Callable[[ImportSummary], None] = lambda _: None,
 ) -> ImportSummary:
     """Create or update products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
     A product's variants become those of the source. Where a row of it was rejected none is removed: the row may have been one of
-    them. `progress` is told after each batch. A dry run takes every batch back.
+    them. `progress` is told after each batch. A dry run takes every batch back. `patience`: seconds after which what there is
+    of a batch is written, for sources that take their time.
     """
     signature = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
     writing = _Writing(database, config_id, signature, keeper, dry_run)
     summary = ImportSummary()
-    async for batch in _batches(items if isinstance(items, AsyncIterable) else in_turns(items)):
+    async for batch in _batches(items if isinstance(items, AsyncIterable) else in_turns(items), patience):
         summary.add(await writing.bring(batch))
         progress(summary)
     return summary
 
 
-async def _batches(items: AsyncIterable[Item]) -> AsyncIterator[Batch]:
+async def _batches(items: AsyncIterable[Item], patience: float) -> AsyncIterator[Batch]:
     batch, begun = Batch(), Batch()
     async for item in items:
         if isinstance(item, Mark):
@@ -144,7 +152,7 @@ async def _batches(items: AsyncIterable[Item]) -> AsyncIterator[Batch]:
                 yield batch
                 batch = Batch()
             begun.add(item)
-        if batch.is_full:
+        if batch.is_full or batch.is_due(patience):
             yield batch
             batch = Batch()
     if batch.mark is not None:

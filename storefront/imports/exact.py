@@ -4,6 +4,7 @@ It is empty for most products. It holds the fields that would otherwise come bac
 a variant that is not its options, a variant that is hidden, more options than three.
 """
 
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -102,11 +103,11 @@ def read(cell: str) -> Exact:
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from None
 
 
-def write(product: dict[str, Any], variant: dict[str, Any] | None) -> str:
+def write(product: Mapping[str, Any], variant: Mapping[str, Any] | None) -> str:
     """The cell for these fields; none for none."""
     parts = ({"product": _json(product)} if product else {}) | ({"variant": _json(variant)} if variant is not None else {})
     return orjson.dumps(parts).decode() if parts else ""
 
 
-def _json(fields: dict[str, Any]) -> dict[str, Any]:
+def _json(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {to_camel(name): str(value) if isinstance(value, Decimal) else value for name, value in fields.items()}

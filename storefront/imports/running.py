@@ -26,6 +26,8 @@ from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.models import configs
 
 CSV = "text/csv; charset=utf-8"
+# Seconds after which what has come of a slow source is written, so that whoever goes on need not ask for it again.
+PATIENCE = 1.0
 # Seconds between two words of how far an export has come.
 WORD = 0.5
 NOT_CONNECTED = (
@@ -154,6 +156,7 @@ async def _bring(means: Means, job: Row, items: AsyncIterator[Any], keeper: Kept
         actor_id=job.user_id,
         client_mutation_id=job.options.get("clientMutationId"),
         keeper=keeper,
+        patience=PATIENCE,
         progress=tell,
     )
 

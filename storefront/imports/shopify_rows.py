@@ -78,11 +78,13 @@ def rows_of(product: ProductRow) -> list[Cells]:
     differing = "handle"
     for options in _ways(product):
         rows = _plain(product, options)
-        told = _read(rows)
-        if told is None or len(told.variants) not in (len(product.variants), 0):
+        if (told := _read(rows)) is None or len(told.variants) not in (len(product.variants), 0):
             continue
-        _tell(rows, product, told)
-        again = _read(rows)
+        missing = [_missing(variant, told, n) for n, variant in enumerate(product.variants)]
+        # What is said of the variants says something of their product: that comes after it.
+        if (told := _read(_tell(rows, {}, missing))) is None:
+            continue
+        again = _read(_tell(rows, _of_product(product, told), missing))
         differing = _differing(again, product) if again else differing
         if again and not differing:
             return rows
@@ -162,21 +164,27 @@ def _image(position: int, url: str) -> Cells:
 # ------------------------------------------------------------------------------------------ what is missing
 
 
-def _tell(rows: list[Cells], product: ProductRow, told: ProductRow) -> None:
-    """Write into our own column what the others do not say."""
-    of_product = {name: getattr(product, name) for name in _PRODUCT if getattr(product, name) != getattr(told, name)}
-    of_variants = [_missing(variant, told, n) for n, variant in enumerate(product.variants)]
+def _tell(rows: list[Cells], of_product: Mapping[str, Any], of_variants: Sequence[Mapping[str, Any] | None]) -> list[Cells]:
+    """Write what the other columns do not say into our own."""
     for n, row in enumerate(rows):
         of_variant = of_variants[n] if n < len(of_variants) else None
-        # A variant that nothing else speaks of has to be spoken of.
-        lone = n == 0 and bool(product.variants) and not told.variants
-        cell = exact.write(of_product if n == 0 else {}, of_variant or ({} if lone else None))
-        row[exact.QUOTED] = cell
+        row[exact.QUOTED] = exact.write(of_product if n == 0 else {}, of_variant)
+    return rows
 
 
-def _missing(variant: VariantRow, told: ProductRow, n: int) -> dict[str, Any]:
-    # Read without variants, the first row's is still there: it is only not one.
-    found = told.variants[n] if n < len(told.variants) else replace(variant, name="Default", attributes={}, is_available=True)
+def _of_product(product: ProductRow, told: ProductRow) -> dict[str, Any]:
+    return {name: getattr(product, name) for name in _PRODUCT if getattr(product, name) != getattr(told, name)}
+
+
+def _missing(variant: VariantRow, told: ProductRow, n: int) -> dict[str, Any] | None:
+    """What the row does not say of its variant; None: nothing is missing."""
+    if n < len(told.variants):
+        return _different(variant, told.variants[n]) or None
+    # A variant without options is read as none at all, unless something is said of it.
+    return _different(variant, replace(variant, name="Default", attributes={}, is_available=True))
+
+
+def _different(variant: VariantRow, found: VariantRow) -> dict[str, Any]:
     return {name: getattr(variant, name) for name in _VARIANT if getattr(variant, name) != getattr(found, name)}
 
 

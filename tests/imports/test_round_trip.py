@@ -1,0 +1,247 @@
+"""What is exported imports to the same: for any product at all, as text and through the database."""
+
+import io
+import sys
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import select
+
+from storefront.core.database import Database, Statement, compiled
+from storefront.imports import exact
+from storefront.imports.commands import import_products
+from storefront.imports.exports import ExportSummary, count, export_products
+from storefront.imports.planning import FACTS, VARIANT_FACTS
+from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
+from storefront.imports.shopify_csv import read
+from storefront.imports.shopify_rows import Unwritable, Writer
+from storefront.models import products, variants
+from tests.factories import make_product, make_store, make_variant
+from tests.imports.catalogues import catalogue
+
+# As commands store them: what Postgres takes, with nothing but text at either end.
+LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
+HARD = st.sampled_from(
+    ["=1+1", "+1", "-1", "@x", "'=1", "''", "a,b", 'a"b', "a\nb", "a\r\nb", "a\rb", "ß", "🫖", "<p>&amp;</p>", "Default Title"]
+)
+
+
+def texts(most: int = 12, least: int = 1) -> st.SearchStrategy[str]:
+    whole = st.one_of(HARD, st.text(LETTERS, min_size=least, max_size=most))
+    return whole.map(str.strip).filter(lambda text: len(text) >= least)
+
+
+AMOUNTS = st.one_of(
+    st.sampled_from([Decimal("0.00"), Decimal("99999999.99"), Decimal("0.01")]),
+    st.integers(0, 9_999_999_999).map(lambda cents: Decimal(cents).scaleb(-2).quantize(Decimal("0.01"))),
+)
+STOCK = st.one_of(st.none(), st.integers(0, 2_147_483_647))
+
+
+@st.composite
+def priced(draw: Any) -> dict[str, Any]:
+    price = draw(AMOUNTS)
+    before = draw(st.one_of(st.none(), AMOUNTS.filter(lambda amount: amount >= price)))
+    return {"price": price, "compare_at_price": before}
+
+
+@st.composite
+def a_variant(draw: Any) -> VariantRow:
+    return VariantRow(
+        line=0,
+        name=draw(texts()),
+        attributes=draw(st.dictionaries(texts(), texts(least=0), max_size=4)),
+        inventory=draw(STOCK),
+        sku=draw(st.one_of(st.none(), texts())),
+        is_available=draw(st.booleans()),
+        **draw(priced()),
+    )
+
+
+@st.composite
+def a_product(draw: Any) -> ProductRow:
+    return ProductRow(
+        handle=draw(st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", fullmatch=True)),
+        line=0,
+        rows=0,
+        complete=True,
+        given=frozenset(),
+        title=draw(texts()),
+        description=draw(st.one_of(st.none(), texts(60, least=0))),
+        images=draw(
+            st.lists(st.sampled_from([f"https://x.example/{n}.jpg?a=1,b='2'" for n in range(9)]), unique=True, max_size=6)
+        ),
+        category=draw(st.one_of(st.none(), texts())),
+        tags=draw(st.lists(texts(), max_size=4)),
+        inventory=draw(st.one_of(st.none(), st.integers(-5, 2_147_483_647))),
+        track_inventory=draw(st.booleans()),
+        seo_title=draw(st.one_of(st.none(), texts())),
+        seo_description=draw(st.one_of(st.none(), texts(30, least=0))),
+        status=draw(st.sampled_from(["active", "inactive", "archived"])),
+        variants=draw(st.lists(a_variant(), max_size=4)),
+        **draw(priced()),
+    )
+
+
+def facts(product: ProductRow) -> ProductRow:
+    """What it says, wherever it stands."""
+    parts = [replace(variant, line=0) for variant in product.variants]
+    return replace(product, line=0, rows=0, given=frozenset(), variants=parts)
+
+
+@pytest.mark.parametrize("quotes", [True, False])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(a_product(), max_size=3, unique_by=lambda product: product.handle))
+def test_any_products_come_back_from_their_file(quotes: bool, catalogue: list[ProductRow]) -> None:
+    writer = Writer(quotes=quotes)
+    file = writer.header() + "".join(map(writer.product, catalogue))
+    found = [item for item in read(io.BytesIO(file.encode()), "x") if not isinstance(item, Mark)]
+    assert [facts(item) for item in found if isinstance(item, ProductRow)] == catalogue
+    assert not [item for item in found if isinstance(item, Rejection)]
+
+
+@given(st.text(LETTERS))
+@example("'")
+@example("''=1")
+def test_quoting_is_exact_and_leaves_no_formula(cell: str) -> None:
+    assert exact.unquoted(exact.quoted(cell)) == cell
+    assert not exact.quoted(cell).startswith(exact.FORMULAS)
+
+
+def test_no_cell_of_an_export_is_a_formula() -> None:
+    variant = VariantRow(0, "=V", Decimal(1), None, {"=O": "+v", "@p": "-w"}, None, "=SKU")
+    product = ProductRow(
+        handle="-a", line=0, rows=0, complete=True, given=frozenset(), title="=T", description="@d", price=Decimal(1),
+        compare_at_price=None, images=["=i"], category="+c", tags=["-t"], inventory=None, track_inventory=False,
+        seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
+    )  # fmt: skip
+    import csv  # noqa: PLC0415
+
+    rows = list(csv.reader(io.StringIO(Writer().product(product), newline="")))
+    assert not [cell for row in rows for cell in row if cell.startswith(exact.FORMULAS)]
+    assert "'=T" in rows[0]
+
+
+def test_an_ordinary_product_needs_nothing_of_ours() -> None:
+    for item in read(io.BytesIO(catalogue(300).encode()), "x"):
+        if isinstance(item, ProductRow):
+            assert not [row for row in Writer().product(item).splitlines() if row.endswith('}"')]
+
+
+def test_a_file_of_shopifys_keeps_its_apostrophes() -> None:
+    [item, _, _] = sorted(
+        read(io.BytesIO(b"Handle,Title,Price\na,'=x,1\n"), "x"), key=lambda one: not isinstance(one, ProductRow)
+    )
+    assert isinstance(item, ProductRow) and item.title == "'=x"
+
+
+def test_what_no_file_can_tell_is_told() -> None:
+    [item] = [one for one in read(io.BytesIO(b"Handle,Title,Price\na,A,1\n"), "x") if isinstance(one, ProductRow)]
+    for wrong in ({"handle": "a b"}, {"images": ["x", "x"] * 60 + ["y" * 2_000] * 60, "tags": [" "] * 3}):
+        if wrong.get("handle"):
+            with pytest.raises(Unwritable, match="handle"):
+                Writer().product(replace(item, **wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("cell", "words"),
+    [
+        ("{", "JSON"),
+        ("[]", "JSON"),
+        ('{"product": {"price": "-1.00"}}', "product.price"),
+        ('{"product": {"price": 1.5}}', "product.price"),
+        ('{"product": {"tags": ["\\u0000"]}}', "NUL"),
+        ('{"product": {"handle": "x"}}', "handle"),
+        ('{"variant": {"attributes": {"a": 1}}}', "variant.attributes"),
+        ('{"variant": {"inventory": -1}}', "variant.inventory"),
+        ('{"variant": {"name": ""}}', "variant.name"),
+    ],
+)
+def test_a_cell_of_ours_that_was_changed_is_judged(cell: str, words: str) -> None:
+    row = '"' + cell.replace('"', '""') + '"'
+    items = list(read(io.BytesIO(f"Handle,Title,Price,Storefront\na,A,1,{row}\n".encode()), "x"))
+    [rejection] = [item for item in items if isinstance(item, Rejection)]
+    assert rejection.column == "Storefront"
+    assert words in rejection.problem
+
+
+# ------------------------------------------------------------------------------------ through the database
+
+
+def stored_products() -> Statement:
+    names = [products.c[name] for name in ("id", "handle", *FACTS)]
+    return compiled(select(*names).order_by(products.c.config_id, products.c.handle))
+
+
+def stored_variants() -> Statement:
+    names = [variants.c[name] for name in ("product_id", *VARIANT_FACTS)]
+    return compiled(select(*names).order_by(variants.c.product_id, variants.c.created_at, variants.c.id))
+
+
+async def contents(database: Database, config_id: str) -> list[Any]:
+    """What a store has, ids and dates aside."""
+    [*rows] = await database.fetch(compiled(select(products).where(products.c.config_id == config_id)))
+    parts: dict[str, list[Any]] = {row.id: [] for row in rows}
+    for variant in await database.fetch(stored_variants()):
+        if variant.product_id in parts:
+            parts[variant.product_id].append(variant._asdict() | {"product_id": None})
+    told = ("handle", *FACTS)
+    return sorted(
+        ([{name: getattr(row, name) for name in told}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
+    )  # type: ignore[index]
+
+
+async def exported(database: Database, config_id: str, **options: Any) -> bytes:
+    return b"".join([part async for part in export_products(database, config_id, **options)])
+
+
+async def bring(database: Database, config_id: str, file: bytes) -> Any:
+    return await import_products(database, config_id, read(io.BytesIO(file), "x"))
+
+
+async def test_a_store_is_the_same_after_export_and_import(database: Database) -> None:
+    first, second = await make_store(database), await make_store(database)
+    summary = await bring(database, first, catalogue(1_200).encode())
+    assert summary.created > 400 and summary.rejected > 0
+    odd = await make_product(
+        database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["x", "y"], description="", price="7.00",
+        inventory=-3, track_inventory=False, category="\u2028", seo_title="'=x",
+    )  # fmt: skip
+    for n in range(3):
+        await make_variant(
+            database, odd, name="Twin", attributes={"a": "1", "b": "2", "c": "3", "d": str(n // 2)}, is_available=n > 0
+        )
+    for quotes in (True, False):
+        told = ExportSummary()
+        file = await exported(database, first, quotes=quotes, summary=told)
+        assert told.products == await count(database, first) and not told.issues
+        again = await bring(database, first, file)
+        assert (again.created, again.updated, again.rejected) == (0, 0, 0)
+    await bring(database, second, file)
+    assert await contents(database, second) == await contents(database, first)
+    assert await exported(database, second, quotes=False) == file
+
+
+async def test_many_variants_and_images_come_back(database: Database) -> None:
+    first, second = await make_store(database), await make_store(database)
+    product = await make_product(database, first, images=[f"https://x.example/{n}.jpg" for n in range(250)])
+    for n in range(300):
+        await make_variant(database, product, name=f"{n}", attributes={"Number": str(n)}, price=f"{n}.00")
+    await bring(database, second, await exported(database, first))
+    assert await contents(database, second) == await contents(database, first)
+
+
+async def test_nothing_is_an_export_too(database: Database) -> None:
+    store = await make_store(database)
+    assert (await exported(database, store)).count(b"\n") == 1
+
+
+async def test_memory_of_an_export_is_that_of_a_page(database: Database) -> None:
+    store = await make_store(database)
+    await bring(database, store, catalogue(600).encode())
+    largest = max([sys.getsizeof(part) async for part in export_products(database, store)])
+    assert largest < 200_000
