@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, hostile, standard, watching
+from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, standard, watching
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -102,6 +102,12 @@ def analytics_(
     for table in analytics.measure(sizes, rounds):
         save("analytics", [table], {"events": max(sizes)})
         print(table.markdown())
+
+
+@app.command("imports")
+def imports_(rows: Annotated[int, typer.Option(min=3_000, max=3_000_000, help="Rows of the file.")] = 50_000) -> None:
+    """A file of products, imported and exported by one worker: rows in a second, CPU, memory."""
+    _tell("imports", imports.measure(rows), {"rows": rows})
 
 
 def _effort(rounds: int, seconds: float, works: str, connections: str) -> Effort:

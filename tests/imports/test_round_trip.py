@@ -1,5 +1,6 @@
 """What is exported imports to the same: for any product at all, as text and through the database."""
 
+import csv
 import io
 import sys
 from dataclasses import replace
@@ -119,8 +120,6 @@ def test_no_cell_of_an_export_is_a_formula() -> None:
         compare_at_price=None, images=["=i"], category="+c", tags=["-t"], inventory=None, track_inventory=False,
         seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
     )  # fmt: skip
-    import csv  # noqa: PLC0415
-
     rows = list(csv.reader(io.StringIO(Writer().product(product), newline="")))
     assert not [cell for row in rows for cell in row if cell.startswith(exact.FORMULAS)]
     assert "'=T" in rows[0]
@@ -144,7 +143,7 @@ def test_what_no_file_can_tell_is_told() -> None:
     for wrong in ({"handle": "a b"}, {"images": ["x", "x"] * 60 + ["y" * 2_000] * 60, "tags": [" "] * 3}):
         if wrong.get("handle"):
             with pytest.raises(Unwritable, match="handle"):
-                Writer().product(replace(item, **wrong))  # type: ignore[arg-type]
+                Writer().product(replace(item, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,7 @@ async def contents(database: Database, config_id: str) -> list[Any]:
     told = ("handle", *FACTS)
     return sorted(
         ([{name: getattr(row, name) for name in told}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
-    )  # type: ignore[index]
+    )
 
 
 async def exported(database: Database, config_id: str, **options: Any) -> bytes:

@@ -23,8 +23,9 @@ from storefront.core.ids import new_id
 from storefront.feed.stirs import Stirs
 from storefront.imports import commands, jobs, orders
 from storefront.imports.jobs import Claim, Lost
-from storefront.imports.running import Means, sweep_files
+from storefront.imports.running import Means, run, sweep_files
 from storefront.imports.worker import Hours, Workers
+from storefront.queries.jobs import by_id
 from tests.factories import insert, make_store, make_user
 from tests.imports.catalogues import catalogue
 from tests.imports.test_round_trip import contents
@@ -129,11 +130,9 @@ async def test_several_workers_do_each_job_once_and_one_of_a_store_at_a_time(yar
 async def test_who_lost_a_job_writes_nothing(yard: Yard, small_batches: None) -> None:
     id_ = await yard.file(catalogue(100))
     first, second = Claim(id_, new_id(), 0.0), Claim(id_, new_id())
-    assert (await jobs.claim(yard.database, first.worker, first.lease)).id == id_
-    assert (await jobs.claim(yard.database, second.worker)).id == id_
+    taken = [await jobs.claim(yard.database, mine.worker, mine.lease) for mine in (first, second)]
+    assert [row and row.id for row in taken] == [id_, id_]
     assert await jobs.claim(yard.database, new_id()) is None
-    from storefront.imports.running import run  # noqa: PLC0415
-
     row = await _row(yard, id_)
     with pytest.raises(Lost):
         await run(yard.means, row, first)
@@ -147,8 +146,6 @@ async def test_who_lost_a_job_writes_nothing(yard: Yard, small_batches: None) ->
 
 
 async def _row(yard: Yard, id_: str) -> Any:
-    from storefront.queries.jobs import by_id  # noqa: PLC0415
-
     return await by_id(yard.database, id_)
 
 
