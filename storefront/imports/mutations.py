@@ -14,7 +14,7 @@ from storefront.graph.context import Info
 from storefront.graph.mutations import MutationInput, Payload, common, mutate
 from storefront.imports import orders
 from storefront.imports.jobs import WORK, second_thoughts
-from storefront.imports.types import ExportJob, ImportJob, ImportSource
+from storefront.imports.types import ExportJob, ImportJob, ImportSource, moment
 
 P = TypeVar("P", bound=Payload)
 
@@ -181,5 +181,5 @@ def _upload(info: Info, row: Row | None) -> ImportUpload:
     except StorageFailed:
         raise Unavailable("The object store does not answer just now. Try again soon.") from None
     headers = [HttpHeader(name=name, value=value) for name, value in permit.headers.items()]
-    expires = cast(datetime, permit.expires_at.isoformat())
+    expires = moment(permit.expires_at)
     return ImportUpload(id=job.id, method=permit.method, url=permit.url, headers=headers, expires_at=expires)

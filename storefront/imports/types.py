@@ -75,6 +75,11 @@ def _progress(self: Any) -> float | None:
     return min(row.done / row.total, 1.0) if row.total else None
 
 
+def moment(at: datetime) -> datetime:
+    """A moment as rows have it: text that goes to clients as it is."""
+    return cast(datetime, at.isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+
 PROGRESS = "From 0 to 1; null where it is not known how much there is to do."
 
 
@@ -134,8 +139,8 @@ class ExportJob:
             return None
         name = f"products-{str(row.finished_at)[:10]}.csv"
         url = info.context.files.objects.presign_get(row.object_key, seconds=DOWNLOAD, filename=name)
-        expires = datetime.now(UTC) + timedelta(seconds=DOWNLOAD)
-        return Download(url=url, expires_at=cast(datetime, expires.isoformat()), file_name=name, size=row.object_size)
+        expires = moment(datetime.now(UTC) + timedelta(seconds=DOWNLOAD))
+        return Download(url=url, expires_at=expires, file_name=name, size=row.object_size)
 
     config: Config = edge(target(loaders.config, "config_id", "store"))
 

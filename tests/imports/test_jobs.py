@@ -53,6 +53,7 @@ class Place:
         body = content if isinstance(content, bytes) else content.encode()
         given = {"configId": store or self.store, "fileName": name, "size": len(body)}
         upload = (await self.owner.ask(UPLOAD, input=given))["createImportUpload"]["upload"]
+        assert upload["expiresAt"].endswith("Z")
         headers = {header["name"]: header["value"] for header in upload["headers"]}
         async with httpx.AsyncClient() as http:
             (await http.request(upload["method"], upload["url"], content=body, headers=headers)).raise_for_status()
