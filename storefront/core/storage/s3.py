@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -137,7 +137,8 @@ class S3:
             _text(done.body, "ETag")
         except BaseException:
             # Parts of what was never completed cost as much as what was.
-            await self._send("DELETE", key, upload)
+            with suppress(StorageFailed):
+                await self._send("DELETE", key, upload)
             raise
         return size
 
