@@ -53,7 +53,7 @@ UPDATE: rules.Rules = {
 REMOVE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
 
 
-async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Sequence[Written]:
+async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Sequence[Row]:
     """Room for a picture that is about to be uploaded."""
     rows: rules.Rules = {
         "configId": rules.key,
@@ -65,7 +65,9 @@ async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Seque
     store = await own_store(unit, clean["configId"], ["configId"])
     [(pending,)] = await unit.fetch(_pending(), {"config_id": store.id})
     if pending >= MOST_PENDING:
-        problem = f"the store has {pending} uploads that were not confirmed, and may have at most {MOST_PENDING}. Wait an hour."
+        problem = (
+            f"the store has {pending} uploads that were not confirmed, and may have at most {MOST_PENDING}. Try again in an hour."
+        )
         raise Refused(invalid(["configId"], problem))
     row = {"id": new_id(), "config_id": store.id, "content_type": clean["contentType"], "size": clean["size"]}
     row["filename"] = clean.get("filename")
@@ -162,8 +164,8 @@ def _found(product: Row, row: Row) -> Shown:
 
 @cache
 def _pending() -> Statement:
-    mine = "config_id = CAST(:config_id AS uuid) AND confirmed_at IS NULL"
-    return compiled(text(f"SELECT count(*) AS pending FROM image_uploads WHERE {mine}"))
+    mine = f"upload.config_id = CAST(:config_id AS uuid) AND {CONFIRMABLE}"
+    return compiled(text(f"SELECT count(*) AS pending FROM image_uploads AS upload WHERE {mine}"))
 
 
 _MINE = "JOIN configs ON configs.id = {0}.config_id AND configs.user_id = CAST(:actor_id AS uuid)"

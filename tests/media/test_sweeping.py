@@ -20,6 +20,7 @@ from tests.pictures import picture
 
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 DELETE = "mutation($input: DeleteProductInput!) { deleteProduct(input: $input) { userErrors { message } } }"
+CALL = "mutation($input: UpdateImageInput!) { updateImage(input: $input) { userErrors { message } product { id } } }"
 DELETE_STORE = "mutation($input: DeleteConfigInput!) { deleteConfig(input: $input) { userErrors { message } } }"
 
 
@@ -107,6 +108,20 @@ async def test_a_picture_that_another_product_shows_stays_with_it(merchant: Merc
     assert removed["removeImage"]["product"]["id"] == other
     await swept(merchant, objects)
     assert await keys(objects, image["id"]) == []
+
+
+async def test_a_picture_that_nobody_shows_is_taken_over_by_a_new_product(merchant: Merchant, objects: Objects) -> None:
+    image = await merchant.show(picture(), alt="A mug")
+    await merchant.client.ask(REMOVE, input={"id": image["id"]})
+    create = """mutation($input: CreateProductInput!) { createProduct(input: $input) { userErrors { message }
+      product { id media { id alt } } } }"""
+    given = {"configId": merchant.store, "title": "Another mug", "price": "1.00", "images": [image["url"]]}
+    product = (await merchant.client.ask(create, input=given))["createProduct"]["product"]
+    assert product["media"] == [{"id": image["id"], "alt": "A mug"}]
+    await swept(merchant, objects)
+    assert len(await keys(objects, image["id"])) == 1
+    updated = (await merchant.client.ask(CALL, input={"id": image["id"], "alt": "Mine"}))["updateImage"]
+    assert updated["userErrors"] == [] and updated["product"]["id"] == product["id"]
 
 
 async def test_a_picture_that_is_about_to_go_is_no_longer_served_or_made(merchant: Merchant, objects: Objects) -> None:

@@ -199,6 +199,10 @@ async def test_a_store_has_room_for_so_many_uploads(merchant: Merchant) -> None:
         )
     (error,) = (await merchant.create(picture()))["userErrors"]
     assert error["path"] == ["configId"] and "250" in error["message"]
+    async with merchant.client.database.transaction() as connection:
+        # Those that cannot be confirmed any more do not count.
+        await connection.raw.execute("UPDATE image_uploads SET expires_at = now() - interval '61 minutes'")
+    assert (await merchant.create(picture()))["userErrors"] == []
 
 
 # ------------------------------------------------------------------------------------------------- whose it is
