@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, standard, watching
+from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, standard, watching, webhooks
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -90,6 +90,16 @@ def fanout_(
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         crowd = fanout.Crowd(listeners, changes)
         _tell("fanout", fanout.compare(found, crowd, rounds), {"listeners": listeners, "changes": changes})
+
+
+@app.command("webhooks")
+def webhooks_(
+    rounds: Rounds = 3,
+    messages: Annotated[int, typer.Option(min=100, max=100_000, help="How many are sent in a round.")] = 4_000,
+) -> None:
+    """What a message to a webhook costs, and how many go out in a second."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        _tell("webhooks", webhooks.measure(found, rounds, messages), {"messages": messages})
 
 
 @app.command("analytics")
