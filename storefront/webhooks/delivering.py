@@ -6,6 +6,7 @@ it knows that another one would need stands in Postgres before it counts: it may
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ log = logging.getLogger("storefront")
 
 # Messages of one webhook that are under way at a time, each about another product.
 PARALLEL = 4
-# Entries of a log that are read at a time.
-BATCH = 500
+# Entries of a log that are read at a time, and deliveries that are.
+BATCH, AHEAD = 500, 32
 # Seconds that a lease lasts beyond what one message may take, and those that it must have left when one is begun.
 SLACK, MARGIN = 10.0, 3.0
 # Seconds after which a webhook gives way to others that wait.
@@ -160,6 +161,9 @@ class Turn:
     has_failed: bool = False
     # When the lease ends, by our clock.
     ends: float = 0.0
+    # How many messages may be under way, and those that are next.
+    most: int = PARALLEL
+    ready: deque[Row] = field(default_factory=deque)
     # What is under way, by lane.
     busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
@@ -196,19 +200,27 @@ class Turn:
     async def _round(self, session: Session) -> bool:
         """Begin what can be begun, and wait for something to happen; False when there is nothing to do here."""
         self.moved.clear()
-        rows = await self.queue.due(self.webhook_id, self.busy, PARALLEL - len(self.busy))
-        if not rows or self.ends - monotonic() < self.deliverer.longest():
+        if not self.ready and len(self.busy) < self.most and not await self._fill():
             return False
-        most = 1 if rows[0].is_down else PARALLEL
-        due = [row for row in rows if row.id is not None][: max(0, most - len(self.busy))]
-        for row in due:
-            self._start(row, session)
-        if not due and rows[0].read_to != rows[0].head and await self._read_log(rows[0]):
-            return True
-        if not self.busy:
+        if self.ends - monotonic() < self.deliverer.longest():
             return False
-        await self._waited()
+        while self.ready and len(self.busy) < self.most:
+            self._start(self.ready.popleft(), session)
+        if self.busy:
+            await self._waited()
         return True
+
+    async def _fill(self) -> bool:
+        """Read what is due next, from the log where need be; False where there is nothing to do, or somebody else is at it."""
+        rows = await self.queue.due(self.webhook_id, self.busy, AHEAD)
+        if not rows:
+            return False
+        self.most = 1 if rows[0].is_down else PARALLEL
+        self.ready.extend(row for row in rows if row.id is not None)
+        if not self.ready and rows[0].read_to != rows[0].head and await self._read_log(rows[0]):
+            # What was read may be due at once.
+            self.moved.set()
+        return bool(self.ready or self.busy or self.moved.is_set())
 
     def _start(self, row: Row, session: Session) -> None:
         task = self.busy[row.lane] = asyncio.create_task(self._deliver(row, session))
@@ -255,6 +267,9 @@ class Turn:
         at = now()
         attempt = await attempted(self.deliverer.means, session, row)
         self._count(attempt)
+        if attempt.error is not None:
+            # What comes next depends on it.
+            self.ready.clear()
         disabled = await self.queue.finish(row.webhook_id, row.id, attempt, at)
         if disabled:
             self.deliverer.told.disabled += 1
