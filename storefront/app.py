@@ -178,7 +178,17 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
     parts = operating.Parts(
-        database, replica, hub, sockets, streams, known, responses, operating.Queue(database), deliverer, admission
+        database,
+        replica,
+        hub,
+        sockets,
+        streams,
+        known,
+        responses,
+        operating.Queue(database),
+        deliverer,
+        admission,
+        files.pictures,
     )
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
     bodies = BodyLimits(options.max_body, options.body_timeout, options.max_values)

@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 
 from storefront.core import migrations
 from storefront.core.database import FAILURES, Database, Statement, compiled
+from storefront.core.pictures import Pictures
 from storefront.core.pool import Pooled
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
@@ -114,6 +115,7 @@ class Parts:
     queue: Queue
     deliverer: Deliverer
     admission: Admission
+    pictures: Pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +233,12 @@ def _of_webhooks(parts: Parts) -> list[Reading]:
 
 
 def _of_what_is_kept(parts: Parts) -> list[Reading]:
-    documents, responses = parts.documents, parts.responses
+    documents, responses, pictures = parts.documents, parts.responses, parts.pictures
     asked = "Questions whose answers may be kept, by what came of them."
     return [
         Reading("storefront_rollup_queue", "Batches of events that wait to be counted.", lambda: parts.queue.length),
+        Reading("storefront_pictures_waiting", "Pictures that are worked on, or wait for it.", lambda: pictures.waiting),
+        Reading("storefront_pictures", "Pictures by what became of them.", lambda: pictures.outcomes, "outcome", is_total=True),
         Reading("storefront_documents", "Documents that are kept, with their plans.", lambda: documents.count),
         Reading("storefront_documents_characters", "The characters of those.", lambda: documents.characters),
         Reading("storefront_responses", "Answers that are kept.", lambda: responses.count),

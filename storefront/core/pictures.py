@@ -98,7 +98,9 @@ class Pictures:
         self._most_pixels = most_pixels
         self._for_sent: ThreadPoolExecutor | None = None
         self._for_kept: ThreadPoolExecutor | None = None
-        self._waiting = 0
+        # How many are worked on or wait for it, and what became of the others by now.
+        self.waiting = 0
+        self.outcomes = {"developed": 0, "refused": 0, "resized": 0}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -114,20 +116,28 @@ class Pictures:
 
     async def develop(self, content: bytes, content_type: str) -> Developed:
         """What was sent as this type, to be kept; raises Unusable."""
-        return await self._apart(self._for_sent, partial(developed, content, content_type, self._most_pixels))
+        try:
+            made = await self._apart(self._for_sent, partial(developed, content, content_type, self._most_pixels))
+        except Unusable:
+            self.outcomes["refused"] += 1
+            raise
+        self.outcomes["developed"] += 1
+        return made
 
     async def resize(self, content: bytes, width: int, extension: str) -> bytes:
         """A kept picture at a width and in a format."""
-        return await self._apart(self._for_kept, partial(resized, content, width, extension))
+        made = await self._apart(self._for_kept, partial(resized, content, width, extension))
+        self.outcomes["resized"] += 1
+        return made
 
     async def _apart(self, threads: ThreadPoolExecutor | None, work: Callable[[], T]) -> T:
-        if self._waiting >= MOST_WAITING:
+        if self.waiting >= MOST_WAITING:
             raise Unavailable("Too many pictures are being worked on. Try again in a second.")
-        self._waiting += 1
+        self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work)
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
 
 def developed(content: bytes, content_type: str, most_pixels: int) -> Developed:

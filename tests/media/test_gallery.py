@@ -186,3 +186,23 @@ async def test_pages_of_any_origin_upload_and_show(postgres: str, template: str,
         image = (await merchant.confirm(upload["id"]))["image"]
         shown = await client.http.get(image["url"], headers={"origin": "https://other.example"})
         assert shown.headers["access-control-allow-origin"] == "*"
+
+
+# ------------------------------------------------------------------------------------------------------- measured
+
+
+async def test_pictures_are_counted(postgres: str, template: str, tmp_path: Path) -> None:
+    port = free_port()
+    async with serving(fresh(postgres, template), tmp_path, metrics_port=port) as client:
+        merchant = await merchant_of(client, client.http)
+        image = await merchant.show(picture())
+        assert len((await merchant.confirm(await merchant.uploaded(b"no picture")))["userErrors"]) == 1
+        for _ in range(3):
+            await client.http.get(image["small"])
+        told = (await client.http.get(f"http://127.0.0.1:{port}/metrics")).text
+    counts = {"developed": 1, "refused": 1, "resized": 1}
+    assert {f'storefront_pictures_total{{outcome="{name}"}} {count}.0' for name, count in counts.items()} <= set(
+        told.splitlines()
+    )
+    assert "storefront_pictures_waiting 0.0" in told.splitlines()
+    assert 'route="/media/{id}/{name}"' in told and image["id"] not in told
