@@ -229,6 +229,8 @@ def webhooks_(
     """Show how far webhooks are behind, and what keeps them."""
     with _postgres(_settings()) as url:
         _check_migrations(url)
+        if store is not None and _with_database(url, lambda database: configs.id_by_slug(database, store)) is None:
+            _fail(f"There is no store with the slug {store!r}.")
         _tell_webhooks(_with_database(url, lambda database: webhooks.overview(database, store, most)))
 
 

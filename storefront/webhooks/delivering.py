@@ -8,8 +8,9 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any
 
@@ -30,6 +31,8 @@ PARALLEL = 4
 BATCH, AHEAD = 500, 32
 # Seconds that a lease lasts beyond what one message may take, and those that it must have left when one is begun.
 SLACK, MARGIN = 10.0, 3.0
+# Seconds for which a webhook is taken for what it was: then it is read again, with what there is to tell.
+FRESH = 1.0
 # Seconds after which a webhook gives way to others that wait.
 TURN = 20.0
 # Seconds between two looks at least, and what is under way has to come to its end when the server stops.
@@ -85,20 +88,26 @@ class Deliverer:
         if not self.interval:
             yield
             return
-        looking = for_all(self._look(Queue(self.database, self.means.patience)))
+        queue = Queue(self.database, self.means.patience)
+        looking = for_all(self._look(queue))
         try:
             yield
         finally:
-            looking.cancel()
-            for turn in self._turns.values():
-                turn.is_over = True
-                turn.moved.set()
-            tasks = [turn.task for turn in self._turns.values() if turn.task]
-            if tasks:
-                await asyncio.wait(tasks, timeout=LEAVING)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(looking, *tasks, return_exceptions=True)
+            await _cancelled([looking])
+            await self._leave(queue)
+
+    async def _leave(self, queue: Queue) -> None:
+        """Let what is under way come to its end, for a while, and others have the rest."""
+        turns = dict(self._turns)
+        for turn in turns.values():
+            turn.is_over = True
+            turn.moved.set()
+        tasks = [turn.task for turn in turns.values() if turn.task]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=LEAVING)
+            await _cancelled(late)
+            with suppress(*FAILURES):
+                await queue.release(list(turns))
 
     async def _look(self, queue: Queue) -> None:
         while True:
@@ -118,24 +127,25 @@ class Deliverer:
                 continue
 
     async def _claim(self, queue: Queue) -> None:
-        room = self.slots - len(self._turns)
-        for hook in await queue.claim(room, self._lease()):
-            self._begin(queue, hook, is_down=False)
+        await self._take(queue, self.slots - len(self._turns), is_down=False)
         # Those where nothing gets through take their time: half of the slots are for the others.
         down = self.slots // 2 - sum(turn.is_down for turn in self._turns.values())
-        for hook in await queue.claim(min(self.slots - len(self._turns), down), self._lease(), down=True):
-            self._begin(queue, hook, is_down=True)
+        await self._take(queue, min(self.slots - len(self._turns), down), is_down=True)
 
-    def _begin(self, queue: Queue, hook: Row, *, is_down: bool) -> None:
-        turn = self._turns[hook.id] = Turn(self, queue, hook.id, hook.config_id, is_down)
-        turn.task = for_all(turn.run(self._lease()))
-        turn.task.add_done_callback(lambda _: self._end(hook.id))
+    async def _take(self, queue: Queue, most: int, *, is_down: bool) -> None:
+        # By our clock the lease is over before it is by that of Postgres.
+        ends = monotonic() + self.lease()
+        for hook in await queue.claim(most, self.lease(), down=is_down):
+            turn = self._turns[hook.id] = Turn(self, queue, hook.id, hook.config_id, is_down, ends)
+            turn.task = for_all(turn.run())
+            turn.task.add_done_callback(partial(self._end, hook.id))
 
-    def _end(self, webhook_id: str) -> None:
+    def _end(self, webhook_id: str, _: object) -> None:
         del self._turns[webhook_id]
         self._stirred.set()
 
-    def _lease(self) -> float:
+    def lease(self) -> float:
+        """Seconds for which a webhook is taken at a time."""
         return self.longest() + SLACK
 
     def longest(self) -> float:
@@ -156,27 +166,27 @@ class Turn:
     webhook_id: str
     config_id: str
     is_down: bool
+    # When the lease ends, by our clock.
+    ends: float
     task: asyncio.Task[None] | None = None
     is_over: bool = False
     has_failed: bool = False
-    # When the lease ends, by our clock.
-    ends: float = 0.0
-    # How many messages may be under way, and those that are next.
+    # How many messages may be under way, and those that are next, as they were at a moment.
     most: int = PARALLEL
     ready: deque[Row] = field(default_factory=deque)
+    read_at: float = 0.0
     # What is under way, by lane.
     busy: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, lease: float) -> None:
+    async def run(self) -> None:
         """Tell what there is to tell, then let go."""
         began = monotonic()
-        self.ends = began + lease
         try:
             async with self.deliverer.means.outgoing.session(PARALLEL) as session:
                 try:
                     while not self.is_over and await self._round(session):
-                        await self._hold(began, lease)
+                        await self._hold(began)
                     await asyncio.gather(*self.busy.values(), return_exceptions=True)
                 finally:
                     await _cancelled(self.busy.values())
@@ -188,18 +198,20 @@ class Turn:
         except Exception:
             log.exception("webhook %s is left for now", self.webhook_id)
 
-    async def _hold(self, began: float, lease: float) -> None:
+    async def _hold(self, began: float) -> None:
         """Keep the lease, in good time."""
         moment = monotonic()
         if moment - began > TURN and self.deliverer.is_wanted_elsewhere():
             self.is_over = True
         elif self.ends - moment < self.deliverer.longest() + SLACK / 2:
-            self.is_over = not await self.queue.renew(self.webhook_id, lease)
-            self.ends = moment + lease
+            self.is_over = not await self.queue.renew(self.webhook_id, self.deliverer.lease())
+            self.ends = moment + self.deliverer.lease()
 
     async def _round(self, session: Session) -> bool:
         """Begin what can be begun, and wait for something to happen; False when there is nothing to do here."""
         self.moved.clear()
+        if monotonic() - self.read_at > FRESH:
+            self.ready.clear()
         if not self.ready and len(self.busy) < self.most and not await self._fill():
             return False
         if self.ends - monotonic() < self.deliverer.longest():
@@ -215,7 +227,7 @@ class Turn:
         rows = await self.queue.due(self.webhook_id, self.busy, AHEAD)
         if not rows:
             return False
-        self.most = 1 if rows[0].is_down else PARALLEL
+        self.most, self.read_at = 1 if rows[0].is_down else PARALLEL, monotonic()
         self.ready.extend(row for row in rows if row.id is not None)
         if not self.ready and rows[0].read_to != rows[0].head and await self._read_log(rows[0]):
             # What was read may be due at once.

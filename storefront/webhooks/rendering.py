@@ -18,8 +18,8 @@ from storefront.serving.requests import GraphQLRequest
 from storefront.webhooks.sending import NotMade
 from storefront.webhooks.topics import RESET
 
-# Seconds for a document.
-PATIENCE = 5.0
+# Seconds for a document, and what it may cost: fields times sizes of lists.
+PATIENCE, MOST_COST = 5.0, 5_000
 # What may be otherwise the next time.
 _PASSING = {"INTERNAL_SERVER_ERROR", "TIMEOUT", "SERVICE_UNAVAILABLE"}
 
@@ -128,6 +128,8 @@ def _kind_fault(operation: Operation) -> str | None:
         return "must have one operation, and not several."
     if operation.kind is not OperationType.QUERY:
         return f"must be a query, not a {operation.kind.value}."
+    if operation.cost > MOST_COST:
+        return f"costs {operation.cost:,}, and may cost {MOST_COST:,}: it is executed for each message. Select less."
     if operation.document.is_personal:
         return "must not ask for what is told to one person alone, such as me or an e-mail address."
     return None

@@ -20,7 +20,7 @@ from storefront.webhooks.sending import LONGEST_DELAY, Means, delay
 from storefront.webhooks.signing import new_secret
 from tests.factories import insert, make_product, make_store
 from tests.webhooks.changes import changed
-from tests.webhooks.receiver import Received, Receiver, Writer, status
+from tests.webhooks.receiver import Received, Receiver, Writer, silence, status
 
 VAULT = Vault([new_key()])
 
@@ -112,6 +112,21 @@ async def test_who_does_not_come_back_is_replaced(database: Database) -> None:
         assert not await lost.renew(hook, 10) and await lost.due(hook, [], 4) == []
         assert not await lost.add(claimed, 1, [])
     assert receiver.positions == [1]
+
+
+async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivering, "LEAVING", 0.2)
+    store = await make_store(database)
+    product = await make_product(database, store)
+    async with Receiver(behave=silence).running() as receiver:
+        hook = await hooked(database, store, receiver.url)
+        await changed(database, store, product)
+        async with at_work(deliverer(database)):
+            await receiver.wait(1)
+        # What was under way was cut off, and is for whoever comes next.
+        next_ = Queue(database, Patience())
+        assert [row.id for row in await next_.claim(5, 10)] == [hook]
+        assert [row.position for row in await next_.due(hook, [], 4)] == [1]
 
 
 async def test_a_fault_of_ours_in_one_message_holds_up_no_other_product(database: Database) -> None:

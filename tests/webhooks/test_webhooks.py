@@ -107,6 +107,7 @@ async def test_a_secret_is_told_once_and_kept_encrypted(owned: tuple[Client, str
         ({"query": "query A { configs { nodes { id } } } query B { configs { nodes { id } } }"}, "query", "one operation"),
         ({"query": "query($other: ID!) { product(by: {id: $other}) { id } }"}, "query", "$other"),
         ({"query": "query($productId: String!) { suggest(configId: 1, prefix: $productId) }"}, "query", "$productId as ID!"),
+        ({"query": "{ configs(first: 100) { nodes { products(first: 100) { nodes { id } } } } }"}, "query", "may cost"),
         ({"query": "{" + "x" * 10_001 + "}"}, "query", "10,000"),
         ({"query": "{ " + " ".join(f"a{n}: configs {{ nodes {{ id }} }}" for n in range(60)) + " }"}, "query", "at most"),
     ],
