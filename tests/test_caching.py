@@ -88,7 +88,7 @@ def document(root: str) -> str:
 KINDS = {"product": "ID!", "slug": "String!", "store": "ID!"}
 DOCUMENTS = {root: document(root) for root in ROOTS}
 # Told to owners alone.
-OWNERS = {"analytics", "events", "importJob", "importJobs", "exportJob", "exportJobs"}
+OWNERS = {"analytics", "events", "importJob", "importJobs", "exportJob", "exportJobs", "webhook", "webhooks"}
 PUBLIC = GRAPH.query_type.fields.keys() - OWNERS if GRAPH.query_type else set()
 
 

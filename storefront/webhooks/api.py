@@ -8,7 +8,6 @@ from storefront.graph import checks
 from storefront.graph.context import Info
 from storefront.graph.costs import costs
 from storefront.graph.owners import own_store
-from storefront.graph.personal import PERSONAL
 from storefront.queries import webhooks
 from storefront.webhooks.commands import MOST_OF_STORE
 from storefront.webhooks.types import Webhook
@@ -21,7 +20,7 @@ class WebhookQuery:
         store = await own_store(info, config_id, "its webhooks")
         return cast(list[Webhook], await webhooks.of_store(info.context.reads, store))
 
-    @strawberry.field(description="A webhook of a store of one's own, or null.", metadata=PERSONAL)
+    @strawberry.field(description="A webhook of a store of one's own, or null.")
     async def webhook(self, info: Info, id: strawberry.ID) -> Webhook | None:
         viewer = info.context.signed_in()
         return cast(Webhook | None, await webhooks.own(info.context.reads, checks.key(id, "id"), [*viewer.owned]))

@@ -100,6 +100,7 @@ async def replay_webhook(unit: Unit, values: Values) -> Sequence[Written]:
         raise Refused(invalid(["after"], f"is no longer kept: the log begins behind {kept}. Refetch what was before."))
     # They are made again, by the log.
     unit.send(_forget(), {"id": old.id, "after": after})
+    unit.send(_lead(), {"id": old.id})
     return [change_row(unit, webhooks, old, {"position": after})]
 
 
@@ -163,6 +164,18 @@ SELECT head.position AS head,
 FROM head
 """
 
+# Where the first of a lane was taken away, the one behind it is the first.
+_LEAD = """
+UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id IN (
+  SELECT DISTINCT ON (lane) id FROM webhook_deliveries AS waiting
+  WHERE webhook_id = :id AND state = 'pending' AND NOT EXISTS (
+    SELECT FROM webhook_deliveries AS first
+    WHERE first.webhook_id = :id AND first.lane = waiting.lane AND first.state = 'pending' AND first.next_attempt_at IS NOT NULL
+  )
+  ORDER BY lane, position, id
+)
+"""
+
 _RESEND = """
 UPDATE webhook_deliveries SET state = 'pending', attempts = 0, finished_at = NULL, next_attempt_at = CASE
   WHEN next_attempt_at IS NOT NULL OR NOT EXISTS (
@@ -208,6 +221,11 @@ def _retry() -> Statement:
 @cache
 def _forget() -> Statement:
     return compiled(text("DELETE FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' AND position > :after"))
+
+
+@cache
+def _lead() -> Statement:
+    return compiled(text(_LEAD))
 
 
 @cache

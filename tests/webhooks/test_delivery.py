@@ -55,9 +55,15 @@ async def settled(owner: Client, webhook: str, **expected: Any) -> dict[str, Any
     async with asyncio.timeout(15):
         while True:
             hook = await found(owner, webhook)
-            if all(hook[name] == value for name, value in expected.items()):
+            if all(hook[name] == value for name, value in expected.items()) and await _is_level(owner, hook, expected):
                 return hook
             await asyncio.sleep(0.05)
+
+
+async def _is_level(owner: Client, hook: dict[str, Any], expected: dict[str, Any]) -> bool:
+    """Whether all of the log has become deliveries, where none of them are to be left."""
+    store = await owner.ask("query($i: ID!) { config(by: {id: $i}) { position } }", i=hook["configId"])
+    return expected.get("pending") != 0 or hook["position"] == store["config"]["position"]
 
 
 # --------------------------------------------------------------------------------------------- what is sent
@@ -369,6 +375,22 @@ async def test_a_log_is_told_again_from_a_position(stocked: tuple[Client, str], 
     assert receiver.positions == [2, 3, 4, 1, 2, 3, 4]
     assert len({request.headers["webhook-id"] for request in receiver.received}) == 7
     assert faults(await told(owner, REPLAY, id=hook["id"], after="5")) == [("INVALID_INPUT", "after")]
+
+
+async def test_what_was_to_be_sent_again_is_not_forgotten_by_a_replay(stocked: tuple[Client, str], receiver: Receiver) -> None:
+    owner, store = stocked
+    hook = await made(owner, store, receiver.url, query=None)
+    product = await add_product(owner, store)
+    [first] = (await settled(owner, hook["id"], pending=0, position="1"))["deliveries"]["nodes"]
+    receiver.behave = status(503, "retry-after: 3000")
+    await change_product(owner, product, title="Later")
+    await settled(owner, hook["id"], failures=1)
+    # It has to wait for the other one, which then is to be told anew.
+    assert (await told(owner, RESEND, id=first["id"]))["delivery"]["nextAttemptAt"] is None
+    receiver.behave = receiving.OK
+    await told(owner, REPLAY, id=hook["id"], after="1")
+    await settled(owner, hook["id"], pending=0, position="2")
+    assert receiver.positions == [1, 2, 1, 2]
 
 
 async def test_what_is_no_longer_kept_is_told_to_be_lost(stocked: tuple[Client, str], receiver: Receiver) -> None:
