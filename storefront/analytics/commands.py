@@ -20,7 +20,7 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.sender import Sender
 from storefront.feed.log import Entry, send_to_each
-from storefront.queries.rollups import ORIGIN, PIECE_TYPES, QUARTER, WITH_PIECES, Piece, piece_parameters, pieces
+from storefront.queries.rollups import ORIGIN, QUARTER, WITH_PIECES, Piece, piece_parameters, piece_types, pieces
 
 MOST_EVENTS = 500
 
@@ -193,4 +193,4 @@ def _lately() -> list[Piece]:
 
 @cache
 def _refresh() -> Statement:
-    return compiled(text(_REFRESH).bindparams(*PIECE_TYPES))
+    return compiled(text(_REFRESH).bindparams(*piece_types()))

@@ -17,22 +17,25 @@ from storefront.queries.grouped import by_key, by_parent
 from storefront.queries.rollups import (
     BIN,
     CAMPAIGN,
-    COUNTED,
+    DAY,
     EDGE_TYPES,
     EVENTS,
     MEDIUM,
     MINUTE,
     MOMENT,
-    PIECE_TYPES,
     PRODUCT,
     SESSIONS,
     SOURCE,
     WITH_PIECES,
     Piece,
+    counted,
+    days_around,
     edge_parameters,
     grain_of,
     piece_parameters,
+    piece_types,
     pieces,
+    units_of,
 )
 
 # A breakdown lists so many sources; past these there are only one-off campaigns and stray hosts.
@@ -71,7 +74,7 @@ class Counts(NamedTuple):
 _TOTALS = f"""
 SELECT config_id, at, page_views, product_clicks, add_to_carts, purchases, searches,
        sessions, clicked_sessions, converted_sessions, purchased_sessions
-{COUNTED["totals"]}
+{counted("totals")}
 UNION ALL
 SELECT config_id, "timestamp", (event = 'page_view')::int, (event = 'product_click')::int, (event = 'add_to_cart')::int,
        (event = 'purchase')::int, (event = 'search')::int, 0, 0, 0, 0
@@ -129,33 +132,90 @@ def _points(moments: list[str], rows: list[Row]) -> list[Point]:
     return [Point(at, *found.get(bucket, ())) for bucket, at in enumerate(moments, 1)]
 
 
-_TOP_PRODUCTS = f"""
-{WITH_PIECES}
+_CLICKS = f"""
+    SELECT config_id, {PRODUCT} AS product_id,
+           (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
+    {EVENTS} AND event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
+"""
+_RANKED = """
 SELECT parent_id, product_id, clicks, add_to_carts FROM (
   SELECT config_id AS parent_id, product_id, sum(clicks)::bigint AS clicks, sum(add_to_carts)::bigint AS add_to_carts,
          row_number() OVER (PARTITION BY config_id ORDER BY sum(clicks) DESC, sum(add_to_carts) DESC, product_id) AS place
-  FROM (
-    SELECT config_id, product_id, clicks, add_to_carts {COUNTED["products"]}
-    UNION ALL
-    SELECT config_id, {PRODUCT}, (event = 'product_click')::int, (event = 'add_to_cart')::int {EVENTS}
-      AND event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
-  ) AS total
+  FROM ({total}) AS total
   GROUP BY 1, 2
+  HAVING sum(clicks) > 0 OR sum(add_to_carts) > 0
 ) AS ranked
 WHERE place <= :limit
 ORDER BY parent_id, place
+"""
+_COUNTED_CLICKS = f"SELECT config_id, product_id, clicks, add_to_carts {counted('products')}"
+_TOP_PRODUCTS = WITH_PIECES + _RANKED.format(total=f"{_COUNTED_CLICKS} UNION ALL {_CLICKS}")
+
+# Where a span begins and ends within a day, the fine grains there have the more rows the more has happened. Most products have no
+# need of them: with all clicks of those two days they would have fewer than the last of the first has without any. So whole days
+# are read, of the span and around its ends, and the fine grains only for the few that it may be. Where these are many, as in a
+# store in which all sell alike, the fine grains are read from end to end after all.
+_FEW = 200
+_TOP_OF_DAYS = f"""
+{WITH_PIECES},
+around AS (SELECT * FROM unnest(:around_grains, :around_starts_of, :around_stops) AS piece (grain, start, stop)),
+fine AS (SELECT * FROM unnest(:fine_grains, :fine_starts_of, :fine_stops) AS piece (grain, start, stop)),
+known AS MATERIALIZED (
+  SELECT config_id, product_id, sum(clicks)::bigint AS clicks, sum(add_to_carts)::bigint AS add_to_carts,
+         sum(clicks + more)::bigint AS most
+  FROM (
+    SELECT config_id, product_id, clicks, add_to_carts, 0 AS more {counted("products")}
+    UNION ALL
+    SELECT config_id, product_id, 0, 0, clicks {counted("products", "around")}
+    UNION ALL
+    SELECT *, 0 FROM ({_CLICKS}) AS edge
+  ) AS part
+  GROUP BY 1, 2
+),
+bar AS (
+  SELECT config_id, min(clicks) AS clicks
+  FROM (SELECT config_id, clicks, row_number() OVER (PARTITION BY config_id ORDER BY clicks DESC) AS place FROM known) AS placed
+  WHERE place <= :limit GROUP BY 1 HAVING count(*) = :limit
+),
+possible AS MATERIALIZED (
+  SELECT known.* FROM known LEFT JOIN bar USING (config_id) WHERE known.most >= coalesce(bar.clicks, 0)
+),
+within AS (
+  SELECT config_id, product_id, part.clicks, part.add_to_carts
+  FROM possible CROSS JOIN unnest(:unit_grains, :unit_starts_of) AS unit (grain, at) CROSS JOIN LATERAL (
+    SELECT clicks, add_to_carts FROM analytics_products AS row WHERE row.config_id = possible.config_id
+      AND row.grain = unit.grain AND row.at = unit.at AND row.product_id = possible.product_id OFFSET 0
+  ) AS part
+  WHERE (SELECT count(*) FROM possible) <= {_FEW}
+  UNION ALL
+  SELECT config_id, product_id, clicks, add_to_carts {counted("products", "fine")}
+  WHERE (SELECT count(*) FROM possible) > {_FEW}
+)
+{_RANKED.format(total="SELECT config_id, product_id, clicks, add_to_carts FROM possible UNION ALL SELECT * FROM within")}
 """
 
 
 async def top_products(database: Database, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
     """The products of each store that were clicked most, then put into carts most. Products since deleted are among them."""
-    parameters = _parameters(keys, pieces(span.start, span.end)) | {"limit": limit}
-    return by_parent(await database.fetch(_top_products(), parameters), keys)
+    parts = pieces(span.start, span.end)
+    days, fine = [part for part in parts if part.grain >= DAY], [part for part in parts if 0 < part.grain < DAY]
+    if not (days and fine):
+        return by_parent(await database.fetch(_top_products(), _parameters(keys, parts) | {"limit": limit}), keys)
+    ends = piece_parameters(days_around(fine), "around_") | piece_parameters(fine, "fine_")
+    ends |= piece_parameters(units_of(fine), "unit_")
+    given = {"ids": list(keys), **piece_parameters(days), **edge_parameters(parts), **ends, "limit": limit}
+    return by_parent(await database.fetch(_top_of_days(), given), keys)
 
 
 @cache
 def _top_products() -> Statement:
     return _statement(_TOP_PRODUCTS, bindparam("limit"))
+
+
+@cache
+def _top_of_days() -> Statement:
+    units = piece_types("unit_")[:2]
+    return _statement(_TOP_OF_DAYS, bindparam("limit"), *piece_types("around_"), *piece_types("fine_"), *units)
 
 
 _SOURCES = f"""
@@ -165,7 +225,7 @@ SELECT parent_id, source, nullif(medium, '') AS medium, nullif(campaign, '') AS 
          row_number() OVER (PARTITION BY config_id ORDER BY sum(sessions) DESC, sum(events) DESC,
            source COLLATE "C", medium COLLATE "C", campaign COLLATE "C") AS place
   FROM (
-    SELECT config_id, source, medium, campaign, sessions, events {COUNTED["sources"]}
+    SELECT config_id, source, medium, campaign, sessions, events {counted("sources")}
     UNION ALL
     SELECT config_id, {SOURCE}, {MEDIUM}, {CAMPAIGN}, 0, 1 {EVENTS}
     UNION ALL
@@ -215,7 +275,7 @@ def _parameters(keys: Sequence[str], parts: Sequence[Piece]) -> dict[str, Any]:
 
 
 def _statement(sql: str, *more: Any) -> Statement:
-    types = bindparam("ids", type_=ARRAY(UUID)), *PIECE_TYPES, *EDGE_TYPES, *more
+    types = bindparam("ids", type_=ARRAY(UUID)), *piece_types(), *EDGE_TYPES, *more
     return compiled(text(sql).bindparams(*types), varies=True)
 
 

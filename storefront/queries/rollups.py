@@ -3,16 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ARRAY, DateTime, Integer, bindparam
+from sqlalchemy import ARRAY, BindParameter, DateTime, Integer, bindparam
 
 MOMENT = DateTime(timezone=True)
 
 # Seconds that are counted together: a minute, a quarter of an hour, which is as finely as clocks of time zones differ, up to 16
 # days. A report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains
 # or so, and up to some moment thirty of them. Minutes are kept as long as single events are: what is finer is counted from these.
-MINUTE, QUARTER, _HOUR, _DAY = 60, 900, 3_600, 86_400
-GRAINS = (MINUTE, QUARTER, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, _DAY, 2 * _DAY, 4 * _DAY, 8 * _DAY, 16 * _DAY)
+MINUTE, QUARTER, _HOUR, DAY = 60, 900, 3_600, 86_400
+GRAINS = (MINUTE, QUARTER, 2 * _HOUR, 6 * _HOUR, 12 * _HOUR, DAY, 2 * DAY, 4 * DAY, 8 * DAY, 16 * DAY)
 # Where grains begin: midnight in UTC.
 ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
 BIN = "date_bin({grain} * interval '1 second', {moment}, timestamptz '2001-01-01 00:00:00+00')"
@@ -42,6 +43,21 @@ def pieces(start: datetime, end: datetime, *, most: int = GRAINS[-1]) -> list[Pi
     return _cut(start, end, [grain for grain in reversed(GRAINS) if grain <= most])
 
 
+def days_around(parts: Sequence[Piece]) -> list[Piece]:
+    """The days that the pieces lie in, each of which is shorter than one, and lies in one."""
+    days = dict.fromkeys(_floor(part.start, DAY) for part in parts)
+    return [Piece(DAY, day, day + timedelta(days=1)) for day in days]
+
+
+def units_of(parts: Sequence[Piece]) -> list[Piece]:
+    """The single grains that pieces consist of."""
+    return [
+        Piece(part.grain, at, at + timedelta(seconds=part.grain))
+        for part in parts
+        for at in (part.start + timedelta(seconds=n) for n in range(0, int((part.stop - part.start).total_seconds()), part.grain))
+    ]
+
+
 def _cut(start: datetime, end: datetime, grains: Sequence[int]) -> list[Piece]:
     if start >= end:
         return []
@@ -66,17 +82,21 @@ def grain_of(moments: Sequence[datetime]) -> int:
 
 # Statements over pieces begin with this, and take these parameters.
 WITH_PIECES = "WITH piece AS (SELECT * FROM unnest(:grains, :starts_of, :stops) AS piece (grain, start, stop))"
-PIECE_TYPES = (
-    bindparam("grains", type_=ARRAY(Integer)),
-    bindparam("starts_of", type_=ARRAY(MOMENT)),
-    bindparam("stops", type_=ARRAY(MOMENT)),
-)
 
-# What the pieces are made of. Asked piece by piece, as a planner may prefer to read a whole table for many of them.
-_OF_PIECES = """FROM piece CROSS JOIN LATERAL (
-    SELECT * FROM {table} WHERE config_id = ANY(:ids) AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
+
+def piece_types(prefix: str = "") -> list[BindParameter[Any]]:
+    """The types of the parameters."""
+    moments = [bindparam(f"{prefix}{name}", type_=ARRAY(MOMENT)) for name in ("starts_of", "stops")]
+    return [bindparam(f"{prefix}grains", type_=ARRAY(Integer)), *moments]
+
+
+def counted(table: str, piece: str = "piece") -> str:
+    """What the pieces are made of. Asked piece by piece, as a planner may prefer to read a whole table for many of them."""
+    return f"""FROM {piece} AS piece CROSS JOIN LATERAL (
+    SELECT * FROM analytics_{table}
+    WHERE config_id = ANY(:ids) AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
   ) AS part"""
-COUNTED = {table: _OF_PIECES.format(table=f"analytics_{table}") for table in ("totals", "products", "sources")}
+
 
 # Where a span begins and ends within a minute. Moments of their own: of these a planner knows that there are few events between.
 _AT_EDGES = """FROM {table} WHERE config_id = ANY(:ids) AND {people}
@@ -86,12 +106,12 @@ SESSIONS = _AT_EDGES.format(table="analytics_sessions", people="", moment="began
 EDGE_TYPES = tuple(bindparam(name, type_=MOMENT) for name in ("head_start", "head_stop", "tail_start", "tail_stop"))
 
 
-def piece_parameters(parts: Sequence[Piece]) -> dict[str, object]:
+def piece_parameters(parts: Sequence[Piece], prefix: str = "") -> dict[str, object]:
     """The pieces as parameters."""
     return {
-        "grains": [part.grain for part in parts],
-        "starts_of": [part.start for part in parts],
-        "stops": [part.stop for part in parts],
+        f"{prefix}grains": [part.grain for part in parts],
+        f"{prefix}starts_of": [part.start for part in parts],
+        f"{prefix}stops": [part.stop for part in parts],
     }
 
 

@@ -1,0 +1,62 @@
+"""The products of a span that ends within days: the same as a count of every grain, by whichever way they are found."""
+
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from random import Random
+from typing import Any
+
+import pytest
+
+from storefront.core.database import Database
+from storefront.core.ids import uuid7
+from storefront.queries import analytics
+from storefront.queries.analytics import Span, top_products
+from tests.analytics.test_reads import Event, add_events
+from tests.factories import make_store
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def clicked(rng: Random, products: list[str], skew: float, number: int, days: int) -> list[Event]:
+    return [
+        Event(
+            START + timedelta(days=days * rng.random()),
+            rng.choice(["product_click", "product_click", "add_to_cart"]),
+            product=products[int(len(products) * rng.random() ** skew)],
+        )
+        for _ in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "skew", "events", "days"),
+    [(3, 1.0, 60, 12), (40, 3.0, 2_000, 20), (400, 1.0, 4_000, 5), (400, 4.0, 4_000, 30)],
+    ids=["few", "wanted-much", "all-alike", "many"],
+)
+async def test_they_are_those_of_a_count_of_every_grain(
+    number: int, skew: float, events: int, days: int, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = Random(number + days)
+    stores = [await make_store(database), await make_store(database)]
+    products = [str(uuid7()) for _ in range(number)]
+    for store in stores:
+        await add_events(database, store, clicked(rng, products, skew, events, days))
+    spans = [
+        Span(START + timedelta(seconds=first), START + timedelta(seconds=last))
+        for first, last in (sorted(rng.uniform(-86_400, 86_400 * (days + 1)) for _ in range(2)) for _ in range(25))
+    ]
+
+    async def found(limit: int) -> list[Any]:
+        return [await top_products(database, stores, span, limit) for span in spans]
+
+    quick = [await found(limit) for limit in (1, 10, 100)]
+    # However few it may be, the fine grains are read from end to end.
+    few = f" {analytics._FEW}\n"
+    assert analytics._TOP_OF_DAYS.count(few) == 2
+    monkeypatch.setattr(analytics, "_TOP_OF_DAYS", analytics._TOP_OF_DAYS.replace(few, " 0\n"))
+    monkeypatch.setattr(analytics, "_top_of_days", cache(analytics._top_of_days.__wrapped__))
+    assert quick == [await found(limit) for limit in (1, 10, 100)]
+    # Without whole days every grain is.
+    monkeypatch.setattr(analytics, "DAY", 10**9)
+    assert quick == [await found(limit) for limit in (1, 10, 100)]
+    assert any(rows for answers in quick for answer in answers for rows in answer)
