@@ -88,6 +88,7 @@ class _Doing:
         try:
             facts = await self._watched()
             if await jobs.finish(database, mine, "succeeded", **facts):
+                log.info("job %s (%s of store %s) succeeded", mine.job_id, self.job.kind, self.job.config_id)
                 await clear(self.means, self.job)
         except Lost:
             log.info("job %s is somebody else's by now", mine.job_id)
@@ -148,6 +149,8 @@ class _Doing:
             return
         if not isinstance(error, (*PASSING, JobFailed, ShopifyError, Missing)):
             log.error("job %s failed", self.mine.job_id, exc_info=error)
+        else:
+            log.info("job %s (%s of store %s) failed", self.mine.job_id, self.job.kind, self.job.config_id)
         await jobs.finish(self.means.database, self.mine, "failed", _told(error))
 
 

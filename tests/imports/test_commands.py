@@ -213,3 +213,20 @@ async def test_columns_that_a_file_does_not_have_leave_what_is_stored(database: 
     (row,) = await database.fetch(all_products())
     assert (row.title, row.price, row.compare_at_price) == ("Big mug", "12.00", "15.00")
     assert (row.status, row.seo_title, row.tags, row.version) == ("archived", "Best mug", ["a"], 2)
+
+
+async def test_a_variant_is_recognised_by_its_sku_first(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    small, medium = await database.fetch(all_variants())
+    swapped = SHIRT.replace("S-1", "x").replace("S-2", "S-1").replace("x", "S-2")
+    assert counts(await bring(database, store, swapped)) == (0, 1, 0)
+    rows = {row.id: (row.name, row.sku) for row in await database.fetch(all_variants())}
+    assert rows == {small.id: ("M", "S-1"), medium.id: ("S", "S-2")}
+
+
+async def test_a_sku_that_several_have_tells_nothing(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT.replace("S-2", "S-1"))
+    before = await database.fetch(all_variants())
+    assert counts(await bring(database, store, SHIRT.replace("S-2", "S-1"))) == (0, 0, 1)
+    await bring(database, store, SHIRT.replace("S-2", "S-1").replace("20", "22"))
+    assert [row.id for row in await database.fetch(all_variants())] == [row.id for row in before]

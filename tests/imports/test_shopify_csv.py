@@ -268,3 +268,38 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 def exhausted(iterator: Iterator[object]) -> int:
     return sum(isinstance(item, ProductRow) for item in iterator)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_from_every_mark_on_the_rest_is_the_same(end: str) -> None:
+    text = (
+        HEADER
+        + end
+        + "".join(
+            f'p-{n},"A ""product""{end}é",Size,S,,,{n}{end}p-{n},,,M,,,oops{end}{end}' + ("a b!,,,,,,1" + end) * (n % 3)
+            for n in range(12)
+        )
+    )
+    content = f"\ufeff{text}".encode()
+    found = list(read(io.BytesIO(content), "shop.csv", remembers=False))
+    marks = [n for n, item in enumerate(found) if isinstance(item, Mark)]
+    assert len(marks) == 13
+    for n in marks:
+        mark = found[n]
+        assert isinstance(mark, Mark)
+        rest = list(read(io.BytesIO(content), "shop.csv", mark.place, remembers=False))
+        # The place that it begins at is told once more.
+        assert [item for item in rest if item != mark] == found[n + 1 :]
+
+
+def test_a_line_without_an_end_is_never_held_as_a_whole() -> None:
+    content = b"Handle,Title,Price\nmug,Mug,5\n" + b"x" * 5_000_000 + b"\ncup,Cup,5\n"
+    found = [item for item in read(io.BytesIO(content), "shop.csv") if not isinstance(item, Mark)]
+    assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "cup"]
+    assert len([item for item in found if isinstance(item, Rejection)]) >= 1
+
+
+def test_apostrophes_are_taken_off_in_files_of_ours_alone() -> None:
+    for column, title in (("Storefront", "=x"), ("Storefront (formulas as they are)", "'=x"), ("Vendor", "'=x")):
+        [mug] = products(f"Handle,Title,Price,{column}\nmug,'=x,5,\n")
+        assert mug.title == title

@@ -1,0 +1,76 @@
+"""`storefront import shopify-csv` and `storefront export`, as an operator runs them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from storefront.cli import app
+from storefront.core.ids import new_id
+from storefront.core.settings import settings
+from tests.imports.catalogues import catalogue
+
+
+@pytest.fixture
+def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """A database with two stores, which the command line finds."""
+    monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
+    monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
+    settings.cache_clear()
+    with psycopg.connect(empty_url) as connection:
+        user = new_id()
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, 'o@example.com')", [user])
+        for slug in ("one", "two"):
+            values = [new_id(), user, slug, slug]
+            connection.execute("INSERT INTO configs (id, user_id, store_name, slug) VALUES (%s, %s, %s, %s)", values)
+    yield empty_url
+    settings.cache_clear()
+
+
+def run(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def test_a_catalogue_goes_in_out_and_in_again(url: str, tmp_path: Path) -> None:
+    first, second, third = (tmp_path / name for name in ("first.csv", "second.csv", "third.csv"))
+    first.write_bytes(catalogue(300).encode())
+    done = run("import", "shopify-csv", str(first), "--config", "one")
+    assert done.exit_code == 0, done.output
+    assert "created 1" in done.output and "first.csv:" in done.output
+    assert "not an amount of 0 or more" in done.output
+    assert run("export", str(second), "--config", "one").exit_code == 0
+    again = run("import", "shopify-csv", str(second), "--config", "one").output
+    assert "created 0, updated 0" in again and "rejected 0" in again
+    assert run("import", "shopify-csv", str(second), "--config", "two").exit_code == 0
+    assert run("export", str(third), "--config", "two").exit_code == 0
+    assert third.read_bytes() == second.read_bytes()
+    assert not list(tmp_path.glob(".*unfinished"))
+
+
+def test_a_dry_run_only_tells(url: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,Mug,5\n")
+    told = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--dry-run").output
+    assert "would be created 1" in told
+    run("export", str(tmp_path / "out.csv"), "--config", "one")
+    assert (tmp_path / "out.csv").read_text().count("\n") == 1
+
+
+def test_formulas_are_left_as_they_are_on_request(url: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,=1+1,5\n")
+    run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one")
+    for words, cell in (((), ",'=1+1,"), (("--raw",), ",=1+1,")):
+        run("export", str(tmp_path / "out.csv"), "--config", "one", *words)
+        assert cell in (tmp_path / "out.csv").read_text()
+
+
+def test_a_store_that_is_none_and_a_file_that_is_none_are_told_of(url: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("name;price\n")
+    for words in (
+        ("export", str(tmp_path / "x.csv"), "--config", "three"),
+        ("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one"),
+    ):
+        done = run(*words)
+        assert done.exit_code == 1
+        assert "three" in done.output or "Handle" in done.output
