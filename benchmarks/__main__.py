@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, standard, watching, webhooks
+from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, pictures, standard, watching, webhooks
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -118,6 +118,12 @@ def analytics_(
 def imports_(rows: Annotated[int, typer.Option(min=3_000, max=3_000_000, help="Rows of the file.")] = 50_000) -> None:
     """A file of products, imported and exported by one worker: rows in a second, CPU, memory."""
     _tell("imports", imports.measure(rows), {"rows": rows})
+
+
+@app.command("pictures")
+def pictures_() -> None:
+    """Pictures made anew and in sizes: CPU and memory, by kind and size."""
+    _tell("pictures", pictures.measure(), {})
 
 
 def _effort(rounds: int, seconds: float, works: str, connections: str) -> Effort:

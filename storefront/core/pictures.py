@@ -65,7 +65,7 @@ MIXABLE = ("RGB", "RGBA", "L", "CMYK")
 TINY = 16
 KEPT, SERVED, SKETCHED = 90, 80, 30
 
-# Pictures that are worked on at a time, by each process. Of those that were sent one: decoded they take up to 15 bytes a pixel.
+# Pictures that are worked on at a time, by each process. Of those that were sent one: it takes hundreds of megabytes.
 SENT_AT_A_TIME, KEPT_AT_A_TIME = 1, 2
 MOST_WAITING = 100
 

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
         50_000_000,
         ge=10_000,
         le=500_000_000,
-        description="Its pixels, at most: decoded, each takes up to 15 bytes of memory, of one image at a time.",
+        description="Its pixels, at most: so many take up to a gigabyte of memory, for one image at a time.",
     )
     s3_bucket: str | None = Field(
         None, description="A bucket of S3's kind for images and files (needs the extra `s3`). Unset: they are in the data folder."
