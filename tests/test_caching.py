@@ -32,7 +32,17 @@ from storefront.schema import schema
 from storefront.serving.personal import PERSONAL, VOLATILE
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import make_image, make_job, make_product, make_review, make_store, make_upload, make_user, make_variant
+from tests.factories import (
+    insert,
+    make_image,
+    make_job,
+    make_product,
+    make_review,
+    make_store,
+    make_upload,
+    make_user,
+    make_variant,
+)
 from tests.pictures import picture
 
 PICTURE = picture("PNG")
@@ -128,7 +138,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module")
 async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[list[Client]]:
     url = fresh(postgres, template)
-    plain: dict[str, Any] = {"max_aliases": 1_000, "job_workers": 0}
+    plain: dict[str, Any] = {"max_aliases": 1_000, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
         # Else each server may mend searches with words of its own age.
@@ -154,7 +164,9 @@ async def shop(servers: list[Client], folder: Path) -> Shop:
     jobs = {name: await make_job(database, store, owner, kind, status=status.get(name, name)) for name, kind in kinds.items()}
     image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
     await Disk(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
-    jobs |= {"image": image, "upload": upload}
+    hook = await insert(database, "webhooks", config_id=store, url=NOBODY, read_as="owner", secret="none", position=0)
+    about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
+    jobs |= {"image": image, "upload": upload, "hook": hook, "delivery": await insert(database, "webhook_deliveries", **about)}
     ids = {**jobs, "store": store, "product": product, "other": other, "variant": small, "review": review, "slug": slug}
     return Shop(writer, strict, polling, reference, writer.signed_in(owner), writer.signed_in(reviewer), ids)
 
@@ -190,6 +202,9 @@ async def check(shop: Shop, write: Callable[[], Awaitable[object]], *keeping: Cl
             assert body(await shop.asked(client, root)) == right[root], root
     return {root for root in ROOTS if right[root] != body(before[0][root])}
 
+
+# Nobody is there.
+NOBODY = "http://127.0.0.1:1025/"
 
 # By mutation: who does it, with which input, and which answers it changes at least.
 Write = tuple[str, dict[str, Any], set[str]]
@@ -227,6 +242,15 @@ MUTATIONS: dict[str, Write] = {
     "exportProducts": ("owner", {"configId": "{store}"}, set()),
     "cancelExport": ("owner", {"id": "{waiting}"}, set()),
     "retryExport": ("owner", {"id": "{cancelled}"}, set()),
+    # These tell others what there is, and change nothing of it.
+    "testIntegration": ("owner", {"configId": "{store}", "integration": "STRIPE"}, set()),
+    "createWebhook": ("owner", {"configId": "{store}", "url": NOBODY, "topics": ["PRODUCT_UPDATED"]}, set()),
+    "updateWebhook": ("owner", {"id": "{hook}", "isEnabled": False}, set()),
+    "rotateWebhookSecret": ("owner", {"id": "{hook}"}, set()),
+    "deleteWebhook": ("owner", {"id": "{hook}"}, set()),
+    "replayWebhook": ("owner", {"id": "{hook}", "after": "0"}, set()),
+    "resendWebhookDelivery": ("owner", {"id": "{delivery}"}, set()),
+    "testWebhook": ("owner", {"id": "{hook}"}, set()),
 }
 
 
