@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from tests.conftest import serving
 from tests.factories import make_user
 from tests.feed.redis import free_port
 from tests.serving.test_tracing import collector
-from tests.shopify import DOMAIN, Fault, Shopify, selling
+from tests.shopify import DOMAIN, Fault, Shopify, product, selling
 from tests.webhooks.hooks import CREATE as HOOK
 from tests.webhooks.hooks import QUICK, TEST
 from tests.webhooks.receiver import Receiver
@@ -43,7 +45,7 @@ async def test_no_secret_leaves_or_is_kept_in_the_clear(
     empty_url: str, tmp_path: Path, log_lines: list[dict[str, Any]], monkeypatch: Any
 ) -> None:
     key, port, said = new_key(), free_port(), list[str]()
-    async with selling(Shopify(token=MARK)) as shopify, Receiver().running() as receiver:
+    async with selling(Shopify([product(1)], token=MARK)) as shopify, Receiver().running() as receiver:
         with collector() as (endpoint, spans):
             options = QUICK | {
                 "shopify_url": shopify.url,
@@ -61,6 +63,7 @@ async def test_no_secret_leaves_or_is_kept_in_the_clear(
         "log": json.dumps(log_lines),
         "traces": str(spans),
         "tables": tables(empty_url),
+        "files": files(tmp_path),
         "command line": await asyncio.to_thread(commands, empty_url, key, tmp_path, monkeypatch),
     }
     # It was there all the while, and every place that is looked through has something in it.
@@ -100,6 +103,7 @@ async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[st
     await owner.database.fetch(Statement("UPDATE integration_checks SET checked_at = '2026-01-01' RETURNING 1", {}))
     shopify.faults.append(Fault(200, body={"errors": [{"message": f"nothing for {MARK}"}]}))
     await ask(owner, CHECK, i={"configId": store, "integration": "SHOPIFY"})
+    await _jobs(partial(ask, owner), store)
     for client in (owner, shop):
         await ask(client, CHANGES, c=store)
         await ask(client, f"{{ configs {{ nodes {{ {INTEGRATIONS} }} }} }}")
@@ -110,6 +114,22 @@ async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[st
     return str(made[0]["secret"])
 
 
+async def _jobs(ask: Callable[..., Awaitable[Any]], store: str) -> None:
+    """Products come from the shop, by the token, and go out as a file."""
+    for mutation, query, given in (
+        ("importProducts", "importJob", {"configId": store, "source": "SHOPIFY_STORE"}),
+        ("exportProducts", "exportJob", {"configId": store}),
+    ):
+        kind = f"{mutation[0].upper()}{mutation[1:]}Input"
+        begun = await ask(f"mutation($i: {kind}!) {{ {mutation}(input: $i) {{ job {{ id }} {ERRORS} }} }}", i=given)
+        id_ = begun[mutation]["job"]["id"]
+        document = f"query($i: ID!) {{ {query}(id: $i) {{ status error {{ message }} issues {{ nodes {{ message }} }} }} }}"
+        async with asyncio.timeout(20):
+            while (found := (await ask(document, i=id_))[query])["status"] not in ("SUCCEEDED", "FAILED"):  # noqa: ASYNC110  over HTTP
+                await asyncio.sleep(0.1)
+        assert found["status"] == "SUCCEEDED"
+
+
 async def _first_event(client: Client, store: str) -> str:
     headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {client.token}"} if client.token else {})
     body = {"query": FEED, "variables": {"c": store}}
@@ -118,6 +138,11 @@ async def _first_event(client: Client, store: str) -> str:
             if line.startswith("data:"):
                 return line
     raise AssertionError("nothing was told")
+
+
+def files(folder: Path) -> str:
+    """What the server has written."""
+    return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
 def tables(url: str) -> str:
