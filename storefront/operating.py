@@ -71,20 +71,22 @@ def _anything() -> Statement:
 class Queue:
     """How many batches of events wait to be counted, as it was when it was last looked at; nan where that failed.
 
-    `deliveries`: how many messages to webhooks are due, and `disabled` how many webhooks are told nothing.
+    `deliveries`: how many messages to webhooks are due, and `disabled` how many webhooks are told nothing. `jobs`: how many
+    imports and exports wait, and `at_work` how many are worked at.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.length = self.deliveries = self.disabled = nan
+        self.length = self.deliveries = self.disabled = self.jobs = self.at_work = nan
 
     async def look(self) -> None:
         """Look again."""
         try:
-            [(self.length, self.deliveries, self.disabled)] = await self._database.fetch(_queued())
+            [found] = await self._database.fetch(_queued())
+            self.length, self.deliveries, self.disabled, self.jobs, self.at_work = found
         except FAILURES:
             # What else there is to tell is wanted most when the database is down.
-            self.length = self.deliveries = self.disabled = nan
+            self.length = self.deliveries = self.disabled = self.jobs = self.at_work = nan
 
 
 _QUEUED = f"""
@@ -92,7 +94,9 @@ SELECT (SELECT count(*) FROM (SELECT FROM analytics_queue LIMIT {MOST_QUEUED}) A
        (SELECT count(*) FROM (
           SELECT FROM webhook_deliveries JOIN webhooks ON webhooks.id = webhook_id
           WHERE next_attempt_at <= now() AND disabled_at IS NULL LIMIT {MOST_QUEUED}) AS due) AS deliveries,
-       (SELECT count(*) FROM webhooks WHERE disabled_at IS NOT NULL) AS disabled
+       (SELECT count(*) FROM webhooks WHERE disabled_at IS NOT NULL) AS disabled,
+       (SELECT count(*) FROM jobs WHERE status = 'queued') AS jobs,
+       (SELECT count(*) FROM jobs WHERE status = 'running') AS at_work
 """
 
 
@@ -237,6 +241,8 @@ def _of_what_is_kept(parts: Parts) -> list[Reading]:
     asked = "Questions whose answers may be kept, by what came of them."
     return [
         Reading("storefront_rollup_queue", "Batches of events that wait to be counted.", lambda: parts.queue.length),
+        Reading("storefront_jobs_waiting", "Imports and exports that wait.", lambda: parts.queue.jobs),
+        Reading("storefront_jobs_running", "Those that are worked at.", lambda: parts.queue.at_work),
         Reading("storefront_pictures_waiting", "Pictures that are worked on, or wait for it.", lambda: pictures.waiting),
         Reading("storefront_pictures", "Pictures by what became of them.", lambda: pictures.outcomes, "outcome", is_total=True),
         Reading("storefront_documents", "Documents that are kept, with their plans.", lambda: documents.count),

@@ -239,6 +239,19 @@ async def _me(client: Client) -> str:
     return str((await client.ask("{ me { id } }"))["me"]["id"])
 
 
+async def test_what_was_kept_before_an_import_is_told_no_more(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, response_cache_bytes=10_000_000, poll_interval=60) as client:
+        owner = await make_user(client.database)
+        store = await make_store(client.database, user_id=owner)
+        place = Place(client.signed_in(owner), store, client, Shopify())
+        titles = "query ($store: ID!) { products(configId: $store) { nodes { title } } }"
+        for title in ("Mug", "Cup"):
+            await place.bring(f"Handle,Title,Price\nmug,{title},5\n")
+            for _ in range(2):
+                told = await client.ask(titles, store=store)
+                assert told["products"]["nodes"] == [{"title": title}]
+
+
 # ---------------------------------------------------------------------------------------------- a live shop
 
 

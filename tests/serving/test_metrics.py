@@ -80,7 +80,16 @@ async def test_operations_requests_and_parts_are_counted(empty_url: str, tmp_pat
     assert found("storefront_websockets") == found("storefront_websocket_operations") == found("storefront_feed_stores") == 1
     assert (found("storefront_pool_connections", pool="primary") or 0) >= 1
     assert found("storefront_pool_waiting", pool="primary") == 0
-    for name in ("feed_polls_total", "feed_behind", "rollup_queue", "documents", "responses_bytes", "streams"):
+    for name in (
+        "feed_polls_total",
+        "feed_behind",
+        "rollup_queue",
+        "jobs_waiting",
+        "jobs_running",
+        "documents",
+        "responses_bytes",
+        "streams",
+    ):
         assert found(f"storefront_{name}") is not None
     assert (found("process_resident_memory_bytes") or 0) > 10_000_000
 
