@@ -23,7 +23,10 @@ metadata = SQLModel.metadata
 
 def is_described(name: str | None, kind: str, _: object) -> bool:
     """Whether a thing of the database should stand in `metadata`: partitions are made by and by, and stand for nothing new."""
-    return not (kind == "table" and name is not None and name.startswith(f"{AnalyticsEvent.__tablename__}_"))
+    return not (kind == "table" and name is not None and name.startswith(_PARTITIONS))
+
+
+_PARTITIONS = f"{AnalyticsEvent.__tablename__}_", f"{ProductTotals.__tablename__}_"
 
 
 def _table(model: type[SQLModel]) -> Table:

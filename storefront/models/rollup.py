@@ -1,5 +1,7 @@
 """What events come to: counts by stretches of time of several lengths, and the sessions that they were in."""
 
+from typing import ClassVar
+
 from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Uuid, text
 from sqlmodel import Field
 
@@ -76,9 +78,10 @@ class Totals(SQLModel, table=True):
 
 
 class ProductTotals(SQLModel, table=True):
-    """The events of one product."""
+    """The events of one product. Grains of minutes, quarters, hours and days are in tables of their own."""
 
     __tablename__ = "analytics_products"
+    __table_args__: ClassVar = {"postgresql_partition_by": "LIST (grain)"}
 
     config_id: UUID = reference("configs.id", primary_key=True)
     grain: int = _grain()
