@@ -7,46 +7,23 @@ from decimal import Decimal
 from typing import Any, TypeVar
 
 from storefront.imports import exact
+from storefront.imports.records import (
+    CELL,
+    IMAGES,
+    LONGEST,
+    OPTIONS,
+    PUBLISHED,
+    QUANTITY,
+    STATUSES,
+    SURPLUS_OPTIONS,
+    TAG_LENGTH,
+    TAGS,
+    VARIANTS,
+    Layout,
+    Record,
+    Unusable,
+)
 from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
-
-OPTIONS = range(1, 4)
-SURPLUS_OPTIONS = frozenset(f"option{n} {part}" for n in range(4, 10) for part in ("name", "value"))
-# In characters. Several of these columns are indexed, and Postgres refuses to index very long values.
-LONGEST = {
-    **{f"option{n} {part}": 255 for n in OPTIONS for part in ("name", "value")},
-    **dict.fromkeys(("handle", "title", "type", "product category", "variant sku", "seo title"), 255),
-    **dict.fromkeys(("body (html)", "seo description"), 65_536),
-    **dict.fromkeys(("image src", "variant image"), 2_048),
-    **dict.fromkeys(("variant price", "variant compare at price", "variant inventory qty"), 64),
-}
-OTHERS = {"tags", "status", "published", "image position", "variant inventory tracker", "storefront"}
-COLUMNS = frozenset(LONGEST) | SURPLUS_OPTIONS | OTHERS
-# Which columns a field comes from. Title and price are always there.
-SOURCES = {
-    "title": ("title",),
-    "price": ("title",),
-    "name": ("title",),
-    "attributes": ("title",),
-    "description": ("body (html)",),
-    "compare_at_price": ("variant compare at price",),
-    "images": ("image src", "variant image"),
-    "category": ("type", "product category"),
-    "tags": ("tags",),
-    "inventory": ("variant inventory qty", "variant inventory tracker"),
-    "track_inventory": ("variant inventory qty", "variant inventory tracker"),
-    "seo_title": ("seo title",),
-    "seo_description": ("seo description",),
-    "status": ("status", "published"),
-    "sku": ("variant sku",),
-    "is_available": ("storefront",),
-}
-CELL = 131_072
-TAGS = IMAGES = 250
-TAG_LENGTH = 255
-VARIANTS = 2_048
-QUANTITY = 2_147_483_647
-STATUSES = {"active": "active", "draft": "inactive", "archived": "archived"}
-PUBLISHED = {"": "active", "true": "active", "false": "inactive"}
 
 R = TypeVar("R", ProductRow, VariantRow)
 
@@ -56,45 +33,6 @@ _HANDLE = re.compile(r"(?=.*[^\W_])[\w-]+")
 _AMOUNT = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
 _QUANTITY = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
 _UNPLACED, _OF_VARIANT = (1, 0), (2, 0)
-
-
-class Unusable(Exception):
-    """A row that cannot be taken, and the column that is to blame."""
-
-    def __init__(self, column: str, problem: str) -> None:
-        super().__init__(column, problem)
-        self.column, self.problem = column, problem
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Whose rows they are, how many cells one may have, and how its columns are spelt."""
-
-    file: str
-    width: int
-    spellings: Mapping[str, str]
-
-    @property
-    def given(self) -> frozenset[str]:
-        """The fields that there is a column for."""
-        return frozenset(name for name, columns in SOURCES.items() if any(column in self.spellings for column in columns))
-
-    def rejection(self, line: int, handle: str | None, column: str, problem: str) -> Rejection:
-        """A row that is left out."""
-        return Rejection(self.file, line, problem, handle or None, self.spellings.get(column, column.title()))
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A row: its cells by column, how many there are beyond the header, and the place where it begins."""
-
-    line: int
-    cells: Mapping[str, str]
-    surplus: int = 0
-    start: int = 0
-
-    def __getitem__(self, column: str) -> str:
-        return self.cells.get(column, "")
 
 
 @dataclass(slots=True)

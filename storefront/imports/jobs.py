@@ -11,12 +11,10 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, text
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
+from sqlalchemy import BigInteger, Double, Text, bindparam, text
+from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.imports.commands import MOST_TOLD, Batch, Tally
-from storefront.imports.rows import Rejection
 
 # The wake-up for whoever has time for jobs; that of one job is its id.
 WORK = "jobs"
@@ -71,7 +69,7 @@ async def claim(database: Database, worker: str, lease: float = LEASE) -> Row | 
 async def beat(database: Database, mine: Claim) -> None:
     """Say that it is being worked at; raises Lost and Cancelled. Waits for nobody: whoever has the row locked is at work."""
     rows = await database.fetch(_beat(), mine.parameters)
-    _judge(rows, mine)
+    judge(rows, mine)
 
 
 async def finish(database: Database, mine: Claim, status: str, error: Mapping[str, Any] | None = None, **facts: Any) -> bool:
@@ -103,94 +101,34 @@ async def set_total(database: Database, mine: Claim, total: int) -> None:
 
 async def lock(connection: Connection, mine: Claim) -> Row:
     """The job's row, locked; raises Lost and Cancelled."""
-    rows = await connection.fetch(_lock(), mine.parameters)
-    _judge(rows, mine)
+    rows = await connection.fetch(held(), mine.parameters)
+    judge(rows, mine)
     return rows[0]
 
 
-async def advance(database: Database, mine: Claim, done: int, rows: int, issues: Sequence[Rejection]) -> None:
-    """Say how far it has come that has nothing else to say it with. Raises Lost and Cancelled."""
-    async with database.transaction() as connection:
-        row = await lock(connection, mine)
-        facts = {"done": done, "rows": rows, "rejected": len(issues)}
-        _keep(connection, mine, row, facts, None, issues)
-
-
-class Kept:
-    """What is kept of an import with each batch: how far it has come, what it left out, which handles it has had."""
-
-    def __init__(self, mine: Claim, *, handles: bool, extra: Mapping[str, Any] | None = None) -> None:
-        """`handles`: whether the source may have one twice. `extra` stands in every checkpoint."""
-        self._mine, self._handles, self._extra = mine, handles, extra or {}
-        self._row: Row | None = None
-        self._before: dict[str, int] = {}
-
-    async def begin(self, connection: Connection, batch: Batch) -> dict[str, int]:
-        """Make sure that the job is ours, and tell which handles it has had."""
-        locked = connection.send(_lock(), self._mine.parameters)
-        had = connection.send(_had(), {"id": self._mine.job_id, "handles": list(batch.products)}) if self._handles else None
-        await connection.flush()
-        _judge(locked.rows, self._mine)
-        self._row = locked.rows[0]
-        self._before = {row.handle: row.row for row in had.rows} if had else {}
-        return self._before
-
-    def end(self, connection: Connection, batch: Batch, tally: Tally) -> None:
-        """Keep the checkpoint with what was written."""
-        new = [product for product in batch.products.values() if product.handle not in self._before] if self._handles else []
-        if new:
-            given = {"handles": [product.handle for product in new], "rows": [product.line for product in new]}
-            connection.send(_remember(), {"id": self._mine.job_id, **given})
-        facts = {name: getattr(tally, name) for name in ("rows", "created", "updated", "unchanged", "rejected")}
-        assert batch.mark is not None  # noqa: S101  batches end at marks
-        place = {**self._extra, **batch.mark.place}
-        _keep(connection, self._mine, self._row, {**facts, "done": batch.mark.done}, place, tally.rejections)
-
-
-def _keep(
-    connection: Connection,
-    mine: Claim,
-    row: Row,
-    facts: Mapping[str, Any],
-    place: Mapping[str, Any] | None,
-    issues: Sequence[Rejection],
-) -> None:
-    count = (row.checkpoint or {}).get("issues", 0)
-    told = issues[: MOST_TOLD - count]
-    if told:
-        rows = [_issue(count + n, issue) for n, issue in enumerate(told, 1)]
-        connection.send(_tell(), {"id": mine.job_id, "issues": orjson.dumps(rows).decode()})
-    checkpoint = orjson.dumps({**(place or {}), "issues": count + len(told)}).decode()
-    nothing = dict.fromkeys(("created", "updated", "unchanged"), 0)
-    connection.send(_advance(), {**mine.parameters, **nothing, **facts, "checkpoint": checkpoint})
-
-
-def _issue(number: int, issue: Rejection) -> dict[str, Any]:
-    # Names of columns and handles come from the file.
-    handle, column = (value[:255] if value else None for value in (issue.handle, issue.column))
-    return {"number": number, "row": issue.line or None, "handle": handle, "field": column, "message": issue.problem[:1_000]}
-
-
-def _judge(rows: Sequence[Row], mine: Claim) -> None:
+def judge(rows: Sequence[Row], mine: Claim) -> None:
+    """Raise Lost or Cancelled where the job's row, as it was read, says so."""
     if not rows or rows[0].worker != mine.worker or rows[0].status != "running":
         raise Lost
     if rows[0].is_cancelled:
         raise Cancelled
 
 
-def _statement(sql: str, **types: Any) -> Statement:
+def statement(sql: str, **types: Any) -> Statement:
+    """SQL with the types of its parameters."""
     return compiled(text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items())))
 
 
-_MINE = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
-_UNTIL = "now() + make_interval(secs => :lease)"
+# The parameters of a claim.
+MINE = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
+UNTIL = "now() + make_interval(secs => :lease)"
 
 
 @cache
 def _claim() -> Statement:
-    return _statement(
+    return statement(
         f"""
-UPDATE jobs SET status = 'running', worker = :worker, lease_until = {_UNTIL}, attempts = attempts + 1,
+UPDATE jobs SET status = 'running', worker = :worker, lease_until = {UNTIL}, attempts = attempts + 1,
   started_at = coalesce(started_at, now()), error = NULL
 WHERE id = (
   SELECT id FROM jobs AS job
@@ -201,67 +139,50 @@ WHERE id = (
 )
 RETURNING *
 """,
-        worker=_MINE["worker"],
+        worker=MINE["worker"],
         lease=Double(),
     )
 
 
 @cache
 def _beat() -> Statement:
-    return _statement(
+    return statement(
         f"""
 WITH beat AS (
-  UPDATE jobs SET lease_until = {_UNTIL} WHERE id IN (
+  UPDATE jobs SET lease_until = {UNTIL} WHERE id IN (
     SELECT id FROM jobs WHERE id = :id AND worker = :worker AND status = 'running' FOR UPDATE SKIP LOCKED
   )
 )
 SELECT worker, status, is_cancelled FROM jobs WHERE id = :id
 """,
-        **_MINE,
+        **MINE,
     )
 
 
 @cache
-def _lock() -> Statement:
+def held() -> Statement:
+    """The job's row, locked, where it is still the worker's."""
     # To take the job from a worker, or to change its mind, is to wait for what it is writing.
     sql = "SELECT worker, status, is_cancelled, checkpoint FROM jobs WHERE id = :id AND worker = :worker FOR NO KEY UPDATE"
-    return _statement(sql, id=_MINE["id"], worker=_MINE["worker"])
-
-
-@cache
-def _advance() -> Statement:
-    counts = ("rows", "created", "updated", "unchanged", "rejected")
-    return _statement(
-        f"""
-UPDATE jobs SET checkpoint = :checkpoint, done = :done, attempts = 0, lease_until = {_UNTIL},
-  {", ".join(f"{name} = {name} + :{name}" for name in counts)},
-  position = CASE WHEN :created + :updated > 0 AND NOT coalesce(CAST(options ->> 'preview' AS boolean), false)
-    THEN (SELECT position FROM store_positions WHERE config_id = jobs.config_id) ELSE position END
-WHERE id = :id AND worker = :worker
-""",
-        **_MINE,
-        checkpoint=JSONB(),
-        done=BigInteger(),
-        **{name: Integer() for name in counts},
-    )
+    return statement(sql, id=MINE["id"], worker=MINE["worker"])
 
 
 @cache
 def _begin_again() -> Statement:
     nothing = ", ".join(f"{name} = 0" for name in ("done", "rows", "created", "updated", "unchanged", "rejected"))
     sql = f"UPDATE jobs SET checkpoint = NULL, {nothing}, total = :total WHERE id = :id"
-    return _statement(sql, id=_MINE["id"], total=BigInteger())
+    return statement(sql, id=MINE["id"], total=BigInteger())
 
 
 @cache
 def _set_total() -> Statement:
     sql = "UPDATE jobs SET total = :total WHERE id = :id AND worker = :worker"
-    return _statement(sql, id=_MINE["id"], worker=_MINE["worker"], total=BigInteger())
+    return statement(sql, id=MINE["id"], worker=MINE["worker"], total=BigInteger())
 
 
 @cache
 def _finish() -> Statement:
-    return _statement(
+    return statement(
         """
 WITH finished AS (
   UPDATE jobs SET status = :status, error = :error, worker = NULL, lease_until = NULL, finished_at = now(),
@@ -272,8 +193,8 @@ WITH finished AS (
 forgotten AS (DELETE FROM job_handles WHERE job_id IN (SELECT id FROM finished WHERE status = 'succeeded'))
 SELECT id FROM finished
 """,
-        id=_MINE["id"],
-        worker=_MINE["worker"],
+        id=MINE["id"],
+        worker=MINE["worker"],
         status=Text(),
         error=JSONB(),
         object_key=Text(),
@@ -283,44 +204,19 @@ SELECT id FROM finished
 
 @cache
 def _put_off() -> Statement:
-    return _statement(
+    return statement(
         """
 UPDATE jobs SET status = 'queued', worker = NULL, lease_until = NULL, error = :error,
   not_before = now() + make_interval(secs => :seconds)
 WHERE id = :id AND worker = :worker AND status = 'running' RETURNING 1 AS one
 """,
-        id=_MINE["id"],
-        worker=_MINE["worker"],
+        id=MINE["id"],
+        worker=MINE["worker"],
         seconds=Double(),
         error=JSONB(),
     )
 
 
 @cache
-def _had() -> Statement:
-    sql = 'SELECT handle, "row" FROM job_handles WHERE job_id = :id AND handle = ANY(:handles)'
-    return _statement(sql, id=_MINE["id"], handles=ARRAY(Text()))
-
-
-@cache
-def _remember() -> Statement:
-    sql = 'INSERT INTO job_handles (job_id, handle, "row") SELECT :id, * FROM unnest(:handles, :rows)'
-    return _statement(sql, id=_MINE["id"], handles=ARRAY(Text()), rows=ARRAY(Integer()))
-
-
-@cache
-def _tell() -> Statement:
-    return _statement(
-        """
-INSERT INTO job_issues (job_id, number, "row", handle, field, message)
-SELECT :id, issue.number, issue."row", issue.handle, issue.field, issue.message
-FROM jsonb_to_recordset(:issues) AS issue (number integer, "row" integer, handle text, field text, message text)
-""",
-        id=_MINE["id"],
-        issues=JSONB(),
-    )
-
-
-@cache
 def _forget_issues() -> Statement:
-    return _statement("DELETE FROM job_issues WHERE job_id = :id", id=_MINE["id"])
+    return statement("DELETE FROM job_issues WHERE job_id = :id", id=MINE["id"])

@@ -21,7 +21,8 @@ from storefront.feed.wakeups import WakeUps
 from storefront.imports import exports, jobs, shopify_store
 from storefront.imports.commands import ImportSummary, import_products
 from storefront.imports.exports import ExportSummary, export_products
-from storefront.imports.jobs import Claim, JobFailed, Kept
+from storefront.imports.jobs import Claim, JobFailed
+from storefront.imports.keeping import Kept, advance
 from storefront.imports.shopify_csv import UnreadableFile, read
 from storefront.models import configs
 
@@ -184,7 +185,7 @@ async def _parts(means: Means, job: Row, mine: Claim) -> AsyncIterator[bytes]:
     async def tell() -> None:
         nonlocal told, issues, due
         rows, new = summary.products - told, summary.issues[issues:]
-        await jobs.advance(means.database, mine, summary.products, rows, new)
+        await advance(means.database, mine, summary.products, rows, new)
         told, issues, due = summary.products, len(summary.issues), monotonic() + WORD
         means.tell(job)
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from storefront.imports import exact
-from storefront.imports.assembly import COLUMNS, Assembly, Layout, Record
+from storefront.imports.assembly import Assembly
+from storefront.imports.records import COLUMNS, Layout, Record
 from storefront.imports.rows import Mark, ProductRow, Rejection
 
 # Shopify renamed its columns in 2024. The older names are the keys here; case is ignored in both.

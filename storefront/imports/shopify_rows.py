@@ -8,7 +8,8 @@ from itertools import zip_longest
 from typing import Any
 
 from storefront.imports import exact
-from storefront.imports.assembly import COLUMNS, OPTIONS, Assembly, Layout, Record
+from storefront.imports.assembly import Assembly
+from storefront.imports.records import COLUMNS, OPTIONS, Layout, Record
 from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
 
 # As Shopify has written them since ever, and still reads them. Ours is the last: without it the file is one of Shopify's.

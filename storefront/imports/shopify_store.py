@@ -5,7 +5,8 @@ from itertools import zip_longest
 from typing import Any
 
 from storefront.core.shopify import Shop, TooCostly
-from storefront.imports.assembly import Assembly, Layout, Record
+from storefront.imports.assembly import Assembly
+from storefront.imports.records import Layout, Record
 from storefront.imports.rows import Mark, ProductRow, Rejection
 
 # Products asked for at a time, with as many of their variants and images; the rest of these comes in pages of its own. What a
