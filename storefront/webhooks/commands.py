@@ -101,7 +101,8 @@ async def replay_webhook(unit: Unit, values: Values) -> Sequence[Written]:
     # They are made again, by the log.
     unit.send(_forget(), {"id": old.id, "after": after})
     unit.send(_lead(), {"id": old.id})
-    return [change_row(unit, webhooks, old, {"position": after})]
+    # What was not read yet is still to be told.
+    return [change_row(unit, webhooks, old, {"position": min(after, old.position)})]
 
 
 async def resend_webhook_delivery(unit: Unit, values: Values) -> Sequence[Row]:

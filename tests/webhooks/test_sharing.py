@@ -2,23 +2,27 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
+from random import Random
+from typing import Any
 
 import pytest
 from psycopg import OperationalError
 
+from storefront.commands.unit import Command, Order, perform
 from storefront.core.addresses import Networks
-from storefront.core.database import Database, Row
+from storefront.core.database import Database, Row, Statement
 from storefront.core.outgoing import Outgoing
 from storefront.core.secrets import Vault, new_key
-from storefront.webhooks import delivering
+from storefront.webhooks import commands, delivering
 from storefront.webhooks.delivering import Deliverer
 from storefront.webhooks.queue import Patience, Queue
 from storefront.webhooks.sending import LONGEST_DELAY, Means, delay
 from storefront.webhooks.signing import new_secret
-from tests.factories import insert, make_product, make_store
+from tests.factories import insert, make_product, make_store, make_user
 from tests.webhooks.changes import changed
 from tests.webhooks.receiver import Received, Receiver, Writer, silence, status
 
@@ -69,11 +73,12 @@ async def test_a_webhook_is_one_process_s_at_a_time(database: Database, empty_ur
     store = await make_store(database)
     products = [await make_product(database, store) for _ in range(3)]
     under_way: Counter[tuple[str, str]] = Counter()
+    most: list[int] = []
 
     async def behave(request: Received, writer: Writer) -> None:
         lane = request.json["webhook"], request.json["productId"]
         under_way[lane] += 1
-        assert under_way[lane] == 1
+        most.append(under_way[lane])
         await asyncio.sleep(0.01)
         under_way[lane] -= 1
         await status(200)(request, writer)
@@ -86,7 +91,7 @@ async def test_a_webhook_is_one_process_s_at_a_time(database: Database, empty_ur
                 await changed(database, store, *products)
                 several[0].heard(store)
             await told_all(receiver, set(range(1, 31)), hooks)
-    assert len(receiver.received) == 30 * len(hooks)
+    assert len(receiver.received) == 30 * len(hooks) and set(most) == {1}
     assert sum(one.told.delivered for one in several) == 30 * len(hooks)
     # All of them had some of it to do.
     assert all(one.told.delivered for one in several)
@@ -127,6 +132,52 @@ async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypa
         next_ = Queue(database, Patience())
         assert [row.id for row in await next_.claim(5, 10)] == [hook]
         assert [row.position for row in await next_.due(hook, [], 4)] == [1]
+
+
+async def test_whatever_owners_do_meanwhile_nothing_is_stuck_or_told_side_by_side(database: Database, empty_url: str) -> None:
+    chance, user = Random(20261126), await make_user(database)
+    store = await make_store(database, user_id=user)
+    products = [await make_product(database, store) for _ in range(4)]
+    under_way: Counter[str] = Counter()
+    most: list[int] = []
+
+    async def behave(request: Received, writer: Writer) -> None:
+        lane = request.json["productId"]
+        under_way[lane] += 1
+        most.append(under_way[lane])
+        await asyncio.sleep(0.005)
+        under_way[lane] -= 1
+        await status(200 if chance.random() < 0.8 else 503)(request, writer)
+
+    async def do(command: Command, **values: Any) -> None:
+        await perform(database, Order(user, "any", values), command)
+
+    async with Receiver(behave=behave).running() as receiver, Database(empty_url) as other:
+        hook = await hooked(database, store, receiver.url)
+        ways: list[Callable[[int, str], Awaitable[None]]] = [
+            lambda _, __: changed(database, store, *chance.sample(products, 3)),
+            lambda head, _: do(commands.replay_webhook, id=hook, after=chance.randint(0, head)),
+            lambda _, id_: do(commands.resend_webhook_delivery, id=id_),
+            lambda _, __: do(partial(commands.update_webhook, faults=()), id=hook, isEnabled=chance.random() < 0.5),
+        ]
+        async with at_work(deliverer(database), deliverer(other)):
+            for _ in range(80):
+                [(head, id_)] = await database.fetch(SOME, {"id": hook, "store": store, "chance": chance.random()})
+                await chance.choices(ways, [5, 1, 4, 1])[0](head, id_ or hook)
+                await asyncio.sleep(0.01)
+            await do(partial(commands.update_webhook, faults=()), id=hook, isEnabled=True)
+            await _settled(database, hook)
+    told = {request.position for request in receiver.received}
+    [(head, _)] = await database.fetch(SOME, {"id": hook, "store": store, "chance": 0.0})
+    assert told == set(range(1, head + 1)) and set(most) == {1}
+
+
+SOME = Statement(
+    """SELECT coalesce((SELECT position FROM store_positions WHERE config_id = %(store)s), 0) AS head,
+      (SELECT id FROM webhook_deliveries WHERE webhook_id = %(id)s ORDER BY id
+       OFFSET floor(%(chance)s * (SELECT count(*) FROM webhook_deliveries WHERE webhook_id = %(id)s)) LIMIT 1) AS delivery""",
+    {},
+)
 
 
 async def test_a_fault_of_ours_in_one_message_holds_up_no_other_product(database: Database) -> None:
@@ -188,12 +239,13 @@ async def test_a_database_that_is_lost_at_any_statement_loses_nothing(
 
 
 async def _settled(database: Database, hook: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while True:
             async with database.transaction() as connection:
-                cursor = await connection.raw.execute(
-                    "SELECT count(*) FROM webhook_deliveries WHERE webhook_id = %s AND state = 'pending'", [hook]
-                )
+                waiting = "SELECT count(*) FROM webhook_deliveries WHERE webhook_id = %s AND state = 'pending'"
+                behind = """SELECT count(*) FROM webhooks JOIN store_positions p USING (config_id)
+                  WHERE id = %s AND p.position <> webhooks.position"""
+                cursor = await connection.raw.execute(f"SELECT ({waiting}) + ({behind})".encode(), [hook, hook])
                 if await cursor.fetchone() == (0,):
                     return
             await asyncio.sleep(0.05)
