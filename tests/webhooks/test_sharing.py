@@ -17,6 +17,7 @@ from storefront.core.addresses import Networks
 from storefront.core.database import Database, Row, Statement
 from storefront.core.outgoing import Outgoing
 from storefront.core.secrets import Vault, new_key
+from storefront.feed.log import LEAP, leap
 from storefront.webhooks import commands, delivering
 from storefront.webhooks.delivering import Deliverer
 from storefront.webhooks.queue import Patience, Queue
@@ -117,6 +118,22 @@ async def test_who_does_not_come_back_is_replaced(database: Database) -> None:
         assert not await lost.renew(hook, 10) and await lost.due(hook, [], 4) == []
         assert not await lost.add(claimed, 1, [])
     assert receiver.positions == [1]
+
+
+async def test_a_log_that_leaps_after_a_restore_is_told_to_be_lost(database: Database) -> None:
+    store = await make_store(database)
+    product = await make_product(database, store)
+    async with Receiver().running() as receiver:
+        await hooked(database, store, receiver.url)
+        await changed(database, store, product)
+        await leap(database)
+        async with at_work(deliverer(database)):
+            await receiver.wait(2)
+            await changed(database, store, product)
+            await receiver.wait(3)
+    # What is kept is told as ever, and that there may be more of it.
+    assert sorted(receiver.positions) == [1, LEAP + 1, LEAP + 2]
+    assert next(r for r in receiver.received if r.position == LEAP + 1).json["productId"] == "None"
 
 
 async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
