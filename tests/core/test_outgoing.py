@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storefront.core.addresses import Networks, url_fault
@@ -40,6 +40,7 @@ def test_what_is_public_is_not(address: str) -> None:
     assert Networks().permit(address)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_nothing_is_permitted_that_the_library_takes_for_private(address: object) -> None:
     if Networks().permit(str(address)):

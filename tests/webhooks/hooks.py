@@ -43,7 +43,7 @@ QUICK: dict[str, Any] = {
     "webhook_interval": 0.1,
     "webhook_http": True,
     "webhook_networks": "127.0.0.1/32",
-    "webhook_timeout": 1.0,
+    "webhook_timeout": 2.0,
     "webhook_retry": 0.05,
     "webhook_max_payload": 4_096,
 }

@@ -195,8 +195,8 @@ async def test_what_cannot_be_selected_is_told_as_an_error(stocked: tuple[Client
         (status(500), 500, "answered with status 500"),
         (status(404), 404, "answered with status 404"),
         (status(302, "location: http://127.0.0.1:1/"), 302, "answered with status 302: redirects are not followed"),
-        (receiving.silence, None, "no answer within 1 s"),
-        (receiving.drip, None, "no answer within 1 s"),
+        (receiving.silence, None, "no answer within 2 s"),
+        (receiving.drip, None, "no answer within 2 s"),
         (receiving.endless_head, None, "the connection ended before an answer came"),
         (receiving.hang_up, None, "the connection ended before an answer came"),
     ],
@@ -210,7 +210,10 @@ async def test_what_is_not_taken_is_tried_again(
     receiver.behave = behave
     await add_product(owner, store)
     await receiver.wait(1)
-    failing = await settled(owner, hook["id"], pending=1, failures=1)
+    async with asyncio.timeout(15):
+        # By now it may have been tried several times.
+        while not (failing := await found(owner, hook["id"]))["failingSince"]:  # noqa: ASYNC110  it is asked over HTTP
+            await asyncio.sleep(0.05)
     [delivery] = failing["deliveries"]["nodes"]
     assert delivery["state"] == "PENDING" and delivery["nextAttemptAt"] and failing["failingSince"]
     receiver.behave = receiving.OK
@@ -230,7 +233,7 @@ async def test_a_body_without_an_end_is_not_read(stocked: tuple[Client, str], re
     well = await settled(owner, hook["id"], pending=0)
     [delivery] = well["deliveries"]["nodes"]
     assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 1)
-    assert delivery["attempts"][0]["milliseconds"] < 1_000
+    assert delivery["attempts"][0]["milliseconds"] < 2_000
 
 
 async def test_one_product_is_told_in_order_and_holds_up_no_other(stocked: tuple[Client, str], receiver: Receiver) -> None:
