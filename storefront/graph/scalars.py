@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, NewType
+from typing import Any, NewType, cast
 
 import strawberry
 from graphql import GraphQLError
@@ -17,6 +17,11 @@ _AMOUNT = re.compile(r"-?\d{1,20}(\.\d{1,10})?")
 _COUNT = re.compile(r"\d{1,18}")
 
 
+def moment(at: datetime) -> datetime:
+    """A moment as rows have it: text that goes to clients as it is."""
+    return cast(datetime, at.isoformat(timespec="seconds").replace("+00:00", "Z"))
+
+
 def _decimal(value: object) -> Decimal:
     # Booleans are integers to Python but not to anybody who reads a price.
     if isinstance(value, (str, int)) and not isinstance(value, bool) and _AMOUNT.fullmatch(str(value)):
@@ -26,9 +31,9 @@ def _decimal(value: object) -> Decimal:
 
 def _moment(value: object) -> str:
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
-        if moment is not None and moment.tzinfo is not None:
-            return moment.astimezone(UTC).isoformat()
+        given = datetime.fromisoformat(value) if isinstance(value, str) else None
+        if given is not None and given.tzinfo is not None:
+            return given.astimezone(UTC).isoformat()
     except (ValueError, OverflowError):
         pass
     raise GraphQLError(f'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z", not {value!r:.60}.')

@@ -1,6 +1,5 @@
 """Fields that order imports and exports."""
 
-from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -12,9 +11,10 @@ from storefront.core.errors import Unavailable
 from storefront.core.storage.objects import StorageFailed
 from storefront.graph.context import Info
 from storefront.graph.mutations import MutationInput, Payload, common, mutate
+from storefront.graph.uploads import SENT, Upload, permitted
 from storefront.imports import orders
 from storefront.imports.jobs import WORK, second_thoughts
-from storefront.imports.types import ExportJob, ImportJob, ImportSource, moment
+from storefront.imports.types import ExportJob, ImportJob, ImportSource
 
 P = TypeVar("P", bound=Payload)
 
@@ -70,19 +70,9 @@ class RetryExportInput(MutationInput):
     id: strawberry.ID
 
 
-@strawberry.type
-class HttpHeader:
-    name: str
-    value: str
-
-
-@strawberry.type(description="Where to send a file: this method, to this address, with these headers.")
-class ImportUpload:
-    id: strawberry.ID = strawberry.field(description="For `uploadId` of importProducts.")
-    method: str
-    url: str
-    headers: list[HttpHeader]
-    expires_at: datetime
+@strawberry.type(description=f"{SENT} Its id is the `uploadId` of importProducts.")
+class ImportUpload(Upload):
+    pass
 
 
 @strawberry.type
@@ -180,6 +170,4 @@ def _upload(info: Info, row: Row | None) -> ImportUpload:
         permit = info.context.files.objects.presign_put(job.object_key, content_type=CSV, size=job.object_size, seconds=UPLOAD)
     except StorageFailed:
         raise Unavailable("The object store does not answer just now. Try again soon.") from None
-    headers = [HttpHeader(name=name, value=value) for name, value in permit.headers.items()]
-    expires = moment(permit.expires_at)
-    return ImportUpload(id=job.id, method=permit.method, url=permit.url, headers=headers, expires_at=expires)
+    return permitted(ImportUpload, job.id, permit)

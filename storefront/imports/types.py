@@ -12,7 +12,7 @@ from storefront.execution.edges import edge
 from storefront.graph import checks, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import Connection
-from storefront.graph.scalars import Position
+from storefront.graph.scalars import Position, moment
 from storefront.graph.types import After, Config, First, target
 
 # Seconds for which the address of a finished export is good.
@@ -73,11 +73,6 @@ def _progress(self: Any) -> float | None:
     if row.status == "succeeded":
         return 1.0
     return min(row.done / row.total, 1.0) if row.total else None
-
-
-def moment(at: datetime) -> datetime:
-    """A moment as rows have it: text that goes to clients as it is."""
-    return cast(datetime, at.isoformat(timespec="seconds").replace("+00:00", "Z"))
 
 
 PROGRESS = "From 0 to 1; null where it is not known how much there is to do."

@@ -15,6 +15,7 @@ from storefront.graph.costs import costs
 from storefront.graph.images import Image
 from storefront.graph.mutations import EXPECTED, MutationInput, Payload, common, mutate
 from storefront.graph.types import Product
+from storefront.graph.uploads import SENT, Upload, permitted
 from storefront.media import commands
 from storefront.media.darkroom import Print, discard, printed, upload_key
 from storefront.queries.images import Shown
@@ -30,22 +31,9 @@ class CreateImageUploadInput(MutationInput):
     filename: str | None = None
 
 
-@strawberry.type
-class Header:
-    name: str
-    value: str
-
-
-@strawberry.type(
-    description="A request to be sent by whoever has the file: this method to this address, with these headers and the whole "
-    "file as its body. No cookie and no token goes with it."
-)
-class ImageUpload:
-    id: strawberry.ID
-    url: str
-    method: str
-    headers: list[Header] = strawberry.field(metadata=costs(size=1))
-    expires_at: datetime = strawberry.field(description="When the address ends. It may be confirmed for an hour longer.")
+@strawberry.type(description=f"{SENT} It may be confirmed until an hour after its address has ended.")
+class ImageUpload(Upload):
+    pass
 
 
 @strawberry.type
@@ -136,9 +124,7 @@ def _signed(files: Files, row: Row) -> ImageUpload:
     left = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()
     seconds = min(commands.SIGNED_FOR, max(1, round(left)))
     permit = files.objects.presign_put(upload_key(row.id), content_type=row.content_type, size=row.size, seconds=seconds)
-    headers = [Header(name=name, value=value) for name, value in permit.headers.items()]
-    id_ = strawberry.ID(row.id)
-    return ImageUpload(id=id_, url=permit.url, method=permit.method, headers=headers, expires_at=permit.expires_at)
+    return permitted(ImageUpload, row.id, permit)
 
 
 async def _tidied(files: Files, upload_id: str, made: Print | None, outcome: Outcome) -> None:
