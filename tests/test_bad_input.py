@@ -468,7 +468,7 @@ FILTERS = {"minPrice": "Decimal", "updatedSince": "DateTime", "minRating": "Floa
 QUERIES = [*(choosing(name, type_) for name, type_ in FILTERS.items()), choosing("attributes", "[AttributeInput!]")]
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(text=TEXT)
 async def test_no_text_anywhere_makes_us_fail(shop: Shop, text: str) -> None:
     for query, named in ((EVERYWHERE, {"p": shop.product, "t": text}), (BEHIND, {"v": text}), (RANKED, {"v": text})):
@@ -476,7 +476,7 @@ async def test_no_text_anywhere_makes_us_fail(shop: Shop, text: str) -> None:
         assert {error["extensions"]["code"] for error in answer.get("errors", [])} <= {"BAD_USER_INPUT"}, answer
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True)
 @given(value=VALUE)
 async def test_no_value_of_another_type_makes_us_fail(shop: Shop, value: object) -> None:
     for query in (*QUERIES, CHANGES, PRODUCT, SEARCH):
