@@ -16,7 +16,7 @@ run: $(VENV)/.run ## Serve the API with demo data and GraphiQL on http://127.0.0
 	@$(BIN)/storefront serve --demo $(SERVE)
 
 test: $(VENV)/.test ## Run the tests on a Postgres of their own
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
 
 soak: $(VENV)/.test ## Run the tests that take minutes: processes and connections that die under load
 	$(BIN)/python -m pytest -m soak $(TESTS)

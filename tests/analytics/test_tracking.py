@@ -416,7 +416,7 @@ async def test_too_many_events_are_refused_whole(shopper: Client) -> None:
     assert (await track(shopper, store, *[{"event": "a"}] * 500))["recorded"] == 500
 
 
-@pytest.mark.parametrize("store", [str(uuid7()), "nonsense", "' OR 1=1 --"])
+@pytest.mark.parametrize("store", [str(uuid7()), "nonsense", "' OR 1=1 --"], ids=["absent", "nonsense", "sql"])
 async def test_an_unknown_store_takes_no_events(shopper: Client, store: str) -> None:
     [error] = (await track(shopper, store, {"event": "a"}))["userErrors"]
     assert (error["code"], error["path"]) == ("NOT_FOUND", ["configId"])

@@ -7,9 +7,11 @@ import os
 import re
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pytest
+from fasteners import InterProcessLock
 
 from storefront.serving.graphiql import assets
 
@@ -22,12 +24,14 @@ def installed(folder: Path) -> Path:
     """Node, with the packages of the folder's lock file in place; skips where they cannot be fetched."""
     stamp = folder / "node_modules" / ".installed"
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
-    if not stamp.is_file() or stamp.read_text() != wanted:
-        try:
-            assets.npm_ci(folder)
-        except assets.InstallError as error:
-            pytest.skip(f"the npm packages of {folder.name}/ cannot be fetched: {error}")
-        stamp.write_text(wanted)
+    # Several processes run tests.
+    with InterProcessLock(Path(gettempdir()) / f"storefront-npm-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"):
+        if not stamp.is_file() or stamp.read_text() != wanted:
+            try:
+                assets.npm_ci(folder)
+            except assets.InstallError as error:
+                pytest.skip(f"the npm packages of {folder.name}/ cannot be fetched: {error}")
+            stamp.write_text(wanted)
     return assets.node_and_npm()[0]
 
 

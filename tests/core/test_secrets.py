@@ -43,7 +43,7 @@ def test_what_no_key_opens_is_told_without_showing_it(token: str) -> None:
     assert not vault.is_current(token)
 
 
-@pytest.mark.parametrize("bad", ["short", "x" * 44, NEW[:-2], "ключ"])
+@pytest.mark.parametrize("bad", ["short", "x" * 44, NEW[:-2], "ключ"], ids=["short", "letters", "cut", "cyrillic"])
 def test_a_malformed_key_is_told_by_its_number(bad: str) -> None:
     with pytest.raises(ValueError, match="key 2 is no Fernet key") as caught:
         Vault([NEW, bad])
