@@ -337,24 +337,26 @@ def _cross_origin(options: Settings) -> list[Middleware]:
     told: dict[str, Any] = {"allow_methods": ["GET", "POST"], "allow_headers": headers, "expose_headers": EXPOSED}
     if not options.open_to_origins:
         return [Middleware(CrossOrigin, allow_origins=origins, allow_credentials=True, **told)] if origins else []
+    # What comes from no page is told by one of them that its answer may differ for another origin.
+    ours = {None, *origins}
     return [
-        Middleware(CrossOrigin, cares=origins.__contains__, allow_origins=origins, allow_credentials=True, **told),
-        Middleware(CrossOrigin, cares=lambda origin: origin not in origins, allow_origins=["*"], **told),
+        Middleware(CrossOrigin, cares=ours.__contains__, allow_origins=origins, allow_credentials=True, **told),
+        Middleware(CrossOrigin, cares=lambda origin: origin not in ours, allow_origins=["*"], **told),
     ]
 
 
 class CrossOrigin(CORSMiddleware):
     """Passes by the pages that it does not care for, and what says for itself that it is for pages of any origin."""
 
-    def __init__(self, app: ASGIApp, /, cares: Callable[[str], bool] = lambda _: True, **told: Any) -> None:
+    def __init__(self, app: ASGIApp, /, cares: Callable[[str | None], bool] = lambda _: True, **told: Any) -> None:
         super().__init__(app, **told)
         self._cares = cares
 
     async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
         """Pass a connection on."""
-        origin = next((value for name, value in scope.get("headers", ()) if name == b"origin"), None)
+        origin = next((value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"origin"), None)
         is_open = scope["type"] == "http" and scope["path"].startswith(FOR_ALL_ORIGINS)
-        is_for_us = origin is not None and not is_open and self._cares(origin.decode("latin-1"))
+        is_for_us = not is_open and self._cares(origin)
         await (super().__call__ if is_for_us else self.app)(scope, receive, send)
 
 

@@ -95,6 +95,10 @@ async def test_pages_of_any_origin_may_read_without_cookies_where_they_are_let(e
                 assert answer.headers.get("access-control-allow-credentials") == credentials
         answer = await ask(open_, origin="https://else.example", sec_fetch_site="cross-site")
         assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        # Caches on the way keep what each of these is told apart.
+        for headers in ({}, {"origin": SHOP}, {"origin": "https://else.example"}):
+            answer = await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
+            assert answer.headers["vary"].split(", ").count("Origin") == 1, answer.headers
 
 
 async def test_our_own_pages_may(server: Client) -> None:
