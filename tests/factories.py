@@ -107,15 +107,20 @@ async def make_upload(database: Database, config_id: str, **values: Any) -> str:
 
 
 @contextmanager
-def counted(database: Database) -> Iterator[list[str]]:
-    """The SQL of the statements that run meanwhile, but for those of jobs in the background."""
+def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
+    """The SQL of the statements that run meanwhile, but for those of jobs in the background; their `looks`, too, if wanted."""
     seen: list[str] = []
 
     def observe(sql: str) -> None:
         task = asyncio.current_task()
         is_job = task is not None and task.get_name() == JOB
-        # Whoever delivers webhooks looks for work now and then, on behalf of no request.
-        if not is_job and ("webhook" not in sql or activity.current() is not None):
+        # Whoever delivers webhooks, and who knows how far the logs have come, looks now and then, on behalf of no request.
+        is_look = (
+            not looks
+            and activity.current() is None
+            and any(part in sql for part in ("webhook", "coalesce(store_positions.position"))
+        )
+        if not is_job and not is_look:
             seen.append(sql)
 
     database.observers.append(observe)

@@ -43,7 +43,7 @@ async def running(database: Database, **options: Any) -> AsyncIterator[Heads]:
 async def test_what_stands_is_asked_once_and_then_known(database: Database, store: str) -> None:
     async with running(database) as heads:
         assert heads.stands({store: 0}) is None
-        with counted(database) as statements:
+        with counted(database, looks=True) as statements:
             assert await heads.confirmed({store: 0})
             assert heads.stands({store: 0}) is True
             assert heads.stands({}) is True
@@ -56,7 +56,7 @@ async def test_strictly_each_time_is_asked_anew_and_together(database: Database,
     async with running(database, strict=True) as heads:
         assert await heads.confirmed({store: 0})
         assert heads.stands({store: 0}) is None
-        with counted(database) as statements:
+        with counted(database, looks=True) as statements:
             assert all(await asyncio.gather(*(heads.confirmed({store: 0}) for _ in range(50))))
         assert len(statements) <= 2
         await write(database, store)
@@ -227,7 +227,7 @@ async def test_reading_what_is_known_costs_no_statement(database: Database, stor
     async with running(database) as heads:
         for statements_at_most in (6, 3):
             reader = database.recorded(Record(heads))
-            with counted(database) as statements:
+            with counted(database, looks=True) as statements:
                 await configs.by_slug(reader, "shop", [])
                 await products.by_ids(reader, [product], [])
                 await configs.by_ids(reader, [store], [])
