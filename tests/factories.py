@@ -106,6 +106,9 @@ async def make_upload(database: Database, config_id: str, **values: Any) -> str:
     return await insert(database, "image_uploads", config_id=config_id, **{**defaults, **values})
 
 
+_LOOKS = "webhook", "coalesce(store_positions.position"
+
+
 @contextmanager
 def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
     """The SQL of the statements that run meanwhile, but for those of jobs in the background; their `looks`, too, if wanted."""
@@ -120,7 +123,7 @@ def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
             and activity.current() is None
             and any(part in sql for part in ("webhook", "coalesce(store_positions.position"))
         )
-        if not is_job and not is_look:
+        if not is_job and (looks or not is_look):
             seen.append(sql)
 
     database.observers.append(observe)
