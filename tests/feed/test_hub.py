@@ -225,7 +225,7 @@ async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, 
     async with running(database, 60) as hub:
         listeners = [hub.entries(store, None) for _ in range(1_000)]
         waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(3)
         statements: list[str] = []
         database.observers.append(statements.append)
         await append(database, store, 20)
