@@ -23,7 +23,7 @@ class ThemeInput:
     custom_css: str | None = strawberry.field(
         default=strawberry.UNSET,
         name="customCSS",
-        description="CSS that loads nothing from elsewhere, at most 50,000 characters.",
+        description="CSS of well-known rules and functions that loads nothing but data:image/, at most 50,000 characters.",
     )
 
 

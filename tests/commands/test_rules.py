@@ -36,6 +36,12 @@ GOOD_SHEETS = (
     "a::after { content: '\\2014' }",
     "a { width: calc(100% - var(--gap)) }",
     "/* url(https://example.com) is only talked about */ a { color: red }",
+    "a:not(.b):nth-child(2n + 1) { transform: translate(1px, 2px) rotate(4deg); filter: drop-shadow(0 0 2px rgb(0 0 0 / 0.5)) }",
+    "@media screen and(min-width: 600px) { .md\\:flex { grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) } }",
+    "@supports (display: grid) and (not (display: inline-grid)) { a { width: min(100%, 40rem) } }",
+    "@layer base { @container (width > 400px) { a { color: light-dark(#000, #fff) } } }",
+    "@font-face { font-family: Own; src: local('Helvetica Neue') }",
+    "a { background: image-set(url(data:image/png,x) type('image/png') 1x) }",
 )
 BAD_SHEETS = (
     "@import 'https://evil.example/x.css';",
@@ -73,6 +79,25 @@ BAD_SHEETS = (
     "a { background: url(a b) }",
     "a { content: 'never ends\n }",
     "a { color: r\x00ed }",
+    "a { background: image-set(if(else: 'https://evil.example/x.png') 1x) }",
+    "a { background: if(else: image-set('https://evil.example/x.png' 1x)) }",
+    "@function --f() { result: 'https://evil.example/x.png' } a { background: image-set(--f() 1x) }",
+    "a { background: image-set(--f() 1x) }",
+    "a { width: --f() }",
+    "\ufeff@import 'https://evil.example/x.css'; a { color: red }",
+    "a {} @import 'https://evil.example/x.css';",
+    "a { @import 'https://evil.example/x.css'; }",
+    "@unheard-of x { a { color: red } }",
+    "a { color: unheard-of(red) }",
+    "a { background: cross-fade(url(//evil.example/x.png), red) }",
+    "a { color: red",
+    "a { color: rgb(1 2 3 }",
+    "a { b: [ }",
+    "a { color: red } /* never ends",
+    "a { b: 'never ends",
+    "a { color: red } \\",
+    "a { color: red } -->",
+    "a," * 10_000 + "a { color: red }",
     "x" * 50_001,
 )
 
@@ -89,7 +114,8 @@ def test_a_sheet_that_loads_or_breaks_out_is_refused(sheet: str) -> None:
 
 @pytest.mark.parametrize("bracket", ["(", "[", "{", "a("])
 def test_depth_does_not_matter(bracket: str) -> None:
-    rules.css("a { b: " + bracket * 20_000)
+    closing = {"(": ")", "[": "]", "{": "}", "a(": ")"}[bracket]
+    rules.css("a { b: " + bracket.replace("a", "min") * 4_000 + closing * 4_000 + " }")
 
 
 _PIECES = st.sampled_from(
@@ -147,6 +173,7 @@ SLUGS: tuple[tuple[str, bool], ...] = (
 COLOURS: tuple[tuple[str, bool], ...] = (
     ("#1a2b3c", True), ("#fff", True), ("teal", True), ("rgb(1, 2, 3)", True), ("hsl(120deg 50% 50%)", True), (" red ", True),
     ("", False), ("#12", False), ("nothing", False), ("red; background: url(x)", False), ("red</style>", False),
+    ("rgb(1, 2, 3", False), ("rgb(1, 2, 3))", False), ("\ufeffred", False),
     ("red/*</style><script>*/", False), ("red/*\x00*/", False), ("#fff" + " " * 100, False), ("url(https://evil.example)", False),
 )  # fmt: skip
 CURRENCIES: tuple[tuple[str, bool], ...] = (
@@ -212,7 +239,28 @@ def test_fonts_are_named_as_in_css(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", " ", "a" * 101, "a; color: red", "a}", "a\nb", "url(x)", "</style>", "a\\b", "a/*b*/", "a:b"]
+    "value",
+    [
+        "",
+        " ",
+        "a" * 101,
+        "'",
+        "Inter, 'Open",
+        "'a\"",
+        "\"a'",
+        "''",
+        ",",
+        "a,",
+        "a,,b",
+        "a; color: red",
+        "a}",
+        "a\nb",
+        "url(x)",
+        "</style>",
+        "a\\b",
+        "a/*b*/",
+        "a:b",
+    ],
 )
 def test_what_could_end_the_declaration_of_fonts_is_refused(value: str) -> None:
     assert not fits(rules.font_family, value)

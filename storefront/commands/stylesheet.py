@@ -1,0 +1,102 @@
+"""Validates CSS that merchants write: allow-lists of at-rules and functions, so that no style sheet loads from elsewhere.
+
+The checks look at tokens, not at rules: browsers disagree with any parser on where a rule ends, and gain rules and functions
+every few weeks. What this module does not name is refused, whatever a browser makes of it.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import tinycss2
+
+# No at-rule that names another style sheet (@import, @charset, @namespace) or defines a function (@function).
+ALLOWED_AT_RULES = frozenset(
+    "-webkit-keyframes container counter-style font-face keyframes layer media page property scope starting-style "
+    "supports".split()
+)
+_GRADIENTS = frozenset(
+    "linear-gradient radial-gradient conic-gradient repeating-linear-gradient repeating-radial-gradient repeating-conic-gradient "
+    "-webkit-linear-gradient -webkit-radial-gradient -webkit-repeating-linear-gradient -webkit-repeating-radial-gradient".split()
+)
+_COLOURS = frozenset("rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark".split())
+# Functions whose strings are addresses. `src()` and `image()` are left out of every list: no browser needs them.
+LOADING_FUNCTIONS = frozenset("url image-set -webkit-image-set cross-fade -webkit-cross-fade".split())
+# Inside of them, no function may stand whose result is unknown here (var, attr, env, if): it might be an address.
+_ALLOWED_WHILE_LOADING = LOADING_FUNCTIONS | _GRADIENTS | _COLOURS | {"type", "calc"}
+ALLOWED_FUNCTIONS = _ALLOWED_WHILE_LOADING | frozenset(
+    # Mathematics and values.
+    "min max clamp round mod rem sin cos tan asin acos atan atan2 pow sqrt hypot log exp abs sign calc-size var env attr "
+    "counter counters symbols minmax repeat fit-content format local "
+    # Transforms, filters, timing.
+    "matrix matrix3d perspective rotate rotate3d rotatex rotatey rotatez scale scale3d scalex scaley scalez skew skewx skewy "
+    "translate translate3d translatex translatey translatez blur brightness contrast drop-shadow grayscale hue-rotate invert "
+    "opacity saturate sepia cubic-bezier steps linear scroll view "
+    # Shapes and anchors.
+    "circle ellipse inset polygon path rect xywh shape ray anchor anchor-size "
+    # Selectors and conditions.
+    "not is where has matches -webkit-any lang dir nth-child nth-last-child nth-of-type nth-last-of-type host host-context "
+    "slotted part cue highlight state selector style font-tech font-format "
+    # The words of conditions, where no space stands before the bracket.
+    "and or".split()
+)
+# Tokens of a sheet, roughly: reading that many takes about 70 ms of CPU, which nothing else may wait much longer for.
+MAX_TOKENS = 20_000
+_TOKEN = re.compile(r"[\w-]+|[^\w\s-]")
+# A word that ends every text that is checked: where it does not come out as the last token, something before it was not closed.
+_END = "storefront-end-of-text"
+
+
+class UnsafeCSS(ValueError):
+    """CSS that is malformed, or that may load from elsewhere. The message says what is wrong, and where."""
+
+
+def validate_stylesheet(sheet: str) -> None:
+    """Check a style sheet that is going to stand in a <style> element. Raises UnsafeCSS."""
+    if "<" in sheet or "-->" in sheet:
+        raise UnsafeCSS("must not contain < or -->, which could end the style element it stands in.")
+    if "\ufeff" in sheet:
+        raise UnsafeCSS("must not contain a byte order mark (U+FEFF).")
+    if len(_TOKEN.findall(sheet)) > MAX_TOKENS:
+        raise UnsafeCSS(f"must have at most {MAX_TOKENS:,} words and signs.")
+    for token, function, is_loading in _walk(_parse_tokens(sheet)):
+        _check(token, function, is_loading)
+
+
+def _parse_tokens(text: str) -> list[Any]:
+    tokens: list[Any]
+    *tokens, last = tinycss2.parse_component_value_list(f"{text}\n{_END}")
+    if last.type != "ident" or last.value != _END:
+        raise UnsafeCSS("must close every bracket, string and comment that it opens.")
+    return tokens
+
+
+def _walk(tokens: Sequence[Any]) -> Iterator[tuple[Any, str, bool]]:
+    """Yield each token with the function that it is an argument of, and whether one of those around it loads."""
+    # A stack of what is left, not a call per level: brackets may be nested deeper than calls may.
+    left = [(token, "", False) for token in reversed(tokens)]
+    while left:
+        token, function, is_loading = left.pop()
+        yield token, function, is_loading
+        if token.type == "function":
+            inner, function, is_loading = token.arguments, token.lower_name, is_loading or token.lower_name in LOADING_FUNCTIONS
+        else:
+            inner, function = getattr(token, "content", None) or (), ""
+        left += [(part, function, is_loading) for part in reversed(inner)]
+
+
+def _check(token: Any, function: str, is_loading: bool) -> None:
+    at = f"at line {token.source_line}"
+    if token.type == "error" or (token.type == "literal" and token.value == "\\"):
+        raise UnsafeCSS(f"is not CSS {at}: {getattr(token, 'message', 'a backslash escapes nothing')}.")
+    if token.type == "at-keyword" and token.lower_value not in ALLOWED_AT_RULES:
+        raise UnsafeCSS(f"must not use @{token.lower_value[:40]} {at}. Allowed are @{', @'.join(sorted(ALLOWED_AT_RULES))}.")
+    if token.type == "function" and token.lower_name not in (_ALLOWED_WHILE_LOADING if is_loading else ALLOWED_FUNCTIONS):
+        inside = " inside a function that loads an image" if is_loading else ""
+        raise UnsafeCSS(f"must not use {token.lower_name[:40]}(){inside} {at}.")
+    if (token.type == "url" or (token.type == "string" and is_loading and function != "type")) and not _is_inline(token.value):
+        raise UnsafeCSS(f"must not load from elsewhere {at}: only addresses that begin with data:image/ are allowed.")
+
+
+def _is_inline(address: str) -> bool:
+    return address.lower().startswith("data:image/")
