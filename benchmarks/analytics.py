@@ -28,8 +28,8 @@ ONE_EACH = "one INSERT per event into our table, one connection"
 SECRET = "the secret of a benchmark, of no use elsewhere"  # noqa: S105
 STORE_ID = "01900000-0000-7000-8000-00000000000a"
 STORE = f"""
-WITH owner AS (INSERT INTO users (id, email, subject) VALUES ('{STORE_ID}', 'benchmark@example.com', 'benchmark')
-  ON CONFLICT DO NOTHING RETURNING id)
+WITH owner AS (INSERT INTO users (id, email) VALUES ('{STORE_ID}', 'benchmark@example.com') ON CONFLICT DO NOTHING RETURNING id),
+  identity AS (INSERT INTO user_identities (issuer, subject, user_id) SELECT 'storefront', 'benchmark', id FROM owner)
 INSERT INTO configs (id, user_id, store_name, slug, is_published) SELECT id, id, 'Benchmark', 'benchmark', true FROM owner
 """
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"

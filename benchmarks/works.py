@@ -35,7 +35,8 @@ SUBJECT = "benchmark"
 _BIGGEST = "SELECT id::text FROM configs ORDER BY (SELECT count(*) FROM products WHERE config_id = configs.id) {} LIMIT 1"
 _NEWEST = """SELECT id::text FROM products WHERE config_id = %s AND status = 'active' AND category IS NOT NULL
   ORDER BY created_at DESC LIMIT %s"""
-_OWNED = "UPDATE users SET subject = %s WHERE id = (SELECT user_id FROM configs WHERE id = %s)"
+_OWNED = """INSERT INTO user_identities (issuer, subject, user_id) SELECT 'storefront', %s, user_id FROM configs WHERE id = %s
+  ON CONFLICT (issuer, subject) DO UPDATE SET user_id = excluded.user_id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,6 @@ def facts(stage: Stage) -> Facts:
 
         store, workshop = one(_BIGGEST.format("DESC")), one(_BIGGEST.format("ASC"))
         owner = one("SELECT user_id::text FROM configs WHERE id = %s", store)
-        connection.execute("UPDATE users SET subject = NULL WHERE subject = %s", [SUBJECT])
         connection.execute(_OWNED, [SUBJECT, store])
         connection.execute("UPDATE configs SET user_id = %s WHERE id = %s", [owner, workshop])
         products = [row[0] for row in connection.execute(_NEWEST, [store, PAGES]).fetchall()]

@@ -28,7 +28,9 @@ ADJUST = (
     f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ product {{ id inventory }} position {ERRORS} }} }}"
 )
 
-_OWNER = "UPDATE users SET subject = 'benchmark' WHERE id = (SELECT user_id FROM configs WHERE id = '{}')"
+_OWNER = """INSERT INTO user_identities (issuer, subject, user_id)
+  SELECT 'storefront', 'benchmark', user_id FROM configs WHERE id = '{}'
+  ON CONFLICT (issuer, subject) DO UPDATE SET user_id = excluded.user_id"""
 _FACTS = "price, compare_at_price, inventory, version, updated_at"
 _REMEMBER = (
     f"DROP TABLE IF EXISTS unwritten; CREATE TABLE unwritten AS SELECT id, {_FACTS} FROM products WHERE config_id = '{{0}}'"

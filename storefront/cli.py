@@ -42,7 +42,15 @@ from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
 from storefront.serving import frames
 from storefront.serving.manifests import UnusableManifest
-from storefront.users.commands import sign_out, subject_for
+from storefront.users.administration import (
+    MergeRefused,
+    UserNotFound,
+    find_or_make_user,
+    find_user,
+    merge_users,
+    sign_in_as,
+)
+from storefront.users.commands import sign_out
 
 T = TypeVar("T")
 
@@ -52,6 +60,8 @@ app.add_typer(importing, name="import")
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 DEMO_USER = "demo@example.com"
+_BY_EMAIL = "Whose: the user's verified address."
+_BY_ID = "Whose: the user's id, in place of the address."
 DAY = 86_400
 
 
@@ -104,6 +114,8 @@ def migrate() -> None:
     with _postgres(_settings()) as url:
         _migrate(url)
         out.print(f"The database is at {migrations.head()}, the newest schema.")
+        if (found := asyncio.run(checkup.users(url))).mend:
+            err.print(f"{found.state}\n  → {found.mend}", markup=False, highlight=False)
 
 
 @app.command()
@@ -149,27 +161,44 @@ def export_(
 
 @app.command()
 def token(
-    email: Annotated[str, typer.Option(help="Whose token. The user is made if there is none yet.")],
+    email: Annotated[str | None, typer.Option(help=f"{_BY_EMAIL} The user is made if there is none yet.")] = None,
+    user: Annotated[str | None, typer.Option(help=_BY_ID)] = None,
     days: Annotated[int, typer.Option(min=1, max=3_650, help="How long it is good for.")] = 30,
 ) -> None:
     """Print a bearer token for a user."""
-    if "@" not in email.strip("@") or len(email) > 254:
-        _fail(f"{email[:60]!r} is no e-mail address. Give one such as --email you@example.com.")
+    _require_one(email, user)
     with _postgres(_settings()) as url:
         _check_migrations(url)
-        print(_token(_settings(), url, email, days))
+        print(_token(_settings(), url, email, user, days))
 
 
 @app.command("sign-out")
 def sign_out_(
-    email: Annotated[str, typer.Option(help="Whose tokens and sessions no longer count from now on.")],
+    email: Annotated[str | None, typer.Option(help=_BY_EMAIL)] = None,
+    user: Annotated[str | None, typer.Option(help=_BY_ID)] = None,
 ) -> None:
     """Sign a user out everywhere: what was issued to them before is refused, and their open sockets are closed."""
+    _require_one(email, user)
+
+    async def work(database: Database) -> None:
+        await sign_out(database, await find_user(database, email=email, user_id=user))
+
     with _postgres(_settings()) as url:
         _check_migrations(url)
-        if not _with_database(url, lambda database: sign_out(database, email)):
-            _fail(f"There is no user with the address {email[:254]!r}.")
+        _with_user(url, work)
         out.print("Signed out everywhere.")
+
+
+@app.command("merge-users")
+def merge_users_(
+    keep: Annotated[str, typer.Argument(help="The id of the user who gets all that the other one has.")],
+    other: Annotated[str, typer.Argument(help="The id of the user who is then deleted.")],
+) -> None:
+    """Make one user of two that are the same person. Look first whether they are: it cannot be undone."""
+    with _postgres(_settings()) as url:
+        _check_migrations(url)
+        moved = _with_user(url, lambda database: merge_users(database, keep, other))
+        out.print("Merged. Moved " + (", ".join(f"{count:,} of {name}" for name, count in moved.items()) or "nothing") + ".")
 
 
 @app.command()
@@ -250,6 +279,7 @@ def doctor() -> None:
         findings = [
             checkup.settings(options),
             *checkup.database(url),
+            asyncio.run(checkup.users(url)),
             asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
             asyncio.run(checkup.rates(options)),
@@ -444,9 +474,29 @@ def _report(summary: ImportSummary, file: Path, dry_run: bool) -> None:
     )
 
 
-def _token(options: Settings, url: str, email: str, days: int) -> str:
-    subject = _with_database(url, lambda database: subject_for(database, email))
-    return sign(Claims(subject, email), options.signing_secret(), seconds=days * DAY)
+def _token(options: Settings, url: str, email: str | None, user_id: str | None, days: int) -> str:
+    async def work(database: Database) -> tuple[Claims, float]:
+        if email is None:
+            return await sign_in_as(database, await find_user(database, user_id=user_id))
+        found, is_new = await find_or_make_user(database, email)
+        if is_new:
+            err.print(f"No user had the address {email.strip()}: made one.", markup=False, highlight=False)
+        return await sign_in_as(database, found)
+
+    claims, now = _with_user(url, work)
+    return sign(claims, options.signing_secret(), seconds=days * DAY, database_time=now)
+
+
+def _require_one(email: str | None, user: str | None) -> None:
+    if (email is None) == (user is None):
+        _fail("Name the user with either --email or --user.")
+
+
+def _with_user(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
+    try:
+        return _with_database(url, work)
+    except (UserNotFound, MergeRefused) as error:
+        _fail(str(error))
 
 
 def _announce(options: Settings, url: str, demo: bool) -> None:
@@ -464,7 +514,7 @@ def _announce(options: Settings, url: str, demo: bool) -> None:
     if not demo:
         return
     # Only here: elsewhere this would put a working token into whatever keeps the server's output.
-    out.print(f"  Token        {_token(options, url, DEMO_USER, days=1)}", markup=False, highlight=False)
+    out.print(f"  Token        {_token(options, url, DEMO_USER, None, days=1)}", markup=False, highlight=False)
     out.print(f"               of {DEMO_USER}, good for a day, for the header Authorization: Bearer <token>\n")
 
 

@@ -12,12 +12,15 @@ from pydantic import SecretStr
 from storefront import schema
 from storefront.analytics.dashboard import assets
 from storefront.core import migrations
+from storefront.core.database import FAILURES, Database
+from storefront.core.email_addresses import normalize_email
 from storefront.core.ids import new_id
 from storefront.core.settings import Settings
 from storefront.core.storage.disk import Disk
 from storefront.core.storage.objects import Missing, Objects, StorageFailed, read
 from storefront.core.storage.opening import opened
 from storefront.feed.wakeups import broadcast_to
+from storefront.queries.users import address_conflicts, id_by_email
 from storefront.serving.graphiql.assets import absent, missing
 from storefront.serving.manifests import UnusableManifest
 from storefront.serving.rates import reach
@@ -47,6 +50,31 @@ def database(url: str) -> Iterator[Finding]:
     with migrations.connect(url) as connection_:
         found, newest = migrations.current(connection_), migrations.head()
     yield Finding("migrations", f"at {found}, newest is {newest}", "" if found == newest else "Run: storefront migrate")
+
+
+async def users(url: str) -> Finding:
+    """Whether each verified address leads to the one user who has proven it, and some credentials to every user."""
+    try:
+        async with Database(url, size=1, statement_timeout=0) as database:
+            found = await address_conflicts(database)
+            pairs = [(user.id, user.holder_id or await _holder(database, user.email)) for user in found]
+    except FAILURES as error:
+        return Finding("users", f"could not be read: {_line(error)}", "Run: storefront migrate")
+    if not pairs:
+        return Finding("users", "each verified address leads to one user")
+    named = ", ".join(f"{user_id} (address leads to {holder_id or 'nobody'})" for user_id, holder_id in pairs)
+    return Finding("users", f"to {len(pairs)} their own address does not lead: {named}", _MERGE)
+
+
+async def _holder(database: Database, email: str) -> str | None:
+    address = normalize_email(email)
+    return await id_by_email(database, address) if address else None
+
+
+_MERGE = (
+    "Where both are one person: storefront merge-users KEEP OTHER. Where they are not, leave them as they are. "
+    "For a user who has never signed in: storefront token --user ID."
+)
 
 
 def settings(options: Settings) -> Finding:

@@ -1,5 +1,6 @@
 """A GraphQL client over a real socket, for one server."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,8 @@ SECRET = "a secret of thirty-two characters"
 
 
 def token_of(subject: str, seconds: int = 600, **claims: Any) -> str:
-    """A token of the test server for a user."""
-    return sign(Claims(subject, **claims), SECRET, seconds=seconds)
+    """A token of the test server for a user. Its database runs on this machine: there is one clock."""
+    return sign(Claims(subject, **claims), SECRET, seconds=seconds, database_time=time.time())
 
 
 @dataclass(frozen=True, slots=True)

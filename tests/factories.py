@@ -12,7 +12,9 @@ from psycopg import sql
 from storefront.app import JOB
 from storefront.core import activity
 from storefront.core.database import Database
+from storefront.core.email_addresses import normalize_email
 from storefront.core.ids import uuid7
+from storefront.core.tokens import OWN_ISSUER
 
 _numbers = count(1)
 
@@ -29,12 +31,24 @@ async def insert(database: Database, table: str, **values: Any) -> str:
     return str(row["id"])
 
 
-async def make_user(database: Database, **values: Any) -> str:
-    """A user whose token is `token_of(subject)`, the subject being their id unless given."""
+async def make_user(
+    database: Database, *, subject: str | None = "", issuer: str = OWN_ISSUER, is_verified: bool = True, **values: Any
+) -> str:
+    """A user whose token is `token_of(subject)`, the subject being their id unless given; None: nobody has signed in as them."""
     number = next(_numbers)
     id_ = str(uuid7())
-    defaults = {"id": id_, "subject": id_, "email": f"user{number}@example.com", "name": f"User {number}"}
-    return await insert(database, "users", **{**defaults, **values})
+    row = {"id": id_, "email": f"user{number}@example.com", "name": f"User {number}", **values}
+    user = await insert(database, "users", **row)
+    address = normalize_email(row["email"]) if is_verified else None
+    async with database.transaction() as connection:
+        if address:
+            await connection.raw.execute("INSERT INTO verified_emails (address, user_id) VALUES (%s, %s)", [address, user])
+        if subject is not None:
+            statement = (
+                "INSERT INTO user_identities (issuer, subject, user_id, email, verified_email) VALUES (%s, %s, %s, %s, %s)"
+            )
+            await connection.raw.execute(statement, [issuer, subject or user, user, row["email"], address])
+    return user
 
 
 async def make_store(database: Database, **values: Any) -> str:

@@ -13,7 +13,7 @@ from storefront.core.errors import Unauthenticated
 from storefront.core.tokens import Claims, invalid, said
 
 PROOF = "session cookie"
-REALM = "authjs"
+ISSUER = "authjs"
 # Seconds, as in Auth.js itself.
 LEEWAY = 15
 MOST_CHUNKS = 20
@@ -56,7 +56,7 @@ class Sessions:
             jwt.JWTClaimsRegistry(now, LEEWAY, sub={"essential": True}, exp={"essential": True}).validate(opened[0].claims)
         except JoseError as error:
             raise invalid(PROOF, error) from None
-        return said(PROOF, opened[0].claims, realm=REALM, email_verified=self._trust_email)
+        return said(PROOF, opened[0].claims, issuer=ISSUER, email_verified=self._trust_email, skew=LEEWAY)
 
 
 def _joined(cookies: Mapping[str, str], name: str) -> str:

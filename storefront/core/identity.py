@@ -73,7 +73,7 @@ def identity(options: Settings) -> Identity:
 
 def _issuer(url: str, keys_url: str | None, options: Settings) -> oidc.Issuer:
     keys = Keys(url, keys_url, max_age=options.oidc_keys_max_age)
-    return oidc.Issuer(url, options.audiences(), keys, leeway=options.clock_skew)
+    return oidc.Issuer(url, options.audiences(), keys, leeway=options.clock_skew, trust_email=options.oidc_trust_email)
 
 
 def _token(header: str) -> str:

@@ -55,10 +55,14 @@ def parse(token: str) -> Unverified:
 
 
 class Issuer:
-    """One who signs tokens for us. `audiences` are the names by which tokens say that they are meant for us: one will do."""
+    """One who signs tokens for us. `audiences` are the names by which tokens say that they are meant for us: one will do.
 
-    def __init__(self, url: str, audiences: list[str], keys: Keys, *, leeway: int) -> None:
+    With `trust_email`, an address is verified when a token calls it so.
+    """
+
+    def __init__(self, url: str, audiences: list[str], keys: Keys, *, leeway: int, trust_email: bool = True) -> None:
         self._url, self._keys = url, keys
+        self._leeway, self._trust_email = leeway, trust_email
         self._rules = jwt.JWTClaimsRegistry(
             leeway=leeway,
             iss={"essential": True, "value": url},
@@ -75,7 +79,8 @@ class Issuer:
             self._rules.validate(token.payload)
         except (JoseError, ValueError, TypeError) as error:
             raise invalid(PROOF, error) from None
-        return said(PROOF, token.payload, realm=self._url, email_verified=token.payload.get("email_verified") is True)
+        is_verified = self._trust_email and token.payload.get("email_verified") is True
+        return said(PROOF, token.payload, issuer=self._url, email_verified=is_verified, skew=self._leeway)
 
     async def _check_signature(self, token: Unverified) -> None:
         algorithm = token.header["alg"]

@@ -55,7 +55,18 @@ class Settings(BaseSettings):
         None, description="Where their keys are, one URL per issuer in the same order. Unset: found by discovery."
     )
     oidc_keys_max_age: int = Field(600, ge=30, le=86_400, description="Seconds for which their keys are kept, at most.")
-    clock_skew: int = Field(30, ge=0, le=300, description="Seconds by which the clock of a token's issuer may differ from ours.")
+    oidc_trust_email: bool = Field(
+        True,
+        description="Whether an address that these issuers call verified is taken to be so: it leads to the user who has it at "
+        "another issuer.",
+    )
+    clock_skew: int = Field(
+        30,
+        ge=0,
+        le=300,
+        description="Seconds by which the clock of a token's issuer may differ from ours. Its tokens of so long after their user "
+        "signed out everywhere do not count either.",
+    )
     authjs_secret: SecretStr | None = Field(
         None, description="Opens session cookies of Auth.js (NextAuth): its secret; several comma-separated, newest first."
     )

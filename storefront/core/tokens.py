@@ -9,6 +9,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidClaimError, JoseError, MissingClaimError
 from joserfc.jwk import OctKey
 
+from storefront.core.email_addresses import normalize_email
 from storefront.core.errors import Unauthenticated
 
 ALGORITHMS = ["HS256"]
@@ -20,14 +21,19 @@ MOST_BYTES = 2_000
 MOST_KNOWN = 2_000
 # Seconds since 1970. Numbers of JSON may be larger than any moment.
 FOREVER = 2**53
+# The issuer of our own tokens. Others are URLs, or `authjs`.
+OWN_ISSUER = "storefront"
+# The claim, and its value, of tokens whose `iat` is by the clock of the database, as is the time of signing out.
+CLOCK, DATABASE_CLOCK = "clock", "database"
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a verified proof says of its user. Only an address that is `email_verified` may lead to a user known by it.
+    """What verified credentials say of their user, whom `issuer` and `subject` name together.
 
-    `issued` and `expires` are in seconds since 1970. What goes on for longer than that needs a new proof; one that does not say
-    when it was issued is older than any other.
+    Only an address that is `email_verified` may lead to a user known by it. `issued` and `expires` are in seconds since 1970.
+    What goes on for longer than `expires` needs new credentials. `issued` is the earliest moment at which they can have been
+    issued: by a clock other than ours that is the allowed skew before their `iat`, and 0 where they do not say.
     """
 
     subject: str
@@ -37,17 +43,24 @@ class Claims:
     email_verified: bool = False
     expires: float | None = field(default=None, compare=False)
     issued: float = field(default=0.0, compare=False)
+    issuer: str = OWN_ISSUER
 
-    def profile(self) -> dict[str, str | None]:
-        """As columns of a user."""
-        return {"subject": self.subject, "email": self.email, "name": self.name, "image": self.picture}
+    @property
+    def verified_email(self) -> str | None:
+        """The address in the form by which it is compared; None unless it is verified, and an address that can be compared."""
+        return normalize_email(self.email) if self.email and self.email_verified else None
 
 
-def sign(claims: Claims, secret: str, *, seconds: int) -> str:
-    """A token for a user, good for so many seconds."""
-    # To the microsecond, as Postgres has it, so that a token counts that is made right after signing out.
-    now = round(time.time(), 6)
+def sign(claims: Claims, secret: str, *, seconds: int, database_time: float | None = None) -> str:
+    """A token for a user, good for so many seconds.
+
+    With the `database_time`, in seconds since 1970, it counts at once after its user has signed out everywhere; otherwise it is
+    dated by the clock of this machine.
+    """
+    # To the microsecond, as Postgres has it.
+    now = round(time.time() if database_time is None else database_time, 6)
     named = {"sub": claims.subject, "email": claims.email, "name": claims.name, "picture": claims.picture}
+    named[CLOCK] = None if database_time is None else DATABASE_CLOCK
     payload = {name: value for name, value in named.items() if value is not None}
     return jwt.encode({"alg": ALGORITHMS[0]}, {**payload, "iat": now, "exp": int(now) + seconds}, OctKey.import_key(secret))
 
@@ -79,7 +92,9 @@ class Tokens:
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             raise invalid("bearer token", error) from None
         # Whoever holds the secret vouches for the address, unless they say otherwise.
-        claims = said("bearer token", payload, email_verified=payload.get("email_verified", True) is True)
+        is_verified = payload.get("email_verified", True) is True
+        skew = 0 if payload.get(CLOCK) == DATABASE_CLOCK else self._leeway
+        claims = said("bearer token", payload, issuer=OWN_ISSUER, email_verified=is_verified, skew=skew)
         self._keep(token, claims)
         return claims
 
@@ -90,15 +105,15 @@ class Tokens:
             self._known.popitem(last=False)
 
 
-def said(proof: str, payload: dict[str, Any], *, realm: str = "", email_verified: bool) -> Claims:
-    """The claims of a payload that was verified. `realm` keeps the subjects of one issuer apart from all others'."""
+def said(proof: str, payload: dict[str, Any], *, issuer: str, email_verified: bool, skew: int) -> Claims:
+    """The claims of a payload that was verified. The clock that dated it may be ahead of ours by `skew` seconds."""
     subject, email, name, picture = (_text(payload.get(name)) for name in ("sub", "email", "name", "picture"))
     if subject is None:
         raise Unauthenticated(f"The {proof} is not valid: its sub is no text. Sign in again.")
-    named = f"{realm}|{subject}" if realm else subject
-    # An early or odd time of issue is as early as can be: it never makes a proof younger.
-    issued, expires = float(max(0, payload.get("iat", 0))), float(min(payload["exp"], FOREVER))
-    return Claims(named, email, name, picture, email_verified and email is not None, expires, issued)
+    email = (email or "").strip() or None
+    # An early or odd time of issue is as early as can be: it never makes credentials younger.
+    issued, expires = float(max(0, payload.get("iat", 0) - skew)), float(min(payload["exp"], FOREVER))
+    return Claims(subject, email, name, picture, email_verified and email is not None, expires, issued, issuer)
 
 
 def invalid(proof: str, error: Exception) -> Unauthenticated:

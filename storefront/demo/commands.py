@@ -11,13 +11,13 @@ from sqlalchemy import ARRAY, Double, Text, any_, bindparam, exists, select, tex
 from storefront.core.database import Connection, Database, Statement, compiled
 from storefront.demo.generate import Load, loads
 from storefront.demo.plan import Plan, draw_up
-from storefront.models import configs, users
+from storefront.models import configs, verified_emails
 
 Progress = Callable[[str, int, int], None]
 """Is told the name of a table, how many of its rows are written, and how many there will be."""
 
 _REPORTS_PER_TABLE = 20
-_TABLES = "users, configs, products, product_variants, reviews, changes, store_positions, analytics_events"
+_TABLES = "users, verified_emails, configs, products, product_variants, reviews, changes, store_positions, analytics_events"
 
 
 class AlreadySeeded(Exception):
@@ -139,5 +139,5 @@ def _no_config() -> Statement:
 def _taken() -> Statement:
     slugs, emails = (bindparam(name, type_=ARRAY(Text)) for name in ("slugs", "emails"))
     stores = select(configs.c.slug.label("name")).where(configs.c.slug == any_(slugs))
-    people = select(users.c.email).where(users.c.email == any_(emails))
+    people = select(verified_emails.c.address).where(verified_emails.c.address == any_(emails))
     return compiled(union_all(stores, people).limit(1))

@@ -51,6 +51,7 @@ def loads(plan: Plan) -> Iterator[Load]:
     """The tables in an order that foreign keys allow."""
     products, stores = len(plan.products), len(plan.stores)
     yield Load("users", _USERS, len(plan.users), user_rows(plan))
+    yield Load("verified_emails", "address, user_id", len(plan.users), ((user.email, user.id) for user in plan.users))
     yield Load("configs", _CONFIGS, stores, config_rows(plan))
     yield Load("products", _PRODUCTS, products, product_rows(plan))
     yield Load("product_variants", _VARIANTS, sum(product.variants for product in plan.products), variant_rows(plan))

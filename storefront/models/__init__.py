@@ -14,7 +14,7 @@ from storefront.models.job import Job, JobHandle, JobIssue
 from storefront.models.product import Product
 from storefront.models.review import Review
 from storefront.models.rollup import AnalyticsSession, ProductTotals, QueuedEvents, SourceTotals, Totals
-from storefront.models.user import User
+from storefront.models.user import User, UserIdentity, VerifiedEmail
 from storefront.models.variant import ProductVariant
 from storefront.models.webhook import Webhook, WebhookDelivery
 
@@ -34,6 +34,8 @@ def _table(model: type[SQLModel]) -> Table:
 
 
 users = _table(User)
+user_identities = _table(UserIdentity)
+verified_emails = _table(VerifiedEmail)
 configs = _table(Config)
 products = _table(Product)
 variants = _table(ProductVariant)
@@ -73,6 +75,8 @@ __all__ = [
     "StorePosition",
     "Totals",
     "User",
+    "UserIdentity",
+    "VerifiedEmail",
     "Webhook",
     "WebhookDelivery",
     "changes",
@@ -90,8 +94,10 @@ __all__ = [
     "positions",
     "products",
     "reviews",
+    "user_identities",
     "users",
     "variants",
+    "verified_emails",
     "webhook_deliveries",
     "webhooks",
 ]

@@ -1,19 +1,48 @@
-"""Who may own stores and write reviews."""
+"""Users, the identities by which they sign in, and the addresses that are proven to be theirs."""
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment, number
+from sqlalchemy import DateTime, text
+
+from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment, number, reference
 
 
 class User(SQLModel, table=True):
-    """A person. `subject` is the `sub` claim of the tokens that name them; those issued up to `signed_out_at` no longer count."""
+    """A person. `email` is shown as it was given, verified or not. Credentials issued up to `signed_out_at` no longer count."""
 
     __tablename__ = "users"
 
     id: UUID = key()
-    email: str = Field(unique=True)
-    subject: str | None = Field(default=None, unique=True)
+    email: str
     name: str | None = None
     image: str | None = None
     version: int = number(1)
     signed_out_at: datetime | None = moment(nullable=True)
     created_at: datetime = moment()
     updated_at: datetime = moment()
+
+
+class UserIdentity(SQLModel, table=True):
+    """Who a user is at an issuer: the `iss` and `sub` of tokens, with the address that the newest of them stated.
+
+    `verified_email` is normalized, and null unless the issuer calls the address verified. It may still belong to another user.
+    """
+
+    __tablename__ = "user_identities"
+
+    issuer: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    user_id: UUID = reference("users.id", index=True)
+    email: str | None = None
+    verified_email: str | None = None
+    stated_at: datetime = Field(
+        sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("'epoch'::timestamptz")}
+    )
+    created_at: datetime = moment()
+
+
+class VerifiedEmail(SQLModel, table=True):
+    """A normalized address, and the one user to whom it leads."""
+
+    __tablename__ = "verified_emails"
+
+    address: str = Field(primary_key=True)
+    user_id: UUID = reference("users.id", index=True)

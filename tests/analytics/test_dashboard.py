@@ -69,7 +69,9 @@ def fill(url: str) -> tuple[str, str, str]:
     user, store, product = (str(uuid7()) for _ in range(3))
     rng, now = Random(1), datetime.now(UTC)
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute("INSERT INTO users (id, subject, email) VALUES (%s, %s, 'o@example.com')", [user, user])
+        connection.execute("INSERT INTO users (id, email) VALUES (%s, 'o@example.com')", [user])
+        identity = "INSERT INTO user_identities (issuer, subject, user_id) VALUES ('storefront', %s, %s)"
+        connection.execute(identity, [user, user])
         connection.execute(
             "INSERT INTO configs (id, user_id, store_name, slug, is_published) VALUES (%s, %s, %s, 'mugs', true)",
             [store, user, "The <b>Mug</b> Shop"],

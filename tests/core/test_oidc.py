@@ -54,7 +54,7 @@ async def test_every_algorithm_is_understood(issuer: Issuer, algorithm: str) -> 
     issuer.keys = [key(KINDS[algorithm])]
     token = signed(issuer.claims(name="Ada", email="ada@example.com"), issuer.keys[0], algorithm)
     claims = await believed(trusting(issuer), token)
-    assert claims == Claims(f"{issuer.url}|ada", "ada@example.com", "Ada")
+    assert claims == Claims("ada", "ada@example.com", "Ada", issuer=issuer.url)
     changed = token[:-12] + ("A" if token[-12] != "A" else "B") + token[-11:]
     assert "bad signature" in await refusal(trusting(issuer), changed)
 
@@ -64,7 +64,7 @@ async def test_two_issuers_never_mean_the_same_user(host: Host, issuer: Issuer) 
     other.keys = [key(kid="other")]
     who = trusting(issuer, other)
     mine, theirs = await believed(who, issuer.token()), await believed(who, other.token())
-    assert (mine.subject, theirs.subject) == (f"{issuer.url}|ada", f"{other.url}|ada")
+    assert [(one.issuer, one.subject) for one in (mine, theirs)] == [(issuer.url, "ada"), (other.url, "ada")]
     # Nor does one sign for the other.
     assert "no such key" in await refusal(who, signed(issuer.claims(), other.keys[0]))
 
@@ -83,6 +83,16 @@ async def test_an_address_is_verified_when_the_issuer_says_so(issuer: Issuer, sa
     claims = await believed(trusting(issuer), issuer.token(email="ada@example.com", **said))
     assert claims.email_verified is verified
     assert not (await believed(trusting(issuer), issuer.token(**said))).email_verified
+    distrusting = trusting(issuer, oidc_trust_email=False)
+    assert not (await believed(distrusting, issuer.token(email="ada@example.com", **said))).email_verified
+
+
+async def test_issued_allows_for_a_fast_clock(issuer: Issuer) -> None:
+    now = int(time.time())
+    who = trusting(issuer, clock_skew=20)
+    # Whoever signs for the issuer cannot say that its clock is ours.
+    assert (await believed(who, issuer.token(iat=now, clock="database"))).issued == now - 20
+    assert (await believed(who, issuer.token(iat=None))).issued == 0
 
 
 NOW = int(time.time())

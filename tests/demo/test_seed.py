@@ -9,7 +9,10 @@ from psycopg.rows import tuple_row
 from storefront.core.database import Database
 from storefront.demo.commands import AlreadySeeded, is_empty, seed
 
-TABLES = ("users", "configs", "products", "product_variants", "reviews", "changes", "store_positions", "analytics_events")
+TABLES = (
+    "users", "verified_emails", "configs", "products", "product_variants", "reviews", "changes", "store_positions",
+    "analytics_events",
+)  # fmt: skip
 ANCHOR = datetime(2024, 3, 1, tzinfo=UTC)
 
 # What the triggers should have counted, counted plainly.
@@ -89,6 +92,7 @@ async def test_the_summary_counts_what_is_there(database: Database) -> None:
     summary = await seed(database, products=150, events=500, anchor=ANCHOR)
     assert await counts(database) == {
         "users": summary.users,
+        "verified_emails": summary.users,
         "configs": summary.configs,
         "products": 150,
         "product_variants": summary.variants,

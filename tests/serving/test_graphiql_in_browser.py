@@ -154,8 +154,9 @@ def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browse
 def test_the_shops_own_tab_shows_changes_as_they_happen(browser: GraphiQL, empty_url: str, tmp_path: Path) -> None:
     with running(empty_url, tmp_path / "server") as server, psycopg.connect(empty_url, autocommit=True) as database:
         user = str(uuid7())
-        person = "INSERT INTO users (id, subject, email) VALUES (%s, %s, 'ada@example.com')"
-        database.execute(person, [user, user])
+        database.execute("INSERT INTO users (id, email) VALUES (%s, 'ada@example.com')", [user])
+        identity = "INSERT INTO user_identities (issuer, subject, user_id) VALUES ('storefront', %s, %s)"
+        database.execute(identity, [user, user])
         store = "INSERT INTO configs (user_id, id, store_name, slug, is_published) VALUES (%s, %s, 'Shop', 'shop', true)"
         database.execute(store, [user, user])
         with httpx.Client(base_url=server.address, headers={"authorization": f"Bearer {token_of(user)}"}, timeout=20) as owner:

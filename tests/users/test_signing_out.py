@@ -118,9 +118,14 @@ async def bearing(server: Client, token: str) -> httpx.Response:
 
 
 def run(url: str, email: str) -> int:
-    command = [str(Path(sys.executable).with_name("storefront")), "sign-out", "--email", email]
+    return command(url, "sign-out", "--email", email).returncode
+
+
+def command(url: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """What the command line prints for an operator of this database."""
+    storefront = str(Path(sys.executable).with_name("storefront"))
     environment = os.environ | {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_SECRET": SECRET}
-    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode
+    return subprocess.run([storefront, *words], env=environment, capture_output=True, text=True, check=False)
 
 
 async def test_an_open_socket_cannot_be_used_in_the_meantime(empty_url: str, tmp_path: Path) -> None:
@@ -160,15 +165,59 @@ async def test_tokens_of_issuers_and_sessions_of_front_ends_are_as_old_as_they_s
         issuer = host.issuer()
         options: dict[str, Any] = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "authjs_secret": SecretStr(SECRET)}
         async with serving(empty_url, tmp_path, **options) as server:
-            await make_user(server.database, subject=f"{issuer.url}|ada", email="ada@example.com")
-            await make_user(server.database, subject="authjs|bob", email="bob@example.com")
+            await make_user(server.database, issuer=issuer.url, subject="ada", email="ada@example.com")
+            await make_user(server.database, issuer="authjs", subject="bob", email="bob@example.com")
             for email, send in (("ada@example.com", by_token), ("bob@example.com", by_cookie)):
-                long_ago, earlier = [int(time.time()) - seconds for seconds in (500, 5)]
-                assert [await send(server, issuer, iat) for iat in (None, long_ago, earlier)] == [200] * 3
+                # Their clocks may be ahead of ours: by 30 seconds that of an issuer, by 15 that of a front end.
+                now = int(time.time())
+                dated = (None, now - 500, now - 5, now + 14)
+                assert [await send(server, issuer, iat) for iat in dated] == [200] * 4
                 assert await asyncio.to_thread(run, empty_url, email) == 0
-                assert [await send(server, issuer, iat) for iat in (None, long_ago, earlier)] == [401] * 3
-                # Clocks of issuers may be some seconds ahead of ours.
-                assert await send(server, issuer, int(time.time()) + 5) == 200
+                assert [await send(server, issuer, iat) for iat in dated] == [401] * 4
+                # As if it had been long enough ago.
+                await backdate_sign_out(server, email, 60)
+                assert [await send(server, issuer, iat) for iat in dated] == [401, 401, 200, 200]
+
+
+async def backdate_sign_out(server: Client, email: str, seconds: int) -> None:
+    async with server.database.transaction() as connection:
+        earlier = "UPDATE users SET signed_out_at = signed_out_at - make_interval(secs => %s) WHERE email = %s"
+        await connection.raw.execute(earlier, [seconds, email])
+
+
+@pytest.mark.parametrize("ahead", [-5, 0, 0.5, 5, 25, 29])
+async def test_sign_out_refuses_tokens_dated_ahead(ahead: float, shopper: Client, user: str) -> None:
+    token = forged(claims(sub=user, iat=time.time() + ahead))
+    assert (await bearing(shopper, token)).json()["data"]["me"]["id"] == user
+    async with opened(address_of(shopper), token) as socket:
+        await shopper.signed_in(user).ask(SIGN_OUT)
+        assert (await bearing(shopper, token)).status_code == 401
+        assert await close_code(socket) == 4403
+
+
+@pytest.mark.parametrize("iat", ["tomorrow", "1", None, True, [], {}, float("nan"), float("inf"), 2**70])
+async def test_sign_in_refuses_impossible_iat(iat: object, shopper: Client, user: str) -> None:
+    answer = await bearing(shopper, forged({**claims(sub=user), "iat": iat}))
+    assert answer.status_code == 401 and "invalid claim iat" in answer.text
+
+
+async def test_token_that_outlived_exp_is_signed_out(shopper: Client, user: str) -> None:
+    now = time.time()
+    token = forged(claims(sub=user, iat=now + 25, exp=now - 20))
+    assert (await bearing(shopper, token)).status_code == 200
+    await shopper.signed_in(user).ask(SIGN_OUT)
+    assert (await bearing(shopper, token)).status_code == 401
+
+
+async def test_token_command_works_right_after_sign_out(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path) as server:
+        user = await make_user(server.database, email="ada@example.com")
+        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
+        printed = await asyncio.to_thread(command, empty_url, "token", "--email", " ADA@Example.com")
+        token = printed.stdout.strip()
+        assert (await bearing(server, token)).json()["data"]["me"]["id"] == user
+        assert await asyncio.to_thread(run, empty_url, "ada@example.com") == 0
+        assert (await bearing(server, token)).status_code == 401
 
 
 async def by_token(server: Client, issuer: Issuer, iat: int | None) -> int:

@@ -1,0 +1,46 @@
+"""E-mail addresses as they are compared."""
+
+import unicodedata
+
+import idna
+
+# RFC 5321, 4.5.3.1.3: what fits between the angle brackets of a command.
+MAX_ADDRESS_BYTES = 254
+
+
+def normalize_email(text: str) -> str | None:
+    """The form by which two spellings of one mailbox are equal; None where the text is no address that can be compared.
+
+    Spaces around it, letter case, a final dot of the domain and Unicode or `xn--` spellings of the domain do not matter. Tags
+    (`ada+shop@`) do. Characters that only look like others, such as full-width letters and zero-width spaces, are never replaced:
+    an address that has them could otherwise be used to receive the messages for one mailbox and to sign in as another.
+    """
+    address = text.strip()
+    local, _, domain = address.rpartition("@")
+    if not local or "@" in local or not _is_plain(address):
+        return None
+    ascii_domain = _to_ascii(domain.removesuffix("."))
+    if ascii_domain is None:
+        return None
+    normal = f"{_fold_case(local)}@{ascii_domain}"
+    return normal if len(normal.encode()) <= MAX_ADDRESS_BYTES else None
+
+
+def _is_plain(address: str) -> bool:
+    if not unicodedata.is_normalized("NFKC", address):
+        return False
+    return all(character.isprintable() and not character.isspace() for character in address)
+
+
+def _to_ascii(domain: str) -> str | None:
+    try:
+        # IDNA 2008: that of 2003 takes "ß" for "ss", and these are different domains with different owners.
+        found = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True).decode()
+    except UnicodeError:
+        return None
+    return found if all(found.split(".")) else None
+
+
+def _fold_case(text: str) -> str:
+    # Only one letter for one: "ß" is not "ss" in the name of a mailbox either.
+    return "".join(folded if len(folded := letter.casefold()) == 1 else letter.lower() for letter in text)
