@@ -166,6 +166,8 @@ def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, s
         assert browser.run("document.getElementById('dashboard').hidden && !sessionStorage.length")
     sign_in(browser, token_of(owner))
     browser.wait(f"{figure('figures', 'sessions')} === 100")
+    # The token does not outlive the tab.
+    assert browser.run("sessionStorage.length === 1 && !localStorage.length && !document.cookie")
     # Another range, in the same visit and after a reload of the tab.
     browser.run("days.value = '1', days.dispatchEvent(new Event('change'))")
     browser.wait(f"{figure('figures', 'sessions')} === 0")

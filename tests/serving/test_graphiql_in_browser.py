@@ -212,6 +212,73 @@ def test_second_visit_opens_no_further_tab(browser: GraphiQL, url: str) -> None:
     assert browser.run(f"{browser.editor('.graphiql-query-editor')}.getValue()").startswith("# Counts")
 
 
+SECRET = "Bearer eyJ.secret.token"
+LOCAL, SESSION = "JSON.stringify({...localStorage})", "JSON.stringify({...sessionStorage})"
+
+
+def type_header(browser: GraphiQL, value: str) -> None:
+    browser.run("document.querySelector('[data-name=headers]').click()")
+    # Query, variables, headers, answer.
+    editor = "document.querySelectorAll('.CodeMirror')[2].CodeMirror"
+    browser.run(f"{editor}.setValue({json.dumps(json.dumps({'Authorization': value}))})")
+
+
+def test_headers_are_stored_for_the_tab_only(browser: GraphiQL, url: str) -> None:
+    browser.open(url)
+    type_header(browser, SECRET)
+    browser.execute("Hello")
+    browser.answer(SECRET)
+    # The history of queries, with one of them for good.
+    browser.run("document.querySelector('[aria-label=\"Show History\"]').click()")
+    browser.wait("!!document.querySelector('[aria-label=\"Add favorite\"]')")
+    browser.run("document.querySelector('[aria-label=\"Add favorite\"]').click()")
+    kept = ("graphiql:headers", "graphiql:tabState", "graphiql:favorites")
+    for key in kept:
+        browser.wait(f"(sessionStorage['Test:{key}'] ?? '').includes('secret.token')")
+    browser.wait("(localStorage['Test:graphiql:favorites'] ?? '').includes('Hello')")
+    assert "secret.token" not in browser.run(LOCAL)
+    # A reload of the tab still has them; a tab that is opened later has the queries alone.
+    browser.open(url + "?")
+    browser.execute("Hello")
+    browser.answer(SECRET)
+    browser.run("sessionStorage.clear()")
+    browser.call("Page.navigate", url="about:blank")
+    browser.open(url)
+    assert browser.tabs() == ["Hello", "Count"]
+    browser.run("document.querySelector('.graphiql-execute-button').click()")
+    assert "secret.token" not in browser.answer("hello Ada")
+    assert "secret.token" not in browser.run(LOCAL) + browser.run(SESSION)
+
+
+def test_headers_of_earlier_versions_are_removed(browser: GraphiQL, url: str) -> None:
+    browser.open(url)
+    browser.type_query("query Mine { hello }")
+    browser.wait("(localStorage['Test:graphiql:tabState'] ?? '').includes('\"title\":\"Mine\"')")
+    # As they stored it, in all places, and what is of another page stays.
+    left = f"""
+      const state = JSON.parse(localStorage["Test:graphiql:tabState"]);
+      for (const tab of state.tabs) Object.assign(tab, {{ headers: '{SECRET}', hash: 'query||{SECRET}' }});
+      localStorage["Test:graphiql:tabState"] = JSON.stringify(state);
+      localStorage["Test:graphiql:headers"] = '{SECRET}';
+      for (const name of ["queries", "favorites"])
+        localStorage[`Test:graphiql:${{name}}`] = JSON.stringify({{ [name]: [{{ query: "{{ hello }}", headers: '{SECRET}' }}] }});
+      localStorage["Test:graphiql:variables"] = '{{"headers": "mine"}}';
+      localStorage["Other:graphiql:headers"] = "theirs";
+      sessionStorage.clear();
+    """
+    browser.call("Page.navigate", url=url.replace("/graphql", "/graphiql/page.css"))
+    browser.wait("location.pathname.endsWith('page.css')")
+    tabs = browser.run("localStorage['Test:graphiql:tabState']")
+    assert "Mine" in tabs
+    browser.run(f"(() => {{ {left} }})()")
+    assert "secret.token" in browser.run(LOCAL)
+    browser.open(url)
+    assert browser.tabs() == ["Mine", "Count"]
+    stored = browser.run(LOCAL)
+    assert "secret.token" not in stored
+    assert "theirs" in stored and "{ hello }" in stored
+
+
 def test_page_without_examples_still_opens(browser: GraphiQL, url: str, examples: list[Example]) -> None:
     examples.clear()
     browser.open(url)

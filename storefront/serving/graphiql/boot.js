@@ -5,12 +5,53 @@
   const settings = JSON.parse(document.getElementById("settings").textContent);
   const endpoint = location.origin + location.pathname;
 
-  // One origin may have served another project's GraphiQL yesterday: each title keeps its own tabs.
-  const storage = GraphiQL.createLocalStorage({ namespace: settings.title });
+  // One origin may have served another project's GraphiQL yesterday: each title has its own tabs.
+  const storage = createStorage(`${settings.title}:`);
   const read = (name) => JSON.parse(storage.getItem(`graphiql:${name}`) ?? "null");
   const write = (name, value) => storage.setItem(`graphiql:${name}`, value);
 
-  // GraphiQL keeps the visitor's tabs in the browser and from then on ignores `defaultTabs` (and even on the first visit it
+  // Headers hold bearer tokens, which are not to outlive the browser's tab: everything is stored for this tab, and without the
+  // headers for later visits too.
+  function createStorage(namespace) {
+    const areas = [sessionStorage, localStorage];
+    const ours = (area) => Object.keys(area).filter((key) => key.startsWith(namespace));
+    const storage = {
+      getItem: (key) => sessionStorage.getItem(namespace + key) ?? localStorage.getItem(namespace + key),
+      setItem: (key, value) => {
+        sessionStorage.setItem(namespace + key, value);
+        setLocal(namespace, key, withoutHeaders(key, value));
+      },
+      removeItem: (key) => areas.forEach((area) => area.removeItem(namespace + key)),
+      clear: () => areas.forEach((area) => ours(area).forEach((key) => area.removeItem(key))),
+      get length() {
+        return new Set(areas.flatMap(ours)).size;
+      },
+    };
+    // Earlier versions of this page stored the headers for good.
+    for (const name of ours(localStorage)) {
+      const key = name.slice(namespace.length);
+      setLocal(namespace, key, withoutHeaders(key, localStorage.getItem(name)));
+    }
+    return storage;
+  }
+
+  function setLocal(namespace, key, value) {
+    if (value === null) localStorage.removeItem(namespace + key);
+    else localStorage.setItem(namespace + key, value);
+  }
+
+  // The headers editor, and what else has headers in it: tabs, the history of queries, the examples. A tab's hash is made of them.
+  function withoutHeaders(key, value) {
+    if (key === "graphiql:headers") return null;
+    if (!["tabState", "queries", "favorites", "examples"].includes(key.replace("graphiql:", ""))) return value;
+    try {
+      return JSON.stringify(JSON.parse(value), (name, part) => (["headers", "hash"].includes(name) ? null : part));
+    } catch {
+      return null;
+    }
+  }
+
+  // GraphiQL stores the visitor's tabs in the browser and from then on ignores `defaultTabs` (and even on the first visit it
   // leaves out the first tab's variables). So the tabs are made here: on the first visit the examples; later, whatever the
   // visitor left, where tabs that still are an example word for word follow it when it changes, and new examples are added.
   function prepareTabs(examples) {
