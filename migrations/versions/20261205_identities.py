@@ -17,10 +17,13 @@ depends_on = None
 
 BATCH = 5_000
 
-# Tokens that were printed for users of other issuers name them by issuer and `sub` together, and go on counting.
+# Tokens that were printed for users of other issuers name them by issuer and `sub` together, and go on counting. They also name
+# the address, which may have been another person's: nothing that they say of it is ever the newest.
 OWN = """
-INSERT INTO user_identities (issuer, subject, user_id, email, created_at)
-SELECT 'storefront', subject, id, CASE WHEN subject !~ :others THEN email END, created_at FROM users WHERE subject IS NOT NULL
+INSERT INTO user_identities (issuer, subject, user_id, email, stated_at, created_at)
+SELECT 'storefront', subject, id, CASE WHEN subject !~ :others THEN email END,
+       CASE WHEN subject !~ :others THEN CAST('epoch' AS timestamptz) ELSE 'infinity' END, created_at
+FROM users WHERE subject IS NOT NULL
 """
 OTHERS = r"^(https?://[^|]+|authjs)\|"
 OTHER = """

@@ -319,7 +319,7 @@ async def test_migration_loses_nothing_and_reports_collisions(url: str, tmp_path
     assert "merge-users" in output and not any(ids[name] in output for name in ("squatter", "session", "imported", "odd"))
     assert "→ Where both are one person: storefront merge-users" in (await run("doctor"))[1]
     with psycopg.connect(url) as connection:
-        owners = dict(connection.execute("SELECT slug, user_id::text FROM configs").fetchall())
+        owners: dict[str, str] = dict(connection.execute("SELECT slug, user_id::text FROM configs").fetchall())
         assert owners == ids
         rows = connection.execute("SELECT address, user_id::text FROM verified_emails ORDER BY 1").fetchall()
         assert rows == [("ada@corp.test", ids["first"]), ("i@corp.test", ids["imported"])]
@@ -336,16 +336,18 @@ async def test_migration_loses_nothing_and_reports_collisions(url: str, tmp_path
         ("storefront", "odd"): ids["odd"],
     }
     async with serving(url, tmp_path) as server:
-        for name, _, subject in OLD_USERS:
+        for name, email, subject in OLD_USERS:
             if subject:
-                assert (await user_of(server, token_of(subject)))["id"] == ids[name]
+                # As the command line printed them.
+                assert (await user_of(server, token_of(subject, email=email)))["id"] == ids[name]
+        assert await holder(server, "victim@corp.test") is None
         owner = await user_of(server, token_of(new(), email="victim@corp.test", email_verified=True))
         assert owner["id"] not in ids.values() and await holder(server, "victim@corp.test") == owner["id"]
     step(url, down=True)
     with psycopg.connect(url) as connection:
-        subjects = dict(connection.execute("SELECT id::text, subject FROM users").fetchall())
+        subjects: dict[str, str | None] = dict(connection.execute("SELECT id::text, subject FROM users").fetchall())
         assert {name: subjects[ids[name]] for name in ids} == {name: subject for name, _, subject in OLD_USERS}
-        emails = dict(connection.execute("SELECT id::text, email FROM users").fetchall())
+        emails: dict[str, str] = dict(connection.execute("SELECT id::text, email FROM users").fetchall())
         assert emails[owner["id"]] == "victim@corp.test" and emails[ids["squatter"]] == f"{ids['squatter']}@address.invalid"
     step(url)
 
