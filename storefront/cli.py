@@ -276,10 +276,12 @@ def doctor() -> None:
     """Look the set-up over: settings, database, storage, broadcaster, rates, documents, pages. Exits with 1 if it finds fault."""
     options = _settings()
     with _postgres(options) as url:
+        database = [*checkup.database(url)]
+        if not any(finding.mend for finding in database):
+            database.append(asyncio.run(checkup.users(url)))
         findings = [
             checkup.settings(options),
-            *checkup.database(url),
-            asyncio.run(checkup.users(url)),
+            *database,
             asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
             asyncio.run(checkup.rates(options)),
