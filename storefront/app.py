@@ -282,7 +282,15 @@ def _replica(options: Settings) -> Database | None:
 def _database(url: str, options: Settings) -> Database:
     # An operation may wait for a few connections at once, and who asks is looked up before any of them is let in.
     waiting = 5 * options.max_concurrent
-    return Database(url, size=options.pool_size, statement_timeout=options.statement_timeout, waiting=waiting)
+    return Database(
+        url,
+        size=options.pool_size,
+        statement_timeout=options.statement_timeout,
+        lock_timeout=options.lock_timeout,
+        waiting=waiting,
+        pool_timeout=options.pool_timeout,
+        prepares={"auto": None, "on": True, "off": False}[options.prepared_statements],
+    )
 
 
 def _rates(options: Settings) -> Rates:

@@ -109,6 +109,8 @@ async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OP
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
     given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
+    # A machine that is busy with other tests takes its time.
+    given |= {"pool_timeout": 30, "lock_timeout": 20_000}
     # Tests count when they want it counted, and write past the log, which nobody notices who keeps answers.
     settings = Settings(
         **{**given, "popularity_interval": 0, "rollup_interval": 0, "webhook_interval": 0, "response_cache_bytes": 0, **options}

@@ -16,7 +16,7 @@ from storefront.analytics.intake import OLDEST, clean, request_of
 from storefront.commands.catalogue import MOST_INT
 from storefront.commands.ownership import missing
 from storefront.commands.unit import ATTEMPTS, Failure, Refused, invalid
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.database import LONG_STATEMENT_MS, Database, Row, Statement, compiled
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.sender import Sender
 from storefront.feed.log import Entry, send_to_each
@@ -174,9 +174,8 @@ SELECT config_id, count(*) AS changed FROM changed GROUP BY 1
 
 async def refresh_popularity(database: Database) -> int:
     """Bring every product's popularity up to date; returns how many changed. The logs of their stores move."""
-    async with database.transaction() as connection:
-        # The whole of a long month may take longer than a request is allowed.
-        await connection.raw.execute("SET LOCAL statement_timeout = '10min'")
+    # The whole of a long month may take longer than a request is allowed.
+    async with database.transaction(statement_timeout=LONG_STATEMENT_MS) as connection:
         changed = await connection.fetch(_refresh(), piece_parameters(_lately()))
         # Lists are sorted by it: answers that are kept must not outlive it. By a key of its own each refresh is one change.
         entry = Entry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])

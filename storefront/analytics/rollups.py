@@ -8,7 +8,7 @@ from functools import cache
 
 from sqlalchemy import Integer, bindparam, text
 
-from storefront.core.database import Database, Statement, compiled
+from storefront.core.database import LONG_STATEMENT_MS, Database, Statement, compiled
 from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, MINUTE, PRODUCT, SOURCE
 
 # Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.
@@ -154,17 +154,21 @@ def _queued() -> Statement:
 
 
 async def _count(database: Database, wait: bool) -> int:
-    async with database.transaction() as connection:
-        # What has gathered while nobody counted may take longer than a request is allowed.
-        await connection.raw.execute("SET LOCAL statement_timeout = '10min'; SET LOCAL jit = off")
+    # What has gathered while nobody counted may take longer than a request is allowed.
+    settings = {"jit": "off", "lock_timeout": LONG_STATEMENT_MS}
+    async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
         # A statement of its own: the next one then sees all that was committed by whoever had the lock.
-        lock = f"SELECT pg_advisory_xact_lock({_LOCK}), true" if wait else f"SELECT 1, pg_try_advisory_xact_lock({_LOCK})"
-        cursor = await connection.raw.execute(lock.encode())
-        [(_, is_ours)] = await cursor.fetchall()
+        [(_, is_ours)] = await connection.fetch(_lock(wait))
         if not is_ours:
             return 0
         [(rows,)] = await connection.fetch(_statement())
     return int(rows)
+
+
+@cache
+def _lock(wait: bool) -> Statement:
+    lock = f"pg_advisory_xact_lock({_LOCK})::text, true" if wait else f"'', pg_try_advisory_xact_lock({_LOCK})"
+    return Statement(f"SELECT {lock}", {})
 
 
 @cache
@@ -182,9 +186,9 @@ async def keep_months(database: Database, *, days: int) -> int:
 
     What is dropped has been counted before.
     """
-    async with database.transaction() as connection:
-        # Rather another hour late than everybody waiting behind a lock that waits.
-        await connection.raw.execute("SET LOCAL lock_timeout = '2s'; SET LOCAL statement_timeout = '10min'")
+    # Rather another hour late than everybody waiting behind a lock that waits.
+    settings = {"lock_timeout": 2_000}
+    async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
         [(made,)] = await connection.fetch(_make())
         [(gone,)] = await connection.fetch(_forget(), {"days": days})
     return int(made) + int(gone)

@@ -15,8 +15,9 @@ from psycopg import Rollback, errors
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from storefront.commands.store_lookup import find_store
 from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.core.wire import Sent
+from storefront.core.wire import LOST_PREPARED, Sent
 from storefront.feed import log
 from storefront.feed.log import Entry
 from storefront.models import idempotency_keys
@@ -177,15 +178,23 @@ Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 # What may be otherwise the next time: others were in the way, or something was assumed that is not so.
-_PASSING = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation)
+_PASSING = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation, *LOST_PREPARED)
 
 
 async def perform(database: Database, order: Order, command: Command) -> Outcome:
-    """Do the order, or return the result that its key has had already. All of it is committed, or nothing."""
-    for attempt in range(1, ATTEMPTS):
-        with suppress(*_PASSING):
-            return await _tried(database, order, command, assumes=attempt == 1)
-    return await _tried(database, order, command, assumes=False)
+    """Do the order, or return the result that its key has had already. All of it is committed, or nothing.
+
+    Writers of one store wait for each other here rather than in Postgres, where each would hold a connection meanwhile.
+    """
+
+    async def find_key() -> str:
+        return await find_store(database, order.values) or order.actor_id
+
+    async with database.writers.hold(find_key):
+        for attempt in range(1, ATTEMPTS):
+            with suppress(*_PASSING):
+                return await _tried(database, order, command, assumes=attempt == 1)
+        return await _tried(database, order, command, assumes=False)
 
 
 async def _tried(database: Database, order: Order, command: Command, *, assumes: bool) -> Outcome:

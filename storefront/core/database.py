@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager, suppress
 from copy import copy
 from functools import partial
 from time import perf_counter
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import orjson
 from psycopg import Error, InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.errors import QueryCanceled
+from psycopg.errors import LockNotAvailable, QueryCanceled
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 from sqlalchemy import ARRAY, UUID
@@ -25,16 +25,33 @@ from sqlalchemy.sql import ClauseElement
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from storefront.core import activity
+from storefront.core.bulkhead import Bulkhead
 from storefront.core.errors import TimedOut, Unavailable
 from storefront.core.pool import Pool, Pooled
 from storefront.core.scopes import Reads, Recorder
-from storefront.core.wire import Sent, Wire, Wired
+from storefront.core.wire import ExchangeTimedOut, Sent, Wire, Wired
 
 Row = Any
 Parameters = Mapping[str, object]
 
+# What Postgres says when it is not to be had, by SQLSTATE: connections that break (08), no room, memory or connections (53), an
+# operator's stop or start (57P), a disk that fails (58030), a server that has become a replica meanwhile (25006).
+_UNAVAILABLE = re.compile("08|53|57P|58030|25006")
+_MAY_BE_DONE = (
+    "The database broke off, so that it is not known whether this was done. Send it again: with the same idempotencyKey it is "
+    "done once, and what was done is returned."
+)
+_NOT_DONE = "The database broke off before anything was done. Send it again."
+_IS_AWAY = "The database is not available at this moment. Try again soon."
+_IS_LOCKED = "Others are writing to the same rows for a long time. Nothing was done: try again soon."
+
 # What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
 FAILURES = (Error, TimedOut, Unavailable)
+
+# Milliseconds for statements of jobs that go over all of what there is.
+LONG_STATEMENT_MS = 600_000
+# Seconds within which Postgres answers a new connection, and acknowledges what was sent to it.
+CONNECT_TIMEOUT_SECONDS = 10
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
@@ -117,13 +134,22 @@ class Connection:
     """One connection: of a transaction, or borrowed from the pool for one statement."""
 
     def __init__(
-        self, wire: Wire, observers: Sequence[Callable[[str], None]], *, in_transaction: bool = False, timeout: int = 0
+        self,
+        wire: Wire,
+        observers: Sequence[Callable[[str], None]],
+        *,
+        in_transaction: bool = False,
+        timeout: int = 0,
+        settings: Mapping[str, object] | None = None,
     ) -> None:
         # psycopg's, for what has no Statement, such as COPY. It knows nothing of what was sent and not yet flushed.
         self.raw = wire.raw
         self._wire = wire
         self._observers, self._timeout = observers, timeout
         self._in_transaction = in_transaction
+        # From then on, a connection that is lost may have taken the word along that it is done.
+        self.is_committing = False
+        self._settings = [Sent(SET_LOCAL, [name, str(value)]) for name, value in (settings or {}).items()]
         self._queue: list[Sent] = []
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
@@ -145,12 +171,14 @@ class Connection:
         """
         queue, self._queue = self._queue, []
         if self._in_transaction and self._wire.is_idle:
-            queue = [Sent(BEGIN), *queue]
+            queue = [Sent(BEGIN), *self._settings, *queue]
         if queue:
             try:
                 await self._exchange(queue)
             except QueryCanceled as error:
                 raise TimedOut(f"One step of this took the database {self._timeout:,} ms, which is all that it has.") from error
+            except LockNotAvailable as error:
+                raise Unavailable(_IS_LOCKED) from error
 
     async def _exchange(self, queue: Sequence[Sent]) -> None:
         doing = activity.current()
@@ -170,6 +198,7 @@ class Connection:
         """End the transaction, in one trip with what was sent."""
         if self._queue or not self._wire.is_idle:
             self._add(COMMIT)
+            self.is_committing = True
             await self.flush()
 
     async def roll_back(self) -> None:
@@ -200,6 +229,7 @@ class Connection:
         return sent
 
 
+SET_LOCAL = Statement("SELECT set_config(%(name)s, %(value)s, true)", {})
 BEGIN, COMMIT, ROLL_BACK = Statement("BEGIN", {}), Statement("COMMIT", {}), Statement("ROLLBACK", {})
 SAVEPOINT, RELEASE = Statement("SAVEPOINT attempt", {}), Statement("RELEASE attempt", {})
 ROLL_BACK_TO = Statement("ROLLBACK TO attempt", {})
@@ -208,15 +238,34 @@ ROLL_BACK_TO = Statement("ROLLBACK TO attempt", {})
 class Database:
     """A pool of connections to one Postgres. `observers` are told the SQL of every statement before it runs.
 
-    `statement_timeout` is in milliseconds: what takes longer raises TimedOut. `waiting`: how many may wait for a connection (0:
-    any number); more raise Unavailable, and so does waiting in vain.
+    `statement_timeout` and `lock_timeout` are in milliseconds (0: none): what takes longer raises TimedOut, what waits longer for
+    a lock Unavailable. `waiting`: how many may wait for a connection (0: any number), `pool_timeout` for how many seconds; more
+    raise Unavailable, and so does waiting in vain. `prepares`: whether statements are prepared (None: unless there is a pooler).
     """
 
-    def __init__(self, url: str, *, size: int = 10, statement_timeout: int = 10_000, waiting: int = 0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        size: int = 10,
+        statement_timeout: int = 10_000,
+        lock_timeout: int = 0,
+        waiting: int = 0,
+        pool_timeout: float = 30.0,
+        prepares: bool | None = None,
+    ) -> None:
         self.observers: list[Callable[[str], None]] = []
         self._size, self._statement_timeout = size, statement_timeout
         self._recorder: Recorder | None = None
-        self._pool = Pool(partial(_connected, url, statement_timeout), size, waiting)
+        session = {
+            "TimeZone": "UTC",
+            "DateStyle": "ISO",
+            "statement_timeout": str(statement_timeout),
+            "lock_timeout": str(lock_timeout),
+        }
+        self._pool = Pool(partial(_connected, url, session, prepares), size, waiting, pool_timeout)
+        # No store's writers take more than a part of the connections, however long they wait for each other.
+        self.writers = Bulkhead(max(1, size // 3), pool_timeout)
 
     async def __aenter__(self) -> "Database":
         await self._pool.open()
@@ -255,40 +304,79 @@ class Database:
             raw = await self._pool.take()
             try:
                 return await Connection(raw.wire, self.observers, timeout=self._statement_timeout).fetch(statement, parameters)
-            except (OperationalError, InterfaceError):
-                if not (raw.closed and left):
-                    raise
+            except (OperationalError, InterfaceError) as error:
+                if not (raw.closed and left) or isinstance(error, ExchangeTimedOut):
+                    _raise_unavailable(error, _IS_AWAY)
             finally:
                 self._pool.give_back(raw)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(
+        self, *, statement_timeout: int | None = None, settings: Mapping[str, object] | None = None
+    ) -> AsyncIterator[Connection]:
         """All that is run on the connection, or nothing: it begins with the first statement, and nothing is run a second time.
 
-        psycopg.Rollback takes all of it back and is not raised any further.
+        psycopg.Rollback takes all of it back and is not raised any further. `statement_timeout` (milliseconds; 0: none) takes the
+        place of the usual one; `settings` of Postgres hold for this transaction. Raises Unavailable where Postgres breaks off.
         """
         self.unrecorded()
         raw = await self._pool.take()
-        connection = Connection(raw.wire, self.observers, in_transaction=True, timeout=self._statement_timeout)
+        usual = raw.wire.statement_seconds
+        if statement_timeout is not None:
+            settings = {**(settings or {}), "statement_timeout": statement_timeout}
+            raw.wire.statement_seconds = statement_timeout / 1_000
+        connection = Connection(
+            raw.wire,
+            self.observers,
+            in_transaction=True,
+            timeout=self._statement_timeout if statement_timeout is None else statement_timeout,
+            settings=settings,
+        )
         try:
             yield connection
             await connection.commit()
+        except (OperationalError, InterfaceError) as error:
+            await connection.roll_back()
+            _raise_unavailable(error, _MAY_BE_DONE if connection.is_committing else _NOT_DONE)
         except BaseException as error:
             await connection.roll_back()
             if not isinstance(error, Rollback):
                 raise
         finally:
+            raw.wire.statement_seconds = usual
             self._pool.give_back(raw)
 
 
-async def _connected(url: str, statement_timeout: int) -> Wired:
-    options = f"-c TimeZone=UTC -c DateStyle=ISO -c statement_timeout={statement_timeout}"
-    # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it.
-    raw = await Wired.connect(url, options=options, prepare_threshold=None)
+def _raise_unavailable(error: Error, message: str) -> NoReturn:
+    """Raise Unavailable where a failure is one of the server, or of the line to it, and the failure itself otherwise."""
+    is_lost = error.sqlstate is None and isinstance(error, OperationalError | InterfaceError)
+    if is_lost or _UNAVAILABLE.match(error.sqlstate or ""):
+        raise Unavailable(message) from error
+    raise error
+
+
+async def _connected(url: str, session: Mapping[str, str], prepares: bool | None) -> Wired:
+    # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it. A peer that is gone without a word is
+    # found out by keepalives while nothing is asked, and by the timeout of what was sent otherwise.
+    raw = await Wired.connect(
+        url,
+        prepare_threshold=None,
+        connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        keepalives_idle=30,
+        keepalives_interval=5,
+        keepalives_count=3,
+        tcp_user_timeout=1_000 * CONNECT_TIMEOUT_SECONDS,
+    )
     for name in ("uuid", "numeric"):
         raw.adapters.register_loader(name, TextLoader)
     raw.adapters.register_loader("timestamptz", MomentLoader)
     for name in ("json", "jsonb"):
         raw.adapters.register_loader(name, DocumentLoader)
+    try:
+        await raw.wire.configure(session, prepares=prepares)
+    except BaseException:
+        raw.wire.finish()
+        raise
+    raw.wire.statement_seconds = int(session["statement_timeout"]) / 1_000
     return raw

@@ -15,8 +15,9 @@ from storefront.core.wire import Wired
 log = logging.getLogger("storefront")
 
 BUSY = "Too much is asked at this moment. Try again soon."
-# Seconds for which a connection is waited for, and those between two tries to make one while Postgres cannot be reached.
-PATIENCE = 30.0
+# Seconds for which the first connection is waited for, when Postgres and this process start together.
+OPEN_TIMEOUT_SECONDS = 30.0
+# Seconds between two tries to make one while Postgres cannot be reached.
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 # Seconds after which a connection is replaced, and after which one is closed that nobody has needed.
 LIFETIME, IDLE = 3_600.0, 600.0
@@ -31,10 +32,13 @@ class Pooled(NamedTuple):
 
 
 class Pool:
-    """At most `size` connections, made by `connect` as they are needed. `waiting`: how many may wait for one; 0: any number."""
+    """At most `size` connections, made by `connect` as they are needed.
 
-    def __init__(self, connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0) -> None:
-        self._connect, self._size, self._most_waiting = connect, size, waiting
+    `waiting`: how many may wait for one (0: any number). `timeout`: for how many seconds each of them waits.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0, timeout: float = 30.0) -> None:
+        self._connect, self._size, self._most_waiting, self._timeout = connect, size, waiting, timeout
         self._count = 0
         # With the moments since when: the one that was used last is the next one that is lent.
         self._free: list[tuple[Wired, float]] = []
@@ -44,7 +48,7 @@ class Pool:
     async def open(self) -> None:
         """Make the first connection; raises Unavailable where there is no Postgres."""
         self._is_open = True
-        self.give_back(await self.take())
+        self.give_back(await self._awaited(OPEN_TIMEOUT_SECONDS))
 
     async def close(self) -> None:
         """Close all connections, those that are lent as soon as they come back."""
@@ -70,7 +74,7 @@ class Pool:
             if raw.wire.is_alive():
                 return raw
             self._drop(raw)
-        return await self._awaited()
+        return await self._awaited(self._timeout)
 
     def give_back(self, raw: Wired) -> None:
         """Have a connection lent to the next one. One that is in the midst of something, or old, is closed."""
@@ -82,9 +86,9 @@ class Pool:
             if now - self._free[0][1] > IDLE:
                 self._drop(self._free.pop(0)[0])
 
-    async def _awaited(self) -> Wired:
+    async def _awaited(self, seconds: float) -> Wired:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(seconds):
                 while True:
                     raw = await (self._made() if self._count < self._size else self._lent())
                     if raw is not None and raw.wire.is_alive():

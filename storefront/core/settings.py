@@ -164,6 +164,15 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="Port to listen on.")
     workers: int = Field(1, ge=1, le=64, description="Server processes.")
     pool_size: int = Field(10, ge=1, le=200, description="Database connections per process, at most.")
+    pool_timeout: float = Field(
+        5.0, gt=0, le=600, description="Seconds that an operation waits for a connection, and a write for others of its store."
+    )
+    lock_timeout: int = Field(3_000, ge=0, description="Milliseconds that a statement waits for a lock of others. 0: any time.")
+    prepared_statements: Literal["auto", "on", "off"] = Field(
+        "auto",
+        description="Whether statements are prepared. auto: unless a connection pooler stands in between; "
+        "on is for one that carries prepared statements over.",
+    )
     statement_timeout: int = Field(10_000, ge=100, description="Milliseconds after which Postgres gives up on a statement.")
     request_timeout: float = Field(30.0, gt=0, le=3600, description="Seconds that a query or mutation may take.")
     max_concurrent: int = Field(

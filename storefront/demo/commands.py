@@ -64,9 +64,9 @@ async def seed(
     """
     started = time.perf_counter()
     plan = draw_up(products, events, anchor or _midnight())
-    async with database.transaction() as connection:
-        # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
-        await connection.raw.execute("SET LOCAL statement_timeout = 0; SELECT pg_advisory_xact_lock(7312028)")
+    # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
+    async with database.transaction(statement_timeout=0, settings={"lock_timeout": 0}) as connection:
+        await connection.fetch(Statement("SELECT pg_advisory_xact_lock(7312028)::text", {}))
         await _refuse_twice(connection, plan)
         await connection.fetch(_months(), {"latest": plan.anchor / 1_000_000})
         written = {load.table: await _copy(connection, load, progress) for load in loads(plan)}

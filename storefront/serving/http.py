@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from storefront.core import activity
-from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.errors import RequestError, Unauthenticated, Unavailable
 from storefront.serving import halves
 from storefront.serving.attention import Attendance, ClientGone
 from storefront.serving.batches import Batch
@@ -162,6 +162,8 @@ class Endpoint:
         self, whole: dict[str, Any], media_type: str, status: int | None = None, headers: Mapping[str, str] | None = None
     ) -> Response:
         status = status or self._edition.status(whole, media_type)
+        if status == 503 and not headers:
+            headers = {"retry-after": str(Unavailable.retry_after)}
         return _json_response(whole, status, self._edition.media_type(status, media_type), headers)
 
     def _refusal(self, error: Exception, takes: Accepted, request_id: str) -> Response:

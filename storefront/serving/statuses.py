@@ -46,6 +46,8 @@ class Edition:
     def status(self, answer: Mapping[str, Any], media_type: str) -> int:
         """The status of an answer."""
         if "data" in answer:
+            if _is_unavailable(answer):
+                return 503
             return self.partial if "errors" in answer and media_type == GRAPHQL_JSON else 200
         code = answer["errors"][0]["extensions"]["code"]
         if code in _STATUS:
@@ -57,6 +59,13 @@ class Edition:
     def media_type(self, status: int, accepted: str) -> str:
         """In which media type to answer: what is no success says of itself that it is an answer, where it may."""
         return accepted if self.is_lenient or status < 300 else GRAPHQL_JSON
+
+
+def _is_unavailable(answer: Mapping[str, Any]) -> bool:
+    """Whether nothing was answered because the server or its database had no time: clients and proxies may try again."""
+    if "errors" not in answer or any(value is not None for value in (answer["data"] or {}).values()):
+        return False
+    return all(error["extensions"]["code"] == Unavailable.code for error in answer["errors"])
 
 
 # The draft by which the audit suite graphql-http tests, and which clients have been written for.

@@ -10,7 +10,7 @@ from psycopg import sql
 from sqlalchemy import text
 
 from storefront.core.database import Database, compiled
-from storefront.core.errors import TimedOut
+from storefront.core.errors import TimedOut, Unavailable
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
@@ -63,7 +63,7 @@ async def test_a_transaction_that_has_begun_is_not_done_again(database: Database
             end_all(empty_url)
             await connection.fetch(ONE)
 
-    with counted(database) as seen, pytest.raises(psycopg.OperationalError):
+    with counted(database) as seen, pytest.raises(Unavailable, match="before anything was done"):
         await broken()
     assert len(seen) == 2
     assert await database.fetch(ONE) == [(1,)]

@@ -38,8 +38,10 @@ async def maker(empty_url: str) -> AsyncIterator[Maker]:
 
 
 @asynccontextmanager
-async def opened(connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0) -> AsyncIterator[Pool]:
-    pool = Pool(connect, size, waiting)
+async def opened(
+    connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0, seconds: float = 30.0
+) -> AsyncIterator[Pool]:
+    pool = Pool(connect, size, waiting, seconds)
     await pool.open()
     try:
         yield pool
@@ -97,9 +99,8 @@ async def test_who_no_longer_waits_takes_nothing_along(maker: Maker) -> None:
         assert await pool.take() is raw
 
 
-async def test_only_so_many_wait_and_not_for_ever(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "PATIENCE", 0.2)
-    async with opened(maker, 1, waiting=1) as pool:
+async def test_only_so_many_wait_and_not_for_ever(maker: Maker) -> None:
+    async with opened(maker, 1, waiting=1, seconds=0.2) as pool:
         raw = await pool.take()
         first = asyncio.create_task(pool.take())
         await begun(first)
@@ -146,7 +147,7 @@ async def test_postgres_that_is_away_for_a_moment_is_waited_for(maker: Maker, mo
     maker.fails = 3
     async with opened(maker, 1):
         assert maker.made == 4
-    monkeypatch.setattr(pools, "PATIENCE", 0.2)
+    monkeypatch.setattr(pools, "OPEN_TIMEOUT_SECONDS", 0.2)
     maker.fails = 1_000
     with pytest.raises(Unavailable):
         await Pool(maker, 1).open()

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from storefront.core import wire
 from storefront.core.database import Connection, Database, Statement, compiled
+from storefront.core.errors import Unavailable
 
 ONE, TWO = compiled(text("SELECT 1 AS one")), compiled(text("SELECT CAST(:number AS integer) AS two"))
 FAILS = compiled(text("SELECT 1 / CAST(:number AS integer)"))
@@ -159,6 +160,7 @@ async def test_a_connection_that_is_ended_amid_a_transaction_ends_it(database: D
         with psycopg.connect(empty_url, autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
 
-    with pytest.raises(psycopg.errors.AdminShutdown):
+    with pytest.raises(Unavailable) as raised:
         await ended()
+    assert isinstance(raised.value.__cause__, psycopg.errors.AdminShutdown)
     assert [row.name for row in await database.fetch(MADE)] == [None]

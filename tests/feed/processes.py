@@ -63,7 +63,14 @@ def running(
 ) -> Iterator[Server]:
     """A server on a free port, which writes its log there. It is stopped at the end, unless that was done before."""
     port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
-    given = {"DATABASE_URL": url, "SECRET": SECRET, "DATA_DIR": str(folder), "POPULARITY_INTERVAL": "0", "POOL_SIZE": "5"}
+    given = {
+        "DATABASE_URL": url,
+        "SECRET": SECRET,
+        "DATA_DIR": str(folder),
+        "POPULARITY_INTERVAL": "0",
+        "POOL_SIZE": "5",
+        "POOL_TIMEOUT": "30",
+    }
     environment = os.environ | {f"STOREFRONT_{name}": value for name, value in (given | options).items()}
     process = subprocess.Popen(
         [command, "serve", "--port", str(port), "--workers", str(workers)],

@@ -1,0 +1,55 @@
+"""A bulkhead: so many at a time for each key, so that what waits for one thing does not take all that others need."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+
+from storefront.core.errors import Unavailable
+
+
+class Bulkhead:
+    """At most `limit` holders of each key at a time; others wait in turn, at most `timeout` seconds, and get Unavailable then.
+
+    The key is not asked for while there are fewer holders than `limit` in all: it may be costly to find.
+    """
+
+    def __init__(self, limit: int, timeout: float) -> None:
+        self._limit, self._timeout = limit, timeout
+        self._without_key = 0
+        # Only of keys that somebody holds or waits for.
+        self._slots: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
+
+    @asynccontextmanager
+    async def hold(self, find_key: Callable[[], Awaitable[Hashable]]) -> AsyncIterator[None]:
+        """Hold a slot while this lasts. Raises Unavailable."""
+        if self._without_key < self._limit:
+            self._without_key += 1
+            try:
+                yield
+            finally:
+                self._without_key -= 1
+        else:
+            async with self._hold(await find_key()):
+                yield
+
+    @asynccontextmanager
+    async def _hold(self, key: Hashable) -> AsyncIterator[None]:
+        slots, users = self._slots.get(key) or (asyncio.Semaphore(self._limit), 0)
+        self._slots[key] = slots, users + 1
+        try:
+            await self._acquire(slots)
+            try:
+                yield
+            finally:
+                slots.release()
+        finally:
+            slots, users = self._slots.pop(key)
+            if users > 1:
+                self._slots[key] = slots, users - 1
+
+    async def _acquire(self, slots: asyncio.Semaphore) -> None:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await slots.acquire()
+        except TimeoutError:
+            raise Unavailable("Too much is being written here at this moment. Nothing was done: try again soon.") from None

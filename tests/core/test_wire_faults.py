@@ -1,0 +1,171 @@
+"""Connections to Postgres that fail in every way that a network, a server or a pooler can have: nobody waits for ever."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import psycopg
+import pytest
+import uvloop
+from sqlalchemy import text
+
+from storefront.core import wire
+from storefront.core.database import Database, compiled
+from storefront.core.errors import Unavailable
+from tests.postgres_proxy import LAST_WORDS, PostgresProxy, postgres_proxy
+
+ONE, TWO = compiled(text("SELECT 1 AS one")), compiled(text("SELECT CAST(:number AS integer) AS two"))
+SLOW = compiled(text("SELECT pg_sleep(60)"))
+MAKE = compiled(text("CREATE TABLE made (id integer)"))
+NAMES = compiled(text("SELECT name FROM pg_prepared_statements ORDER BY 1"))
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+
+
+@pytest.fixture
+def proxy(empty_url: str) -> AsyncIterator[PostgresProxy]:
+    with postgres_proxy(empty_url) as running:
+        yield running
+
+
+async def end_while_waiting(proxy: PostgresProxy, last_words: bytes) -> str:
+    """The failure of a statement in a transaction whose connection is reset while it is waited for."""
+    async with Database(proxy.url(), size=1) as database:
+        ended = ""
+        try:
+            async with database.transaction() as connection:
+                await connection.fetch(ONE)
+                asyncio.get_running_loop().call_later(0.2, proxy.reset, last_words)
+                # Far below what the statement may take: it is the reset that ends it.
+                async with asyncio.timeout(8):
+                    await connection.fetch(SLOW)
+        except Unavailable as error:
+            ended = str(error.__cause__)
+        assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
+    return ended
+
+
+@pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
+@pytest.mark.parametrize("last_words", [LAST_WORDS, LAST_WORDS[:20], b""], ids=["whole", "half", "none"])
+async def test_wire_reset_with_last_words_ends_exchange(
+    proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], last_words: bytes
+) -> None:
+    def run() -> str:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            return runner.run(end_while_waiting(proxy, last_words))
+
+    ended = await asyncio.to_thread(run)
+    assert ended
+    if last_words == LAST_WORDS:
+        assert "administrator command" in ended
+
+
+@pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
+async def test_wire_frozen_connection_ends_exchange(
+    proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "EXCHANGE_GRACE_SECONDS", 0.2)
+
+    async def wait() -> None:
+        async with Database(proxy.url(), size=1, statement_timeout=200) as database:
+            await database.fetch(ONE)
+            proxy.freeze()
+            async with asyncio.timeout(8):
+                with pytest.raises(Unavailable) as raised:
+                    await database.fetch(ONE)
+            assert isinstance(raised.value.__cause__, wire.ExchangeTimedOut)
+            proxy.heal()
+            assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(wait())
+
+    await asyncio.to_thread(run)
+
+
+async def test_transaction_longer_timeout_is_kept(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "EXCHANGE_GRACE_SECONDS", 0.0)
+    naps = compiled(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))
+    async with Database(proxy.url(), size=1, statement_timeout=200) as database:
+        async with database.transaction(statement_timeout=60_000) as connection:
+            assert [row.set for row in await connection.fetch(naps)] == ["1min"]
+        [(usual,)] = await database.fetch(compiled(text("SELECT current_setting('statement_timeout') AS set")))
+        assert usual == "200ms"
+
+
+async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProxy) -> None:
+    made = compiled(text("SELECT to_regclass('made') AS name"))
+    drop = compiled(text("DROP TABLE IF EXISTS made"))
+
+    async def write(database: Database) -> None:
+        async with database.transaction() as connection:
+            connection.send(ONE)
+            connection.send(TWO, {"number": 2})
+            await connection.flush()
+            connection.send(MAKE)
+
+    outcomes = set()
+    for number in range(1, 40):
+        async with Database(proxy.url(), size=2, pool_timeout=5) as database:
+            await database.fetch(drop)
+            await database.fetch(ONE)
+            proxy.carried, proxy.cut_after = 0, number
+            try:
+                async with asyncio.timeout(20):
+                    await write(database)
+                outcome = "done"
+            except Unavailable as error:
+                outcome = "not done" if "before anything was done" in str(error) else "unknown"
+            proxy.heal()
+            [(name,)] = await database.fetch(made)
+            outcomes.add(outcome)
+            assert outcome == "unknown" or name == ("made" if outcome == "done" else None), (number, outcome, name)
+            counted = database.pooled()
+            assert counted.connections == counted.free
+        if outcome == "done":
+            break
+    assert outcomes == {"done", "not done", "unknown"}
+
+
+async def test_statement_name_follows_from_text_and_types(empty_url: str) -> None:
+    names = []
+    for _ in range(2):
+        async with Database(empty_url, size=1) as database:
+            await database.fetch(ONE)
+            await database.fetch(TWO, {"number": 1})
+            await database.fetch(NAMES)
+            names.append([row.name for row in await database.fetch(NAMES)])
+    assert names[0] == names[1] and len(names[0]) == 3
+    assert len({wire.statement_name((b"SELECT $1", types)) for types in [(), (23,), (20,)]}) == 3
+
+
+@pytest.mark.parametrize(
+    "spoil", ["DEALLOCATE ALL", 'DEALLOCATE ALL; PREPARE "{0}" AS SELECT 99'], ids=["forgotten", "of another client"]
+)
+async def test_lost_prepared_statement_is_run_all_the_same(empty_url: str, spoil: str) -> None:
+    async with Database(empty_url, size=1) as database:
+        await database.fetch(ONE)
+        await database.fetch(TWO, {"number": 1})
+        name = wire.statement_name((MAKE.query, ())).decode()
+        async with database.transaction() as connection:
+            await connection.raw.execute(spoil.format(name).encode())
+            if "PREPARE" not in spoil:
+                await connection.raw.execute("SELECT 1")
+        assert [tuple(row) for row in await database.fetch(TWO, {"number": 2})] == [(2,)]
+        await database.fetch(MAKE)
+        assert [row.name for row in await database.fetch(compiled(text("SELECT to_regclass('made') AS name")))] == ["made"]
+
+
+async def test_lost_prepared_statement_amid_transaction_takes_all_back(empty_url: str) -> None:
+    async with Database(empty_url, size=1) as database:
+        await database.fetch(TWO, {"number": 1})
+
+        async def write() -> None:
+            async with database.transaction() as connection:
+                await connection.fetch(MAKE)
+                await connection.raw.execute("DEALLOCATE ALL")
+                await connection.fetch(TWO, {"number": 2})
+
+        with pytest.raises(psycopg.errors.InvalidSqlStatementName):
+            await write()
+        assert [row.name for row in await database.fetch(compiled(text("SELECT to_regclass('made') AS name")))] == [None]
+        await database.fetch(TWO, {"number": 2})
