@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -26,6 +27,8 @@ from storefront.serving.manifests import UnusableManifest
 from storefront.serving.rates import reach
 
 OLDEST_POSTGRES = 150_000
+# How often two connections are asked for their backends: a pooler need not give them the same one at once.
+_ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,8 @@ def database(url: str) -> Iterator[Finding]:
         return
     old = "Use Postgres 15 or newer." if version < OLDEST_POSTGRES else ""
     yield Finding("database", f"Postgres {version // 10_000}.{version % 10_000}, database {size}", old)
+    if _is_pooled_by_transaction(url):
+        yield Finding("pooler", "a connection pooler in transaction mode stands before Postgres: nothing is prepared", "")
     with migrations.connect(url) as connection_:
         found, newest = migrations.current(connection_), migrations.head()
     yield Finding("migrations", f"at {found}, newest is {newest}", "" if found == newest else "Run: storefront migrate")
@@ -72,6 +77,17 @@ _MERGE = (
     "Where both are one person: storefront merge-users KEEP OTHER. Where they are not, leave them as they are. "
     "For a user who has never signed in: storefront token --user ID."
 )
+
+
+def _is_pooled_by_transaction(url: str) -> bool:
+    """Whether two connections that are open at the same time are served by one backend."""
+    with ExitStack() as stack:
+        pair = [stack.enter_context(psycopg.connect(url, autocommit=True, prepare_threshold=None)) for _ in range(2)]
+        for _ in range(_ROUNDS):
+            numbers = [connection.execute("SELECT pg_backend_pid()").fetchone() for connection in pair]
+            if numbers[0] == numbers[1]:
+                return True
+    return False
 
 
 def settings(options: Settings) -> Finding:
@@ -133,6 +149,11 @@ async def broadcaster(options: Settings, database_url: str) -> Finding:
     except Exception as error:
         # Whatever the backend's own client raises, its type is enough to say that this address does not work.
         return Finding("broadcaster", f"{scheme}: {type(error).__name__}", "Check STOREFRONT_BROADCAST_URL.")
+    if scheme.startswith("postgres") and _is_pooled_by_transaction(url):
+        mend = (
+            "Set STOREFRONT_BROADCAST_URL to Postgres itself, past the pooler: notifications do not pass one in transaction mode."
+        )
+        return Finding("broadcaster", f"{scheme} over a connection pooler", mend)
     alone = options.workers > 1 and scheme == "memory"
     return Finding(
         "broadcaster", f"{scheme} works", "memory:// reaches one process: several workers need another one." if alone else ""

@@ -215,6 +215,7 @@ def _of_listening(parts: Parts) -> list[Reading]:
         Reading("storefront_feed_behind", "Entries that one was behind, at most, at the last poll.", lambda: hub.seen.behind),
         Reading("storefront_feed_wakeups", "Wake-ups that came.", lambda: hub.seen.wakeups, is_total=True),
         Reading("storefront_feed_polls", "Looks for what no wake-up told of.", lambda: hub.seen.polls, is_total=True),
+        Reading("storefront_feed_restarts", "Reads of logs that were begun anew.", lambda: hub.seen.restarts, is_total=True),
         Reading("storefront_feed_polls_late", "Stores that had moved by then.", lambda: hub.seen.late, is_total=True),
     ]
 

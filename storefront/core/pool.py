@@ -18,7 +18,7 @@ BUSY = "Too much is asked at this moment. Try again soon."
 # Seconds for which the first connection is waited for, when Postgres and this process start together.
 OPEN_TIMEOUT_SECONDS = 30.0
 # Seconds between two tries to make one while Postgres cannot be reached.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 0.5
 # Seconds after which a connection is replaced, and after which one is closed that nobody has needed.
 LIFETIME, IDLE = 3_600.0, 600.0
 

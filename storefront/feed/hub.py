@@ -12,11 +12,12 @@ share reader and executions. One over something else than the log needs only the
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import islice
+from typing import TypeVar
 
 from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
@@ -24,14 +25,19 @@ from sqlalchemy.sql.expression import any_
 
 from storefront.core.activity import for_all
 from storefront.core.database import FAILURES, Database, Row, Statement, compiled
+from storefront.core.errors import TimedOut
 from storefront.feed import log
 from storefront.models import positions
+
+T = TypeVar("T")
 
 logger = logging.getLogger("storefront")
 
 # Entries kept per followed store, and read at a time.
 KEPT = 1_000
 BATCH = 500
+# Seconds that a read of a log may take at the most, however often it took too long before.
+LONGEST_PATIENCE = 30.0
 # A listener that is further behind than this is better off reading the store again.
 MOST_BEHIND = 10_000
 
@@ -88,7 +94,8 @@ class Channel:
 class Seen:
     """What the hub has seen since the start: wake-ups, polls, stores that only a poll found to have moved, entries.
 
-    `behind` and `position`: how many entries the store furthest behind was, at the last poll, and the last position read of any.
+    `restarts`: how often a read of a log, or a poll, was given up because it did not come round, and begun anew. `behind` and
+    `position`: how many entries the store furthest behind was, at the last poll, and the last position read of any.
     """
 
     stores: int = 0
@@ -96,6 +103,7 @@ class Seen:
     wakeups: int = 0
     polls: int = 0
     late: int = 0
+    restarts: int = 0
     entries: int = 0
     behind: int = 0
     position: int = 0
@@ -110,6 +118,7 @@ class Hub:
         self._opening = asyncio.Lock()
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._polling: asyncio.Task[None] | None = None
+        self._patience = self._shortest_patience = 2 * poll_interval
         self._seen = Seen()
 
     @property
@@ -217,12 +226,28 @@ class Hub:
             await channel.stirred.wait()
             channel.stirred.clear()
             try:
-                while read := await log.read(self._database, channel.config_id, channel.head, BATCH):
+                while read := await self._bounded(log.read(self._database, channel.config_id, channel.head, BATCH)):
                     channel.take(read)
                     self._seen.entries += len(read)
                     self._seen.position = channel.head
-            except FAILURES:
-                logger.warning("the log of store %s could not be read; trying again at the next poll", channel.config_id)
+            except Exception as error:
+                # Whatever it is: a reader that ends would leave its listeners in silence.
+                unknown = None if isinstance(error, FAILURES) else error
+                logger.warning(
+                    "the log of store %s could not be read; trying again at the next poll", channel.config_id, exc_info=unknown
+                )
+
+    async def _bounded(self, reading: Awaitable[T]) -> T:
+        """Read within two poll intervals, or raise TimedOut; longer each time, so that a slow database is not asked in vain."""
+        try:
+            async with asyncio.timeout(self._patience):
+                read = await reading
+        except TimeoutError:
+            self._seen.restarts += 1
+            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+            raise TimedOut("reading a log took too long") from None
+        self._patience = self._shortest_patience
+        return read
 
     async def _poll(self) -> None:
         """The net below the wake-ups."""
@@ -231,8 +256,10 @@ class Hub:
             # Those that are opened while the positions are read were not asked about.
             asked = list(self._channels.values())
             try:
-                heads = await self._heads([channel.config_id for channel in asked]) if asked else {}
-            except FAILURES:
+                heads = await self._bounded(self._heads([channel.config_id for channel in asked])) if asked else {}
+            except Exception as error:
+                if not isinstance(error, FAILURES):
+                    logger.exception("the positions of the followed stores could not be read; trying again")
                 continue
             self._seen.polls += 1
             self._seen.behind = max((heads.get(one.config_id, 0) - one.head for one in asked), default=0)

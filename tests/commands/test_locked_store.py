@@ -1,0 +1,71 @@
+"""A store whose rows somebody keeps locked: its own writers are told, and nobody else waits for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.client import Client
+from tests.conftest import serving
+from tests.factories import make_product, make_store, make_user
+
+UPDATE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"
+READ = "query($id: ID!) { product(by: {id: $id}) { id title } }"
+
+
+@pytest.fixture
+async def shop(empty_url: str, tmp_path: Path) -> AsyncIterator[Client]:
+    async with serving(empty_url, tmp_path, pool_size=6, pool_timeout=2, lock_timeout=1_000) as client:
+        yield client
+
+
+@pytest.mark.parametrize("reviewers", [False, True], ids=["of its owner", "of many users"])
+async def test_locked_store_leaves_other_stores_alone(shop: Client, empty_url: str, reviewers: bool) -> None:
+    user = await make_user(shop.database)
+    owner = shop.signed_in(user)
+    locked, other = [await make_store(shop.database, user_id=user) for _ in range(2)]
+    products = [await make_product(shop.database, locked) for _ in range(20)]
+    theirs = [await make_product(shop.database, other) for _ in range(4)]
+    # A store's log has a row once something was written.
+    await owner.ask(UPDATE, i={"id": products[0], "title": "First"})
+    review = "mutation($i: CreateReviewInput!) { createReview(input: $i) { position userErrors { message } } }"
+    users = [shop.signed_in(await make_user(shop.database)) for _ in products]
+    async with await psycopg.AsyncConnection.connect(empty_url) as locker:
+        await locker.execute("SELECT 1 FROM store_positions WHERE config_id = %s FOR UPDATE", [locked])
+        if reviewers:
+            writes = [user.post(review, i={"productId": id_, "rating": 4}) for user, id_ in zip(users, products, strict=True)]
+        else:
+            writes = [owner.post(UPDATE, i={"id": id_, "title": "Late"}) for id_ in products]
+        waiting = asyncio.gather(*writes)
+        for n in range(12):
+            # While the others wait, and are refused: each of these is answered.
+            id_ = theirs[n % len(theirs)]
+            assert (await owner.ask(UPDATE, i={"id": id_, "title": f"Title {n}"}))["updateProduct"]["userErrors"] == []
+            assert (await shop.ask(READ, id=id_))["product"]["title"] == f"Title {n}"
+            assert (await shop.ask(READ, id=products[0]))["product"]["title"] == "First"
+        answers = await waiting
+    for answer in answers:
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+        [error] = answer.json()["errors"]
+        assert error["extensions"]["code"] == "SERVICE_UNAVAILABLE" and "Nothing was done" in error["message"]
+    assert (await owner.ask(UPDATE, i={"id": products[1], "title": "Now"}))["updateProduct"]["position"] == "2"
+
+
+async def test_exhausted_pool_answers_reads_and_writes_alike(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, pool_size=1, pool_timeout=0.3) as shop:
+        user = await make_user(shop.database)
+        product = await make_product(shop.database, await make_store(shop.database, user_id=user))
+        owner = shop.signed_in(user)
+        await owner.ask(UPDATE, i={"id": product, "title": "Known"})
+        async with shop.database.transaction():
+            answers = [
+                await owner.post(UPDATE, i={"id": product, "title": "Title"}),
+                await owner.post(READ, id=product),
+                await shop.post(READ, id=product),
+            ]
+        for answer in answers:
+            assert answer.status_code == 503 and answer.headers["retry-after"] == "1", answer.text
+            assert [error["extensions"]["code"] for error in answer.json()["errors"]] == ["SERVICE_UNAVAILABLE"]
+        assert (await shop.ask(READ, id=product))["product"]["title"] == "Known"
