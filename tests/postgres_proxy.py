@@ -48,10 +48,13 @@ class PostgresProxy:
 
     def url(self) -> str:
         """The URL of the Postgres, through the proxy."""
-        given = conninfo_to_dict(self._target)
-        return make_conninfo(
-            **{**given, "host": "127.0.0.1", "hostaddr": None, "port": self.port, "sslmode": "disable", "gssencmode": "disable"}
-        )
+        route: dict[str, str | int | None] = {
+            "host": "127.0.0.1",
+            "port": self.port,
+            "sslmode": "disable",
+            "gssencmode": "disable",
+        }
+        return make_conninfo(self._target, **route)
 
     def freeze(self) -> None:
         """Carry nothing any more, and say nothing of it: a half-open connection."""

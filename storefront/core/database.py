@@ -3,14 +3,16 @@
 Rows are named tuples whose values already have the shape that JSON wants: keys, amounts and moments are text.
 """
 
+import asyncio
+import logging
 import re
 from collections import namedtuple
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from functools import partial
 from time import perf_counter
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import orjson
 from psycopg import Error, InterfaceError, OperationalError, Rollback
@@ -31,6 +33,9 @@ from storefront.core.pool import Pool, Pooled
 from storefront.core.scopes import Reads, Recorder
 from storefront.core.wire import ExchangeTimedOut, Sent, Wire, Wired
 
+log = logging.getLogger("storefront")
+
+T = TypeVar("T")
 Row = Any
 Parameters = Mapping[str, object]
 
@@ -48,6 +53,8 @@ _IS_LOCKED = "Others are writing to the same rows for a long time. Nothing was d
 # What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
 FAILURES = (Error, TimedOut, Unavailable)
 
+# Seconds between two tries of a reader that goes on until the database can be reached.
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 # Milliseconds for statements of jobs that go over all of what there is.
 LONG_STATEMENT_MS = 600_000
 # Seconds within which Postgres answers a new connection, and acknowledges what was sent to it.
@@ -114,6 +121,21 @@ def compiled(clause: ClauseElement, *, varies: bool = False, reads: Reads | None
     constants = {name: value for name, value in (text.params or {}).items() if value is not None}
     keys = (name for name, bind in text.binds.items() if isinstance(bind.type, ARRAY) and isinstance(bind.type.item_type, UUID))
     return Statement(str(text), constants, keys, varies=varies, reads=reads)
+
+
+async def retry_until_available(work: Callable[[], Awaitable[T]]) -> T:
+    """What work comes to once the database can be reached: for readers that go on for ever, such as subscriptions.
+
+    Anything that reading does not fail with is raised.
+    """
+    pause = SHORTEST_PAUSE_SECONDS
+    while True:
+        try:
+            return await work()
+        except FAILURES as error:
+            log.warning("reading failed (%s); the next try is in %.1f s", type(error).__name__, pause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
 
 class MomentLoader(Loader):

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import TypeVar
 
@@ -24,7 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
 from storefront.core.activity import for_all
-from storefront.core.database import FAILURES, Database, Row, Statement, compiled
+from storefront.core.database import FAILURES, Database, Row, Statement, compiled, retry_until_available
 from storefront.core.errors import TimedOut
 from storefront.feed import log
 from storefront.models import positions
@@ -165,7 +165,7 @@ class Hub:
             position = channel.head if after is None else after
             while not channel.gone:
                 moved = channel.moved
-                found = await self._next(channel, position)
+                found = await retry_until_available(partial(self._next, channel, position))
                 if found:
                     position = found[-1].position
                     yield Part(position, found)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, cast
 
 import strawberry
 
-from storefront.core.database import Row
+from storefront.core.database import Row, retry_until_available
 from storefront.core.names import snake
 from storefront.feed.hub import Gap
 from storefront.graph import loaders
@@ -103,7 +103,8 @@ class ProductFeed(Source):
     async def _event(self, entry: Row | Gap) -> ProductFeedEvent | None:
         key = (self.key, entry.position, isinstance(entry, Gap))
         make = partial(_event, self._context.renewed(), self._config_id, entry, self._chosen)
-        return await self._context.feed.told.once(key, make)
+        # The event is not lost because the database is away: the listener hears of it when it is back.
+        return await retry_until_available(partial(self._context.feed.told.once, key, make))
 
 
 async def _event(context: Context, config_id: str, entry: Row | Gap, chosen: Selection) -> ProductFeedEvent | None:

@@ -124,7 +124,9 @@ class Endpoint:
         if visit := _visit_of(request):
             await visit.ask(operation.cost)
         if question and operation.is_public:
-            made = await _attended(request, question.made(partial(self._operations.run, operation)), writes=False)
+            # Who joins an execution that began before has a deadline of its own.
+            outcome = self._operations.bounded(operation, question.made(partial(self._operations.run, operation)))
+            made = await _attended(request, outcome, writes=False)
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._known(request)
         if isinstance(media_type, Framing):

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Hashable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Hashable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from inspect import isawaitable
-from typing import Any, Protocol, cast
+from time import monotonic
+from typing import Any, Protocol, TypeVar, cast
 
 import orjson
 from graphql import (
@@ -30,18 +31,23 @@ from storefront.serving import halves
 from storefront.serving.attention import Timer
 from storefront.serving.crowds import Crowds, Execute, Listener, Source, Tell
 from storefront.serving.documents import Document, Documents, NotExecutable
-from storefront.serving.errors import formatted
+from storefront.serving.errors import code_of, formatted
 from storefront.serving.limits import check_cost
 from storefront.serving.merging import Merged
 from storefront.serving.observing import Observers
 from storefront.serving.requests import GraphQLRequest
 from storefront.serving.turns import Turns
 
+# For how many seconds an event is executed again whose results are not available, and those between two tries.
+UNAVAILABLE_SECONDS = 60.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
 # What was executed for one listener is kept for the others: so many bytes, and so many results.
 MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
 
 
 NOBODY = Observers()
+
+T = TypeVar("T")
 
 
 class Renewable(Protocol):
@@ -222,7 +228,7 @@ class Operations:
         shared = getattr(event, "shared", {})
         told = shared.get(asked)
         if told is None:
-            told = asyncio.ensure_future(self._text(event, operation, context.renewed(), request_id))
+            told = asyncio.ensure_future(self._text(event, operation, context, request_id))
             shared[asked] = told
             told.add_done_callback(lambda done: self._keep(shared, asked, done))
         # One listener that leaves must not take the result from the others.
@@ -238,8 +244,21 @@ class Operations:
             oldest.pop(name, None)
             self._kept -= size
 
-    async def _text(self, event: Any, operation: Operation, context: object, request_id: str) -> bytes:
-        return orjson.dumps(answer(await self._executed(operation, context, event), request_id))
+    async def _text(self, event: Any, operation: Operation, context: Renewable, request_id: str) -> bytes:
+        # An event comes once: while the database is away it is not answered with an error, but executed again.
+        end, pause = monotonic() + UNAVAILABLE_SECONDS, SHORTEST_PAUSE_SECONDS
+        while is_unavailable(result := await self._executed(operation, context.renewed(), event)) and monotonic() < end:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        return orjson.dumps(answer(result, request_id))
+
+    async def bounded(self, operation: Operation, outcome: Awaitable[T]) -> T:
+        """What is waited for with others, within the time that an operation has; raises TimedOut."""
+        try:
+            async with asyncio.timeout(self._capacity.seconds):
+                return await outcome
+        except TimeoutError:
+            raise self._timed_out(operation, None) from None
 
     def _timed_out(self, operation: Operation, progress: Progress | None) -> TimedOut:
         limit = f"This took longer than the {self._capacity.seconds:g} s that it has"
@@ -283,6 +302,11 @@ async def _each(source: AsyncIterable[Any], execute: Execute) -> AsyncGenerator[
     async with aclosing(events):
         async for event in events:
             yield await execute(event)
+
+
+def is_unavailable(result: ExecutionResult) -> bool:
+    """Whether a result has errors, and all of them say that something was not available just then."""
+    return bool(result.errors) and all(code_of(error) == Unavailable.code for error in result.errors or ())
 
 
 def wrapped(error: Exception) -> GraphQLError:

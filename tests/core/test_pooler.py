@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -67,7 +68,7 @@ async def test_server_behind_pooler_does_every_write(
     user = await make_user(database)
     store = await make_store(database, user_id=user)
     products = [await make_product(database, store) for _ in range(10)]
-    settings = {"pool_size": 20, "prepared_statements": prepared_statements}
+    settings: dict[str, Any] = {"pool_size": 20, "prepared_statements": prepared_statements}
     async with serving(pooled_url, tmp_path / "one", **settings) as one, serving(pooled_url, tmp_path / "two", **settings) as two:
 
         async def write(number: int) -> None:

@@ -1,7 +1,7 @@
 """Connections to Postgres that fail in every way that a network, a server or a pooler can have: nobody waits for ever."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Iterator
 
 import psycopg
 import pytest
@@ -21,7 +21,7 @@ LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
 @pytest.fixture
-def proxy(empty_url: str) -> AsyncIterator[PostgresProxy]:
+def proxy(empty_url: str) -> Iterator[PostgresProxy]:
     with postgres_proxy(empty_url) as running:
         yield running
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -231,3 +232,22 @@ async def test_of_several_requests_in_one_body_each_gives_up_its_own_loads(datab
     assert await asyncio.wait_for(loads[1], 5) == "key"
     assert not loads[0].done()
     loads[0].cancel()
+
+
+async def test_shared_execution_waiters_have_own_deadlines(empty_url: str, tmp_path: Path) -> None:
+    async with (
+        serving(empty_url, tmp_path, request_timeout=3, response_cache_bytes=1_000_000) as client,
+        watching(empty_url) as watcher,
+        watcher.locked(LOCK_STORES),
+    ):
+
+        async def ask() -> tuple[int, float]:
+            began = time.monotonic()
+            return (await client.post(STORES)).status_code, time.monotonic() - began
+
+        first = asyncio.create_task(ask())
+        await watcher.until(1)
+        found = await asyncio.gather(first, *(ask() for _ in range(7)))
+        # A second execution, begun when the first was given up, would take as long again.
+        assert [status for status, _ in found] == [504] * 8
+        assert max(seconds for _, seconds in found) < 5.5
