@@ -5,7 +5,20 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import analytics, cached, documents, execution, fanout, hostile, imports, pictures, standard, watching, webhooks
+from benchmarks import (
+    analytics,
+    cached,
+    documents,
+    execution,
+    fanout,
+    hostile,
+    imports,
+    memory,
+    pictures,
+    standard,
+    watching,
+    webhooks,
+)
 from benchmarks.contest import CONNECTIONS, Effort
 from benchmarks.reads import WORKS as READS
 from benchmarks.report import Table, err, save
@@ -71,6 +84,17 @@ def documents_(count: Annotated[int, typer.Option(min=1_000, max=10_000_000, hel
     """What many distinct documents leave behind in the server's memory."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("documents", documents.grow(found, count), {})
+
+
+@app.command("memory")
+def memory_(
+    minutes: Annotated[float, typer.Option(min=0.5, max=1_440, help="How long.")] = 30.0,
+    warm_up: Annotated[float, typer.Option(min=0, max=60, help="Minutes that do not count.")] = 5.0,
+    rate: Annotated[float, typer.Option(min=1, max=1_000, help="Requests a second.")] = 60.0,
+) -> None:
+    """Whether a server keeps its memory over half an hour of a usual mix."""
+    with stage(Sizes(2_000, 20_000, one_store=False)) as found:
+        _tell("memory", memory.measure(found, minutes, warm_up, rate), {"products": 2_000})
 
 
 @app.command("hostile")
