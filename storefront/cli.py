@@ -280,7 +280,7 @@ def doctor() -> None:
         if not any(finding.mend for finding in database):
             database.append(asyncio.run(checkup.users(url)))
         findings = [
-            checkup.settings(options),
+            checkup.settings(options, url),
             *database,
             asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
@@ -320,12 +320,19 @@ def _postgres(options: Settings) -> Iterator[str]:
 
 
 def _migrate(url: str) -> None:
-    migrations.migrate(url)
+    try:
+        migrations.migrate(url)
+    except migrations.NewerSchema as error:
+        _fail(str(error))
 
 
 def _check_migrations(url: str) -> None:
     with migrations.connect(url) as connection:
         found = migrations.current(connection)
+    try:
+        migrations.check_known(found)
+    except migrations.NewerSchema as error:
+        _fail(str(error))
     if found != migrations.head():
         _fail(f"The database is at {found}, this version needs {migrations.head()}. Run: storefront migrate")
 

@@ -54,7 +54,10 @@ def database(url: str) -> Iterator[Finding]:
         yield Finding("pooler", "a connection pooler in transaction mode stands before Postgres: nothing is prepared", "")
     with migrations.connect(url) as connection_:
         found, newest = migrations.current(connection_), migrations.head()
-    yield Finding("migrations", f"at {found}, newest is {newest}", "" if found == newest else "Run: storefront migrate")
+    mend = "" if found == newest else "Run: storefront migrate"
+    if found != "base" and not migrations.knows(found):
+        mend = str(migrations.NewerSchema(found))
+    yield Finding("migrations", f"at {found}, newest is {newest}", mend)
 
 
 async def users(url: str) -> Finding:
@@ -90,10 +93,12 @@ def _is_pooled_by_transaction(url: str) -> bool:
     return False
 
 
-def settings(options: Settings) -> Finding:
+def settings(options: Settings, database_url: str) -> Finding:
     """Which settings are in force, secrets aside."""
     where = "an external Postgres" if options.database_url else f"the embedded Postgres in {options.data_dir}"
-    return Finding("settings", f"{where}; wake-ups over {options.wakeups_url().partition(':')[0]}; {options.workers} worker(s)")
+    return Finding(
+        "settings", f"{where}; wake-ups over {_wakeups_url(options, database_url).partition(':')[0]}; {options.workers} worker(s)"
+    )
 
 
 async def storage(options: Settings) -> Finding:
@@ -139,9 +144,14 @@ def _unreachable(options: Settings) -> str:
     return "Set STOREFRONT_PUBLIC_URL to where clients reach this server." if is_anywhere else ""
 
 
+def _wakeups_url(options: Settings, database_url: str) -> str:
+    # As `serve` hands its workers the address of the embedded server.
+    return options.model_copy(update={"database_url": SecretStr(database_url)}).wakeups_url()
+
+
 async def broadcaster(options: Settings, database_url: str) -> Finding:
     """Whether processes can wake each other."""
-    url = options.model_copy(update={"database_url": SecretStr(database_url)}).wakeups_url()
+    url = _wakeups_url(options, database_url)
     scheme = url.partition(":")[0]
     try:
         async with asyncio.timeout(5), broadcast_to(url) as broadcast:

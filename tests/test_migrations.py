@@ -1,5 +1,9 @@
 """The schema: up, down without a trace, up again; what the models say; and what it refuses."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +20,7 @@ from storefront.core.migrations import config_for, connect, current, head, migra
 from storefront.models import is_described, metadata
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
+COMMAND = str(Path(sys.executable).with_name("storefront"))
 # Tables, views, sequences, indexes, functions and types of the public schema.
 OURS = """
 SELECT 'relation', relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace
@@ -173,3 +178,14 @@ async def test_a_store_that_goes_takes_everything_along(database: Database) -> N
         for table in ("configs", "products", "product_variants", "reviews"):
             cursor = await connection.raw.execute(f"SELECT count(*) FROM {table}".encode())
             assert await cursor.fetchall() == [(0,)]
+
+
+def test_newer_schema_is_named_by_every_command(empty_url: str) -> None:
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
+    environment = os.environ | {"STOREFRONT_DATABASE_URL": empty_url}
+    for command in ("migrate", "serve", "roll-up"):
+        done = subprocess.run([COMMAND, command], env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "Traceback" not in done.stderr
+        assert "from the future" in done.stderr and "a newer one migrated it" in " ".join(done.stderr.split())
+        assert "storefront migrate" not in done.stderr

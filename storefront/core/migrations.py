@@ -17,9 +17,20 @@ def connect(url: str) -> Connection:
     return create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool).connect()
 
 
+class NewerSchema(Exception):
+    """The database is at a revision that this version of the software does not know."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"The database is at {revision}, which this version does not know: a newer one migrated it. "
+            "Run that version, or restore a backup from before."
+        )
+
+
 def migrate(url: str) -> None:
-    """Step up to the newest schema. All steps happen or none; a second process waits for the first."""
+    """Step up to the newest schema. All steps happen or none; a second process waits for the first. Raises NewerSchema."""
     with connect(url) as connection:
+        check_known(current(connection))
         command.upgrade(config_for(connection), "head")
         connection.commit()
 
@@ -32,6 +43,12 @@ def current(connection: Connection) -> str:
 def head() -> str:
     """The newest revision that this code knows."""
     return ScriptDirectory(str(FOLDER)).get_current_head() or "base"
+
+
+def check_known(revision: str) -> None:
+    """Raise NewerSchema where this code has not heard of a revision."""
+    if revision != "base" and not knows(revision):
+        raise NewerSchema(revision)
 
 
 def knows(revision: str) -> bool:

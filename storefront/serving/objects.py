@@ -1,6 +1,7 @@
 """Signed addresses of a folder's objects: PUT takes exactly what was announced, GET gives it to be saved. Knows no product."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
@@ -11,7 +12,9 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storefront.core.storage.disk import MOUNT, Disk, Permit
-from storefront.core.storage.objects import WrongSize, exactly
+from storefront.core.storage.objects import StorageFailed, StorageFull, WrongSize, exactly
+
+log = logging.getLogger("storefront")
 
 # Who holds a signed address may use it from any page: cookies are not looked at.
 ANYWHERE = {"access-control-allow-origin": "*"}
@@ -77,6 +80,11 @@ async def _taken(request: Request, disk: Disk, permit: Permit) -> Response:
         return _told(413, f"The body must have exactly {permit.size:,} bytes, as they were signed.", connection="close")
     except TimeoutError:
         return _told(408, f"Nothing came for {SILENCE:g} s, or not all within an hour.", connection="close")
+    except StorageFailed as error:
+        log.warning("an upload could not be stored: %s", error)
+        if isinstance(error, StorageFull):
+            return _told(507, "There is no room left for this file. Tell the operator, and try again later.", connection="close")
+        return _told(503, "The file could not be stored. Try again in a while.", retry_after="5", connection="close")
     except ClientDisconnect:
         # Nobody hears it.
         return Response(status_code=400)

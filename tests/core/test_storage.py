@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import time
@@ -20,7 +22,7 @@ from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.core.storage import s3
 from storefront.core.storage.disk import Disk
-from storefront.core.storage.objects import Missing, Objects, StorageFailed, WrongSize, read, remove
+from storefront.core.storage.objects import Missing, Objects, StorageFailed, StorageFull, WrongSize, read, remove
 from storefront.core.storage.opening import opened
 from storefront.core.storage.s3 import S3, Bucket
 from storefront.serving.objects import routes
@@ -408,3 +410,32 @@ async def test_so_many_uploads_come_in_at_a_time(disk: Disk, http: httpx.AsyncCl
     end.set()
     assert [(await task).status_code for task in sending] == [200, 200]
     assert (await http.put(permits[2].url, headers=dict(permits[2].headers), content=b"xx")).status_code == 200
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own that has room for a megabyte."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
+
+
+async def test_full_disk_refuses_upload_and_keeps_nothing(small_disk: Path) -> None:
+    disk = Disk(small_disk, "http://shop.example", "secret")
+    await disk.put("files/small", b"x" * 1_000, "text/plain")
+    with pytest.raises(StorageFull):
+        await disk.put("files/large", b"x" * 3_000_000, "text/plain")
+    assert [stored.key async for stored in disk.list("files/")] == ["files/small"]
+    assert [path.name for path in (small_disk / "unfinished").iterdir()] == []
+    app = Starlette(routes=routes(disk))
+    permit = disk.presign_put("files/upload", content_type="text/plain", size=3_000_000, seconds=60)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example") as http:
+        answer = await http.put(permit.url, content=b"x" * 3_000_000, headers=dict(permit.headers))
+    assert answer.status_code == 507 and "no room" in answer.text
+    await disk.put("files/after", b"x" * 1_000, "text/plain")

@@ -1,6 +1,7 @@
 """Objects in a folder, under signed addresses of our own: no service to set up. For one machine, whatever its processes."""
 
 import asyncio
+import errno
 import hashlib
 import hmac
 import os
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from storefront.core.ids import new_id
@@ -20,12 +21,17 @@ from storefront.core.storage.objects import (
     Missing,
     Presigned,
     Reading,
+    StorageFailed,
+    StorageFull,
     Stored,
     checked_key,
     checked_prefix,
     checked_seconds,
     checked_type,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Where the routes are that take and give objects.
 MOUNT = "/objects"
@@ -117,23 +123,23 @@ class Disk:
     ) -> int:
         """Write to a file aside and move it into its place. Whoever reads an object that is replaced reads on in the old one."""
         place, kind = self._path(key), checked_type(content_type)
-        draft = await asyncio.to_thread(self._begun)
+        draft = await _in_thread(self._begun)
         try:
             async for gathered in _gathered(content):
-                await asyncio.to_thread(draft.write, gathered)
-            return await asyncio.to_thread(_finished, draft, place, self._type_of(key), kind)
+                await _in_thread(draft.write, gathered)
+            return await _in_thread(_finished, draft, place, self._type_of(key), kind)
         finally:
-            await asyncio.to_thread(_dropped, draft)
+            await _in_thread(_dropped, draft)
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[Reading]:
         """Read a file; raises Missing."""
-        file = await asyncio.to_thread(_opened, self._path(key))
+        file = await _in_thread(_opened, self._path(key))
         try:
-            kind = await asyncio.to_thread(_text_of, self._type_of(key))
+            kind = await _in_thread(_text_of, self._type_of(key))
             yield Reading(_stored(key, os.fstat(file.fileno()), kind), _chunks(file))
         finally:
-            await asyncio.to_thread(file.close)
+            await _in_thread(file.close)
 
     async def head(self, key: str) -> Stored | None:
         """What the folder says of it."""
@@ -145,17 +151,17 @@ class Disk:
                 return _stored(key, status, _text_of(kind)) if S_ISREG(status.st_mode) else None
             return None
 
-        return await asyncio.to_thread(look)
+        return await _in_thread(look)
 
     async def delete(self, key: str) -> None:
         """Remove the file."""
         for path in (self._path(key), self._type_of(key)):
-            await asyncio.to_thread(_removed, path, self._folder)
+            await _in_thread(_removed, path, self._folder)
 
     async def list(self, prefix: str) -> AsyncIterator[Stored]:
         """The files of a folder and of those in it."""
         root = self._folder / "objects"
-        for stored in await asyncio.to_thread(lambda: [*_found(root, checked_prefix(prefix))]):
+        for stored in await _in_thread(lambda: [*_found(root, checked_prefix(prefix))]):
             yield stored
 
     def file(self, key: str) -> Path:
@@ -187,6 +193,16 @@ def _until(seconds: int) -> int:
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
+
+
+async def _in_thread(work: Callable[P, T], *given: P.args, **named: P.kwargs) -> T:
+    """Work on the file system, its failures as those of any object store."""
+    try:
+        return await asyncio.to_thread(work, *given, **named)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull("the disk of the data folder is full") from error
+        raise StorageFailed(f"the data folder: {error.strerror}") from error
 
 
 async def _gathered(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
@@ -226,7 +242,9 @@ def _moved(source: Path, target: Path) -> None:
 
 
 def _dropped(draft: IO[bytes]) -> None:
-    draft.close()
+    # What is left in its buffer may find no room on the disk.
+    with suppress(OSError):
+        draft.close()
     for path in (Path(draft.name), Path(f"{draft.name}.type")):
         path.unlink(missing_ok=True)
 
@@ -247,7 +265,7 @@ def _text_of(path: Path) -> str:
 
 async def _chunks(file: IO[bytes]) -> AsyncIterator[bytes]:
     read: Callable[[int], bytes] = file.read
-    while chunk := await asyncio.to_thread(read, CHUNK):
+    while chunk := await _in_thread(read, CHUNK):
         yield chunk
 
 

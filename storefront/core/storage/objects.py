@@ -37,6 +37,10 @@ class StorageFailed(Exception):
     """The store did not do it. Says which step failed and how, never an address or a signature."""
 
 
+class StorageFull(StorageFailed):
+    """There is no room left in the store."""
+
+
 class Missing(Exception):
     """There is no object with this key."""
 
