@@ -184,8 +184,8 @@ def test_newer_schema_is_named_by_every_command(empty_url: str) -> None:
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
     environment = os.environ | {"STOREFRONT_DATABASE_URL": empty_url}
-    for command in ("migrate", "serve", "roll-up"):
-        done = subprocess.run([COMMAND, command], env=environment, capture_output=True, text=True, check=False)
+    for name in ("migrate", "serve", "roll-up"):
+        done = subprocess.run([COMMAND, name], env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert "from the future" in done.stderr and "a newer one migrated it" in " ".join(done.stderr.split())
         assert "storefront migrate" not in done.stderr
