@@ -13,19 +13,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 
 from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.core import migrations
 from storefront.core.database import Database
-from storefront.core.embedded import embedded_postgres
+from storefront.core.embedded import embedded_postgres, superuser_url
 from storefront.demo.commands import seed
 
 FOLDER = Path(".storefront") / "bench"
@@ -225,12 +225,13 @@ class Stage:
     def logged(self) -> Iterator["Log"]:
         """Postgres writes down how long every statement took."""
         logged = ("log_min_duration_statement", "0"), ("log_parameter_max_length", "0")
-        self.run(*(f"ALTER SYSTEM SET {name} = {value}" for name, value in logged), "SELECT pg_reload_conf()")
+        server = replace(self, url=superuser_url(self.url))
+        server.run(*(f"ALTER SYSTEM SET {name} = {value}" for name, value in logged), "SELECT pg_reload_conf()")
         try:
             time.sleep(0.5)
-            yield Log(self.data / "postgres" / "log")
+            yield Log(self.data / "postgres.log")
         finally:
-            self.run(*(f"ALTER SYSTEM RESET {name}" for name, _ in logged), "SELECT pg_reload_conf()")
+            server.run(*(f"ALTER SYSTEM RESET {name}" for name, _ in logged), "SELECT pg_reload_conf()")
 
 
 class Log:

