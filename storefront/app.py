@@ -295,13 +295,16 @@ def _database(url: str, options: Settings) -> Database:
 
 def _rates(options: Settings) -> Rates:
     quotas = {
-        Door.ADDRESS: options.rate_limit_address,
-        Door.VIEWER: options.rate_limit_viewer,
-        Door.EVENTS: options.rate_limit_events,
-        Door.SIGN_IN: options.rate_limit_sign_in,
+        Door.ADDRESS: options.address_rate(),
+        Door.VIEWER: options.viewer_rate(),
+        Door.EVENTS: options.events_rate(),
+        Door.SIGN_IN: options.sign_in_rate(),
     }
     url = options.rate_limit_url
-    return Rates(quotas, url.get_secret_value() if url else None, options.rate_limit_cost)
+    # Nobody chose these rates, or said whether there is a proxy: what may be one, for many clients, is not held to them.
+    given = {Door.ADDRESS: options.rate_limit_address, Door.EVENTS: options.rate_limit_events}
+    public_only = {door for door, rate in given.items() if rate is None and options.trusted_proxies is None}
+    return Rates(quotas, url.get_secret_value() if url else None, options.rate_limit_cost, public_only)
 
 
 def _outside(options: Settings, operations: Operations) -> Outside:

@@ -285,6 +285,7 @@ def doctor() -> None:
             asyncio.run(checkup.storage(options)),
             asyncio.run(checkup.broadcaster(options, url)),
             asyncio.run(checkup.rates(options)),
+            checkup.clients(options),
             checkup.documents(options),
             checkup.watch(options),
             checkup.graphiql(),
@@ -547,6 +548,8 @@ def _hand_over(options: Settings, url: str) -> None:
     os.environ["STOREFRONT_DATABASE_URL"] = url
     os.environ["STOREFRONT_SECRET"] = options.signing_secret()
     os.environ["STOREFRONT_WORKERS"] = str(options.workers)
+    # Whether other machines reach the server decides on its rates.
+    os.environ["STOREFRONT_HOST"] = options.host
     os.environ["STOREFRONT_PUBLIC_URL"] = options.base_url()
     settings.cache_clear()
 

@@ -185,6 +185,20 @@ async def rates(options: Settings) -> Finding:
     return Finding("rates", "counted together in Redis")
 
 
+def clients(options: Settings) -> Finding:
+    """How often an address may come, and whether it is the clients' own."""
+    rate = options.address_rate()
+    chosen = "" if options.rate_limit_address is not None else " (the default)"
+    state = f"{rate} for each address{chosen}" if rate else "any number of requests from an address"
+    proxies = f"proxies: {options.trusted_proxies or 'none'}" if options.trusted_proxies is not None else "no proxies are set"
+    is_unclear = options.is_exposed() and options.trusted_proxies is None
+    mend = (
+        "Behind a proxy set STOREFRONT_TRUSTED_PROXIES to its addresses: else all of its clients are counted as one address, "
+        "or not at all where it is a private one. Without a proxy set it to nothing (STOREFRONT_TRUSTED_PROXIES=)."
+    )
+    return Finding("clients", f"{state}; {proxies}", mend if is_unclear else "")
+
+
 def documents(options: Settings) -> Finding:
     """Whether the trusted documents can be run."""
     manifests = len(options.manifests())

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from functools import cache
-from ipaddress import ip_network
+from ipaddress import IPv4Network, ip_network
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,9 @@ from storefront.core.shopify import VERSION
 
 # Hosts that are this machine: only to them may anything go unencrypted.
 LOCAL = ("localhost", "127.0.0.1", "::1")
+# What an address may do where nothing is set and others than this machine reach the server: an office behind one address stays
+# below it, a single program that asks as fast as it can does not.
+DEFAULT_RATE_ADDRESS, DEFAULT_RATE_EVENTS = "6000/m burst 1000", "1200/m burst 300"
 
 
 class Settings(BaseSettings):
@@ -121,7 +124,8 @@ class Settings(BaseSettings):
     log_retention_days: int = Field(7, ge=1, le=3650, description="Days that the log of changes is kept.")
     trusted_proxies: str | None = Field(
         None,
-        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto count: addresses or networks, comma-separated, or *.",
+        description="Proxies whose X-Forwarded-For and X-Forwarded-Proto count: addresses or networks, comma-separated, or *. "
+        "Set, but empty: there is no proxy.",
     )
     max_body: int = Field(1_500_000, ge=10_000, description="Bytes of a request's body, at most.")
     body_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which all of a body has to come.")
@@ -181,16 +185,18 @@ class Settings(BaseSettings):
     rate_limit_address: str | None = Field(
         None,
         description='Requests from one address, such as "600/m burst 100"; behind a proxy set STOREFRONT_TRUSTED_PROXIES first. '
-        "Unset: any number.",
+        f'"off": any number. Unset: "{DEFAULT_RATE_ADDRESS}" where other machines reach STOREFRONT_HOST, else any number.',
     )
     rate_limit_viewer: str | None = Field(
-        None, description='Requests of one signed-in user, such as "1200/m burst 200". Unset: any number.'
+        None, description='Requests of one signed-in user, such as "1200/m burst 200". Unset or "off": any number.'
     )
     rate_limit_events: str | None = Field(
-        None, description='Requests to /events/{configId} from one address, such as "120/m burst 60". Unset: any number.'
+        None,
+        description='Requests to /events/{configId} from one address, such as "120/m burst 60". "off": any number. '
+        f'Unset: "{DEFAULT_RATE_EVENTS}" where other machines reach STOREFRONT_HOST, else any number.',
     )
     rate_limit_sign_in: str | None = Field(
-        "600/m burst 600", description="Proofs from one address that do not hold. Empty: any number."
+        "600/m burst 600", description='Proofs from one address that do not hold. "off": any number.'
     )
     rate_limit_cost: int = Field(
         1_000, ge=0, description="How much of an operation's cost counts as one more request; 0: none of it."
@@ -330,8 +336,37 @@ class Settings(BaseSettings):
         return _listed(self.authjs_secret)
 
     def proxies(self) -> list[str]:
-        """The proxies that may say for whom they ask."""
-        return _listed(self.trusted_proxies)
+        """The proxies whose headers count, those of IPv4 also as a socket for IPv6 sees them."""
+        given = _listed(self.trusted_proxies)
+        return [
+            *given,
+            *(f"::ffff:{network.network_address}/{96 + network.prefixlen}" for network in map(_ipv4_network, given) if network),
+        ]
+
+    def is_exposed(self) -> bool:
+        """Whether other machines can reach the server."""
+        return self.host not in LOCAL and not self.host.startswith("127.")
+
+    def viewer_rate(self) -> str | None:
+        """The requests of a signed-in user; None for any number."""
+        return _switched_on(self.rate_limit_viewer)
+
+    def sign_in_rate(self) -> str | None:
+        """The attempts to sign in of an address that fail; None for any number."""
+        return _switched_on(self.rate_limit_sign_in)
+
+    def address_rate(self) -> str | None:
+        """The requests of an address; None for any number."""
+        return self._rate(self.rate_limit_address, DEFAULT_RATE_ADDRESS)
+
+    def events_rate(self) -> str | None:
+        """The requests of an address for events; None for any number."""
+        return self._rate(self.rate_limit_events, DEFAULT_RATE_EVENTS)
+
+    def _rate(self, given: str | None, default: str) -> str | None:
+        if given is None:
+            return default if self.is_exposed() else None
+        return _switched_on(given)
 
     def manifests(self) -> list[Path]:
         """The files of trusted documents."""
@@ -380,7 +415,7 @@ class Settings(BaseSettings):
     @classmethod
     def _check_rates(cls, given: str | None) -> str | None:
         try:
-            if given and len(parse_quota(given)) != 1:
+            if _switched_on(given) and len(parse_quota(given or "")) != 1:
                 raise ValueError(_RATE)
         except BaseThrottledError:
             raise ValueError(_RATE) from None
@@ -463,7 +498,17 @@ class Settings(BaseSettings):
         return given
 
 
-_RATE = "must be one rate, such as 600/m burst 100: so many per s, m, h or d, and so many at once"
+_RATE = 'must be one rate, such as 600/m burst 100: so many per s, m, h or d, and so many at once; or "off"'
+
+
+def _switched_on(rate: str | None) -> str | None:
+    """The rate, or None where it is switched off."""
+    return None if rate is None or rate.strip().lower() in ("", "off") else rate
+
+
+def _ipv4_network(proxy: str) -> IPv4Network | None:
+    network = None if proxy == "*" else ip_network(proxy)
+    return network if isinstance(network, IPv4Network) else None
 
 
 def _listed(given: str | SecretStr | None) -> list[str]:

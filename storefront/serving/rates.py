@@ -6,7 +6,7 @@ because of it.
 
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -27,6 +27,11 @@ log = logging.getLogger("storefront")
 # Callers that a process remembers at a door, the most recent ones: about 200 bytes each.
 MOST_CALLERS = 50_000
 MOST_REFUSED = 10_000
+# The longest address has 45: ::ffff: and so on, written out, with a zone behind it.
+MAX_CALLER_CHARACTERS = 64
+# Loopback, link-local, private and carrier-grade NAT. IPv6 callers are /64 networks: that of ::1 has no other client.
+_PRIVATE = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 100.64.0.0/10 ::/64 fc00::/7 fe80::/10"
+PRIVATE_NETWORKS = tuple(map(ip_network, _PRIVATE.split()))
 # Seconds that Redis has to answer, and for which it is left alone when it did not.
 PATIENCE, PAUSE = 0.25, 5.0
 
@@ -123,12 +128,23 @@ class Bucket:
 
 
 class Rates:
-    """The doors that are watched. `per_cost`: how much of an operation's cost counts as one more request; 0: none of it."""
+    """The doors that are watched.
 
-    def __init__(self, quotas: Mapping[Door, str | None], url: str | None = None, per_cost: int = 1_000) -> None:
+    `per_cost`: how much of an operation's cost counts as one more request; 0: none of it. `public_only`: where loopback and
+    private addresses are not counted, as all clients of a proxy that is not known to be one have its address.
+    """
+
+    def __init__(
+        self,
+        quotas: Mapping[Door, str | None],
+        url: str | None = None,
+        per_cost: int = 1_000,
+        public_only: Container[Door] = (),
+    ) -> None:
         self._redis = _redis(url) if url and any(quotas.values()) else None
         self._buckets = {door: Bucket(door, parse(quota)[0], self._redis) for door, quota in quotas.items() if quota}
-        self._per_cost = per_cost
+        self._per_cost, self._public_only = per_cost, public_only
+        self._has_warned = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,14 +165,30 @@ class Rates:
 
     async def take(self, door: Door, caller: str | None, number: int = 1) -> Allowance | None:
         """Count a caller, where callers are counted; raises RateLimited."""
-        bucket = self._buckets.get(door)
-        return None if bucket is None or caller is None or not number else await bucket.take(caller, number)
+        bucket = self._bucket(door, caller)
+        if bucket is None or caller is None or not number:
+            return None
+        try:
+            return await bucket.take(caller, number)
+        except RateLimited:
+            self._warn_of_proxies(door)
+            raise
 
     def check(self, door: Door, caller: str | None) -> None:
         """Raises RateLimited for those of whom it is known already."""
-        bucket = self._buckets.get(door)
+        bucket = self._bucket(door, caller)
         if bucket is not None and caller is not None:
             bucket.check(caller)
+
+    def _warn_of_proxies(self, door: Door) -> None:
+        # Once, where nobody chose the rate or named the proxies: a CDN asks from public addresses, each for many clients.
+        if door in self._public_only and not self._has_warned:
+            self._has_warned = True
+            log.warning("an address has used up the default rate: if it is a proxy's, set STOREFRONT_TRUSTED_PROXIES")
+
+    def _bucket(self, door: Door, caller: str | None) -> Bucket | None:
+        is_spared = door in self._public_only and caller is not None and is_private(caller)
+        return None if is_spared else self._buckets.get(door)
 
 
 UNLIMITED = Rates({})
@@ -192,14 +224,32 @@ class Visit:
             raise
 
 
-@lru_cache(10_000)
 def caller_of(host: str | None) -> str | None:
-    """As whom an address is counted: of IPv6 everybody has a whole /64."""
+    """The name under which an address is counted: an IPv4 address itself, of IPv6 the /64 network that a client has to itself."""
+    # What proxies forward need not be an address, nor short.
+    return None if host is None else _caller_of(host[:MAX_CALLER_CHARACTERS])
+
+
+@lru_cache(10_000)
+def _caller_of(host: str) -> str:
     try:
-        address = ip_address((host or "").partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return host
-    return str(ip_network((address, 64), strict=False)) if address.version == 6 else str(address)
+    if address.version == 4:
+        return str(address)
+    # A socket for both versions has IPv4 clients as ::ffff:192.0.2.1, all of them in one /64.
+    return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
+
+
+@lru_cache(10_000)
+def is_private(caller: str) -> bool:
+    """Whether a caller is this machine or in a private network: perhaps a proxy. Names that are no address are none."""
+    try:
+        network = ip_network(caller)
+    except ValueError:
+        return False
+    return any(network.version == private.version and network.subnet_of(private) for private in PRIVATE_NETWORKS)  # type: ignore[arg-type]
 
 
 async def reach(url: str) -> None:

@@ -109,6 +109,109 @@ async def test_proofs_that_fail_too_often_are_looked_at_no_more(empty_url: str, 
         assert (await client.post(TYPE)).status_code == 200
 
 
+ANYWHERE = "0.0.0.0"  # noqa: S104
+POLICY = '"address";q=6000;w=60'
+
+
+async def policy(client: Client, **headers: str) -> str | None:
+    """Which rate a request was counted by; None where it was not counted."""
+    answer = await client.http.post("/graphql", json={"query": TYPE}, headers={"x-forwarded-for": "203.0.113.7", **headers})
+    assert answer.status_code == 200
+    return str(answer.headers["ratelimit-policy"]) if "ratelimit-policy" in answer.headers else None
+
+
+@pytest.mark.parametrize(
+    ("host", "given", "expected"),
+    [
+        (ANYWHERE, None, "6000/m burst 1000"),
+        ("::", None, "6000/m burst 1000"),
+        ("192.0.2.7", None, "6000/m burst 1000"),
+        ("shop.example", None, "6000/m burst 1000"),
+        ("127.0.0.1", None, None),
+        ("127.0.0.2", None, None),
+        ("::1", None, None),
+        ("localhost", None, None),
+        (ANYWHERE, "off", None),
+        (ANYWHERE, "OFF", None),
+        (ANYWHERE, "", None),
+        (ANYWHERE, "60/h", "60/h"),
+        ("localhost", "60/h", "60/h"),
+    ],
+)
+def test_default_rate_depends_on_exposure(host: str, given: str | None, expected: str | None) -> None:
+    options = Settings(host=host, rate_limit_address=given, rate_limit_events=given)
+    assert options.address_rate() == expected
+    assert (options.events_rate() is None) is (expected is None)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"trusted_proxies": "127.0.0.1"}, POLICY),
+        ({"host": "127.0.0.1", "trusted_proxies": "127.0.0.1"}, None),
+        # The peer is a private address, and may be a proxy: it is counted where the settings say that there is none.
+        ({}, None),
+        ({"trusted_proxies": ""}, POLICY),
+        ({"rate_limit_address": "60/h burst 9"}, '"address";q=60;w=3600'),
+    ],
+)
+async def test_default_rate_depends_on_proxies(
+    empty_url: str, tmp_path: Path, options: dict[str, Any], expected: str | None
+) -> None:
+    async with serving(empty_url, tmp_path, **{"host": ANYWHERE, **options}) as client:
+        assert await policy(client) == expected
+
+
+async def test_default_rate_limits_each_client(empty_url: str, tmp_path: Path) -> None:
+    # Costs 804 of the 1,000 that an address has at once; enough for a second one comes back in six seconds.
+    nodes = "configs(first: 100) { nodes { id storeName slug description } }"
+    document = f"{{ a: {nodes} b: {nodes} }}"
+    options: dict[str, Any] = {"host": ANYWHERE, "trusted_proxies": "127.0.0.1", "rate_limit_cost": 1}
+    async with serving(empty_url, tmp_path, **options) as client:
+        found = []
+        for address in ("2001:db8::1", "2001:db8::1", "2001:db8::ffff", "2001:db8:0:1::1"):
+            answer = await client.http.post("/graphql", json={"query": document}, headers={"x-forwarded-for": address})
+            found.append(answer.status_code)
+    assert found == [200, 429, 429, 200]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "172.20.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd00::1"])
+async def test_private_addresses_are_not_counted_by_default(address: str) -> None:
+    rates = Rates({Door.ADDRESS: "60/h burst 1"}, public_only={Door.ADDRESS})
+    assert [await rates.take(Door.ADDRESS, caller_of(address)) for _ in range(3)] == [None] * 3
+
+
+async def test_default_rate_hints_at_proxies_once(log_lines: list[dict[str, Any]]) -> None:
+    rates = Rates({Door.ADDRESS: "60/h burst 1"}, public_only={Door.ADDRESS})
+    for address in ("172.32.0.1", "2001:db8::1"):
+        await rates.take(Door.ADDRESS, caller_of(address))
+        with pytest.raises(RateLimited):
+            await rates.take(Door.ADDRESS, caller_of(address))
+    assert ["STOREFRONT_TRUSTED_PROXIES" in line["message"] for line in log_lines] == [True]
+
+
+@pytest.mark.parametrize(
+    ("options", "state", "is_well"),
+    [
+        ({}, "any number of requests from an address; no proxies are set", True),
+        ({"host": ANYWHERE}, "6000/m burst 1000 for each address (the default); no proxies are set", False),
+        ({"host": "::", "rate_limit_address": "9/m"}, "9/m for each address; no proxies are set", False),
+        ({"host": ANYWHERE, "trusted_proxies": ""}, "6000/m burst 1000 for each address (the default); proxies: none", True),
+        ({"host": "shop", "trusted_proxies": "10.0.0.1", "rate_limit_address": "off"}, "any number of requests from", True),
+    ],
+)
+def test_doctor_tells_how_addresses_are_counted(options: dict[str, Any], state: str, is_well: bool) -> None:
+    finding = doctor.clients(Settings(**options))
+    assert finding.state.startswith(state)
+    assert ("STOREFRONT_TRUSTED_PROXIES" in finding.mend) is not is_well
+
+
+def test_proxies_are_known_on_sockets_for_both_versions() -> None:
+    options = Settings(trusted_proxies="127.0.0.1, 10.0.0.0/8, fd00::/8")
+    assert options.proxies() == ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "::ffff:127.0.0.1/128", "::ffff:10.0.0.0/104"]
+    assert Settings(trusted_proxies="*").proxies() == ["*"]
+
+
 async def test_processes_count_together(redis: Redis) -> None:
     one, other = (Rates({Door.ADDRESS: "60/h burst 4"}, f"redis://{redis.address}") for _ in range(2))
     async with one.running(), other.running():
@@ -159,6 +262,7 @@ async def test_many_callers_take_no_more_room_than_the_most_recent_ones(monkeypa
         ("192.0.2.7", "192.0.2.7"),
         ("2001:db8:1:2:3::9", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
         (None, None),
         ("x", "x"),
     ],
