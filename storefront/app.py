@@ -62,6 +62,7 @@ from storefront.schema import documents
 from storefront.serving.admission import STATE, Admission
 from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
+from storefront.serving.heads import WEBSOCKET_PATHS
 from storefront.serving.health import Health
 from storefront.serving.http import Answer, Endpoint
 from storefront.serving.leaving import drained_on_signal
@@ -172,7 +173,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
-                yield {STATE: admission}
+                yield {STATE: admission, WEBSOCKET_PATHS: websocket_paths}
 
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
@@ -214,6 +215,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         *Gallery(database, files.objects, files.pictures, options.max_image_bytes).routes(),
         *(object_routes(files.objects) if isinstance(files.objects, Disk) else []),
     ]
+    websocket_paths = frozenset(route.path for route in routes if isinstance(route, WebSocketRoute))
     # The scheme that headers are for is known once the proxies have been heard.
     middleware = [*watch.middleware(), *_proxies(options), Middleware(SecurityHeaders), *_cross_origin(options)]
     app = Starlette(routes=routes + assets, lifespan=lifespan, middleware=middleware)

@@ -19,6 +19,10 @@ OPTIONS: Mapping[str, Any] = {
 WRITE = "storefront.write"
 
 _TEXT = 0x81
+_BAD_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 29\r\nconnection: close\r\n\r\n"
+    b"Invalid WebSocket handshake.\n"
+)
 
 
 class FramesProtocol(WebSocketsSansIOProtocol):
@@ -30,6 +34,21 @@ class FramesProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101 and not self.conn.extensions:
             extensions: dict[str, Any] = self.scope["extensions"]
             extensions[WRITE] = self.write
+
+    def data_received(self, data: bytes) -> None:
+        """More from the client. A handshake that cannot be read is refused: the library would neither answer nor close."""
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(_BAD_HANDSHAKE)
+            self.transport.close()
+
+    def shutdown(self) -> None:
+        """The server goes away."""
+        if self.handshake_initiated:
+            super().shutdown()
+        else:
+            # There is nobody to answer: what was sent is no handshake.
+            self.transport.close()
 
     def write(self, *parts: bytes) -> bool:
         """Send the parts as one text message, unless the socket is closing or its client is slow to read: then False."""

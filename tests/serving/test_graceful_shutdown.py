@@ -1,0 +1,99 @@
+"""SIGTERM ends a server in good order, whatever its clients have left half done."""
+
+import asyncio
+import json
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from storefront.core.database import Database
+from tests.client import token_of
+from tests.factories import make_store
+from tests.feed.processes import running
+from tests.serving.raw_http import HANDSHAKE, connection
+
+POST = b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+STREAM = (
+    b"GET /graphql?query=subscription%%7BproductFeed%%28configId%%3A%%22%b%%22%%29%%7B__typename%%7D%%7D HTTP/1.1\r\nhost: x\r\n"
+)
+CREATE = 'mutation { createConfig(input: {storeName: "Slow", slug: "slow"}) { config { id } userErrors { message } } }'
+
+HANGING = {
+    "nothing": b"",
+    "half a head": POST[:-10],
+    "half a second head": b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /he",
+    "half a body": POST + b"content-length: 100\r\n\r\n{",
+    "half a chunk": POST + b"transfer-encoding: chunked\r\n\r\n5\r\n{",
+    "half a handshake": HANDSHAKE,
+    "handshake with a body": HANDSHAKE + b"content-length: 4\r\n\r\n",
+    "handshake with half a body": HANDSHAKE + b"transfer-encoding: chunked\r\n\r\n5\r\na",
+    "handshake with a long line": HANDSHAKE + b"x: " + b"x" * 10_000 + b"\r\n\r\n",
+    "socket without a word": HANDSHAKE + b"\r\n",
+    "h2c": POST + b"connection: upgrade\r\nupgrade: h2c\r\ncontent-length: 100\r\n\r\n{",
+    "garbage": b"\x16\x03\x01",
+}
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
+async def test_sigterm_lets_mutation_end_whatever_hangs(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
+    store = await make_store(database)
+    log = tmp_path / "log"
+    with log.open("wb") as written, running(empty_url, tmp_path, workers, written, BODY_TIMEOUT="2") as server:
+        async with AsyncExitStack() as stack:
+
+            async def open_one(sent: bytes) -> asyncio.StreamReader:
+                reader, writer = await stack.enter_async_context(connection(server.port))
+                writer.write(sent)
+                await writer.drain()
+                return reader
+
+            accepts = [b"text/event-stream", b"multipart/mixed;subscriptionSpec=1.0"]
+            streams = [STREAM % store.encode() + b"accept: %b\r\n\r\n" % accept for accept in accepts]
+            hanging = [(sent, await open_one(sent)) for sent in [*HANGING.values(), *streams] for _ in range(2 * workers)]
+            # A mutation that waits for a lock is under way when the signal comes.
+            blocker = await stack.enter_async_context(await psycopg.AsyncConnection.connect(_plain(empty_url)))
+            await blocker.execute("LOCK TABLE configs IN ACCESS EXCLUSIVE MODE")
+            body = json.dumps({"query": CREATE}).encode()
+            token = token_of("owner", email="owner@example.com").encode()
+            mutation = POST + b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (token, len(body), body)
+            reader = await open_one(mutation)
+            await _until_blocked(database)
+            server.process.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(20):
+                # The server has begun to stop: it closes connections on which nothing is under way.
+                await asyncio.gather(*(idle.read() for sent, idle in hanging if not sent))
+                await blocker.rollback()
+                head = await reader.readuntil(b"\r\n\r\n")
+                answer = await reader.read()
+                assert head.startswith(b"HTTP/1.1 200 "), (head, answer)
+                assert json.loads(answer)["data"]["createConfig"]["config"]["id"]
+                answers = await asyncio.gather(*(_read(one) for _, one in hanging))
+            code = await asyncio.to_thread(server.process.wait, 20)
+    text = log.read_text()
+    assert code in (0, 143, -signal.SIGTERM), text
+    assert "Traceback" not in text and "AssertionError" not in text, text
+    assert [answer for answer in answers if b"HTTP/1.1 5" in answer] == []
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+def _plain(url: str) -> str:
+    return url.replace("postgresql+psycopg://", "postgresql://")
+
+
+async def _until_blocked(database: Database) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            async with database.transaction() as open_:
+                rows = await (await open_.raw.execute("SELECT 1 FROM pg_locks WHERE NOT granted")).fetchall()
+            if rows:
+                return
+            await asyncio.sleep(0.02)
