@@ -41,14 +41,16 @@ def routes(database: Database, bodies: BodyLimits = ROOMY, rates: Rates = UNLIMI
     async def events(request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT)
-        wait: dict[str, str] = {}
+        headers: dict[str, str] = {}
         try:
             await rates.take(Door.EVENTS, caller_of(request.client.host if request.client else None))
             status, answer = await _answer(request, database, activity.request_id(), bodies)
         except RateLimited as error:
             status, answer = 429, {"errors": formatted([wrapped(error)], activity.request_id())}
-            wait = {"retry-after": str(error.retry_after), **error.allowance.headers()}
-        return Response(orjson.dumps(answer), status, {**ANYWHERE, **wait}, "application/json")
+            headers = {"retry-after": str(error.retry_after), **error.allowance.headers()}
+        except HTTPError as error:
+            status, answer, headers = error.status, {"errors": formatted([wrapped(error)], activity.request_id())}, error.headers
+        return Response(orjson.dumps(answer), status, {**ANYWHERE, **headers}, "application/json")
 
     return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
 
@@ -61,9 +63,10 @@ async def _answer(request: Request, database: Database, request_id: str, bodies:
         results = await commands.track_events(database, request.path_params["config_id"], events, sender, consent=consent)
     except Refused as refusal:
         return _refused(refusal.failures, request_id)
+    except HTTPError:
+        raise
     except RequestError as error:
-        status = error.status if isinstance(error, HTTPError) else 400
-        return status, {"errors": formatted([wrapped(error)], request_id)}
+        return 400, {"errors": formatted([wrapped(error)], request_id)}
     except Exception as error:
         return 500, {"errors": formatted([wrapped(error)], request_id)}
     recorded = sum(result.fate is Fate.RECORDED for result in results)
@@ -94,9 +97,12 @@ def _of_kind(kind: type[T], value: Any, name: str, what: str) -> T:
 
 def _json(body: bytes) -> Any:
     try:
-        return halves.loads(body)[0]
+        given, is_unusual = halves.loads(body)
     except ValueError:
         raise HTTPError(400, f"The body is not JSON. Send such as {SHAPE}.") from None
+    if is_unusual:
+        halves.check_numbers(given)
+    return given
 
 
 def _refused(failures: Sequence[Failure], request_id: str) -> tuple[int, dict[str, Any]]:

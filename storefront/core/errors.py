@@ -2,6 +2,9 @@
 
 from typing import Any
 
+# The problem of a number that JSON and GraphQL can write, and a double cannot hold.
+TOO_LARGE = "must be a number between -1.8e308 and 1.8e308: this one is too large."
+
 
 class RequestError(Exception):
     """A failure that its caller may read. `code` is the machine's word for it, `field` the input that it is about."""

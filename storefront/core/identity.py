@@ -29,8 +29,8 @@ class Identity:
         Raises Unauthenticated for a proof that does not hold, Forbidden for a cookie that another site's page sent along,
         IssuerUnreachable where a token cannot be checked now. With an Authorization header, cookies count for nothing.
         """
-        header = headers.get("authorization")
-        if header is not None:
+        header = _authorization(headers)
+        if header:
             return await self._bearer(_token(header))
         held = self._sessions.held(cookies) if self._sessions else {}
         if not self._sessions or not held:
@@ -40,7 +40,7 @@ class Identity:
 
     def claims_nothing(self, headers: Mapping[str, str], cookies: Callable[[], Mapping[str, str]]) -> bool:
         """Whether a request has no proof at all, neither good nor bad: known without a look at any."""
-        if "authorization" in headers:
+        if _authorization(headers):
             return False
         return self._sessions is None or "cookie" not in headers or not self._sessions.held(cookies())
 
@@ -74,6 +74,11 @@ def identity(options: Settings) -> Identity:
 def _issuer(url: str, keys_url: str | None, options: Settings) -> oidc.Issuer:
     keys = Keys(url, keys_url, max_age=options.oidc_keys_max_age)
     return oidc.Issuer(url, options.audiences(), keys, leeway=options.clock_skew, trust_email=options.oidc_trust_email)
+
+
+def _authorization(headers: Mapping[str, str]) -> str:
+    # An empty header is none: some clients send it where they have no token.
+    return headers.get("authorization", "").strip()
 
 
 def _token(header: str) -> str:

@@ -16,6 +16,8 @@ from storefront.core.storage.objects import Missing, Objects, StorageFailed, rea
 from storefront.media.darkroom import FOR_EVER
 from storefront.queries import images
 from storefront.queries.images import FULL, MOUNT
+from storefront.serving.headers import is_unchanged
+from storefront.serving.streams import iterate_nothing
 
 # Pictures are for pages of any origin; scripts of theirs may read them too, to draw on them.
 OPEN = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
@@ -44,10 +46,10 @@ class Gallery:
         if row is None or size is None:
             return PlainTextResponse("There is no such picture.", 404, OPEN)
         tag = f'"{row.place.rpartition("-")[2]}-{name}"'
-        if tag in request.headers.get("if-none-match", ""):
+        if is_unchanged(request.headers, tag):
             return Response(status_code=304, headers={**OPEN, "etag": tag, "cache-control": FOR_EVER})
         try:
-            return await self._found(row, name, *size, tag)
+            return await self._found(request, row, name, *size, tag)
         except (StorageFailed, OSError, Unavailable):
             return PlainTextResponse("Pictures are out of reach at the moment.", 503, {**OPEN, "retry-after": "1"})
         except Missing:
@@ -58,7 +60,7 @@ class Gallery:
         (row,) = await images.by_ids(self._database, [key]) if key else [None]
         return row if row is not None and row.swept_at is None else None
 
-    async def _found(self, row: Row, name: str, width: int, extension: str, tag: str) -> Response:
+    async def _found(self, request: Request, row: Row, name: str, width: int, extension: str, tag: str) -> Response:
         key = f"{row.place}/{name}"
         elsewhere = self._objects.public_url(key)
         if elsewhere is not None:
@@ -66,15 +68,17 @@ class Gallery:
                 await self._made(row, key, width, extension)
             return RedirectResponse(elsewhere, 307, ELSEWHERE)
         try:
-            return await self._streamed(key, extension, tag)
+            return await self._streamed(request, key, extension, tag)
         except Missing:
             await self._made(row, key, width, extension)
-            return await self._streamed(key, extension, tag)
+            return await self._streamed(request, key, extension, tag)
 
-    async def _streamed(self, key: str, extension: str, tag: str) -> Response:
+    async def _streamed(self, request: Request, key: str, extension: str, tag: str) -> Response:
         async with AsyncExitStack() as stack:
             reading = await stack.enter_async_context(self._objects.open(key))
             headers = {**OPEN, "etag": tag, "cache-control": FOR_EVER, "content-length": str(reading.stored.size)}
+            if request.method == "HEAD":
+                return StreamingResponse(iterate_nothing(), headers=headers, media_type=TYPES[extension])
             # Closed by whoever has sent it, to the end or not.
             opened = stack.pop_all()
 

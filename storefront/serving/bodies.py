@@ -10,6 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from storefront.core.errors import LimitExceeded, RequestError
 from storefront.serving import halves
 from storefront.serving.attention import ClientGone
+from storefront.serving.headers import join_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class HTTPError(RequestError):
 
 
 async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
-    """The body, if it is not too long, and comes in time."""
+    """The body, if it is not too long, not encoded, and comes in time. Raises HTTPError and ClientGone."""
+    check_content_coding(request)
     body = bytearray()
     try:
         async with asyncio.timeout(limits.seconds):
@@ -52,16 +54,19 @@ async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
     return bytes(body)
 
 
-def json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> Any:
-    """The JSON that a text is; raises HTTPError, and LimitExceeded where it has too many values."""
-    found, may_be_torn = torn_json_of(text, what, most)
-    if may_be_torn:
-        raise HTTPError(400, f"{what} is not JSON.")
-    return found
+def check_content_coding(request: Request) -> None:
+    """Raise HTTPError where the body is compressed, or encoded otherwise: it would be read for what it is not."""
+    codings = (join_lines(request.headers, "content-encoding") or "").lower().split(",")
+    if unknown := [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]:
+        message = f"Send the body as it is, without content-encoding: {unknown[0][:40]} is not read here."
+        raise HTTPError(415, message, accept_encoding="identity")
 
 
 def torn_json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> tuple[Any, bool]:
-    """The same where it may hold half characters, and whether it may."""
+    """The JSON that a text is, and whether it may hold half characters or numbers that are too large.
+
+    Raises HTTPError, and LimitExceeded where it has too many values.
+    """
     try:
         found, may_be_torn = halves.loads(text)
     except ValueError:

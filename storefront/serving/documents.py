@@ -22,7 +22,7 @@ from graphql import (
     visit,
 )
 
-from storefront.core.errors import LimitExceeded, RequestError
+from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
 from storefront.execution.plan import Plans
 from storefront.serving.cost import Costs
 from storefront.serving.errors import InvalidDocument
@@ -209,7 +209,7 @@ class Documents:
             if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS, hide_suggestions=hides):
                 raise NotExecutable([InvalidDocument(e.message[:MOST_WORDS], e.nodes) for e in errors])
             costs = Costs(self.schema, ast)
-        except LimitExceeded as error:
+        except (LimitExceeded, InvalidInput) as error:
             raise NotExecutable([GraphQLError(str(error), original_error=error)]) from None
         except GraphQLError as error:
             raise NotExecutable([error]) from None

@@ -10,6 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Mount, Route
 
+from storefront.serving.headers import is_unchanged
+
 MEDIA_TYPES = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 YEAR = 31_536_000
 
@@ -39,7 +41,7 @@ def mounted(path: str, name: str, files: Callable[[], Mapping[str, Path]]) -> Ba
             return Response("Not found", status_code=404, media_type="text/plain")
         found = asset(wanted)
         headers = _caching(found, request.query_params.get("v"))
-        if request.headers.get("if-none-match") == headers["ETag"]:
+        if is_unchanged(request.headers, headers["ETag"]):
             return Response(status_code=304, headers=headers)
         return Response(found.content, media_type=found.media_type, headers=headers)
 

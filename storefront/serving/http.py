@@ -17,9 +17,10 @@ from storefront.core.errors import RequestError, Unauthenticated, Unavailable
 from storefront.serving import halves
 from storefront.serving.attention import Attendance, ClientGone
 from storefront.serving.batches import Batch
-from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, json_of, torn_json_of
+from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of, torn_json_of
 from storefront.serving.documents import NotExecutable
 from storefront.serving.framings import Framing
+from storefront.serving.headers import join_lines
 from storefront.serving.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
 from storefront.serving.operations import Operation, Operations, Renewable, answer, refused
 from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, Visit
@@ -81,7 +82,7 @@ class Endpoint:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"allow": METHODS})
         request_id = activity.request_id()
-        takes = accepted(request.headers.get("accept"), self._edition.offers)
+        takes = accepted(join_lines(request.headers, "accept"), self._edition.offers)
         visit = self._visit(request)
         try:
             if visit:
@@ -130,11 +131,17 @@ class Endpoint:
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._known(request)
         if isinstance(media_type, Framing):
-            results = self._results(operation, context, request_id)
-            return self._streams.response(media_type, results, context, request_id)
+            return self._streamed(request, operation, context, media_type, request_id)
         running = self._operations.run(operation, context)
         result = await _attended(request, running, writes=operation.kind is OperationType.MUTATION)
         return self._told(answer(result, request_id), media_type)
+
+    def _streamed(
+        self, request: Request, operation: Operation, context: Renewable, framing: Framing, request_id: str
+    ) -> Response:
+        if request.method == "HEAD":
+            return self._streams.head(framing)
+        return self._streams.response(framing, self._results(operation, context, request_id), context, request_id)
 
     async def _known(self, request: Request) -> Renewable:
         context = await self._make_context(request)
@@ -183,21 +190,23 @@ class Endpoint:
 async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
     """What is asked, and whether there may be half characters in it."""
     if request.method in ("GET", "HEAD"):
-        return _from_url(request), False
+        return _from_url(request)
     if request.method != "POST":
         raise HTTPError(405, "Use POST, or GET for queries.", allow=METHODS)
     _check_content_type(request.headers.get("content-type", ""))
     return torn_json_of(await body_of(request, limits), "The body", limits.values)
 
 
-def _from_url(request: Request) -> dict[str, Any]:
+def _from_url(request: Request) -> tuple[dict[str, Any], bool]:
     query = request.scope["query_string"].decode("latin-1")
     if len(query) > LONGEST_QUERY:
         raise HTTPError(414, f"What a URL asks must have at most {LONGEST_QUERY:,} bytes. Send it as POST.")
     given: dict[str, Any] = dict(_parameters(query) if len(query) <= MOST_REMEMBERED else _parsed(query))
+    may_be_torn = False
     for name in {"variables", "extensions"} & given.keys():
-        given[name] = json_of(given[name].encode(errors="replace"), name)
-    return given
+        given[name], is_torn = torn_json_of(given[name].encode(errors="replace"), name)
+        may_be_torn |= is_torn
+    return given, may_be_torn
 
 
 def _parsed(query: str) -> dict[str, str]:
@@ -263,7 +272,7 @@ async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> 
 
 
 def _is_browser(request: Request) -> bool:
-    if request.method not in ("GET", "HEAD") or "text/html" not in request.headers.get("accept", ""):
+    if request.method not in ("GET", "HEAD") or "text/html" not in (join_lines(request.headers, "accept") or ""):
         return False
     return not any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
 

@@ -1,6 +1,8 @@
 """What a document may be, before anybody asks whether it fits the schema: one pass over its text, one over what was read."""
 
+import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +18,7 @@ from graphql import (
     parse,
 )
 
-from storefront.core.errors import LimitExceeded
+from storefront.core.errors import TOO_LARGE, InvalidInput, LimitExceeded
 from storefront.serving.merging import Merged
 
 
@@ -44,16 +46,23 @@ GENEROUS = DocumentLimits()
 
 
 def parsed(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> DocumentNode:
-    """The document that a text is; raises GraphQLSyntaxError and LimitExceeded. None of it need fit a schema."""
+    """The document that a text is; raises GraphQLSyntaxError, LimitExceeded and InvalidInput. None of it need fit a schema."""
     _check("characters", limits.characters, len(text), "The document is too long", "characters")
-    tokens = sum(map(bool, _TOKENS.findall(text)))
-    _check("tokens", limits.tokens, tokens, "The document is too long", "tokens")
+    tokens = [token for token in _TOKENS.findall(text) if token]
+    _check("tokens", limits.tokens, len(tokens), "The document is too long", "tokens")
     try:
         document = parse(text, max_tokens=limits.tokens)
         _check_shape(document, schema, limits)
     except RecursionError:
         raise LimitExceeded("depth", limits.depth, None, "The document is nested too deeply", "levels") from None
+    _check_numbers(tokens)
     return document
+
+
+def _check_numbers(tokens: Sequence[str]) -> None:
+    for token in tokens:
+        if token[0] in "-0123456789" and math.isinf(float(token)):
+            raise InvalidInput(token[:20], TOO_LARGE)
 
 
 # Names, numbers, strings, punctuation; comments match as nothing. What is not closed goes on to the end, so that each character

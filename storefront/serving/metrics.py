@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from storefront.serving.headers import join_lines
 from storefront.serving.observing import Execution
 
 log = logging.getLogger("storefront")
@@ -156,7 +157,7 @@ async def exposed(
 
     async def tell(request: Request) -> Response:
         await prepare()
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        encode, content_type = choose_encoder(join_lines(request.headers, "accept") or "")
         return Response(encode(metrics.registry), headers={"content-type": content_type})
 
     app = Starlette(routes=[Route("/metrics", tell)])

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from storefront.core.storage.disk import MOUNT, Disk, Permit
 from storefront.core.storage.objects import StorageFailed, StorageFull, WrongSize, exactly
+from storefront.serving.bodies import HTTPError, check_content_coding
 
 log = logging.getLogger("storefront")
 
@@ -68,13 +69,14 @@ def routes(disk: Disk) -> list[BaseRoute]:
 
 async def _taken(request: Request, disk: Disk, permit: Permit) -> Response:
     body = _body(request)
-    if request.headers.get("content-type", "") != permit.content_type:
-        await _passed_over(body)
-        return _told(400, f"The header content-type must be {permit.content_type}, as it was signed.")
     try:
+        _check_headers(request, permit)
         if request.headers.get("content-length", str(permit.size)) != str(permit.size):
             raise WrongSize
         await disk.put(permit.key, exactly(body, permit.size), permit.content_type)
+    except HTTPError as error:
+        await _passed_over(body)
+        return _told(error.status, str(error), **error.headers)
     except WrongSize:
         await _passed_over(body)
         return _told(413, f"The body must have exactly {permit.size:,} bytes, as they were signed.", connection="close")
@@ -89,6 +91,12 @@ async def _taken(request: Request, disk: Disk, permit: Permit) -> Response:
         # Nobody hears it.
         return Response(status_code=400)
     return Response(status_code=200, headers=ANYWHERE)
+
+
+def _check_headers(request: Request, permit: Permit) -> None:
+    check_content_coding(request)
+    if request.headers.get("content-type", "") != permit.content_type:
+        raise HTTPError(400, f"The header content-type must be {permit.content_type}, as it was signed.")
 
 
 async def _given(disk: Disk, permit: Permit) -> Response:

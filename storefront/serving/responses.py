@@ -20,6 +20,7 @@ from graphql import ExecutionResult
 from starlette.requests import Request
 from starlette.responses import Response
 
+from storefront.serving.headers import join_lines, names_any
 from storefront.serving.operations import answer
 from storefront.serving.requests import GraphQLRequest
 
@@ -107,7 +108,13 @@ class Question:
     async def made(self, run: Run) -> Response | ExecutionResult:
         """Execute a public query, together with all who ask the same at the same time; a result is one with errors."""
         told = await self.responses.outcome(self.key, run)
-        return told.response(self.media_type, "fwd=miss") if isinstance(told, Told) else told
+        return self.answer(told, "fwd=miss") if isinstance(told, Told) else told
+
+    def answer(self, told: Told, status: str) -> Response:
+        """The answer, or that there is one where just that was the condition."""
+        return (
+            Response(status_code=304, headers=told.headers) if names_any(self.shown) else told.response(self.media_type, status)
+        )
 
 
 class Responses:
@@ -140,7 +147,11 @@ class Responses:
         if (is_post and not self._policy.most) or not self._is_anonymous(request):
             return None
         key = _key(asked, media_type)
-        return None if key is None else Question(self, key, media_type, None if is_post else request.headers.get("if-none-match"))
+        return (
+            None
+            if key is None
+            else Question(self, key, media_type, None if is_post else join_lines(request.headers, "if-none-match"))
+        )
 
     async def known(self, question: Question) -> Response | None:
         """An answer that is kept and still holds, or that there is none but the one that was shown."""
@@ -153,7 +164,7 @@ class Responses:
         if question.key in self._kept:
             self._kept.move_to_end(question.key)
         self.asked["hit"] += 1
-        return kept.response(question.media_type, "hit")
+        return question.answer(kept, "hit")
 
     async def outcome(self, key: bytes, run: Run) -> Outcome:
         """What an execution comes to that was begun after this was asked, or would not come to anything else."""

@@ -46,6 +46,11 @@ class Streams:
         frames = self._held(framing, results, context, request_id)
         return StreamingResponse(frames, headers={**HEADERS, "content-type": framing.content_type})
 
+    @staticmethod
+    def head(framing: Framing) -> StreamingResponse:
+        """The response to HEAD: what `response` begins with. Nothing runs."""
+        return StreamingResponse(iterate_nothing(), headers={**HEADERS, "content-type": framing.content_type})
+
     @property
     def count(self) -> int:
         """How many are open."""
@@ -72,6 +77,13 @@ class Streams:
         finally:
             self._open.discard(over)
             self._revocations.forget(proof, over.set)
+
+
+async def iterate_nothing() -> AsyncGenerator[bytes, None]:
+    """The body of a response to HEAD whose length is not known."""
+    no_chunks: tuple[bytes, ...] = ()
+    for chunk in no_chunks:
+        yield chunk
 
 
 async def _frames(

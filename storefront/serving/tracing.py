@@ -40,7 +40,9 @@ class Traced:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a connection on."""
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope.get("headers", ())}
+        headers: dict[str, list[str]] = {}
+        for name, value in scope.get("headers", ()):
+            headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
         token = context.attach(self._propagator.extract(headers, context.Context()))
         try:
             await self._app(scope, receive, send)

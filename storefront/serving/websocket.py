@@ -14,7 +14,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from storefront.core.activity import Activity
 from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
-from storefront.serving.bodies import HTTPError, json_of
+from storefront.serving import halves
+from storefront.serving.bodies import HTTPError, torn_json_of
 from storefront.serving.crowds import Tell
 from storefront.serving.frames import WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
@@ -133,7 +134,7 @@ class Socket:
         )
         try:
             while True:
-                await self._answer(_message(await self._websocket.receive(), self._sockets.limits.message))
+                await self._answer(*_message(await self._websocket.receive(), self._sockets.limits.message))
         except WebSocketDisconnect:
             pass
         except Closed as closed:
@@ -158,14 +159,14 @@ class Socket:
             await self._send({"id": id_, "type": "complete"})
         await self._close(GOING_AWAY, "the server is going away: connect again and resume")
 
-    async def _answer(self, message: dict[str, Any]) -> None:
+    async def _answer(self, message: dict[str, Any], may_be_torn: bool) -> None:
         kind = message.get("type")
         if kind == "ping":
             await self._send({"type": "pong"} | ({"payload": message["payload"]} if "payload" in message else {}))
         elif kind == "connection_init":
             await self._init(message.get("payload") or {})
         elif kind == "subscribe":
-            await self._subscribe(message)
+            await self._subscribe(message, may_be_torn)
         elif kind == "complete":
             await self._stop(message.get("id"))
         elif kind != "pong":
@@ -196,7 +197,7 @@ class Socket:
     def _revoked(self) -> None:
         self._close_soon(FORBIDDEN, "signed out everywhere")
 
-    async def _subscribe(self, message: dict[str, Any]) -> None:
+    async def _subscribe(self, message: dict[str, Any], may_be_torn: bool) -> None:
         if self._context is None:
             raise Closed(UNAUTHORIZED, "send connection_init first")
         id_ = message.get("id")
@@ -207,7 +208,7 @@ class Socket:
         if len(self._running) >= self._sockets.limits.operations:
             raise Closed(TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
         try:
-            request = checked_request(message.get("payload"))
+            request = checked_request(message.get("payload"), may_be_torn=may_be_torn)
         except BadRequest as error:
             raise Closed(BAD_MESSAGE, _short(str(error))) from None
         self._running[id_] = asyncio.create_task(self._run(id_, request, self._context))
@@ -288,22 +289,31 @@ class Socket:
             raise WebSocketDisconnect(NORMAL) from None
 
 
-def _message(received: Any, most: int) -> dict[str, Any]:
-    if received["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(received.get("code", NORMAL))
-    text = received.get("text")
-    # No text has more bytes than four for each character: only long ones need to be counted.
-    if text is None or len(text) > most or (4 * len(text) > most and len(text.encode()) > most):
-        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} bytes")
+def _message(received: Any, most: int) -> tuple[dict[str, Any], bool]:
+    """A message, and whether its variables may hold what only JSON can: the operation is refused for that, by its id."""
     try:
-        message = json_of(text, "the message")
+        message, may_be_torn = torn_json_of(_text(received, most), "the message")
+        if may_be_torn:
+            halves.check_request(message, ("payload", "variables"))
     except HTTPError:
         raise Closed(BAD_MESSAGE, "messages must be JSON") from None
-    except LimitExceeded as error:
+    except (LimitExceeded, BadRequest) as error:
         raise Closed(BAD_MESSAGE, _short(str(error))) from None
     if not isinstance(message, dict):
         raise Closed(BAD_MESSAGE, "messages must be JSON objects")
-    return message
+    if may_be_torn and message.get("type") != "subscribe":
+        raise Closed(BAD_MESSAGE, "numbers must fit a double, and characters must be whole")
+    return message, may_be_torn
+
+
+def _text(received: Any, most: int) -> str:
+    if received["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(received.get("code", NORMAL))
+    text: str | None = received.get("text")
+    # No text has more bytes than four for each character: only long ones need to be counted.
+    if text is None or len(text) > most or (4 * len(text) > most and len(text.encode()) > most):
+        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} bytes")
+    return text
 
 
 def _short(text: str) -> str:

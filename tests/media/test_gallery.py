@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import SecretStr
 
@@ -99,7 +100,15 @@ async def test_what_is_under_an_address_never_changes(merchant: Merchant) -> Non
     assert headers["cross-origin-resource-policy"] == "cross-origin"
     known = await merchant.http.get(image["small"], headers={"if-none-match": headers["etag"]})
     assert known.status_code == 304 and known.content == b"" and known.headers["cache-control"] == LONG
-    assert (await merchant.http.head(image["small"])).headers["content-length"] == headers["content-length"]
+    head = await merchant.http.head(image["small"])
+    assert (head.content, head.headers["content-length"], head.headers["etag"]) == (
+        b"",
+        headers["content-length"],
+        headers["etag"],
+    )
+    for lines in (["*"], ['"other"', f"W/{headers['etag']}"]):
+        request = httpx.Request("GET", image["small"], headers=[("if-none-match", line) for line in lines])
+        assert (await merchant.http.send(request)).status_code == 304
 
 
 async def test_nobody_has_others_made(merchant: Merchant, objects: Objects) -> None:

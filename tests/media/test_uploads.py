@@ -146,6 +146,15 @@ async def test_another_size_than_was_announced_is_not_shown(merchant: Merchant, 
     assert (await merchant.seen())["images"] == [ELSEWHERE]
 
 
+async def test_compressed_upload_is_refused(merchant: Merchant, kind: str) -> None:
+    upload = (await merchant.create(picture()))["upload"]
+    if kind != "on_disk":
+        pytest.skip("the bucket's own service answers")
+    headers = {header["name"]: header["value"] for header in upload["headers"]} | {"content-encoding": "gzip"}
+    answer = await merchant.http.put(upload["url"], content=picture(), headers=headers)
+    assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+
+
 async def test_what_was_not_sent_can_be_sent_later(merchant: Merchant) -> None:
     content = picture()
     upload = (await merchant.create(content))["upload"]

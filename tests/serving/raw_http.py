@@ -2,8 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 # Its answer is the last one: what comes before it in the stream belongs to the requests before it.
@@ -40,54 +40,60 @@ async def connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asy
         writer.close()
 
 
-async def exchange(port: int, *parts: bytes, methods: Sequence[str] = ()) -> list[Answer]:
-    """Send the parts, each for itself, and return all answers until the server closes the connection.
-
-    `methods` are those of the requests in their order, where one of them is HEAD.
-    """
-    async with connection(port) as (reader, writer):
-        try:
+async def exchange(port: int, *parts: bytes) -> list[Answer]:
+    """Send the parts, each for itself, and return all answers until the server closes the connection, or upgrades it."""
+    async with connection(port) as (reader, writer), asyncio.timeout(SECONDS):
+        received = asyncio.create_task(_receive(reader))
+        with suppress(ConnectionError):
             for part in parts:
                 writer.write(part)
                 await writer.drain()
                 # Time to be read for itself. What comes of it must not depend on that.
                 await asyncio.sleep(0.005 if len(parts) > 1 else 0)
+        return list(_answers(*await received))
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[bytes, bool]:
+    """All that comes, and whether all has come: a server that closes with bytes unread may take back what it said last."""
+    data = b""
+    while b"HTTP/1.1 101 " not in data:
+        try:
+            more = await reader.read(65_536)
         except ConnectionError:
-            pass
-        async with asyncio.timeout(SECONDS):
-            return [answer async for answer in _answers(reader, list(methods))]
+            return data, False
+        if not more:
+            break
+        data += more
+    return data, True
 
 
-async def _answers(reader: asyncio.StreamReader, methods: list[str]) -> AsyncIterator[Answer]:
-    status = 0
-    while status != 101 and (head := await _head(reader)):
-        status = int(head.split()[1])
+def _answers(data: bytes, is_whole: bool) -> Iterator[Answer]:
+    while data:
+        assert data.startswith(b"HTTP/1.1 "), data
+        head, end, data = data.partition(b"\r\n\r\n")
+        status, head = int(head.split()[1]), head.lower() + end
         if status == 100:
             continue
-        is_head = bool(methods) and methods.pop(0) == "HEAD"
-        yield Answer(status, head, b"" if is_head or status in (101, 204, 304) else await _body(reader, head))
+        body = b""
+        # An answer to HEAD has no body, whatever its head says of one.
+        if end and data and not data.startswith(b"HTTP/1.1 ") and status not in (101, 204, 304):
+            body, data = _body(head, data)
+        assert end or not is_whole, head
+        yield Answer(status, head, body)
+        if status == 101:
+            return
 
 
-async def _head(reader: asyncio.StreamReader) -> bytes:
-    """The next head in lower case; empty where the server has closed the connection."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as end:
-        head = end.partial
-    except ConnectionError:
-        # Closed with bytes unread.
-        head = b""
-    assert not head or (head.startswith(b"HTTP/1.1 ") and head.endswith(b"\r\n\r\n")), head
-    return head.lower()
-
-
-async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+def _body(head: bytes, data: bytes) -> tuple[bytes, bytes]:
+    """The body of an answer, and what comes after it."""
     if length := re.search(rb"\r\ncontent-length: (\d+)\r\n", head):
-        return await reader.readexactly(int(length[1]))
+        return data[: int(length[1])], data[int(length[1]) :]
     assert b"\r\ntransfer-encoding: chunked\r\n" in head
     body = b""
-    while size := int(await reader.readline(), 16):
-        body += await reader.readexactly(size)
-        assert await reader.readexactly(2) == b"\r\n"
-    assert await reader.readline() == b"\r\n"
-    return body
+    while data:
+        line, _, data = data.partition(b"\r\n")
+        size = int(line, 16)
+        body, data = body + data[:size], data[size + 2 :]
+        if not size:
+            break
+    return body, data

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 
 import pytest
 
@@ -44,7 +45,7 @@ HEADS = {
 
 @pytest.mark.parametrize("framed", [sized, chunked])
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
-async def test_upgrade_body_is_never_a_request(shopper: Client, head: bytes, framed: "type[sized]") -> None:
+async def test_upgrade_body_is_never_a_request(shopper: Client, head: bytes, framed: Callable[[bytes], bytes]) -> None:
     request = head + framed(SMUGGLED)
     begins = len(request) - len(framed(SMUGGLED))
     splits = [(request[:at], request[at:] + LAST) for at in range(begins, len(request))]
@@ -55,7 +56,7 @@ async def test_upgrade_body_is_never_a_request(shopper: Client, head: bytes, fra
 
 
 @pytest.mark.parametrize("framed", [sized, chunked])
-async def test_upgrade_request_is_answered_with_its_body(shopper: Client, framed: "type[sized]") -> None:
+async def test_upgrade_request_is_answered_with_its_body(shopper: Client, framed: Callable[[bytes], bytes]) -> None:
     request = POST + UPGRADE + framed(b'{"query":"{ __typename }"}')
     for parts in ([request * 2 + LAST], [request[:-9], request[-9:] + request[:90], request[90:] + LAST]):
         first, second, _ = await exchange(port_of(shopper), *parts)

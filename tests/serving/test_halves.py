@@ -1,9 +1,13 @@
 """Half a character in a request: refused by the name of what holds it, and never an error of ours."""
 
+import asyncio
 import json
 from typing import Any
 
 import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
 
 from storefront.serving import halves
 from tests.client import Client
@@ -42,8 +46,94 @@ async def test_half_a_character_is_refused_by_name(shopper: Client, request_: An
     assert error["extensions"]["code"] == ("BAD_USER_INPUT" if where.startswith("variables.") else "BAD_REQUEST")
 
 
+LARGE = ["1e400", "-1e400", "1" * 5_000, "-" + "9" * 400, "1E+999999999", "123456789" + "0" * 5_000 + ".5"]
+TOO_LARGE = "must be a number between -1.8e308 and 1.8e308: this one is too large."
+
+
+@pytest.mark.parametrize("number", LARGE, ids=lambda text: text[:12])
 @pytest.mark.parametrize(
-    "text", [b"{", b"[NaN]", b'"\\ud83d', b'["\\ud83d", NaN]', b'"\\ud83d' + b"\xff" + b'"', b'["\\ud83d"' + b",[" * 50_000]
+    ("query", "variables", "where"),
+    [
+        ("query($v: Int) { configs(first: $v) { totalCount } }", '{"v": N}', "variables.v"),
+        (SEARCH, '{"c": "x", "f": {"minPrice": N}}', "variables.f.minPrice"),
+        (SEARCH, '{"c": N}', "variables.c"),
+        ("{ __typename }", '{"unknown": [1, {"x": N}]}', "variables.unknown.1.x"),
+        (TRACK, '{"i": {"configId": "x", "events": [{"properties": {"total": N}}]}}', "variables.i.events.0.properties.total"),
+    ],
+)
+async def test_number_too_large_is_refused_by_name(shopper: Client, number: str, query: str, variables: str, where: str) -> None:
+    variables = variables.replace("N", number)
+    body = f'{{"query": {json.dumps(query)}, "variables": {variables}}}'
+    answers = [await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})]
+    if query != TRACK:
+        answers.append(await shopper.http.get("/graphql", params={"query": query, "variables": variables}))
+    for answer in answers:
+        [error] = answer.json()["errors"]
+        assert error["message"] == f"{where}: {TOO_LARGE}"
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize("number", LARGE, ids=lambda text: text[:12])
+async def test_number_too_large_outside_variables_is_refused(shopper: Client, number: str) -> None:
+    for body, where in ((number, "The body"), (f'{{"query": "{{ __typename }}", "x": {number}}}', "x"), (f"[{number}]", "0")):
+        answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 400
+        assert answer.json()["errors"][0]["message"] == f"{where}: {TOO_LARGE}"
+
+
+@pytest.mark.parametrize("number", ["1e400", "1" * 5_000], ids=["exponent", "digits"])
+async def test_number_too_large_in_an_event_is_refused(shopper: Client, number: str) -> None:
+    body = f'[{{"event": "purchase", "properties": {{"total": {number}}}}}]'
+    answer = await shopper.http.post(f"/events/{STORE}", content=body)
+    assert answer.status_code == 400
+    assert answer.json()["errors"][0]["message"] == f"0.properties.total: {TOO_LARGE}"
+
+
+@pytest.mark.parametrize("number", ["1e400", "1" * 5_000], ids=["exponent", "digits"])
+async def test_number_too_large_in_a_document_is_refused(shopper: Client, number: str) -> None:
+    for query in (
+        f"{{ configs(first: {number}) {{ totalCount }} }}",
+        f'{{ products(configId: "{STORE}", filter: {{minPrice: {number}}}) {{ totalCount }} }}',
+        f'mutation {{ trackEvents(input: {{configId: "{STORE}", events: [{{properties: {{x: {number}}}}}]}}) {{ recorded }} }}',
+    ):
+        error = await shopper.refusal(query)
+        assert error["message"] == f"{number[:20]}: {TOO_LARGE}"
+        assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+@pytest.mark.parametrize("value", ["1e400", "1" * 5_000, json.dumps(HALF)], ids=["exponent", "digits", "surrogate"])
+async def test_unusable_value_is_refused_on_websocket(shopper: Client, value: str) -> None:
+    address = f"ws://{shopper.http.base_url.host}:{shopper.http.base_url.port}/graphql"
+    async with asyncio.timeout(30), connect(address, subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
+        await socket.send('{"type": "connection_init"}')
+        assert json.loads(await socket.recv())["type"] == "connection_ack"
+        query = json.dumps("query($v: Int) { configs(first: $v) { totalCount } }")
+        await socket.send(f'{{"id": "1", "type": "subscribe", "payload": {{"query": {query}, "variables": {{"v": {value}}}}}}}')
+        refused = json.loads(await socket.recv())
+        assert (refused["id"], refused["type"]) == ("1", "error")
+        assert refused["payload"][0]["message"].startswith("variables.v: must be ")
+        assert refused["payload"][0]["extensions"]["code"] == "BAD_USER_INPUT"
+        for message in (f'{{"id": {value}, "type": "subscribe"}}', f'{{"type": "ping", "payload": {{"variables": {value}}}}}'):
+            async with connect(address, subprotocols=[Subprotocol("graphql-transport-ws")]) as other:
+                await other.send(message)
+                with pytest.raises(ConnectionClosed) as closed:
+                    await other.recv()
+                assert closed.value.rcvd is not None and closed.value.rcvd.code == 4400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"{",
+        b"[NaN]",
+        b"[Infinity]",
+        b"[1e400",
+        b"[01]",
+        b'"\\ud83d',
+        b'["\\ud83d", NaN]',
+        b'"\\ud83d' + b"\xff" + b'"',
+        b'["\\ud83d"' + b",[" * 50_000,
+    ],
 )
 def test_what_is_no_json_is_none(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011

@@ -169,7 +169,7 @@ async def test_an_etag_is_good_for_its_own_question_and_cannot_be_made_up(cached
     store, _ = shop
     tag = (await get(cached, NAME, slug=store)).headers["etag"]
     mac, scopes = tag.removeprefix('W/"').removesuffix('"').split(".")
-    shown = [tag.replace(mac, "0" * 24), f'W/"{mac}.{scopes}0"', f'W/"{mac}."', '""', "*", "x" * 10_000, '"' * 10_000]
+    shown = [tag.replace(mac, "0" * 24), f'W/"{mac}.{scopes}0"', f'W/"{mac}."', '""', '"*"', "x" * 10_000, '"' * 10_000]
     for made_up in shown:
         assert (await get(cached, NAME, slug=store, headers={"if-none-match": made_up})).status_code == 200
     for other in ({"query": NAME + "#"}, {"accept": GRAPHQL_JSON}):
@@ -227,7 +227,7 @@ async def test_who_is_signed_in_is_answered_for_themselves(cached: Client, shop:
 async def test_a_proof_that_does_not_hold_is_refused_whatever_is_kept(cached: Client, shop: Any) -> None:
     store, _ = shop
     tag = (await get(cached, NAME, slug=store)).headers["etag"]
-    for token in ("Bearer nonsense", "Basic x", ""):
+    for token in ("Bearer nonsense", "Basic x", "Bearer"):
         refused = await get(cached, NAME, slug=store, headers={"authorization": token, "if-none-match": tag})
         assert (refused.status_code, refused.headers["cache-control"]) == (401, "no-store")
 

@@ -1,0 +1,144 @@
+"""What the headers of a request say, in one line or in several, and what HEAD is answered."""
+
+import gzip
+import json
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import orjson
+import pytest
+
+from storefront.core.ids import uuid7
+from tests.client import Client, token_of
+from tests.conftest import serving
+from tests.factories import make_store
+from tests.serving.raw_http import LAST, exchange
+
+NAME = "{ __typename }"
+
+
+def port_of(client: Client) -> int:
+    port = client.http.base_url.port
+    assert port is not None
+    return port
+
+
+# --------------------------------------------------------------------------------------------------- lists
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "media_type"),
+    [
+        (["image/png", "application/json"], 200, "application/json"),
+        (["application/json;q=0.5", "application/graphql-response+json"], 200, "application/graphql-response+json"),
+        (["*/*;q=0", "application/graphql-response+json"], 200, "application/graphql-response+json"),
+        (["application/json;q=0", "*/*"], 200, "application/graphql-response+json"),
+        (["image/png", "text/event-stream"], 200, "text/event-stream"),
+        (["image/png", "image/jpeg"], 406, "application/json"),
+    ],
+)
+async def test_accept_lines_are_one_list(shopper: Client, lines: list[str], status: int, media_type: str) -> None:
+    headers = [("accept", line) for line in lines]
+    request = httpx.Request("GET", shopper.http.base_url.join("/graphql"), params={"query": NAME}, headers=headers)
+    answer = await shopper.http.send(request)
+    assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (status, media_type)
+
+
+async def test_accept_names_a_browser_in_any_line(shopper: Client) -> None:
+    request = httpx.Request(
+        "GET", shopper.http.base_url.join("/graphql"), headers=[("accept", "application/xml"), ("accept", "text/html")]
+    )
+    assert (await shopper.http.send(request)).headers["content-type"].startswith("text/html")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["*"], ['"other"', "{tag}"], ['"other", W/{tag}'], ["W/{tag}"], ['"a", "b,c"', '"d", {tag} , "e"']],
+)
+async def test_if_none_match_is_compared_weakly(shopper: Client, lines: list[str]) -> None:
+    path = "/graphiql/boot.js"
+    tag = (await shopper.http.get(path)).headers["etag"]
+    headers = [("if-none-match", line.replace("{tag}", tag)) for line in lines]
+    same = await shopper.http.send(httpx.Request("GET", shopper.http.base_url.join(path), headers=headers))
+    assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
+    for other in (tag.strip('"'), tag.replace('"', '"x', 1), '"*"', ""):
+        assert (await shopper.http.get(path, headers={"if-none-match": other})).status_code == 200
+
+
+async def test_if_none_match_any_is_true_of_answers(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, response_cache_bytes=1_000_000) as client:
+        slug = "any"
+        await make_store(client.database, slug=slug)
+        query = {"query": f'{{ config(by: {{slug: "{slug}"}}) {{ id }} }}'}
+        executed, kept = [await client.http.get("/graphql", params=query, headers={"if-none-match": "*"}) for _ in range(2)]
+        tag = (await client.http.get("/graphql", params=query)).headers["etag"]
+        assert [(one.status_code, one.content, one.headers["etag"]) for one in (executed, kept)] == [(304, b"", tag)] * 2
+        lines = [("if-none-match", '"other"'), ("if-none-match", tag)]
+        request = httpx.Request("GET", client.http.base_url.join("/graphql"), params=query, headers=lines)
+        assert (await client.http.send(request)).status_code == 304
+        failed = await client.http.get("/graphql", params={"query": "{ nothing }"}, headers={"if-none-match": "*"})
+        assert failed.json()["errors"]
+
+
+# ------------------------------------------------------------------------------------------------- codings
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "x-unknown", "aws-chunked"])
+async def test_content_coding_is_refused_on_every_route(shopper: Client, coding: str) -> None:
+    store = await make_store(shopper.database)
+    bodies = {"/graphql": {"query": NAME}, f"/events/{store}": {"events": [{"event": "page_view"}]}}
+    for path, given in bodies.items():
+        body = orjson.dumps(given)
+        sent = gzip.compress(body) if "gzip" in coding.lower() else body
+        headers = {"content-encoding": coding, "content-type": "application/json"}
+        answer = await shopper.http.post(path, content=sent, headers=headers)
+        assert answer.status_code == 415 and "content-encoding" in answer.json()["errors"][0]["message"], path
+        assert answer.headers["accept-encoding"] == "identity"
+        same = await shopper.http.post(path, content=body, headers={**headers, "content-encoding": "identity"})
+        assert same.status_code == 200
+
+
+# --------------------------------------------------------------------------------------------- authorization
+
+
+@pytest.mark.parametrize("value", [b"", b"   ", b" \t "])
+async def test_empty_authorization_is_no_header(shopper: Client, value: bytes) -> None:
+    body = b'{"query":"{ me { id } }"}'
+    head = b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: "
+    request = head + value + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body + LAST
+    answer, _ = await exchange(port_of(shopper), request)
+    assert (answer.status, json.loads(answer.body)) == (200, {"data": {"me": None}})
+
+
+@pytest.mark.parametrize("value", ["Bearer", "Basic x", "x"])
+async def test_authorization_without_token_is_refused(shopper: Client, value: str) -> None:
+    answer = await shopper.http.get("/graphql", params={"query": "{ me { id } }"}, headers={"authorization": value})
+    assert answer.status_code == 401
+
+
+# ---------------------------------------------------------------------------------------------------- HEAD
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "multipart/mixed;subscriptionSpec=1.0"])
+async def test_head_of_a_stream_ends_at_its_head(client: Client, accept: str) -> None:
+    store = await make_store(client.database)
+    for document in (f'subscription {{ productFeed(configId: "{store}") {{ __typename }} }}', "{ configs { totalCount } }"):
+        statements: list[str] = []
+        client.database.observers.append(statements.append)
+        target = b"/graphql?" + urlencode({"query": document}).encode()
+        head = b"HEAD " + target + b" HTTP/1.1\r\nhost: x\r\naccept: " + accept.encode() + b"\r\n\r\n"
+        answers = await exchange(port_of(client), head * 3 + LAST)
+        client.database.observers.remove(statements.append)
+        assert [answer.status for answer in answers] == [200] * 4
+        assert all(f"content-type: {accept.partition(';')[0]}".encode() in answer.head for answer in answers[:3])
+        assert not any(b"content-length" in answer.head for answer in answers[:3])
+        assert not statements
+
+
+async def test_head_of_a_stream_needs_valid_credentials(shopper: Client) -> None:
+    document = f'subscription {{ productFeed(configId: "{uuid7()}") {{ __typename }} }}'
+    for token, status in (("x", 401), (token_of("head", email="head@example.com"), 200)):
+        headers = {"accept": "text/event-stream", "authorization": f"Bearer {token}"}
+        answer = await shopper.http.head("/graphql", params={"query": document}, headers=headers)
+        assert answer.status_code == status
