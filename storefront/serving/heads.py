@@ -28,7 +28,7 @@ CHUNK_OVERHEAD_BYTES = 16
 
 _INVALID = "Invalid HTTP request received."
 # uri-host [ ":" port ], or nothing (RFC 9110, section 7.2), with the white space that may surround a header's value.
-_HOST = re.compile(rb"[ \t]*(\[[0-9A-Fa-fv:.]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?[ \t]*", re.ASCII)
+_HOST = re.compile(rb"[ \t]*(\[[\w:.%~-]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?[ \t]*", re.ASCII)
 
 
 @lru_cache(maxsize=64)

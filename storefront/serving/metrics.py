@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
+from storefront.serving import frames
 from storefront.serving.headers import join_lines
 from storefront.serving.observing import Execution
 
@@ -163,7 +164,14 @@ async def exposed(
     app = Starlette(routes=[Route("/metrics", tell)])
     # The log is set up already.
     config = uvicorn.Config(
-        app, lifespan="off", ws="none", proxy_headers=False, log_config=None, access_log=False, timeout_graceful_shutdown=1
+        app,
+        http=frames.OPTIONS["http"],
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,
     )
     server = Quiet(config)
     task = asyncio.create_task(server.serve([listener]))
