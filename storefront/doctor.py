@@ -108,12 +108,12 @@ async def storage(options: Settings) -> Finding:
     except RuntimeError as error:
         return Finding("storage", str(error).partition(". ")[0], str(error).partition(". ")[2])
     mend = "Check STOREFRONT_S3_*, that the bucket is there, and that the key may read, write, delete and list in it."
+    if isinstance(objects, Disk):
+        mend = "Let this user write to STOREFRONT_DATA_DIR, and see that its disk has room."
     try:
         async with asyncio.timeout(20), objects.running():
             await _tried(objects)
-    except OSError as error:
-        return Finding("storage", f"{objects.describe()}: {error.strerror}", "Let this user write to STOREFRONT_DATA_DIR.")
-    except (StorageFailed, Missing, TimeoutError) as error:
+    except (StorageFailed, Missing, TimeoutError, OSError) as error:
         return Finding("storage", f"{objects.describe()}: {str(error) or type(error).__name__}", mend)
     mend = _unreachable(options) or await _closed_to_pages(objects, options)
     return Finding("storage", f"{objects.describe()}; clients come to {options.base_url()}", mend)

@@ -59,16 +59,23 @@ class Told:
 
     async def once(self, key: Any, make: Callable[[], Awaitable[V]]) -> V:
         """The event under a key, made at most once. A failure is told to those who wait for it, and then forgotten."""
-        made, event = self._events.get(key, (0.0, None))
         # A listener that comes late is told of the product as it is then, not as it was when others heard of it.
-        if event is None or monotonic() - made > YOUNG:
+        self._drop_old(monotonic())
+        _, event = self._events.get(key, (0.0, None))
+        if event is None:
             event = asyncio.ensure_future(make())
             self._events[key] = monotonic(), event
             event.add_done_callback(lambda done: self._forget(key, done))
-            while len(self._events) > self._most:
-                self._events.popitem(last=False)
         # A listener that leaves while it waits must not take the event from the others.
         return cast(V, await asyncio.shield(event))
+
+    def _drop_old(self, now: float) -> None:
+        # They stand in the order in which they were made.
+        while self._events:
+            key, (made, _) = next(iter(self._events.items()))
+            if now - made <= YOUNG and len(self._events) < self._most:
+                break
+            del self._events[key]
 
     def _forget(self, key: Any, done: "asyncio.Future[Any]") -> None:
         if done.cancelled() or done.exception() is not None:

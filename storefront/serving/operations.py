@@ -41,8 +41,8 @@ from storefront.serving.turns import Turns
 # For how many seconds an event is executed again whose results are not available, and those between two tries.
 UNAVAILABLE_SECONDS = 60.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
-# What was executed for one listener is kept for the others: so many bytes, and so many results.
-MOST_KEPT, MOST_RESULTS = 32_000_000, 20_000
+# What was executed for one listener is kept for the others: so many bytes, so many results, and for so many seconds.
+MOST_KEPT, MOST_RESULTS, KEPT_SECONDS = 32_000_000, 20_000, 2.0
 
 
 NOBODY = Observers()
@@ -130,7 +130,7 @@ class Operations:
         self._documents, self._capacity, self._observers = documents, capacity, observers
         self._running, self._turns = 0, Turns(capacity.operations)
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
-        self._results: deque[tuple[dict[Any, Any], Any, int]] = deque()
+        self._results: deque[tuple[float, dict[Any, Any], Any, int]] = deque()
         self._kept = 0
         self._crowds = Crowds()
 
@@ -237,10 +237,12 @@ class Operations:
     def _keep(self, shared: dict[Any, Any], asked: Any, told: "asyncio.Future[bytes]") -> None:
         # Events are few; who asks for something of their own of each of them makes many results.
         size = 0 if told.cancelled() or told.exception() else len(told.result())
-        self._results.append((shared, asked, size))
+        now = monotonic()
+        self._results.append((now, shared, asked, size))
         self._kept += size
-        while self._kept > MOST_KEPT or len(self._results) > MOST_RESULTS:
-            oldest, name, size = self._results.popleft()
+        # What is older than the events that listeners share is asked for by none of them any more.
+        while self._kept > MOST_KEPT or len(self._results) > MOST_RESULTS or now - self._results[0][0] > KEPT_SECONDS:
+            _, oldest, name, size = self._results.popleft()
             oldest.pop(name, None)
             self._kept -= size
 
@@ -250,7 +252,7 @@ class Operations:
         while is_unavailable(result := await self._executed(operation, context.renewed(), event)) and monotonic() < end:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        return orjson.dumps(answer(result, request_id))
+        return compact(orjson.dumps(answer(result, request_id)))
 
     async def bounded(self, operation: Operation, outcome: Awaitable[T]) -> T:
         """What is waited for with others, within the time that an operation has; raises TimedOut."""
@@ -302,6 +304,11 @@ async def _each(source: AsyncIterable[Any], execute: Execute) -> AsyncGenerator[
     async with aclosing(events):
         async for event in events:
             yield await execute(event)
+
+
+def compact(text: bytes) -> bytes:
+    """The same bytes in no more memory than they need: orjson's results keep the buffers of 4 kB and more that they grew in."""
+    return bytes(memoryview(text))
 
 
 def is_unavailable(result: ExecutionResult) -> bool:

@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from storefront.serving.headers import join_lines, names_any
-from storefront.serving.operations import answer
+from storefront.serving.operations import answer, compact
 from storefront.serving.requests import GraphQLRequest
 
 Touched = Mapping[str, int]
@@ -210,7 +210,7 @@ class Responses:
             if result.errors:
                 return result
             # Without errors nothing in it is of one request.
-            told = self._told(key, orjson.dumps(answer(result, "")), context.touched)
+            told = self._told(key, compact(orjson.dumps(answer(result, ""))), context.touched)
             self._keep(key, told)
             return told
         finally:
