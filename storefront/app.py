@@ -140,7 +140,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message)
+    limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message, options.max_values)
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
     # Some of them may have to wait for what is at work, but not long.

@@ -26,12 +26,17 @@ class Tracer(Protocol):
 
 
 class Activity:
-    """One operation, or the request around it. `asked` is what its asker gave: no value that is in it may get into a log."""
+    """One operation, or the request around it. `asked` is what its asker gave: no value that is in it may get into a log.
+
+    What was given to the activity around it counts as given to this one, too.
+    """
 
     __slots__ = ("_token", "asked", "request_id", "seconds_in_sql", "statements", "tracer", "trips")
 
     def __init__(self, request_id: str, *, asked: Sequence[object] = (), tracer: Tracer | None = None) -> None:
-        self.request_id, self.asked, self.tracer = request_id, [*asked], tracer
+        outer = _CURRENT.get()
+        self.request_id, self.tracer = request_id, tracer
+        self.asked: list[object] = [*(outer.asked if outer else ()), *asked]
         self.statements = self.trips = 0
         self.seconds_in_sql = 0.0
         self._token: Token[Activity | None] | None = None

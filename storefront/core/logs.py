@@ -1,10 +1,14 @@
 """What the log looks like: lines of text or of JSON, each with the id of its request, none with a secret."""
 
+import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
+from numbers import Number
 from typing import Any, Literal
+from urllib.parse import quote
 
 import orjson
 from psycopg import Error
@@ -13,19 +17,28 @@ from storefront.core import activity
 
 Format = Literal["text", "json"]
 
+# What stands in a line instead of a value. docs/adr/log-redaction.md says where values are looked for.
 HIDDEN = "[hidden]"
 # What libraries say below that is about themselves, or what was sent.
 QUIET = ("asyncio", "botocore", "httpcore", "httpx", "opentelemetry", "psycopg", "urllib3", "websockets")
 LEAST = {"uvicorn": "INFO", **dict.fromkeys(QUIET, "WARNING")}
-# What is shorter is hidden nowhere: it would be found in half of all words.
-SHORTEST = 4
-# Values that are looked for in the lines of one request.
-MOST_VALUES = 1_000
+# Loggers whose templates are constants in code: what varies in their lines are the arguments.
+CONSTANT_TEMPLATES = ("storefront", "uvicorn")
+# Values of at least so many characters are found anywhere in a text, of at least so many as a word of it, shorter ones in quotes.
+MIN_ANYWHERE_CHARACTERS, MIN_WORD_CHARACTERS = 16, 4
+# Values that are looked for in the lines of one request: as many as a request may have.
+MAX_VALUES = 20_000
 # Exceptions of a chain, and frames of each, that are told.
 MOST_LINKS, MOST_FRAMES = 5, 20
 
 # What gives something away by its looks: bearer tokens, JSON Web Tokens, passwords in URLs.
-_TELLING = re.compile(r"(?i)(?<=\bbearer )\S+|\beyJ[\w-]+(?:\.[\w-]*){1,4}|(?<=://)[^/@\s:]*:[^@\s]+(?=@)")
+_TELLING = re.compile(
+    r"(?i)(?<=\bbearer )\S+|\beyJ[\w-]+(?:\.[\w-]*){1,4}|(?<=://)[^/@\s:]*:[^@\s]+(?=@)|(?<=\bpassword=)(?:'[^']*'|\S+)"
+)
+# What a template's arguments replace, in %-formatting and in str.format.
+_PLACEHOLDER = re.compile(r"%[#0\- +]*\d*(?:\.\d+)?[a-zA-Z%]|\{[^{}]*\}")
+_NEVER_ESCAPED = re.compile(r"[ !#-&(-\[\]-~]*")
+_NUMBER_PLACEHOLDER = re.compile(r"%[#0\- +]*\d*(?:\.\d+)?[diouxXeEfFgG]")
 # Of the data of statements, Postgres quotes what it cannot read.
 _DATA_EXCEPTION = "22"
 
@@ -33,8 +46,14 @@ _secrets: set[str] = set()
 
 
 def hide(secrets: Iterable[str]) -> None:
-    """Let none of these into the log of this process."""
-    _secrets.update(secret for secret in secrets if len(secret) >= SHORTEST)
+    """Let none of these into the log of this process, however they are quoted."""
+    _secrets.update(form for secret in secrets if secret for form in {*_forms(secret), quote(secret, safe="")})
+
+
+class Verbatim(str):
+    """An argument of a log line that is no value but words of ours, such as a path of fields: written as it is."""
+
+    __slots__ = ()
 
 
 def configuration(format_: Format, level: str) -> dict[str, Any]:
@@ -60,17 +79,17 @@ class Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         told = activity.current()
-        asked = told.asked if told else None
+        redaction = Redaction(told.asked if told else None)
         error = record.exc_info[1] if record.exc_info else None
         return self.line(
             {
                 "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 "level": record.levelname.lower(),
                 "logger": record.name,
-                "message": cleaned(_without_queries(record).getMessage(), asked),
+                "message": _message(record, redaction),
                 **({"requestId": told.request_id} if told else {}),
-                **getattr(record, "fields", {}),
-                **({"exception": cleaned(_exception(error), asked)} if error else {}),
+                **_fields(getattr(record, "fields", {})),
+                **({"exception": _exception(error, redaction)} if error else {}),
             }
         )
 
@@ -84,7 +103,7 @@ class JsonLines(Lines):
 
     def line(self, fields: Mapping[str, Any]) -> str:
         """An object."""
-        return orjson.dumps(fields, default=str).decode()
+        return _json(fields)
 
 
 class TextLines(Lines):
@@ -99,40 +118,166 @@ class TextLines(Lines):
 
 
 def _written(value: Any) -> str:
-    return value if isinstance(value, str) and " " not in value else orjson.dumps(value, default=str).decode()
+    return value if isinstance(value, str) and " " not in value else _json(value)
 
 
-def cleaned(words: str, asked: object = None) -> str:
-    """The words without secrets, and without the values that were `asked` with."""
-    for value in sorted({*_secrets, *_values(asked)}, key=len, reverse=True):
-        if value in words:
-            words = words.replace(value, HIDDEN)
-    return _TELLING.sub(HIDDEN, words)
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except orjson.JSONEncodeError:
+        # A lone surrogate, or a number beyond 64 bits: no reason to lose the line.
+        return json.dumps(value, default=str)
+
+
+# -------------------------------------------------------------------------------------------------- redaction
+
+
+class Redaction:
+    """Takes secrets, and the values in what was `asked` with, out of values on their way into a line."""
+
+    def __init__(self, asked: object) -> None:
+        self._asked = asked
+
+    @cached_property
+    def _given(self) -> frozenset[str]:
+        return frozenset(_values(self._asked))
+
+    def text(self, text: str, ours: Iterable[str] = (), *, quoted_only: bool = False) -> str:
+        """A text that may have values in it. What is a part of the words `ours` in it is none.
+
+        `quoted_only`: values stand in quotes, if anywhere.
+        """
+        if text in self._given:
+            return HIDDEN
+        text = without_secrets(text, is_value=True)
+        found = sorted((value for value in self._given if value in text), key=len, reverse=True)
+        if not found:
+            return text
+        kept = [match.span() for words in (HIDDEN, *ours) for match in re.finditer(re.escape(words), text)]
+
+        def replacement(match: re.Match[str]) -> str:
+            start, end = match.span()
+            is_ours = any(first <= start and end <= last and last - first > end - start for first, last in kept)
+            return match[0] if is_ours else HIDDEN
+
+        return re.sub("|".join(_pattern(value, quoted_only=quoted_only) for value in found), replacement, text)
+
+    def argument(self, value: object) -> object:
+        """An argument of a log line, to be formatted like the value."""
+        if value is None or isinstance(value, bool | Verbatim):
+            return value
+        if isinstance(value, Number):
+            return HIDDEN if len(str(value)) >= MIN_WORD_CHARACTERS and str(value) in self._given else value
+        return self.text(value) if isinstance(value, str) else _Redacted(value, self)
+
+
+class _Redacted:
+    """An argument that is made text when its line is."""
+
+    def __init__(self, value: object, redaction: Redaction) -> None:
+        self._value, self._redaction = value, redaction
+
+    def __str__(self) -> str:
+        if isinstance(self._value, BaseException):
+            return _words(self._value, self._redaction)
+        return self._redaction.text(str(self._value))
+
+    def __repr__(self) -> str:
+        if isinstance(self._value, BaseException):
+            return f"{type(self._value).__name__}({_words(self._value, self._redaction)})"
+        return self._redaction.text(repr(self._value))
+
+
+def without_secrets(text: str, *, is_value: bool = False) -> str:
+    """The text without secrets of the process, and what looks like one. Very short ones are looked for in values alone."""
+    for secret in sorted(_secrets, key=len, reverse=True):
+        if secret not in text:
+            continue
+        if len(secret) >= MIN_WORD_CHARACTERS:
+            text = text.replace(secret, HIDDEN)
+        elif is_value:
+            text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", HIDDEN, text)
+    return _TELLING.sub(HIDDEN, text)
+
+
+def _pattern(value: str, *, quoted_only: bool) -> str:
+    escaped = re.escape(value)
+    if quoted_only or len(value) < MIN_WORD_CHARACTERS:
+        return rf"(?<=['\"`]){escaped}(?=['\"`])"
+    if len(value) >= MIN_ANYWHERE_CHARACTERS:
+        return escaped
+    return (r"(?<!\w)" if _is_word(value[0]) else "") + escaped + (r"(?!\w)" if _is_word(value[-1]) else "")
+
+
+def _is_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _values(asked: object) -> Iterator[str]:
     """The values in what was asked, as they may be quoted."""
-    left, count = [asked], 0
-    while left and count < MOST_VALUES:
-        value, count = left.pop(), count + 1
-        if isinstance(value, Mapping):
-            left += value.values()
-        elif isinstance(value, list | tuple):
-            left += value
-        elif isinstance(value, str | int | float) and len(text := str(value)) >= SHORTEST and not isinstance(value, bool):
-            yield from {text, repr(text)[1:-1], orjson.dumps(text).decode()[1:-1]}
+    # The same may have been given twice: as a request, and as the variables in it.
+    left, seen, count = [asked], set[int](), 0
+    while left and count < MAX_VALUES:
+        value = left.pop()
+        if isinstance(value, Mapping | list | tuple):
+            if id(value) not in seen:
+                seen.add(id(value))
+                left += value.values() if isinstance(value, Mapping) else value
+        elif isinstance(value, str | int | float) and not isinstance(value, bool):
+            count += 1
+            yield from _forms(str(value)) if value != "" else ()
 
 
-def _without_queries(record: logging.LogRecord) -> logging.LogRecord:
-    """Uvicorn tells the paths that were asked for with all that stands behind the question mark: variables, tokens."""
-    if record.name.startswith("uvicorn") and isinstance(record.args, tuple):
-        record.args = tuple(arg.partition("?")[0] if isinstance(arg, str) else arg for arg in record.args)
-    return record
+def _forms(value: str) -> set[str]:
+    """A value as it is, and as Python and JSON quote it."""
+    if _NEVER_ESCAPED.fullmatch(value):
+        return {value}
+    return {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
-def _exception(error: BaseException) -> str:
-    """Where an exception comes from and what it says, with those that led to it; of Postgres' own words none that quote data."""
-    links = ("".join([*_frames(link), f"{type(link).__name__}: {_words(link)}"]) for link in _chain(error))
+# ------------------------------------------------------------------------------------------------ what is told
+
+
+def _message(record: logging.LogRecord, redaction: Redaction) -> str:
+    """What a record says: its template as it is, its arguments without what must not be in them."""
+    if not isinstance(record.msg, str) or not record.name.startswith(CONSTANT_TEMPLATES):
+        # Values may be anywhere in it.
+        return str(_Redacted(record.msg, redaction)) if not record.args else redaction.text(record.getMessage())
+    if not record.args:
+        return without_secrets(record.msg)
+    if record.name.startswith("uvicorn"):
+        args: Any = tuple(_without_query(arg) for arg in record.args)
+    elif isinstance(record.args, Mapping):
+        args = {name: redaction.argument(value) for name, value in record.args.items()}
+    else:
+        args = tuple(redaction.argument(value) for value in record.args)
+    try:
+        return without_secrets(record.msg % args)
+    except TypeError:
+        # A number was hidden.
+        return without_secrets(_NUMBER_PLACEHOLDER.sub("%s", record.msg) % args)
+
+
+def _without_query(argument: object) -> object:
+    """Uvicorn tells the paths that were asked for with all that stands behind the question mark: variables, tokens.
+
+    Besides paths it tells methods, addresses and statuses, which are no values, whatever values the request has.
+    """
+    return without_secrets(argument.partition("?")[0], is_value=True) if isinstance(argument, str) else argument
+
+
+def _fields(given: Any) -> Any:
+    """Fields that a record has, without secrets."""
+    if isinstance(given, str):
+        return without_secrets(given)
+    if isinstance(given, Mapping):
+        return {without_secrets(str(name)): _fields(value) for name, value in given.items()}
+    return [_fields(value) for value in given] if isinstance(given, list | tuple) else given
+
+
+def _exception(error: BaseException, redaction: Redaction) -> str:
+    """Where an exception comes from and what it says, with those that led to it. Frames have no values in them."""
+    links = ("".join([*_frames(link), f"{type(link).__name__}: {_words(link, redaction)}"]) for link in _chain(error))
     return "\nwhich came of:\n".join(links)
 
 
@@ -155,9 +300,22 @@ def _frames(error: BaseException) -> list[str]:
     return frames[-MOST_FRAMES:]
 
 
-def _words(error: BaseException) -> str:
+def _words(error: BaseException, redaction: Redaction) -> str:
+    """What an exception says, without values. Of Postgres' own words none that quote data."""
     if not isinstance(error, Error) or error.sqlstate is None:
-        return str(error)
+        return redaction.text(str(error), _literals(error))
     told = error.diag.message_primary if not error.sqlstate.startswith(_DATA_EXCEPTION) else None
     facts = {"table": error.diag.table_name, "constraint": error.diag.constraint_name, "sqlstate": error.sqlstate}
-    return ", ".join([told or "data that Postgres cannot take", *(f"{name} {value}" for name, value in facts.items() if value)])
+    words = redaction.text(told, quoted_only=True) if told else "data that Postgres cannot take"
+    return ", ".join([words, *(f"{name} {value}" for name, value in facts.items() if value)])
+
+
+def _literals(error: BaseException) -> set[str]:
+    """The words that stand in the code which raised an exception: the parts of its message that are no values."""
+    traceback = error.__traceback__
+    if traceback is None:
+        return set()
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    constants = (constant for constant in traceback.tb_frame.f_code.co_consts if isinstance(constant, str))
+    return {part for constant in constants for part in _PLACEHOLDER.split(constant) if len(part) > 1}

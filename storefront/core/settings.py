@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, ip_network
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -385,6 +385,7 @@ class Settings(BaseSettings):
         values = [getattr(self, name) for name in type(self).model_fields]
         whole = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
         passwords = [urlsplit(text).password or "" for text in whole if "://" in text]
+        passwords += [unquote(password) for password in passwords]
         return [*whole, *passwords, *(part for text in whole for part in _listed(text))]
 
     @field_validator("public_url", "s3_endpoint", "s3_public_url")

@@ -8,6 +8,7 @@ from typing import Any
 from graphql import GraphQLError, GraphQLSyntaxError
 
 from storefront.core.errors import RequestError
+from storefront.core.logs import Verbatim
 
 log = logging.getLogger("storefront")
 
@@ -46,7 +47,7 @@ def formatted(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str,
 def _formatted(error: GraphQLError, request_id: str) -> dict[str, Any]:
     code, message, more = _classified(error)
     if code == INTERNAL:
-        log.error("failed at %s", error.path, exc_info=error.original_error or error)
+        log.error("failed at %s", Verbatim(error.path), exc_info=error.original_error or error)
     answer: dict[str, Any] = {"message": message}
     if error.locations:
         answer["locations"] = [location.formatted for location in error.locations]

@@ -59,4 +59,8 @@ def id_of(scope: Mapping[str, Any]) -> str:
 
 
 def _confidential(scope: Scope) -> list[str]:
-    return [value.decode("latin-1") for name, value in scope["headers"] if name in (b"authorization", b"cookie")]
+    """The credentials: what Authorization and Cookie say, whole, and the token and the cookies' values by themselves."""
+    given = [(name, value.decode("latin-1")) for name, value in scope["headers"] if name in (b"authorization", b"cookie")]
+    tokens = [value.partition(" ")[2].strip() for name, value in given if name == b"authorization"]
+    cookies = [pair.partition("=")[2].strip() for name, value in given if name == b"cookie" for pair in value.split(";")]
+    return [*(value for _, value in given), *filter(None, tokens + cookies)]

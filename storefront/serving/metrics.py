@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import Any
 
 import uvicorn
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
@@ -20,8 +21,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from storefront.serving import frames
 from storefront.serving.headers import join_lines
+from storefront.serving.heads import HeadsProtocol
 from storefront.serving.observing import Execution
 
 log = logging.getLogger("storefront")
@@ -162,24 +163,32 @@ async def exposed(
         return Response(encode(metrics.registry), headers={"content-type": content_type})
 
     app = Starlette(routes=[Route("/metrics", tell)])
-    # The log is set up already.
-    config = uvicorn.Config(
-        app,
-        http=frames.OPTIONS["http"],
-        lifespan="off",
-        ws="none",
-        proxy_headers=False,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-    server = Quiet(config)
+    options: dict[str, Any] = {"lifespan": "off", "http": UnloggedProtocol, "ws": "none", "proxy_headers": False}
+    server = Quiet(InnerConfig(app, timeout_graceful_shutdown=1, **options))
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield
     finally:
         server.should_exit = True
         await task
+
+
+class InnerConfig(uvicorn.Config):
+    """The configuration of a server inside of another one's process, whose logging it leaves alone.
+
+    Loggers belong to the process: what uvicorn sets for one server, such as access_log=False, holds for all of them.
+    """
+
+    def configure_logging(self) -> None:
+        """Configure nothing."""
+
+
+class UnloggedProtocol(HeadsProtocol):
+    """Our HTTP protocol without access log lines: each scrape would be one."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.access_log = False
 
 
 class Quiet(uvicorn.Server):

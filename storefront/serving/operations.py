@@ -26,6 +26,7 @@ from graphql import (
 from graphql.execution import Executor, create_source_event_stream
 
 from storefront.core.errors import RequestError, TimedOut, Unavailable
+from storefront.core.ids import new_id
 from storefront.execution.executor import BreadthFirst, Progress
 from storefront.serving import halves
 from storefront.serving.attention import Timer
@@ -344,7 +345,12 @@ def _selected_variables(operation: Operation) -> bytes:
         for argument in getattr(field, "arguments", None) or ():
             chosen |= _variables_in(argument)
     inside = {name for field in _selections(operation.document.ast) for name in _variables_in(field)}
-    return orjson.dumps({name: value for name, value in operation.variables.items() if name in inside or name not in chosen})
+    selected = {name: value for name, value in operation.variables.items() if name in inside or name not in chosen}
+    try:
+        return orjson.dumps(selected)
+    except orjson.JSONEncodeError:
+        # Nested too deeply, or beyond 64 bits: the results are shared with no other operation.
+        return new_id().encode()
 
 
 def _selections(document: DocumentNode) -> Iterator[Node]:

@@ -11,19 +11,19 @@ import orjson
 from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from storefront.core import activity
 from storefront.core.activity import Activity
-from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
+from storefront.core.errors import RequestError, Unauthenticated
 from storefront.core.ids import uuid7
-from storefront.serving import halves
-from storefront.serving.bodies import HTTPError, torn_json_of
+from storefront.serving.bodies import ROOMY
 from storefront.serving.crowds import Tell
+from storefront.serving.documents import NotExecutable
 from storefront.serving.frames import WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
 from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, Visit
-from storefront.serving.requests import BadRequest, GraphQLRequest, checked_request
+from storefront.serving.requests import GraphQLRequest
 from storefront.serving.revocations import Revocations
-
-PROTOCOL = "graphql-transport-ws"
+from storefront.serving.transport_ws import PROTOCOL, MalformedMessage, Message, Subscribe, dump_message, parse_message
 
 # The protocol's close codes, and two of ours.
 NORMAL, GOING_AWAY = 1000, 1001
@@ -38,12 +38,13 @@ Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[Renewable]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds until connection_init has to come, operations per socket, sockets per process, and bytes of a message."""
+    """Seconds until connection_init has to come, operations per socket, sockets per process, bytes of a message, values in it."""
 
     init_timeout: float = 10.0
     operations: int = 100
     sockets: int = 10_000
     message: int = 262_144
+    values: int = ROOMY.values
 
 
 class Sockets:
@@ -79,7 +80,7 @@ class Sockets:
             return
         await websocket.accept(subprotocol=PROTOCOL)
         if refusal := await self._refusal(websocket):
-            await websocket.close(TOO_MANY, _short(refusal))
+            await websocket.close(TOO_MANY, _shorten(refusal))
             return
         socket = Socket(websocket, self)
         self._open.add(socket)
@@ -134,11 +135,13 @@ class Socket:
         )
         try:
             while True:
-                await self._answer(*_message(await self._websocket.receive(), self._sockets.limits.message))
+                await self._answer(await self._receive())
         except WebSocketDisconnect:
             pass
         except Closed as closed:
             await self._close(closed.code, closed.reason)
+        except MalformedMessage as malformed:
+            await self._close(BAD_MESSAGE, str(malformed))
         finally:
             self._timer.cancel()
             if self._context is not None:
@@ -159,30 +162,32 @@ class Socket:
             await self._send({"id": id_, "type": "complete"})
         await self._close(GOING_AWAY, "the server is going away: connect again and resume")
 
-    async def _answer(self, message: dict[str, Any], may_be_torn: bool) -> None:
-        kind = message.get("type")
-        if kind == "ping":
-            await self._send({"type": "pong"} | ({"payload": message["payload"]} if "payload" in message else {}))
-        elif kind == "connection_init":
-            await self._init(message.get("payload") or {})
-        elif kind == "subscribe":
-            await self._subscribe(message, may_be_torn)
-        elif kind == "complete":
-            await self._stop(message.get("id"))
-        elif kind != "pong":
-            raise Closed(BAD_MESSAGE, "unknown message type")
+    async def _receive(self) -> Message:
+        received, limits = await self._websocket.receive(), self._sockets.limits
+        if received["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(received.get("code", NORMAL))
+        return parse_message(received.get("text"), limits.message, limits.values)
 
-    async def _init(self, payload: Any) -> None:
+    async def _answer(self, message: Message) -> None:
+        if isinstance(message, Subscribe):
+            await self._subscribe(message)
+        elif message.type == "complete":
+            await self._stop(message.id)
+        elif message.type == "ping":
+            await self._send({"type": "pong"} | ({} if message.payload is None else {"payload": message.payload}))
+        elif message.type == "connection_init":
+            await self._init(message.payload or {})
+
+    async def _init(self, payload: dict[str, Any]) -> None:
         self._inits += 1
         if self._inits > 1:
             raise Closed(TOO_MANY_INITS, "connection_init may be sent once")
-        if not isinstance(payload, dict):
-            raise Closed(BAD_MESSAGE, "the payload of connection_init must be an object")
+        activity.confide(payload)
         try:
             self._context = await self._sockets.authenticate(self._websocket, payload)
         except RequestError as error:
             unauthorized = isinstance(error, Unauthenticated)
-            raise Closed(UNAUTHORIZED if unauthorized else FORBIDDEN, _short(str(error))) from None
+            raise Closed(UNAUTHORIZED if unauthorized else FORBIDDEN, str(error)) from None
         self._watch_expiry(self._context.expires)
         self._sockets.revocations.watch(self._context.proof, self._revoked)
         await self._send({"type": "connection_ack"})
@@ -197,43 +202,38 @@ class Socket:
     def _revoked(self) -> None:
         self._close_soon(FORBIDDEN, "signed out everywhere")
 
-    async def _subscribe(self, message: dict[str, Any], may_be_torn: bool) -> None:
+    async def _subscribe(self, message: Subscribe) -> None:
         if self._context is None:
             raise Closed(UNAUTHORIZED, "send connection_init first")
-        id_ = message.get("id")
-        if not isinstance(id_, str) or not id_ or len(id_) > 200:
-            raise Closed(BAD_MESSAGE, "subscribe needs an id")
-        if id_ in self._running:
-            raise Closed(SUBSCRIBER_EXISTS, f"Subscriber for {_short(id_)} already exists")
+        if message.id in self._running:
+            raise Closed(SUBSCRIBER_EXISTS, f"Subscriber for {message.id[:60]} already exists")
         if len(self._running) >= self._sockets.limits.operations:
             raise Closed(TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
-        try:
-            request = checked_request(message.get("payload"), may_be_torn=may_be_torn)
-        except BadRequest as error:
-            raise Closed(BAD_MESSAGE, _short(str(error))) from None
-        self._running[id_] = asyncio.create_task(self._run(id_, request, self._context))
+        self._running[message.id] = asyncio.create_task(self._run(message, self._context))
 
-    async def _run(self, id_: str, request: GraphQLRequest, context: Renewable) -> None:
-        with Activity(str(uuid7()), asked=[request.variables]) as activity:
-            last = await self._last(id_, request, context, activity.request_id)
+    async def _run(self, message: Subscribe, context: Renewable) -> None:
+        with Activity(str(uuid7()), asked=[message.payload]) as running:
+            last = await self._last(message, context, running.request_id)
         if last is not None:
             with suppress(WebSocketDisconnect):
                 await self._send(last)
 
-    async def _last(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str) -> dict[str, Any] | None:
-        """Run an operation; what is told of it last, where there is still somebody."""
+    async def _last(self, message: Subscribe, context: Renewable, request_id: str) -> dict[str, Any] | None:
+        """Run an operation, and return the message that ends it; None once the client has gone."""
         try:
             visit = self._sockets.visit(self._websocket)
             if visit:
                 await visit.count(1)
-            await self._execute(id_, request, await context.current(), request_id, visit)
-            last: dict[str, Any] = {"id": id_, "type": "complete"}
+            if isinstance(message.operation, RequestError):
+                raise message.operation
+            await self._execute(message.id, message.operation, await context.current(), request_id, visit)
+            last: dict[str, Any] = {"id": message.id, "type": "complete"}
         except WebSocketDisconnect:
             return None
         except Exception as error:
-            last = {"id": id_, "type": "error", "payload": refused(error, request_id)["errors"]}
+            last = {"id": message.id, "type": "error", "payload": refused(error, request_id)["errors"]}
         finally:
-            self._running.pop(id_, None)
+            self._running.pop(message.id, None)
         return last
 
     async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str, visit: Visit | None) -> None:
@@ -248,17 +248,20 @@ class Socket:
             async with aclosing(results):
                 async for result in results:
                     await self._send_text((start + result + END).decode())
-        else:
-            whole = answer(await operations.run(operation, context), request_id)
-            await self._send_text((start + orjson.dumps(whole) + END).decode())
+            return
+        whole = await operations.run(operation, context)
+        if operation.kind is None:
+            # Nothing ran: operationName names no operation, or not which of several.
+            raise NotExecutable(whole.errors or [])
+        await self._send_text((start + orjson.dumps(answer(whole, request_id)) + END).decode())
 
     def _tell(self, start: bytes) -> Tell | None:
         """How results are sent without waiting, where the server lets us."""
         write = self._websocket.scope.get("extensions", {}).get(WRITE)
         return None if write is None else lambda result: write(start, result, END)
 
-    async def _stop(self, id_: Any) -> None:
-        task = self._running.pop(id_, None) if isinstance(id_, str) else None
+    async def _stop(self, id_: str) -> None:
+        task = self._running.pop(id_, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
@@ -276,10 +279,10 @@ class Socket:
 
     async def _close(self, code: int, reason: str) -> None:
         with suppress(RuntimeError, WebSocketDisconnect):
-            await self._websocket.close(code, reason)
+            await self._websocket.close(code, _shorten(reason))
 
     async def _send(self, message: dict[str, Any]) -> None:
-        await self._send_text(orjson.dumps(message).decode())
+        await self._send_text(dump_message(message))
 
     async def _send_text(self, text: str) -> None:
         try:
@@ -289,33 +292,6 @@ class Socket:
             raise WebSocketDisconnect(NORMAL) from None
 
 
-def _message(received: Any, most: int) -> tuple[dict[str, Any], bool]:
-    """A message, and whether its variables may hold what only JSON can: the operation is refused for that, by its id."""
-    try:
-        message, may_be_torn = torn_json_of(_text(received, most), "the message")
-        if may_be_torn:
-            halves.check_request(message, ("payload", "variables"))
-    except HTTPError:
-        raise Closed(BAD_MESSAGE, "messages must be JSON") from None
-    except (LimitExceeded, BadRequest) as error:
-        raise Closed(BAD_MESSAGE, _short(str(error))) from None
-    if not isinstance(message, dict):
-        raise Closed(BAD_MESSAGE, "messages must be JSON objects")
-    if may_be_torn and message.get("type") != "subscribe":
-        raise Closed(BAD_MESSAGE, "numbers must fit a double, and characters must be whole")
-    return message, may_be_torn
-
-
-def _text(received: Any, most: int) -> str:
-    if received["type"] == "websocket.disconnect":
-        raise WebSocketDisconnect(received.get("code", NORMAL))
-    text: str | None = received.get("text")
-    # No text has more bytes than four for each character: only long ones need to be counted.
-    if text is None or len(text) > most or (4 * len(text) > most and len(text.encode()) > most):
-        raise Closed(BAD_MESSAGE, f"messages must be text of at most {most} bytes")
-    return text
-
-
-def _short(text: str) -> str:
-    # A close frame has room for 123 bytes.
-    return text.encode()[:120].decode(errors="ignore")
+def _shorten(reason: str) -> str:
+    # A close frame has room for 123 bytes, and none for lone surrogates.
+    return reason.encode(errors="replace")[:120].decode(errors="ignore")

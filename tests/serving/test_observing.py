@@ -18,6 +18,7 @@ from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
+from tests.feed.redis import free_port
 
 SEARCH = "query Search($c: ID!, $s: String) { products(configId: $c, search: $s) { nodes { title reviews { totalCount } } } }"
 FEED = "subscription Feed($c: ID!) { productFeed(configId: $c, after: 0) { __typename } }"
@@ -111,6 +112,19 @@ async def test_failures_are_logged_without_what_was_asked(client: Client, log_li
     assert not [word for word in ("confidential", "not-for-the-log", store) if word in json.dumps(log_lines)]
 
 
+async def test_callers_values_blank_no_words_of_ours(client: Client, log_lines: Lines) -> None:
+    store = await make_store(client.database)
+    async with client.database.transaction() as connection:
+        await connection.raw.execute("ALTER TABLE products RENAME COLUMN title TO heading")
+    words = ["failed", "File", "line", "products", "column", "does not exist", "UndefinedColumn", "storefront", "in", "1"]
+    lines = []
+    for unused in ({}, {word: word for word in words}, {"all": words}):
+        await client.http.post("/graphql", json={"query": SEARCH, "variables": {"c": store, **unused}})
+        lines.append([{**line, "time": "", "requestId": ""} for line in log_lines if line["level"] == "error"][-1])
+    assert lines[0]["message"] == "failed at ['products']" and 'File "' in lines[0]["exception"]
+    assert lines[1] == lines[2] == lines[0]
+
+
 @pytest.mark.parametrize(
     ("value", "told"),
     [
@@ -140,3 +154,20 @@ def test_a_server_logs_in_json_whatever_logs(empty_url: str, tmp_path: Path) -> 
     ]
     assert {"uvicorn.error"} <= {line["logger"] for line in lines}
     assert "ada@example.com" not in json.dumps(lines)
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_metrics_leave_the_access_log_alone(empty_url: str, tmp_path: Path, log_format: str) -> None:
+    port = free_port()
+    with tempfile.TemporaryFile() as log:
+        with running(empty_url, tmp_path, log=log, LOG_FORMAT=log_format, LOG_LEVEL="info", METRICS_PORT=str(port)) as server:
+            # Logging is set up by then, and the metrics are served.
+            assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200
+            given = {"query": "query($a: String) { me { id } }", "variables": {"b": "POST", "c": "graphql", "d": "HTTP"}}
+            httpx.post(f"{server.address}/graphql", json=given, headers={"x-request-id": "r-10"})
+            httpx.get(f"http://127.0.0.1:{port}/metrics")
+        log.seek(0)
+        lines = log.read().decode().splitlines()
+    [line] = [line for line in lines if "r-10" in line]
+    assert "POST /graphql HTTP/1.1" in line.replace("\\", "")
+    assert not [line for line in lines if "/metrics" in line]
