@@ -20,7 +20,7 @@ from storefront.serving.identifying import id_of
 
 # Bytes of a request's head (what comes with them in the same read aside), and seconds within which all of it has to come.
 MOST_BYTES, SECONDS = 65_536, 10.0
-# Where a server's state has the paths on which WebSockets are served.
+# Where a server's state has the paths on which WebSockets are served. Without them the application decides about each handshake.
 WEBSOCKET_PATHS = "storefront.websocket_paths"
 
 # Bytes of chunked coding that are allowed for each read of content: its size, its line ends, and short extensions.
@@ -179,9 +179,9 @@ class HeadsProtocol(HttpToolsProtocol):
         is_get = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
         if not is_get or b"websocket" not in self._values(b"upgrade"):
             return False
-        path = httptools.parse_url(self.url).path or b""
+        path, served = httptools.parse_url(self.url).path or b"", self.app_state.get(WEBSOCKET_PATHS)
         # An answer that is still to be given would come into the midst of the WebSocket.
-        return unquote(path.decode("latin-1")) in self.app_state.get(WEBSOCKET_PATHS, ()) and self._is_idle()
+        return (served is None or unquote(path.decode("latin-1")) in served) and self._is_idle()
 
     def _upgrade_to_websocket(self, rest: memoryview) -> None:
         """Hand the connection over. `rest` is what came with the handshake: there must be nothing before it is answered."""
