@@ -60,6 +60,17 @@ def times(part: str, number: int) -> str:
     return " ".join(part.replace("#", str(n)) for n in range(number))
 
 
+def nested(lists: int, value: Any) -> Any:
+    """The value inside so many lists."""
+    for _ in range(lists):
+        value = [value]
+    return value
+
+
+# The form of an id, of nothing that there is.
+KEY = "018f0000-0000-7000-8000-000000000000"
+VARIANT = "a#: variant(attributes: $x) { id }"
+
 ATTACKS: Mapping[str, Attack] = {
     "ten thousand aliases": Attack(f"{{ {times('a#: __typename', 10_000)} }}", details={"limit": "characters"}),
     "two hundred aliases": Attack(
@@ -103,7 +114,7 @@ ATTACKS: Mapping[str, Attack] = {
     "unknown fields": Attack(f"{{ configs {{ {times('x#', 490)} }} }}", INVALID),
     "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 600)} }}) {{ id }} }}", INVALID),
     "variables without end": Attack(
-        "query($x: ID!) { products(configId: $x) { totalCount } }", details={"limit": "values"}, variables={"x": [1] * 700_000}
+        "query($x: ID!) { products(configId: $x) { totalCount } }", details={"limit": "values"}, variables={"x": [1] * 400_000}
     ),
     "as many variables as may be": Attack(
         "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }", UNUSABLE, variables={"x": [1] * 19_900}
@@ -112,5 +123,91 @@ ATTACKS: Mapping[str, Attack] = {
         "query($x: ID!) { products(configId: $x) { totalCount } }",
         UNUSABLE,
         variables={"x": [{str(n): n} for n in range(19_900)]},
+    ),
+    "a list of 6,500 attributes under 40 names": Attack(
+        f'query($x: [AttributeInput!]!) {{ product(by: {{id: "{KEY}"}}) {{ {times(VARIANT, 40)} }} }}',
+        UNUSABLE,
+        {"field": "attributes", "limit": "items", "maximum": 10, "found": 6_500},
+        {"x": [{"name": f"n{n}", "value": "v"} for n in range(6_500)]},
+    ),
+    "lists as long as may be under 40 names": Attack(
+        f"query($x: [AttributeInput!]!) {{ configs(first: 2) {{ nodes {{ products(first: 1) {{ nodes {{"
+        f" {times(VARIANT, 40)} }} }} }} }} }}",
+        None,
+        variables={"x": [{"name": f"n{n}", "value": "v"} for n in range(10)]},
+    ),
+    "filters as full as may be under 40 names": Attack(
+        f"query($x: ProductFilter) {{ configs(first: 1) {{ nodes {{"
+        f" {times('a#: products(filter: $x) { totalCount }', 40)} }} }} }}",
+        None,
+        variables={
+            "x": {
+                "ids": [KEY] * 100,
+                "tags": [f"tag {n}" for n in range(100)],
+                "category": [f"category {n}" for n in range(100)],
+                "attributes": [{"name": f"name {n}", "value": f"value {n}"} for n in range(100)],
+            }
+        },
+    ),
+    "lists in ten thousand filters": Attack(
+        "query($x: ProductFilter) { configs(first: 100) { nodes {"
+        f" {times('a#: products(filter: $x) { totalCount }', 99)} }} }} }}",
+        details={"limit": "cost"},
+        variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
+    ),
+    "characters that grow to 18, under 25 names": Attack(
+        f"query($s: ID!, $x: String!) {{ {times('a#: suggest(configId: $s, prefix: $x)', 25)} }}",
+        UNUSABLE,
+        {"field": "prefix", "limit": "folded characters", "maximum": 600, "found": 3_600},
+        {"s": KEY, "x": "\ufdfa" * 200},
+    ),
+    "searches as long as may be under 40 names": Attack(
+        f"query({times('$x#: String!', 40)}) {{ configs(first: 1) {{ nodes {{"
+        f" {times('a#: products(search: $x#) { totalCount }', 40)} }} }} }}",
+        None,
+        variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(40)},
+    ),
+    "a number of rows that none have, below all stores": Attack(
+        f"{{ configs(first: 100) {{ nodes {{ {times('a#: products(first: 0) { totalCount }', 80)} }} }} }}",
+        UNUSABLE,
+        {"field": "first"},
+    ),
+    "half a million empty lists": Attack(
+        "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }",
+        details={"limit": "values"},
+        variables={"x": [[]] * 370_000},
+    ),
+    "an object of 19,900 unknown fields": Attack(
+        "query($x: ProductFilter) { products(configId: 1, filter: $x) { totalCount } }",
+        UNUSABLE,
+        {"field": "filter", "limit": "fields", "found": 19_900},
+        {"x": {f"tags{n}": n for n in range(19_900)}},
+    ),
+    "lists in lists in JSON": Attack(
+        "mutation($x: TrackEventsInput!) { trackEvents(input: $x) { recorded } }",
+        UNUSABLE,
+        {"limit": "characters"},
+        {"x": {"configId": KEY, "events": [{"event": "a", "properties": {"a": nested(500, ["x" * 60_000] * 10)}}]}},
+    ),
+    "half a character below 400 lists": Attack(
+        "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }",
+        UNUSABLE,
+        variables={"x": nested(400, ["\ud800"] + ["x"] * 19_000)},
+    ),
+    "five hundred variables": Attack(
+        f"query({times('$x#: Int', 480)}) {{ configs {{ totalCount }} }}", INVALID, variables={f"x{n}": n for n in range(480)}
+    ),
+    "every operation with every variable": Attack(
+        f"{times('query A#($x: Int!) { ...F }', 90)} fragment F on Query {{ configs {{ nodes {{"
+        f" {times('a#: products(first: $x) { totalCount }', 90)} }} }} }}",
+        details={"limit": "tokens"},
+    ),
+    "operations that share a fragment": Attack(
+        f"{times('query A#($x: Int!) { ...F }', 60)} fragment F on Query {{ configs {{ nodes {{"
+        f" {times('a#: products(first: $x) { totalCount }', 90)} }} }} }}",
+        details={"limit": "operations", "maximum": 10, "found": 60},
+    ),
+    "a literal as wide as may be": Attack(
+        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, value: 2}', 220)}]}}) {{ totalCount }} }}", INVALID
     ),
 }

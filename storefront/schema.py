@@ -15,6 +15,7 @@ from storefront.configs.mutations import ConfigMutation
 from storefront.core.settings import Settings
 from storefront.execution.arguments import DEFINITION, call_directly
 from storefront.graph.errors import ERROR_TYPES
+from storefront.graph.limits import declare_limits
 from storefront.graph.personal import declare
 from storefront.graph.scalars import SCALARS
 from storefront.imports.api import JobQuery, JobSubscription
@@ -59,12 +60,17 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-call_directly(declare(schema._schema))
+call_directly(declare_limits(declare(schema._schema)))
+
+for type_ in schema._schema.type_map.values():
+    if is_input_object_type(type_) and DEFINITION in type_.extensions:
+        # Strawberry checks its OneOf inputs when they are used. The engine, which knows of them, validates documents.
+        type_.is_one_of = type_.extensions[DEFINITION].is_one_of
 
 
 def _is_one_of(type_: Any, _: Any) -> bool | None:
     # Asked of a list or a type that is not null, Strawberry's own resolver fails.
-    return type_.extensions[DEFINITION].is_one_of if is_input_object_type(type_) else None
+    return type_.is_one_of if is_input_object_type(type_) else None
 
 
 cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of
@@ -87,6 +93,7 @@ def _limits(options: Settings) -> DocumentLimits:
         aliases=options.max_aliases,
         directives=options.max_directives,
         roots=options.max_root_fields,
+        operations=options.max_document_operations,
         mutations=options.max_mutations,
         cost=options.max_cost,
     )

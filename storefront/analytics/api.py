@@ -4,6 +4,7 @@ import strawberry
 
 from storefront.graph import checks
 from storefront.graph.context import Info
+from storefront.graph.limits import MAX_FILTER_ITEMS, limits
 from storefront.graph.owners import own_store
 from storefront.graph.types import (
     After,
@@ -21,7 +22,9 @@ from storefront.queries.analytics import Events
 
 @strawberry.input(description="Filters add up.")
 class EventFilter:
-    event: list[str] | None = strawberry.field(default=None, description="Names such as add_to_cart; any of them.")
+    event: list[str] | None = strawberry.field(
+        default=None, description="Names such as add_to_cart; any of them.", metadata=limits(items=MAX_FILTER_ITEMS)
+    )
     session_id: str | None = None
     range: DateRange | None = None
 

@@ -13,6 +13,7 @@ from storefront.commands.unit import Refused
 from storefront.graph.context import Info
 from storefront.graph.costs import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
+from storefront.graph.limits import limits
 from storefront.graph.scalars import JSON
 
 strawberry.enum(Fate, name="TrackedEventStatus", description="What became of an event.")
@@ -56,7 +57,7 @@ get_object_definition(EventInput, strict=True).from_input = lambda _, given, __:
 @strawberry.input
 class TrackEventsInput:
     config_id: strawberry.ID
-    events: list[EventInput] = strawberry.field(description=f"At most {MOST_EVENTS}.")
+    events: list[EventInput] = strawberry.field(metadata=limits(items=MOST_EVENTS))
     consent: bool = strawberry.field(default=True, description="Whether the shopper has agreed. Without it nothing is stored.")
     client_mutation_id: str | None = strawberry.field(default=None, description="Yours to choose: told back.")
 

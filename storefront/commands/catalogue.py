@@ -10,11 +10,13 @@ from storefront.commands.unit import Failure, invalid
 MOST_INT = 2_147_483_647
 MOST_VARIANTS = 250
 MOST_IMAGES = 250
+MAX_TAGS = 250
+MAX_ATTRIBUTES = 10
 
 STOCK = optional(whole(0, MOST_INT))
 
 
-_PAIRS = rules.listed(rules.record({"name": text(255), "value": text(255)}), 10, distinct=False)
+_PAIRS = rules.listed(rules.record({"name": text(255), "value": text(255)}), MAX_ATTRIBUTES, distinct=False)
 
 
 def attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -44,7 +46,7 @@ PRODUCT: Rules = {
     "compareAtPrice": optional(money),
     "images": given(listed(url, MOST_IMAGES)),
     "category": optional(text(255)),
-    "tags": given(listed(text(255), 250)),
+    "tags": given(listed(text(255), MAX_TAGS)),
     "inventory": STOCK,
     "trackInventory": given(as_is),
     "seoTitle": optional(text(255)),

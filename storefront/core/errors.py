@@ -32,6 +32,20 @@ class InvalidInput(RequestError):
         super().__init__(f"{field}: {problem}", field)
 
 
+class InputTooLarge(InvalidInput):
+    """An input beyond its limit: `found`, where it was counted to the end, of at most `maximum` items, characters, …"""
+
+    def __init__(self, field: str, unit: str, maximum: int, found: int | None) -> None:
+        rest = f", not {found:,}" if found is not None else ""
+        super().__init__(field, f"must have at most {maximum:,} {unit}{rest}.")
+        self._size = {"limit": unit, "maximum": maximum} | ({"found": found} if found is not None else {})
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The field, the limit's name, what it is, and what was found."""
+        return {**super().details, **self._size}
+
+
 class Unauthenticated(RequestError):
     """Nobody, or a token that proves nothing."""
 

@@ -8,6 +8,8 @@ import time
 from uuid import UUID
 
 _CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# `UUID` itself takes digits of all scripts, underscores and spaces.
+_OTHER_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
 class _Clock:
@@ -49,7 +51,4 @@ def parse_id(text: str) -> str | None:
     """The canonical form of a key, or None where the text is not one."""
     if _CANONICAL.fullmatch(text):
         return text
-    try:
-        return str(UUID(text)) if len(text) in (32, 36) else None
-    except ValueError:
-        return None
+    return str(UUID(text)) if _OTHER_FORM.fullmatch(text) else None

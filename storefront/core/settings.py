@@ -136,6 +136,7 @@ class Settings(BaseSettings):
     max_fields: int = Field(500, ge=10, description="Fields that a document selects, at most.")
     max_aliases: int = Field(100, ge=0, description="Aliases in a document, at most.")
     max_directives: int = Field(100, ge=0, description="Directives in a document, at most.")
+    max_document_operations: int = Field(10, ge=1, description="Operations in a document, at most.")
     max_root_fields: int = Field(50, ge=1, description="Fields of an operation at the top, at most.")
     max_mutations: int = Field(20, ge=1, description="Mutations in one request, at most.")
     max_cost: int = Field(100_000, ge=100, description="What an operation may cost: fields times sizes of lists, at most.")

@@ -118,8 +118,9 @@ class _Object:
 
     def __init__(self, type_: GraphQLInputObjectType) -> None:
         # One that can hold itself may be nested too deeply.
-        if type_.is_one_of or type_ in _within(type_):
+        if type_ in _within(type_):
             raise Unclear
+        self._is_one_of = bool(type_.is_one_of)
         self._make = type_.out_type
         self._names = type_.fields.keys()
         self._required = {name for name, field in type_.fields.items() if is_required_input_field(field)}
@@ -130,6 +131,8 @@ class _Object:
 
     def __call__(self, value: Any) -> Any:
         if type(value) is not dict or not self._required <= value.keys() <= self._names:
+            raise Unclear
+        if self._is_one_of and (len(value) != 1 or None in value.values()):
             raise Unclear
         read = {
             out_name: reader(value[name]) if name in value else default

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import TypeVar
+from math import isfinite
 from zoneinfo import available_timezones
 
 from storefront.core.errors import InvalidInput
@@ -11,10 +11,7 @@ from storefront.core.ids import parse_id
 from storefront.queries.analytics import Span
 from storefront.queries.keyset import Window
 
-T = TypeVar("T")
-
 MOST_ROWS = 100
-MOST_TEXT = 200
 
 # Two years; and for series by the hour as many days as stay below 10,000 points.
 MOST_DAYS = 731
@@ -36,25 +33,23 @@ def first(number: int, field: str = "first", most: int = MOST_ROWS) -> int:
     return number
 
 
-def text(value: str, field: str, most: int = MOST_TEXT) -> str:
-    """Text that somebody typed."""
-    if len(value) > most:
-        raise InvalidInput(field, f"must have at most {most} characters, not {len(value):,}.")
+def number(value: float, field: str) -> float:
+    """A number that is not too large for one: `1e999` is infinite."""
+    if not isfinite(value):
+        raise InvalidInput(field, "must be a finite number.")
+    return value
+
+
+def text(value: str, field: str) -> str:
+    """Text to look something up by. How long it may be is declared where it is taken (`storefront.graph.limits`)."""
     if "\0" in value:
         raise InvalidInput(field, "must not contain the character NUL.")
     return value
 
 
-def texts(values: Sequence[str], field: str, most: int = 100) -> tuple[str, ...]:
+def texts(values: Sequence[str], field: str) -> tuple[str, ...]:
     """A list of such texts, without repeats, in an order of its own."""
-    return tuple(sorted({text(value, field) for value in few(values, field, most)}))
-
-
-def few(values: Sequence[T], field: str, most: int = 100) -> Sequence[T]:
-    """A list that is not too long."""
-    if len(values) > most:
-        raise InvalidInput(field, f"must have at most {most} values, not {len(values):,}.")
-    return values
+    return tuple(sorted({text(value, field) for value in values}))
 
 
 def window(
@@ -69,7 +64,7 @@ def window(
 
 
 def _cursor(value: str | None, field: str) -> str | None:
-    return None if value is None else text(value, field, 2_000)
+    return None if value is None else text(value, field)
 
 
 def date_range(start: datetime | str, end: datetime | str, field: str) -> Span:

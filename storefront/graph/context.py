@@ -27,7 +27,7 @@ from storefront.feed.wakeups import WakeUps
 from storefront.queries import users
 from storefront.queries.users import Proof
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import Vocabularies
+from storefront.queries.vocabulary import Allowance, Vocabularies
 from storefront.serving.operations import Operations
 
 P = ParamSpec("P")
@@ -139,6 +139,7 @@ class Context:
     replica: Database | None = None
     record: Record | None = None
     outside: Outside | None = None
+    corrections: Allowance = field(default_factory=Allowance)
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
     _loading: list[asyncio.Task[Any]] = field(default_factory=list)
     _is_abandoned: bool = False

@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Annotated, cast
+from typing import Annotated
 
 import strawberry
 
 from storefront.core.database import Row
 from storefront.core.errors import InvalidInput
+from storefront.execution.edges import edge
 from storefront.graph import checks, loaders
 from storefront.graph.context import Info
+from storefront.graph.limits import ROWS
 from storefront.queries.images import Shown, id_in, resized, shown
 
 MOST_PIXELS = 10_000
 
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROWS)]
 Pixels = Annotated[int | None, strawberry.argument(description="Pixels of the screen, 1 to 10,000.")]
 
 
@@ -24,6 +26,20 @@ class ImageFormat(Enum):
     PNG = "png"
     WEBP = "webp"
     AVIF = "avif"
+
+
+async def _urls(
+    images: Sequence[Shown],
+    info: Info,  # noqa: ARG001 - what every batch takes
+    width: Pixels = None,
+    height: Pixels = None,
+    format: ImageFormat | None = None,
+) -> Sequence[str]:
+    for name, value in (("width", width), ("height", height)):
+        if value is not None and not 1 <= value <= MOST_PIXELS:
+            raise InvalidInput(name, f"must be between 1 and {MOST_PIXELS:,}, not {value:,}.")
+    suffix = format.value if format else None
+    return [resized(image, width, height, suffix) for image in images]
 
 
 @strawberry.type(description="A picture of a product. Of one that is kept elsewhere only its address is known.")
@@ -37,15 +53,11 @@ class Image:
     )
     version: int | None
 
-    @strawberry.field(
+    url: str = edge(
+        _urls,
         description="Where it is: at least as large as asked for, as far as it is, from a fixed set of widths. "
-        "With both width and height it is for a box that it is to fit into. What is under an address never changes."
+        "With both width and height it is for a box that it is to fit into. What is under an address never changes.",
     )
-    def url(self, width: Pixels = None, height: Pixels = None, format: ImageFormat | None = None) -> str:
-        for name, value in (("width", width), ("height", height)):
-            if value is not None and not 1 <= value <= MOST_PIXELS:
-                raise InvalidInput(name, f"must be between 1 and {MOST_PIXELS:,}, not {value:,}.")
-        return resized(cast(Shown, self), width, height, format.value if format else None)
 
 
 async def media_of(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[Shown]]:

@@ -11,9 +11,12 @@ import strawberry
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.core.names import camel
 from storefront.graph import checks
+from storefront.graph.limits import MAX_FILTER_ITEMS, limits
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, attributes_value
 from storefront.queries.visibility import Audience
+
+ITEMS = limits(items=MAX_FILTER_ITEMS)
 
 
 @strawberry.enum(description="Shoppers see active products only.")
@@ -54,17 +57,21 @@ class ProductSort:
 
 @strawberry.input(description="Filters add up. Values within one of them are alternatives.")
 class ProductFilter:
-    category: list[str] | None = None
-    tags: list[str] | None = None
+    category: list[str] | None = strawberry.field(default=None, metadata=ITEMS)
+    tags: list[str] | None = strawberry.field(default=None, metadata=ITEMS)
     min_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
     max_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
     attributes: list[AttributeInput] | None = strawberry.field(
-        default=None, description="Products with an available variant that has one of the values of every name given."
+        default=None,
+        description="Products with an available variant that has one of the values of every name given.",
+        metadata=ITEMS,
     )
     in_stock: bool | None = None
-    status: list[ProductStatus] | None = strawberry.field(default=None, description="Owner only.")
+    status: list[ProductStatus] | None = strawberry.field(
+        default=None, description="Owner only.", metadata=limits(items=len(ProductStatus))
+    )
     min_rating: float | None = None
-    ids: list[strawberry.ID] | None = None
+    ids: list[strawberry.ID] | None = strawberry.field(default=None, metadata=ITEMS)
     updated_since: datetime | None = None
 
 
@@ -104,7 +111,7 @@ def _ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
 
 
 def _attributes(value: list[AttributeInput], field: str) -> str:
-    return attributes_value([_pair(attribute, field) for attribute in checks.few(value, field)])
+    return attributes_value(_pairs(value, field))
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
@@ -115,14 +122,16 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
     "attributes": _attributes,
     "in_stock": _as_given,
     "status": _statuses,
-    "min_rating": _as_given,
+    "min_rating": checks.number,
     "ids": _ids,
     "updated_since": _as_given,
 }
 
 
-def _pair(attribute: AttributeInput, field: str) -> tuple[str, str]:
-    return checks.text(attribute.name, field), checks.text(attribute.value, field)
+def _pairs(given: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
+    return tuple(
+        (checks.text(one.name, f"{field}.{n}.name"), checks.text(one.value, f"{field}.{n}.value")) for n, one in enumerate(given)
+    )
 
 
 def order(sort: ProductSort | None, chosen: Selection) -> Order:
@@ -136,7 +145,7 @@ def order(sort: ProductSort | None, chosen: Selection) -> Order:
 
 def attributes(given: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
     """Names and values to look a variant up by."""
-    pairs = tuple(_pair(attribute, field) for attribute in given)
+    pairs = _pairs(given, field)
     if len(dict(pairs)) < len(pairs):
         raise InvalidInput(field, "each name may be given once.")
     return pairs

@@ -62,7 +62,7 @@ async def config_count_of_user(context: Context, keys: Sequence[str]) -> list[in
 
 async def products_of_config(context: Context, keys: Sequence[str], list_: Listing) -> list[Found]:
     """A page of each store's products."""
-    return await context.vocabularies.pages(context.reads, [Scope(key) for key in keys], list_)
+    return await context.vocabularies.pages(context.reads, [Scope(key) for key in keys], list_, context.corrections)
 
 
 async def product_count_of_config(context: Context, keys: Sequence[Scope], selection: Selection) -> list[int]:

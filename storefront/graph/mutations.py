@@ -15,6 +15,7 @@ from storefront.graph import checks
 from storefront.graph.context import Info
 from storefront.graph.costs import ERRORS
 from storefront.graph.errors import UserError, user_error
+from storefront.graph.limits import limits
 from storefront.graph.scalars import Position
 
 P = TypeVar("P", bound="Payload")
@@ -23,6 +24,8 @@ D = TypeVar("D", bound="DeletePayload")
 EXPECTED = "Refuse if there is another version by now. Without it the last write wins."
 STOCK = "0 unless given; null: not counted, never runs out."
 
+MAX_KEY_CHARACTERS = 255
+
 # These tell how to do it, not what: a retry may differ in them and still be the same request.
 _ABOUT_THE_REQUEST = {"clientMutationId", "idempotencyKey", "dryRun"}
 
@@ -30,10 +33,14 @@ _ABOUT_THE_REQUEST = {"clientMutationId", "idempotencyKey", "dryRun"}
 @strawberry.input
 class MutationInput:
     client_mutation_id: str | None = strawberry.field(
-        default=None, description="Yours to choose: the change that this makes carries it in the log and the live feed."
+        default=None,
+        description="Yours to choose: the change that this makes carries it in the log and the live feed.",
+        metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
     idempotency_key: str | None = strawberry.field(
-        default=None, description="A retry with the same key and input gets the first result again. Kept for 24 hours."
+        default=None,
+        description="A retry with the same key and input gets the first result again. Kept for 24 hours.",
+        metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
 
 
@@ -64,8 +71,8 @@ async def mutate(info: Info, input_: MutationInput, command: Command) -> Outcome
         actor_id=viewer.id,
         operation=info.field_name,
         values=values,
-        key=_short(input_.idempotency_key, "input.idempotencyKey"),
-        client_mutation_id=_short(input_.client_mutation_id, "input.clientMutationId"),
+        key=_text(input_.idempotency_key, "input.idempotencyKey"),
+        client_mutation_id=_text(input_.client_mutation_id, "input.clientMutationId"),
         dry_run=getattr(input_, "dry_run", False),
     )
     outcome = await perform(info.context.database, order, command)
@@ -122,7 +129,5 @@ def _names(type_: Any) -> list[tuple[str, str]] | None:
     return [(field.graphql_name or camel(field.python_name), field.python_name) for field in definition.fields]
 
 
-def _short(value: str | None, field: str) -> str | None:
-    if value == "":
-        return None
-    return None if value is None else checks.text(value, field, 255)
+def _text(value: str | None, field: str) -> str | None:
+    return checks.text(value, field) if value else None

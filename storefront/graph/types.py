@@ -1,16 +1,17 @@
 """The nouns. Plain fields read the row that a query returned; methods are edges or values made of several columns."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from functools import partial
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, NamedTuple, TypeVar, cast
 
 import orjson
 import strawberry
 
+from storefront.commands.catalogue import MAX_ATTRIBUTES
 from storefront.core.database import Row
 from storefront.core.errors import NotFound
 from storefront.core.ids import parse_id
@@ -23,6 +24,7 @@ from storefront.graph.costs import costs
 from storefront.graph.documents import nodes_of
 from storefront.graph.images import Image, media_of
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
+from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROWS, SEARCH, limits
 from storefront.graph.pagination import Connection
 from storefront.graph.personal import PERSONAL
 from storefront.graph.scalars import JSON, Position
@@ -31,9 +33,16 @@ from storefront.queries.listing import Found, Listing, Scope, Selection
 from storefront.queries.visibility import Audience
 
 Edge = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
 
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.")]
-After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.")]
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROWS)]
+CURSOR = limits(characters=MAX_CURSOR_CHARACTERS)
+MaybeFirst = Annotated[int | None, strawberry.argument(description="How many behind the cursor, 1 to 100.", metadata=ROWS)]
+MaybeLast = Annotated[int | None, strawberry.argument(description="How many before the cursor, 1 to 100.", metadata=ROWS)]
+After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.", metadata=CURSOR)]
+Searched = Annotated[str | None, strawberry.argument(metadata=SEARCH)]
+Before = Annotated[str | None, strawberry.argument(description="The cursor to stop before.", metadata=CURSOR)]
 TimeZone = Annotated[str, strawberry.argument(description='IANA name, such as "Europe/Berlin": by whose clocks days begin.')]
 
 
@@ -63,6 +72,14 @@ def target(loader: Edge, column: str, noun: str) -> Batch:
     return targets
 
 
+async def _configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
+    pages = await info.context.load_many(loaders.configs_of_user, [row.id for row in users], checks.window(first, after))
+    return [
+        ConfigConnection(page=page, count=partial(info.context.load, loaders.config_count_of_user, row.id))
+        for row, page in zip(users, pages, strict=True)
+    ]
+
+
 @strawberry.type(description="Somebody who owns stores or writes reviews.")
 class User:
     id: strawberry.ID
@@ -75,10 +92,9 @@ class User:
         viewer = info.context.viewer
         return cast(Row, self).email if viewer and viewer.id == self.id else None
 
-    @strawberry.field(description="One's own stores; of others the published ones. Newest first.", metadata=PERSONAL)
-    async def configs(self, info: Info, first: First = 20, after: After = None) -> "ConfigConnection":
-        page = await info.context.load(loaders.configs_of_user, str(self.id), checks.window(first, after))
-        return ConfigConnection(page=page, count=lambda: info.context.load(loaders.config_count_of_user, str(self.id)))
+    configs: "ConfigConnection" = edge(
+        _configs, description="One's own stores; of others the published ones. Newest first.", metadata=PERSONAL
+    )
 
 
 @strawberry.type
@@ -146,6 +162,40 @@ class PriceRange:
     max: Decimal
 
 
+async def _products(
+    stores: Sequence[Row],
+    info: Info,
+    filter: ProductFilter | None = None,
+    search: Searched = None,
+    sort: ProductSort | None = None,
+    first: MaybeFirst = None,
+    after: After = None,
+    last: MaybeLast = None,
+    before: Before = None,
+) -> "Sequence[ProductConnection]":
+    window = checks.window(first, after, last, before)
+    audiences = [info.context.audience(store.id) for store in stores]
+    listings: dict[Audience, Listing] = {}
+    for audience in set(audiences):
+        chosen = inputs.selection(filter, search, audience)
+        listings[audience] = _completed(info, Listing(chosen, inputs.order(sort, chosen), window))
+    load = info.context.load_many
+    found = await _loaded_apart(
+        stores, audiences, lambda keys, audience: load(loaders.products_of_config, keys, listings[audience])
+    )
+    return [_connection(info, one, listings[audience]) for one, audience in zip(found, audiences, strict=True)]
+
+
+async def _analytics(
+    stores: Sequence[Row], info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
+) -> "Sequence[AnalyticsReport | None]":
+    owned = [info.context.audience(row.id) is Audience.OWNER for row in stores]
+    report = analytics_report("", range, interval, time_zone) if any(owned) else None
+    return [
+        replace(report, config_id=row.id) if report and is_owned else None for row, is_owned in zip(stores, owned, strict=True)
+    ]
+
+
 @strawberry.type(description="A store.")
 class Config:
     id: strawberry.ID
@@ -179,23 +229,11 @@ class Config:
     async def position(self, info: Info) -> Position:
         return cast(Position, await info.context.load(loaders.position_of_config, str(self.id)))
 
-    @strawberry.field(
-        description="The store's products. Pages by cursor do not shift when others are added.", metadata=costs(size=20)
+    products: "ProductConnection" = edge(
+        _products,
+        description="The store's products. Pages by cursor do not shift when others are added.",
+        metadata=costs(size=20),
     )
-    async def products(
-        self,
-        info: Info,
-        filter: ProductFilter | None = None,
-        search: str | None = None,
-        sort: ProductSort | None = None,
-        first: int | None = None,
-        after: str | None = None,
-        last: int | None = None,
-        before: str | None = None,
-    ) -> "ProductConnection":
-        chosen = inputs.selection(filter, search, info.context.audience(str(self.id)))
-        listing = Listing(chosen, inputs.order(sort, chosen), checks.window(first, after, last, before))
-        return await product_connection(info, str(self.id), listing)
 
     @strawberry.field(
         description="The categories that the store's products have, the fullest first.", metadata=costs(50, size=20)
@@ -205,12 +243,9 @@ class Config:
         rows = await info.context.load(loaders.facet_of_config, Scope(str(self.id)), "category", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
-    @strawberry.field(description="What shoppers did. Told to the owner, null to others.", metadata=costs(50))
-    def analytics(
-        self, info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
-    ) -> "AnalyticsReport | None":
-        is_owner = info.context.audience(str(self.id)) is Audience.OWNER
-        return analytics_report(str(self.id), range, interval, time_zone) if is_owner else None
+    analytics: "AnalyticsReport | None" = edge(
+        _analytics, description="What shoppers did. Told to the owner, null to others.", metadata=costs(50)
+    )
 
 
 @strawberry.type
@@ -241,14 +276,29 @@ async def _variants(
     limit, columns, context = checks.first(first), columns_of(info, ProductVariant), info.context
     # One who shows the unavailable ones sees those of their own products only.
     hidden = [available_only or context.audience(row.config_id) is not Audience.OWNER for row in products]
-    loading = {
-        only: context.load_many(
-            loaders.variants_of_product, [r.id for r, h in zip(products, hidden, strict=True) if h is only], limit, only, columns
-        )
-        for only in set(hidden)
-    }
-    found = {only: iter(await rows) for only, rows in loading.items()}
-    return [next(found[only]) for only in hidden]
+    return await _loaded_apart(
+        products, hidden, lambda keys, only: context.load_many(loaders.variants_of_product, keys, limit, only, columns)
+    )
+
+
+async def _loaded_apart(
+    rows: Sequence[Row], kinds: Sequence[K], load: Callable[[Sequence[str], K], Awaitable[Sequence[T]]]
+) -> list[T]:
+    """What is loaded for the rows of each kind together, in the order of the rows."""
+    loading = {kind: load([r.id for r, k in zip(rows, kinds, strict=True) if k is kind], kind) for kind in set(kinds)}
+    found = {kind: iter(await values) for kind, values in loading.items()}
+    return [next(found[kind]) for kind in kinds]
+
+
+async def _variant(
+    products: Sequence[Row],
+    info: Info,
+    attributes: Annotated[list[AttributeInput], strawberry.argument(metadata=limits(items=MAX_ATTRIBUTES))],
+) -> Sequence[Row | None]:
+    wanted = orjson.dumps(dict(inputs.attributes(attributes, "attributes"))).decode()
+    load = info.context.load_many
+    hidden = [info.context.audience(row.config_id) is not Audience.OWNER for row in products]
+    return await _loaded_apart(products, hidden, lambda keys, only: load(loaders.variant_of_product, keys, wanted, only))
 
 
 async def _reviews(products: Sequence[Row], info: Info, first: First = 3, after: After = None) -> "Sequence[ReviewConnection]":
@@ -309,11 +359,7 @@ class Product:
         row = cast(Row, self)
         return int(row.variants_total if _is_owner(self, info) else row.variants_available)
 
-    @strawberry.field(description="The variant that has all these attributes.")
-    async def variant(self, info: Info, attributes: list[AttributeInput]) -> "ProductVariant | None":
-        wanted = orjson.dumps(dict(inputs.attributes(attributes, "attributes"))).decode()
-        found = await info.context.load(loaders.variant_of_product, str(self.id), wanted, not _is_owner(self, info))
-        return cast("ProductVariant | None", found)
+    variant: "ProductVariant | None" = edge(_variant, description="The variant that has all these attributes.")
 
     media: list[Image] = edge(
         media_of,
@@ -443,6 +489,15 @@ _FUNNEL = {
 }
 
 
+async def _top_products(reports: "Sequence[AnalyticsReport]", info: Info, first: First = 10) -> Sequence[Sequence[Row]]:
+    limit, load = checks.first(first), info.context.load_many
+    found: dict[Span, Iterator[Sequence[Row]]] = {}
+    for span in {one.span for one in reports}:
+        keys = [one.config_id for one in reports if one.span == span]
+        found[span] = iter(await load(loaders.top_products_of_config, keys, span, limit))
+    return [next(found[one.span]) for one in reports]
+
+
 @strawberry.type(
     description="What shoppers did in a store in a stretch of time, bots left out. Each part is read only when asked for. "
     "An event is counted about a second after it has come in."
@@ -502,11 +557,7 @@ class AnalyticsReport:
             FunnelStep(event=event, sessions=n, rate=_percent(n, last)) for (event, n), last in zip(found, before, strict=False)
         ]
 
-    @strawberry.field(description="By clicks, then by adds to cart.", metadata=costs(50))
-    async def top_products(self, info: Info, first: First = 10) -> list[TopProduct]:
-        limit = checks.first(first)
-        found = await info.context.load(loaders.top_products_of_config, self.config_id, self.span, limit)
-        return cast(list[TopProduct], found)
+    top_products: list[TopProduct] = edge(_top_products, description="By clicks, then by adds to cart.", metadata=costs(50))
 
     @strawberry.field(
         description="Every interval that the range touches, in order, those without events included.",
@@ -612,18 +663,24 @@ class ProductConnection(Connection[Product]):
 
 
 async def product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
-    """A page of one store's products, read together with those that other stores are asked for at the same time."""
-    is_owner = listing.selection.audience is Audience.OWNER
+    """A page of one store's products, read together with those that other fields ask for at the same time."""
+    completed = _completed(info, listing)
+    return _connection(info, await info.context.load(loaders.products_of_config, config_id, completed), completed)
+
+
+def _completed(info: Info, listing: Listing) -> Listing:
     is_counted = "total_count" in (selected(info._raw_info, "ProductConnection") or ())
-    document = nodes_of(info, is_owner=is_owner)
-    listing = replace(listing, columns=columns_of(info, Product), document=document, counted=is_counted)
-    found = await info.context.load(loaders.products_of_config, config_id, listing)
+    document = nodes_of(info, is_owner=listing.selection.audience is Audience.OWNER)
+    return replace(listing, columns=columns_of(info, Product), document=document, counted=is_counted)
+
+
+def _connection(info: Info, found: Found, listing: Listing) -> ProductConnection:
     selection, rows = listing.selection, found.page.rows
 
     async def count() -> int:
         counted = (
             [rows[0].total]
-            if is_counted and rows
+            if listing.counted and rows
             else [await info.context.load(loaders.product_count_of_config, found.scope, selection)]
         )
         return int(counted[0])

@@ -15,8 +15,19 @@ from storefront.graph.context import Info
 from storefront.graph.costs import costs
 from storefront.graph.documents import product_of, written
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
+from storefront.graph.limits import ROWS, SEARCH, rows
 from storefront.graph.scalars import Position
-from storefront.graph.types import Product, ProductConnection, product_connection
+from storefront.graph.types import (
+    After,
+    Before,
+    First,
+    MaybeFirst,
+    MaybeLast,
+    Product,
+    ProductConnection,
+    Searched,
+    product_connection,
+)
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, change_page
 from storefront.queries import listing, products, search, suggestions
 from storefront.queries.documents import Document
@@ -24,6 +35,9 @@ from storefront.queries.listing import Listing, Order, Scope, Selection
 
 # Changes that are read at a time.
 MOST_CHANGES = 500
+
+Changes = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=rows(MOST_CHANGES))]
+Prefix = Annotated[str, strawberry.argument(metadata=SEARCH)]
 
 
 @strawberry.input
@@ -56,11 +70,11 @@ class ProductSearchSort(Enum):
 @strawberry.input(description="A page by number, for clients that count rows. `products` has pages that do not shift.")
 class ProductSearchInput:
     config_id: strawberry.ID
-    q: str | None = None
+    q: str | None = strawberry.field(default=None, metadata=SEARCH)
     category: str | None = None
     min_price: Decimal | None = None
     max_price: Decimal | None = None
-    limit: int = strawberry.field(default=20, description="1 to 100.")
+    limit: int = strawberry.field(default=20, description="1 to 100.", metadata=ROWS)
     offset: int = strawberry.field(default=0, description="Rows to skip, 0 to 100,000.")
     sort_by: ProductSearchSort = ProductSearchSort.CREATED
     sort_order: SortOrder = SortOrder.DESC
@@ -100,19 +114,17 @@ class ProductQuery:
         info: Info,
         config_id: strawberry.ID,
         filter: ProductFilter | None = None,
-        search: str | None = None,
+        search: Searched = None,
         sort: ProductSort | None = None,
-        first: int | None = None,
-        after: str | None = None,
-        last: int | None = None,
-        before: str | None = None,
+        first: MaybeFirst = None,
+        after: After = None,
+        last: MaybeLast = None,
+        before: Before = None,
     ) -> ProductConnection:
         store = checks.key(config_id, "configId")
         chosen = inputs.selection(filter, search, info.context.audience(store))
-        window = checks.window(first, after, last, before)
-        connection = await product_connection(
-            info, store, Listing(chosen, inputs.order(sort, chosen), window, columns_of(info, Product))
-        )
+        listing = Listing(chosen, inputs.order(sort, chosen), checks.window(first, after, last, before))
+        connection = await product_connection(info, store, listing)
         if not connection.page.rows:
             await visible_store(info, store)
         return connection
@@ -132,13 +144,16 @@ class ProductQuery:
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=mended)
 
     @strawberry.field(description="Titles to offer while somebody types, the most popular first.", metadata=costs(20))
-    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: str, first: int = 8) -> list[str]:
+    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str]:
         store = await visible_store(info, checks.key(config_id, "configId"))
         limit = checks.first(first)
         typed = search.parse(checks.text(prefix, "prefix"))
         chosen = Selection(info.context.audience(store), search=typed)
         found = await suggestions.titles(info.context.reads, Scope(store), chosen, limit)
-        again = [] if found else await info.context.vocabularies.mended(info.context.reads, [Scope(store)], chosen)
+        if found:
+            return found
+        context = info.context
+        again = await context.vocabularies.mended(context.reads, [Scope(store)], chosen, context.corrections)
         return await suggestions.titles(info.context.reads, again[0], chosen, limit) if again else found
 
     @strawberry.field(
@@ -150,7 +165,7 @@ class ProductQuery:
         info: Info,
         config_id: strawberry.ID,
         after: Annotated[Position, strawberry.argument(description='The last position already known; "0" for all that is kept.')],
-        first: int = 100,
+        first: Changes = 100,
     ) -> ProductChangePage:
         store = await visible_store(info, checks.key(config_id, "configId"))
         return await change_page(info.context, store, after, checks.first(first, most=MOST_CHANGES))
@@ -210,7 +225,7 @@ def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
 
 async def _counted(info: Info, scope: Scope, chosen: Selection) -> tuple[Scope, int]:
     (total,) = await listing.counts(info.context.reads, [scope], chosen)
-    again = [] if total else await info.context.vocabularies.mended(info.context.reads, [scope], chosen)
+    again = [] if total else await info.context.vocabularies.mended(info.context.reads, [scope], chosen, info.context.corrections)
     if not again:
         return scope, total
     return again[0], (await listing.counts(info.context.reads, again, chosen))[0]

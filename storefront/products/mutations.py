@@ -6,11 +6,13 @@ from typing import cast
 
 import strawberry
 
+from storefront.commands.catalogue import MAX_ATTRIBUTES, MAX_TAGS, MOST_IMAGES, MOST_VARIANTS
 from storefront.commands.unit import Outcome
 from storefront.graph.context import Info
 from storefront.graph.costs import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.inputs import AttributeInput, ProductStatus
+from storefront.graph.limits import limits
 from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
 from storefront.graph.types import Product
 from storefront.products import bulk, commands
@@ -21,7 +23,7 @@ class VariantForm:
     name: str
     price: Decimal
     compare_at_price: Decimal | None = None
-    attributes: list[AttributeInput] = strawberry.field(default_factory=list)
+    attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
     inventory: int | None = strawberry.field(default=0, description=STOCK)
     sku: str | None = None
     is_available: bool = True
@@ -35,15 +37,15 @@ class CreateProductInput(MutationInput):
     handle: str | None = strawberry.field(default=None, description="Made of the title unless given.")
     description: str | None = None
     compare_at_price: Decimal | None = None
-    images: list[str] = strawberry.field(default_factory=list)
+    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MOST_IMAGES))
     category: str | None = None
-    tags: list[str] = strawberry.field(default_factory=list)
+    tags: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_TAGS))
     inventory: int | None = strawberry.field(default=0, description=STOCK)
     track_inventory: bool = True
     seo_title: str | None = None
     seo_description: str | None = None
     status: ProductStatus = ProductStatus.ACTIVE
-    variants: list[VariantForm] = strawberry.field(default_factory=list, description="At most 250.")
+    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MOST_VARIANTS))
 
 
 @strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
@@ -55,9 +57,9 @@ class ProductRowInput:
     description: str | None = strawberry.UNSET
     price: Decimal | None = strawberry.UNSET
     compare_at_price: Decimal | None = strawberry.UNSET
-    images: list[str] | None = strawberry.UNSET
+    images: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MOST_IMAGES))
     category: str | None = strawberry.UNSET
-    tags: list[str] | None = strawberry.UNSET
+    tags: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_TAGS))
     inventory: int | None = strawberry.UNSET
     track_inventory: bool | None = strawberry.UNSET
     seo_title: str | None = strawberry.UNSET
@@ -84,7 +86,9 @@ class BulkErrorPolicy(Enum):
 
 @strawberry.input
 class BulkUpdateProductsInput(MutationInput):
-    rows: list[ProductRowInput] = strawberry.field(description="1 to 250, each product once.")
+    rows: list[ProductRowInput] = strawberry.field(
+        description="At least one, each product once.", metadata=limits(items=bulk.MOST_ROWS)
+    )
     error_policy: BulkErrorPolicy = BulkErrorPolicy.ALL_OR_NOTHING
     dry_run: bool = strawberry.field(default=False, description="Do everything, tell what it would come to, and take it back.")
 
@@ -99,7 +103,9 @@ class ProductPriceInput:
 
 @strawberry.input
 class UpdateProductPricesInput(MutationInput):
-    prices: list[ProductPriceInput] = strawberry.field(description="1 to 250, each product once. All of them or none.")
+    prices: list[ProductPriceInput] = strawberry.field(
+        description="At least one, each product once. All of them or none.", metadata=limits(items=bulk.MOST_ROWS)
+    )
 
 
 @strawberry.input(description="Give one of productId and variantId.")

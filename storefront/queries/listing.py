@@ -257,6 +257,7 @@ async def pages(database: Database, scopes: Sequence[Scope], listing: Listing) -
     cursor = keyset.resume(window, (listing.digest(scope) for scope in scopes), is_value)
     if cursor is not None and cursor.extra is not None:
         # The list was begun with a mended search: its next page continues that one.
+        search.check_size(window.argument, cursor.extra)
         scopes = [replace(scope, mended=search.parse(cursor.extra)) for scope in scopes]
     document, parameters = listing.document, keyset.parameters(window, cursor)
     columns, limit = document.columns if document else listing.columns, parameters.pop("limit")

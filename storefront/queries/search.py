@@ -3,13 +3,21 @@
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Boolean, ColumnElement, FromClause, Text, case, column, func
 from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 
+from storefront.core.errors import InputTooLarge
 from storefront.models import products
 
+# One character may stand for 18 once it is folded (U+FDFA). What is written in Hangul has three for each.
+MAX_CHARACTERS = 200
+MAX_FOLDED_CHARACTERS = 600
+MAX_WORDS = 32
+
+_WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r'-?"[^"]*"?|\S+')
 _FOLDED = str.maketrans({"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ς": "σ"})
 _MARKS = re.compile("[\u0300-\u036f]")
@@ -20,6 +28,18 @@ _IDLE_HYPHENS = column(r"'(?<!\w)-[\s!&|()<]*(?=-)'", Text, is_literal=True)
 def fold(text: str) -> str:
     """Lower case without accents: what `storefront_fold` makes of the text in SQL."""
     return _MARKS.sub("", unicodedata.normalize("NFKD", text)).lower().translate(_FOLDED)
+
+
+def check_size(field: str, text: str) -> None:
+    """Raise InputTooLarge for a search with too many characters, before or after it is folded, or too many words."""
+    if len(text) > MAX_CHARACTERS:
+        raise InputTooLarge(field, "characters", MAX_CHARACTERS, len(text))
+    folded = fold(text)
+    if len(folded) > MAX_FOLDED_CHARACTERS:
+        raise InputTooLarge(field, "folded characters", MAX_FOLDED_CHARACTERS, len(folded))
+    words = len(_WORD.findall(folded))
+    if words > MAX_WORDS:
+        raise InputTooLarge(field, "words", MAX_WORDS, words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +69,7 @@ class Search:
         return parse(" ".join(corrections.get(token, token) for token in tokens(self.text)))
 
 
+@lru_cache(1_000)
 def parse(text: str) -> Search:
     """Split a search. Never fails: odd syntax means the words themselves, as search engines have taught people."""
     parts = tokens(text)

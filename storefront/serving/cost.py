@@ -1,7 +1,7 @@
-"""What an operation may cost: its fields, as often as the lists around them can repeat them. Known before anything runs.
+"""What an operation may cost: its fields and the items of their inputs, as often as the lists around them can repeat them.
 
-Fields declare what they cost in their `extensions`; the rest costs one. A document's costs are worked out once, as sums of
-products: of each request only the sizes that its variables say have to be put in.
+Known before anything runs. Fields declare what they cost in their `extensions`; the rest costs one. A document's costs are worked
+out once, as sums of products: of each request only the sizes that its variables say have to be put in.
 """
 
 from collections import defaultdict
@@ -24,9 +24,12 @@ from graphql import (
     Undefined,
     VariableNode,
     get_nullable_type,
+    is_input_object_type,
     is_list_type,
+    type_from_ast,
 )
 
+from storefront.serving.inputs import items_in, items_in_literal
 from storefront.serving.merging import Level, Merged, Selected, below, known_by
 
 # The name under which a field of the schema says so.
@@ -87,7 +90,19 @@ class Either:
         return given.get(self.name, self.default) is self.wanted
 
 
-Factor = Size | Either
+@dataclass(frozen=True, slots=True)
+class Items:
+    """How many items all lists in a variable's value have together: each costs as much as a field."""
+
+    name: str
+    otherwise: int
+
+    def of(self, given: Mapping[str, Any]) -> float:
+        """The number for these variables."""
+        return items_in(given[self.name]) if self.name in given else self.otherwise
+
+
+Factor = Size | Either | Items
 # The weights that are multiplied by the same factors, added up.
 Sum = Mapping[tuple[Factor, ...], float]
 
@@ -97,13 +112,14 @@ class Costs:
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._of: dict[str | None, Sum] = {}
+        self._factors: dict[str | None, set[Factor]] = {}
         self._fixed: dict[str | None, int] = {}
         for one in document.definitions:
             if isinstance(one, OperationDefinitionNode):
                 self._add(one.name.value if one.name else None, _Count(schema, document, one).sum())
 
     def _add(self, name: str | None, terms: Sum) -> None:
-        self._of[name] = terms
+        self._of[name], self._factors[name] = terms, {factor for factors in terms for factor in factors}
         if not any(terms):
             self._fixed[name] = round(sum(terms.values()))
 
@@ -113,7 +129,9 @@ class Costs:
         fixed = self._fixed.get(name)
         if fixed is not None:
             return fixed
-        return round(sum(weight * prod(factor.of(given) for factor in factors) for factors, weight in self._of[name].items()))
+        # Each once: a variable's value may be large, and used by many fields.
+        values = {factor: factor.of(given) for factor in self._factors[name]}
+        return round(sum(weight * prod(values[factor] for factor in factors) for factors, weight in self._of[name].items()))
 
 
 class _Count:
@@ -124,7 +142,11 @@ class _Count:
         self._sizes = _introspection(schema)
         self._writes = operation.operation is OperationType.MUTATION
         self._root: Level = [(schema.get_root_type(operation.operation), operation.selection_set)]
-        self._defaults = {one.variable.name.value: _constant(one.default_value) for one in operation.variable_definitions or ()}
+        definitions = operation.variable_definitions or ()
+        self._defaults = {one.variable.name.value: _constant(one.default_value) for one in definitions}
+        self._items = {one.variable.name.value: items_in_literal(one.default_value)[0] for one in definitions}
+        # What no list is ever made of costs nothing.
+        self._listed = {one.variable.name.value for one in definitions if _has_lists(type_from_ast(schema, one.type))}
         self._known: dict[Hashable, Sum] = {}
 
     def sum(self) -> Sum:
@@ -148,12 +170,13 @@ class _Count:
         if definition is None:
             return {(): 1}
         cost, size, level = _declared(definition), self._size(group[0], inherited), below(group)
-        if not level:
-            total: Sum = {(): cost.weight}
-        elif is_list_type(get_nullable_type(definition.type)):
+        total: Sum = {(): cost.weight}
+        if level and is_list_type(get_nullable_type(definition.type)):
             total = _plus(cost.weight, _times(size or {(): ASSUMED}, self._level(level, None)))
-        else:
+        elif level:
             total = _plus(cost.weight, self._level(level, size))
+        if arguments := group[0].node.arguments:
+            total = self._with_inputs(total, arguments)
         conditions = {one.conditions for one in group}
         # Where it is selected on several conditions, any of them will do: it is counted as if it were on none.
         on = (
@@ -162,6 +185,16 @@ class _Count:
             else []
         )
         return _times({tuple(on): 1}, total)
+
+    def _with_inputs(self, total: Sum, arguments: Sequence[ArgumentNode]) -> Sum:
+        found = defaultdict(float, total)
+        for argument in arguments:
+            number, names = items_in_literal(argument.value)
+            found[()] += number
+            for name in names:
+                if name in self._listed:
+                    found[Items(name, self._items[name]),] += 1
+        return found
 
     def _size(self, one: Selected, inherited: Sum | None) -> Sum | None:
         """How many items the field's list has, or those right below it."""
@@ -196,6 +229,14 @@ def _slice(
             otherwise = default if isinstance(default, int) else None
     fallback = ASSUMED if otherwise is None else otherwise
     return {(Size(tuple(variables), fallback, declared.most),): 1} if variables else {(): fallback}
+
+
+def _has_lists(type_: Any, around: frozenset[Any] = frozenset()) -> bool:
+    """Whether values of an input type hold lists."""
+    inner = get_nullable_type(type_)
+    if not is_input_object_type(inner):
+        return is_list_type(inner)
+    return inner not in around and any(_has_lists(field.type, around | {inner}) for field in inner.fields.values())
 
 
 def _inside(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:

@@ -26,6 +26,7 @@ from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
 from storefront.execution.plan import Plans
 from storefront.serving.cost import Costs
 from storefront.serving.errors import InvalidDocument
+from storefront.serving.inputs import InputLimits
 from storefront.serving.limits import GENEROUS, DocumentLimits, parsed
 from storefront.serving.manifests import UnusableManifest
 from storefront.serving.overlapping import RULES
@@ -40,7 +41,7 @@ MOST_ERRORS, MOST_WORDS = 5, 500
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that fits the schema, how it is executed, whether its answer depends on who asks, and what it costs.
+    """A document that fits the schema, how it is executed, whether its answer depends on who asks, its costs and input limits.
 
     `hash` is that of its text: SHA-256 in hexadecimal digits. The answer of what `is_public` changes with nothing but logs.
     """
@@ -52,6 +53,7 @@ class Document:
     is_personal: bool
     is_public: bool
     costs: Costs
+    inputs: InputLimits
 
     def operation(self, name: str | None) -> OperationDefinitionNode | None:
         """The operation of this name, or the only one; None where that says nothing."""
@@ -207,7 +209,8 @@ class Documents:
             ast = parsed(text, self.schema, self.limits)
             hides = not self.policy.introspection
             if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS, hide_suggestions=hides):
-                raise NotExecutable([InvalidDocument(e.message[:MOST_WORDS], e.nodes) for e in errors])
+                raise NotExecutable([InvalidDocument(_said(e)[:MOST_WORDS], e.nodes) for e in errors])
+            inputs = InputLimits(self.schema, ast)
             costs = Costs(self.schema, ast)
         except (LimitExceeded, InvalidInput) as error:
             raise NotExecutable([GraphQLError(str(error), original_error=error)]) from None
@@ -215,7 +218,14 @@ class Documents:
             raise NotExecutable([error]) from None
         visit(ast, _Forgetter())
         personal, public = is_personal(self.schema, ast), is_public(self.schema, ast)
-        return Document(hash_, len(text), ast, Plans(ast), personal, public, costs)
+        return Document(hash_, len(text), ast, Plans(ast), personal, public, costs, inputs)
+
+
+def _said(error: GraphQLError) -> str:
+    # What Python says of a number with thousands of digits helps nobody who sent it.
+    if isinstance(error.original_error, ValueError):
+        return f"{error.message.partition(', but ')[0]}, found a number that is too large."
+    return error.message
 
 
 def _bare(id_: str) -> str:

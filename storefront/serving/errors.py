@@ -30,7 +30,8 @@ _EXPECTATION = re.compile(
     r"|Expected (?:a )?value of (?:non-null )?type '[\w\[\]!]+'"
     r"(?: to be an object| to be provided| not to be None| to include required field '\w+'"
     r"| not to include unknown field(?: '\w{1,60}'(?:\. Did you mean [\w ,']+\?)?)?)?"
-    r"|\w+ must be .+?(?=, not )",
+    # Scalars of our own say what is wrong with a value, and never quote it.
+    r"|\w+ must be .+",
     re.DOTALL,
 )
 
@@ -82,7 +83,7 @@ def _without_values(message: str) -> str:
     if expectation is None:
         return f"{place[1]}."
     told = " ".join(filter(None, expectation.groups())) or expectation[0]
-    return f"{place[1]}: {told}" if told.endswith("?") else f"{place[1]}: {told}."
+    return f"{place[1]}: {told}" if told.endswith(("?", ".")) else f"{place[1]}: {told}."
 
 
 def _cause(error: GraphQLError) -> Exception | None:

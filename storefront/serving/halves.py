@@ -10,7 +10,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NoReturn
 
 import orjson
-from graphql import GraphQLSchema, OperationDefinitionNode, is_input_object_type, is_list_type, is_non_null_type, type_from_ast
+from graphql import (
+    GraphQLSchema,
+    OperationDefinitionNode,
+    get_named_type,
+    get_nullable_type,
+    is_input_object_type,
+    is_list_type,
+    type_from_ast,
+)
 
 from storefront.core.errors import TOO_LARGE, InvalidInput
 from storefront.execution.arguments import DEFINITION
@@ -48,16 +56,16 @@ def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
 
 
-def check_request(given: Any, variables: Path = ("variables",)) -> None:
-    """Raise BadRequest for such a value anywhere but in the variables of a request, which stand under that path."""
-    for path, problem in _unusable(given):
-        if path[: len(variables)] != variables:
-            raise BadRequest(f"{_shown(path) or 'The body'}: {problem}")
+def check_request(given: Any) -> None:
+    """Raise BadRequest for such a value anywhere but in the variables of a request."""
+    outside = {name: value for name, value in given.items() if name != "variables"} if isinstance(given, dict) else given
+    for path, problem in _unusable(outside, None):
+        raise BadRequest(f"{_shown(path) or 'The body'}: {problem}")
 
 
 def check_numbers(given: Any) -> None:
     """Raise InvalidInput for a number that is too large."""
-    for path, problem in _unusable(given):
+    for path, problem in _unusable(given, None):
         if problem is TOO_LARGE:
             raise InvalidInput(_shown(path) or "The body", problem)
 
@@ -66,41 +74,62 @@ def check_variables(schema: GraphQLSchema, operation: OperationDefinitionNode | 
     """Raise InvalidInput for such a value in a variable, but for lone surrogates in inputs that are handed over as they are."""
     nodes = operation.variable_definitions or () if operation else ()
     types = {node.variable.name.value: type_from_ast(schema, node.type) for node in nodes}
-    for path, problem in _unusable(variables):
-        if problem is TOO_LARGE or not _is_handed_over(types.get(str(path[0])), path[1:]):
+    for name, value in variables.items():
+        found = _unusable({name: value}, None) if _HALF.search(name) else _unusable(value, types.get(name), name)
+        for path, problem in found:
             raise InvalidInput(_shown(("variables", *path)), problem)
 
 
-def _unusable(value: Any) -> Iterator[tuple[Path, str]]:
-    """The way to each value that cannot be used, or to the name that cannot, and what is wrong with it."""
+# A path from its end: the way to the parent, and the step from there. Values share the ways that they have in common.
+_Way = tuple["_Way", str | int] | None
+
+
+def _unusable(value: Any, type_: Any, *root: str) -> Iterator[tuple[Path, str]]:
+    """The path to each value that cannot be used, or to the name that cannot, and what is wrong with it.
+
+    In inputs that are handed over as they are, lone surrogates can be used.
+    """
     # A list of what is left, not a call per level.
-    left: list[tuple[Path, Any]] = [((), value)]
+    left: list[tuple[_Way, Any, Any, bool]] = [(None, value, type_, False)]
     while left:
-        path, value = left.pop()
-        if isinstance(value, str) and _HALF.search(value):
-            yield path, PROBLEM
-        elif isinstance(value, float) and math.isinf(value):
-            yield path, TOO_LARGE
+        way, value, type_, is_handed_over = left.pop()
+        if isinstance(value, str):
+            if not is_handed_over and _HALF.search(value):
+                yield (*root, *_path(way)), PROBLEM
+        elif isinstance(value, float):
+            if math.isinf(value):
+                yield (*root, *_path(way)), TOO_LARGE
         elif isinstance(value, list):
-            left += [((*path, n), item) for n, item in enumerate(value)]
+            inner = _item_type(type_)
+            left += [((way, n), item, inner, is_handed_over) for n, item in enumerate(value)]
         elif isinstance(value, dict):
-            left += [((*path, name), item) for name, item in value.items()]
-            yield from (((*path, name), PROBLEM) for name in value if _HALF.search(name))
+            if not is_handed_over:
+                yield from (((*root, *_path((way, name))), PROBLEM) for name in value if _HALF.search(name))
+            fields = _fields(value, type_, is_handed_over)
+            left += [((way, name), item, inner, is_handed) for name, item, inner, is_handed in fields]
 
 
-def _is_handed_over(type_: Any, path: Path) -> bool:
-    for step in path:
-        while is_non_null_type(type_) or (is_list_type(type_) and isinstance(step, str)):
-            type_ = type_.of_type
-        if is_list_type(type_):
-            type_ = type_.of_type
-        elif is_input_object_type(type_) and step in type_.fields:
-            if type_.extensions[DEFINITION].from_input:
-                return True
-            type_ = type_.fields[step].type
-        else:
-            return False
-    return False
+def _item_type(type_: Any) -> Any:
+    inner = get_nullable_type(type_)
+    return inner.of_type if is_list_type(inner) else None
+
+
+def _fields(value: Mapping[str, Any], type_: Any, is_handed_over: bool) -> Iterator[tuple[str, Any, Any, bool]]:
+    """The fields of an object, each with its type where that is known, and whether it is handed over as it is."""
+    inner = get_named_type(type_)
+    known = inner.fields if is_input_object_type(inner) else {}
+    hands_over = is_handed_over or (bool(known) and inner.extensions[DEFINITION].from_input is not None)
+    for name, item in value.items():
+        is_known = name in known
+        yield name, item, known[name].type if is_known else None, is_handed_over or (is_known and hands_over)
+
+
+def _path(way: "_Way") -> Path:
+    steps: list[str | int] = []
+    while way is not None:
+        way, step = way
+        steps.append(step)
+    return tuple(reversed(steps))
 
 
 def _shown(path: Path) -> str:

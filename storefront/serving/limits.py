@@ -26,9 +26,9 @@ from storefront.serving.merging import Merged
 class DocumentLimits:
     """The most that a document may have of each: generous for one written by hand, small for an attacker.
 
-    `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases` and `directives` in all of it;
-    `roots`: fields of one operation at the top, and `mutations` where it is a mutation; `cost` as the module of that name
-    works it out.
+    `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases`, `directives` and
+    `operations` in all of it; `roots`: fields of one operation at the top, and `mutations` where it is a mutation; `cost` as the
+    module of that name works it out.
     """
 
     characters: int = 100_000
@@ -37,6 +37,7 @@ class DocumentLimits:
     fields: int = 500
     aliases: int = 100
     directives: int = 100
+    operations: int = 10
     roots: int = 50
     mutations: int = 20
     cost: int = 100_000
@@ -111,6 +112,9 @@ def _check_shape(document: DocumentNode, schema: GraphQLSchema, limits: Document
         _check(
             name, getattr(limits, name), sum(getattr(one, name) for one in shapes.values()), f"The document has too many {name}"
         )
+    # Each is validated with all fragments that it spreads.
+    operations = sum(isinstance(one, OperationDefinitionNode) for one in document.definitions)
+    _check("operations", limits.operations, operations, "The document has too many operations")
     _check("depth", limits.depth, _depth(shapes), "The document is nested too deeply", "levels")
     merged = Merged(schema, document)
     for definition in document.definitions:

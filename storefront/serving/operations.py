@@ -152,6 +152,8 @@ class Operations:
         asked = document.operation(request.operation_name)
         if request.may_be_torn:
             halves.check_variables(self._schema, asked, request.variables)
+        if asked:
+            document.inputs.check(asked, request.variables)
         cost = document.costs.of(asked, request.variables) if asked else 0
         check_cost(cost, self._documents.limits)
         kind = asked.operation if asked else None

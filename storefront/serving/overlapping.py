@@ -20,6 +20,7 @@ from graphql import (
     StringValueNode,
     ValidationRule,
     VariableNode,
+    VariablesInAllowedPositionRule,
     get_named_type,
     is_leaf_type,
     is_list_type,
@@ -29,6 +30,7 @@ from graphql import (
 )
 
 from storefront.serving.merging import Level, Merged, Selected, below, known_by
+from storefront.serving.one_of import VariablesFit
 
 
 class FieldsCanBeMerged(ValidationRule):
@@ -64,7 +66,8 @@ class FieldsCanBeMerged(ValidationRule):
         self.report_error(GraphQLError(f"{problem} {mend}", [one.node for one in group[:20]]))
 
 
-RULES = tuple(FieldsCanBeMerged if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules)
+_OURS: dict[Any, Any] = {OverlappingFieldsCanBeMergedRule: FieldsCanBeMerged, VariablesInAllowedPositionRule: VariablesFit}
+RULES = tuple(_OURS.get(rule, rule) for rule in specified_rules)
 
 
 def _together(group: Sequence[Selected]) -> Iterable[Sequence[Selected]]:

@@ -4,8 +4,10 @@ from decimal import Decimal
 
 import strawberry
 
+from storefront.commands.catalogue import MAX_ATTRIBUTES
 from storefront.graph.context import Info
 from storefront.graph.inputs import AttributeInput
+from storefront.graph.limits import limits
 from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, deleted, paid
 from storefront.graph.types import ProductVariant
 from storefront.variants import commands
@@ -17,7 +19,7 @@ class CreateVariantInput(MutationInput):
     name: str
     price: Decimal
     compare_at_price: Decimal | None = None
-    attributes: list[AttributeInput] = strawberry.field(default_factory=list)
+    attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
     inventory: int | None = strawberry.field(default=0, description=STOCK)
     sku: str | None = None
     is_available: bool = True
@@ -30,7 +32,7 @@ class UpdateVariantInput(MutationInput):
     name: str | None = strawberry.UNSET
     price: Decimal | None = strawberry.UNSET
     compare_at_price: Decimal | None = strawberry.UNSET
-    attributes: list[AttributeInput] | None = strawberry.UNSET
+    attributes: list[AttributeInput] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_ATTRIBUTES))
     inventory: int | None = strawberry.UNSET
     sku: str | None = strawberry.UNSET
     is_available: bool | None = strawberry.UNSET

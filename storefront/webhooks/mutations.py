@@ -9,6 +9,7 @@ import strawberry
 from storefront.core.database import Row
 from storefront.core.ids import parse_id
 from storefront.graph.context import Info
+from storefront.graph.limits import limits
 from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
 from storefront.graph.scalars import Position
 from storefront.queries import webhooks
@@ -31,7 +32,7 @@ QUERY = (
 class CreateWebhookInput(MutationInput):
     config_id: strawberry.ID
     url: str = strawberry.field(description=URL)
-    topics: list[Topic]
+    topics: list[Topic] = strawberry.field(metadata=limits(items=len(Topic)))
     query: str | None = strawberry.field(default=None, description=QUERY)
     read_as: WebhookReader = strawberry.field(default=WebhookReader.SHOPPER, description="OWNER for what shoppers do not see.")
 
@@ -41,7 +42,7 @@ class UpdateWebhookInput(MutationInput):
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
     url: str | None = strawberry.field(default=strawberry.UNSET, description=URL)
-    topics: list[Topic] | None = strawberry.UNSET
+    topics: list[Topic] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=len(Topic)))
     query: str | None = strawberry.field(default=strawberry.UNSET, description=QUERY)
     read_as: WebhookReader | None = strawberry.UNSET
     is_enabled: bool | None = strawberry.field(

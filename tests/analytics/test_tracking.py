@@ -268,7 +268,7 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
     ({"event": "a", "timestamp": ago(days=-2)}, ["timestamp"], "lies in the future"),
     ({"event": "a", "timestamp": "yesterday"}, ["timestamp"], "must be RFC 3339 text"),
     ({"event": "a", "timestamp": "2026-11-22T10:00:00"}, ["timestamp"], "with a time zone"),
-    ({"event": "a", "properties": {"x": "y" * 1_000_000}}, ["properties"], "must have at most 8,192 bytes as JSON, not 1,000,0"),
+    ({"event": "a", "properties": {"x": "y" * 90_000}}, ["properties"], "must have at most 8,192 bytes as JSON, not 90,0"),
     ({"event": "a", "properties": [1]}, ["properties"], "must be an object"),
     ({"event": "a", "properties": {"x": "\0"}}, ["properties"], "must not contain the character NUL"),
     ({"event": "a", "sessionId": "s" * 201}, ["sessionId"], "0 to 200 characters"),
@@ -410,9 +410,9 @@ async def test_a_single_event_and_none_are_fine(shopper: Client) -> None:
 
 async def test_too_many_events_are_refused_whole(shopper: Client) -> None:
     store = await make_store(shopper.database)
-    answer = await track(shopper, store, *[{"event": "a"}] * 501)
-    [error] = answer["userErrors"]
-    assert (error["code"], error["path"], answer["results"]) == ("INVALID_INPUT", ["events"], [])
+    document = "mutation($input: TrackEventsInput!) { trackEvents(input: $input) { recorded } }"
+    error = await shopper.refusal(document, input={"configId": store, "events": [{"event": "a"}] * 501})
+    assert error["message"] == "input.events: must have at most 500 items, not 501."
     assert (await track(shopper, store, *[{"event": "a"}] * 500))["recorded"] == 500
 
 

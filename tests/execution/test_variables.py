@@ -100,7 +100,9 @@ def test_what_is_plainly_right_is_read() -> None:
     ("variables", "value"),
     [
         ("$v: Nested", {"below": {"below": None}}),
-        ("$v: Either", {"one": 1}),
+        ("$v: Either", {"one": 1, "other": "a"}),
+        ("$v: Either", {"one": None}),
+        ("$v: Either", {}),
         ("$v: Colour = RED", None),
         ("$v: [Int]", 1),
         ("$v: Query", None),
@@ -110,6 +112,12 @@ def test_what_is_plainly_right_is_read() -> None:
 def test_what_is_rare_is_left_to_graphql_core(variables: str, value: Any) -> None:
     given_ = {} if value is None else {"v": value}
     assert not same(SCHEMA, operation(f"query({variables}) {{ field }}"), given_)
+
+
+def test_oneof_with_one_member_is_read() -> None:
+    assert same(SCHEMA, operation("query($v: Either) { field }"), {"v": {"one": 1}})
+    by = operation("query($by: ProductBy!) { product(by: $by) { id } }")
+    assert same(ours._schema, by, {"by": {"sku": {"configId": "c", "sku": "s"}}})
 
 
 def test_the_inputs_of_our_mutations_are_read() -> None:

@@ -9,9 +9,9 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
 from storefront.core.database import compiled
-from storefront.queries.search import fold
+from storefront.queries.search import fold, parse
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import Vocabularies
+from storefront.queries.vocabulary import MAX_MENDED_SEARCHES, Allowance, Vocabularies, Words, mend
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
 
@@ -301,3 +301,38 @@ async def test_letters_fold_alike_in_python_and_in_sql(shopper: Client) -> None:
         compiled(statement.bindparams(bindparam("samples", type_=ARRAY(TEXT)))), {"samples": samples}
     )
     assert {s: row.folded for s, row in zip(samples, rows, strict=True)} == {sample: fold(sample) for sample in samples}
+
+
+def words_of(*words: str) -> Words:
+    return Words(dict.fromkeys(words, 1), set(words), sorted(words))
+
+
+def test_allowance_ends_corrections_of_one_operation() -> None:
+    known = words_of("lantern", "wooden", *(f"w{n:05}" for n in range(998)))
+    search_, stems = parse("lanxern woxden zzz"), {"lanxern": "lanxern", "woxden": "woxden", "zzz": "zzz"}
+    corrected = mend(search_, stems, known, Allowance())
+    assert corrected is not None and corrected.text == "lantern wooden zzz"
+    few = Allowance(1_500)
+    corrected = mend(search_, stems, known, few)
+    assert corrected is not None and corrected.text == "lantern woxden zzz"
+    assert not few.take_search()
+    assert mend(search_, stems, known, few) is None
+
+
+def test_corrected_search_stays_within_limits() -> None:
+    typed = " ".join(["lanx"] * 31 + ["x" * 45])
+    assert mend(parse(typed), {"lanx": "lanx", "x" * 45: "x"}, words_of("lanterns" * 4), Allowance()) is None
+
+
+async def test_operation_shares_one_allowance(shopper: Client) -> None:
+    store = await store_with(shopper, "Lantern")
+    # Searches of one text would be one search.
+    searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_MENDED_SEARCHES + 5)}
+    declared = ", ".join(f"${name}: String!" for name in searches)
+    fields = " ".join(f"{name}: products(configId: $s, search: ${name}) {{ correctedSearch }}" for name in searches)
+    with counted(shopper.database) as statements:
+        found = await shopper.ask(f"query($s: ID!, {declared}) {{ {fields} }}", s=store, **searches)
+    corrected = [one["correctedSearch"] for one in found.values()]
+    assert sorted(corrected, key=str) == [None] * 5 + ["lantern"] * MAX_MENDED_SEARCHES
+    # What is beyond the allowance is not looked for at all.
+    assert sum("unnest" in sql and "ts_lexize" in sql for sql in statements) == MAX_MENDED_SEARCHES

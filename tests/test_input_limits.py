@@ -1,0 +1,285 @@
+"""The limits on inputs hold at every place of the schema where there is a list, a text or a JSON value.
+
+The places are read from the schema, so that a new argument is asked too.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import orjson
+import pytest
+import strawberry
+from graphql import (
+    GraphQLEnumType,
+    GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLNamedType,
+    get_named_type,
+    get_nullable_type,
+    is_composite_type,
+    is_input_object_type,
+    is_list_type,
+    is_object_type,
+    is_required_argument,
+    is_required_input_field,
+)
+
+from storefront.core.errors import InputTooLarge
+from storefront.execution.arguments import DEFINITION, method_of
+from storefront.execution.edges import batch_of
+from storefront.graph.limits import declare_limits
+from storefront.schema import schema
+from storefront.serving.documents import Documents, NotExecutable
+from storefront.serving.inputs import LIMIT
+from storefront.serving.limits import DocumentLimits
+from storefront.serving.operations import Operations
+from storefront.serving.requests import GraphQLRequest
+
+SCHEMA = schema._schema
+ROOTS = [type_ for type_ in (SCHEMA.query_type, SCHEMA.mutation_type, SCHEMA.subscription_type) if type_]
+KEY = "018f0000-0000-7000-8000-000000000000"
+
+SAMPLES: Mapping[str, Any] = {
+    "ID": KEY,
+    "String": "x",
+    "Int": 1,
+    "Float": 1.5,
+    "Boolean": True,
+    "Decimal": "1",
+    "Position": "1",
+    "DateTime": "2026-11-22T10:00:00Z",
+    "JSON": {},
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """An input: the fields that lead to the field that takes it, its argument, and the way from there through input objects."""
+
+    fields: tuple[tuple[GraphQLNamedType, str], ...]
+    argument: str
+    path: tuple[str, ...]
+    definition: Any
+
+    def __str__(self) -> str:
+        """The name of its test."""
+        return ".".join((self.fields[-1][0].name, self.fields[-1][1], self.argument, *self.path))
+
+    @property
+    def name(self) -> str:
+        """As errors name it."""
+        return ".".join((self.argument, *self.path))
+
+
+def fields_of(type_: Any) -> Mapping[str, GraphQLField]:
+    return type_.fields if is_object_type(type_) else {}
+
+
+@cache
+def ways() -> Mapping[str, tuple[tuple[GraphQLNamedType, str], ...]]:
+    """The shortest way from a root to each object type."""
+    found: dict[str, tuple[tuple[GraphQLNamedType, str], ...]] = {root.name: () for root in ROOTS}
+    left: deque[Any] = deque(ROOTS)
+    while left:
+        type_ = left.popleft()
+        for name, field in fields_of(type_).items():
+            inner = get_named_type(field.type)
+            if is_object_type(inner) and inner.name not in found:
+                found[inner.name] = (*found[type_.name], (type_, name))
+                left.append(inner)
+    return found
+
+
+def places() -> Iterator[Place]:
+    """All inputs of the schema, each input type's once."""
+    for type_ in SCHEMA.type_map.values():
+        for name, field in ({} if type_.name.startswith("__") else fields_of(type_)).items():
+            for argument, one in field.args.items():
+                yield from _inside(Place((*ways()[type_.name], (type_, name)), argument, (), one), frozenset())
+
+
+def _inside(place: Place, around: frozenset[str]) -> Iterator[Place]:
+    yield place
+    inner = get_named_type(place.definition.type)
+    if is_input_object_type(inner) and inner.name not in around:
+        step = ("0",) if is_list_type(get_nullable_type(place.definition.type)) else ()
+        for name, field in inner.fields.items():
+            yield from _inside(Place(place.fields, place.argument, (*place.path, *step, name), field), around | {inner.name})
+
+
+def sample(type_: Any) -> Any:
+    """A value of an input type, with what is required and no more."""
+    inner: Any = get_nullable_type(type_)
+    if is_list_type(inner):
+        return [sample(inner.of_type)]
+    if isinstance(inner, GraphQLEnumType):
+        return Name(next(iter(inner.values)))
+    if isinstance(inner, GraphQLInputObjectType):
+        found = {name: sample(field.type) for name, field in inner.fields.items() if is_required_input_field(field)}
+        return found or ({"id": KEY} if inner.is_one_of else {})
+    return SAMPLES[inner.name]
+
+
+class Name(str):
+    """The name of an enum's value."""
+
+    __slots__ = ()
+
+
+def with_value(type_: Any, path: tuple[str, ...], value: Any) -> Any:
+    """A sample with a value at a path."""
+    if not path:
+        return value
+    inner: Any = get_nullable_type(type_)
+    if path[0] == "0":
+        return [with_value(inner.of_type, path[1:], value)]
+    around = {} if inner.is_one_of else sample(inner)
+    return {**around, path[0]: with_value(inner.fields[path[0]].type, path[1:], value)}
+
+
+def literal(value: Any) -> str:
+    """The value as it stands in a document."""
+    if isinstance(value, Name):
+        return value
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {literal(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(literal, value)) + "]"
+    return orjson.dumps(value).decode()
+
+
+def request_of(place: Place, value: Any, *, as_variable: bool) -> GraphQLRequest:
+    """A request with a value at a place, in a variable or in the document."""
+    document, variables = "", {}
+    for type_, name in reversed(place.fields):
+        field, arguments = fields_of(type_)[name], {}
+        for argument, one in field.args.items():
+            if (type_, name) == place.fields[-1] and argument == place.argument:
+                whole = with_value(one.type, place.path, value)
+                variables = {"v": whole} if as_variable else {}
+                arguments[argument] = "$v" if as_variable else literal(whole)
+                declared = f"($v: {one.type})" if as_variable else ""
+            elif is_required_argument(one):
+                arguments[argument] = literal(sample(one.type))
+        given = f"({', '.join(f'{one}: {text}' for one, text in arguments.items())})" if arguments else ""
+        below = document or ("{ __typename }" if is_composite_type(get_named_type(field.type)) else "")
+        document = f"{{ {name}{given} {below} }}"
+    root = place.fields[0][0]
+    kind = next(word for word in ("query", "mutation", "subscription") if word == root.name.lower())
+    return GraphQLRequest(f"{kind} {declared} {document}", orjson.loads(orjson.dumps(variables, default=str)))
+
+
+OPERATIONS = Operations(Documents(SCHEMA, limits=DocumentLimits(characters=10**8, tokens=10**7, cost=10**9)))
+
+
+def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
+    """Why an input is too large, before anything is executed."""
+    try:
+        OPERATIONS.prepare(request)
+    except InputTooLarge as error:
+        return error
+    except NotExecutable as refused:
+        (first,) = refused.errors
+        assert first.locations
+        assert isinstance(first.original_error, InputTooLarge), first
+        return first.original_error
+    return None
+
+
+PLACES = list(places())
+LISTS = [place for place in PLACES if is_list_type(get_nullable_type(place.definition.type))]
+TEXTS = [place for place in PLACES if get_named_type(place.definition.type).name in ("String", "ID", "JSON")]
+WRITTEN = [place for place in TEXTS if place.fields[0][0] is SCHEMA.mutation_type]
+# To read long literals takes long, and what is stored may be long: one of those is enough.
+IN_DOCUMENTS = [place for place in TEXTS if place not in WRITTEN or str(place) == "Mutation.createProduct.input.tags"]
+
+
+def test_inputs_with_lists_and_texts_are_found() -> None:
+    assert {"Product.variant.attributes", "Mutation.trackEvents.input.events"} <= set(map(str, LISTS))
+    assert {"Query.suggest.prefix", "Mutation.trackEvents.input.events.0.properties"} <= set(map(str, TEXTS))
+
+
+@pytest.mark.parametrize("as_variable", [True, False], ids=["variable", "literal"])
+@pytest.mark.parametrize("place", LISTS, ids=str)
+def test_lists_longer_than_their_limit_are_refused(place: Place, *, as_variable: bool) -> None:
+    limit = place.definition.extensions[LIMIT].items
+    item = sample(get_nullable_type(place.definition.type).of_type)
+    assert refusal_of(request_of(place, [item] * limit, as_variable=as_variable)) is None
+    refused = refusal_of(request_of(place, [item] * (limit + 1), as_variable=as_variable))
+    assert refused is not None
+    assert str(refused) == f"{place.name}: must have at most {limit} items, not {limit + 1}."
+    assert refused.code == "BAD_USER_INPUT"
+    assert refused.details == {"field": place.name, "limit": "items", "maximum": limit, "found": limit + 1}
+    assert f"{limit} items" in place.definition.description
+
+
+def text_of(place: Place, characters: int) -> Any:
+    name, text = get_named_type(place.definition.type).name, "x" * characters
+    value = {"a": text} if name == "JSON" else text
+    return [value] if is_list_type(get_nullable_type(place.definition.type)) else value
+
+
+@pytest.mark.parametrize(
+    ("place", "as_variable"), [*((place, True) for place in TEXTS), *((place, False) for place in IN_DOCUMENTS)], ids=str
+)
+def test_texts_longer_than_their_limit_are_refused(place: Place, *, as_variable: bool) -> None:
+    # More than any of its kind may have.
+    text = text_of(place, 100_001 if place in WRITTEN else 2_001)
+    refused = refusal_of(request_of(place, text, as_variable=as_variable))
+    assert refused is not None
+    assert (refused.code, refused.details["limit"]) == ("BAD_USER_INPUT", "characters")
+    assert refused.details["field"] == (f"{place.name}.0" if place in LISTS else place.name)
+    # What JSON has around its texts counts too.
+    allowed = refused.details["maximum"] - (20 if get_named_type(place.definition.type).name == "JSON" else 0)
+    assert refusal_of(request_of(place, text_of(place, allowed), as_variable=as_variable)) is None
+
+
+def test_default_of_variable_is_held_to_limit() -> None:
+    names = '{name: "a", value: "b"} ' * 11
+    document = f"query($v: [AttributeInput!]! = [{names}]) {{ product(by: {{id: 1}}) {{ variant(attributes: $v) {{ id }} }} }}"
+    refused = refusal_of(GraphQLRequest(document))
+    assert refused is not None and refused.details["field"] == "attributes"
+
+
+def test_variable_in_fragment_is_held_to_limit() -> None:
+    fragments = "fragment F on Product { ...G } fragment G on Product { variant(attributes: $v) { id } }"
+    document = f"query($v: [AttributeInput!]!) {{ product(by: {{id: 1}}) {{ ...F }} }} {fragments}"
+    value = [{"name": "a", "value": "b"}] * 11
+    refused = refusal_of(GraphQLRequest(document, {"v": value}))
+    assert refused is not None and refused.details["field"] == "attributes"
+
+
+def test_operations_are_held_to_their_own_limits() -> None:
+    document = """
+    query A($v: [AttributeInput!]!) { product(by: {id: 1}) { variant(attributes: $v) { id } } }
+    query B($v: [AttributeInput!]!) { products(configId: 1, filter: {attributes: $v}) { totalCount } }
+    """
+    value = [{"name": "a", "value": "b"}] * 11
+    assert refusal_of(GraphQLRequest(document, {"v": value}, "B")) is None
+    assert refusal_of(GraphQLRequest(document, {"v": value}, "A")) is not None
+
+
+def test_list_without_limit_is_no_schema() -> None:
+    @strawberry.type
+    class Query:
+        @strawberry.field
+        def found(self, names: list[str]) -> int:
+            return len(names)
+
+    with pytest.raises(TypeError, match=r"Query\.found\(names:\) is a list without a limit"):
+        declare_limits(strawberry.Schema(Query)._schema)
+
+
+def test_arguments_below_roots_are_read_once() -> None:
+    """Such a field is resolved for all its parents at once, so that its arguments are read and checked once, not for each row."""
+    per_row = [
+        f"{type_.name}.{name}"
+        for type_ in SCHEMA.type_map.values()
+        if type_ not in ROOTS and not type_.name.startswith("__")
+        for name, field in fields_of(type_).items()
+        if field.args and batch_of(method_of(field.extensions[DEFINITION])) is None
+    ]
+    assert per_row == []

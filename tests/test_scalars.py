@@ -1,0 +1,109 @@
+"""Scalars of our own say what they expect and what is wrong with a value, where it is wrong, and never the value."""
+
+from typing import Any
+
+import pytest
+from graphql import GraphQLScalarType
+
+from storefront.core.ids import parse_id
+from storefront.schema import schema
+from storefront.serving.documents import Documents, NotExecutable
+from tests.client import Client
+
+SCHEMA = schema._schema
+EXPECTED = {
+    "Decimal": 'Decimal must be text such as "19.90": ',
+    "DateTime": 'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z": ',
+    "Position": 'Position must be a non-negative integer as text such as "42": ',
+}
+
+# fmt: off
+ANY_KIND: list[tuple[Any, str]] = [
+    ("", "it is empty"), ("１２", "not ASCII"), ("١٢", "not ASCII"), ("²", "not ASCII"), (" 1", "white space"),
+    ("1 ", "white space"),
+    ("1\n", "white space"), ("1_0", "not of the form"), ("+1", "not of the form"), ("NaN", "not of the form"),
+    ("Infinity", "not of the form"), ("1e999999", "not of the form"), ("a\0b", "not of the form"), ("0x1", "not of the form"),
+    (True, "it is a boolean"), ([], "it is a list"), ({}, "it is an object"),
+]
+OF_KINDS: list[tuple[str, Any, str]] = [
+    *((kind, value, problem) for kind in EXPECTED for value, problem in ANY_KIND),
+    ("Decimal", 1.5, "floating-point"), ("Decimal", 1.0, "floating-point"), ("Decimal", "1" * 21, "too large: at most 20 digits"),
+    ("Decimal", 10**30, "too large"), ("Decimal", "0.12345678901", "too precise: at most 10 digits"), ("Decimal", ".5", "form"),
+    ("Position", -1, "it is negative"), ("Position", "-1", "it is negative"), ("Position", 1.0, "floating-point"),
+    ("Position", str(10**18), "too large: at most 999999999999999999"), ("Position", "1.0", "digits alone"),
+    ("DateTime", 5, "it is a number"), ("DateTime", 1.5, "it is a number"), ("DateTime", "2026-11-22T10:00:00", "no time zone"),
+    ("DateTime", "2026-02-30T00:00:00Z", "no such day"), ("DateTime", "2026-11-22T10:00:60Z", "no such day or time"),
+    ("DateTime", "0001-01-01T00:00:00+10:00", "outside of the years"), ("DateTime", "２026-11-22T10:00:00Z", "not ASCII"),
+    ("DateTime", "2026-11-22🏮10:00:00Z", "not ASCII"), ("DateTime", "2026-W47-7T10:00:00Z", "YYYY-MM-DD"),
+]
+USABLE = [
+    ("Decimal", "19.90"), ("Decimal", "-0"), ("Decimal", 7), ("Decimal", "007"), ("Decimal", "9" * 20 + "." + "9" * 10),
+    ("Position", "0"), ("Position", 42), ("Position", "042"), ("Position", "9" * 18),
+    ("DateTime", "2026-11-22T10:00:00Z"), ("DateTime", "2026-11-22t10:00:00.123456789+02:00"),
+    ("DateTime", "2026-11-22 10:00:00z"),
+]
+# fmt: on
+
+
+def scalar(name: str) -> GraphQLScalarType:
+    found = SCHEMA.type_map[name]
+    assert isinstance(found, GraphQLScalarType)
+    return found
+
+
+@pytest.mark.parametrize(("name", "value", "problem"), OF_KINDS, ids=ascii)
+async def test_variable_errors_say_what_is_wrong(shopper: Client, name: str, value: Any, problem: str) -> None:
+    arguments = {"Decimal": "filter: {minPrice: $v}", "DateTime": "filter: {updatedSince: $v}"}
+    document = f"query($v: {name}) {{ products(configId: 1, {arguments.get(name)}) {{ totalCount }} }}"
+    if name == "Position":
+        document = "query($v: Position!) { productChanges(configId: 1, after: $v) { position } }"
+    error = await shopper.refusal(document, v=value)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+    assert error["message"].startswith(f"Variable '$v' has invalid value: {EXPECTED[name]}")
+    assert problem in error["message"]
+    assert error["message"].endswith(".") and not error["message"].endswith("..")
+
+
+@pytest.mark.parametrize(
+    ("name", "literal", "problem"),
+    [
+        ("Decimal", "1.5", "floating-point"),
+        ("Decimal", "9" * 21, "too large"),
+        ("Decimal", "9" * 5_000, "thousands of digits"),
+        ("Decimal", "CHEAP", "not quoted"),
+        ("Decimal", "[1]", "a list"),
+        ("Decimal", '"１２"', "not ASCII"),
+        ("DateTime", "5", "a number"),
+        ("DateTime", "{a: 1}", "an object"),
+        ("DateTime", '"now"', "YYYY-MM-DD"),
+        ("Position", "-1", "negative"),
+        ("Position", "1e9", "floating-point"),
+        ("Position", "true", "a boolean"),
+    ],
+)
+def test_literal_errors_have_locations(name: str, literal: str, problem: str) -> None:
+    around = {
+        "Decimal": "{ products(configId: 1, filter: {minPrice: # }) { totalCount } }",
+        "DateTime": "{ products(configId: 1, filter: {updatedSince: # }) { totalCount } }",
+        "Position": "{ productChanges(configId: 1, after: # ) { position } }",
+    }[name]
+    with pytest.raises(NotExecutable) as refused:
+        Documents(SCHEMA).of_text(around.replace("#", literal))
+    (error,) = refused.value.errors
+    assert error.message.startswith(EXPECTED[name]) and problem in error.message
+    assert [(one.line, one.column) for one in error.locations or ()] == [(1, around.index("#") + 1)]
+
+
+@pytest.mark.parametrize(("name", "value"), USABLE, ids=str)
+def test_usable_values_are_taken(name: str, value: Any) -> None:
+    assert scalar(name).coerce_input_value(value) is not None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["１" * 32, "١" * 32, "1_" * 16, " " + "1" * 31, "1" * 31 + "\n", "{" + "1" * 32 + "}", "0x" + "1" * 30, "1-" * 16, "-" * 36],
+    ids=ascii,
+)
+def test_ids_are_ascii_of_one_form(text: str) -> None:
+    assert parse_id(text) is None
+    assert parse_id("018F0000000070008000000000000000") == "018f0000-0000-7000-8000-000000000000"
