@@ -126,6 +126,15 @@ def webhooks_(
         _tell("webhooks", webhooks.measure(found, rounds, messages), {"messages": messages})
 
 
+@app.command("fairness")
+def fairness_(
+    changes: Annotated[int, typer.Option(min=20, max=2_000, help="How many changes of the other owner are timed.")] = 200,
+) -> None:
+    """How long one owner's webhook waits while another owner has 40 that do not answer as they should."""
+    with stage(Sizes(2_000, 0, one_store=False)) as found:
+        _tell("webhooks", webhooks.measure_fairness(found, changes), {"changes": changes})
+
+
 @app.command("analytics")
 def analytics_(
     rounds: Rounds = 3,

@@ -1,9 +1,10 @@
-"""Webhooks: how much CPU a message takes of the server and of Postgres, and how many go out in a second."""
+"""Webhooks: what a message costs, how many go out in a second, and how long one owner waits while another saturates."""
 
 import asyncio
+import socket
 import time
-from collections.abc import Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ import orjson
 import psycopg
 
 from benchmarks.report import Cell, Table, err
-from benchmarks.stage import Stage, cpu_seconds
+from benchmarks.stage import Stage, at, cpu_seconds
 from storefront.core.database import Database
 from storefront.core.ids import new_id
 from storefront.core.secrets import Vault, new_key
@@ -111,3 +112,182 @@ async def _receiving(number: int) -> Any:
 
     async with await asyncio.start_server(converse, "127.0.0.1", 0) as server:
         yield server.sockets[0].getsockname()[1], done
+
+
+# ------------------------------------------------------------------------------------------------ fairness
+
+# Webhooks of the owner who saturates (20 on each store), changes of a store before the measurement, products changed a second.
+SLOW_WEBHOOKS, BACKLOG_CHANGES, CHANGES_A_SECOND = 40, 400, 20
+# Seconds before the measurement, and between two changes of the other owner.
+WARM_UP_SECONDS, CHANGE_INTERVAL_SECONDS = 5.0, 0.2
+
+_OWNER = "INSERT INTO users (id, subject, email, name) VALUES (%s, %s, %s, 'Owner')"
+_STORES = """SELECT c.id::text, (array_agg(p.id::text))[1:100] FROM configs c JOIN products p ON p.config_id = c.id
+  WHERE c.is_published AND p.status = 'active' GROUP BY 1 HAVING count(*) >= 20 ORDER BY count(*) DESC LIMIT 3"""
+
+Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+async def _answer_at_once(writer: asyncio.StreamWriter) -> None:
+    writer.write(ANSWER)
+
+
+async def _answer_late(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(5)
+    writer.write(ANSWER)
+
+
+async def _answer_never(_: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(PATIENCE)
+
+
+async def _trickle(writer: asyncio.StreamWriter) -> None:
+    for character in b"HTTP/1.1 200 OK" + b"x" * 1_000:
+        writer.write(bytes([character]))
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+
+ANSWERS: Mapping[str, Answer] = {
+    "answer after 5 s": _answer_late,
+    "never answer": _answer_never,
+    "trickle bytes": _trickle,
+    "answer at once": _answer_at_once,
+}
+
+
+def measure_fairness(stage: Stage, changes: int) -> Iterator[Table]:
+    """Milliseconds from commit to delivery for one owner, alone and while another owner's receivers misbehave."""
+    kinds = ["nobody else", *ANSWERS, "refuse the connection", "never answer the connect"]
+    rows: list[list[Cell]] = []
+    for kind in kinds:
+        with err.status(kind):
+            waits = asyncio.run(_measure_waits(stage, kind, changes))
+        rows.append([kind, 1_000 * at(waits, 0.5), 1_000 * at(waits, 0.99), 1_000 * max(waits), len(waits)])
+    note = f"""Two owners, one process. One has {SLOW_WEBHOOKS} webhooks on two stores, with {BACKLOG_CHANGES} changes waiting
+in each and {CHANGES_A_SECOND} more a second; the other has one webhook, a change every {CHANGE_INTERVAL_SECONDS:g} s, and a
+receiver that answers at once."""
+    columns = ("receivers of the other owner", "p50, ms", "p99, ms", "longest, ms", "messages")
+    yield Table("fairness", f"From commit to delivery, {changes} messages", columns, rows, note)
+
+
+async def _measure_waits(stage: Stage, kind: str, changes: int) -> list[float]:
+    key = new_key()
+    options = {"ENCRYPTION_KEYS": key, "WEBHOOK_HTTP": "true", "WEBHOOK_NETWORKS": "127.0.0.1/32", "WEBHOOK_INTERVAL": "0.2"}
+    *crowded, (store, products) = _stores_of_two_owners(stage)
+    async with _timing(changes) as (port, arrived, done), _misbehaving(kind) as other, Database(stage.url) as database:
+        secret = Vault([key]).encrypt(new_secret())
+        hooked = [(crowded[number % 2][0], other) for number in range(SLOW_WEBHOOKS if other else 0)]
+        with psycopg.connect(stage.url) as connection:
+            for id_, receiver in (*hooked, (store, port)):
+                connection.execute(_HOOK, [new_id(), id_, f"http://127.0.0.1:{receiver}/", PRODUCT, secret, id_])
+        for id_, ids in crowded:
+            await _change(database, id_, ids, BACKLOG_CHANGES)
+        with stage.server(**{f"STOREFRONT_{name}": value for name, value in options.items()}):
+            saturation = asyncio.create_task(_saturate(database, crowded))
+            await asyncio.sleep(WARM_UP_SECONDS)
+            committed = []
+            for number in range(changes):
+                await _change(database, store, [products[number % len(products)]], 1)
+                committed.append(time.monotonic())
+                await asyncio.sleep(CHANGE_INTERVAL_SECONDS)
+            async with asyncio.timeout(PATIENCE):
+                await done.wait()
+            saturation.cancel()
+    # Positions have no gaps: the n-th change is the n-th position.
+    return [moment - began for (_, moment), began in zip(sorted(arrived.items()), committed, strict=True)]
+
+
+def _stores_of_two_owners(stage: Stage) -> list[Any]:
+    """Three stores with ids of products, the first two of one owner; no store has webhooks."""
+    saturating, waiting = new_id(), new_id()
+    with psycopg.connect(stage.url) as connection:
+        connection.execute("DELETE FROM webhooks")
+        stores = connection.execute(_STORES).fetchall()
+        for user in (saturating, waiting):
+            connection.execute(_OWNER, [user, user, f"{user}@example.com"])
+        for (id_, _), user in zip(stores, (saturating, saturating, waiting), strict=True):
+            connection.execute("UPDATE configs SET user_id = %s WHERE id = %s", [user, id_])
+    return stores
+
+
+async def _saturate(database: Database, crowded: list[Any]) -> None:
+    while True:
+        for crowd, ids in crowded:
+            await _change(database, crowd, ids, CHANGES_A_SECOND)
+        await asyncio.sleep(1)
+
+
+@asynccontextmanager
+async def _timing(number: int) -> AsyncIterator[tuple[int, dict[int, float], asyncio.Event]]:
+    """A receiver's port, the moment at which each position arrived, and what is set once so many have."""
+    arrived: dict[int, float] = {}
+    done = asyncio.Event()
+
+    async def take(body: bytes, writer: asyncio.StreamWriter) -> None:
+        arrived.setdefault(int(orjson.loads(body)["position"]), time.monotonic())
+        writer.write(ANSWER)
+        if len(arrived) == number:
+            done.set()
+
+    async with _listening(take) as port:
+        yield port, arrived, done
+
+
+@asynccontextmanager
+async def _misbehaving(kind: str) -> AsyncIterator[int | None]:
+    """The port of receivers of this kind, or None where there are none."""
+    if kind in ANSWERS:
+        async with _listening(lambda _, writer: ANSWERS[kind](writer)) as port:
+            yield port
+    elif kind == "refuse the connection":
+        with socket.socket() as bound:
+            bound.bind(("127.0.0.1", 0))
+            yield bound.getsockname()[1]
+    elif kind == "never answer the connect":
+        with _full_backlog() as port:
+            yield port
+    else:
+        yield None
+
+
+@contextmanager
+def _full_backlog() -> Iterator[int]:
+    """A port whose accept queue is full: the kernel drops further connection requests."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        clients = [socket.socket() for _ in range(4)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(listening.getsockname())
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            for client in clients:
+                client.close()
+
+
+@asynccontextmanager
+async def _listening(take: Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """A port at which each request's body is given to `take`."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await take(await reader.readexactly(length), writer)
+        writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.add(asyncio.create_task(converse(reader, writer)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

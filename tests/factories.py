@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
+from secrets import token_hex
 from typing import Any
 
 import orjson
@@ -101,9 +102,11 @@ async def make_image(database: Database, product_id: str, **values: Any) -> str:
         find = "SELECT config_id FROM products WHERE id = %s FOR UPDATE"
         found = await (await connection.raw.execute(find, [product_id])).fetchone()
     assert found
-    defaults = {"id": id_, "place": f"media/{id_}", "extension": "jpg", "width": 900, "height": 600, "placeholder": "data:,"}
+    token = token_hex(16)
+    defaults = {"id": id_, "place": f"media/{id_}-{token}", "token": token, "extension": "jpg", "width": 900, "height": 600}
+    defaults |= {"placeholder": "data:,"}
     await insert(database, "images", config_id=found[0], product_id=product_id, **{**defaults, **values})
-    address = f"http://localhost/media/{id_}/full.jpg"
+    address = f"http://localhost/media/{id_}-{token}/full.jpg"
     async with database.transaction() as connection:
         await connection.raw.execute(
             "UPDATE products SET images = images || to_jsonb(%s::text) WHERE id = %s", [address, product_id]

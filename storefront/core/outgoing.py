@@ -12,8 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from urllib.parse import urlsplit
+from weakref import WeakValueDictionary
 
 import httpcore
 import httpx
@@ -23,8 +25,10 @@ from storefront.core.addresses import Networks, url_fault
 
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# Seconds for a look-up and a connection together, of all that a request has; look-ups at a time, addresses of a name.
-CONNECT, LOOKUPS, MOST_ADDRESSES = 5.0, 32, 8
+# Seconds for a look-up and a connection together, of all that a request has; addresses of a name.
+CONNECT, MOST_ADDRESSES = 5.0, 8
+# Look-ups at a time, and those of one owner: a name server that does not answer holds a thread for up to half a minute.
+MAX_LOOKUPS, MAX_OWNER_LOOKUPS = 64, 8
 # Seconds for one of several addresses: where it does not answer the next one may.
 EACH = 2.0
 # Of an answer that says how long it is, and is short, the body is read too: then the connection can be used again.
@@ -66,30 +70,32 @@ class Outgoing:
     ) -> None:
         self.timeout = timeout
         self._plain, self._networks = plain, networks
-        # Of their own: names that take long to look up must not keep others from their threads.
-        self._threads = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
-        self._backend = Guarded(networks, lookup or self._look_up)
+        self._resolver = Resolver()
+        self._lookup = lookup
         self._tls = tls or httpx.create_ssl_context()
 
-    async def fault(self, url: str) -> str | None:
-        """What is wrong with an address to send to, or None. Its name is looked up."""
+    def _backend(self, owner: str) -> "Guarded":
+        return Guarded(self._networks, self._lookup or partial(self._resolver.look_up, owner))
+
+    async def fault(self, url: str, owner: str = "") -> str | None:
+        """What is wrong with an address to send to, or None. Its name is looked up for this owner."""
         found = url_fault(url, plain=self._plain)
         if found is not None:
             return found
         parts = urlsplit(url)
         try:
             async with asyncio.timeout(CONNECT):
-                await self._backend.addresses(parts.hostname or "", parts.port or 443)
+                await self._backend(owner).addresses(parts.hostname or "", parts.port or 443)
         except (NotPublic, OSError, TimeoutError):
             # Which of the two is nobody's business who would like to know the names of a private network.
             return "must have a host that is found, and leads to public addresses only."
         return None
 
     @asynccontextmanager
-    async def session(self, connections: int = 1) -> AsyncIterator["Session"]:
-        """Requests over so many connections, which are used again as long as this lasts."""
+    async def session(self, connections: int = 1, owner: str = "") -> AsyncIterator["Session"]:
+        """Requests of one owner over so many connections, which are used again as long as this lasts."""
         async with httpcore.AsyncConnectionPool(
-            ssl_context=self._tls, max_connections=connections, keepalive_expiry=5.0, network_backend=self._backend
+            ssl_context=self._tls, max_connections=connections, keepalive_expiry=5.0, network_backend=self._backend(owner)
         ) as pool:
             yield Session(pool, self.timeout, plain=self._plain)
 
@@ -99,12 +105,35 @@ class Outgoing:
         try:
             yield
         finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._resolver.close()
 
-    async def _look_up(self, host: str, port: int) -> Sequence[str]:
-        found = await asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        )
+
+class Resolver:
+    """Looks names up in threads of its own, few at a time for each owner: others find a thread free whatever one of them does."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(MAX_LOOKUPS, thread_name_prefix="lookup")
+        self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+
+    def close(self) -> None:
+        """Let go of the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def look_up(self, owner: str, host: str, port: int) -> Sequence[str]:
+        """The addresses of a name; raises OSError where there are none."""
+        slots = self._slots.setdefault(owner, asyncio.Semaphore(MAX_OWNER_LOOKUPS))
+        await slots.acquire()
+        loop = asyncio.get_running_loop()
+        lookup = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+
+        def release(_: object) -> None:
+            # The loop may have ended before the thread.
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(slots.release)
+
+        # Not when the caller gives up: the thread is busy until the resolver does.
+        lookup.add_done_callback(release)
+        found = await asyncio.wrap_future(lookup)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 
 from PIL import (
     AvifImagePlugin,
+    ExifTags,
     GifImagePlugin,
     Image,
     ImageCms,
-    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     WebPImagePlugin,
@@ -148,19 +148,27 @@ def developed(content: bytes, content_type: str, most_pixels: int) -> Developed:
     width, height = image.size
     if width * height > most_pixels:
         raise Unusable(f"has {width:,} x {height:,} pixels; at most {most_pixels:,} in all are taken. Make it smaller.")
-    if content_type != "image/jpeg" and getattr(image, "n_frames", 1) > 1:
-        raise Unusable("is an animation. Send a still picture.")
     try:
-        # A JPEG can be decoded at a half or less of its size, which is far cheaper.
-        image.draft("RGB", (LONGEST, LONGEST))
-        # Smaller first, where pixels are such that can be mixed: all that follows takes less memory then.
-        small = _fitted(image, LONGEST) if image.mode in MIXABLE else image
-        kept = _fitted(_upright(small), LONGEST)
-        extension = KEPT_AS[content_type]
-        return Developed(_encoded(kept, extension, KEPT), extension, *kept.size, _placeholder(kept))
+        return _remade(image, content_type)
+    except Unusable:
+        raise
     except Exception as error:
-        # Whatever decoders come upon in broken files: they say it in many ways.
+        # Decoders report broken files by exceptions of any kind, the search for a second frame included.
         raise Unusable("is broken: it cannot be decoded to its end. Save it anew.") from error
+
+
+def _remade(image: Image.Image, content_type: str) -> Developed:
+    # What has a second frame: to count them all would read a file of a million frames to its end.
+    if content_type != "image/jpeg" and getattr(image, "is_animated", False):
+        raise Unusable("is an animation. Send a still picture.")
+    # A JPEG can be decoded at a half or less of its size, which is far cheaper.
+    image.draft("RGB", (LONGEST, LONGEST))
+    orientation = _orientation(image)
+    # Smaller first, where pixels are such that can be mixed: all that follows takes less memory then.
+    small = _fitted(image, LONGEST) if image.mode in MIXABLE else image
+    kept = _fitted(_upright(small, orientation), LONGEST)
+    extension = KEPT_AS[content_type]
+    return Developed(_encoded(kept, extension, KEPT), extension, *kept.size, _placeholder(kept))
 
 
 def resized(content: bytes, width: int, extension: str) -> bytes:
@@ -182,10 +190,32 @@ def _opened(content: bytes, content_type: str) -> Image.Image:
     return image
 
 
-def _upright(image: Image.Image) -> Image.Image:
+# How a picture is turned, by the orientation of its EXIF data; any other value is none.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def _orientation(image: Image.Image) -> object:
+    # Some formats have their EXIF data behind the pixels.
+    image.load()
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:
+        # The pixels are good whatever is wrong with the EXIF data.
+        return None
+
+
+def _upright(image: Image.Image, orientation: object) -> Image.Image:
     """Turned as the camera was held, in the colours of the web, with nothing besides its pixels."""
-    ImageOps.exif_transpose(image, in_place=True)
-    return _plain(_of_the_web(image))
+    turn = next((turn for value, turn in _TURNS.items() if value == orientation), None)
+    return _plain(_of_the_web(image if turn is None else image.transpose(turn)))
 
 
 def _of_the_web(image: Image.Image) -> Image.Image:

@@ -221,7 +221,11 @@ class Settings(BaseSettings):
         description="Seconds between looks for what webhooks are to be told, besides wake-ups; 0: this process tells nothing.",
     )
     webhook_concurrency: int = Field(
-        16, ge=1, le=1_000, description="Webhooks that a process is at, at most, with up to 4 messages of each under way."
+        64,
+        ge=1,
+        le=1_000,
+        description="Webhooks that a process delivers to at a time, with up to 4 messages of each in flight; "
+        "those of one owner take about a third of them at most.",
     )
     webhook_timeout: float = Field(10.0, gt=0, le=60, description="Seconds that the receiver of a message has to answer.")
     webhook_retry: float = Field(

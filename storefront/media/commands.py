@@ -100,7 +100,7 @@ async def _shown_first(unit: Unit, product: Row, upload: Row, made: Print, clean
     row = {**keys, "alt": clean.get("alt") or None, **made.columns}
     unit.send(inserted(images, names(row)), as_parameters(images, row))
     unit.send(_confirmed(), {"id": upload.id})
-    address = address_of(base_url, upload.id, made.columns["extension"])
+    address = address_of(base_url, upload.id, made.columns["token"], made.columns["extension"])
     position = clean.get("position")
     before = product.images[:position]
     written = _show(unit, product, [*before, address, *product.images[len(before) :]])
@@ -111,7 +111,7 @@ async def _shown_first(unit: Unit, product: Row, upload: Row, made: Print, clean
 def _again(product: Row, row: Row, base_url: str) -> Sequence[Any]:
     if row.product_id not in (product.id, None):
         raise Refused(invalid(["productId"], "the upload was confirmed for another product."))
-    return [product, of_row(address_of(base_url, row.id, row.extension), row)]
+    return [product, of_row(address_of(base_url, row.id, row.token, row.extension), row)]
 
 
 def _show(unit: Unit, product: Row, addresses: Sequence[str]) -> Written:

@@ -71,14 +71,15 @@ async def _content(objects: Objects, upload: Row) -> bytes:
 
 
 async def _kept(database: Database, objects: Objects, upload_id: str, picture: Developed) -> Print:
-    # Not to be guessed: a bucket may be open to all who know a key.
-    place = f"{KEPT}{upload_id}-{secrets.token_hex(8)}"
+    # Not to be guessed: a bucket may be open to all who know a key, as the server is to all who know an address.
+    token = secrets.token_hex(16)
+    place = f"{KEPT}{upload_id}-{token}"
     # Noted first: whatever happens from here on, the sweep knows of it.
     await database.fetch(_note(), {"id": upload_id, "place": place})
     content_type = TYPES[picture.extension]
     await objects.put(f"{place}/{FULL}.{picture.extension}", picture.content, content_type, cache_control=FOR_EVER)
     size = {"width": picture.width, "height": picture.height}
-    return Print({"place": place, "extension": picture.extension, "placeholder": picture.placeholder, **size})
+    return Print({"place": place, "token": token, "extension": picture.extension, "placeholder": picture.placeholder, **size})
 
 
 async def discard(objects: Objects, upload_id: str | None, place: str | None) -> None:

@@ -1,4 +1,4 @@
-"""GET /media/{id}/{name}: pictures in the sizes that there are, each made when it is first asked for and then kept."""
+"""GET /media/{key}/{name}: pictures in the sizes that there are, each made when it is first asked for and then kept."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -10,7 +10,6 @@ from starlette.routing import BaseRoute, Route
 
 from storefront.core.database import Database, Row
 from storefront.core.errors import Unavailable
-from storefront.core.ids import parse_id
 from storefront.core.pictures import TYPES, Pictures
 from storefront.core.storage.objects import Missing, Objects, StorageFailed, read
 from storefront.media.darkroom import FOR_EVER
@@ -36,16 +35,16 @@ class Gallery:
 
     def routes(self) -> list[BaseRoute]:
         """What to mount at the root."""
-        return [Route(f"{MOUNT}/{{id}}/{{name}}", self.serve)]
+        return [Route(f"{MOUNT}/{{key}}/{{name}}", self.serve)]
 
     async def serve(self, request: Request) -> Response:
         """The picture of an address; 404 for any other."""
         name = request.path_params["name"]
-        row = await self._row(request.path_params["id"])
+        row = await self._row(request.path_params["key"])
         size = images.named(name, row.width) if row else None
         if row is None or size is None:
             return PlainTextResponse("There is no such picture.", 404, OPEN)
-        tag = f'"{row.place.rpartition("-")[2]}-{name}"'
+        tag = f'"{row.token}-{name}"'
         if is_unchanged(request.headers, tag):
             return Response(status_code=304, headers={**OPEN, "etag": tag, "cache-control": FOR_EVER})
         try:
@@ -55,9 +54,8 @@ class Gallery:
         except Missing:
             return PlainTextResponse("There is no such picture.", 404, OPEN)
 
-    async def _row(self, given: str) -> Row | None:
-        key = parse_id(given)
-        (row,) = await images.by_ids(self._database, [key]) if key else [None]
+    async def _row(self, key: str) -> Row | None:
+        row = await images.by_address_key(self._database, key)
         return row if row is not None and row.swept_at is None else None
 
     async def _found(self, request: Request, row: Row, name: str, width: int, extension: str, tag: str) -> Response:

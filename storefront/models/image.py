@@ -25,6 +25,8 @@ class Image(SQLModel, table=True):
     config_id: UUID = Field(nullable=False)
     product_id: UUID | None = Field(default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True)
     place: str
+    # What its address has besides the id: 128 random bits as hexadecimal digits. Whoever knows the address sees the picture.
+    token: str
     extension: str
     width: int
     height: int

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from hmac import compare_digest
 from typing import NamedTuple
 
 from sqlalchemy import select
@@ -20,7 +21,8 @@ WIDTHS = (32, 64, 128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_600, 2_048, 2_56
 # A picture at its own width.
 FULL = "full"
 
-_OURS = re.compile(rf"{MOUNT}/([0-9a-f]{{8}}(?:-[0-9a-f]{{4}}){{3}}-[0-9a-f]{{12}})/{FULL}\.[a-z]+$")
+_KEY = r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?P<token>[0-9a-f]{32})"
+_OURS = re.compile(rf"{MOUNT}/{_KEY}/{FULL}\.[a-z]+$")
 _NAME = re.compile(rf"(?P<width>{FULL}|[1-9][0-9]{{1,3}})\.(?P<extension>{'|'.join(MADE)})")
 
 
@@ -48,21 +50,29 @@ def _by_ids() -> Statement:
     return compiled(select(images).where(images.c.id == ids("ids")), reads=WITHIN)
 
 
-def address_of(base_url: str, id_: str, extension: str) -> str:
-    """Where a picture is served at its own width: what the images of a product list."""
-    return f"{base_url}{MOUNT}/{id_}/{FULL}.{extension}"
+async def by_address_key(database: Database, key: str) -> Row | None:
+    """The picture whose address has this key: its id and its token. The id alone finds none."""
+    parts = re.fullmatch(_KEY, key)
+    (row,) = await by_ids(database, [parts["id"]]) if parts else [None]
+    is_found = row is not None and parts is not None and compare_digest(row.token, parts["token"])
+    return row if is_found else None
+
+
+def address_of(base_url: str, id_: str, token: str, extension: str) -> str:
+    """Where a picture is served at its own width: what the images of a product list. The token is not to be guessed."""
+    return f"{base_url}{MOUNT}/{id_}-{token}/{FULL}.{extension}"
 
 
 def id_in(address: str) -> str | None:
     """The id of the picture that an address looks like that of."""
     found = _OURS.search(address)
-    return found[1] if found else None
+    return found["id"] if found else None
 
 
 def shown(address: str, config_id: str, found: Mapping[str, Row | None]) -> Shown:
     """What a product of a store shows under an address. The pictures of other stores are as any others elsewhere."""
     row = found.get(id_in(address) or "")
-    is_theirs = row is not None and row.config_id == config_id and row.swept_at is None
+    is_theirs = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
     return of_row(address, row) if is_theirs else Shown(address)
 
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
+from weakref import WeakValueDictionary
 
 from storefront.core.activity import for_all
 from storefront.core.database import FAILURES, Database, Row
 from storefront.core.ids import new_id
 from storefront.core.outgoing import Session
 from storefront.feed import log as store_log
-from storefront.webhooks.queue import MOST_PENDING, Attempt, Queue
-from storefront.webhooks.sending import Means, attempted, now
+from storefront.webhooks.queue import FREE_SLOTS_PER_SLOT, MOST_PENDING, Attempt, Queue
+from storefront.webhooks.sending import Means, Message, now, render, send
 from storefront.webhooks.topics import AUDIENCES, RESET, topic_of
 
 log = logging.getLogger("storefront")
@@ -35,6 +36,8 @@ SLACK, MARGIN = 10.0, 3.0
 FRESH = 1.0
 # Seconds after which a webhook gives way to others that wait.
 TURN = 20.0
+# Messages of one owner that are rendered at a time: it is what takes CPU, and what others' messages would wait for.
+MAX_OWNER_RENDERS = 4
 # Seconds between two looks at least, and what is under way has to come to its end when the server stops.
 GAP, LEAVING = 0.05, 3.0
 
@@ -60,10 +63,11 @@ class Deliverer:
     database: Database
     means: Means
     interval: float
-    slots: int = 16
+    slots: int = 64
     told: Told = field(default_factory=Told)
     _turns: "dict[str, Turn]" = field(default_factory=dict)
     _stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    _render_slots: WeakValueDictionary[str, asyncio.Semaphore] = field(default_factory=WeakValueDictionary)
 
     @property
     def at_work(self) -> int:
@@ -132,11 +136,11 @@ class Deliverer:
         down = self.slots // 2 - sum(turn.is_down for turn in self._turns.values())
         await self._take(queue, min(self.slots - len(self._turns), down), is_down=True)
 
-    async def _take(self, queue: Queue, most: int, *, is_down: bool) -> None:
+    async def _take(self, queue: Queue, free: int, *, is_down: bool) -> None:
         # By our clock the lease is over before it is by that of Postgres.
         ends = monotonic() + self.lease()
-        for hook in await queue.claim(most, self.lease(), down=is_down):
-            turn = self._turns[hook.id] = Turn(self, queue, hook.id, hook.config_id, is_down, ends)
+        for hook in await queue.claim(free, self.lease(), down=is_down):
+            turn = self._turns[hook.id] = Turn(self, queue, hook.id, hook.config_id, hook.owner_id, is_down, ends)
             turn.task = for_all(turn.run())
             turn.task.add_done_callback(partial(self._end, hook.id))
 
@@ -152,9 +156,14 @@ class Deliverer:
         """Seconds that one message takes at most, from its making to its answer."""
         return self.means.making + self.means.outgoing.timeout + MARGIN
 
-    def is_wanted_elsewhere(self) -> bool:
-        """Whether another webhook may be waiting for a slot."""
-        return len(self._turns) >= self.slots
+    def render_slots(self, owner_id: str) -> asyncio.Semaphore:
+        """What a message of this owner's is rendered under."""
+        return self._render_slots.setdefault(owner_id, asyncio.Semaphore(MAX_OWNER_RENDERS))
+
+    def is_slot_wanted(self, owner_id: str) -> bool:
+        """Whether another webhook may be waiting for a slot of this owner's: it holds as many as it may have."""
+        free = self.slots - len(self._turns)
+        return sum(turn.owner_id == owner_id for turn in self._turns.values()) * FREE_SLOTS_PER_SLOT >= free
 
 
 @dataclass(slots=True, eq=False)
@@ -165,6 +174,7 @@ class Turn:
     queue: Queue
     webhook_id: str
     config_id: str
+    owner_id: str
     is_down: bool
     # When the lease ends, by our clock.
     ends: float
@@ -183,7 +193,7 @@ class Turn:
         """Tell what there is to tell, then let go."""
         began = monotonic()
         try:
-            async with self.deliverer.means.outgoing.session(PARALLEL) as session:
+            async with self.deliverer.means.outgoing.session(PARALLEL, self.owner_id) as session:
                 try:
                     while not self.is_over and await self._round(session):
                         await self._hold(began)
@@ -201,7 +211,7 @@ class Turn:
     async def _hold(self, began: float) -> None:
         """Keep the lease, in good time."""
         moment = monotonic()
-        if moment - began > TURN and self.deliverer.is_wanted_elsewhere():
+        if moment - began > TURN and self.deliverer.is_slot_wanted(self.owner_id):
             self.is_over = True
         elif self.ends - moment < self.deliverer.longest() + SLACK / 2:
             self.is_over = not await self.queue.renew(self.webhook_id, self.deliverer.lease())
@@ -276,8 +286,14 @@ class Turn:
     # ------------------------------------------------------------------------------------- from queue to wire
 
     async def _deliver(self, row: Row, session: Session) -> None:
-        at = now()
-        attempt = await attempted(self.deliverer.means, session, row)
+        means = self.deliverer.means
+        async with self.deliverer.render_slots(self.owner_id):
+            # The wait may have been long, and what is begun has to end within the lease. Nothing was tried: it stays due.
+            if self.ends - monotonic() < self.deliverer.longest():
+                return
+            at = now()
+            made = await render(means, row)
+        attempt = await send(means, session, row, made) if isinstance(made, Message) else made
         self._count(attempt)
         if attempt.error is not None:
             # What comes next depends on it.

@@ -175,7 +175,7 @@ async def _faults(info: Info, url: str | None, query: str | None) -> Faults:
     outside = info.context.way_out()
     is_read = query and len(query) <= commands.LONGEST_QUERY
     found: Mapping[str, str | None] = {
-        "url": await outside.outgoing.fault(url) if url else None,
+        "url": await outside.outgoing.fault(url, info.context.signed_in().id) if url else None,
         "query": await document_fault(outside.operations, query or "") if is_read else None,
     }
     return [(name, problem) for name, problem in found.items() if problem]

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import ARRAY, BindParameter, Double, bindparam, text
+from sqlalchemy import ARRAY, BigInteger, BindParameter, Double, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
@@ -29,16 +29,39 @@ _HAS_WORK = """
   OR EXISTS (SELECT FROM webhook_deliveries AS due WHERE due.webhook_id = webhooks.id AND due.next_attempt_at <= now())
 """
 
+# An owner takes a further slot of a process only while it holds less than one per so many that are free: alone on the server it
+# comes to a quarter of the slots, and what is left always has room for an owner that holds none.
+FREE_SLOTS_PER_SLOT = 3
+
+# `held`: how many webhooks of each owner are leased, by all processes and by this one. Those owners come first that hold the
+# fewest; within an owner those webhooks that were released first.
 _CLAIM = f"""
+WITH held AS (
+  SELECT configs.user_id, count(*) AS everywhere, count(*) FILTER (WHERE leased_by = :worker AND {{held}}) AS here
+  FROM webhooks JOIN configs ON configs.id = webhooks.config_id WHERE leased_until > now() GROUP BY configs.user_id
+),
+waiting AS (
+  SELECT webhooks.id, configs.user_id, leased_until,
+    row_number() OVER (PARTITION BY configs.user_id ORDER BY leased_until NULLS FIRST, webhooks.id) AS number
+  FROM webhooks JOIN configs ON configs.id = webhooks.config_id
+  LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
+  WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{waiting}} AND ({_HAS_WORK})
+),
+ranked AS (
+  SELECT waiting.id, waiting.user_id, coalesce(here, 0) + number AS slot,
+    row_number() OVER (ORDER BY coalesce(everywhere, 0) + number, leased_until NULLS FIRST, waiting.id) AS place
+  FROM waiting LEFT JOIN held USING (user_id) WHERE number <= :free
+),
+claimed AS (
+  SELECT webhooks.id, ranked.user_id FROM webhooks JOIN ranked USING (id)
+  WHERE slot <= greatest(1, (:free - place + 1) / {FREE_SLOTS_PER_SLOT}) AND (leased_until IS NULL OR leased_until <= now())
+  ORDER BY place LIMIT :free FOR NO KEY UPDATE OF webhooks SKIP LOCKED
+)
 UPDATE webhooks SET leased_by = :worker, leased_until = now() + make_interval(secs => :seconds)
-FROM (
-  SELECT webhooks.id FROM webhooks LEFT JOIN store_positions USING (config_id)
-  WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{state}} AND ({_HAS_WORK})
-  ORDER BY leased_until NULLS FIRST LIMIT :most FOR NO KEY UPDATE OF webhooks SKIP LOCKED
-) AS free
-WHERE webhooks.id = free.id RETURNING webhooks.id, webhooks.config_id
+FROM claimed WHERE webhooks.id = claimed.id RETURNING webhooks.id, webhooks.config_id, claimed.user_id AS owner_id
 """
-_WELL, _DOWN = "resting_until IS NULL", "resting_until <= now()"
+_WELL = {"held": "resting_until IS NULL", "waiting": "resting_until IS NULL"}
+_DOWN = {"held": "resting_until IS NOT NULL", "waiting": "resting_until <= now()"}
 
 _RENEW = """
 UPDATE webhooks SET leased_until = now() + make_interval(secs => :seconds) WHERE id = :id AND leased_by = :worker RETURNING id
@@ -155,10 +178,13 @@ class Queue:
         self._database, self._patience = database, patience
         self._worker = new_id()
 
-    async def claim(self, most: int, seconds: float, *, down: bool = False) -> list[Row]:
-        """Take webhooks with work to do that nobody is at, for so many seconds. `down`: those where nothing gets through."""
-        given = {"worker": self._worker, "seconds": seconds, "most": most}
-        return await self._database.fetch(_claim(down), given) if most > 0 else []
+    async def claim(self, free: int, seconds: float, *, down: bool = False) -> list[Row]:
+        """Lease webhooks with work to do for so many seconds, into at most so many free slots, fairly between their owners.
+
+        `down`: only those where nothing gets through, instead of only the others. Rows have `id`, `config_id` and `owner_id`.
+        """
+        given = {"worker": self._worker, "seconds": seconds, "free": free}
+        return await self._database.fetch(_claim(down), given) if free > 0 else []
 
     async def renew(self, webhook_id: str, seconds: float) -> bool:
         """Keep a webhook for so many seconds more; False where it is somebody else's by now."""
@@ -222,7 +248,8 @@ def lock() -> Statement:
 
 @cache
 def _claim(down: bool) -> Statement:
-    return compiled(text(_CLAIM.format(state=_DOWN if down else _WELL)).bindparams(*_floats("seconds")))
+    claim = _CLAIM.format(**(_DOWN if down else _WELL))
+    return compiled(text(claim).bindparams(*_floats("seconds"), bindparam("free", type_=BigInteger)))
 
 
 @cache

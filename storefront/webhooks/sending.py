@@ -61,26 +61,34 @@ async def message(messages: Messages, vault: Vault, row: Row, *, is_last: bool =
     return Message(row.url, body, headers)
 
 
-async def attempted(means: Means, session: Session, row: Row) -> Attempt:
-    """Send what a delivery has to tell, once."""
+async def render(means: Means, row: Row) -> Message | Attempt:
+    """The message of a delivery, or the failed attempt where none can be made."""
     number = row.attempts + 1
-    is_last = number >= means.patience.attempts
-    otherwise, waits = "failed" if is_last else "pending", delay(means.patience, number)
     try:
-        made = await message(means.messages, means.vault, row, is_last=is_last)
+        return await message(means.messages, means.vault, row, is_last=number >= means.patience.attempts)
     except (NotMade, Undecryptable) as error:
-        return Attempt(None, 0, str(error), otherwise, waits, counts=False)
+        problem = str(error)
     except FAILURES:
-        return Attempt(None, 0, "the database did not answer", otherwise, waits, counts=False)
+        problem = "the database did not answer"
     except Exception:
         # A fault of ours in what is about one product must not keep the others waiting.
         log.exception("the message %s could not be made", row.id)
-        return Attempt(None, 0, "something went wrong on our side", otherwise, waits, counts=False)
+        problem = "something went wrong on our side"
+    return Attempt(None, 0, problem, _state_after_failure(means, row), delay(means.patience, number), counts=False)
+
+
+async def send(means: Means, session: Session, row: Row, made: Message) -> Attempt:
+    """Send the message of a delivery once."""
     answer = await session.post(made.url, made.body, made.headers)
     if answer.is_success:
         return Attempt(answer.status, answer.milliseconds, None, "delivered")
-    waits = max(waits, float(answer.wait or 0))
-    return Attempt(answer.status, answer.milliseconds, answer.error, otherwise, waits, is_gone=answer.status == GONE)
+    waits = max(delay(means.patience, row.attempts + 1), float(answer.wait or 0))
+    state = _state_after_failure(means, row)
+    return Attempt(answer.status, answer.milliseconds, answer.error, state, waits, is_gone=answer.status == GONE)
+
+
+def _state_after_failure(means: Means, row: Row) -> str:
+    return "failed" if row.attempts + 1 >= means.patience.attempts else "pending"
 
 
 def now() -> str:

@@ -26,7 +26,7 @@ async def tested(context: Context, hook: Row, product_id: str | None) -> tuple[R
         made = await message(Renderer(outside.operations, context, outside.most_bytes), context.vault, row, is_last=True)
     except (NotMade, Undecryptable) as error:
         return await _recorded(context, row, "failed", {"at": at, "status": None, "milliseconds": 0, "error": str(error)}), None
-    async with outside.outgoing.session() as session:
+    async with outside.outgoing.session(owner=row.owner_id) as session:
         answer = await session.post(made.url, made.body, made.headers)
     tried = {"at": at, "status": answer.status, "milliseconds": answer.milliseconds, "error": answer.error}
     return await _recorded(context, row, "delivered" if answer.is_success else "failed", tried), made.body.decode()

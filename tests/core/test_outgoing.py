@@ -1,11 +1,14 @@
 """Requests to addresses of others' choice: only to what may be connected to, whatever a name says the next time."""
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -16,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storefront.core.addresses import Networks, url_fault
-from storefront.core.outgoing import Answer, Lookup, Outgoing
+from storefront.core.outgoing import MAX_OWNER_LOOKUPS, Answer, Lookup, Outgoing
 from tests.webhooks.receiver import Receiver
 
 REFUSED = """0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254
@@ -218,3 +221,31 @@ async def test_a_connection_is_used_again() -> None:
             for _ in range(5):
                 assert (await session.post(receiver.url, b"{}", {})).is_success
         assert (len(receiver.received), receiver.connections) == (5, 1)
+
+
+async def test_lookups_of_one_owner_delay_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As a name server that does not answer: the thread is held although nobody waits any more.
+    ends, held, real = threading.Event(), [], socket.getaddrinfo
+
+    def look_up(host: str, port: int, **options: Any) -> Any:
+        if host.endswith(".silent.test"):
+            held.append(host)
+            ends.wait(60)
+        return real("127.0.0.1", port, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True, timeout=0.3)
+    async with Receiver().running() as receiver, outgoing.running():
+        try:
+            async with outgoing.session(100, "crowd") as crowd:
+                silent = [crowd.post(f"http://{n}.silent.test:{receiver.port}/", b"{}", {}) for n in range(100)]
+                assert {answer.error for answer in await asyncio.gather(*silent)} == {"no answer within 0.3 s"}
+            assert len(held) == MAX_OWNER_LOOKUPS
+            async with outgoing.session(owner="other") as other:
+                assert (await other.post(f"http://hooks.test:{receiver.port}/", b"{}", {})).is_success
+            url = f"http://hooks.test:{receiver.port}/"
+            assert await outgoing.fault(url, "other") is None
+        finally:
+            ends.set()
+        # The owner's threads are free again once the resolver has given up.
+        assert await outgoing.fault(url, "crowd") is None

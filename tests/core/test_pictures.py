@@ -3,13 +3,14 @@
 import asyncio
 from base64 import b64decode
 from io import BytesIO
+from random import Random
 
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageOps
 
 from storefront.core.errors import Unavailable
 from storefront.core.pictures import FORMATS, LONGEST, MADE, MOST_WAITING, Pictures, Unusable, developed, resized
-from tests.pictures import huge_png, located, opened, picture, scripted_png
+from tests.pictures import break_bytes, frames, huge_png, located, noise, opened, picture, scripted_png, sized_gif, turned
 
 MOST = 50_000_000
 KINDS = {"image/jpeg": "JPEG", "image/png": "PNG", "image/webp": "WEBP", "image/avif": "AVIF", "image/gif": "GIF"}
@@ -156,3 +157,92 @@ async def test_not_everything_is_worked_on_at_a_time() -> None:
         works = [asyncio.ensure_future(pictures.resize(content, 10, "jpg")) for _ in range(MOST_WAITING + 3)]
         results = await asyncio.gather(*works, return_exceptions=True)
     assert [type(result) for result in results if not isinstance(result, bytes)] == [Unavailable] * 3
+
+
+# ------------------------------------------------------------------------------------------------ broken files
+
+SOURCES = {
+    "a GIF": ("image/gif", noise("GIF", "P")),
+    "an animated GIF": ("image/gif", frames("GIF")),
+    "a PNG": ("image/png", noise("PNG", exif=turned())),
+    "a PNG with a palette": ("image/png", noise("PNG", "P", transparency=3)),
+    "a PNG of 16 bits": ("image/png", noise("PNG", "I;16")),
+    "an animated PNG": ("image/png", frames("PNG")),
+    "a WebP": ("image/webp", noise("WEBP", exif=turned())),
+    "a lossless WebP": ("image/webp", noise("WEBP", "RGBA", lossless=True)),
+    "an animated WebP": ("image/webp", frames("WEBP")),
+    "an AVIF": ("image/avif", noise("AVIF", exif=turned())),
+    "an AVIF sequence": ("image/avif", frames("AVIF")),
+    "a JPEG": ("image/jpeg", noise("JPEG", exif=turned())),
+    "a progressive JPEG": ("image/jpeg", noise("JPEG", progressive=True)),
+    "a JPEG for print": ("image/jpeg", noise("JPEG", "CMYK")),
+    "an MPO": ("image/jpeg", frames("MPO")),
+}
+
+
+def outcome_of(content: bytes, content_type: str) -> str:
+    """What becomes of a file; whatever else than Unusable is raised fails the test."""
+    try:
+        made = developed(content, content_type, MOST)
+    except Unusable:
+        return "refused"
+    assert opened(made.content).size == (made.width, made.height)
+    return "kept"
+
+
+# The library warns of what is odd and goes on.
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", SOURCES)
+def test_broken_file_is_kept_or_refused(name: str) -> None:
+    content_type, whole = SOURCES[name]
+    random = Random(name)
+    outcomes = {outcome_of(break_bytes(whole, random), content_type) for _ in range(40)}
+    assert "refused" in outcomes
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", SOURCES)
+def test_file_cut_anywhere_is_kept_or_refused(name: str) -> None:
+    content_type, whole = SOURCES[name]
+    for length in range(0, len(whole), max(1, len(whole) // 30)):
+        outcome_of(whole[:length], content_type)
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65_535])
+def test_wrong_orientation_is_none(orientation: int) -> None:
+    made = developed(noise("JPEG", exif=turned(orientation)), "image/jpeg", MOST)
+    assert (made.width, made.height) == (60, 40)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_broken_exif_data_costs_no_picture(kind: str) -> None:
+    made = developed(noise(kind, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\xff"), f"image/{kind.lower()}", MOST)
+    assert (made.width, made.height) == (60, 40)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_each_orientation_turns_as_the_library_does(orientation: int) -> None:
+    sent = picture("PNG", exif=turned(orientation))
+    made, wanted = opened(developed(sent, "image/png", MOST).content), ImageOps.exif_transpose(opened(sent))
+    assert made.tobytes() == wanted.tobytes() and made.size == wanted.size
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_exif_data_is_not_kept(kind: str) -> None:
+    made = developed(noise(kind, exif=turned()), f"image/{kind.lower()}", MOST)
+    assert (made.width, made.height) == (40, 60) and dict(opened(made.content).getexif()) == {}
+
+
+NO_SIZES = {
+    "too many in a GIF": ("image/gif", sized_gif(65_535, 65_535)),
+    "too many in a PNG": ("image/png", huge_png(2**31 - 1)),
+    "no pixels in a PNG": ("image/png", huge_png(0)),
+}
+
+
+@pytest.mark.parametrize("name", NO_SIZES)
+def test_impossible_size_is_refused(name: str) -> None:
+    content_type, content = NO_SIZES[name]
+    with pytest.raises(Unusable):
+        developed(content, content_type, MOST)

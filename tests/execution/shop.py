@@ -70,19 +70,22 @@ async def open_shop(database: Database) -> Shop:
     return Shop(database, Vocabularies(), Vault([new_key()]), feed, viewers, values)
 
 
+TOKEN = "0" * 32
+
+
 async def _product(database: Database, ids: Iterator[str], store: str, number: int, readers: Sequence[str]) -> str:
     status = "archived" if number == 5 else "inactive" if number == 6 else "active"
     named = {"title": TITLES[number % 7], "handle": f"lamp-{number}", "category": ["Light", "Glass", None][number % 3]}
     key = next(ids)
     picture = key.replace("-8000-", "-9000-")
-    addresses = ["https://example.com/a.jpg", f"https://api.example/media/{picture}/full.jpg"]
+    addresses = ["https://example.com/a.jpg", f"https://api.example/media/{picture}-{TOKEN}/full.jpg"]
     more = {"tags": ["copper", "warm"][: number % 3], "images": addresses[: number % 3]}
     prices = {"price": f"{10 + number}.50", "compare_at_price": "99.00" if number % 2 else None}
     bare = {"description": None if number % 2 else "Warm & bright — “lit”", "inventory": None if number == 3 else number % 3}
     row = {**named, **more, **prices, **bare, "status": status, "track_inventory": number != 4}
     product = await make_product(database, store, id=key, **row)
     seen = {"width": 900, "height": 600, "alt": "A lamp" if number % 2 else None, "placeholder": "data:image/webp;base64,"}
-    kept = {"config_id": store, "product_id": product, "place": f"media/{picture}", "extension": "jpg"}
+    kept = {"config_id": store, "product_id": product, "place": f"media/{picture}", "token": TOKEN, "extension": "jpg"}
     await insert(database, "images", id=picture, **kept, **seen)
     for size in ("S", "M", "L")[: number % 4]:
         some = {"sku": f"sku-{number}-{size}" if size != "M" else None, "inventory": None if size == "L" else number % 3}

@@ -214,4 +214,4 @@ async def test_pictures_are_counted(postgres: str, template: str, tmp_path: Path
         told.splitlines()
     )
     assert "storefront_pictures_waiting 0.0" in told.splitlines()
-    assert 'route="/media/{id}/{name}"' in told and image["id"] not in told
+    assert 'route="/media/{key}/{name}"' in told and image["id"] not in told

@@ -12,7 +12,7 @@ from storefront.core.storage.objects import Objects
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
 from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, merchant_of
-from tests.pictures import huge_png, located, opened, picture, scripted_png
+from tests.pictures import frames, half_animated_gif, huge_png, located, noise, opened, picture, scripted_png
 
 ELSEWHERE = "https://elsewhere.example/mug.jpg"
 
@@ -116,6 +116,11 @@ REFUSED = {
     "another type": ("image/png", picture("JPEG"), "is JPEG, not image/png"),
     "half of it": ("image/jpeg", picture(quality=95)[:-500], "broken"),
     "too many pixels": ("image/png", huge_png(), "50,000 x 50,000 pixels"),
+    "half an animation": ("image/gif", half_animated_gif(), "animation"),
+    "half an animated PNG": ("image/png", frames("PNG")[:-300], "animation"),
+    "half an animated WebP": ("image/webp", frames("WEBP")[:-300], "no picture"),
+    "half a WebP": ("image/webp", noise("WEBP")[:-100], "no picture"),
+    "half an AVIF": ("image/avif", noise("AVIF")[:-100], "broken"),
 }
 
 

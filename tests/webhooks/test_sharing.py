@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -13,54 +13,15 @@ import pytest
 from psycopg import OperationalError
 
 from storefront.commands.unit import Command, Order, perform
-from storefront.core.addresses import Networks
 from storefront.core.database import Database, Row, Statement
-from storefront.core.outgoing import Outgoing
-from storefront.core.secrets import Vault, new_key
 from storefront.feed.log import LEAP, leap
 from storefront.webhooks import commands, delivering
-from storefront.webhooks.delivering import Deliverer
 from storefront.webhooks.queue import Patience, Queue
-from storefront.webhooks.sending import LONGEST_DELAY, Means, delay
-from storefront.webhooks.signing import new_secret
-from tests.factories import insert, make_product, make_store, make_user
+from storefront.webhooks.sending import LONGEST_DELAY, delay
+from tests.factories import make_product, make_store, make_user
 from tests.webhooks.changes import changed
+from tests.webhooks.deliverers import Thin, at_work, deliverer, hooked
 from tests.webhooks.receiver import Received, Receiver, Writer, silence, status
-
-VAULT = Vault([new_key()])
-
-
-class Thin:
-    """Messages that say where they stand, and no more."""
-
-    async def body(self, hook: Row, *, is_last: bool = False) -> bytes:  # noqa: ARG002  as all messages are asked for
-        return b'{"position": %d, "productId": "%s", "webhook": "%s"}' % (
-            hook.position,
-            str(hook.product_id).encode(),
-            hook.webhook_id.encode(),
-        )
-
-
-def deliverer(database: Database, *, slots: int = 16, interval: float = 0.1) -> Deliverer:
-    outgoing = Outgoing(Networks(["127.0.0.0/8"]), plain=True, timeout=1.0)
-    return Deliverer(database, Means(Thin(), outgoing, VAULT, Patience(retry=0.05), 0.5), interval, slots)
-
-
-@asynccontextmanager
-async def at_work(*deliverers: Deliverer) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
-        for one in deliverers:
-            await stack.enter_async_context(one.means.outgoing.running())
-            await stack.enter_async_context(one.running())
-        yield
-
-
-async def hooked(database: Database, store: str, url: str) -> str:
-    about = {"config_id": store, "url": url, "read_as": "owner", "position": 0, "secret": VAULT.encrypt(new_secret())}
-    hook = await insert(database, "webhooks", **about)
-    async with database.transaction() as connection:
-        await connection.raw.execute("UPDATE webhooks SET topics = '{product.updated}' WHERE id = %s", [hook])
-    return hook
 
 
 async def told_all(receiver: Receiver, positions: set[int], hooks: set[str], seconds: float = 30) -> None:
