@@ -12,6 +12,7 @@ from benchmarks import (
     execution,
     fanout,
     hostile,
+    hostile_files,
     imports,
     memory,
     pictures,
@@ -148,9 +149,17 @@ def analytics_(
 
 
 @app.command("imports")
-def imports_(rows: Annotated[int, typer.Option(min=3_000, max=3_000_000, help="Rows of the file.")] = 50_000) -> None:
+def imports_(rows: Annotated[int, typer.Option(min=3_000, max=2_000_000, help="Rows of the file.")] = 50_000) -> None:
     """A file of products, imported and exported by one worker: rows in a second, CPU, memory."""
     _tell("imports", imports.measure(rows), {"rows": rows})
+
+
+@app.command("hostile-files")
+def hostile_files_(
+    megabytes: Annotated[str, typer.Option(help="How large each file is.")] = "40,1000",
+) -> None:
+    """Hostile files of products, imported by one worker: how long it holds the event loop, and its memory."""
+    _tell("hostile-files", hostile_files.measure([int(size) for size in megabytes.split(",")]), {})
 
 
 @app.command("pictures")

@@ -47,7 +47,7 @@ async def _measured(url: str, folder: Path, rows: int) -> Table:
     async with Database(url, size=4) as database:
         disk = Disk(folder / "files", "http://localhost", "none that anybody is told")
         means = Means(database, disk, Vault([new_key()]), WakeUps("memory://"))
-        small, store = await _store(database), await _store(database)
+        small, store = await new_store(database), await new_store(database)
         before = await _done(means, small, (rows // 10, 1))
         works = {"new products": 1, "the same again": 1, "other prices": 2}
         found = {name: await _done(means, store, (rows, price)) for name, price in works.items()}
@@ -61,7 +61,8 @@ more than with a tenth of it, of at most {MOST_MB}. Rows are variants, three to 
     return Table("imports", "Imports and exports", ("work", "rows", "rows/s", "CPU, ms for 1,000 rows"), cells, note)
 
 
-async def _store(database: Database) -> str:
+async def new_store(database: Database) -> str:
+    """A store and its owner."""
     user, store = new_id(), new_id()
     async with database.transaction() as connection:
         await connection.raw.execute("INSERT INTO users (id, email) VALUES (%s, %s)", [user, f"{user}@example.com"])

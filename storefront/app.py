@@ -272,8 +272,9 @@ def _policy(options: Settings) -> Policy:
 def _workers(nobody: Context, options: Settings) -> Workers:
     """Who does imports and exports in this process."""
     stores = (nobody.database, nobody.files.objects, nobody.vault, nobody.feed.wakeups)
-    means = running.Means(*stores, options.shopify_api_version, options.shopify_url)
-    return Workers(means, nobody.feed.stirs, options.job_workers, name=JOB)
+    shopify = (options.shopify_api_version, options.shopify_url)
+    means = running.Means(*stores, *shopify, options.max_import_rows, options.max_import)
+    return Workers(means, nobody.feed.stirs, options.job_workers, max_running_per_owner=options.jobs_per_owner, name=JOB)
 
 
 def _replica(options: Settings) -> Database | None:

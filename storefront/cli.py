@@ -34,9 +34,10 @@ from storefront.demo.commands import AlreadySeeded, SeedSummary, is_empty
 from storefront.demo.commands import seed as load_demo
 from storefront.feed.log import leap
 from storefront.imports import exports
-from storefront.imports.commands import ImportSummary, import_products
+from storefront.imports.commands import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS, ImportSummary, import_products
 from storefront.imports.exports import ExportSummary
-from storefront.imports.shopify_csv import UnreadableFile, read
+from storefront.imports.keeping import HandlesOnDisk
+from storefront.imports.shopify_csv import UnreadableFile, read_in_turns
 from storefront.media.sweeping import sweep_images, sweep_strays
 from storefront.queries import configs, webhooks
 from storefront.schema import documents
@@ -137,12 +138,16 @@ def import_shopify_csv(
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, readable=True, help="Product exports of Shopify.")],
     config: Annotated[str, typer.Option(help="The slug of the store to import into.")],
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")] = False,
+    max_rejected: Annotated[
+        int,
+        typer.Option(min=0, max=HIGHEST_MAX_REJECTED_ROWS, help="With more rejected rows than that the import of a file stops."),
+    ] = MAX_REJECTED_ROWS,
 ) -> None:
     """Import Shopify's product CSV. Products are matched by handle, so that importing again changes nothing."""
     with _postgres(_settings()) as url:
         _check_migrations(url)
         for file in files:
-            _import(url, file, config, dry_run)
+            _import(url, file, config, dry_run, max_rejected)
 
 
 @app.command("export")
@@ -432,17 +437,21 @@ def _tell_rotation(rotation: Rotation) -> None:
         )
 
 
-def _import(url: str, file: Path, slug: str, dry_run: bool) -> None:
-    size = file.stat().st_size
+def _import(url: str, file: Path, slug: str, dry_run: bool, max_rejected: int) -> None:
+    size, options = file.stat().st_size, _settings()
+    if size > options.max_import:
+        _fail(f"{file}: has {size:,} bytes, at most {options.max_import:,} are imported (STOREFRONT_MAX_IMPORT). Split it.")
 
     async def work(database: Database) -> ImportSummary:
         config_id = await _store(database, slug)
-        with file.open("rb") as source, _counter(file.name, size, "rows") as show:
+        with file.open("rb") as source, HandlesOnDisk() as handles, _counter(file.name, size, "rows") as show:
             return await import_products(
                 database,
                 config_id,
-                read(source, file.name),
+                read_in_turns(source, file.name, remembers=False, max_rows=options.max_import_rows),
                 dry_run=dry_run,
+                keeper=handles,
+                max_rejected=max_rejected,
                 progress=lambda summary: show(source.tell(), summary.rows),
             )
 
@@ -468,7 +477,9 @@ def _export(url: str, file: Path, slug: str, *, quotes: bool) -> None:
     summary = _with_database(url, work)
     for issue in summary.issues:
         err.print(f"{issue.handle}: {issue.reason}: left out", markup=False, highlight=False)
-    out.print(f"{file.name}: {summary.products - len(summary.issues):,} products, left out {len(summary.issues):,}.")
+    if (untold := summary.rejected - len(summary.issues)) > 0:
+        err.print(f"… and {untold:,} more products.")
+    out.print(f"{file.name}: {summary.products - summary.rejected:,} products, left out {summary.rejected:,}.")
 
 
 async def _store(database: Database, slug: str) -> str:
@@ -497,6 +508,8 @@ def _report(summary: ImportSummary, file: Path, dry_run: bool) -> None:
         f"{file.name}: {summary.rows:,} rows; {would}created {summary.created:,}, {would}updated {summary.updated:,}, "
         f"unchanged {summary.unchanged:,}, rows rejected {summary.rejected:,}."
     )
+    if summary.stop:
+        _fail(f"{file.name}: {summary.stop.problem}")
 
 
 def _token(options: Settings, url: str, email: str | None, user_id: str | None, days: int) -> str:

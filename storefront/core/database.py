@@ -52,6 +52,16 @@ _IS_LOCKED = "Others are writing to the same rows for a long time. Nothing was d
 
 # What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
 FAILURES = (Error, TimedOut, Unavailable)
+# SQLSTATE classes that the values of a statement are the cause of (data, integrity, program limits): sent again, it fails again.
+INPUT_ERROR_CLASSES = ("22", "23", "54")
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the database may take later what it does not take now. Retry policies ask here."""
+    if isinstance(error, Error) and (error.sqlstate or "").startswith(INPUT_ERROR_CLASSES):
+        return False
+    return isinstance(error, FAILURES)
+
 
 # Seconds between two tries of a reader that goes on until the database can be reached.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
@@ -126,13 +136,15 @@ def compiled(clause: ClauseElement, *, varies: bool = False, reads: Reads | None
 async def retry_until_available(work: Callable[[], Awaitable[T]]) -> T:
     """What work comes to once the database can be reached: for readers that go on for ever, such as subscriptions.
 
-    Anything that reading does not fail with is raised.
+    What would fail again, too, is raised.
     """
     pause = SHORTEST_PAUSE_SECONDS
     while True:
         try:
             return await work()
         except FAILURES as error:
+            if not is_transient(error):
+                raise
             log.warning("reading failed (%s); the next try is in %.1f s", type(error).__name__, pause)
         await asyncio.sleep(pause)
         pause = min(2 * pause, LONGEST_PAUSE_SECONDS)

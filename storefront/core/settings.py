@@ -260,12 +260,18 @@ class Settings(BaseSettings):
         0, ge=0, le=31_536_000, description="Seconds for which caches may use an answer even longer while they ask again."
     )
     job_workers: int = Field(
-        1, ge=0, le=16, description="Imports and exports that a process works at, at most; 0: none, others do."
+        2, ge=0, le=16, description="Imports and exports that a process works at, at most; 0: none, others do."
+    )
+    jobs_per_owner: int = Field(
+        1, ge=1, le=100, description="Imports and exports of one owner that run at a time, in all processes together."
     )
     job_retention_days: int = Field(
         7, ge=1, le=365, description="Days that imports and exports are told of, and their files kept."
     )
     max_import: int = Field(1_000_000_000, ge=1_000, le=2_000_000_000, description="Bytes of a file of products, at most.")
+    max_import_rows: int = Field(
+        2_000_000, ge=1, le=20_000_000, description="Rows of a file of products, at most; of a shop its products and variants."
+    )
     shopify_api_version: str = Field(
         VERSION, pattern=r"^20[0-9]{2}-(01|04|07|10)$", description="Which version of Shopify's Admin API is asked."
     )

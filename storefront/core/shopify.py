@@ -16,11 +16,12 @@ import orjson
 VERSION = "2026-10"
 DOCUMENTATION = "https://shopify.dev/docs/api/usage/access-scopes"
 
-# Seconds for one request, and those that all the waiting for one answer may take; how often it is asked for after failures.
-TIMEOUT, PATIENCE, TRIES = 30.0, 300.0, 7
+# Seconds for one step of a request, and for all of it with its answer; those that all the waiting for one answer may take; how
+# often it is asked for after failures.
+TIMEOUT, REQUEST_TIMEOUT_SECONDS, PATIENCE, TRIES = 30.0, 60.0, 300.0, 7
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
-# A page of products with their whole descriptions is far below it.
-MOST_BYTES = 32_000_000
+# An answer is parsed in one piece. A page that is longer is asked for again with fewer products.
+MAX_RESPONSE_BYTES = 2_000_000
 
 _SHOP = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.myshopify\.com")
 _TOKEN, _DOMAIN = "integrations.shopify.accessToken", "integrations.shopify.domain"
@@ -125,7 +126,7 @@ class Shop:
         ends, failures = monotonic() + PATIENCE, 0
         while True:
             if self._throttle is not None:
-                await asyncio.sleep(self._throttle.wait(self._costs.get(document, 0.0)))
+                await asyncio.sleep(min(self._throttle.wait(self._costs.get(document, 0.0)), PATIENCE))
             try:
                 return await self._asked(document, variables)
             except _Later as later:
@@ -155,15 +156,25 @@ class Shop:
         return dict(answer["data"])
 
     async def _posted(self, question: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
-        headers = {"content-type": "application/json", "accept": "application/json", "x-shopify-access-token": self._token}
+        # Uncompressed: of a compressed answer a few bytes may unfold into more memory than there is.
+        headers = {"accept": "application/json", "accept-encoding": "identity", "x-shopify-access-token": self._token}
+        headers["content-type"], content = "application/json", orjson.dumps(question)
         body = bytearray()
         try:
-            async with self._http.stream("POST", self._url, content=orjson.dumps(question), headers=headers) as response:
-                async for chunk in response.aiter_bytes():
+            async with (
+                asyncio.timeout(REQUEST_TIMEOUT_SECONDS),
+                self._http.stream("POST", self._url, content=content, headers=headers) as response,
+            ):
+                if response.headers.get("content-encoding", "identity") != "identity":
+                    raise _Later("answers compressed although it was asked not to")
+                async for chunk in response.aiter_raw():
                     body += chunk
-                    if len(body) > MOST_BYTES:
-                        raise TooCostly("answers with more than can be taken in at a time.")
+                    if len(body) > MAX_RESPONSE_BYTES:
+                        problem = f"{self.domain} answers with more than {MAX_RESPONSE_BYTES:,} bytes to one request."
+                        raise TooCostly(problem)
                 return response.status_code, response.headers, bytes(body)
+        except TimeoutError:
+            raise _Later("does not come to the end of an answer") from None
         except httpx.HTTPError as error:
             raise _Later(f"cannot be reached ({type(error).__name__})") from None
 
@@ -226,7 +237,8 @@ query About { shop { name myshopifyDomain currencyCode } currentAppInstallation 
 
 def _seconds(retry_after: str | None) -> float:
     try:
-        return min(max(float(retry_after or 1), 0.05), PATIENCE)
+        # In this order NaN is the longest wait.
+        return max(0.05, min(PATIENCE, float(retry_after or 1)))
     except ValueError:
         # A date would do as well; Shopify has never sent one.
         return 1.0

@@ -1,14 +1,17 @@
 """Lets others on the event loop have their turn: for long work that is done in the midst of requests."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from time import perf_counter
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # Seconds of work after which whoever waits goes first.
 SLICE = 0.004
+# Steps of work that are done at once on the event loop.
+MAX_STEPS = 50
 
 
 class Turns:
@@ -24,9 +27,20 @@ class Turns:
             self._began = perf_counter()
 
 
-async def in_turns(items: Iterable[T]) -> AsyncIterator[T]:
-    """The items, each made when it is asked for, in turns with whatever else there is to do."""
+async def in_thread_if_long(steps: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """The result of work of so many steps of some 10 to 100 µs each, done in a thread where that is long for the event loop.
+
+    It holds the interpreter there, too, but lets go of it every few milliseconds. What it changes nobody else may use meanwhile.
+    """
+    if steps <= MAX_STEPS:
+        return work(*args, **kwargs)
+    return await asyncio.to_thread(work, *args, **kwargs)
+
+
+async def in_turns(items: Iterable[T | None]) -> AsyncIterator[T]:
+    """The items, each made when it is asked for, in turns with whatever else there is to do. None is work without an item yet."""
     turns = Turns()
     for item in items:
-        yield item
+        if item is not None:
+            yield item
         await turns.over()

@@ -22,6 +22,7 @@ from storefront.imports.records import (
     Layout,
     Record,
     Unusable,
+    unstorable,
 )
 from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
 
@@ -150,7 +151,7 @@ class Assembly:
         # A row that cannot be told apart may be one of the product around it, so it ends none.
         if isinstance(row, Record) and handle != self._handle and _HANDLE.fullmatch(handle):
             yield from self.finish()
-            yield Mark({"offset": row.start, "line": row.line}, row.start)
+            yield Mark({"offset": row.start, "line": row.line, "rows": row.number}, row.start)
             self._handle, self._returned = handle, handle in self._lines
             if not self._remembers:
                 self._lines.clear()
@@ -222,8 +223,9 @@ def _check(record: Record) -> None:
 
 
 def _check_cell(column: str, cell: str) -> None:
-    if "\0" in cell:
-        raise Unusable(column, "contains a NUL character: remove it")
+    # Asked first what is asked fast: there are many cells.
+    if ("\0" in cell or not cell.isascii()) and (fault := unstorable(cell)):
+        raise Unusable(column, f"contains {fault}: remove it")
     if len(cell) > (longest := LONGEST.get(column, CELL)):
         raise Unusable(column, f"has {len(cell):,} characters, at most {longest:,} are allowed: shorten it")
 

@@ -1,7 +1,7 @@
 """Brings products into one store, in batches and set by set, and writes only what differs."""
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol
@@ -13,19 +13,19 @@ from storefront.core.errors import TimedOut
 from storefront.core.turns import in_turns
 from storefront.feed import log
 from storefront.feed.log import Entry
-from storefront.imports.planning import apply, planned
-from storefront.imports.rows import Mark, ProductRow, Rejection
+from storefront.imports.planning import apply, plans
+from storefront.imports.rows import Item, Mark, ProductRow, Rejection, Stop
 
 BATCH = 500
 # A batch also ends at so many rows, and at this much text, in characters: one statement has to index it all in its time.
 BATCH_ROWS, BATCH_TEXT = 2_000, 1_000_000
 # Rejected rows whose reasons are kept. Of more than that only the number is.
 MOST_TOLD = 1_000
+# Rejected rows that an import may have by itself, and at most: with more of them it stops.
+MAX_REJECTED_ROWS, HIGHEST_MAX_REJECTED_ROWS = 1_000, 100_000
 
 # How often a batch is begun anew for the sake of others that write the same products.
 MOST_ATTEMPTS = 20
-
-Item = ProductRow | Rejection | Mark
 
 # What Postgres takes from nobody: the product that is to blame is found, and left out.
 UNFIT = (errors.ProgramLimitExceeded, errors.DataError, errors.CheckViolation, TimedOut)
@@ -41,6 +41,8 @@ class Batch:
     rows: int = 0
     text: int = 0
     mark: Mark | None = None
+    # Why no other batch comes after it, although the source goes on.
+    stop: Stop | None = None
     began: float = field(default_factory=monotonic)
 
     def add(self, item: ProductRow | Rejection) -> None:
@@ -48,7 +50,8 @@ class Batch:
         self.rows += item.rows
         if isinstance(item, ProductRow):
             self.products[item.handle] = item
-            self.text += len(item.description or "") + sum(map(len, item.tags))
+            self.text += len(item.description or "") + len(item.seo_description or "")
+            self.text += sum(map(len, item.tags)) + sum(map(len, item.images))
         else:
             self.reject(item)
 
@@ -58,6 +61,12 @@ class Batch:
         self.rejections = (self.rejections + other.rejections)[:MOST_TOLD]
         self.rejected, self.rows = self.rejected + other.rejected, self.rows + other.rows
         self.text, self.mark = self.text + other.text, mark
+
+    def end(self, begun: "Batch", stop: Stop) -> None:
+        """The last of all. Of what comes after its mark only the rejected rows are told: its products are not whole."""
+        self.rejections = (self.rejections + begun.rejections)[:MOST_TOLD]
+        self.rejected, self.rows = self.rejected + begun.rejected, self.rows + begun.rejected
+        self.stop = stop
 
     def reject(self, rejection: Rejection) -> None:
         """A row that is left out."""
@@ -92,8 +101,10 @@ class Tally:
 class ImportSummary(Tally):
     """What became of a source. `rows` are its rows without a header; `position` is the last one logged, None if none was.
 
-    Of the rejections the first are kept; `rejected` counts them all.
+    Of the rejections the first are kept; `rejected` counts them all. `stop`: why it ended before its source did.
     """
+
+    stop: Stop | None = None
 
     def add(self, tally: Tally) -> None:
         """One more batch."""
@@ -106,10 +117,10 @@ class ImportSummary(Tally):
 class Keeper(Protocol):
     """What else is kept of a batch, in the very transaction that writes it."""
 
-    async def begin(self, connection: Connection, batch: Batch) -> dict[str, int]:
+    async def begin(self, connection: Connection, batch: Batch, /) -> dict[str, int]:
         """First of all. Returns those of its products that an earlier batch had already, each with its row there."""
 
-    def end(self, connection: Connection, batch: Batch, tally: Tally) -> None:
+    def end(self, connection: Connection, batch: Batch, tally: Tally, /) -> None:
         """Last of all: what it sends is committed with the batch, or not at all."""
 
 
@@ -122,41 +133,84 @@ async def import_products(
     actor_id: str | None = None,
     client_mutation_id: str | None = None,
     keeper: Keeper | None = None,
+    max_rejected: int = MAX_REJECTED_ROWS,
+    rejected_before: int = 0,
     patience: float = float("inf"),
     progress: Callable[[ImportSummary], None] = lambda _: None,
 ) -> ImportSummary:
     """Create or update products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
     A product's variants become those of the source. Where a row of it was rejected none is removed: the row may have been one of
-    them. `progress` is told after each batch. A dry run takes every batch back. `patience`: seconds after which what there is
-    of a batch is written, for sources that take their time.
+    them. `progress` is told after each batch. A dry run takes every batch back. With more than `max_rejected` rejected rows it
+    stops, and what was imported until then stays; `rejected_before` counts those of an earlier part of the same import.
+    `patience`: seconds after which what there is of a batch is written, for sources that take their time.
     """
     signature = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
     writing = _Writing(database, config_id, signature, keeper, dry_run)
-    summary = ImportSummary()
-    async for batch in _batches(items if isinstance(items, AsyncIterable) else in_turns(items), patience):
-        summary.add(await writing.bring(batch))
-        progress(summary)
+    summary, stop, allowed = ImportSummary(), _too_many(max_rejected), max_rejected - rejected_before
+    source: AsyncIterable[Item] = items if isinstance(items, AsyncIterable) else in_turns(items)
+    async with aclosing(_batches(source, patience, lambda: allowed - summary.rejected, stop)) as batches:
+        async for batch in batches:
+            summary.add(await writing.bring(batch))
+            # Postgres may have refused some more.
+            summary.stop = stop if summary.rejected > allowed else batch.stop
+            progress(summary)
+            if summary.stop:
+                break
     return summary
 
 
-async def _batches(items: AsyncIterable[Item], patience: float) -> AsyncIterator[Batch]:
-    batch, begun = Batch(), Batch()
+def _too_many(max_rejected: int) -> Stop:
+    problem = f"The import stopped: more than {max_rejected:,} rows were rejected. Correct them, or allow more rejected rows."
+    return Stop(problem, "maxRejectedRows")
+
+
+async def _batches(
+    items: AsyncIterable[Item], patience: float, left: Callable[[], int], too_many: Stop
+) -> AsyncGenerator[Batch, None]:
+    gathering = _Gathering(patience, left, too_many)
     async for item in items:
+        for batch in gathering.take(item):
+            yield batch
+    if gathering.batch.mark is not None:
+        yield gathering.batch
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Items on their way into batches. `left`: how many rows may be rejected beyond those of the batches that were written."""
+
+    patience: float
+    left: Callable[[], int]
+    too_many: Stop
+    batch: Batch = field(default_factory=Batch)
+    # What has come since the last mark.
+    begun: Batch = field(default_factory=Batch)
+
+    def take(self, item: Item) -> Iterator[Batch]:
+        """The batches that are to be written now."""
         if isinstance(item, Mark):
-            batch.join(begun, item)
-            begun = Batch()
+            self.batch.join(self.begun, item)
+            self.begun = Batch()
+        elif isinstance(item, Stop):
+            yield self._last(item)
         else:
             # What is in it twice is written twice: the later one updates what the earlier one made.
-            if isinstance(item, ProductRow) and item.handle in batch.products:
-                yield batch
-                batch = Batch()
-            begun.add(item)
-        if batch.is_full or batch.is_due(patience):
-            yield batch
-            batch = Batch()
-    if batch.mark is not None:
-        yield batch
+            if isinstance(item, ProductRow) and item.handle in self.batch.products:
+                yield self._next()
+            self.begun.add(item)
+            if isinstance(item, Rejection) and self.batch.rejected + self.begun.rejected > self.left():
+                yield self._last(self.too_many)
+        if self.batch.is_full or self.batch.is_due(self.patience):
+            yield self._next()
+
+    def _next(self) -> Batch:
+        batch, self.batch = self.batch, Batch()
+        return batch
+
+    def _last(self, stop: Stop) -> Batch:
+        self.batch.end(self.begun, stop)
+        return self._next()
 
 
 class _OutOfDate(Exception):
@@ -234,13 +288,16 @@ class _Writing:
     async def _written(self, connection: Connection, products: Sequence[ProductRow], tally: Tally) -> Sequence[Entry]:
         if not products:
             return ()
-        plan = await planned(connection, self.config_id, products, self.signature)
-        if not await apply(connection, self.config_id, plan):
-            raise _OutOfDate
-        tally.created += len(plan.created)
-        tally.updated += len(plan.updated)
-        tally.unchanged += len(products) - len(plan.created) - len(plan.updated)
-        return plan.entries
+        entries = list[Entry]()
+        created = updated = 0
+        async for plan in plans(connection, self.config_id, products, self.signature):
+            if not await apply(connection, self.config_id, plan):
+                raise _OutOfDate
+            created, updated = created + len(plan.created), updated + len(plan.updated)
+            entries += plan.entries
+        tally.created, tally.updated = tally.created + created, tally.updated + updated
+        tally.unchanged += len(products) - created - updated
+        return entries
 
 
 def _is_first(product: ProductRow, before: dict[str, int], tally: Tally) -> bool:

@@ -19,6 +19,8 @@ FORMULAS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", 
 APOSTROPHE = "'"
 
 MOST_INT = 2_147_483_647
+# Of one cell that are looked at.
+MAX_FAULTS = 100
 
 
 def quoted(cell: str) -> str:
@@ -99,6 +101,9 @@ def read(cell: str) -> Exact:
     try:
         return Exact.model_validate_json(cell)
     except ValidationError as error:
+        # To list many thousands of faults takes longer than to find them.
+        if (count := error.error_count()) > MAX_FAULTS:
+            raise ValueError(f"JSON: {count:,} of its values are not as they should be") from None
         first = error.errors(include_input=False, include_url=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from None
 

@@ -10,21 +10,23 @@ from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.turns import Turns
+from storefront.core.turns import Turns, in_thread_if_long
+from storefront.imports.commands import MOST_TOLD
 from storefront.imports.planning import FACTS, VARIANT_FACTS
 from storefront.imports.rows import ProductRow, Rejection, VariantRow
 from storefront.imports.shopify_rows import Unwritable, Writer
 
-# Products that are read at a time.
-PAGE = 100
+# Products that are read at a time; fewer where they have more text together, counted in bytes and a variant as so many.
+PAGE, MAX_PAGE_BYTES, VARIANT_BYTES = 100, 1_000_000, 300
 NOTHING: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class ExportSummary:
-    """How far an export has come: products, and of them those that no file can tell."""
+    """How far an export has come: products, and of them those that no file can tell. Of these the first are in `issues`."""
 
     products: int = 0
+    rejected: int = 0
     issues: list[Rejection] = field(default_factory=list)
 
 
@@ -53,7 +55,7 @@ async def export_products(
     while rows := await database.fetch(_page(), {"config_id": config_id, **after}):
         lines = []
         for row in rows:
-            lines.append(_written(writer, row, summary))
+            lines.append(await in_thread_if_long(len(row.variants), _written, writer, row, summary))
             await turns.over()
         after = {"created_at": rows[-1].created_at, "id": rows[-1].id}
         yield "".join(lines).encode()
@@ -65,7 +67,9 @@ def _written(writer: Writer, row: Row, summary: ExportSummary) -> str:
         return writer.product(_product(row))
     except Unwritable as error:
         field_, _, problem = str(error).partition(": ")
-        summary.issues.append(Rejection("", 0, problem, row.handle, field_))
+        summary.rejected += 1
+        if len(summary.issues) < MOST_TOLD:
+            summary.issues.append(Rejection("", 0, problem, row.handle, field_))
         return ""
 
 
@@ -90,10 +94,18 @@ SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{nam
   SELECT coalesce(jsonb_agg(jsonb_build_object({_PARTS}) ORDER BY variant.created_at, variant.id), '[]')
   FROM product_variants AS variant WHERE variant.product_id = product.id
 ) AS variants
-FROM products AS product
-WHERE config_id = :config_id
-  AND (CAST(:id AS uuid) IS NULL OR (created_at, id) > (CAST(:created_at AS timestamptz), CAST(:id AS uuid)))
-ORDER BY created_at, id LIMIT {PAGE}
+FROM (
+  SELECT *, sum(weight) OVER (ORDER BY created_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS weight_before FROM (
+    SELECT *, {VARIANT_BYTES} * variants_total + octet_length(coalesce(description, '')) + octet_length(CAST(images AS text))
+      + octet_length(coalesce(seo_description, '')) AS weight
+    FROM products
+    WHERE config_id = :config_id
+      AND (CAST(:id AS uuid) IS NULL OR (created_at, id) > (CAST(:created_at AS timestamptz), CAST(:id AS uuid)))
+    ORDER BY created_at, id LIMIT {PAGE}
+  ) AS following
+) AS product
+WHERE coalesce(weight_before, 0) < {MAX_PAGE_BYTES}
+ORDER BY created_at, id
 """
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Double, Text, bindparam, text
+from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
 from storefront.core.database import Connection, Database, Row, Statement, compiled
@@ -22,6 +22,12 @@ WORK = "jobs"
 LEASE = 15.0
 # How often a job is begun again that does not get any further.
 MOST_ATTEMPTS = 6
+# Poison job: it has lost its worker so often at the same place. It is failed, for the sake of all other work of the process.
+MAX_CRASHES = 2
+# Jobs of one owner that run at a time, in all processes.
+MAX_RUNNING_PER_OWNER = 1
+# Of the advisory lock under which jobs are taken: those of an owner that run are counted and added to by one at a time.
+_CLAIM_LOCK = 7_312_029
 
 
 def second_thoughts(job_id: str) -> str:
@@ -59,10 +65,17 @@ class Claim:
         return {"id": self.job_id, "worker": self.worker, "lease": self.lease}
 
 
-async def claim(database: Database, worker: str, lease: float = LEASE) -> Row | None:
-    """The oldest job that waits, or that nobody looks after any more; None where there is none."""
+async def claim(
+    database: Database, worker: str, lease: float = LEASE, max_running_per_owner: int = MAX_RUNNING_PER_OWNER
+) -> Row | None:
+    """Take a job that waits, or whose worker is gone; None where there is none that may run.
+
+    Of several owners it is one of whom the fewest jobs run; of these, the one whose last job began the longest time ago; of
+    their jobs, the oldest. So an owner with many jobs delays others by one job at most.
+    """
     async with database.transaction() as connection:
-        rows = await connection.fetch(_claim(), {"worker": worker, "lease": lease})
+        connection.send(_claim_lock(), {"lock": _CLAIM_LOCK})
+        rows = await connection.fetch(_claim(), {"worker": worker, "lease": lease, "most": max_running_per_owner})
     return rows[0] if rows else None
 
 
@@ -128,20 +141,31 @@ UNTIL = "now() + make_interval(secs => :lease)"
 def _claim() -> Statement:
     return statement(
         f"""
+WITH owner AS MATERIALIZED (
+  SELECT user_id, count(*) FILTER (WHERE status = 'running' AND lease_until >= now()) AS running,
+    (SELECT max(started_at) FROM jobs AS earlier WHERE earlier.user_id = active.user_id) AS served_at
+  FROM jobs AS active WHERE status IN ('queued', 'running') GROUP BY user_id
+)
 UPDATE jobs SET status = 'running', worker = :worker, lease_until = {UNTIL}, attempts = attempts + 1,
-  started_at = coalesce(started_at, now()), error = NULL
+  crashes = crashes + CAST(status = 'running' AS integer), started_at = coalesce(started_at, now()), error = NULL
 WHERE id = (
-  SELECT id FROM jobs AS job
+  SELECT job.id FROM jobs AS job JOIN owner ON owner.user_id = job.user_id AND owner.running < :most
   WHERE (status = 'running' AND lease_until < now())
     OR (status = 'queued' AND not_before <= now()
         AND NOT EXISTS (SELECT FROM jobs AS other WHERE other.config_id = job.config_id AND other.status = 'running'))
-  ORDER BY created_at, id LIMIT 1 FOR UPDATE SKIP LOCKED
+  ORDER BY owner.running, owner.served_at NULLS FIRST, created_at, id LIMIT 1 FOR UPDATE OF job SKIP LOCKED
 )
 RETURNING *
 """,
         worker=MINE["worker"],
         lease=Double(),
+        most=Integer(),
     )
+
+
+@cache
+def _claim_lock() -> Statement:
+    return statement("SELECT pg_advisory_xact_lock(:lock)", lock=BigInteger())
 
 
 @cache

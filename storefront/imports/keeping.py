@@ -1,25 +1,27 @@
 """What is kept of a job with each batch: how far it has come, what it left out, and which handles it has had."""
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, Integer, Text
+from sqlalchemy import BigInteger, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from storefront.core.database import Connection, Database, Row, Statement
 from storefront.imports import jobs
 from storefront.imports.commands import MOST_TOLD, Batch, Tally
 from storefront.imports.jobs import Claim
+from storefront.imports.records import quoted
 from storefront.imports.rows import Rejection
 
 
-async def advance(database: Database, mine: Claim, done: int, rows: int, issues: Sequence[Rejection]) -> None:
+async def advance(database: Database, mine: Claim, done: int, *, rows: int, rejected: int, issues: Sequence[Rejection]) -> None:
     """Say how far it has come that has nothing else to say it with. Raises Lost and Cancelled."""
     async with database.transaction() as connection:
         row = await jobs.lock(connection, mine)
-        facts = {"done": done, "rows": rows, "rejected": len(issues)}
+        facts = {"done": done, "rows": rows, "rejected": rejected}
         _keep(connection, mine, row, facts, None, issues)
 
 
@@ -49,9 +51,49 @@ class Kept:
             given = {"handles": [product.handle for product in new], "rows": [product.line for product in new]}
             connection.send(_remember(), {"id": self._mine.job_id, **given})
         facts = {name: getattr(tally, name) for name in ("rows", "created", "updated", "unchanged", "rejected")}
-        assert batch.mark is not None  # noqa: S101  batches end at marks
-        place = {**self._extra, **batch.mark.place}
-        _keep(connection, self._mine, self._row, {**facts, "done": batch.mark.done}, place, tally.rejections)
+        # Where nothing but rejected rows has come, the import goes on from where it was.
+        place = {**self._extra, **(batch.mark.place if batch.mark else self._place())}
+        done = batch.mark.done if batch.mark else None
+        _keep(connection, self._mine, self._row, {**facts, "done": done}, place, tally.rejections)
+
+    def _place(self) -> Mapping[str, Any]:
+        """The place of the last checkpoint, where it is one of the same source."""
+        last = (self._row.checkpoint if self._row else None) or {}
+        return last if self._extra.items() <= last.items() else {}
+
+
+class HandlesOnDisk:
+    """The handles that an import without a job has had, in a temporary file: memory does not grow with them."""
+
+    def __init__(self) -> None:
+        # An empty name is a file of SQLite's own, which is gone with the connection.
+        self._file = sqlite3.connect("", isolation_level=None)
+        self._file.execute("CREATE TABLE handles (handle TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._last: Batch | None = None
+
+    def __enter__(self) -> "HandlesOnDisk":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    async def begin(self, _connection: Connection, batch: Batch) -> dict[str, int]:
+        """Returns the products of the batch that an earlier one had already, with their lines there."""
+        # A batch that is tried again is still the last one: only with the next is it known to be written.
+        if self._last is not None and self._last is not batch:
+            rows = [(product.handle, product.line) for product in self._last.products.values()]
+            with self._file:
+                self._file.execute("BEGIN")
+                self._file.executemany("INSERT OR IGNORE INTO handles VALUES (?, ?)", rows)
+        self._last = batch
+        found = self._file.execute(
+            "SELECT handle, line FROM handles WHERE handle IN (SELECT value FROM json_each(?))",
+            [orjson.dumps(list(batch.products)).decode()],
+        )
+        return dict(found.fetchall())
+
+    def end(self, _connection: Connection, _batch: Batch, _tally: Tally) -> None:
+        """Nothing has to be committed with the batch."""
 
 
 def _keep(
@@ -69,13 +111,16 @@ def _keep(
         connection.send(_tell(), {"id": mine.job_id, "issues": orjson.dumps(rows).decode()})
     checkpoint = orjson.dumps({**(place or {}), "issues": count + len(told)}).decode()
     nothing = dict.fromkeys(("created", "updated", "unchanged"), 0)
-    connection.send(_advance(), {**mine.parameters, **nothing, **facts, "checkpoint": checkpoint})
+    connection.send(
+        _advance(), {**mine.parameters, **nothing, **facts, "checkpoint": checkpoint, "is_durable": place is not None}
+    )
 
 
 def _issue(number: int, issue: Rejection) -> dict[str, Any]:
     # Names of columns and handles come from the file.
-    handle, column = (value[:255] if value else None for value in (issue.handle, issue.column))
-    return {"number": number, "row": issue.line or None, "handle": handle, "field": column, "message": issue.problem[:1_000]}
+    handle, column = (quoted(value, 255) if value else None for value in (issue.handle, issue.column))
+    told = {"handle": handle, "field": column, "message": quoted(issue.problem, 1_000)}
+    return {"number": number, "row": issue.line or None, **told}
 
 
 @cache
@@ -83,8 +128,9 @@ def _advance() -> Statement:
     counts = ("rows", "created", "updated", "unchanged", "rejected")
     return jobs.statement(
         f"""
-UPDATE jobs SET checkpoint = :checkpoint, done = :done, attempts = 0, lease_until = {jobs.UNTIL},
+UPDATE jobs SET checkpoint = :checkpoint, done = coalesce(:done, done), lease_until = {jobs.UNTIL},
   {", ".join(f"{name} = {name} + :{name}" for name in counts)},
+  attempts = CASE WHEN :is_durable THEN 0 ELSE attempts END, crashes = CASE WHEN :is_durable THEN 0 ELSE crashes END,
   position = CASE WHEN :created + :updated > 0 AND NOT coalesce(CAST(options ->> 'preview' AS boolean), false)
     THEN (SELECT position FROM store_positions WHERE config_id = jobs.config_id) ELSE position END
 WHERE id = :id AND worker = :worker
@@ -92,6 +138,8 @@ WHERE id = :id AND worker = :worker
         **jobs.MINE,
         checkpoint=JSONB(),
         done=BigInteger(),
+        # An export that is begun again has come no further.
+        is_durable=Boolean(),
         **{name: Integer() for name in counts},
     )
 

@@ -13,6 +13,7 @@ from storefront.graph.context import Info
 from storefront.graph.mutations import MutationInput, Payload, common, mutate
 from storefront.graph.uploads import SENT, Upload, permitted
 from storefront.imports import orders
+from storefront.imports.commands import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
 from storefront.imports.jobs import WORK, second_thoughts
 from storefront.imports.types import ExportJob, ImportJob, ImportSource
 
@@ -38,6 +39,11 @@ class ImportProductsInput(MutationInput):
         default=strawberry.UNSET, description="Of a file that was uploaded: `id` of createImportUpload."
     )
     preview: bool = strawberry.field(default=False, description="Only tell what would be done.")
+    max_rejected_rows: int = strawberry.field(
+        default=MAX_REJECTED_ROWS,
+        description=f"The import fails as soon as more rows than that are rejected, 0 to {HIGHEST_MAX_REJECTED_ROWS:,}. "
+        "What was imported until then stays.",
+    )
 
 
 @strawberry.input

@@ -17,6 +17,7 @@ from storefront.core.errors import Forbidden
 from storefront.core.ids import new_id
 from storefront.core.shopify import is_shop
 from storefront.core.storage.objects import Objects, StorageFailed
+from storefront.imports.commands import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
 from storefront.imports.running import NOT_CONNECTED
 from storefront.models import configs, jobs
 
@@ -28,7 +29,13 @@ MOST_WAITING = 10
 MOST_UPLOADS = 20
 
 UPLOAD: rules.Rules = {"configId": rules.key, "fileName": rules.text(255), "size": as_is}
-IMPORT: rules.Rules = {"configId": rules.key, "source": as_is, "uploadId": optional(rules.key), "preview": as_is}
+IMPORT: rules.Rules = {
+    "configId": rules.key,
+    "source": as_is,
+    "uploadId": optional(rules.key),
+    "preview": as_is,
+    "maxRejectedRows": rules.whole(0, HIGHEST_MAX_REJECTED_ROWS),
+}
 EXPORT: rules.Rules = {"configId": rules.key, "quoteFormulas": as_is}
 ONE: rules.Rules = {"id": rules.key}
 
@@ -48,7 +55,11 @@ async def import_products(unit: Unit, values: Values, *, objects: Objects, clien
     clean = rules.require(IMPORT, values)
     store = await own_store(unit, clean["configId"], ["configId"])
     await _check_room(unit, store.id, "queued", MOST_WAITING, "jobs that wait. Let some of them finish, or cancel them")
-    given = {"preview": clean.get("preview", False), "clientMutationId": client_mutation_id}
+    given = {
+        "preview": clean.get("preview", False),
+        "clientMutationId": client_mutation_id,
+        "maxRejectedRows": clean.get("maxRejectedRows", MAX_REJECTED_ROWS),
+    }
     if clean["source"] == "shopify_store":
         _check_shop(store, clean.get("uploadId"))
         return [_made(unit, store.id, kind="import", source="shopify_store", status="queued", options=given)]
@@ -174,7 +185,8 @@ WHERE id = :id RETURNING *
 @cache
 def _retry() -> Statement:
     changed = """
-UPDATE jobs SET status = 'queued', is_cancelled = false, attempts = 0, error = NULL, finished_at = NULL, not_before = now()
+UPDATE jobs SET status = 'queued', is_cancelled = false, attempts = 0, crashes = 0, error = NULL, finished_at = NULL,
+  not_before = now(), checkpoint = checkpoint || jsonb_build_object('forgiven', rejected)
 WHERE id = :id RETURNING *
 """
     return compiled(text(changed).bindparams(bindparam("id", type_=jobs.c.id.type)))

@@ -1,7 +1,7 @@
 """What a batch of products changes in a store, found set by set and written set by set. Knows no source and no job."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from storefront.core.database import Connection, Row, Statement, compiled
 from storefront.core.ids import new_id
 from storefront.core.names import camel
-from storefront.core.turns import Turns
+from storefront.core.turns import Turns, in_thread_if_long
 from storefront.feed.log import Entry
 from storefront.imports.rows import ProductRow, VariantRow
 from storefront.models import products as product_table
@@ -27,6 +27,8 @@ FACTS = (
     *("inventory", "track_inventory", "seo_title", "seo_description", "status"),
 )
 VARIANT_FACTS = ("name", "price", "compare_at_price", "attributes", "inventory", "sku", "is_available")
+# Stored variants that are compared with at a time.
+MAX_STORED_VARIANTS = 2_048
 AMOUNTS = frozenset({"price", "compare_at_price"})
 
 Facts = dict[str, Any]
@@ -44,21 +46,42 @@ class Plan:
     entries: list[Entry] = field(default_factory=list)
 
 
-async def planned(connection: Connection, config_id: str, batch: Sequence[ProductRow], signature: Mapping[str, Any]) -> Plan:
-    """What is to be written that the products of a store become those of the batch. `signature` is of its entries in the log."""
+async def plans(
+    connection: Connection, config_id: str, batch: Sequence[ProductRow], signature: Mapping[str, Any]
+) -> AsyncIterator[Plan]:
+    """What is to be written that the products of a store become those of the batch: one plan for most batches, several where
+    there are many variants to compare with. `signature` is of its entries in the log.
+    """
     handles = [product.handle for product in batch]
     # The lock order of every command: products by id, then their variants.
     rows = await connection.fetch(_stored_products(), {"config_id": config_id, "handles": handles})
     stored = {row.handle: row for row in rows}
-    variants: dict[str, list[Row]] = {row.id: [] for row in rows}
-    for row in await connection.fetch(_stored_variants(), {"ids": list(variants)}):
-        variants[row.product_id].append(row)
-    plan, turns = Plan(), Turns()
+    turns = Turns()
+    for group in _groups(batch, stored):
+        variants: dict[str, list[Row]] = {stored[product.handle].id: [] for product in group if product.handle in stored}
+        for row in await connection.fetch(_stored_variants(), {"ids": list(variants)}) if variants else ():
+            variants[row.product_id].append(row)
+        plan = Plan()
+        for product in group:
+            old = stored.get(product.handle)
+            had = variants[old.id] if old else []
+            await in_thread_if_long(len(product.variants) + len(had), _plan_product, plan, product, old, had, signature)
+            await turns.over()
+        yield plan
+
+
+def _groups(batch: Sequence[ProductRow], stored: Mapping[str, Row]) -> Iterator[list[ProductRow]]:
+    """Products that together have so many stored variants, or one that has more: as many rows as are held at a time."""
+    group, held = list[ProductRow](), 0
     for product in batch:
-        old = stored.get(product.handle)
-        _plan_product(plan, product, old, variants[old.id] if old else [], signature)
-        await turns.over()
-    return plan
+        own = stored[product.handle].variants_total if product.handle in stored else 0
+        if group and held + own > MAX_STORED_VARIANTS:
+            yield group
+            group, held = [], 0
+        group.append(product)
+        held += own
+    if group:
+        yield group
 
 
 def _plan_product(plan: Plan, product: ProductRow, old: Row | None, variants: list[Row], signature: Mapping[str, Any]) -> None:
@@ -186,7 +209,7 @@ def _entries(table: Table, *names: str) -> TableValuedAlias:
 def _stored_products() -> Statement:
     own = product_table.c.config_id == bindparam("config_id")
     named = product_table.c.handle == any_(bindparam("handles", type_=ARRAY(Text)))
-    columns = [product_table.c[name] for name in ("id", "handle", "version", *FACTS)]
+    columns = [product_table.c[name] for name in ("id", "handle", "version", "variants_total", *FACTS)]
     return compiled(select(*columns).where(own & named).order_by(product_table.c.id).with_for_update())
 
 

@@ -1,5 +1,6 @@
 """The columns of Shopify's product CSV: what is known of them, how long a cell may be, and a row of them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ SURPLUS_OPTIONS = frozenset(f"option{n} {part}" for n in range(4, 10) for part i
 LONGEST = {
     **{f"option{n} {part}": 255 for n in OPTIONS for part in ("name", "value")},
     **dict.fromkeys(("handle", "title", "type", "product category", "variant sku", "seo title"), 255),
-    **dict.fromkeys(("body (html)", "seo description"), 65_536),
+    **dict.fromkeys(("body (html)", "seo description", "tags"), 65_536),
     **dict.fromkeys(("image src", "variant image"), 2_048),
     **dict.fromkeys(("variant price", "variant compare at price", "variant inventory qty"), 64),
 }
-OTHERS = {"tags", "status", "published", "image position", "variant inventory tracker", "storefront"}
+OTHERS = {"status", "published", "image position", "variant inventory tracker", "storefront"}
 COLUMNS = frozenset(LONGEST) | SURPLUS_OPTIONS | OTHERS
 # Which columns a field comes from. Title and price are always there.
 SOURCES = {
@@ -67,8 +68,26 @@ class Layout:
         return frozenset(name for name, columns in SOURCES.items() if any(column in self.spellings for column in columns))
 
     def rejection(self, line: int, handle: str | None, column: str, problem: str) -> Rejection:
-        """A row that is left out."""
-        return Rejection(self.file, line, problem, handle or None, self.spellings.get(column, column.title()))
+        """A row that is left out. What it quotes is cut, and made fit to be stored."""
+        spelling = self.spellings.get(column, column.title())
+        return Rejection(self.file, line, quoted(problem, 1_000), quoted(handle or "", 255) or None, quoted(spelling, 255))
+
+
+def quoted(text: str, most: int) -> str:
+    """Text of a source as it is told again: at most so long, without what Postgres does not store."""
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return _UNSTORABLE.sub("\ufffd", cut)
+
+
+def unstorable(text: str) -> str | None:
+    """What of a text Postgres does not store, in words; None where it stores all of it."""
+    found = _UNSTORABLE.search(text)
+    if not found:
+        return None
+    return "a NUL character" if found[0] == "\0" else "half of a surrogate pair"
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +97,9 @@ class Record:
     line: int
     cells: Mapping[str, str]
     surplus: int = 0
+    # In bytes, and how many rows are before it.
     start: int = 0
+    number: int = 0
 
     def __getitem__(self, column: str) -> str:
         return self.cells.get(column, "")

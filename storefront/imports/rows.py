@@ -36,6 +36,14 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
+class Stop:
+    """The end of what is imported although the source goes on. `problem` says why; `field` is the input that allows more."""
+
+    problem: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class VariantRow:
     """One variant. `inventory` is None where stock is not tracked."""
 
@@ -74,3 +82,7 @@ class ProductRow:
     seo_description: str | None
     status: str
     variants: list[VariantRow]
+
+
+# What a source consists of.
+Item = ProductRow | Rejection | Mark | Stop

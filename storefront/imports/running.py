@@ -2,8 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from tempfile import TemporaryFile
@@ -16,14 +16,13 @@ from storefront.core.database import Database, Row, Statement, compiled
 from storefront.core.secrets import Undecryptable, Vault
 from storefront.core.shopify import VERSION, About, Shop
 from storefront.core.storage.objects import Objects, StorageFailed, Stored
-from storefront.core.turns import in_turns
 from storefront.feed.wakeups import WakeUps
 from storefront.imports import exports, jobs, shopify_store
-from storefront.imports.commands import ImportSummary, import_products
+from storefront.imports.commands import MAX_REJECTED_ROWS, ImportSummary, import_products
 from storefront.imports.exports import ExportSummary, export_products
 from storefront.imports.jobs import Claim, JobFailed
 from storefront.imports.keeping import Kept, advance
-from storefront.imports.shopify_csv import UnreadableFile, read
+from storefront.imports.shopify_csv import MAX_ROWS, UnreadableFile, read_in_turns
 from storefront.models import configs
 
 CSV = "text/csv; charset=utf-8"
@@ -31,6 +30,7 @@ CSV = "text/csv; charset=utf-8"
 PATIENCE = 1.0
 # Seconds between two words of how far an export has come.
 WORD = 0.5
+MAX_BYTES = 1_000_000_000
 NOT_CONNECTED = (
     "integrations.shopify: no shop is connected. Set its domain and an access token with the scope read_products by updateConfig."
 )
@@ -47,6 +47,9 @@ class Means:
     shopify_version: str = VERSION
     # In place of the shops' own hosts.
     shopify_url: str | None = None
+    # Of a source: a file, or a shop's products with their variants. Files have at most so many bytes.
+    max_rows: int = MAX_ROWS
+    max_bytes: int = MAX_BYTES
 
     def tell(self, job: Row) -> None:
         """Wake whoever watches a job."""
@@ -84,26 +87,46 @@ async def sweep_files(objects: Objects, *, days: int) -> int:
 
 async def _import_file(means: Means, job: Row, mine: Claim) -> None:
     checkpoint = job.checkpoint or {}
-    with TemporaryFile() as file:
+    async with _temporary_file() as file:
         async with means.objects.open(job.object_key) as reading:
             stamp = _stamp(reading.stored)
             if checkpoint.get("stamp", stamp) != stamp:
                 raise JobFailed("uploadId: the file was replaced while it was imported. Import it anew.", "uploadId")
             await jobs.set_total(means.database, mine, reading.stored.size)
-            async for chunk in reading.chunks:
+            # Counted here, too: not every object store keeps to the size that an upload was signed for.
+            async for chunk in _bounded(reading.chunks, means.max_bytes):
                 await asyncio.to_thread(file.write, chunk)
-        await _bring(means, job, _items(file, job, checkpoint), Kept(mine, handles=True, extra={"stamp": stamp}))
+        await _bring(means, job, mine, _items(means, file, job, checkpoint), handles=True, extra={"stamp": stamp})
+
+
+@asynccontextmanager
+async def _temporary_file() -> AsyncIterator[BinaryIO]:
+    """A file that is gone when it is closed. To give a gigabyte back takes the system 50 ms: not those of the event loop."""
+    file = TemporaryFile()  # noqa: SIM115  closed in a thread
+    try:
+        yield file
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+async def _bounded(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > most:
+            raise JobFailed(f"uploadId: the file has more than {most:,} bytes. Import it in parts.", "uploadId")
+        yield chunk
 
 
 def _stamp(stored: Stored) -> str:
     return f"{stored.size} {stored.modified.isoformat()}"
 
 
-def _items(file: BinaryIO, job: Row, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
+def _items(means: Means, file: BinaryIO, job: Row, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
     place = checkpoint if "offset" in checkpoint else None
     try:
         # Which handles there were is kept with the job, however large the file.
-        return in_turns(read(file, job.file_name, place, remembers=False))
+        return read_in_turns(file, job.file_name, place, remembers=False, max_rows=means.max_rows)
     except UnreadableFile as error:
         raise JobFailed(str(error)) from None
 
@@ -117,7 +140,8 @@ async def _import_shop(means: Means, job: Row, mine: Claim) -> None:
         checkpoint = job.checkpoint or {}
         # Another shop has been connected since: its products are others.
         place = checkpoint if "cursor" in checkpoint and checkpoint.get("domain") == domain else None
-        await _bring(means, job, shopify_store.read(shop, place), Kept(mine, handles=False, extra={"domain": domain}))
+        items = shopify_store.read(shop, place, max_rows=means.max_rows)
+        await _bring(means, job, mine, items, handles=False, extra={"domain": domain})
 
 
 def _access(vault: Vault, integrations: Mapping[str, Any] | None) -> tuple[str, str]:
@@ -140,7 +164,13 @@ def _check_currency(about: About, currency: str) -> None:
         )
 
 
-async def _bring(means: Means, job: Row, items: AsyncIterator[Any], keeper: Kept) -> None:
+async def _bring(
+    means: Means, job: Row, mine: Claim, items: AsyncIterator[Any], *, handles: bool, extra: Mapping[str, Any]
+) -> None:
+    # Of a job that was tried again only what it has rejected since counts.
+    forgiven = (job.checkpoint or {}).get("forgiven", 0)
+    keeper = Kept(mine, handles=handles, extra={**extra, "forgiven": forgiven})
+    max_rejected = job.options.get("maxRejectedRows", MAX_REJECTED_ROWS)
     moved: list[int | None] = [None]
 
     def tell(summary: ImportSummary) -> None:
@@ -149,7 +179,7 @@ async def _bring(means: Means, job: Row, items: AsyncIterator[Any], keeper: Kept
         moved[0] = summary.position
         means.tell(job)
 
-    await import_products(
+    summary = await import_products(
         means.database,
         job.config_id,
         items,
@@ -157,9 +187,13 @@ async def _bring(means: Means, job: Row, items: AsyncIterator[Any], keeper: Kept
         actor_id=job.user_id,
         client_mutation_id=job.options.get("clientMutationId"),
         keeper=keeper,
+        max_rejected=max_rejected,
+        rejected_before=job.rejected - forgiven,
         patience=PATIENCE,
         progress=tell,
     )
+    if summary.stop:
+        raise JobFailed(summary.stop.problem, summary.stop.field)
 
 
 @cache
@@ -179,14 +213,14 @@ async def _export(means: Means, job: Row, mine: Claim) -> Mapping[str, Any]:
 
 
 async def _parts(means: Means, job: Row, mine: Claim) -> AsyncIterator[bytes]:
-    summary, told, issues, due = ExportSummary(), 0, 0, 0.0
+    summary, told, due = ExportSummary(), ExportSummary(), 0.0
     quotes = bool(job.options.get("quoteFormulas", True))
 
     async def tell() -> None:
-        nonlocal told, issues, due
-        rows, new = summary.products - told, summary.issues[issues:]
-        await advance(means.database, mine, summary.products, rows, new)
-        told, issues, due = summary.products, len(summary.issues), monotonic() + WORD
+        nonlocal told, due
+        rows, rejected, new = summary.products - told.products, summary.rejected - told.rejected, len(told.issues)
+        await advance(means.database, mine, summary.products, rows=rows, rejected=rejected, issues=summary.issues[new:])
+        told, due = replace(summary, issues=[*summary.issues]), monotonic() + WORD
         means.tell(job)
 
     async for part in export_products(means.database, job.config_id, quotes=quotes, summary=summary):

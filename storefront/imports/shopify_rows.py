@@ -11,6 +11,7 @@ from storefront.imports import exact
 from storefront.imports.assembly import Assembly
 from storefront.imports.records import COLUMNS, OPTIONS, Layout, Record
 from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
+from storefront.imports.shopify_csv import MAX_RECORD_LINES, fits
 
 # As Shopify has written them since ever, and still reads them. Ours is the last: without it the file is one of Shopify's.
 HEADER = (
@@ -61,7 +62,12 @@ class Writer:
     def product(self, product: ProductRow) -> str:
         """The lines of a product; raises Unwritable."""
         quoted = exact.quoted if self._quotes else str
-        return _text([quoted(row.get(name, "")) for name in self._names] for row in _renamed(rows_of(product), self._names[-1]))
+        rows = [[quoted(row.get(name, "")) for name in self._names] for row in _renamed(rows_of(product), self._names[-1])]
+        text = _text(rows)
+        # What is shorter is within all of the limits.
+        if len(text) > MAX_RECORD_LINES and not all(fits(_text([row])) for row in rows):
+            raise Unwritable("description: has more text, lines or commas than a row of a file may have")
+        return text
 
 
 def _renamed(rows: Iterable[Cells], ours: str) -> Iterable[Cells]:

@@ -4,14 +4,22 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from storefront.core.shopify import Shop, TooCostly
+from storefront.core.shopify import Shop, ShopifyError, TooCostly
+from storefront.core.turns import Turns
+from storefront.imports import records
 from storefront.imports.assembly import Assembly
 from storefront.imports.records import Layout, Record
-from storefront.imports.rows import Mark, ProductRow, Rejection
+from storefront.imports.rows import Item, Mark, ProductRow, Rejection, Stop
+from storefront.imports.shopify_csv import MAX_ROWS
 
 # Products asked for at a time, with as many of their variants and images; the rest of these comes in pages of its own. What a
 # question costs is at most 1,000 points: fewer products are asked for where this is more.
 PAGE, VARIANTS, IMAGES, REST = 8, 25, 10, 100
+
+# Of one product's, one more than an import takes: the one too many is rejected in words. Media may be films, too.
+MAX_NODES = {"variants": records.VARIANTS + 1, "media": 4 * records.IMAGES}
+# What a count of products may be at most: it is only for the progress.
+MAX_COUNT = 2**31
 
 # How the columns are called here: what is wrong is told in Shopify's words for it.
 SPELLINGS = {
@@ -74,37 +82,53 @@ Node = Mapping[str, Any]
 
 async def count(shop: Shop) -> int:
     """How many products the shop has."""
-    return int((await shop.ask(_COUNT, {}))["productsCount"]["count"])
+    return min(max(0, int((await shop.ask(_COUNT, {}))["productsCount"]["count"])), MAX_COUNT)
 
 
-async def read(shop: Shop, place: Mapping[str, Any] | None = None) -> AsyncIterator[ProductRow | Rejection | Mark]:
+async def read(shop: Shop, place: Mapping[str, Any] | None = None, *, max_rows: int = MAX_ROWS) -> AsyncIterator[Item]:
     """The products of a shop and what cannot be taken of them, with a mark behind each page. `done` counts products.
 
-    Rows are numbered from 1 on, over variants and images. Raises ShopifyError.
+    Rows are numbered from 1 on, over variants and images. With more than `max_rows` of them, or more products, it ends with a
+    Stop. Raises ShopifyError, for pages without an end, too.
     """
-    after, row, done = (place["cursor"], place["row"], place["done"]) if place else (None, 1, 0)
+    cursor, row, done = (place["cursor"], place["row"], place["done"]) if place else (None, 1, 0)
     pages = _Pages(shop)
     layout = Layout(shop.domain, 0, SPELLINGS)
     has_more = True
     while has_more:
-        page = await pages.after(after)
+        if max(row - 1, done) >= max_rows:
+            yield Stop(f"{shop.domain}: has more than {max_rows:,} products and variants, which is all that is imported.")
+            return
+        page = await pages.after(cursor)
         for node in page["nodes"]:
-            records = [*_records(await _whole(shop, node), row)]
-            row += len(records)
-            for item in _product_of(records, layout):
+            product = [*_records(await _whole(shop, node), row)]
+            row += len(product)
+            async for item in _product_of(product, layout):
                 yield item
         done += len(page["nodes"])
-        has_more, after = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"] or after
-        yield Mark({"cursor": after, "row": row, "done": done}, done)
+        has_more, cursor = _next(shop, page, cursor)
+        yield Mark({"cursor": cursor, "row": row, "done": done}, done)
 
 
-def _product_of(records: Sequence[Record], layout: Layout) -> Iterator[ProductRow | Rejection]:
+def _next(shop: Shop, page: Node, cursor: str | None) -> tuple[bool, str | None]:
+    """Whether there is another page, and its cursor. Raises ShopifyError where that would be the same page again."""
+    has_more, following = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
+    if has_more and (not page["nodes"] or following is None or following == cursor):
+        raise ShopifyError(f"{shop.domain} answers with pages that do not end. Try again later.")
+    return has_more, following or cursor
+
+
+async def _product_of(rows: Sequence[Record], layout: Layout) -> AsyncIterator[ProductRow | Rejection]:
     # One for each: of what it has seen nothing is wanted any more.
-    assembly = Assembly(layout)
-    for record in records:
-        # The marks are ours: within a page there is no place to go on from.
-        yield from (item for item in assembly.take(record) if not isinstance(item, Mark))
-    yield from assembly.finish()
+    assembly, turns = Assembly(layout), Turns()
+    for record in rows:
+        for item in assembly.take(record):
+            # The marks are ours: within a page there is no place to go on from.
+            if not isinstance(item, Mark):
+                yield item
+        await turns.over()
+    for product in assembly.finish():
+        yield product
 
 
 class _Pages:
@@ -133,15 +157,17 @@ async def _whole(shop: Shop, node: Node) -> Node:
 async def _all(shop: Shop, node: Node, name: str) -> Sequence[Node]:
     part = node[name]
     found = [*part["nodes"]]
-    while part["pageInfo"]["hasNextPage"]:
-        given = {"id": node["id"], "first": REST, "after": part["pageInfo"]["endCursor"]}
+    has_more, cursor = _next(shop, part, None)
+    while has_more and len(found) < MAX_NODES[name]:
+        given = {"id": node["id"], "first": REST, "after": cursor}
         product = (await shop.ask(_REST[name], given))["product"]
         # It may have been deleted meanwhile.
         if product is None:
             break
         part = product[name]
         found += part["nodes"]
-    return found
+        has_more, cursor = _next(shop, part, cursor)
+    return found[: MAX_NODES[name]]
 
 
 def _records(node: Node, first: int) -> Iterator[Record]:

@@ -7,13 +7,23 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from storefront.core.database import FAILURES, Row
+from storefront.core.database import FAILURES, Row, is_transient
 from storefront.core.ids import new_id
 from storefront.core.shopify import ShopifyError, ShopifyUnavailable
 from storefront.core.storage.objects import Missing, StorageFailed
 from storefront.feed.stirs import Stirs
 from storefront.imports import jobs
-from storefront.imports.jobs import LEASE, MOST_ATTEMPTS, WORK, Cancelled, Claim, JobFailed, Lost
+from storefront.imports.jobs import (
+    LEASE,
+    MAX_CRASHES,
+    MAX_RUNNING_PER_OWNER,
+    MOST_ATTEMPTS,
+    WORK,
+    Cancelled,
+    Claim,
+    JobFailed,
+    Lost,
+)
 from storefront.imports.running import Means, clear, run
 
 log = logging.getLogger("storefront")
@@ -22,8 +32,11 @@ log = logging.getLogger("storefront")
 LOOK = 2.0
 # Seconds before a job is tried again that met with what may pass; they double.
 SHORTEST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
-# What may pass.
-PASSING = (ShopifyUnavailable, StorageFailed, *FAILURES)
+
+
+def is_passing(error: Exception) -> bool:
+    """Whether the job may get further when it is tried again."""
+    return isinstance(error, ShopifyUnavailable | StorageFailed) or is_transient(error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +51,19 @@ class Hours:
 class Workers:
     """As many as do jobs in this process at a time."""
 
-    def __init__(self, means: Means, stirs: Stirs, count: int, *, hours: Hours = Hours(), name: str | None = None) -> None:
-        """`name` is of their tasks."""
+    def __init__(
+        self,
+        means: Means,
+        stirs: Stirs,
+        count: int,
+        *,
+        max_running_per_owner: int = MAX_RUNNING_PER_OWNER,
+        hours: Hours = Hours(),
+        name: str | None = None,
+    ) -> None:
+        """`max_running_per_owner`: jobs of one owner that run at a time, in all processes; `name` is of their tasks."""
         self._means, self._stirs, self._count, self._hours, self._name = means, stirs, count, hours, name
+        self._max_running_per_owner = max_running_per_owner
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -67,7 +90,7 @@ class Workers:
     async def take(self) -> bool:
         """Do one job, if there is one."""
         worker = new_id()
-        row = await jobs.claim(self._means.database, worker, self._hours.lease)
+        row = await jobs.claim(self._means.database, worker, self._hours.lease, self._max_running_per_owner)
         if row is None:
             return False
         await _Doing(self._means, self._stirs, self._hours, row, Claim(row.id, worker, self._hours.lease)).do()
@@ -125,7 +148,11 @@ class _Doing:
     async def _run(self) -> Mapping[str, Any]:
         if self.job.is_cancelled:
             raise Cancelled
-        # It is this one that is to blame where whoever runs it dies of it.
+        if self.job.crashes >= MAX_CRASHES:
+            raise JobFailed(
+                f"It came to no end: {MAX_CRASHES} times the server's process ended while it ran at the same place. "
+                "Split the source into parts, or tell the operator the id of the job."
+            )
         if self.job.attempts > MOST_ATTEMPTS:
             raise JobFailed("it was begun several times and came to no end. Try it again, or tell the operator.")
         return await run(self.means, self.job, self.mine)
@@ -142,12 +169,12 @@ class _Doing:
     async def _missed(self, error: Exception) -> None:
         """It met with something: with what may pass it is tried again, but not for ever."""
         attempts = self.job.attempts
-        if isinstance(error, PASSING) and attempts < MOST_ATTEMPTS:
+        if is_passing(error) and attempts < MOST_ATTEMPTS:
             seconds = min(self.hours.pause * 2 ** (attempts - 1), LONGEST_PAUSE)
             log.warning("job %s is tried again in %.0f s (%s)", self.mine.job_id, seconds, type(error).__name__)
             await jobs.put_off(self.means.database, self.mine, seconds, _told(error))
             return
-        if not isinstance(error, (*PASSING, JobFailed, ShopifyError, Missing)):
+        if not is_passing(error) and not isinstance(error, JobFailed | ShopifyError | Missing):
             log.error("job %s failed", self.mine.job_id, exc_info=error)
         else:
             log.info("job %s (%s of store %s) failed", self.mine.job_id, self.job.kind, self.job.config_id)
@@ -160,6 +187,6 @@ def _told(error: Exception) -> Mapping[str, Any]:
         return {"message": str(error), "field": error.field}
     if isinstance(error, Missing):
         return {"message": "uploadId: the file is not there any more. Upload it anew.", "field": "uploadId"}
-    if isinstance(error, PASSING):
+    if is_passing(error):
         return {"message": "The database or the object store had no time. Try again later.", "field": None}
     return {"message": "Something went wrong on our side. Try again, or tell the operator the id of the job.", "field": None}

@@ -11,7 +11,8 @@ from storefront.models.columns import UUID, Field, SQLModel, datetime, document,
 class Job(SQLModel, table=True):
     """One import or export. `checkpoint` is where it goes on; it is written in the transaction of what it stands for.
 
-    While it runs, `worker` is who runs it, until `lease_until` unless that is prolonged.
+    While it runs, `worker` is who runs it, until `lease_until` unless that is prolonged. `attempts` counts how often it was
+    taken, `crashes` how often its worker ended without a word: both since it last got any further.
     """
 
     __tablename__ = "jobs"
@@ -25,11 +26,12 @@ class Job(SQLModel, table=True):
         Index("jobs_waiting_idx", "created_at", "id", postgresql_where=text("status IN ('queued', 'running')")),
         Index("jobs_newest_idx", "config_id", "kind", "created_at", "id"),
         Index("jobs_finished_at_idx", "finished_at"),
+        Index("jobs_owner_idx", "user_id", "started_at"),
     )
 
     id: UUID = key()
     config_id: UUID = reference("configs.id")
-    user_id: UUID = reference("users.id", index=True)
+    user_id: UUID = reference("users.id")
     kind: str
     source: str
     status: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'queued'")})
@@ -48,6 +50,7 @@ class Job(SQLModel, table=True):
     position: int | None = Field(default=None, sa_type=BigInteger)
     error: dict[str, Any] | None = document()
     attempts: int = number(0)
+    crashes: int = number(0)
     is_cancelled: bool = flag(False)
     worker: UUID | None = None
     lease_until: datetime | None = moment(nullable=True)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from time import time
 from typing import Protocol
 
-from storefront.core.database import FAILURES, Row
+from storefront.core.database import Row, is_transient
 from storefront.core.outgoing import Outgoing, Session
 from storefront.core.secrets import Undecryptable, Vault
 from storefront.webhooks.queue import Attempt, Patience
@@ -68,12 +68,12 @@ async def render(means: Means, row: Row) -> Message | Attempt:
         return await message(means.messages, means.vault, row, is_last=number >= means.patience.attempts)
     except (NotMade, Undecryptable) as error:
         problem = str(error)
-    except FAILURES:
+    except Exception as error:
         problem = "the database did not answer"
-    except Exception:
-        # A fault of ours in what is about one product must not keep the others waiting.
-        log.exception("the message %s could not be made", row.id)
-        problem = "something went wrong on our side"
+        if not is_transient(error):
+            # A fault of ours in what is about one product must not keep the others waiting.
+            log.exception("the message %s could not be made", row.id)
+            problem = "something went wrong on our side"
     return Attempt(None, 0, problem, _state_after_failure(means, row), delay(means.patience, number), counts=False)
 
 

@@ -1,13 +1,16 @@
 """Shopify's Admin API, asked over a real socket: what it grants, what it refuses, and when it has to be waited for."""
 
+import asyncio
+import gzip
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from time import monotonic
 from typing import Any
 
 import pytest
 
-from storefront.core.shopify import Shop, ShopifyError, ShopifyRefused, ShopifyUnavailable, TooCostly, is_shop
+from storefront.core.shopify import Shop, ShopifyError, ShopifyRefused, ShopifyUnavailable, TooCostly, _seconds, is_shop
 from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling
 
 PAGE = "query Page($first: Int!) { products(first: $first) { nodes { id handle } pageInfo { hasNextPage } } }"
@@ -167,3 +170,49 @@ async def test_a_question_that_it_does_not_know_is_an_error_with_its_words(shopi
 async def test_what_is_not_graphql_is_asked_again(shopify: Shopify) -> None:
     shopify.faults = [Fault(200, body=["a list"]), Fault(200, body={"data": None})]
     assert len((await page(shopify))["nodes"]) == 2
+
+
+@asynccontextmanager
+async def answering(head: bytes, part: bytes) -> AsyncIterator[str]:
+    """The address of a server that answers with this, and with the part over and over until nobody reads it any more."""
+
+    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n" + head + b"\r\n")
+            while True:
+                writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await writer.drain()
+                await asyncio.sleep(0.001)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def test_answer_without_an_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storefront.core.shopify.REQUEST_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("storefront.core.shopify.TRIES", 2)
+    async with answering(b"", b" ") as url, Shop(DOMAIN, TOKEN, base=url, pause=0.001) as shop:
+        with pytest.raises(ShopifyUnavailable, match="does not come to the end"):
+            await shop.ask(PAGE, {"first": 1})
+
+
+async def test_answer_that_is_too_long_is_too_costly() -> None:
+    async with answering(b"", b" " * 65_536) as url, Shop(DOMAIN, TOKEN, base=url) as shop:
+        with pytest.raises(TooCostly, match="more than 2,000,000 bytes"):
+            await shop.ask(PAGE, {"first": 1})
+
+
+async def test_compressed_answer_is_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storefront.core.shopify.TRIES", 1)
+    bomb = gzip.compress(bytes(10_000_000))
+    async with answering(b"content-encoding: gzip\r\n", bomb) as url, Shop(DOMAIN, TOKEN, base=url) as shop:
+        with pytest.raises(ShopifyUnavailable, match="compressed"):
+            await shop.ask(PAGE, {"first": 1})
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400", "-5", "soon"])
+async def test_retry_after_is_a_sane_wait(value: str) -> None:
+    assert 0.05 <= _seconds(value) <= 300

@@ -74,3 +74,26 @@ def test_a_store_that_is_none_and_a_file_that_is_none_are_told_of(url: str, tmp_
         done = run(*words)
         assert done.exit_code == 1
         assert "three" in done.output or "Handle" in done.output
+
+
+def test_import_stops_after_too_many_rejected_rows(url: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,Mug,5\n" + "bad,,5\n" * 4)
+    done = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--max-rejected", "3")
+    assert done.exit_code == 1
+    assert "created 1" in done.output and "more than 3 rows were rejected" in done.output
+    assert run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--max-rejected", "4").exit_code == 0
+
+
+def test_handle_that_returns_in_a_later_batch_is_rejected(url: str, tmp_path: Path) -> None:
+    rows = "".join(f"mug-{n},Mug,5\n" for n in range(1_200))
+    (tmp_path / "shop.csv").write_text(f"Handle,Title,Price\n{rows}mug-3,Late,7\n")
+    output = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one").output
+    assert "created 1,200, updated 0" in output and "rows rejected 1" in output
+    assert "shop.csv:1202: Handle: the rows of this product started on line 5" in output
+
+
+def test_file_that_is_too_large_is_not_opened(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STOREFRONT_MAX_IMPORT", "1000")
+    (tmp_path / "shop.csv").write_text("Handle,Title,Price\n" + "mug,Mug,5\n" * 200)
+    done = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one")
+    assert done.exit_code == 1 and "STOREFRONT_MAX_IMPORT" in done.output

@@ -84,6 +84,12 @@ class Place:
         assert payload["userErrors"] == []
         return await self.over(payload["job"]["id"])
 
+    async def retried(self, id_: str) -> Any:
+        """An import that failed, tried again, when it is over."""
+        retry = "mutation ($id: ID!) { retryImport(input: {id: $id}) { userErrors { message } } }"
+        assert (await self.owner.ask(retry, id=id_))["retryImport"]["userErrors"] == []
+        return await self.over(id_)
+
     async def live(self) -> Any:
         """The import of the connected shop when it is over."""
         payload = await self.order("SHOPIFY_STORE")
@@ -137,7 +143,7 @@ async def test_imports_are_listed_newest_first(place: Place) -> None:
 
 
 async def test_rows_that_were_left_out_come_in_pages(place: Place) -> None:
-    job = await place.bring(f"{HEADER}\n" + "".join(f"mug-{n},,,,5,\n" for n in range(1_010)))
+    job = await place.bring(f"{HEADER}\n" + "".join(f"mug-{n},,,,5,\n" for n in range(1_010)), maxRejectedRows=2_000)
     assert (job["rejected"], job["issues"]["totalCount"]) == (1_010, 1_000)
     query = """query ($id: ID!, $after: String) { importJob(id: $id) {
       issues(first: 60, after: $after) { nodes { row } pageInfo { endCursor hasNextPage } } } }"""
@@ -150,6 +156,59 @@ async def test_rows_that_were_left_out_come_in_pages(place: Place) -> None:
         if not page["pageInfo"]["hasNextPage"]:
             break
     assert rows == list(range(2, 1_002))
+
+
+async def test_import_stops_after_too_many_rejected_rows(place: Place) -> None:
+    rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(1_100)) + "cup,Cup,,,5,\n"
+    job = await place.bring(rows)
+    assert (job["status"], job["error"]["field"], job["created"], job["rejected"]) == ("FAILED", "maxRejectedRows", 1, 1_001)
+    assert "more than 1,000 rows were rejected" in job["error"]["message"]
+    assert job["issues"]["totalCount"] == 1_000
+    # Tried again it goes on where it was, and may reject as many again.
+    again = await place.retried(job["id"])
+    assert (again["status"], again["created"]) == ("SUCCEEDED", 2)
+    # The row that was one too many is read again.
+    assert again["rejected"] == 1_100 + 1
+
+
+@pytest.mark.parametrize(("allowed", "status", "rejected"), [(0, "FAILED", 1), (2, "FAILED", 3), (3, "SUCCEEDED", 3)])
+async def test_rejected_rows_are_allowed_per_import(place: Place, allowed: int, status: str, rejected: int) -> None:
+    rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(3)) + "cup,Cup,,,5,\n"
+    job = await place.bring(rows, maxRejectedRows=allowed)
+    assert (job["status"], job["rejected"]) == (status, rejected)
+    assert job["created"] == (2 if status == "SUCCEEDED" else 1)
+
+
+@pytest.mark.parametrize("allowed", [-1, 100_001])
+async def test_allowed_rejections_have_bounds(place: Place, allowed: int) -> None:
+    payload = await place.order("SHOPIFY_STORE", maxRejectedRows=allowed)
+    [error] = payload["userErrors"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", ["maxRejectedRows"])
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ("a\0b,Mug,,,5,", "Handle"),
+        ("mug,M\0g,,,5,", "Title"),
+        ("mug,Mug,Size,\0,5,", "Option1 Value"),
+    ],
+)
+async def test_nul_in_a_cell_rejects_its_row_at_once(place: Place, row: str, field: str) -> None:
+    job = await place.bring(f"{HEADER}\n{row}\ncup,Cup,,,5,\n")
+    assert (job["status"], job["created"], job["rejected"]) == ("SUCCEEDED", 1, 1)
+    [issue] = job["issues"]["nodes"]
+    assert (issue["row"], issue["field"]) == (2, field)
+
+
+async def test_file_beyond_its_row_limit_fails(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, max_import_rows=3) as client:
+        owner = await make_user(client.database)
+        store = await make_store(client.database, user_id=owner)
+        place = Place(client.signed_in(owner), store, client, Shopify())
+        job = await place.bring(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(5)))
+        assert (job["status"], job["created"]) == ("FAILED", 3)
+        assert "more than 3 rows" in job["error"]["message"]
 
 
 async def test_a_preview_tells_and_changes_nothing(place: Place) -> None:

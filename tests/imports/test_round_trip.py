@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from storefront.core.database import Database, Statement, compiled
-from storefront.imports import exact
+from storefront.imports import exact, exports
 from storefront.imports.commands import import_products
 from storefront.imports.exports import ExportSummary, count, export_products
 from storefront.imports.planning import FACTS, VARIANT_FACTS
@@ -244,3 +244,45 @@ async def test_memory_of_an_export_is_that_of_a_page(database: Database) -> None
     await bring(database, store, catalogue(600).encode())
     largest = max([sys.getsizeof(part) async for part in export_products(database, store)])
     assert largest < 200_000
+
+
+@pytest.mark.parametrize("description", ["a\n" * 10_001, "a\r" * 10_001, "," * 50_001])
+async def test_product_that_no_row_can_hold_is_left_out(database: Database, description: str) -> None:
+    store = await make_store(database)
+    await make_product(database, config_id=store, handle="long", description=description)
+    await make_product(database, config_id=store, handle="mug", description="a\n" * 9_000)
+    summary = ExportSummary()
+    file = b"".join([part async for part in export_products(database, store, summary=summary)])
+    assert (summary.products, summary.rejected) == (2, 1)
+    assert [(issue.handle, issue.column) for issue in summary.issues] == [("long", "description")]
+    [mug] = [item for item in read(io.BytesIO(file), "shop.csv") if not isinstance(item, Mark)]
+    assert isinstance(mug, ProductRow) and (mug.description or "").split() == ["a"] * 9_000
+
+
+async def test_export_pages_are_bounded_by_text(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = await make_store(database)
+    for n in range(8):
+        product = await make_product(database, config_id=store, handle=f"mug-{n}", description="tea " * 300 * n)
+        for size in range(3):
+            await make_variant(database, product_id=product, name=str(size), attributes={"Size": str(size)})
+
+    async def parts() -> list[bytes]:
+        exports._page.cache_clear()
+        return [part async for part in export_products(database, store)]
+
+    whole = await parts()
+    monkeypatch.setattr(exports, "_PAGE", exports._PAGE.replace(f"< {exports.MAX_PAGE_BYTES}", "< 2000"))
+    cut = await parts()
+    exports._page.cache_clear()
+    assert (len(whole), len(cut) > 4) == (2, True)
+    assert b"".join(cut) == b"".join(whole)
+
+
+async def test_issues_of_an_export_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exports, "MOST_TOLD", 2)
+    store = await make_store(database)
+    for n in range(4):
+        await make_product(database, config_id=store, handle=f"mug-{n}", description="," * 50_001)
+    summary = ExportSummary()
+    assert len([part async for part in export_products(database, store, summary=summary)]) == 2
+    assert (summary.rejected, len(summary.issues)) == (4, 2)

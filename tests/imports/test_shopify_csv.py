@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from storefront.imports.rows import Mark, ProductRow, Rejection
+from storefront.imports.rows import Mark, ProductRow, Rejection, Stop
 from storefront.imports.shopify_csv import UnreadableFile, read
 
 HEADER = "Handle,Title,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant Price"
 
 
 def items(text: str) -> list[ProductRow | Rejection]:
-    return [item for item in read(io.BytesIO(text.encode()), "shop.csv") if not isinstance(item, Mark)]
+    return [item for item in read(io.BytesIO(text.encode()), "shop.csv") if not isinstance(item, Mark | Stop)]
 
 
 def products(text: str) -> list[ProductRow]:

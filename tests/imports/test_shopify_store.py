@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from storefront.core.shopify import Shop, ShopifyRefused
+from storefront.core.shopify import Shop, ShopifyError, ShopifyRefused
 from storefront.imports import shopify_store
-from storefront.imports.rows import Mark, ProductRow, Rejection
-from tests.shopify import DOMAIN, TOKEN, Shopify, product, selling, variant, video
+from storefront.imports.rows import Item, Mark, ProductRow, Stop
+from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling, variant, video
 
 
 @pytest.fixture
@@ -17,12 +17,12 @@ async def shopify() -> AsyncIterator[Shopify]:
         yield shop
 
 
-async def items(shopify: Shopify, place: Any = None) -> list[ProductRow | Rejection | Mark]:
+async def items(shopify: Shopify, place: Any = None) -> list[Item]:
     async with Shop(DOMAIN, TOKEN, base=shopify.url, pause=0.01) as shop:
         return [item async for item in shopify_store.read(shop, place)]
 
 
-def products(found: list[ProductRow | Rejection | Mark]) -> list[ProductRow]:
+def products(found: list[Item]) -> list[ProductRow]:
     return [item for item in found if isinstance(item, ProductRow)]
 
 
@@ -90,3 +90,48 @@ async def test_without_the_scope_nothing_is_read(shopify: Shopify) -> None:
     shopify.scopes = []
     with pytest.raises(ShopifyRefused, match="read_products"):
         await items(shopify)
+
+
+def _page(cursor: str | None, *handles: str, has_more: bool = True) -> Fault:
+    nodes = [product(n, handle=handle) for n, handle in enumerate(handles)]
+    whole = {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    nodes = [{**node, "variants": {**whole, "nodes": node["variants"]}, "media": whole} for node in nodes]
+    return Fault(200, body={"data": {"products": {"nodes": nodes, "pageInfo": {"hasNextPage": has_more, "endCursor": cursor}}}})
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [_page("a", "mug"), _page("a", "cup")],
+        [_page("a", "mug"), _page("b")],
+        [_page("a", "mug"), _page(None, "cup")],
+    ],
+    ids=["same cursor", "no products", "no cursor"],
+)
+async def test_pages_without_an_end_are_an_error(shopify: Shopify, pages: list[Fault]) -> None:
+    shopify.faults = [*pages, *pages[-1:] * 50]
+    with pytest.raises(ShopifyError, match="pages that do not end"):
+        await items(shopify)
+    assert len(shopify.asked) <= 3
+
+
+async def test_pages_in_a_circle_end_at_the_row_limit(shopify: Shopify) -> None:
+    shopify.faults = [_page(cursor, "mug") for cursor in "ab" * 50]
+    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
+        found = [item async for item in shopify_store.read(shop, max_rows=10)]
+    assert isinstance(found[-1], Stop) and "more than 10" in found[-1].problem
+    assert len(shopify.asked) == 10
+
+
+async def test_variants_without_an_end_are_cut(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shopify_store, "MAX_NODES", {"variants": 150, "media": 30})
+    sizes = [variant(n, {"Size": str(n)}) for n in range(600)]
+    shopify.products = [product(1, sizes, [f"https://x.example/{n}.jpg" for n in range(300)])]
+    [row] = products(await items(shopify))
+    assert (len(row.variants), len(row.images)) == (150, 30)
+
+
+async def test_absurd_count_of_products_is_cut(shopify: Shopify) -> None:
+    shopify.faults = [Fault(200, body={"data": {"productsCount": {"count": 10**18}}})]
+    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
+        assert await shopify_store.count(shop) == 2**31

@@ -8,7 +8,7 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
 from time import thread_time
@@ -22,8 +22,8 @@ from storefront.configs.commands import delete_config
 from storefront.core.database import Database
 from storefront.core.ids import new_id
 from storefront.feed.stirs import Stirs
-from storefront.imports import commands, jobs, orders
-from storefront.imports.jobs import Claim, Lost
+from storefront.imports import commands, jobs, orders, planning
+from storefront.imports.jobs import Claim, JobFailed, Lost
 from storefront.imports.running import Means, run, sweep_files
 from storefront.imports.worker import Hours, Workers
 from storefront.queries.jobs import by_id
@@ -161,9 +161,9 @@ async def test_a_job_that_is_worked_at_is_not_taken_over(yard: Yard) -> None:
         assert (job["status"], job["created"], len(shop.asked)) == ("succeeded", 1, 4)
 
 
-async def live(yard: Yard) -> str:
+async def live(yard: Yard, user: str | None = None) -> str:
     integrations = {"shopify": {"domain": DOMAIN, "accessToken": yard.means.vault.encrypt(TOKEN)}}
-    user = await make_user(yard.database)
+    user = user or await make_user(yard.database)
     store = await make_store(yard.database, user_id=user, integrations=integrations)
     return await insert(yard.database, "jobs", config_id=store, user_id=user, kind="import", source="shopify_store")
 
@@ -278,6 +278,129 @@ async def test_a_job_that_kills_whoever_does_it_is_given_up(yard: Yard) -> None:
         job = await yard.over(id_)
     assert (job["status"], job["created"]) == ("failed", 0)
     assert "came to no end" in job["error"]["message"]
+
+
+async def test_job_fails_after_killing_two_workers(yard: Yard) -> None:
+    # A shop that does not answer: whoever imports it is killed before it gets anywhere.
+    async with selling(Shopify([product(1)], delay=600)) as shop:
+        yard.shopify = shop.url
+        id_ = await live(yard)
+        for crashes in range(jobs.MAX_CRASHES):
+            shop.was_asked.clear()
+            with yard.process() as process:
+                async with asyncio.timeout(60):
+                    await shop.was_asked.wait()
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            left = await yard.job(id_)
+            assert (left["status"], left["crashes"]) == ("running", crashes)
+        asked = len(shop.asked)
+        with yard.process():
+            job = await yard.over(id_)
+        assert (job["status"], job["crashes"], len(shop.asked)) == ("failed", 2, asked)
+        assert "2 times the server's process ended" in job["error"]["message"]
+
+
+async def test_progress_forgives_crashes_but_not_of_exports(yard: Yard) -> None:
+    id_ = await yard.file(catalogue(10), crashes=1)
+    export = await yard.file("", kind="export", source="catalogue", crashes=1)
+    for job in (id_, export):
+        worker = new_id()
+        row = await jobs.claim(yard.database, worker, max_running_per_owner=2)
+        assert row is not None and row.id == job
+        await run(yard.means, row, Claim(job, worker))
+    assert [(await yard.job(job))["crashes"] for job in (id_, export)] == [0, 1]
+
+
+async def test_stopped_server_is_no_crash(yard: Yard) -> None:
+    async with selling(Shopify([product(1)], delay=600)) as shop:
+        yard.shopify = shop.url
+        id_ = await live(yard)
+        async with yard.workers().running():
+            await shop.was_asked.wait()
+        assert ((await yard.job(id_))["status"], (await yard.job(id_))["crashes"]) == ("queued", 0)
+
+
+async def test_refusal_of_the_database_fails_a_job_at_once(yard: Yard) -> None:
+    # A rule that no row of the job's own can keep: class 23, of which trying again makes nothing better.
+    async with yard.database.transaction() as connection:
+        await connection.raw.execute("ALTER TABLE job_handles ADD CONSTRAINT never CHECK (false)")
+    id_ = await yard.file(catalogue(10))
+    async with yard.workers().running():
+        job = await yard.over(id_)
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+
+
+async def test_owner_with_many_jobs_does_not_delay_others(yard: Yard) -> None:
+    async with selling(Shopify([product(1)], delay=600)) as shop:
+        yard.shopify = shop.url
+        hog = await make_user(yard.database)
+        slow = [await live(yard, hog) for _ in range(40)]
+        async with yard.workers(count=2).running():
+            await shop.was_asked.wait()
+            other = await yard.file(catalogue(10))
+            # It is done while none of the slow ones is.
+            assert (await yard.over(other))["status"] == "succeeded"
+            running = [id_ for id_ in slow if (await yard.job(id_))["status"] == "running"]
+            assert running == slow[:1]
+
+
+async def test_owners_take_turns_where_one_job_runs(yard: Yard) -> None:
+    users = {name: await make_user(yard.database) for name in "abc"}
+    names = {}
+    for owner in ("a", "a", "a", "b", "b", "c"):
+        store = await make_store(yard.database, user_id=users[owner])
+        names[await yard.file(catalogue(3), store)] = owner
+    order = ""
+    while row := await jobs.claim(yard.database, worker := new_id()):
+        order += names[row.id]
+        assert await jobs.finish(yard.database, Claim(row.id, worker), "succeeded")
+    assert order == "abcaba"
+
+
+async def test_claims_at_once_keep_to_an_owners_slots(yard: Yard) -> None:
+    user = await make_user(yard.database)
+    for _ in range(12):
+        await yard.file(catalogue(3), await make_store(yard.database, user_id=user))
+    rows = await asyncio.gather(*(jobs.claim(yard.database, new_id(), 60, 3) for _ in range(8)))
+    assert sum(row is not None for row in rows) == 3
+
+
+async def test_file_larger_than_announced_is_refused(yard: Yard) -> None:
+    id_ = await yard.file(catalogue(300))
+    worker = new_id()
+    row = await jobs.claim(yard.database, worker)
+    with pytest.raises(JobFailed, match="more than 1,000 bytes"):
+        await run(replace(yard.means, max_bytes=1_000), row, Claim(id_, worker))
+
+
+async def test_kept_errors_of_a_job_are_bounded(yard: Yard) -> None:
+    id_ = await yard.file("Handle,Title,Price\n" + f"{'/' * 5_000},Mug,5\n" * 1_500)
+    async with yard.workers().running():
+        job = await yard.over(id_)
+    assert (job["status"], job["rejected"]) == ("failed", 1_001)
+    [(count, size)] = await yard._rows(
+        "SELECT count(*), sum(length(handle) + length(message)) FROM job_issues WHERE job_id = %s", id_
+    )
+    assert count == 1_000 and size < 500_000
+
+
+async def test_stored_variants_are_compared_in_parts(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "MAX_STORED_VARIANTS", 100)
+    store = await make_store(yard.database)
+    head = "Handle,Title,Option1 Name,Option1 Value,Price\n"
+    sizes = "".join("".join(f"p-{n},P,Size,{size},5\n" for size in range(60)) for n in range(5))
+    asked: list[str] = []
+    async with yard.workers().running():
+        await yard.over(await yard.file(head + sizes, store))
+        yard.database.observers.append(asked.append)
+        again = await yard.over(await yard.file(head + sizes, store))
+        fewer = await yard.over(await yard.file(head + "".join(f"p-{n},P,Size,1,5\n" for n in range(5)), store))
+    assert (again["unchanged"], fewer["updated"]) == (5, 5)
+    # One product of 60 at a time, twice.
+    assert sum("FROM product_variants" in sql and "ANY" in sql and sql.startswith("SELECT") for sql in asked) == 10
+    [(left,)] = await yard._rows("SELECT count(*) FROM product_variants")
+    assert left == 5
 
 
 async def test_a_file_that_was_replaced_is_not_gone_on_with(yard: Yard, small_batches: None) -> None:

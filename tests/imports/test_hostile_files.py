@@ -1,0 +1,197 @@
+"""Files that are made to stall an import or to fill its memory: each record is bounded, and so is each step."""
+
+import io
+from collections.abc import Iterable
+
+import pytest
+
+from storefront.imports import shopify_csv
+from storefront.imports.assembly import Assembly
+from storefront.imports.records import Layout, Record
+from storefront.imports.rows import Item, Mark, ProductRow, Rejection, Stop
+from storefront.imports.shopify_csv import CHUNK, MAX_RECORD_BYTES, UnreadableFile, read, read_in_turns
+
+HEADER = b"Handle,Title,Variant Price\n"
+MUG = b"mug,Mug,5\n"
+# What is read ahead of a record, and what a line may be too long by before that is seen.
+STEP_BYTES = MAX_RECORD_BYTES + 2 * CHUNK
+
+HOSTILE = {
+    "a quote opened again and again": b'a,b,"' + b'x","\n' * 400_000,
+    "a quote never closed": b'a,b,"' + b"word after word,\n" * 20_000,
+    "one line": b"x" * 3_000_000,
+    "only quotes": b'"' * 3_000_001,
+    "only commas": b"," * 3_000_000,
+    "lines of commas": b",,\n" * 100_000,
+    "only line feeds": b"\n" * 100_000,
+    "only carriage returns": b"\r" * 100_000,
+    "only NUL": b"\0" * 3_000_000,
+    "short cells in long lines": (b"ab," * 300_000 + b"\n") * 3,
+    "one product in many rows": b"mug,,\n" * 30_000,
+}
+
+
+class Metered(io.BytesIO):
+    """A file that knows how much of it was read."""
+
+    taken = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and count."""
+        found = super().read(size)
+        self.taken += len(found)
+        return found
+
+
+def steps(file: Metered, **options: int) -> Iterable[tuple[Item | None, int]]:
+    """Each step of reading a file between which other tasks run: what came of it, and how many bytes it has read."""
+    taken = 0
+    for item in shopify_csv._read(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
+        yield item, file.taken - taken
+        taken = file.taken
+
+
+def items(content: bytes, **options: int) -> list[Item]:
+    return [item for item in read(io.BytesIO(content), "shop.csv", **options) if not isinstance(item, Mark)]  # type: ignore[arg-type]
+
+
+def rejections(content: bytes) -> list[Rejection]:
+    return [item for item in items(content) if isinstance(item, Rejection)]
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_file_is_read_in_small_steps(content: bytes) -> None:
+    file = Metered(HEADER + MUG + content)
+    found = list(steps(file))
+    assert file.taken == len(HEADER + MUG + content)
+    assert max(taken for _, taken in found) <= STEP_BYTES
+    [product] = [item for item, _ in found if isinstance(item, ProductRow)]
+    assert product.handle == "mug"
+
+
+@pytest.mark.parametrize(
+    "content", [b"\n" * 20_000, b",,\n" * 20_000, b"mug,,\n" * 20_000], ids=["empty", "commas", "one product"]
+)
+def test_rows_without_result_are_steps(content: bytes) -> None:
+    # Rows that come to nothing are let go of one by one: of a chunk of 64 kB there are as many steps as rows.
+    assert sum(item is None for item, _ in steps(Metered(HEADER + MUG + content))) >= 20_000
+
+
+async def test_read_in_turns_returns_what_read_does() -> None:
+    content = HEADER + MUG + b"\n\ncup,Cup,x\n" + b'"' * 1_100_000 + b"\nbowl,Bowl,5\n"
+    assert [item async for item in read_in_turns(io.BytesIO(content), "shop.csv")] == list(read(io.BytesIO(content), "shop.csv"))
+
+
+@pytest.mark.parametrize(
+    ("record", "problem"),
+    [
+        (b'a,"' + b"x\n" * 10_001, "lines 3 to 10,002: has more than 10,000 lines"),
+        (b'a,"' + (b"x" * 900 + b"\n") * 1_200, "not valid CSV (field larger than field limit (131072))"),
+        (b"a," + (b"x" * 90_000 + b",") * 12 + b"\n", "has more than 1,000,000 bytes"),
+        (b"a," * 50_001 + b"\n", "has more than 50,000 commas"),
+        (b"x" * 5_000_000 + b"\n", "has more than 1,000,000 bytes"),
+        (b"cup,Caf\xe9,5\n", "is not UTF-8 text"),
+    ],
+    ids=["lines", "cell", "bytes", "commas", "line", "encoding"],
+)
+def test_record_beyond_limit_is_rejected(record: bytes, problem: str) -> None:
+    found = items(HEADER + MUG + record + b"bowl,Bowl,7\n")
+    first = next(item for item in found if isinstance(item, Rejection))
+    assert (first.line, first.column) == (3, "")
+    assert problem in first.problem
+    # The rest of the file is read, but for what an unclosed quote has left of its record.
+    assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "bowl"]
+
+
+def test_line_numbers_hold_after_long_lines() -> None:
+    content = HEADER + b"x" * 1_500_000 + b"\n" + b'a,"' + b"\n" * 10_001 + b"cup,Cup,x\n"
+    assert [(item.line, item.handle) for item in rejections(content)] == [(2, None), (3, None), (10_004, "cup")]
+
+
+@pytest.mark.parametrize("end", [b"\r", b"\r\n", b"\n"])
+@pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, MAX_RECORD_BYTES - 1, MAX_RECORD_BYTES, MAX_RECORD_BYTES + CHUNK])
+def test_lines_end_at_chunk_edges(end: bytes, size: int) -> None:
+    content = b"Handle,Title,Variant Price" + end
+    content += b"x" * (size - len(content)) + end + b"mug,Mug,5" + end + b"cup,Cup,x" + end
+    found = items(content)
+    assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug"]
+    assert found[-1] == Rejection("shop.csv", 4, found[-1].problem, "cup", "Variant Price")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        (b"Handle,Title," + b"column," * 100_000, "more than 50,000 commas"),
+        (b"Handle,Title," + b",".join(b"c%d" % n for n in range(1_000)), "has 1,002 columns"),
+        (b"x" * 30_000_000, "more than 1,000,000 bytes"),
+        (b'Handle,"' + b"x\n" * 30_000, "more than 10,000 lines"),
+        (b"Handle,Title,Handle", "several times (“Handle” and “Handle”)"),
+        (b"Handle,Title,SKU,Variant SKU", "several times (“SKU” and “Variant SKU”)"),
+        ("Handle,Title\n".encode("utf-16"), "is not UTF-8 text"),
+        ("Handle,Title\n".encode("utf-16-le"), "is not UTF-8 text"),
+        ("Handle,Title\n".encode("utf-16-be"), "is not UTF-8 text"),
+        (b"Handle,Titl\xe9\n", "is not UTF-8 text"),
+        (b"\0" * 100_000, "is not UTF-8 text"),
+        (b"\x1f\x8b\x08\x00", "is not UTF-8 text"),
+        (b"\n" * 100_000, "has no column “Handle”"),
+    ],
+    ids=[
+        "columns",
+        "some columns",
+        "bytes",
+        "lines",
+        "names",
+        "spellings",
+        "utf-16",
+        "le",
+        "be",
+        "latin-1",
+        "nul",
+        "gzip",
+        "empty",
+    ],
+)
+def test_header_beyond_limit_is_unreadable(header: bytes, problem: str) -> None:
+    file = Metered(header + b"\n" + MUG)
+    with pytest.raises(UnreadableFile) as error:
+        read(file, "shop.csv")
+    assert problem in str(error.value) and len(str(error.value)) < 400
+    assert file.taken <= STEP_BYTES
+
+
+def test_file_ends_at_its_row_limit() -> None:
+    rows = b"".join(b"mug-%d,Mug,5\n,,\n" % n for n in range(10))
+    content = HEADER + rows
+    found = list(read(io.BytesIO(content), "shop.csv", max_rows=7))
+    assert isinstance(found[-1], Stop) and "more than 7 rows" in found[-1].problem
+    assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug-0", "mug-1", "mug-2", "mug-3"]
+    mark = [item for item in found if isinstance(item, Mark)][-1]
+    assert mark.place["rows"] == 7
+    # Gone on with it is at its limit still, and with a higher one it goes on.
+    [again, stop] = read(io.BytesIO(content), "shop.csv", mark.place, max_rows=7)
+    assert again == mark and isinstance(stop, Stop)
+    more = [item.handle for item in read(io.BytesIO(content), "shop.csv", mark.place) if isinstance(item, ProductRow)]
+    assert more == [f"mug-{n}" for n in range(4, 10)]
+    assert not any(isinstance(item, Stop) for item in read(io.BytesIO(content), "shop.csv", max_rows=20))
+
+
+def test_rejection_of_huge_cells_is_small() -> None:
+    content = b"Handle,Title,Variant Price,Storefront\n"
+    content += b"/" * 100_000 + b",Mug,5,\n" + b'mug,Mug,5,"{""' + b"k" * 100_000 + b'"":1}"\n' + b"\0\0,Mug,5,\n"
+    found = rejections(content)
+    assert len(found) == 3
+    assert all(len(item.problem) <= 1_000 and len(item.handle or "") <= 255 for item in found)
+    assert not any("\0" in item.problem + (item.handle or "") for item in found)
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"), [("a\0b", "contains a NUL character"), ("a\ud800b", "contains half of a surrogate pair")]
+)
+def test_text_unfit_for_postgres_is_named(cell: str, problem: str) -> None:
+    # A surrogate comes out of JSON: no UTF-8 has one.
+    spellings = {"handle": "Handle", "title": "Title", "variant price": "Price"}
+    assembly = Assembly(Layout("shop", 3, spellings))
+    found = list(assembly.take(Record(1, {"handle": "mug", "title": cell, "variant price": "5"})))
+    [rejection] = [item for item in found if isinstance(item, Rejection)]
+    assert (rejection.column, rejection.handle) == ("Title", "mug")
+    assert problem in rejection.problem
