@@ -11,6 +11,7 @@ from statistics import median
 
 import psutil  # type: ignore[import-untyped]
 
+from benchmarks import unread
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at, cpu_seconds
@@ -46,6 +47,7 @@ that nothing is known before. The first {count:,} left {first:.1f} MB behind, {_
         yield Table("attacks", "Attacks one by one", ("attack", "answer", "CPU, ms", "requests"), rows, note)
     with stage.serving(), err.status("others"):
         yield _others(stage, seconds)
+    yield from unread.measure(stage)
 
 
 def _row(stage: Stage, name: str, rounds: Sequence[int]) -> list[Cell]:

@@ -59,7 +59,9 @@ from storefront.queries.listing import Listing, Order, Scope, Selection, pages
 from storefront.queries.visibility import Audience
 from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import documents
+from storefront.serving import backpressure
 from storefront.serving.admission import STATE, Admission
+from storefront.serving.backpressure import Backpressure, WriteLimits
 from storefront.serving.bodies import BodyLimits
 from storefront.serving.graphiql import page as graphiql
 from storefront.serving.heads import WEBSOCKET_PATHS
@@ -114,7 +116,9 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
     known = documents(options)
     watch = operating.watch(options, known)
-    operations = Operations(known, Capacity(options.max_concurrent, options.request_timeout), watch.observers)
+    operations = Operations(
+        known, Capacity(options.max_concurrent, options.request_timeout, options.max_response), watch.observers
+    )
     files, outside = _files(options), _outside(options, operations)
     nobody = Context(database, vocabularies, vault, feed, files, replica=replica, outside=outside)
     deliverer = _deliverer(options, nobody, outside)
@@ -140,11 +144,19 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         # Of where it comes from only the browser may tell: a page of another site says what it likes.
         return await make_context(websocket, {**websocket.headers, **({"authorization": said[0]} if said else {})})
 
-    limits = Limits(options.init_timeout, options.max_operations, options.max_sockets, options.max_message, options.max_values)
+    limits = Limits(
+        options.init_timeout,
+        options.max_operations,
+        options.max_sockets,
+        options.max_message,
+        options.max_values,
+        options.max_unread_websocket,
+    )
     sockets, streams = Sockets(operations, authenticate, limits, revocations, rates), Streams(revocations, options.max_sockets)
 
     # Some of them may have to wait for what is at work, but not long.
-    admission = Admission(5 * options.max_concurrent, lambda: streams.count)
+    unread = Backpressure(_write_limits(options))
+    admission = Admission(5 * options.max_concurrent, lambda: streams.count + unread.stalled)
     health = Health(operating.checks(database, replica, hub))
 
     async def drain() -> None:
@@ -167,13 +179,14 @@ def create_app(chosen: Settings | None = None) -> Starlette:
                 revocations,
                 rates,
                 deliverer,
+                unread,
                 _workers(nobody, options),
             ),
             _jobs(database, files.objects, options),
             watch.running(parts),
         ):
             with drained_on_signal(drain, health.leave, options.shutdown_delay):
-                yield {STATE: admission, WEBSOCKET_PATHS: websocket_paths}
+                yield {STATE: admission, WEBSOCKET_PATHS: websocket_paths, backpressure.STATE: unread}
 
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
@@ -189,6 +202,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         operating.Queue(database),
         deliverer,
         admission,
+        unread,
         files.pictures,
     )
     edition, vary = EDITIONS[options.status_codes], ", ".join(("accept", *proofs.depends_on))
@@ -293,6 +307,16 @@ def _database(url: str, options: Settings) -> Database:
         waiting=waiting,
         pool_timeout=options.pool_timeout,
         prepares={"auto": None, "on": True, "off": False}[options.prepared_statements],
+    )
+
+
+def _write_limits(options: Settings) -> WriteLimits:
+    return WriteLimits(
+        timeout=options.write_timeout,
+        min_rate=options.min_write_rate,
+        connection=options.max_unread_connection,
+        websocket=options.max_unread_websocket,
+        process=options.max_unread,
     )
 
 

@@ -17,6 +17,7 @@ from storefront.core.pool import Pooled
 from storefront.core.settings import Settings
 from storefront.feed.hub import Hub
 from storefront.serving.admission import Admission
+from storefront.serving.backpressure import Backpressure
 from storefront.serving.documents import Documents
 from storefront.serving.health import Check
 from storefront.serving.identifying import Identified
@@ -119,6 +120,7 @@ class Parts:
     queue: Queue
     deliverer: Deliverer
     admission: Admission
+    unread: Backpressure
     pictures: Pictures
 
 
@@ -195,10 +197,14 @@ def _of_pools(parts: Parts) -> list[Reading]:
 
 
 def _of_requests(parts: Parts) -> list[Reading]:
-    admission = parts.admission
+    admission, unread = parts.admission, parts.unread
+    aborted = "Connections that were aborted because their clients did not read, by the limit."
     return [
         Reading("storefront_http_inside", "Requests that are being answered, event streams too.", lambda: admission.inside),
         Reading("storefront_http_turned_away", "Those that there was no room for.", lambda: admission.refused, is_total=True),
+        Reading("storefront_unread_bytes", "Bytes that wait for clients to read them.", lambda: unread.bytes),
+        Reading("storefront_unread_connections", "Connections that they wait on.", lambda: unread.connections),
+        Reading("storefront_unread_aborted", aborted, lambda: unread.aborted, "limit", is_total=True),
     ]
 
 

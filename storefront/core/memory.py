@@ -1,6 +1,10 @@
-"""How the garbage collector of a serving process is set."""
+"""How the memory of a serving process is managed: garbage collection, and what is returned to the operating system."""
 
+import ctypes
 import gc
+import mmap
+from functools import cache
+from typing import Any
 
 
 def settle() -> None:
@@ -13,3 +17,29 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 10, 10)
+
+
+def return_free_memory() -> None:
+    """Return free memory to the operating system, where the C library can: glibc keeps what lies between memory in use."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+def compact(content: bytes) -> bytes:
+    """A copy of exactly its size, for what is kept: orjson leaves the room behind its output allocated, 240 kB after 20 kB."""
+    return bytes(memoryview(content))
+
+
+def resident_bytes() -> int:
+    """Bytes of memory that this process holds; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", "rb") as file:
+            return int(file.read().split()[1]) * mmap.PAGESIZE
+    except OSError:
+        return 0
+
+
+@cache
+def _malloc_trim() -> Any:
+    # None where the C library has no such function, as musl and macOS.
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)

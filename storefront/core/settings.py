@@ -145,6 +145,35 @@ class Settings(BaseSettings):
     )
     max_operations: int = Field(100, ge=1, description="Operations that run on one WebSocket at a time, at most.")
     max_message: int = Field(262_144, ge=1_024, description="Bytes of a message from a WebSocket's client, at most.")
+    max_response: int = Field(16_000_000, ge=10_000, description="Bytes of one response to an operation or a batch, at most.")
+    max_unread_connection: int = Field(
+        32_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Bytes that may wait on one HTTP connection for its client to read them; beyond it is aborted.",
+    )
+    max_unread_websocket: int = Field(
+        32_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Bytes that may wait on one WebSocket for its client to read them; further answers are errors until it has.",
+    )
+    max_unread: int = Field(
+        256_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Bytes that may wait in one process; beyond, the connections that would take longest to read theirs are "
+        "aborted.",
+    )
+    write_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds within which a client has to read some of what waits for it; else its connection is aborted.",
+    )
+    min_write_rate: int = Field(
+        500, ge=0, description="Bytes per second that a client has to read of what waits for it, over the write timeout."
+    )
     init_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which a WebSocket has to be initialised.")
     max_batch: int = Field(10, ge=0, le=100, description="Requests in one HTTP body (a JSON array), at most; 0: no arrays.")
     status_codes: Literal["draft", "2026-09"] = Field(
@@ -414,6 +443,13 @@ class Settings(BaseSettings):
     def _check_bucket(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         if info.data.get("s3_bucket") and not (given and info.data.get("s3_access_key_id")):
             raise ValueError("must be set with STOREFRONT_S3_BUCKET, and STOREFRONT_S3_ACCESS_KEY_ID too")
+        return given
+
+    @field_validator("max_unread_connection", "max_unread_websocket", "max_unread")
+    @classmethod
+    def _check_unread(cls, given: int, info: ValidationInfo) -> int:
+        if given < info.data.get("max_response", 0):
+            raise ValueError("must be at least STOREFRONT_MAX_RESPONSE: one response has to fit")
         return given
 
     @field_validator("encryption_keys")

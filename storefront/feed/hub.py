@@ -33,9 +33,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("storefront")
 
-# Entries kept per followed store, and read at a time.
+# Entries kept per followed store, and read at a time: a listener that waits for its client holds as many, 2 kB each.
 KEPT = 1_000
-BATCH = 500
+BATCH = 100
 # Seconds that a read of a log may take at the most, however often it took too long before.
 LONGEST_PATIENCE = 30.0
 # A listener that is further behind than this is better off reading the store again.

@@ -227,6 +227,11 @@ class Context:
         for load in self._loading:
             load.cancel()
 
+    def release(self) -> None:
+        """The operation is over. Loaders refer to their context: without this, rows would wait for the garbage collector."""
+        self._loaders.clear()
+        self._loading.clear()
+
     def _begin_load(self) -> None:
         # Loaders run in tasks of their own.
         if self._is_abandoned:

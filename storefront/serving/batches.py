@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from graphql import OperationType
 
 from storefront.core.errors import RequestError
@@ -17,6 +18,8 @@ class Batch:
 
     def __init__(self, operations: Operations, asked: "Sequence[Operation | Exception]", request_id: str) -> None:
         self._operations, self._asked, self._request_id = operations, asked, request_id
+        # Bytes of the answers so far.
+        self._size = 0
 
     @classmethod
     async def of(cls, operations: Operations, items: Sequence[Any], request_id: str) -> "Batch":
@@ -33,24 +36,31 @@ class Batch:
         """Whether any of them is a mutation."""
         return any(isinstance(asked, Operation) and asked.kind is OperationType.MUTATION for asked in self._asked)
 
-    async def answers(self, context: Renewable) -> list[dict[str, Any]]:
-        """One answer for each request: queries at the same time, but one after the other where any of them writes."""
+    async def answers(self, context: Renewable) -> list[Any]:
+        """One answer for each request: queries at the same time, but one after the other where any of them writes.
+
+        An answer with which all of them would be too large is an error in its place.
+        """
         if self.writes:
             return [await self._in_turn(asked, context) for asked in self._asked]
         return await asyncio.gather(*(self._answer(asked, context.apart()) for asked in self._asked))
 
-    async def _in_turn(self, asked: Operation | Exception, context: Renewable) -> dict[str, Any]:
+    async def _in_turn(self, asked: Operation | Exception, context: Renewable) -> Any:
         # The one before may have made a store, or signed its user out.
         try:
             return await self._answer(asked, await context.current())
         except RequestError as error:
             return refused(error, self._request_id)
 
-    async def _answer(self, asked: Operation | Exception, context: Renewable) -> dict[str, Any]:
+    async def _answer(self, asked: Operation | Exception, context: Renewable) -> Any:
         if isinstance(asked, Exception):
             return refused(asked, self._request_id)
         try:
-            return answer(await self._operations.run(asked, context), self._request_id)
+            # Encoded at once: as JSON an answer takes a fraction of what its objects do.
+            content = self._operations.encode(answer(await self._operations.run(asked, context), self._request_id), asked.kind)
+            self._operations.check_size(self._size + len(content), asked.kind)
+            self._size += len(content)
+            return orjson.Fragment(content)
         except Exception as error:
             return refused(error, self._request_id)
 

@@ -13,9 +13,10 @@ from typing import Any
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from storefront.serving.admission import STATE, Admission, refusal
+from storefront.serving.backpressure import BackpressureHTTPProtocol
 from storefront.serving.identifying import id_of
 
 # Bytes of a request's head (what comes with them in the same read aside), and seconds within which all of it has to come.
@@ -44,7 +45,7 @@ class InvalidRequest(Exception):
         self.status, self.headers = status, headers
 
 
-class HeadsProtocol(HttpToolsProtocol):
+class HeadsProtocol(BackpressureHTTPProtocol):
     """Closes connections whose clients never finish a request's head, and refuses requests that there is no room for."""
 
     # Since when the client owes the rest of a head, or of a body that is answered already, in the loop's time.
@@ -54,8 +55,6 @@ class HeadsProtocol(HttpToolsProtocol):
     _look: asyncio.TimerHandle | None = None
     # Whether the body of the newest request is still to come.
     _in_body = False
-    # The request that is being answered. `cycle` is the newest one, which may have to wait for it.
-    _running: RequestResponseCycle | None = None
     # The response to what is malformed, once all requests before it are answered. It ends the connection.
     _last_response: bytes | None = None
     # Whether the head that was just read is a WebSocket handshake for us.
@@ -69,7 +68,7 @@ class HeadsProtocol(HttpToolsProtocol):
         self._since = self.loop.time()
         self._look_again()
 
-    def data_received(self, data: bytes) -> None:
+    def parse(self, data: bytes) -> None:
         """More of a head, or of a body."""
         self._unset_keepalive_if_required()
         if self._last_response is not None:
@@ -250,13 +249,13 @@ class HeadsProtocol(HttpToolsProtocol):
             self._send_last_response()
 
     def _is_running_over(self) -> bool:
-        return self._running is None or self._running.response_complete
+        # One that waits for its client to read what comes before it has not begun.
+        return self._deferred is None and (self._running is None or self._running.response_complete)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if self.transport.is_closing():
-            # The response before was the last.
+        if self.transport.is_closing() or self.defer(cycle, app):
+            # The response before was the last, or the client has to read it first.
             return
-        self._running = cycle
         if cycle.waiting_for_100_continue:
             app = _closing_unless_continued(cycle, app)
         admission: Admission | None = self.app_state.get(STATE)
@@ -279,14 +278,13 @@ class HeadsProtocol(HttpToolsProtocol):
         """The client has gone."""
         if self._look is not None:
             self._look.cancel()
-        if self._running is not None and self._running is not self.cycle:
-            # Uvicorn tells the newest request only.
-            self._running.disconnected = True
-            self._running.message_event.set()
         super().connection_lost(exc)
 
     def _look_again(self) -> None:
         # A look now and then instead of a timer for each request.
+        if self._since is not None and self.flow.read_paused:
+            # The rest of the head is not read before the requests in front of it are answered.
+            self._since = self.loop.time()
         if self._since is not None and self.loop.time() - self._since >= SECONDS:
             self.transport.close()
         else:

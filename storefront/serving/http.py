@@ -126,7 +126,8 @@ class Endpoint:
             await visit.ask(operation.cost)
         if question and operation.is_public:
             # Who joins an execution that began before has a deadline of its own.
-            outcome = self._operations.bounded(operation, question.made(partial(self._operations.run, operation)))
+            run = partial(self._operations.run, operation)
+            outcome = self._operations.bounded(operation, question.made(run, self._operations.encode))
             made = await _attended(request, outcome, writes=False)
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._known(request)
@@ -134,7 +135,7 @@ class Endpoint:
             return self._streamed(request, operation, context, media_type, request_id)
         running = self._operations.run(operation, context)
         result = await _attended(request, running, writes=operation.kind is OperationType.MUTATION)
-        return self._told(answer(result, request_id), media_type)
+        return self._told(answer(result, request_id), media_type, kind=operation.kind)
 
     def _streamed(
         self, request: Request, operation: Operation, context: Renewable, framing: Framing, request_id: str
@@ -165,15 +166,21 @@ class Endpoint:
             await visit.count(len(items) - 1)
             await visit.ask(batch.cost)
         answers = batch.answers(await self._known(request))
-        return _json_response(await _attended(request, answers, writes=batch.writes), 200, media_type)
+        return _json_response(orjson.dumps(await _attended(request, answers, writes=batch.writes)), 200, media_type)
 
     def _told(
-        self, whole: dict[str, Any], media_type: str, status: int | None = None, headers: Mapping[str, str] | None = None
+        self,
+        whole: dict[str, Any],
+        media_type: str,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        kind: OperationType | None = None,
     ) -> Response:
         status = status or self._edition.status(whole, media_type)
         if status == 503 and not headers:
             headers = {"retry-after": str(Unavailable.retry_after)}
-        return _json_response(whole, status, self._edition.media_type(status, media_type), headers)
+        content = self._operations.encode(whole, kind)
+        return _json_response(content, status, self._edition.media_type(status, media_type), headers)
 
     def _refusal(self, error: Exception, takes: Accepted, request_id: str) -> Response:
         whole, media_type = refused(error, request_id), takes.json or JSON
@@ -285,7 +292,7 @@ def _batch_refusal(most: int) -> str:
 
 
 async def _once(operations: Operations, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
-    yield orjson.dumps(answer(await operations.run(operation, context), request_id))
+    yield operations.encode(answer(await operations.run(operation, context), request_id), operation.kind)
 
 
 def _headers(error: Exception) -> dict[str, str]:
@@ -301,5 +308,5 @@ def _single(framing: Framing, result: bytes) -> Response:
     return Response(content, headers={**HEADERS, "content-type": framing.content_type})
 
 
-def _json_response(whole: Any, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
-    return Response(orjson.dumps(whole), status, {**(headers or {}), "content-type": f"{media_type}; charset=utf-8"})
+def _json_response(content: bytes, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(content, status, {**(headers or {}), "content-type": f"{media_type}; charset=utf-8"})

@@ -25,8 +25,9 @@ from graphql import (
 )
 from graphql.execution import Executor, create_source_event_stream
 
-from storefront.core.errors import RequestError, TimedOut, Unavailable
+from storefront.core.errors import LimitExceeded, RequestError, TimedOut, Unavailable
 from storefront.core.ids import new_id
+from storefront.core.memory import compact
 from storefront.execution.executor import BreadthFirst, Progress
 from storefront.serving import halves
 from storefront.serving.attention import Timer
@@ -80,6 +81,9 @@ class Renewable(Protocol):
     def abandon(self) -> None:
         """Nobody waits for the operation any more: what runs on its behalf is to stop."""
 
+    def release(self) -> None:
+        """The operation is over: free what was loaded for it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -115,10 +119,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """How many queries and mutations run at a time, and how many seconds each of them has."""
+    """How many queries and mutations run at a time, how many seconds each of them has, and how many bytes its response."""
 
     operations: int = 200
     seconds: float = 30.0
+    response: int = 16_000_000
 
 
 AMPLE = Capacity()
@@ -177,9 +182,23 @@ class Operations:
         finally:
             timer.stop()
             self._running -= 1
+            context.release()
         if operation.tells_cost:
             result.extensions = {"cost": {"estimate": operation.cost, "maximum": self._documents.limits.cost}}
         return result
+
+    def encode(self, whole: Any, kind: OperationType | None = None) -> bytes:
+        """An answer as JSON. Raises LimitExceeded where a response may not have so many bytes."""
+        content = orjson.dumps(whole)
+        self.check_size(len(content), kind)
+        return content
+
+    def check_size(self, size: int, kind: OperationType | None = None) -> None:
+        """Raise LimitExceeded where a response may not have so many bytes."""
+        if size > self._capacity.response:
+            done = " The mutation is done." if kind is OperationType.MUTATION else ""
+            problem = f"The response is too large.{done} Select fewer fields or ask for shorter pages"
+            raise LimitExceeded("responseBytes", self._capacity.response, size, problem, "bytes")
 
     async def stream(
         self, operation: Operation, context: Renewable, request_id: str, tell: Tell | None = None
@@ -230,6 +249,8 @@ class Operations:
     async def _told(self, event: Any, asked: Hashable, operation: Operation, context: Renewable, request_id: str) -> bytes:
         shared = getattr(event, "shared", {})
         told = shared.get(asked)
+        if isinstance(told, bytes):
+            return told
         if told is None:
             told = asyncio.ensure_future(self._text(event, operation, context, request_id))
             shared[asked] = told
@@ -239,8 +260,11 @@ class Operations:
 
     def _keep(self, shared: dict[Any, Any], asked: Any, told: "asyncio.Future[bytes]") -> None:
         # Events are few; who asks for something of their own of each of them makes many results.
-        size = 0 if told.cancelled() or told.exception() else len(told.result())
-        now = monotonic()
+        size, now = 0, monotonic()
+        if not told.cancelled() and not told.exception():
+            # The bytes alone: a task keeps everything alive that its operation made.
+            shared[asked] = told.result()
+            size = len(told.result())
         self._results.append((now, shared, asked, size))
         self._kept += size
         # What is older than the events that listeners share is asked for by none of them any more.
@@ -252,10 +276,19 @@ class Operations:
     async def _text(self, event: Any, operation: Operation, context: Renewable, request_id: str) -> bytes:
         # An event comes once: while the database is away it is not answered with an error, but executed again.
         end, pause = monotonic() + UNAVAILABLE_SECONDS, SHORTEST_PAUSE_SECONDS
-        while is_unavailable(result := await self._executed(operation, context.renewed(), event)) and monotonic() < end:
+        while True:
+            fresh = context.renewed()
+            try:
+                result = await self._executed(operation, fresh, event)
+                if not is_unavailable(result) or monotonic() > end:
+                    return compact(self.encode(answer(result, request_id)))
+            except LimitExceeded as error:
+                # Only this event: those after it may be smaller.
+                return orjson.dumps(refused(error, request_id))
+            finally:
+                fresh.release()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        return compact(orjson.dumps(answer(result, request_id)))
 
     async def bounded(self, operation: Operation, outcome: Awaitable[T]) -> T:
         """What is waited for with others, within the time that an operation has; raises TimedOut."""
@@ -307,11 +340,6 @@ async def _each(source: AsyncIterable[Any], execute: Execute) -> AsyncGenerator[
     async with aclosing(events):
         async for event in events:
             yield await execute(event)
-
-
-def compact(text: bytes) -> bytes:
-    """The same bytes in no more memory than they need: orjson's results keep the buffers of 4 kB and more that they grew in."""
-    return bytes(memoryview(text))
 
 
 def is_unavailable(result: ExecutionResult) -> bool:

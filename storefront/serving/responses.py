@@ -20,8 +20,9 @@ from graphql import ExecutionResult
 from starlette.requests import Request
 from starlette.responses import Response
 
+from storefront.core.memory import compact
 from storefront.serving.headers import join_lines, names_any
-from storefront.serving.operations import answer, compact
+from storefront.serving.operations import answer
 from storefront.serving.requests import GraphQLRequest
 
 Touched = Mapping[str, int]
@@ -90,6 +91,7 @@ Outcome = Told | ExecutionResult
 
 
 Run = Callable[[Any], Awaitable[ExecutionResult]]
+Encode = Callable[[Any], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ class Question:
         """The answer where it is known: nothing is parsed, looked up or executed for it."""
         return await self.responses.known(self)
 
-    async def made(self, run: Run) -> Response | ExecutionResult:
+    async def made(self, run: Run, encode: Encode = orjson.dumps) -> Response | ExecutionResult:
         """Execute a public query, together with all who ask the same at the same time; a result is one with errors."""
-        told = await self.responses.outcome(self.key, run)
+        told = await self.responses.outcome(self.key, run, encode)
         return self.answer(told, "fwd=miss") if isinstance(told, Told) else told
 
     def answer(self, told: Told, status: str) -> Response:
@@ -166,8 +168,11 @@ class Responses:
         self.asked["hit"] += 1
         return question.answer(kept, "hit")
 
-    async def outcome(self, key: bytes, run: Run) -> Outcome:
-        """What an execution comes to that was begun after this was asked, or would not come to anything else."""
+    async def outcome(self, key: bytes, run: Run, encode: Encode = orjson.dumps) -> Outcome:
+        """What an execution comes to that was begun after this was asked, or would not come to anything else.
+
+        Raises what `run` and `encode` raise.
+        """
         self.asked["miss"] += 1
         running = self._running.get(key)
         if running is not None:
@@ -177,7 +182,7 @@ class Responses:
             if told is not None and await self._stands(told.touched):
                 return told
         # Whatever runs by now was begun later.
-        running = self._running.get(key) or self._begin(key, run)
+        running = self._running.get(key) or self._begin(key, run, encode)
         with self._waits_for(key, running):
             return await asyncio.shield(running)
 
@@ -198,19 +203,19 @@ class Responses:
         if self._running.get(key) is running:
             del self._running[key]
 
-    def _begin(self, key: bytes, run: Run) -> asyncio.Task[Outcome]:
-        running = self._running[key] = asyncio.create_task(self._execute(key, run))
+    def _begin(self, key: bytes, run: Run, encode: Encode) -> asyncio.Task[Outcome]:
+        running = self._running[key] = asyncio.create_task(self._execute(key, run, encode))
         running.add_done_callback(_heeded)
         return running
 
-    async def _execute(self, key: bytes, run: Run) -> Outcome:
+    async def _execute(self, key: bytes, run: Run, encode: Encode) -> Outcome:
         try:
             context = self._make_context()
             result = await run(context)
             if result.errors:
                 return result
             # Without errors nothing in it is of one request.
-            told = self._told(key, compact(orjson.dumps(answer(result, ""))), context.touched)
+            told = self._told(key, compact(encode(answer(result, ""))), context.touched)
             self._keep(key, told)
             return told
         finally:

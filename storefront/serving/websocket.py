@@ -13,12 +13,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from storefront.core import activity
 from storefront.core.activity import Activity
-from storefront.core.errors import RequestError, Unauthenticated
+from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.serving.bodies import ROOMY
 from storefront.serving.crowds import Tell
 from storefront.serving.documents import NotExecutable
-from storefront.serving.frames import WRITE
+from storefront.serving.frames import UNREAD, WRITE
 from storefront.serving.operations import Operations, Renewable, answer, refused
 from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, Visit
 from storefront.serving.requests import GraphQLRequest
@@ -38,13 +38,17 @@ Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[Renewable]]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds until connection_init has to come, operations per socket, sockets per process, bytes of a message, values in it."""
+    """Seconds until connection_init has to come, operations per socket, sockets per process, bytes of a message, values in it.
+
+    `unread`: bytes of answers that may wait on a socket for its client to read them.
+    """
 
     init_timeout: float = 10.0
     operations: int = 100
     sockets: int = 10_000
     message: int = 262_144
     values: int = ROOMY.values
+    unread: int = 32_000_000
 
 
 class Sockets:
@@ -247,13 +251,26 @@ class Socket:
             results = operations.stream(operation, context, request_id, self._tell(start))
             async with aclosing(results):
                 async for result in results:
-                    await self._send_text((start + result + END).decode())
+                    await self._send_result(start, result)
             return
         whole = await operations.run(operation, context)
         if operation.kind is None:
             # Nothing ran: operationName names no operation, or not which of several.
             raise NotExecutable(whole.errors or [])
-        await self._send_text((start + orjson.dumps(answer(whole, request_id)) + END).decode())
+        encoded = operations.encode(answer(whole, request_id), operation.kind)
+        # Nothing else holds the answer while it waits to be sent.
+        del whole
+        await self._send_result(start, encoded)
+
+    async def _send_result(self, start: bytes, result: bytes) -> None:
+        """Send a result. Raises LimitExceeded where the client has to read others first."""
+        count_unread = self._websocket.scope.get("extensions", {}).get(UNREAD)
+        unread = count_unread() if count_unread else 0
+        most = self._sockets.limits.unread
+        if unread and unread + len(result) > most:
+            problem = "Too much waits on this WebSocket. Read the answers before you ask for more"
+            raise LimitExceeded("unreadBytes", most, unread + len(result), problem, "bytes")
+        await self._send_text((start + result + END).decode())
 
     def _tell(self, start: bytes) -> Tell | None:
         """How results are sent without waiting, where the server lets us."""

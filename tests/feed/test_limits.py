@@ -96,6 +96,9 @@ class Anyone:
     def abandon(self) -> None:
         """Nothing runs on behalf of anyone."""
 
+    def release(self) -> None:
+        """Nothing is loaded for anyone."""
+
 
 open_streams: list[int] = []
 

@@ -8,7 +8,7 @@ from alembic import command
 
 from storefront.core.database import Database
 from storefront.core.ids import uuid7
-from storefront.core.logs import cleaned
+from storefront.core.logs import without_secrets
 from storefront.core.migrations import config_for, connect
 from tests.client import Client
 from tests.factories import make_image, make_product, make_store
@@ -121,7 +121,7 @@ async def test_foreign_id_with_wrong_token_shows_nothing(merchant: Merchant) -> 
 
 def test_log_hides_tokens_of_pictures() -> None:
     id_, token = str(uuid7()), "0123456789abcdef" * 2
-    line = cleaned(f'127.0.0.1 - "GET /media/{id_}-{token}/full.jpg HTTP/1.1" 200')
+    line = without_secrets(f'127.0.0.1 - "GET /media/{id_}-{token}/full.jpg HTTP/1.1" 200')
     assert id_ in line and token not in line
 
 

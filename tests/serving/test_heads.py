@@ -44,6 +44,13 @@ async def test_a_head_that_comes_too_slowly_is_not_waited_for(client: Client, mo
         assert await asyncio.wait_for(silent.read(), 5) == b""
 
 
+async def test_pipelined_requests_are_no_long_head(shopper: Client) -> None:
+    async with connection(shopper) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 10_000 + START + b"connection: close\r\n" + REST)
+        found = await asyncio.wait_for(reader.read(), 20)
+        assert found.count(b"HTTP/1.1 200 OK") == 10_001 and found.endswith(b'{"data":{"__typename":"Query"}}')
+
+
 async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heads, "SECONDS", 0.3)
     async with connection(client) as (reader, writer):
