@@ -33,8 +33,9 @@ SWEEP_SECONDS, LOG_SECONDS = 1.0, 10.0
 RETURN_BYTES, RETURN_SECONDS = 16_000_000, 10.0
 # What the budget of a process is brought down to when it is exceeded: aborting one by one would sort them for each.
 RELIEVED_PART = 0.9
-# Bytes of pipelined requests that are parsed before the first of them is answered.
-PARSE_BYTES = 2_048
+# Bytes of pipelined requests that are parsed before the first of them is answered, and those that are read without being parsed:
+# only while a connection is read is it known that its client has gone.
+PARSE_BYTES, UNPARSED_BYTES = 2_048, 65_536
 # Bytes that a WebSocket may have beyond its budget: pongs, errors and the ends of operations.
 CONTROL_BYTES = 1_000_000
 
@@ -273,15 +274,15 @@ class BackpressureProtocol(asyncio.Protocol):
 
 
 class PipelineFlowControl(FlowControl):
-    """Reads nothing more from a client while requests of it wait for the answers to those before them."""
+    """Reads nothing more from a client while too much of it waits for the answers to earlier requests."""
 
-    def __init__(self, transport: asyncio.Transport, has_waiting: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport, has_much_unparsed: Callable[[], bool]) -> None:
         super().__init__(transport)
-        self._has_waiting = has_waiting
+        self._has_much_unparsed = has_much_unparsed
 
     def resume_reading(self) -> None:
-        """Read on, unless requests wait."""
-        if self.read_paused and not self._has_waiting():
+        """Read on, unless too much waits."""
+        if self.read_paused and not self._has_much_unparsed():
             super().resume_reading()
 
 
@@ -300,10 +301,10 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
-        self.flow = PipelineFlowControl(transport, self._has_waiting)
+        self.flow = PipelineFlowControl(transport, self._has_much_unparsed)
 
-    def _has_waiting(self) -> bool:
-        return bool(self.pipeline or self._unparsed)
+    def _has_much_unparsed(self) -> bool:
+        return len(self._unparsed) >= UNPARSED_BYTES
 
     @property
     def is_stalled(self) -> bool:
@@ -317,12 +318,11 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
             self.parse(data)
             return
         if self._unparsed:
-            self._unparsed += data
+            self._put_off(data)
             return
         for start in range(0, len(data), PARSE_BYTES):
             if self.pipeline:
-                self._unparsed = data[start:]
-                self.flow.pause_reading()
+                self._put_off(data[start:])
                 return
             self.parse(data[start : start + PARSE_BYTES])
             if self.transport.is_closing():
@@ -332,6 +332,11 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
                 if data[start + PARSE_BYTES :]:
                     self.transport.close()
                 return
+
+    def _put_off(self, data: bytes) -> None:
+        self._unparsed += data
+        if self._has_much_unparsed():
+            self.flow.pause_reading()
 
     def parse(self, data: bytes) -> None:
         """Parse some of what has come."""
