@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, Any, NoReturn, TypeVar
 from urllib.parse import urlsplit
 
 import typer
@@ -44,6 +44,7 @@ from storefront.schema import documents
 from storefront.schema import schema as graphql_schema
 from storefront.serving import frames
 from storefront.serving.manifests import UnusableManifest
+from storefront.serving.supervisor import WorkerSupervisor
 from storefront.users.administration import (
     MergeRefused,
     UserNotFound,
@@ -61,6 +62,7 @@ importing = typer.Typer(no_args_is_help=True, help="Bring catalogues in.")
 app.add_typer(importing, name="import")
 out, err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
+APPLICATION = "storefront.app:create_server"
 DEMO_USER = "demo@example.com"
 _BY_EMAIL = "Whose: the user's verified address."
 _BY_ID = "Whose: the user's id, in place of the address."
@@ -89,24 +91,7 @@ def serve(
         _check_documents(options)
         _announce(options, url, demo)
         _hand_over(options, url)
-        uvicorn.run(
-            "storefront.app:create_server",
-            factory=True,
-            host=options.host,
-            port=options.port,
-            workers=options.workers,
-            # The application itself asks which proxies are trusted: uvicorn would trust whatever runs on this machine.
-            proxy_headers=False,
-            reload=reload,
-            **frames.OPTIONS,
-            # Far above our own limit, which says what is wrong; this one only ends what would not end.
-            ws_max_size=4 * options.max_message,
-            timeout_graceful_shutdown=10,
-            # A worker that is still importing answers nobody: on a busy machine five seconds would never be enough.
-            timeout_worker_healthcheck=60,
-            log_config=logs.configuration(options.log_format, options.log_level),
-            access_log=options.log_level in ("debug", "info"),
-        )
+        _run_server(options, reload)
 
 
 @app.command()
@@ -353,6 +338,36 @@ def _check_migrations(url: str) -> None:
         _fail(str(error))
     if found != migrations.head():
         _fail(f"The database is at {found}, this version needs {migrations.head()}. Run: storefront migrate")
+
+
+def _run_server(options: Settings, reload: bool) -> None:
+    given: dict[str, Any] = {
+        "factory": True,
+        "host": options.host,
+        "port": options.port,
+        "workers": options.workers,
+        # The application itself asks which proxies are trusted: uvicorn would trust whatever runs on this machine.
+        "proxy_headers": False,
+        "reload": reload,
+        **frames.OPTIONS,
+        # Far above our own limit, which says what is wrong; this one only ends what would not end.
+        "ws_max_size": 4 * options.max_message,
+        "timeout_graceful_shutdown": 10,
+        # A worker that is still importing answers nobody: on a busy machine five seconds would never be enough.
+        "timeout_worker_healthcheck": 60,
+        "log_config": logs.configuration(options.log_format, options.log_level),
+        "access_log": options.log_level in ("debug", "info"),
+    }
+    if options.workers > 1 and not reload:
+        config = uvicorn.Config(APPLICATION, **given)
+        WorkerSupervisor(config, [config.bind_socket()], options.shutdown_delay).run()
+        return
+    try:
+        uvicorn.run(APPLICATION, **given)
+    except SystemExit as ended:
+        # It was told to stop, and has stopped in good order, as several workers do.
+        if ended.code != 128 + signal.SIGTERM:
+            raise
 
 
 def _check_documents(options: Settings) -> None:
