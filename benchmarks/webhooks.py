@@ -121,7 +121,8 @@ SLOW_WEBHOOKS, BACKLOG_CHANGES, CHANGES_A_SECOND = 40, 400, 20
 # Seconds before the measurement, and between two changes of the other owner.
 WARM_UP_SECONDS, CHANGE_INTERVAL_SECONDS = 5.0, 0.2
 
-_OWNER = "INSERT INTO users (id, subject, email, name) VALUES (%s, %s, %s, 'Owner')"
+_OWNER = """WITH made AS (INSERT INTO users (id, email, name) VALUES (%s, %s, 'Owner') RETURNING id)
+  INSERT INTO user_identities (issuer, subject, user_id) SELECT 'storefront', id::text, id FROM made"""
 _STORES = """SELECT c.id::text, (array_agg(p.id::text))[1:100] FROM configs c JOIN products p ON p.config_id = c.id
   WHERE c.is_published AND p.status = 'active' GROUP BY 1 HAVING count(*) >= 20 ORDER BY count(*) DESC LIMIT 3"""
 
@@ -205,7 +206,7 @@ def _stores_of_two_owners(stage: Stage) -> list[Any]:
         connection.execute("DELETE FROM webhooks")
         stores = connection.execute(_STORES).fetchall()
         for user in (saturating, waiting):
-            connection.execute(_OWNER, [user, user, f"{user}@example.com"])
+            connection.execute(_OWNER, [user, f"{user}@example.com"])
         for (id_, _), user in zip(stores, (saturating, saturating, waiting), strict=True):
             connection.execute("UPDATE configs SET user_id = %s WHERE id = %s", [user, id_])
     return stores

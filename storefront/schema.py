@@ -73,7 +73,15 @@ def _is_one_of(type_: Any, _: Any) -> bool | None:
     return type_.is_one_of if is_input_object_type(type_) else None
 
 
-cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of
+def mend_introspection() -> None:
+    """Have `__Type.isOneOf` answered for every type.
+
+    Each schema that Strawberry builds in a process sets a resolver of its own, which fails for lists, on the type that all share.
+    """
+    cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of
+
+
+mend_introspection()
 
 
 def documents(options: Settings) -> Documents:

@@ -32,7 +32,7 @@ MOST_SECONDS = 5.0
 MAX_WORDS = 10_000
 MAX_COMPARISONS = 50_000
 # Searches of an operation that are mended; each of them takes statements of its own.
-MAX_MENDED_SEARCHES = 5
+MAX_MENDED_SEARCHES = 10
 MIN_WORD_CHARACTERS, MAX_WORD_CHARACTERS = 3, 40
 
 _WORDS = f"""

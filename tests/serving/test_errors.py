@@ -14,6 +14,7 @@ INPUT = "UpdateProductInput!"
 UNKNOWN = "Expected value of type 'UpdateProductInput' not to include unknown field"
 ENUM = "Value does not exist in 'ProductStatus' enum"
 
+NO_DECIMAL = ": it is not of the form: digits, a point and more digits, perhaps after a minus sign."
 UNUSABLE: list[tuple[str, Any, str]] = [
     ("String", [SECRET], ": String cannot represent a non string value."),
     ("Int", SECRET, ": Int cannot represent non-integer value."),
@@ -22,9 +23,18 @@ UNUSABLE: list[tuple[str, Any, str]] = [
     ("Boolean", SECRET, ": Boolean cannot represent a non boolean value."),
     ("ID", {"is": SECRET}, ": ID cannot represent value."),
     ("Int!", None, ": Expected value of non-null type 'Int!' not to be None."),
-    ("Decimal", SECRET, ': Decimal must be text such as "19.90".'),
-    ("Position", f", not {SECRET}", ': Position must be a non-negative integer as text such as "42".'),
-    ("DateTime", SECRET, ': DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z".'),
+    ("Decimal", SECRET, f': Decimal must be text such as "19.90"{NO_DECIMAL}'),
+    (
+        "Position",
+        f", not {SECRET}",
+        ': Position must be a non-negative integer as text such as "42": it is not of the form: digits alone.',
+    ),
+    (
+        "DateTime",
+        SECRET,
+        ': DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z": it is not of the form: '
+        "YYYY-MM-DDThh:mm:ss, perhaps a fraction, and Z or an offset such as +02:00.",
+    ),
     (INPUT, SECRET, ": Expected value of type 'UpdateProductInput' to be an object."),
     (INPUT, {"title": SECRET}, ": Expected value of type 'UpdateProductInput' to include required field 'id'."),
     (INPUT, {"id": "1", "titel": SECRET}, f": {UNKNOWN} 'titel'. Did you mean 'title'?"),
@@ -38,7 +48,7 @@ UNUSABLE: list[tuple[str, Any, str]] = [
     (
         "BulkUpdateProductsInput!",
         {"rows": [{"id": "1", "price": SECRET}]},
-        ' at .rows[0].price: Decimal must be text such as "19.90".',
+        f' at .rows[0].price: Decimal must be text such as "19.90"{NO_DECIMAL}',
     ),
 ]
 

@@ -57,7 +57,7 @@ async def test_operations_requests_and_parts_are_counted(empty_url: str, tmp_pat
             await shopper.ask(SEARCH, c=store)
         await shopper.ask("{ __typename }")
         await shopper.post("{ nothing }")
-        await shopper.post("query Failing { config(by: {}) { id } }")
+        await shopper.post("query Failing { productChanges(configId: 1, after: 0) { position } }")
         address = str(shopper.http.base_url).replace("http", "ws", 1) + "/graphql"
         async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
             await socket.send('{"type":"connection_init"}')

@@ -122,7 +122,7 @@ def requests_of(url: str) -> Iterator[bytes]:
             """SELECT id::text, user_id FROM configs WHERE is_published
             ORDER BY (SELECT count(*) FROM products WHERE config_id = configs.id) DESC LIMIT 1"""
         ).fetchall()
-        connection.execute("UPDATE users SET subject = 'owner' WHERE id = %s", [owner])
+        connection.execute("INSERT INTO user_identities (issuer, subject, user_id) VALUES ('storefront', 'owner', %s)", [owner])
         products = [row[0] for row in connection.execute("SELECT id::text FROM products WHERE config_id = %s LIMIT 50", [store])]
     page = "query($c: ID!) { products(configId: $c, first: 20) { totalCount nodes { id title price variants { name price } } } }"
     product = "query($id: ID!) { product(by: {id: $id}) { title price reviews { nodes { title } } related { title } } }"

@@ -208,7 +208,7 @@ async def test_a_token_that_proves_nothing_is_401_and_never_quoted(shopper: Clie
     assert not [piece for piece in token.split(".") if len(piece) > 6 and piece in answer.text]
 
 
-@pytest.mark.parametrize("header", ["", "Bearer", "Basic xyz", "bearer", "Token x", "x" * 10_000, b"\xff\xfe"])
+@pytest.mark.parametrize("header", ["Bearer", "Basic xyz", "bearer", "Token x", "x" * 10_000, b"\xff\xfe"])
 async def test_a_header_that_is_no_bearer_token_is_401(shopper: Client, header: str | bytes) -> None:
     assert "Bearer <token>" in assert_refused(await send(shopper, header))
 
