@@ -28,9 +28,9 @@ log = logging.getLogger("storefront")
 STATE = "storefront.backpressure"
 # Seconds between sweeps at most, and between lines in the log about aborted connections at least.
 SWEEP_SECONDS, LOG_SECONDS = 1.0, 10.0
-# Bytes by which the process has grown when free memory is returned to the operating system, and seconds between that at least:
-# it takes 10 to 80 ms.
-RETURN_BYTES, RETURN_SECONDS = 16_000_000, 10.0
+# Bytes above its smallest size so far at which a process returns free memory to the operating system. That takes 10 to 80 ms. The
+# seconds between two times grow from the first to the second while little is returned: what has grown is in use.
+RETURN_BYTES, RETURN_SECONDS = 16_000_000, (10.0, 600.0)
 # What the budget of a process is brought down to when it is exceeded: aborting one by one would sort them for each.
 RELIEVED_PART = 0.9
 # Bytes of pipelined requests that are parsed before the first of them is answered, and those that are read without being parsed:
@@ -94,7 +94,7 @@ class Backpressure:
         # parts, which waits for its client to read.
         self.bytes = self.stalled = 0
         self.aborted = dict.fromkeys(map(str, Reason), 0)
-        self._returned_at, self._returned_to = -RETURN_SECONDS, 0
+        self._smallest, self._returned_at, self._return_seconds = 0, 0.0, RETURN_SECONDS[0]
         self._logged_at, self._logged = -LOG_SECONDS, 0
 
     @property
@@ -182,20 +182,22 @@ class Backpressure:
 
     def _abort(self, transport: asyncio.Transport, reason: Reason) -> None:
         self.aborted[reason] += 1
+        self._return_seconds = RETURN_SECONDS[0]
         self.forget(transport)
         with suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
 
     def _return_memory(self, now: float) -> None:
-        if now - self._returned_at < RETURN_SECONDS:
+        if now - self._returned_at < self._return_seconds:
             return
-        self._returned_at = now
-        # Less than before: it has been returned by itself.
-        self._returned_to = min(self._returned_to or resident_bytes(), resident_bytes())
-        if resident_bytes() - self._returned_to >= RETURN_BYTES:
+        resident = resident_bytes()
+        self._smallest = min(self._smallest or resident, resident)
+        if resident - self._smallest >= RETURN_BYTES:
             return_free_memory()
-            self._returned_to = resident_bytes()
+            is_much = resident - resident_bytes() >= RETURN_BYTES / 4
+            first, last = RETURN_SECONDS
+            self._returned_at, self._return_seconds = now, first if is_much else min(2 * self._return_seconds, last)
 
     def _log(self, now: float) -> None:
         total = sum(self.aborted.values())

@@ -137,7 +137,7 @@ class Operations:
         self._running, self._turns = 0, Turns(capacity.operations)
         self._schema, self._hides_suggestions = documents.schema, not documents.policy.introspection
         self._results: deque[tuple[float, dict[Any, Any], Any, int]] = deque()
-        self._kept = 0
+        self._kept = self._listeners = 0
         self._crowds = Crowds()
 
     async def prepared(self, request: GraphQLRequest) -> Operation:
@@ -218,9 +218,14 @@ class Operations:
         async def execute(event: Any) -> bytes:
             return await self._told(event, asked, operation, context, request_id)
 
-        async with aclosing(self._listened(source, asked, execute, tell)) as results:
-            async for result in results:
-                yield result
+        self._listeners += 1
+        try:
+            async with aclosing(self._listened(source, asked, execute, tell)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            self._listeners -= 1
+            self._drop_results()
 
     def _listened(
         self, source: AsyncIterable[Any], asked: Hashable, execute: Execute, tell: Tell | None
@@ -267,8 +272,20 @@ class Operations:
             size = len(told.result())
         self._results.append((now, shared, asked, size))
         self._kept += size
-        # What is older than the events that listeners share is asked for by none of them any more.
-        while self._kept > MOST_KEPT or len(self._results) > MOST_RESULTS or now - self._results[0][0] > KEPT_SECONDS:
+        self._drop_results()
+
+    def _drop_results(self) -> None:
+        """Drop results beyond the limits, and those that no listener asks for any more.
+
+        These are the ones that are older than the events that listeners share, and all of them once there is no listener.
+        """
+        now = monotonic()
+        while self._results and (
+            not self._listeners
+            or self._kept > MOST_KEPT
+            or len(self._results) > MOST_RESULTS
+            or now - self._results[0][0] > KEPT_SECONDS
+        ):
             _, oldest, name, size = self._results.popleft()
             oldest.pop(name, None)
             self._kept -= size
