@@ -157,7 +157,8 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     # Some of them may have to wait for what is at work, but not long.
     unread = Backpressure(_write_limits(options))
     admission = Admission(5 * options.max_concurrent, lambda: streams.count + unread.stalled)
-    health = Health(operating.checks(database, replica, hub))
+    folder = options.data_dir if isinstance(files.objects, Disk) else None
+    health = Health(operating.checks(database, replica, hub), operating.warnings(database, folder))
 
     async def drain() -> None:
         streams.drain()

@@ -1,10 +1,12 @@
 """What an operator sees of the parts of a server: what they need to be ready, and what there is to measure of them."""
 
+import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from math import nan
+from pathlib import Path
 from typing import Protocol
 
 from sqlalchemy import text
@@ -28,6 +30,8 @@ from storefront.serving.streams import Streams
 from storefront.serving.websocket import Sockets
 from storefront.webhooks.delivering import Deliverer
 
+# Bytes on the disk of the data folder below which an operator is warned.
+MIN_FREE_BYTES = 500_000_000
 # Rows of the queue that are counted, at most.
 MOST_QUEUED = 100_000
 
@@ -52,6 +56,22 @@ def checks(database: Database, replica: Database | None, hub: Hub) -> dict[str, 
 
     found = {"database": answering(database), "migrations": migrated, "feed": follows}
     return found | ({"replica": answering(replica)} if replica else {})
+
+
+def warnings(database: Database, data_dir: Path | None) -> dict[str, Check]:
+    """What an operator should know of, although requests are answered. `data_dir`: where files are stored, if in a folder."""
+
+    async def disk() -> str | None:
+        if database.is_full:
+            return "Postgres has no room left: writes are refused"
+        free = _free_bytes(data_dir) if data_dir else None
+        return None if free is None or free >= MIN_FREE_BYTES else f"{free // 1_000_000} MB are left for the data folder"
+
+    return {"disk": disk}
+
+
+def _free_bytes(folder: Path) -> int | None:
+    return shutil.disk_usage(folder).free if folder.exists() else None
 
 
 @cache

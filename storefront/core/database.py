@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager, suppress
 from copy import copy
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any, NoReturn, TypeVar, cast
 
 import orjson
 from psycopg import Error, InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.errors import LockNotAvailable, QueryCanceled
+from psycopg.errors import DiskFull, LockNotAvailable, QueryCanceled
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 from sqlalchemy import ARRAY, UUID
@@ -65,6 +65,8 @@ def is_transient(error: BaseException) -> bool:
 
 # Seconds between two tries of a reader that goes on until the database can be reached.
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.1, 1.0
+# Seconds for which a disk counts as full after it was.
+FULL_SECONDS = 30.0
 # Milliseconds for statements of jobs that go over all of what there is.
 LONG_STATEMENT_MS = 600_000
 # Seconds within which Postgres answers a new connection, and acknowledges what was sent to it.
@@ -289,6 +291,7 @@ class Database:
         prepares: bool | None = None,
     ) -> None:
         self.observers: list[Callable[[str], None]] = []
+        self._full_at: float | None = None
         self._size, self._statement_timeout = size, statement_timeout
         self._recorder: Recorder | None = None
         session = {
@@ -307,6 +310,11 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether Postgres has refused a statement lately because its disk was full."""
+        return self._full_at is not None and monotonic() - self._full_at < FULL_SECONDS
 
     def pooled(self) -> Pooled:
         """How many connections there are, are free and are waited for."""
@@ -340,7 +348,7 @@ class Database:
                 return await Connection(raw.wire, self.observers, timeout=self._statement_timeout).fetch(statement, parameters)
             except (OperationalError, InterfaceError) as error:
                 if not (raw.closed and left) or isinstance(error, ExchangeTimedOut):
-                    _raise_unavailable(error, _IS_AWAY)
+                    self._raise_unavailable(error, _IS_AWAY)
             finally:
                 self._pool.give_back(raw)
         raise AssertionError("unreachable")
@@ -372,7 +380,7 @@ class Database:
             await connection.commit()
         except (OperationalError, InterfaceError) as error:
             await connection.roll_back()
-            _raise_unavailable(error, _MAY_BE_DONE if connection.is_committing else _NOT_DONE)
+            self._raise_unavailable(error, _MAY_BE_DONE if connection.is_committing else _NOT_DONE)
         except BaseException as error:
             await connection.roll_back()
             if not isinstance(error, Rollback):
@@ -381,13 +389,14 @@ class Database:
             raw.wire.statement_seconds = usual
             self._pool.give_back(raw)
 
-
-def _raise_unavailable(error: Error, message: str) -> NoReturn:
-    """Raise Unavailable where a failure is one of the server, or of the line to it, and the failure itself otherwise."""
-    is_lost = error.sqlstate is None and isinstance(error, OperationalError | InterfaceError)
-    if is_lost or _UNAVAILABLE.match(error.sqlstate or ""):
-        raise Unavailable(message) from error
-    raise error
+    def _raise_unavailable(self, error: Error, message: str) -> NoReturn:
+        """Raise Unavailable where a failure is one of the server, or of the line to it, and the failure itself otherwise."""
+        if isinstance(error, DiskFull):
+            self._full_at = monotonic()
+        is_lost = error.sqlstate is None and isinstance(error, OperationalError | InterfaceError)
+        if is_lost or _UNAVAILABLE.match(error.sqlstate or ""):
+            raise Unavailable(message) from error
+        raise error
 
 
 async def _connected(url: str, session: Mapping[str, str], prepares: bool | None) -> Wired:

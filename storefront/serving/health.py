@@ -18,10 +18,14 @@ FINE = "ok"
 
 
 class Health:
-    """The parts that a process needs to be able to answer."""
+    """The parts that a process needs to be able to answer, and `warnings`, which are shown beside them.
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
-        self._checks = checks
+    A warning concerns all servers alike, such as a full disk of the database: to send requests elsewhere would help nobody, and
+    what only reads still works.
+    """
+
+    def __init__(self, checks: Mapping[str, Check], warnings: Mapping[str, Check] | None = None) -> None:
+        self._checks, self._warnings = checks, warnings or {}
         self._is_leaving = False
         self._looked: tuple[float, asyncio.Future[dict[str, str]]] | None = None
 
@@ -41,15 +45,17 @@ class Health:
         return {**parts, "server": "leaving"} if self._is_leaving else parts
 
     async def _look(self) -> dict[str, str]:
-        found = await asyncio.gather(*map(_answer, self._checks.values()))
-        return dict(zip(self._checks, found, strict=True))
+        asked = {**self._checks, **self._warnings}
+        found = await asyncio.gather(*map(_answer, asked.values()))
+        return dict(zip(asked, found, strict=True))
 
     async def _alive(self, _: Request) -> Response:
         return _told(True, {})
 
     async def _ready(self, _: Request) -> Response:
         parts = await self.state()
-        return _told(all(state == FINE for state in parts.values()), {"parts": parts})
+        is_ready = all(state == FINE for part, state in parts.items() if part not in self._warnings)
+        return _told(is_ready, {"parts": parts})
 
 
 async def _answer(check: Check) -> str:

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from pydantic import SecretStr
 
 from storefront.serving import health
 from tests.client import Client
 from tests.conftest import fresh, serving
+from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
 
-FINE = {"database": "ok", "migrations": "ok", "feed": "ok"}
+FINE = {"database": "ok", "migrations": "ok", "feed": "ok", "disk": "ok"}
 
 
 async def ready(client: Client) -> tuple[int, dict[str, str]]:
@@ -48,6 +50,34 @@ async def test_a_database_that_does_not_answer_is_told_by_the_kind_of_failure(cl
     status, parts = await ready(client)
     assert status == 503 and parts["database"] not in ("ok", "") and parts["feed"] == "ok"
     assert (await client.http.get("/healthz")).status_code == 200
+
+
+FULL = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+  RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$;
+CREATE TRIGGER full_disk BEFORE INSERT ON changes EXECUTE FUNCTION refuse()
+"""
+
+
+async def test_full_disk_of_postgres_is_shown(client: Client, empty_url: str) -> None:
+    user = await make_user(client.database)
+    product = await make_product(client.database, await make_store(client.database, user_id=user))
+    with psycopg.connect(empty_url, autocommit=True) as connection:
+        connection.execute(FULL)
+    document = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position } }"
+    refused = await client.signed_in(user).post(document, i={"id": product, "title": "New"})
+    assert refused.status_code == 503 and refused.headers["retry-after"]
+    assert [error["extensions"]["code"] for error in refused.json()["errors"]] == ["SERVICE_UNAVAILABLE"]
+    # It is shown, and the server goes on: what reads still works.
+    status, parts = await ready(client)
+    assert status == 200 and "no room" in parts["disk"]
+    assert (await client.ask("query($i: ID!) { product(by: {id: $i}) { id } }", i=product))["product"] == {"id": product}
+
+
+async def test_little_room_for_files_is_shown(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storefront.operating.MIN_FREE_BYTES", 10**18)
+    status, parts = await ready(client)
+    assert status == 200 and "MB are left" in parts["disk"]
 
 
 async def test_a_replica_is_a_part_of_its_own(postgres: str, template: str, tmp_path: Path) -> None:
