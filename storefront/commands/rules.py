@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from tinycss2.color4 import parse_color
 
-from storefront.commands.stylesheet import UnsafeCSS, validate_stylesheet
+from storefront.commands.stylesheet import MAX_CHARACTERS, UnsafeCSS, validate_stylesheet
 from storefront.commands.unit import Failure, Refused, invalid
 from storefront.core.ids import parse_id
 
@@ -162,9 +162,17 @@ def colour(value: str) -> str:
     """A CSS colour."""
     # A comment would be stored with the colour, whatever it says. The parser forgives brackets that stay open; a page would not.
     is_whole = len(value) <= 100 and not re.search(r"[<\x00\ufeff]|/\*", value) and value.count("(") == value.count(")")
-    if not is_whole or parse_color(value) is None:
+    if not is_whole or not _is_colour(value):
         raise Unfit(f'must be a CSS colour such as "#1a2b3c" or "teal", not {value[:20]!r}.')
     return value.strip()
+
+
+def _is_colour(value: str) -> bool:
+    try:
+        return parse_color(value) is not None
+    except (ValueError, IndexError):
+        # What the parser makes of `color()`.
+        return False
 
 
 def font_family(value: str) -> str:
@@ -180,7 +188,7 @@ def font_family(value: str) -> str:
 
 def css(value: str) -> str:
     """A style sheet that can stand in a <style> element and loads nothing from elsewhere."""
-    sheet = text(50_000, least=0)(value)
+    sheet = text(MAX_CHARACTERS, least=0)(value)
     try:
         validate_stylesheet(sheet)
     except UnsafeCSS as error:

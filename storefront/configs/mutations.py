@@ -5,6 +5,7 @@ from functools import partial
 
 import strawberry
 
+from storefront.commands.stylesheet import prevalidate_stylesheet
 from storefront.configs import commands
 from storefront.configs.checking import Integration, Mode, check
 from storefront.graph.context import Info
@@ -143,6 +144,7 @@ class TestIntegrationPayload(Payload):
 class ConfigMutation:
     @strawberry.mutation(description="A store of one's own, closed to shoppers unless published.")
     async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload:
+        await _prevalidate(info, input.theme)
         command = partial(commands.create_config, vault=info.context.vault)
         payload = await paid(info, input, command, CreateConfigPayload, "config")
         if payload.config:
@@ -151,6 +153,7 @@ class ConfigMutation:
 
     @strawberry.mutation
     async def update_config(self, info: Info, input: UpdateConfigInput) -> UpdateConfigPayload:
+        await _prevalidate(info, input.theme)
         command = partial(commands.update_config, vault=info.context.vault)
         return await paid(info, input, command, UpdateConfigPayload, "config")
 
@@ -174,3 +177,10 @@ class ConfigMutation:
     @strawberry.mutation(description="With its products, reviews, events and log.")
     async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload:
         return await deleted(info, input, commands.delete_config, DeleteConfigPayload)
+
+
+async def _prevalidate(info: Info, theme: ThemeInput | None) -> None:
+    # Before there is a transaction, whose connection would wait for it.
+    info.context.signed_in()
+    if theme and theme.custom_css:
+        await prevalidate_stylesheet(theme.custom_css.strip())

@@ -36,6 +36,7 @@ GOOD_SHEETS = (
     "a::after { content: '\\2014' }",
     "a { width: calc(100% - var(--gap)) }",
     "/* url(https://example.com) is only talked about */ a { color: red }",
+    ".größe, .日本 { content: '×' } /* 2 × 3 – and more */",
     "a:not(.b):nth-child(2n + 1) { transform: translate(1px, 2px) rotate(4deg); filter: drop-shadow(0 0 2px rgb(0 0 0 / 0.5)) }",
     "@media screen and(min-width: 600px) { .md\\:flex { grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) } }",
     "@supports (display: grid) and (not (display: inline-grid)) { a { width: min(100%, 40rem) } }",
@@ -97,7 +98,12 @@ BAD_SHEETS = (
     "a { b: 'never ends",
     "a { color: red } \\",
     "a { color: red } -->",
-    "a," * 10_000 + "a { color: red }",
+    "a," * 20_001 + "a { color: red }",
+    "- " * 20_001,
+    "a{b:" + "-1" * 21_000 + "}",
+    "a{b:1\u00d7url(http://evil.example/x)}",
+    "a{b:1\u3000url(//evil.example)}",
+    "@font-face{font-family:x;src:1\u00a0url(//evil.example),local(a)}",
     "x" * 50_001,
 )
 
@@ -174,6 +180,7 @@ COLOURS: tuple[tuple[str, bool], ...] = (
     ("#1a2b3c", True), ("#fff", True), ("teal", True), ("rgb(1, 2, 3)", True), ("hsl(120deg 50% 50%)", True), (" red ", True),
     ("", False), ("#12", False), ("nothing", False), ("red; background: url(x)", False), ("red</style>", False),
     ("rgb(1, 2, 3", False), ("rgb(1, 2, 3))", False), ("\ufeffred", False),
+    ("color()", False), ("color( )", False), ("color-mix()", False), ("rgb()", False), ("lab()", False),
     ("red/*</style><script>*/", False), ("red/*\x00*/", False), ("#fff" + " " * 100, False), ("url(https://evil.example)", False),
 )  # fmt: skip
 CURRENCIES: tuple[tuple[str, bool], ...] = (

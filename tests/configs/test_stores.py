@@ -1,5 +1,6 @@
 """Writing stores over GraphQL: what is stored, told and logged, and that access tokens come out nowhere."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from typing import Any
@@ -297,3 +298,21 @@ async def test_kept_results_hold_the_token_encrypted_only(owner: Client) -> None
         found = await connection.raw.execute("SELECT result FROM idempotency_keys WHERE key = 'kept'")
         [(result,)] = await found.fetchall()
     assert Vault([KEY]).decrypt(result["rows"][0]["integrations"]["shopify"]["accessToken"]) == TOKEN
+
+
+async def test_long_stylesheets_leave_other_requests_their_turn(client: Client) -> None:
+    owner = client.signed_in(await make_user(client.database))
+    sheets = ["- " * 9_000 + f"/* {n} */" for n in range(10)]
+    aliases = " ".join(f"m{n}: updateConfig(input: {{id: $id, theme: $t{n}}}) {{ userErrors {{ message }} }}" for n in range(10))
+    document = f"mutation($id: ID!, {', '.join(f'$t{n}: ThemeInput' for n in range(10))}) {{ {aliases} }}"
+    theme = {"primaryColor": "teal", "secondaryColor": "teal", "fontFamily": "Inter"}
+    given = {f"t{n}": {**theme, "customCSS": sheet} for n, sheet in enumerate(sheets)}
+    writing = asyncio.create_task(owner.post(document, id=str(uuid7()), **given))
+    answered = 0
+    while not writing.done():
+        assert (await client.http.get("/healthz")).status_code == 200
+        answered += 1
+    answers = (await writing).json()["data"]
+    assert len(answers) == 10 and all(answer["userErrors"] for answer in answers.values())
+    # Checked on the event loop, hardly one would have come in between.
+    assert answered > 10
