@@ -83,7 +83,9 @@ class PostgresProxy:
         for task in tasks:
             task.cancel()
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-        # Transports that were aborted close with the next turns of the loop.
+        # Also those of connections that came just now. They close with the next turns of the loop.
+        for transport in [*self._loop._transports.values()]:  # type: ignore[attr-defined]
+            transport.abort()
         self._loop.run_until_complete(asyncio.sleep(0.05))
         self._loop.close()
 

@@ -186,7 +186,7 @@ async def test_any_mix_of_writes_ends_in_answers(owner: Client) -> None:
         client, document, given = (owner, DELETE, {"id": products[n // 40]}) if n % 40 == 39 else dice.choice(choices)
         tasks.append(outcome(client, document, **given))
     found = Counter(await asyncio.gather(*tasks))
-    assert set(found) <= {"ok", "NOT_FOUND", "ALREADY_EXISTS"} and found["ok"] > 100
+    assert set(found) <= {"ok", "NOT_FOUND", "ALREADY_EXISTS"} and found["ok"] > 60
     logged = await positions(owner.database, store)
     assert logged == list(range(1, len(logged) + 1)) and len(logged) >= found["ok"] - 60
 

@@ -86,14 +86,14 @@ def running(
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
-            process.wait(20)
+            process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
             raise
 
 
 def _wait_until_ready(server: Server) -> None:
-    end = time.monotonic() + 40
+    end = time.monotonic() + 90
     while time.monotonic() < end:
         assert server.process.poll() is None, "the server ended by itself"
         with suppress(httpx.TransportError):
