@@ -118,9 +118,7 @@ async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OP
         **{**given, "popularity_interval": 0, "rollup_interval": 0, "webhook_interval": 0, "response_cache_bytes": 0, **options}
     )
     app = create_app(settings)
-    # Connections are kept for longer than any test pauses: one that is closed just when it is used again would fail the test.
-    kept = {"timeout_keep_alive": 60, **sockets}
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **kept))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
     task = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)
