@@ -226,7 +226,7 @@ class Hub:
             await channel.stirred.wait()
             channel.stirred.clear()
             try:
-                while read := await self._bounded(log.read(self._database, channel.config_id, channel.head, BATCH)):
+                while read := await self._read_in_time(log.read(self._database, channel.config_id, channel.head, BATCH)):
                     channel.take(read)
                     self._seen.entries += len(read)
                     self._seen.position = channel.head
@@ -237,7 +237,7 @@ class Hub:
                     "the log of store %s could not be read; trying again at the next poll", channel.config_id, exc_info=unknown
                 )
 
-    async def _bounded(self, reading: Awaitable[T]) -> T:
+    async def _read_in_time(self, reading: Awaitable[T]) -> T:
         """Read within two poll intervals, or raise TimedOut; longer each time, so that a slow database is not asked in vain."""
         try:
             async with asyncio.timeout(self._patience):
@@ -256,7 +256,7 @@ class Hub:
             # Those that are opened while the positions are read were not asked about.
             asked = list(self._channels.values())
             try:
-                heads = await self._bounded(self._heads([channel.config_id for channel in asked])) if asked else {}
+                heads = await self._read_in_time(self._heads([channel.config_id for channel in asked])) if asked else {}
             except Exception as error:
                 if not isinstance(error, FAILURES):
                     logger.exception("the positions of the followed stores could not be read; trying again")

@@ -111,7 +111,7 @@ def _kind(value: object) -> str:
     return next((name for kind, name in kinds if isinstance(value, kind)), "no text")
 
 
-def _checked(expected: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
+def _explain_failures(expected: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
     """Parse a value; raises GraphQLError, which says what is expected and what is wrong."""
 
     def checked(value: object) -> Any:
@@ -156,7 +156,7 @@ def _scalar(name: str, description: str, expected: str, parse: Callable[[object]
         description=description,
         specified_by_url=url,
         serialize=str,
-        parse_value=_checked(expected, parse),
+        parse_value=_explain_failures(expected, parse),
         parse_literal=_of_literals(expected, parse),
     )
 

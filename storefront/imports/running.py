@@ -94,7 +94,7 @@ async def _import_file(means: Means, job: Row, mine: Claim) -> None:
                 raise JobFailed("uploadId: the file was replaced while it was imported. Import it anew.", "uploadId")
             await jobs.set_total(means.database, mine, reading.stored.size)
             # Counted here, too: not every object store keeps to the size that an upload was signed for.
-            async for chunk in _bounded(reading.chunks, means.max_bytes):
+            async for chunk in _limit_bytes(reading.chunks, means.max_bytes):
                 await asyncio.to_thread(file.write, chunk)
         await _bring(means, job, mine, _items(means, file, job, checkpoint), handles=True, extra={"stamp": stamp})
 
@@ -109,7 +109,7 @@ async def _temporary_file() -> AsyncIterator[BinaryIO]:
         await asyncio.to_thread(file.close)
 
 
-async def _bounded(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+async def _limit_bytes(chunks: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in chunks:
         size += len(chunk)

@@ -125,7 +125,7 @@ class Backpressure:
         entry = self._unread.get(transport)
         if entry is None or entry.protocol is not protocol:
             self.forget(transport)
-            entry = self._unread[transport] = Unread(protocol, monotonic(), _acknowledged(transport))
+            entry = self._unread[transport] = Unread(protocol, monotonic(), _count_acknowledged(transport))
         self._measure(entry)
         # This one is being written to: the next sweep may abort it.
         self._relieve(spared=transport)
@@ -154,7 +154,7 @@ class Backpressure:
         self._log(now)
 
     def _check_progress(self, transport: asyncio.Transport, entry: Unread, now: float) -> None:
-        acknowledged = _acknowledged(transport)
+        acknowledged = _count_acknowledged(transport)
         if acknowledged - entry.acknowledged < self.limits.timeout * self.limits.min_rate:
             self._abort(transport, Reason.TIMEOUT)
         entry.since, entry.acknowledged = now, acknowledged
@@ -177,7 +177,7 @@ class Backpressure:
 
     def _seconds_left(self, transport: asyncio.Transport, now: float) -> float:
         entry = self._unread[transport]
-        read = _acknowledged(transport) - entry.acknowledged
+        read = _count_acknowledged(transport) - entry.acknowledged
         return entry.bytes * max(now - entry.since, 1.0) / max(read, 1)
 
     def _abort(self, transport: asyncio.Transport, reason: Reason) -> None:
@@ -207,7 +207,7 @@ class Backpressure:
             self._logged_at, self._logged = now, total
 
 
-def _acknowledged(transport: asyncio.Transport) -> int:
+def _count_acknowledged(transport: asyncio.Transport) -> int:
     """How many bytes the client's kernel has acknowledged so far. It stops doing so soon after the client stops reading."""
     if sys.platform == "linux":
         with suppress(OSError):

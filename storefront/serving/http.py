@@ -127,7 +127,7 @@ class Endpoint:
         if question and operation.is_public:
             # Who joins an execution that began before has a deadline of its own.
             run = partial(self._operations.run, operation)
-            outcome = self._operations.bounded(operation, question.made(run, self._operations.encode))
+            outcome = self._operations.wait_until_deadline(operation, question.made(run, self._operations.encode))
             made = await _attended(request, outcome, writes=False)
             return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
         context = await self._known(request)

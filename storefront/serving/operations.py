@@ -307,7 +307,7 @@ class Operations:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def bounded(self, operation: Operation, outcome: Awaitable[T]) -> T:
+    async def wait_until_deadline(self, operation: Operation, outcome: Awaitable[T]) -> T:
         """What is waited for with others, within the time that an operation has; raises TimedOut."""
         try:
             async with asyncio.timeout(self._capacity.seconds):
