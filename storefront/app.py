@@ -162,6 +162,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
 
     async def drain() -> None:
         streams.drain()
+        unread.drain()
         await sockets.drain()
 
     @asynccontextmanager

@@ -62,7 +62,7 @@ async def _ticks(context: Context, store: str, zone: str) -> AsyncGenerator[Anal
     while True:
         try:
             key = ("analytics", store, owner, zone, int(time.time()))
-            tick = await context.feed.told.once(key, partial(_tick, context, store, owner, zone))
+            tick = await context.feed.events.call(key, partial(_tick, context, store, owner, zone))
         except FAILURES:
             log.warning("the counters of store %s could not be read; trying again in a second", store)
         else:

@@ -26,6 +26,7 @@ from sqlalchemy.sql.expression import any_
 from storefront.core.activity import for_all
 from storefront.core.database import FAILURES, Database, Row, Statement, compiled, retry_until_available
 from storefront.core.errors import TimedOut
+from storefront.core.single_flight import SingleFlight
 from storefront.feed import log
 from storefront.models import positions
 
@@ -33,9 +34,11 @@ T = TypeVar("T")
 
 logger = logging.getLogger("storefront")
 
-# Entries kept per followed store, and read at a time: a listener that waits for its client holds as many, 2 kB each.
+# Entries kept per followed store, and read at a time, 2 kB each.
 KEPT = 1_000
 BATCH = 100
+# Batches of older entries that the listeners who are behind share, and for how many seconds. Entries never change.
+SHARED_BATCHES, SHARED_BATCH_SECONDS = 16, 10.0
 # Seconds that a read of a log may take at the most, however often it took too long before.
 LONGEST_PATIENCE = 30.0
 # A listener that is further behind than this is better off reading the store again.
@@ -116,6 +119,7 @@ class Hub:
         self._database, self._poll_interval = database, poll_interval
         self._channels: dict[str, Channel] = {}
         self._opening = asyncio.Lock()
+        self._batches = SingleFlight(SHARED_BATCHES, SHARED_BATCH_SECONDS)
         self._followers: dict[str, asyncio.Task[None]] = {}
         self._polling: asyncio.Task[None] | None = None
         self._patience = self._shortest_patience = 2 * poll_interval
@@ -181,10 +185,18 @@ class Hub:
         at_hand = channel.after(position)
         if at_hand is not None:
             return at_hand
-        read = await log.read(self._database, channel.config_id, position, BATCH)
+        read = await self._older(channel, position)
         if not read or read[0].position != position + 1:
             return [Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")]
         return read
+
+    async def _older(self, channel: Channel, position: int) -> Sequence[Row]:
+        """Entries after a position that the channel no longer has at hand: many clients come back with theirs at once."""
+        begin = position - position % BATCH
+        # The last batch of a log grows: it is another one with each entry.
+        key = (channel.config_id, begin, min(begin + BATCH, channel.head))
+        batch = await self._batches.call(key, partial(log.read, self._database, channel.config_id, begin, BATCH))
+        return [entry for entry in batch if entry.position > position]
 
     async def _ahead(self, channel: Channel, position: int) -> Sequence[Gap]:
         # Another process may have told the client of a commit that this one has not heard of yet.

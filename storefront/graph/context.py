@@ -1,12 +1,10 @@
 """What one operation knows: the database, who asks, and the loaders it has used so far."""
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from time import monotonic
-from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import strawberry
 from strawberry.dataloader import DataLoader
@@ -19,6 +17,7 @@ from storefront.core.pictures import Pictures
 from storefront.core.secrets import Vault
 from storefront.core.sender import Sender
 from storefront.core.shopify import Shop
+from storefront.core.single_flight import SingleFlight
 from storefront.core.storage.objects import Objects
 from storefront.feed.heads import Record
 from storefront.feed.hub import Hub
@@ -36,8 +35,9 @@ V = TypeVar("V")
 
 UNKNOWN = Sender()
 
-# Seconds for which listeners share what they are told of a change.
-YOUNG = 1.0
+# Listeners of the same share an event, and those that come within so many seconds: later, the product is read as it is then.
+EVENT_MAX_AGE_SECONDS = 1.0
+MAX_EVENTS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,45 +50,13 @@ class Viewer:
     issued: float = 0.0
 
 
-class Told:
-    """What listeners have been told lately, so that those who are to be told the same share it: made once, whoever is first."""
-
-    def __init__(self, most: int = 2_000) -> None:
-        self._most = most
-        self._events: OrderedDict[Any, tuple[float, asyncio.Future[Any]]] = OrderedDict()
-
-    async def once(self, key: Any, make: Callable[[], Awaitable[V]]) -> V:
-        """The event under a key, made at most once. A failure is told to those who wait for it, and then forgotten."""
-        # A listener that comes late is told of the product as it is then, not as it was when others heard of it.
-        self._drop_old(monotonic())
-        _, event = self._events.get(key, (0.0, None))
-        if event is None:
-            event = asyncio.ensure_future(make())
-            self._events[key] = monotonic(), event
-            event.add_done_callback(lambda done: self._forget(key, done))
-        # A listener that leaves while it waits must not take the event from the others.
-        return cast(V, await asyncio.shield(event))
-
-    def _drop_old(self, now: float) -> None:
-        # They stand in the order in which they were made.
-        while self._events:
-            key, (made, _) = next(iter(self._events.items()))
-            if now - made <= YOUNG and len(self._events) < self._most:
-                break
-            del self._events[key]
-
-    def _forget(self, key: Any, done: "asyncio.Future[Any]") -> None:
-        if done.cancelled() or done.exception() is not None:
-            self._events.pop(key, None)
-
-
 @dataclass(frozen=True, slots=True)
 class Feed:
     """What the live feed of this process is made of."""
 
     hub: Hub
     wakeups: WakeUps
-    told: Told = field(default_factory=Told)
+    events: SingleFlight = field(default_factory=lambda: SingleFlight(MAX_EVENTS, EVENT_MAX_AGE_SECONDS))
     # For those who wait for something else than a log.
     stirs: Stirs = field(default_factory=Stirs)
 

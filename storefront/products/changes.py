@@ -104,7 +104,7 @@ class ProductFeed(Source):
         key = (self.key, entry.position, isinstance(entry, Gap))
         make = partial(_event, self._context.renewed(), self._config_id, entry, self._chosen)
         # The event is not lost because the database is away: the listener hears of it when it is back.
-        return await retry_until_available(partial(self._context.feed.told.once, key, make))
+        return await retry_until_available(partial(self._context.feed.events.call, key, make))
 
 
 async def _event(context: Context, config_id: str, entry: Row | Gap, chosen: Selection) -> ProductFeedEvent | None:

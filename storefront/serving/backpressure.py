@@ -12,7 +12,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from time import monotonic
 from typing import Any
@@ -28,6 +28,8 @@ log = logging.getLogger("storefront")
 STATE = "storefront.backpressure"
 # Seconds between sweeps at most, and between lines in the log about aborted connections at least.
 SWEEP_SECONDS, LOG_SECONDS = 1.0, 10.0
+# Seconds that a client which reads nothing is waited for once the server stops: less than what it grants to those that read.
+DRAIN_TIMEOUT = 2.0
 # Bytes above its smallest size so far at which a process returns free memory to the operating system. That takes 10 to 80 ms. The
 # seconds between two times grow from the first to the second while little is returned: what has grown is in use.
 RETURN_BYTES, RETURN_SECONDS = 16_000_000, (10.0, 600.0)
@@ -96,6 +98,7 @@ class Backpressure:
         self.aborted = dict.fromkeys(map(str, Reason), 0)
         self._smallest, self._returned_at, self._return_seconds = 0, 0.0, RETURN_SECONDS[0]
         self._logged_at, self._logged = -LOG_SECONDS, 0
+        self._sweeping: asyncio.Task[None] | None = None
 
     @property
     def connections(self) -> int:
@@ -105,11 +108,20 @@ class Backpressure:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Sweep while this lasts."""
-        sweeping = asyncio.create_task(self._sweep_always())
+        self._sweeping = asyncio.create_task(self._sweep_always())
         try:
             yield
         finally:
-            sweeping.cancel()
+            self._sweeping.cancel()
+
+    def drain(self) -> None:
+        """The server stops: abort clients that read nothing from now on, so that it need not wait for them."""
+        self.limits = replace(self.limits, timeout=min(self.limits.timeout, DRAIN_TIMEOUT))
+        for transport, entry in self._unread.items():
+            entry.since, entry.acknowledged = monotonic(), _count_acknowledged(transport)
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = asyncio.create_task(self._sweep_always())
 
     async def _sweep_always(self) -> None:
         while True:

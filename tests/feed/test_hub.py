@@ -4,7 +4,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -78,6 +78,19 @@ async def test_catching_up_from_the_log_goes_on_live(database: Database, store: 
         await append(database, store)
         hub.heard(store)
         assert await take(entries, 1) == [421]
+
+
+async def test_listeners_that_catch_up_share_what_is_read(database: Database, store: str) -> None:
+    await append(database, store, 420)
+    statements: list[str] = []
+    database.observers.append(statements.append)
+    async with running(database) as hub, AsyncExitStack() as stack:
+        positions = range(1, 400, 20)
+        listeners = [await stack.enter_async_context(aclosing(hub.entries(store, after))) for after in positions]
+        found = await asyncio.gather(*(take(one, 420 - after) for one, after in zip(listeners, positions, strict=True)))
+    assert found == [list(range(after + 1, 421)) for after in positions]
+    # Five batches, the last of them not full, and a look at what is new.
+    assert len([sql for sql in statements if "FROM changes" in sql]) <= 5 + 1
 
 
 async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database: Database, store: str) -> None:

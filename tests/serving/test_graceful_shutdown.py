@@ -3,16 +3,19 @@
 import asyncio
 import json
 import signal
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 import psycopg
 import pytest
 
 from storefront.core.database import Database
+from storefront.feed.log import Entry, append
 from tests.client import token_of
-from tests.factories import make_store
+from tests.factories import make_product, make_store
 from tests.feed.processes import running
 from tests.serving.raw_http import HANDSHAKE, connection
 
@@ -136,3 +139,24 @@ async def _until_blocked(database: Database) -> None:
             if rows:
                 return
             await asyncio.sleep(0.02)
+
+
+async def test_sigterm_does_not_wait_for_clients_that_read_nothing(empty_url: str, database: Database, tmp_path: Path) -> None:
+    store = await make_store(database)
+    product = await make_product(database, store, description="long " * 4_000)
+    async with database.transaction() as writes:
+        await append(writes, store, [Entry("product_updated", product, product, was_visible=True, is_visible=True)] * 100)
+    fields = "... on ProductUpdated { product { description } }"
+    query = f'subscription {{ productFeed(configId: "{store}", after: "1") {{ {fields} }} }}'
+    request = b"GET /graphql?query=%b HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n" % quote(query).encode()
+    log = tmp_path / "log"
+    with log.open("wb") as written, running(empty_url, tmp_path, 1, written) as server, socket.socket() as silent:
+        silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        await asyncio.to_thread(silent.connect, ("127.0.0.1", server.port))
+        silent.sendall(request)
+        assert silent.recv(12) == b"HTTP/1.1 200"
+        await asyncio.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        code = await asyncio.to_thread(server.process.wait, 20)
+    text = log.read_text()
+    assert code == 0 and "Traceback" not in text and "graceful shutdown exceeded" not in text, text

@@ -1,0 +1,66 @@
+"""Single-flight: one call for all who ask at once, kept for a while, and forgotten when it fails."""
+
+import asyncio
+
+import pytest
+
+from storefront.core.single_flight import SingleFlight
+
+
+class Work:
+    """Counts how often it is done."""
+
+    def __init__(self) -> None:
+        self.calls, self.fails, self.go = 0, False, asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.calls += 1
+        await self.go.wait()
+        if self.fails:
+            raise ValueError("failed")
+        return self.calls
+
+
+async def test_callers_share_one_call_and_its_result_for_a_while() -> None:
+    flight, work = SingleFlight(max_entries=10, max_age=0.2), Work()
+    callers = [asyncio.create_task(flight.call("a", work)) for _ in range(3)]
+    await asyncio.sleep(0)
+    work.go.set()
+    assert [await caller for caller in callers] == [1, 1, 1]
+    assert await flight.call("a", work) == 1
+    assert await flight.call("b", work) == 2
+    await asyncio.sleep(0.3)
+    # Nothing is kept for longer, asked for or not.
+    assert not flight._calls
+    assert await flight.call("a", work) == 3
+
+
+async def test_caller_that_leaves_takes_nothing_from_the_others() -> None:
+    flight, work = SingleFlight(max_entries=10, max_age=1), Work()
+    first, second = (asyncio.create_task(flight.call("a", work)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    work.go.set()
+    assert await second == 1
+    assert first.cancelled()
+
+
+async def test_failure_is_raised_to_all_and_not_kept() -> None:
+    flight, work = SingleFlight(max_entries=10, max_age=1), Work()
+    work.fails = True
+    callers = [asyncio.create_task(flight.call("a", work)) for _ in range(2)]
+    await asyncio.sleep(0)
+    work.go.set()
+    for caller in callers:
+        with pytest.raises(ValueError, match="failed"):
+            await caller
+    work.fails = False
+    assert await flight.call("a", work) == 2
+
+
+async def test_oldest_results_make_room() -> None:
+    flight, work = SingleFlight(max_entries=2, max_age=10), Work()
+    work.go.set()
+    assert [await flight.call(key, work) for key in "abc"] == [1, 2, 3]
+    assert [await flight.call(key, work) for key in "cba"] == [3, 2, 4]
