@@ -18,10 +18,10 @@ from benchmarks.load import Request, drive_each
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import FOLDER, Sizes, Stage, body_of, cpu_seconds, free_port, process, serve_command
 from storefront.analytics.rollups import roll_up
-from storefront.core import migrations
-from storefront.core.database import Database
-from storefront.core.embedded import embedded_postgres
-from storefront.core.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign
+from storefront.core.db import migrations
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import embedded_postgres
 
 PRODUCTS, DAYS = 5_000, 30
 ONE_EACH = "one INSERT per event into our table, one connection"

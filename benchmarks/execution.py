@@ -13,14 +13,14 @@ from graphql.execution import Executor
 from benchmarks.report import Cell, Table
 from benchmarks.stage import Sizes, Stage, stage
 from benchmarks.works import Facts, Storefront, facts
-from storefront.core.database import Database
-from storefront.core.secrets import Vault, new_key
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault, new_key
 from storefront.execution.executor import BreadthFirst
 from storefront.execution.plan import Plans
 from storefront.feed.hub import Hub
-from storefront.feed.wakeups import WakeUps
+from storefront.feed.pubsub import WakeUps
 from storefront.graph.context import Context, Feed
-from storefront.queries.vocabulary import Vocabularies
+from storefront.queries.spelling import Vocabularies
 from storefront.schema import schema
 
 # So many times less CPU than graphql-core's, by the number of products.

@@ -22,10 +22,10 @@ from psycopg import AsyncConnection
 from benchmarks.plot import bars
 from benchmarks.report import RESULTS, Cell, Table, err
 from benchmarks.stage import FOLDER, Stage, at, cpu_seconds, free_port, process, serve_command
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.feed import log
 from storefront.feed.log import Entry
-from storefront.feed.wakeups import CHANNEL
+from storefront.feed.pubsub import CHANNEL
 from storefront.serving.graphiql.assets import node_and_npm, npm_ci
 
 NODE = Path(__file__).parent / "fanout_node"

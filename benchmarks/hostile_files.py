@@ -19,16 +19,16 @@ from typing import Any
 
 from benchmarks.imports import new_store
 from benchmarks.report import Cell, Table, err
-from storefront.core import migrations
-from storefront.core.database import Database
-from storefront.core.embedded import embedded_postgres
+from storefront.core.db import migrations
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import embedded_postgres
+from storefront.core.encryption import Vault, new_key
 from storefront.core.ids import new_id
-from storefront.core.secrets import Vault, new_key
 from storefront.core.storage.disk import Disk
-from storefront.feed.stirs import Stirs
-from storefront.feed.wakeups import WakeUps
-from storefront.imports.running import Means
-from storefront.imports.worker import Workers
+from storefront.feed.keyed_events import Stirs
+from storefront.feed.pubsub import WakeUps
+from storefront.imports.jobs.handlers import Means
+from storefront.imports.jobs.worker import Workers
 
 # Milliseconds of CPU for which one step may hold the event loop, and megabytes beyond those of a small file.
 MAX_STALL_MS, MAX_GROWTH_MB = 20.0, 60.0

@@ -12,16 +12,16 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.report import Cell, Table, err
-from storefront.core import migrations
-from storefront.core.database import Database
-from storefront.core.embedded import embedded_postgres
+from storefront.core.db import migrations
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import embedded_postgres
+from storefront.core.encryption import Vault, new_key
 from storefront.core.ids import new_id
-from storefront.core.secrets import Vault, new_key
 from storefront.core.storage.disk import Disk
-from storefront.feed.stirs import Stirs
-from storefront.feed.wakeups import WakeUps
-from storefront.imports.running import Means
-from storefront.imports.worker import Workers
+from storefront.feed.keyed_events import Stirs
+from storefront.feed.pubsub import WakeUps
+from storefront.imports.jobs.handlers import Means
+from storefront.imports.jobs.worker import Workers
 
 # Rows in a second that one worker has to do, and megabytes that ten times the rows may take more.
 LEAST_ROWS, MOST_MB = 2_000, 10

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from benchmarks.report import Cell, Table
 from benchmarks.stage import Stage
 from benchmarks.works import SUBJECT, Facts, Storefront, facts
-from storefront.core.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign
 
 SECRET = "a secret of the benchmark's own, of no use elsewhere"  # noqa: S105
 MAX_MB_PER_HOUR = 2.0

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.report import Cell, Table, err
-from storefront.core.pictures import developed, resized
+from storefront.core.image_processing import developed, resized
 
 # Pictures of a telephone, and as large as may be by default.
 SIZES = {"12 MP": (4_000, 3_000), "49 MP": (7_000, 7_000)}

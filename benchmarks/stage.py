@@ -23,9 +23,9 @@ import psycopg
 
 from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
-from storefront.core import migrations
-from storefront.core.database import Database
-from storefront.core.embedded import embedded_postgres, superuser_url
+from storefront.core.db import migrations
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import embedded_postgres, superuser_url
 from storefront.demo.commands import seed
 
 FOLDER = Path(".storefront") / "bench"

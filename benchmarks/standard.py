@@ -9,8 +9,8 @@ from benchmarks.plot import bars
 from benchmarks.report import RESULTS, Cell, Table
 from benchmarks.stage import Sizes, Stage
 from benchmarks.works import SUBJECT, WORKS, Facts, Storefront, facts
+from storefront.core.auth.tokens import Claims, sign
 from storefront.core.settings import settings
-from storefront.core.tokens import Claims, sign
 
 SIZES = Sizes(20_000, 1_000_000, one_store=False)
 US = "storefront"

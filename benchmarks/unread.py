@@ -14,7 +14,7 @@ import psycopg
 
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.feed import log
 from storefront.feed.log import Entry

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterator
 from benchmarks.report import Cell, Table
 from benchmarks.stage import FOLDER, STORE, Client, Stage, cpu_seconds, free_port, process, serve_command
 from storefront.analytics.commands import refresh_popularity
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.queries.listing import Scope, Selection
 from storefront.queries.search import parse
+from storefront.queries.spelling import Vocabularies
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import Vocabularies
 
 TYPOS = "linnen", "xylophone", "copppr mug"
 START_WITHIN = 5.0

@@ -14,11 +14,11 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.report import Cell, Table, err
-from storefront.core import activity
-from storefront.serving.identifying import Identified
-from storefront.serving.metrics import Metrics
-from storefront.serving.observing import Observers, slow_ones
-from storefront.serving.tracing import Traced, Tracing
+from storefront.core import request_context
+from storefront.serving.observability.instrumentation import Observers, slow_ones
+from storefront.serving.observability.metrics import Metrics
+from storefront.serving.observability.request_id import Identified
+from storefront.serving.observability.tracing import Traced, Tracing
 
 # Microseconds that metrics may take of a request.
 MOST = 20.0
@@ -81,7 +81,7 @@ def _app(observers: Observers) -> ASGIApp:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         with observers.execution(asked) as done:
-            doing = activity.current()
+            doing = request_context.current()
             if doing is not None:
                 doing.trip([b"SELECT 1"], 0.001, None)
             done.came_to(RESULT)

@@ -14,9 +14,9 @@ import psycopg
 
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at, cpu_seconds
-from storefront.core.database import Database
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault, new_key
 from storefront.core.ids import new_id
-from storefront.core.secrets import Vault, new_key
 from storefront.feed.log import Entry, append
 from storefront.webhooks.signing import new_secret
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.report import Cell, Table
 from benchmarks.stage import STORE, Client, Stage, at, body_of, cpu_seconds
+from storefront.core.auth.tokens import Claims, sign
 from storefront.core.settings import settings
-from storefront.core.tokens import Claims, sign
 
 ROWS = 250
 TIMES_FASTER = 10

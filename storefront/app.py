@@ -21,69 +21,70 @@ from starlette.types import Scope as ASGIScope
 from starlette.websockets import WebSocket
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from storefront import operating
+from storefront import observability
 from storefront.analytics import beacon
 from storefront.analytics.commands import refresh_popularity, sweep_event_ids
 from storefront.analytics.dashboard import page as dashboard
 from storefront.analytics.rollups import keep_months, roll_up
-from storefront.commands.unit import sweep_keys
-from storefront.core import csrf, logs
-from storefront.core.addresses import Networks
-from storefront.core.database import FAILURES, Database
+from storefront.core import logs
+from storefront.core.auth import csrf
+from storefront.core.auth.identity import Identity, identity
+from storefront.core.build_id import fingerprint
+from storefront.core.db.database import FAILURES, Database
 from storefront.core.errors import Unauthenticated
-from storefront.core.identity import Identity, identity
+from storefront.core.image_processing import Pictures
 from storefront.core.memory import settle
-from storefront.core.outgoing import Outgoing
-from storefront.core.pictures import Pictures
-from storefront.core.release import fingerprint
-from storefront.core.sender import Sender
+from storefront.core.net.client_info import Sender
+from storefront.core.net.network_policy import Networks
+from storefront.core.net.safe_http import Outgoing
+from storefront.core.net.shopify_client import Shop
 from storefront.core.settings import Settings, settings
-from storefront.core.shopify import Shop
-from storefront.core.storage import opening
+from storefront.core.storage import factory
+from storefront.core.storage.base import Objects, StorageFailed
 from storefront.core.storage.disk import MOUNT, Disk
-from storefront.core.storage.objects import Objects, StorageFailed
-from storefront.feed.heads import Heads, Record
 from storefront.feed.hub import Hub
 from storefront.feed.log import sweep
-from storefront.feed.wakeups import WakeUps
+from storefront.feed.positions import Heads, Record
+from storefront.feed.pubsub import WakeUps
 from storefront.graph.context import Context, Feed, Files, Outside, Viewer
-from storefront.imports import running
-from storefront.imports.orders import sweep_jobs
-from storefront.imports.worker import Workers
-from storefront.media.gallery import Gallery
-from storefront.media.sweeping import sweep_images
+from storefront.imports.job_commands import sweep_jobs
+from storefront.imports.jobs import handlers
+from storefront.imports.jobs.worker import Workers
+from storefront.media.garbage_collection import sweep_images
+from storefront.media.image_endpoint import Gallery
 from storefront.queries import configs, users
 from storefront.queries import images as image_addresses
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Order, Scope, Selection, pages
+from storefront.queries.spelling import Vocabularies
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import Vocabularies
 from storefront.schema import documents
-from storefront.serving import backpressure
-from storefront.serving.admission import STATE, Admission
-from storefront.serving.backpressure import Backpressure, WriteLimits
-from storefront.serving.bodies import BodyLimits
+from storefront.serving.cache.response_cache import Policy, Responses
 from storefront.serving.graphiql import page as graphiql
-from storefront.serving.heads import WEBSOCKET_PATHS
-from storefront.serving.health import Health
-from storefront.serving.http import Answer, Endpoint
-from storefront.serving.leaving import drained_on_signal
-from storefront.serving.objects import routes as object_routes
-from storefront.serving.operations import Capacity, Operations
-from storefront.serving.rates import Door, RateLimited, Rates, caller_of
-from storefront.serving.responses import Policy, Responses
-from storefront.serving.revocations import Revocations
-from storefront.serving.security import SecurityHeaders
-from storefront.serving.statuses import EDITIONS
-from storefront.serving.streams import Streams
-from storefront.serving.websocket import Limits, Sockets
+from storefront.serving.http.endpoint import Answer, Endpoint
+from storefront.serving.http.request_body import BodyLimits
+from storefront.serving.http.status_codes import EDITIONS
+from storefront.serving.http.storage_endpoint import routes as object_routes
+from storefront.serving.http.streams import Streams
+from storefront.serving.observability.health import Health
+from storefront.serving.protection.load_shedding import STATE, Admission
+from storefront.serving.protection.rate_limit import Door, RateLimited, Rates, caller_of
+from storefront.serving.protection.revocations import Revocations
+from storefront.serving.protection.security_headers import SecurityHeaders
+from storefront.serving.run.operations import Capacity, Operations
+from storefront.serving.server import backpressure
+from storefront.serving.server.backpressure import Backpressure, WriteLimits
+from storefront.serving.server.graceful_shutdown import drained_on_signal
+from storefront.serving.server.http_protocol import WEBSOCKET_PATHS
+from storefront.serving.websocket.connections import Limits, Sockets
 from storefront.users.commands import sign_in
 from storefront.webhooks.commands import sweep_deliveries
-from storefront.webhooks.delivering import Deliverer
+from storefront.webhooks.dispatcher import Deliverer
 from storefront.webhooks.queue import Patience
 from storefront.webhooks.rendering import PATIENCE as RENDERING
 from storefront.webhooks.rendering import Renderer
 from storefront.webhooks.sending import Means
+from storefront.writes.transaction import sweep_keys
 
 log = logging.getLogger("storefront")
 
@@ -115,7 +116,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     wakeups = WakeUps(options.wakeups_url(), hub.heard, heads.heard)
     vocabularies, vault, feed = Vocabularies(), options.vault(), Feed(hub, wakeups)
     known = documents(options)
-    watch = operating.watch(options, known)
+    watch = observability.watch(options, known)
     operations = Operations(
         known, Capacity(options.max_concurrent, options.request_timeout, options.max_response), watch.observers
     )
@@ -158,7 +159,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     unread = Backpressure(_write_limits(options))
     admission = Admission(5 * options.max_concurrent, lambda: streams.count + unread.stalled)
     folder = options.data_dir if isinstance(files.objects, Disk) else None
-    health = Health(operating.checks(database, replica, hub), operating.warnings(database, folder))
+    health = Health(observability.checks(database, replica, hub), observability.warnings(database, folder))
 
     async def drain() -> None:
         streams.drain()
@@ -193,7 +194,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
     page, assets = _graphiql(options, database)
     make_public = partial(_recorded, nobody, read_heads)
     responses = Responses(heads, make_public, partial(_is_anonymous, proofs), _policy(options))
-    parts = operating.Parts(
+    parts = observability.Parts(
         database,
         replica,
         hub,
@@ -201,7 +202,7 @@ def create_app(chosen: Settings | None = None) -> Starlette:
         streams,
         known,
         responses,
-        operating.Queue(database),
+        observability.Queue(database),
         deliverer,
         admission,
         unread,
@@ -277,7 +278,7 @@ def _is_anonymous(proofs: Identity, request: Request) -> bool:
 
 def _files(options: Settings) -> Files:
     pictures = Pictures(options.max_image_pixels)
-    return Files(opening.opened(options), options.max_import, pictures, options.max_image_bytes, options.base_url())
+    return Files(factory.opened(options), options.max_import, pictures, options.max_image_bytes, options.base_url())
 
 
 def _policy(options: Settings) -> Policy:
@@ -289,7 +290,7 @@ def _workers(nobody: Context, options: Settings) -> Workers:
     """Who does imports and exports in this process."""
     stores = (nobody.database, nobody.files.objects, nobody.vault, nobody.feed.wakeups)
     shopify = (options.shopify_api_version, options.shopify_url)
-    means = running.Means(*stores, *shopify, options.max_import_rows, options.max_import)
+    means = handlers.Means(*stores, *shopify, options.max_import_rows, options.max_import)
     return Workers(means, nobody.feed.stirs, options.job_workers, max_running_per_owner=options.jobs_per_owner, name=JOB)
 
 
@@ -444,7 +445,7 @@ async def _jobs(database: Database, objects: Objects, options: Settings) -> Asyn
     jobs = [_repeated(work, database, HOUR) for work in (*sweeps, partial(sweep_images, objects=objects))]
     days = options.job_retention_days
     jobs.append(_repeated(partial(sweep_jobs, days=days), database, HOUR))
-    jobs.append(_repeated(lambda _: running.sweep_files(objects, days=days), database, HOUR))
+    jobs.append(_repeated(lambda _: handlers.sweep_files(objects, days=days), database, HOUR))
     if options.rollup_interval:
         jobs.append(_repeated(roll_up, database, options.rollup_interval))
     if options.popularity_interval:

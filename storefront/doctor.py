@@ -12,19 +12,19 @@ from pydantic import SecretStr
 
 from storefront import schema
 from storefront.analytics.dashboard import assets
-from storefront.core import migrations
-from storefront.core.database import Database
-from storefront.core.email_addresses import normalize_email
+from storefront.core.auth.email_addresses import normalize_email
+from storefront.core.db import migrations
+from storefront.core.db.database import Database
 from storefront.core.ids import new_id
 from storefront.core.settings import Settings
+from storefront.core.storage.base import Missing, Objects, StorageFailed, read
 from storefront.core.storage.disk import Disk
-from storefront.core.storage.objects import Missing, Objects, StorageFailed, read
-from storefront.core.storage.opening import opened
-from storefront.feed.wakeups import broadcast_to
+from storefront.core.storage.factory import opened
+from storefront.feed.pubsub import broadcast_to
 from storefront.queries.users import address_conflicts, id_by_email
+from storefront.serving.documents.manifests import UnusableManifest
 from storefront.serving.graphiql.assets import absent, missing
-from storefront.serving.manifests import UnusableManifest
-from storefront.serving.rates import reach
+from storefront.serving.protection.rate_limit import reach
 
 OLDEST_POSTGRES = 150_000
 # How often two connections are asked for their backends: a pooler need not give them the same one at once.

@@ -8,15 +8,15 @@ from strawberry.schema.config import StrawberryConfig
 
 from storefront.analytics.api import AnalyticsQuery
 from storefront.analytics.dashboard import page as dashboard
-from storefront.analytics.live import AnalyticsSubscription
+from storefront.analytics.live_counters import AnalyticsSubscription
 from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
 from storefront.core.settings import Settings
 from storefront.execution.arguments import DEFINITION, call_directly
+from storefront.graph.cache_hints import declare
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits
-from storefront.graph.personal import declare
 from storefront.graph.scalars import SCALARS
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
@@ -24,9 +24,9 @@ from storefront.media.mutations import MediaMutation
 from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
-from storefront.serving import manifests
-from storefront.serving.documents import Documents, Policy
-from storefront.serving.limits import DocumentLimits
+from storefront.serving.documents import manifests
+from storefront.serving.documents.document_store import Documents, Policy
+from storefront.serving.documents.limits import DocumentLimits
 from storefront.users.api import UserQuery
 from storefront.users.mutations import UserMutation
 from storefront.variants.mutations import VariantMutation

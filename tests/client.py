@@ -6,8 +6,8 @@ from typing import Any
 
 import httpx
 
-from storefront.core.database import Database
-from storefront.core.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign
+from storefront.core.db.database import Database
 
 SECRET = "a secret of thirty-two characters"
 

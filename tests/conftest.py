@@ -18,13 +18,13 @@ import uvicorn
 from pydantic import SecretStr
 
 from storefront.app import create_app
-from storefront.core.database import Database
-from storefront.core.embedded import create_database, database_url, embedded_server, superuser_url
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import create_database, database_url, embedded_server, superuser_url
+from storefront.core.db.migrations import migrate
 from storefront.core.ids import uuid7
 from storefront.core.logs import JsonLines
-from storefront.core.migrations import migrate
 from storefront.core.settings import Settings
-from storefront.serving import frames
+from storefront.serving.server import websocket_protocol
 from tests.client import SECRET, Client
 from tests.s3 import S3Server
 from tests.s3 import s3_server as started_s3
@@ -105,7 +105,9 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 
 
 @asynccontextmanager
-async def serving(url: str, folder: Path, sockets: Mapping[str, Any] = frames.OPTIONS, **options: Any) -> AsyncIterator[Client]:
+async def serving(
+    url: str, folder: Path, sockets: Mapping[str, Any] = websocket_protocol.OPTIONS, **options: Any
+) -> AsyncIterator[Client]:
     """A shopper of a real server on a free port, over this database; with other settings where they are given."""
     # Bound before the application is made: it tells clients its address.
     listening = socket.create_server(("127.0.0.1", 0))

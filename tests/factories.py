@@ -11,11 +11,11 @@ import orjson
 from psycopg import sql
 
 from storefront.app import JOB
-from storefront.core import activity
-from storefront.core.database import Database
-from storefront.core.email_addresses import normalize_email
+from storefront.core import request_context
+from storefront.core.auth.email_addresses import normalize_email
+from storefront.core.auth.tokens import OWN_ISSUER
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
-from storefront.core.tokens import OWN_ISSUER
 
 _numbers = count(1)
 
@@ -137,7 +137,7 @@ def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
         # Whoever delivers webhooks, and who knows how far the logs have come, looks now and then, on behalf of no request.
         is_look = (
             not looks
-            and activity.current() is None
+            and request_context.current() is None
             and any(part in sql for part in ("webhook", "coalesce(store_positions.position"))
         )
         if not is_job and (looks or not is_look):

@@ -21,15 +21,15 @@ from graphql import GraphQLField, GraphQLObjectType, GraphQLUnionType, get_named
 
 from storefront.analytics.commands import refresh_popularity, track_events
 from storefront.analytics.rollups import roll_up
-from storefront.configs.rotation import rotate_tokens
-from storefront.core.secrets import Vault, new_key
-from storefront.core.sender import Sender
+from storefront.configs.secret_rotation import rotate_tokens
+from storefront.core.encryption import Vault, new_key
+from storefront.core.net.client_info import Sender
 from storefront.core.storage.disk import Disk
-from storefront.imports.commands import import_products
-from storefront.imports.shopify_csv import read
-from storefront.media.darkroom import upload_key
+from storefront.imports.product_writer import import_products
+from storefront.imports.shopify.csv_file import read
+from storefront.media.upload_processing import upload_key
 from storefront.schema import schema
-from storefront.serving.personal import PERSONAL, VOLATILE
+from storefront.serving.cache.cacheability import PERSONAL, VOLATILE
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import (
@@ -142,7 +142,7 @@ async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[l
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
         # Else each server may mend searches with words of its own age.
-        stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.vocabulary.MOST_SECONDS", 0.0)
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.spelling.MOST_SECONDS", 0.0)
         others: list[dict[str, Any]] = [{**keeping, "cache": "strict"}, {**keeping, "poll_interval": POLL}, plain]
         yield [await stack.enter_async_context(serving(url, folder, **given)) for given in (keeping, *others)]
 

@@ -29,14 +29,14 @@ from graphql import (
 
 from storefront.core.errors import InputTooLarge
 from storefront.execution.arguments import DEFINITION, method_of
-from storefront.execution.edges import batch_of
+from storefront.execution.batch_field import batch_of
 from storefront.graph.limits import declare_limits
 from storefront.schema import schema
-from storefront.serving.documents import Documents, NotExecutable
-from storefront.serving.inputs import LIMIT
-from storefront.serving.limits import DocumentLimits
-from storefront.serving.operations import Operations
-from storefront.serving.requests import GraphQLRequest
+from storefront.serving.documents.document_store import Documents, NotExecutable
+from storefront.serving.documents.input_coercion import LIMIT
+from storefront.serving.documents.limits import DocumentLimits
+from storefront.serving.http.graphql_request import GraphQLRequest
+from storefront.serving.run.operations import Operations
 
 SCHEMA = schema._schema
 ROOTS = [type_ for type_ in (SCHEMA.query_type, SCHEMA.mutation_type, SCHEMA.subscription_type) if type_]

@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import psycopg
 from pydantic import SecretStr
+from tests.serving.observability.test_tracing import collector
 from typer.testing import CliRunner
 
-from storefront.cli import app
-from storefront.core.database import Statement
-from storefront.core.secrets import Vault, new_key
+from storefront.cli.main import app
+from storefront.core.db.database import Statement
+from storefront.core.encryption import Vault, new_key
 from storefront.core.settings import settings
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import make_user
 from tests.feed.redis import free_port
-from tests.serving.test_tracing import collector
 from tests.shopify import DOMAIN, Fault, Shopify, product, selling
 from tests.webhooks.hooks import CREATE as HOOK
 from tests.webhooks.hooks import QUICK, TEST

@@ -13,10 +13,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint as Check
 
-from storefront.core.database import Database
-from storefront.core.embedded import create_database, database_url
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import create_database, database_url
+from storefront.core.db.migrations import config_for, connect, current, head, migrate
 from storefront.core.ids import uuid7
-from storefront.core.migrations import config_for, connect, current, head, migrate
 from storefront.models import is_described, metadata
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 

@@ -20,7 +20,7 @@ from graphql import (
 )
 
 from storefront.schema import schema
-from storefront.serving.personal import PERSONAL, is_personal
+from storefront.serving.cache.cacheability import PERSONAL, is_personal
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant

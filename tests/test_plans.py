@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from psycopg.rows import tuple_row
 
-from storefront.core.database import Database, Parameters, Row, Statement
+from storefront.core.db.database import Database, Parameters, Row, Statement
 from storefront.demo.commands import seed
 from storefront.queries import facets, keyset, listing, products, related, reviews, search, suggestions, variants
 from storefront.queries.listing import Listing, Order, Scope, Selection

@@ -5,7 +5,7 @@ from pathlib import Path
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from storefront.cli import app
+from storefront.cli.main import app
 from storefront.core.settings import Settings
 
 ROOT = Path(__file__).parents[1]

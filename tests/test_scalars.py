@@ -7,7 +7,7 @@ from graphql import GraphQLScalarType
 
 from storefront.core.ids import parse_id
 from storefront.schema import schema
-from storefront.serving.documents import Documents, NotExecutable
+from storefront.serving.documents.document_store import Documents, NotExecutable
 from tests.client import Client
 
 SCHEMA = schema._schema

@@ -20,7 +20,7 @@ from graphql import (
     visit,
 )
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.feed.log import Entry, append
 from storefront.schema import schema
 from tests.client import Client

@@ -25,10 +25,10 @@ from graphql import (
     is_required_input_field,
 )
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.core.storage.disk import Disk
-from storefront.media.darkroom import upload_key
+from storefront.media.upload_processing import upload_key
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving

@@ -10,7 +10,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.stage import FOLDER, Stage
-from storefront.core.embedded import create_database, database_url
+from storefront.core.db.embedded_postgres import create_database, database_url
 from storefront.serving.graphiql.assets import npm_ci
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ ways, it leads to the user who was there first; the others keep all that they ha
 import sqlalchemy as sa
 from alembic import op
 
-from storefront.core.email_addresses import normalize_email
+from storefront.core.auth.email_addresses import normalize_email
 
 revision = "20261205_identities"
 down_revision = "20261204_products_by_grain"

@@ -2,10 +2,10 @@
 
 import strawberry
 
-from storefront.graph import checks
+from storefront.graph import arguments
 from storefront.graph.context import Info
 from storefront.graph.limits import MAX_FILTER_ITEMS, limits
-from storefront.graph.owners import own_store
+from storefront.graph.permissions import own_store
 from storefront.graph.types import (
     After,
     AnalyticsEventConnection,
@@ -47,14 +47,14 @@ class AnalyticsQuery:
         self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
     ) -> AnalyticsEventConnection:
         chosen = _chosen(await own_store(info, config_id, "its analytics"), filter or EventFilter())
-        page = await analytics.page(info.context.reads, chosen, checks.window(first, after))
+        page = await analytics.page(info.context.reads, chosen, arguments.window(first, after))
         return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.reads, chosen))
 
 
 def _chosen(store: str, given: EventFilter) -> Events:
     return Events(
         store,
-        checks.texts(given.event, "filter.event") if given.event is not None else None,
-        checks.text(given.session_id, "filter.sessionId") if given.session_id is not None else None,
-        checks.date_range(given.range.from_, given.range.to, "filter.range") if given.range else None,
+        arguments.texts(given.event, "filter.event") if given.event is not None else None,
+        arguments.text(given.session_id, "filter.sessionId") if given.session_id is not None else None,
+        arguments.date_range(given.range.from_, given.range.to, "filter.range") if given.range else None,
     )

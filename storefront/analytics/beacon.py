@@ -10,16 +10,16 @@ from starlette.routing import BaseRoute, Route
 
 from storefront.analytics import commands
 from storefront.analytics.commands import Fate, Result
-from storefront.commands.unit import Code, Failure, Refused
-from storefront.core import activity
-from storefront.core.database import Database
+from storefront.core import request_context
+from storefront.core.db.database import Database
 from storefront.core.errors import InvalidInput, NotFound, RequestError
-from storefront.core.sender import Sender
-from storefront.serving import halves
-from storefront.serving.bodies import ROOMY, BodyLimits, HTTPError, body_of
+from storefront.core.net.client_info import Sender
 from storefront.serving.errors import formatted
-from storefront.serving.operations import wrapped
-from storefront.serving.rates import UNLIMITED, Door, RateLimited, Rates, caller_of
+from storefront.serving.http import lone_surrogates
+from storefront.serving.http.request_body import ROOMY, BodyLimits, HTTPError, body_of
+from storefront.serving.protection.rate_limit import UNLIMITED, Door, RateLimited, Rates, caller_of
+from storefront.serving.run.operations import wrapped
+from storefront.writes.transaction import Code, Failure, Refused
 
 T = TypeVar("T")
 
@@ -44,12 +44,16 @@ def routes(database: Database, bodies: BodyLimits = ROOMY, rates: Rates = UNLIMI
         headers: dict[str, str] = {}
         try:
             await rates.take(Door.EVENTS, caller_of(request.client.host if request.client else None))
-            status, answer = await _answer(request, database, activity.request_id(), bodies)
+            status, answer = await _answer(request, database, request_context.request_id(), bodies)
         except RateLimited as error:
-            status, answer = 429, {"errors": formatted([wrapped(error)], activity.request_id())}
+            status, answer = 429, {"errors": formatted([wrapped(error)], request_context.request_id())}
             headers = {"retry-after": str(error.retry_after), **error.allowance.headers()}
         except HTTPError as error:
-            status, answer, headers = error.status, {"errors": formatted([wrapped(error)], activity.request_id())}, error.headers
+            status, answer, headers = (
+                error.status,
+                {"errors": formatted([wrapped(error)], request_context.request_id())},
+                error.headers,
+            )
         return Response(orjson.dumps(answer), status, {**ANYWHERE, **headers}, "application/json")
 
     return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
@@ -58,7 +62,7 @@ def routes(database: Database, bodies: BodyLimits = ROOMY, rates: Rates = UNLIMI
 async def _answer(request: Request, database: Database, request_id: str, bodies: BodyLimits) -> tuple[int, dict[str, Any]]:
     try:
         events, consent = _read(await body_of(request, bodies))
-        activity.confide(events)
+        request_context.confide(events)
         sender = Sender(request.headers, request.client.host if request.client else None)
         results = await commands.track_events(database, request.path_params["config_id"], events, sender, consent=consent)
     except Refused as refusal:
@@ -97,11 +101,11 @@ def _of_kind(kind: type[T], value: Any, name: str, what: str) -> T:
 
 def _json(body: bytes) -> Any:
     try:
-        given, is_unusual = halves.loads(body)
+        given, is_unusual = lone_surrogates.loads(body)
     except ValueError:
         raise HTTPError(400, f"The body is not JSON. Send such as {SHAPE}.") from None
     if is_unusual:
-        halves.check_numbers(given)
+        lone_surrogates.check_numbers(given)
     return given
 
 

@@ -12,15 +12,15 @@ from psycopg import errors
 from sqlalchemy import ARRAY, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from storefront.analytics.intake import OLDEST, clean, request_of
-from storefront.commands.catalogue import MOST_INT
-from storefront.commands.ownership import missing
-from storefront.commands.unit import ATTEMPTS, Failure, Refused, invalid
-from storefront.core.database import LONG_STATEMENT_MS, Database, Row, Statement, compiled
+from storefront.analytics.event_validation import OLDEST, clean, request_of
+from storefront.core.db.database import LONG_STATEMENT_MS, Database, Row, Statement, compiled
 from storefront.core.ids import parse_id, uuid7
-from storefront.core.sender import Sender
+from storefront.core.net.client_info import Sender
 from storefront.feed.log import Entry, send_to_each
 from storefront.queries.rollups import ORIGIN, QUARTER, WITH_PIECES, Piece, piece_parameters, piece_types, pieces
+from storefront.writes.authorization import missing
+from storefront.writes.product_validation import MOST_INT
+from storefront.writes.transaction import ATTEMPTS, Failure, Refused, invalid
 
 MOST_EVENTS = 500
 

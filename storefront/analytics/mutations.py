@@ -8,13 +8,13 @@ from strawberry.types import get_object_definition
 
 from storefront.analytics import commands
 from storefront.analytics.commands import MOST_EVENTS, Fate, Result
-from storefront.analytics.intake import OLDEST
-from storefront.commands.unit import Refused
+from storefront.analytics.event_validation import OLDEST
 from storefront.graph.context import Info
-from storefront.graph.costs import ERRORS, costs
+from storefront.graph.cost_hints import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.limits import limits
 from storefront.graph.scalars import JSON
+from storefront.writes.transaction import Refused
 
 strawberry.enum(Fate, name="TrackedEventStatus", description="What became of an event.")
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from sqlalchemy import Integer, bindparam, text
 
-from storefront.core.database import LONG_STATEMENT_MS, Database, Statement, compiled
+from storefront.core.db.database import LONG_STATEMENT_MS, Database, Statement, compiled
 from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, MINUTE, PRODUCT, SOURCE
 
 # Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.

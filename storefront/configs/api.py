@@ -4,10 +4,10 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.database import Row
-from storefront.graph import checks, loaders
+from storefront.core.db.database import Row
+from storefront.graph import arguments, loaders
+from storefront.graph.cache_hints import VOLATILE
 from storefront.graph.context import Info
-from storefront.graph.personal import VOLATILE
 from storefront.graph.types import After, Config, ConfigConnection, First
 from storefront.queries import configs
 
@@ -27,11 +27,11 @@ class ConfigQuery:
     # A store that comes or goes moves its own log, which is none of those on the page.
     @strawberry.field(description="Published stores, newest first.", metadata=VOLATILE)
     async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
-        page = await configs.page(info.context.reads, checks.window(first, after))
+        page = await configs.page(info.context.reads, arguments.window(first, after))
         return ConfigConnection(page=page, count=lambda: configs.count(info.context.reads))
 
 
 async def _found(info: Info, by: ConfigBy) -> Row | None:
     if isinstance(by.id, str):
-        return await info.context.load(loaders.config, checks.key(by.id, "by.id"))
-    return await configs.by_slug(info.context.reads, checks.text(by.slug or "", "by.slug"), [*info.context.owned])
+        return await info.context.load(loaders.config, arguments.key(by.id, "by.id"))
+    return await configs.by_slug(info.context.reads, arguments.text(by.slug or "", "by.slug"), [*info.context.owned])

@@ -7,73 +7,73 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, select
 from sqlalchemy import text as sql
 
-from storefront.commands import rules
-from storefront.commands.ownership import own_store
-from storefront.commands.rules import as_is, given, optional, record, text
-from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Refused, Unit, Written, invalid
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row, Statement, compiled
-from storefront.core.secrets import Vault
+from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.encryption import Vault
 from storefront.feed.log import Entry
 from storefront.models import configs, jobs, products
+from storefront.writes import validation
+from storefront.writes.authorization import own_store
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.sql import change_row, columns, delete_row, insert_row
+from storefront.writes.transaction import Refused, Unit, Written, invalid
+from storefront.writes.validation import as_is, given, optional, record, text
 
 Values = Mapping[str, Any]
 
 # Seconds between two tries of one integration.
 BETWEEN_CHECKS = 2
 
-_PUBLISHABLE = rules.matching(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")
+_PUBLISHABLE = validation.matching(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")
 
 
 def _publishable(key: str) -> str:
     # Whoever mistakes one for the other has given it away already.
     if key.strip().startswith(("sk_", "rk_")):
-        raise rules.Unfit(
+        raise validation.Unfit(
             "is a secret key, and this one is told to every browser. It was not stored. Revoke it at Stripe (Developers, API "
             'keys), and give the publishable key, which looks like "pk_live_…".'
         )
     return str(_PUBLISHABLE(key))
 
 
-STORE: rules.Rules = {
+STORE: validation.Rules = {
     "storeName": given(text(255)),
-    "slug": given(rules.slug),
+    "slug": given(validation.slug),
     "description": optional(text(10_000, least=0)),
-    "currency": given(rules.currency),
+    "currency": given(validation.currency),
     "theme": optional(
         record(
             {
-                "primaryColor": rules.colour,
-                "secondaryColor": rules.colour,
-                "fontFamily": rules.font_family,
-                "customCSS": optional(rules.css),
+                "primaryColor": validation.colour,
+                "secondaryColor": validation.colour,
+                "fontFamily": validation.font_family,
+                "customCSS": optional(validation.css),
             }
         )
     ),
     "layout": optional(
-        record({"headerStyle": as_is, "gridColumns": rules.whole(2, 4), "showPrices": as_is, "showDescriptions": as_is})
+        record({"headerStyle": as_is, "gridColumns": validation.whole(2, 4), "showPrices": as_is, "showDescriptions": as_is})
     ),
     "integrations": optional(
         record(
             {
-                "shopify": optional(record({"domain": rules.host, "accessToken": optional(text(500))})),
+                "shopify": optional(record({"domain": validation.host, "accessToken": optional(text(500))})),
                 "stripe": optional(record({"publishableKey": _publishable})),
-                "analytics": optional(record({"googleAnalyticsId": rules.matching(r"(G|UA|GT|AW)-[A-Z0-9-]{4,30}", "G-…")})),
+                "analytics": optional(record({"googleAnalyticsId": validation.matching(r"(G|UA|GT|AW)-[A-Z0-9-]{4,30}", "G-…")})),
             }
         )
     ),
 }
-CREATE: rules.Rules = {**STORE, "isPublished": as_is}
-UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": as_is, **STORE}
-PUBLISH: rules.Rules = {"id": rules.key, "expectedVersion": as_is, "isPublished": as_is}
-CHECK: rules.Rules = {"configId": rules.key, "integration": as_is}
-DELETE: rules.Rules = {"id": rules.key, "expectedVersion": as_is}
+CREATE: validation.Rules = {**STORE, "isPublished": as_is}
+UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": as_is, **STORE}
+PUBLISH: validation.Rules = {"id": validation.key, "expectedVersion": as_is, "isPublished": as_is}
+CHECK: validation.Rules = {"configId": validation.key, "integration": as_is}
+DELETE: validation.Rules = {"id": validation.key, "expectedVersion": as_is}
 
 
 async def create_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Written]:
     """A store of the actor's."""
-    clean = rules.require(CREATE, values)
+    clean = validation.require(CREATE, values)
     integrations = _joined(clean.pop("integrations", None), None, vault)
     row = {"user_id": unit.actor_id, "integrations": integrations, "is_published": False, **columns(clean)}
     made = insert_row(unit, configs, row)
@@ -83,7 +83,7 @@ async def create_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence
 
 async def update_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Written]:
     """Those fields of a store that are given. Of the integrations those that are given; an access token left out is kept."""
-    clean = rules.require(UPDATE, values)
+    clean = validation.require(UPDATE, values)
     old = await own_store(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
     if "integrations" in clean:
@@ -93,7 +93,7 @@ async def update_config(unit: Unit, values: Values, *, vault: Vault) -> Sequence
 
 async def publish_config(unit: Unit, values: Values) -> Sequence[Written]:
     """Open a store to shoppers, or close it."""
-    clean = rules.require(PUBLISH, values)
+    clean = validation.require(PUBLISH, values)
     old = await own_store(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.id)
     return _changed(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
@@ -101,7 +101,7 @@ async def publish_config(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
     """A store with all that it has: products, reviews, events, and its log."""
-    clean = rules.require(DELETE, values)
+    clean = validation.require(DELETE, values)
     old = await own_store(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.id)
     # Whoever writes one of its products, or imports some, is let finish first: else they would wait for this, and this for them.
@@ -114,7 +114,7 @@ async def delete_config(unit: Unit, values: Values) -> Sequence[Row]:
 
 async def claim_check(unit: Unit, values: Values) -> Sequence[Row]:
     """A store whose integration is to be tried, by whoever gets it."""
-    clean = rules.require(CHECK, values)
+    clean = validation.require(CHECK, values)
     store = await own_store(unit, clean["configId"], ["configId"])
     if not await unit.fetch(_checked(), {"config_id": store.id, "integration": clean["integration"], "seconds": BETWEEN_CHECKS}):
         raise Refused(invalid(["integration"], f"was tried a moment ago. Try again in {BETWEEN_CHECKS} seconds."))

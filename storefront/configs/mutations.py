@@ -5,12 +5,12 @@ from functools import partial
 
 import strawberry
 
-from storefront.commands.stylesheet import prevalidate_stylesheet
 from storefront.configs import commands
-from storefront.configs.checking import Integration, Mode, check
+from storefront.configs.integration_checks import Integration, Mode, check
 from storefront.graph.context import Info
 from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
 from storefront.graph.types import Config, HeaderStyle
+from storefront.writes.custom_css import prevalidate_stylesheet
 
 strawberry.enum(Integration, name="StoreIntegration")
 strawberry.enum(Mode, name="StripeMode")

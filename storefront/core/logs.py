@@ -13,7 +13,7 @@ from urllib.parse import quote
 import orjson
 from psycopg import Error
 
-from storefront.core import activity
+from storefront.core import request_context
 
 Format = Literal["text", "json"]
 
@@ -79,7 +79,7 @@ class Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        told = activity.current()
+        told = request_context.current()
         redaction = Redaction(told.asked if told else None)
         error = record.exc_info[1] if record.exc_info else None
         return self.line(

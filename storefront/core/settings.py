@@ -16,9 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from throttled.exceptions import BaseThrottledError
 from throttled.rate_limiter.quota_parser import parse as parse_quota
 
-from storefront.core.csrf import normal_origin
-from storefront.core.secrets import Vault, new_key
-from storefront.core.shopify import VERSION
+from storefront.core.auth.csrf import normal_origin
+from storefront.core.encryption import Vault, new_key
+from storefront.core.net.shopify_client import VERSION
 
 # Hosts that are this machine: only to them may anything go unencrypted.
 LOCAL = ("localhost", "127.0.0.1", "::1")

@@ -8,7 +8,7 @@ from functools import cache
 
 from sqlalchemy import ARRAY, Double, Text, any_, bindparam, exists, select, text, union_all
 
-from storefront.core.database import Connection, Database, Statement, compiled
+from storefront.core.db.database import Connection, Database, Statement, compiled
 from storefront.demo.generate import Load, loads
 from storefront.demo.plan import Plan, draw_up
 from storefront.models import configs, verified_emails

@@ -12,7 +12,7 @@ from random import Random
 
 import orjson
 
-from storefront.demo import vocabulary as words
+from storefront.demo import word_lists as words
 from storefront.demo.plan import DAY, Plan, Product, Store, User, key_at, text_of
 
 Row = tuple[str | int | bool | None, ...]

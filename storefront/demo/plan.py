@@ -11,8 +11,8 @@ from math import ceil
 from random import Random
 
 from storefront.core.ids import uuid7_at
-from storefront.demo import vocabulary as words
-from storefront.demo.vocabulary import Category
+from storefront.demo import word_lists as words
+from storefront.demo.word_lists import Category
 
 OWNER_EMAIL = "demo@example.com"
 DAY = 86_400_000_000  # moments are whole microseconds since 1970 until they are written

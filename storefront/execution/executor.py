@@ -30,10 +30,10 @@ from graphql.execution.collect_fields import FieldDetails
 from graphql.pyutils import Path
 from orjson import Fragment
 
-from storefront.execution.columns import Column, Restore, as_is, kinds_of, leaves, unchanged, unwrapped
-from storefront.execution.places import info_of
+from storefront.execution.completion import Column, Restore, as_is, kinds_of, leaves, unchanged, unwrapped
+from storefront.execution.coroutines import Begun, begin, close, finish, rest_of
 from storefront.execution.plan import Field, Plans, Selection
-from storefront.execution.stepping import Begun, begin, close, finish, rest_of
+from storefront.execution.resolve_info import info_of
 
 log = logging.getLogger("storefront.execution")
 

@@ -21,11 +21,11 @@ from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.values import VariableValues
 from graphql.pyutils import Path
 
-from storefront.execution.columns import Unplanned, Wrapping, wrapping
-from storefront.execution.places import Place, info_of, variables
-from storefront.execution.stepping import at_once
+from storefront.execution.completion import Unplanned, Wrapping, wrapping
+from storefront.execution.coroutines import at_once
+from storefront.execution.resolve_info import Place, info_of, variables
+from storefront.execution.resolvers import Method, Way, attribute, way_to
 from storefront.execution.variables import Unclear, Variables
-from storefront.execution.ways import Method, Way, attribute, way_to
 
 # How many combinations of conditions (@skip, @include) of one document are kept.
 MOST_PLANS = 16

@@ -23,9 +23,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
-from storefront.core.activity import for_all
-from storefront.core.database import FAILURES, Database, Row, Statement, compiled, retry_until_available
+from storefront.core.db.database import FAILURES, Database, Row, Statement, compiled, retry_until_available
 from storefront.core.errors import TimedOut
+from storefront.core.request_context import for_all
 from storefront.core.single_flight import SingleFlight
 from storefront.feed import log
 from storefront.models import positions

@@ -8,9 +8,9 @@ import orjson
 from sqlalchemy import BigInteger, Integer, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
-from storefront.core.database import DIALECT, Connection, Database, Row, Statement, compiled
-from storefront.core.scopes import Named
-from storefront.core.wire import Sent
+from storefront.core.cache_dependencies import Named
+from storefront.core.db.database import DIALECT, Connection, Database, Row, Statement, compiled
+from storefront.core.db.pipeline import Sent
 from storefront.models import changes
 
 # How far positions leap: further than a store changes in its life.

@@ -9,25 +9,25 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import strawberry
 from strawberry.dataloader import DataLoader
 
-from storefront.core import activity
-from storefront.core.database import Database
+from storefront.core import request_context
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault
 from storefront.core.errors import Unauthenticated, Unavailable
-from storefront.core.outgoing import Outgoing
-from storefront.core.pictures import Pictures
-from storefront.core.secrets import Vault
-from storefront.core.sender import Sender
-from storefront.core.shopify import Shop
+from storefront.core.image_processing import Pictures
+from storefront.core.net.client_info import Sender
+from storefront.core.net.safe_http import Outgoing
+from storefront.core.net.shopify_client import Shop
 from storefront.core.single_flight import SingleFlight
-from storefront.core.storage.objects import Objects
-from storefront.feed.heads import Record
+from storefront.core.storage.base import Objects
 from storefront.feed.hub import Hub
-from storefront.feed.stirs import Stirs
-from storefront.feed.wakeups import WakeUps
+from storefront.feed.keyed_events import Stirs
+from storefront.feed.positions import Record
+from storefront.feed.pubsub import WakeUps
 from storefront.queries import users
+from storefront.queries.spelling import Allowance, Vocabularies
 from storefront.queries.users import Proof
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import Allowance, Vocabularies
-from storefront.serving.operations import Operations
+from storefront.serving.run.operations import Operations
 
 P = ParamSpec("P")
 K = TypeVar("K")
@@ -245,7 +245,7 @@ class Context:
                 self._begin_load()
                 missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in known]
                 if missing:
-                    with activity.part(edge, len(missing)):
+                    with request_context.part(edge, len(missing)):
                         known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))
                 return [[known[key] for key in group] for group in groups]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import strawberry
 
-from storefront.commands.unit import Code, Failure
+from storefront.writes.transaction import Code, Failure
 
 strawberry.enum(Code, name="ErrorCode", description="Why a mutation was refused.")
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 import strawberry
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
-from storefront.execution.edges import edge
-from storefront.graph import checks, loaders
+from storefront.execution.batch_field import edge
+from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.limits import ROWS
 from storefront.queries.images import Shown, id_in, resized, shown
@@ -62,7 +62,7 @@ class Image:
 
 async def media_of(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[Shown]]:
     """The first pictures of products, those of all of them loaded together."""
-    limit = checks.first(first)
+    limit = arguments.first(first)
     known = [id_ for product in products for address in product.images[:limit] if (id_ := id_in(address))]
     keys = [*dict.fromkeys(known)]
     rows = await info.context.load_many(loaders.image, keys) if keys else []

@@ -8,9 +8,9 @@ from typing import Any
 
 import strawberry
 
+from storefront.core.casing import camel
 from storefront.core.errors import Forbidden, InvalidInput
-from storefront.core.names import camel
-from storefront.graph import checks
+from storefront.graph import arguments
 from storefront.graph.limits import MAX_FILTER_ITEMS, limits
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, attributes_value
@@ -87,7 +87,7 @@ def selection(filter_: ProductFilter | None, typed: str | None, audience: Audien
         and filters["min_price"] > filters["max_price"]
     ):
         raise InvalidInput(f"{field}.minPrice", "must not be above maxPrice.")
-    searched = search.parse(checks.text(typed, "search")) if typed and typed.strip() else None
+    searched = search.parse(arguments.text(typed, "search")) if typed and typed.strip() else None
     return Selection(audience, tuple(sorted(filters.items())), searched)
 
 
@@ -107,7 +107,7 @@ def _statuses(value: list[ProductStatus], _: str) -> tuple[str, ...]:
 
 
 def _ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
-    return tuple(checks.key(id_, field) for id_ in checks.texts(value, field))
+    return tuple(arguments.key(id_, field) for id_ in arguments.texts(value, field))
 
 
 def _attributes(value: list[AttributeInput], field: str) -> str:
@@ -115,14 +115,14 @@ def _attributes(value: list[AttributeInput], field: str) -> str:
 
 
 _CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "category": checks.texts,
-    "tags": checks.texts,
+    "category": arguments.texts,
+    "tags": arguments.texts,
     "min_price": _as_given,
     "max_price": _as_given,
     "attributes": _attributes,
     "in_stock": _as_given,
     "status": _statuses,
-    "min_rating": checks.number,
+    "min_rating": arguments.number,
     "ids": _ids,
     "updated_since": _as_given,
 }
@@ -130,7 +130,8 @@ _CHECKS: dict[str, Callable[[Any, str], Any]] = {
 
 def _pairs(given: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (checks.text(one.name, f"{field}.{n}.name"), checks.text(one.value, f"{field}.{n}.value")) for n, one in enumerate(given)
+        (arguments.text(one.name, f"{field}.{n}.name"), arguments.text(one.value, f"{field}.{n}.value"))
+        for n, one in enumerate(given)
     )
 
 

@@ -1,6 +1,7 @@
 """How much inputs may hold: one declaration per argument or input field, `metadata=limits(…)`.
 
-From it come the check before execution (`storefront.serving.inputs`), what the schema says of the input, and its cost.
+From it come the check before execution (`storefront.serving.documents.input_coercion`), what the schema says of the input, and its
+cost.
 """
 
 from collections.abc import Iterator
@@ -10,9 +11,9 @@ from typing import Any
 from graphql import GraphQLArgument, GraphQLInputField, GraphQLSchema, get_nullable_type, is_input_object_type, is_list_type
 
 from storefront.execution.arguments import DEFINITION
-from storefront.graph import checks
+from storefront.graph import arguments
 from storefront.queries import search
-from storefront.serving.inputs import LIMIT, InputLimit
+from storefront.serving.documents.input_coercion import LIMIT, InputLimit
 
 # Items of a list that says which of a noun's rows are wanted.
 MAX_FILTER_ITEMS = 100
@@ -24,13 +25,13 @@ def limits(items: int | None = None, characters: int | None = None) -> dict[str,
     return {LIMIT: InputLimit(items, characters)}
 
 
-def rows(most: int = checks.MOST_ROWS) -> dict[str, Any]:
+def rows(most: int = arguments.MOST_ROWS) -> dict[str, Any]:
     """The metadata of an input that says how many rows to return."""
     return {LIMIT: InputLimit(check=partial(_check_rows, most))}
 
 
 def _check_rows(most: int, field: str, number: int) -> None:
-    checks.first(number, field, most)
+    arguments.first(number, field, most)
 
 
 ROWS = rows()

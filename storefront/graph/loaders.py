@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.graph.context import Context
 from storefront.queries import (
     analytics,
@@ -19,10 +19,10 @@ from storefront.queries import (
     webhooks,
 )
 from storefront.queries.analytics import Counts, Point, Span
-from storefront.queries.documents import Document
+from storefront.queries.json_sql import Document
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Found, Listing, Scope, Selection
-from storefront.queries.needed import Wanted
+from storefront.queries.projection import Wanted
 
 
 async def user(context: Context, keys: Sequence[str]) -> list[Row | None]:

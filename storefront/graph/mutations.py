@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 import strawberry
 from strawberry.types import get_object_definition
 
-from storefront.commands.unit import Command, Order, Outcome, perform
-from storefront.core.names import camel
-from storefront.graph import checks
+from storefront.core.casing import camel
+from storefront.graph import arguments
 from storefront.graph.context import Info
-from storefront.graph.costs import ERRORS
+from storefront.graph.cost_hints import ERRORS
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.limits import limits
 from storefront.graph.scalars import Position
+from storefront.writes.transaction import Command, Order, Outcome, perform
 
 P = TypeVar("P", bound="Payload")
 D = TypeVar("D", bound="DeletePayload")
@@ -130,4 +130,4 @@ def _names(type_: Any) -> list[tuple[str, str]] | None:
 
 
 def _text(value: str | None, field: str) -> str | None:
-    return checks.text(value, field) if value else None
+    return arguments.text(value, field) if value else None

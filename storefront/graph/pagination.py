@@ -6,7 +6,7 @@ from typing import Generic, TypeVar, cast
 import orjson
 import strawberry
 
-from storefront.graph.costs import costs
+from storefront.graph.cost_hints import costs
 from storefront.queries.keyset import Page
 
 T = TypeVar("T")

@@ -11,26 +11,26 @@ from typing import Annotated, Any, NamedTuple, TypeVar, cast
 import orjson
 import strawberry
 
-from storefront.commands.catalogue import MAX_ATTRIBUTES
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import NotFound
 from storefront.core.ids import parse_id
-from storefront.execution.edges import Batch, edge
-from storefront.execution.selected import selected
-from storefront.graph import checks, inputs, loaders
-from storefront.graph.columns import columns_of, needs
+from storefront.execution.batch_field import Batch, edge
+from storefront.execution.lookahead import selected
+from storefront.graph import arguments, inputs, loaders
+from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Context, Info
-from storefront.graph.costs import costs
-from storefront.graph.documents import nodes_of
+from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image, media_of
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
+from storefront.graph.json_pushdown import nodes_of
 from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROWS, SEARCH, limits
 from storefront.graph.pagination import Connection
-from storefront.graph.personal import PERSONAL
+from storefront.graph.projection import columns_of, needs
 from storefront.graph.scalars import JSON, Position
 from storefront.queries.analytics import MOST_SOURCES, Counts, Span
 from storefront.queries.listing import Found, Listing, Scope, Selection
 from storefront.queries.visibility import Audience
+from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 Edge = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
 K = TypeVar("K", bound=Hashable)
@@ -73,7 +73,7 @@ def target(loader: Edge, column: str, noun: str) -> Batch:
 
 
 async def _configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
-    pages = await info.context.load_many(loaders.configs_of_user, [row.id for row in users], checks.window(first, after))
+    pages = await info.context.load_many(loaders.configs_of_user, [row.id for row in users], arguments.window(first, after))
     return [
         ConfigConnection(page=page, count=partial(info.context.load, loaders.config_count_of_user, row.id))
         for row, page in zip(users, pages, strict=True)
@@ -173,7 +173,7 @@ async def _products(
     last: MaybeLast = None,
     before: Before = None,
 ) -> "Sequence[ProductConnection]":
-    window = checks.window(first, after, last, before)
+    window = arguments.window(first, after, last, before)
     audiences = [info.context.audience(store.id) for store in stores]
     listings: dict[Audience, Listing] = {}
     for audience in set(audiences):
@@ -273,7 +273,7 @@ class ReviewSummary:
 async def _variants(
     products: Sequence[Row], info: Info, first: First = 5, available_only: bool = True
 ) -> Sequence[Sequence[Row]]:
-    limit, columns, context = checks.first(first), columns_of(info, ProductVariant), info.context
+    limit, columns, context = arguments.first(first), columns_of(info, ProductVariant), info.context
     # One who shows the unavailable ones sees those of their own products only.
     hidden = [available_only or context.audience(row.config_id) is not Audience.OWNER for row in products]
     return await _loaded_apart(
@@ -302,7 +302,7 @@ async def _variant(
 
 
 async def _reviews(products: Sequence[Row], info: Info, first: First = 3, after: After = None) -> "Sequence[ReviewConnection]":
-    window, columns = checks.window(first, after), columns_of(info, Review)
+    window, columns = arguments.window(first, after), columns_of(info, Review)
     pages = await info.context.load_many(loaders.reviews_of_product, [row.id for row in products], window, columns)
     return [ReviewConnection(page=page, count=_sum_of(row.rating_counts)) for row, page in zip(products, pages, strict=True)]
 
@@ -315,7 +315,7 @@ def _sum_of(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
 
 
 async def _related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
-    return await info.context.load_many(loaders.related_to_product, [row.id for row in products], checks.first(first))
+    return await info.context.load_many(loaders.related_to_product, [row.id for row in products], arguments.first(first))
 
 
 @strawberry.type
@@ -490,7 +490,7 @@ _FUNNEL = {
 
 
 async def _top_products(reports: "Sequence[AnalyticsReport]", info: Info, first: First = 10) -> Sequence[Sequence[Row]]:
-    limit, load = checks.first(first), info.context.load_many
+    limit, load = arguments.first(first), info.context.load_many
     found: dict[Span, Iterator[Sequence[Row]]] = {}
     for span in {one.span for one in reports}:
         keys = [one.config_id for one in reports if one.span == span]
@@ -580,8 +580,8 @@ class AnalyticsReport:
 
 def analytics_report(config_id: str, range: DateRange, interval: Interval, time_zone: str) -> AnalyticsReport:
     """The report of one store, nothing counted yet. Whether the asker may have it is for the caller to say."""
-    span = checks.report_range(range.from_, range.to, "range", interval.value)
-    zone = checks.time_zone(time_zone, "timeZone")
+    span = arguments.report_range(range.from_, range.to, "range", interval.value)
+    zone = arguments.time_zone(time_zone, "timeZone")
     return AnalyticsReport(config_id=config_id, span=span, interval=interval.value, time_zone=zone)
 
 

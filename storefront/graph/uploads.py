@@ -5,8 +5,8 @@ from typing import TypeVar
 
 import strawberry
 
-from storefront.core.storage.objects import Presigned
-from storefront.graph.costs import costs
+from storefront.core.storage.base import Presigned
+from storefront.graph.cost_hints import costs
 from storefront.graph.scalars import moment
 
 U = TypeVar("U", bound="Upload")

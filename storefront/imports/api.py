@@ -5,9 +5,9 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.database import FAILURES, Row
+from storefront.core.db.database import FAILURES, Row
 from storefront.core.errors import Forbidden, NotFound
-from storefront.graph import checks, loaders
+from storefront.graph import arguments, loaders
 from storefront.graph.context import Context, Info
 from storefront.graph.types import After, First
 from storefront.imports.types import ExportJob, ExportJobConnection, ImportJob, ImportJobConnection
@@ -23,7 +23,7 @@ OVER = ("succeeded", "failed", "cancelled")
 class JobQuery:
     @strawberry.field(description="An import into a store of one's own, or null.")
     async def import_job(self, info: Info, id: strawberry.ID) -> ImportJob | None:
-        return cast(ImportJob | None, await _job(info.context, checks.key(id, "id"), "import"))
+        return cast(ImportJob | None, await _job(info.context, arguments.key(id, "id"), "import"))
 
     @strawberry.field(description="The imports into a store of one's own, newest first.")
     async def import_jobs(
@@ -34,7 +34,7 @@ class JobQuery:
 
     @strawberry.field(description="An export of a store of one's own, or null.")
     async def export_job(self, info: Info, id: strawberry.ID) -> ExportJob | None:
-        return cast(ExportJob | None, await _job(info.context, checks.key(id, "id"), "export"))
+        return cast(ExportJob | None, await _job(info.context, arguments.key(id, "id"), "export"))
 
     @strawberry.field(description="The exports of a store of one's own, newest first.")
     async def export_jobs(
@@ -48,12 +48,12 @@ class JobQuery:
 class JobSubscription:
     @strawberry.subscription(description="An import as it goes on: at once, then when it has moved. Ends when it is over.")
     async def import_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ImportJob, None]:
-        async for row in _moves(info.context, checks.key(id, "id"), "import"):
+        async for row in _moves(info.context, arguments.key(id, "id"), "import"):
             yield row
 
     @strawberry.subscription(description="An export as it goes on: at once, then when it has moved. Ends when it is over.")
     async def export_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ExportJob, None]:
-        async for row in _moves(info.context, checks.key(id, "id"), "export"):
+        async for row in _moves(info.context, arguments.key(id, "id"), "export"):
             yield row
 
 
@@ -98,9 +98,9 @@ async def _job(context: Context, key: str, kind: str) -> Row | None:
 
 async def _page(info: Info, config_id: str, kind: str, first: int, after: str | None) -> tuple[str, Page]:
     info.context.signed_in()
-    store = checks.key(config_id, "configId")
+    store = arguments.key(config_id, "configId")
     if store not in info.context.owned:
         if await info.context.load(loaders.config, store) is None:
             raise NotFound(f"configId: no store that you may see has the id {store}.", "configId")
         raise Forbidden(f"configId: only the store's owner may see its {kind}s.", "configId")
-    return store, await jobs.of_store(info.context.database, store, kind, checks.window(first, after))
+    return store, await jobs.of_store(info.context.database, store, kind, arguments.window(first, after))

@@ -9,12 +9,12 @@ from typing import Any
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.turns import Turns, in_thread_if_long
-from storefront.imports.commands import MOST_TOLD
-from storefront.imports.planning import FACTS, VARIANT_FACTS
-from storefront.imports.rows import ProductRow, Rejection, VariantRow
-from storefront.imports.shopify_rows import Unwritable, Writer
+from storefront.core.cooperative import Turns, in_thread_if_long
+from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.imports.diff import FACTS, VARIANT_FACTS
+from storefront.imports.product_writer import MOST_TOLD
+from storefront.imports.row_types import ProductRow, Rejection, VariantRow
+from storefront.imports.shopify.rows import Unwritable, Writer
 
 # Products that are read at a time; fewer where they have more text together, counted in bytes and a variant as so many.
 PAGE, MAX_PAGE_BYTES, VARIANT_BYTES = 100, 1_000_000, 300

@@ -5,17 +5,17 @@ from typing import Any, TypeVar, cast
 
 import strawberry
 
-from storefront.commands.unit import Command
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
-from storefront.core.storage.objects import StorageFailed
+from storefront.core.storage.base import StorageFailed
 from storefront.graph.context import Info
 from storefront.graph.mutations import MutationInput, Payload, common, mutate
 from storefront.graph.uploads import SENT, Upload, permitted
-from storefront.imports import orders
-from storefront.imports.commands import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
-from storefront.imports.jobs import WORK, second_thoughts
+from storefront.imports import job_commands
+from storefront.imports.jobs.queue import WORK, second_thoughts
+from storefront.imports.product_writer import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
 from storefront.imports.types import ExportJob, ImportJob, ImportSource
+from storefront.writes.transaction import Command
 
 P = TypeVar("P", bound=Payload)
 
@@ -120,7 +120,7 @@ class RetryExportPayload(Payload):
 class JobMutation:
     @strawberry.mutation(description="A place to upload a file of products to, good for an hour. importProducts then imports it.")
     async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload:
-        command = partial(orders.create_upload, most_bytes=info.context.files.most_import_bytes)
+        command = partial(job_commands.create_upload, most_bytes=info.context.files.most_import_bytes)
         outcome = await mutate(info, input, command)
         upload = _upload(info, outcome.rows[0]) if outcome.rows else None
         return CreateImportUploadPayload(upload=upload, **common(outcome, input))
@@ -131,33 +131,33 @@ class JobMutation:
     )
     async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload:
         command = partial(
-            orders.import_products, objects=info.context.files.objects, client_mutation_id=input.client_mutation_id or None
+            job_commands.import_products, objects=info.context.files.objects, client_mutation_id=input.client_mutation_id or None
         )
         return await _ordered(info, input, command, ImportProductsPayload, WORK)
 
     @strawberry.mutation(description="Stop an import. What was imported until then stays.")
     async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload:
-        command = partial(orders.cancel, kind="import")
+        command = partial(job_commands.cancel, kind="import")
         return await _ordered(info, input, command, CancelImportPayload, second_thoughts(input.id))
 
     @strawberry.mutation(description="Go on with an import that failed or was cancelled, from where it was.")
     async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload:
-        return await _ordered(info, input, partial(orders.retry, kind="import"), RetryImportPayload, WORK)
+        return await _ordered(info, input, partial(job_commands.retry, kind="import"), RetryImportPayload, WORK)
 
     @strawberry.mutation(
         description="Write all products of a store of one's own to a file, as Shopify's CSV. importProducts makes the same of it."
     )
     async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload:
-        return await _ordered(info, input, orders.export_products, ExportProductsPayload, WORK)
+        return await _ordered(info, input, job_commands.export_products, ExportProductsPayload, WORK)
 
     @strawberry.mutation(description="Stop an export.")
     async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload:
-        command = partial(orders.cancel, kind="export")
+        command = partial(job_commands.cancel, kind="export")
         return await _ordered(info, input, command, CancelExportPayload, second_thoughts(input.id))
 
     @strawberry.mutation(description="Begin an export anew that failed or was cancelled.")
     async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload:
-        return await _ordered(info, input, partial(orders.retry, kind="export"), RetryExportPayload, WORK)
+        return await _ordered(info, input, partial(job_commands.retry, kind="export"), RetryExportPayload, WORK)
 
 
 async def _ordered(info: Info, input_: MutationInput, command: Command, payload: type[P], wake: str) -> P:

@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.database import Row
-from storefront.execution.edges import edge
-from storefront.graph import checks, loaders
+from storefront.core.db.database import Row
+from storefront.execution.batch_field import edge
+from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import Connection
 from storefront.graph.scalars import Position, moment
@@ -54,7 +54,7 @@ class JobIssueConnection(Connection[JobIssue]):
 
 
 async def _issues(jobs: Sequence[Row], info: Info, first: First = 20, after: After = None) -> Sequence[JobIssueConnection]:
-    window = checks.window(first, after)
+    window = arguments.window(first, after)
     pages = await info.context.load_many(loaders.issues_of_job, [row.id for row in jobs], window)
     return [JobIssueConnection(page=page, count=_count_of(info, row.id)) for row, page in zip(jobs, pages, strict=True)]
 

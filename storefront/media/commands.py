@@ -7,20 +7,20 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, text
 
-from storefront.commands import rules
-from storefront.commands.catalogue import MOST_IMAGES
-from storefront.commands.changes import record_part, record_product
-from storefront.commands.ownership import missing, own_product, own_store
-from storefront.commands.statements import as_parameters, change_row, inserted, names
-from storefront.commands.unit import Refused, Unit, Written, invalid
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row, Statement, compiled
+from storefront.core.db.database import Row, Statement, compiled
 from storefront.core.ids import new_id
-from storefront.core.pictures import FORMATS
-from storefront.media.darkroom import CONFIRMABLE, PENDING, Print
+from storefront.core.image_processing import FORMATS
+from storefront.media.upload_processing import CONFIRMABLE, PENDING, Print
 from storefront.models import image_uploads, images
 from storefront.models import products as product_table
 from storefront.queries.images import Shown, address_of, id_in, of_row
+from storefront.writes import validation
+from storefront.writes.authorization import missing, own_product, own_store
+from storefront.writes.changelog import record_part, record_product
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.product_validation import MOST_IMAGES
+from storefront.writes.sql import as_parameters, change_row, inserted, names
+from storefront.writes.transaction import Refused, Unit, Written, invalid
 
 Values = Mapping[str, Any]
 
@@ -29,39 +29,39 @@ SIGNED_FOR = 900
 # Uploads of a store that wait to be confirmed.
 MOST_PENDING = 250
 
-ALT = rules.optional(rules.text(512, least=0))
+ALT = validation.optional(validation.text(512, least=0))
 
 
 def _content_type(value: str) -> str:
     if value not in FORMATS:
-        raise rules.Unfit(f"must be one of {', '.join(FORMATS)}, not {value[:60]!r}.")
+        raise validation.Unfit(f"must be one of {', '.join(FORMATS)}, not {value[:60]!r}.")
     return value
 
 
-CONFIRM: rules.Rules = {
-    "uploadId": rules.key,
-    "productId": rules.key,
+CONFIRM: validation.Rules = {
+    "uploadId": validation.key,
+    "productId": validation.key,
     "alt": ALT,
-    "position": rules.optional(rules.whole(0, MOST_IMAGES)),
+    "position": validation.optional(validation.whole(0, MOST_IMAGES)),
 }
-UPDATE: rules.Rules = {
-    "id": rules.key,
-    "expectedVersion": rules.as_is,
+UPDATE: validation.Rules = {
+    "id": validation.key,
+    "expectedVersion": validation.as_is,
     "alt": ALT,
-    "position": rules.given(rules.whole(0, MOST_IMAGES)),
+    "position": validation.given(validation.whole(0, MOST_IMAGES)),
 }
-REMOVE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+REMOVE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
 
 
 async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Sequence[Row]:
     """Room for a picture that is about to be uploaded."""
-    rows: rules.Rules = {
-        "configId": rules.key,
+    rows: validation.Rules = {
+        "configId": validation.key,
         "contentType": _content_type,
-        "size": rules.whole(1, most_bytes),
-        "filename": rules.optional(rules.text(255)),
+        "size": validation.whole(1, most_bytes),
+        "filename": validation.optional(validation.text(255)),
     }
-    clean = rules.require(rows, values)
+    clean = validation.require(rows, values)
     store = await own_store(unit, clean["configId"], ["configId"])
     [(pending,)] = await unit.fetch(_pending(), {"config_id": store.id})
     if pending >= MOST_PENDING:
@@ -77,7 +77,7 @@ async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Seque
 
 async def confirm_upload(unit: Unit, values: Values, *, made: Print | None, base_url: str) -> Sequence[Any]:
     """The picture that was made of an upload, shown by a product. Confirmed again, what came of it the first time."""
-    clean = rules.require(CONFIRM, values)
+    clean = validation.require(CONFIRM, values)
     product = await own_product(unit, clean["productId"], ["productId"])
     for upload in await unit.fetch(_upload(), {"id": clean["uploadId"], "actor_id": unit.actor_id}):
         if made is None:
@@ -123,7 +123,7 @@ def _show(unit: Unit, product: Row, addresses: Sequence[str]) -> Written:
 
 async def update_image(unit: Unit, values: Values) -> Sequence[Any]:
     """What a picture is called, and where it stands among those of its product."""
-    clean = rules.require(UPDATE, values)
+    clean = validation.require(UPDATE, values)
     old, product = await _own_image(unit, clean["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
     row, written = old, Written(product, None)
@@ -139,7 +139,7 @@ async def update_image(unit: Unit, values: Values) -> Sequence[Any]:
 
 async def remove_image(unit: Unit, values: Values) -> Sequence[Any]:
     """A picture off its product. It is gone for good once the sweep finds that no other product of the store shows it."""
-    clean = rules.require(REMOVE, values)
+    clean = validation.require(REMOVE, values)
     old, product = await _own_image(unit, clean["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
     return [_show(unit, product, [address for address in product.images if id_in(address) != old.id]), _found(product, old)]

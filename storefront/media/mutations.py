@@ -6,19 +6,19 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.commands.unit import Outcome
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
-from storefront.core.storage.objects import StorageFailed
+from storefront.core.storage.base import StorageFailed
 from storefront.graph.context import Files, Info
-from storefront.graph.costs import costs
+from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image
 from storefront.graph.mutations import EXPECTED, MutationInput, Payload, common, mutate
 from storefront.graph.types import Product
 from storefront.graph.uploads import SENT, Upload, permitted
 from storefront.media import commands
-from storefront.media.darkroom import Print, discard, printed, upload_key
+from storefront.media.upload_processing import Print, discard, printed, upload_key
 from storefront.queries.images import Shown
+from storefront.writes.transaction import Outcome
 
 POSITION = "Its place among the product's images, from 0 on. "
 

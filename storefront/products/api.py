@@ -7,15 +7,15 @@ from typing import Annotated, cast
 
 import strawberry
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput, NotFound
-from storefront.graph import checks, inputs, loaders
-from storefront.graph.columns import columns_of
+from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
-from storefront.graph.costs import costs
-from storefront.graph.documents import product_of, written
+from storefront.graph.cost_hints import costs
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
+from storefront.graph.json_pushdown import product_of, written
 from storefront.graph.limits import ROWS, SEARCH, rows
+from storefront.graph.projection import columns_of
 from storefront.graph.scalars import Position
 from storefront.graph.types import (
     After,
@@ -30,7 +30,7 @@ from storefront.graph.types import (
 )
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, change_page
 from storefront.queries import listing, products, search, suggestions
-from storefront.queries.documents import Document
+from storefront.queries.json_sql import Document
 from storefront.queries.listing import Listing, Order, Scope, Selection
 
 # Changes that are read at a time.
@@ -121,9 +121,9 @@ class ProductQuery:
         last: MaybeLast = None,
         before: Before = None,
     ) -> ProductConnection:
-        store = checks.key(config_id, "configId")
+        store = arguments.key(config_id, "configId")
         chosen = inputs.selection(filter, search, info.context.audience(store))
-        listing = Listing(chosen, inputs.order(sort, chosen), checks.window(first, after, last, before))
+        listing = Listing(chosen, inputs.order(sort, chosen), arguments.window(first, after, last, before))
         connection = await product_connection(info, store, listing)
         if not connection.page.rows:
             await visible_store(info, store)
@@ -133,8 +133,8 @@ class ProductQuery:
         description="A page by number, for clients that count rows.", metadata=costs(10, size=20, by=("input.limit",))
     )
     async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
-        store = await visible_store(info, checks.key(input.config_id, "input.configId"))
-        limit, offset = checks.first(input.limit, "input.limit"), _offset(input.offset)
+        store = await visible_store(info, arguments.key(input.config_id, "input.configId"))
+        limit, offset = arguments.first(input.limit, "input.limit"), _offset(input.offset)
         chosen = _searched(input, info, store)
         scope, total = await _counted(info, Scope(store), chosen)
         order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
@@ -145,9 +145,9 @@ class ProductQuery:
 
     @strawberry.field(description="Titles to offer while somebody types, the most popular first.", metadata=costs(20))
     async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str]:
-        store = await visible_store(info, checks.key(config_id, "configId"))
-        limit = checks.first(first)
-        typed = search.parse(checks.text(prefix, "prefix"))
+        store = await visible_store(info, arguments.key(config_id, "configId"))
+        limit = arguments.first(first)
+        typed = search.parse(arguments.text(prefix, "prefix"))
         chosen = Selection(info.context.audience(store), search=typed)
         found = await suggestions.titles(info.context.reads, Scope(store), chosen, limit)
         if found:
@@ -167,8 +167,8 @@ class ProductQuery:
         after: Annotated[Position, strawberry.argument(description='The last position already known; "0" for all that is kept.')],
         first: Changes = 100,
     ) -> ProductChangePage:
-        store = await visible_store(info, checks.key(config_id, "configId"))
-        return await change_page(info.context, store, after, checks.first(first, most=MOST_CHANGES))
+        store = await visible_store(info, arguments.key(config_id, "configId"))
+        return await change_page(info.context, store, after, arguments.first(first, most=MOST_CHANGES))
 
 
 @strawberry.type
@@ -183,7 +183,7 @@ class ProductSubscription:
         ] = None,
         filter: ProductFilter | None = None,
     ) -> AsyncIterable[ProductFeedEvent]:
-        store = await visible_store(info, checks.key(config_id, "configId"))
+        store = await visible_store(info, arguments.key(config_id, "configId"))
         chosen = inputs.selection(filter, None, info.context.audience(store))
         return ProductFeed(info.context, store, after, chosen)
 
@@ -198,14 +198,17 @@ async def visible_store(info: Info, config_id: str) -> str:
 async def _found(info: Info, by: ProductBy, document: Document | None) -> Row | None:
     database, owned = info.context.reads, [*info.context.owned]
     if isinstance(by.id, str):
-        key = checks.key(by.id, "by.id")
+        key = arguments.key(by.id, "by.id")
         load = info.context.load
         return await (load(loaders.product_document, key, document) if document else load(loaders.product, key))
     if by.handle:
-        store, handle = checks.key(by.handle.config_id, "by.handle.configId"), checks.text(by.handle.handle, "by.handle.handle")
+        store, handle = (
+            arguments.key(by.handle.config_id, "by.handle.configId"),
+            arguments.text(by.handle.handle, "by.handle.handle"),
+        )
         return await products.by_handle(database, store, handle, owned, document)
     if by.sku:
-        store, sku = checks.key(by.sku.config_id, "by.sku.configId"), checks.text(by.sku.sku, "by.sku.sku")
+        store, sku = arguments.key(by.sku.config_id, "by.sku.configId"), arguments.text(by.sku.sku, "by.sku.sku")
         return await products.by_sku(database, store, sku, owned, document)
     raise InvalidInput("by", "give one of id, handle or sku, and not null.")
 
@@ -219,7 +222,7 @@ def _offset(number: int) -> int:
 def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
     category = [input.category] if input.category is not None else None
     given = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
-    typed = checks.text(input.q, "input.q") if input.q else None
+    typed = arguments.text(input.q, "input.q") if input.q else None
     return inputs.selection(given, typed, info.context.audience(store), "input")
 
 

@@ -8,16 +8,16 @@ import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.commands import rules
-from storefront.commands.catalogue import MOST_INT, PRODUCT, contradictions
-from storefront.commands.changes import record_part, record_product
-from storefront.commands.ownership import missing, own_product, own_products, own_variant
-from storefront.commands.unit import Code, Failure, Refused, Unit, invalid, taken
-from storefront.commands.versions import Stale, stale
-from storefront.core.database import Row, Statement, compiled
-from storefront.core.names import camel, snake
+from storefront.core.casing import camel, snake
+from storefront.core.db.database import Row, Statement, compiled
 from storefront.models import products
-from storefront.queries.needed import COLUMNS
+from storefront.queries.projection import COLUMNS
+from storefront.writes import validation
+from storefront.writes.authorization import missing, own_product, own_products, own_variant
+from storefront.writes.changelog import record_part, record_product
+from storefront.writes.optimistic_lock import Stale, stale
+from storefront.writes.product_validation import MOST_INT, PRODUCT, contradictions
+from storefront.writes.transaction import Code, Failure, Refused, Unit, invalid, taken
 
 Values = Mapping[str, Any]
 Numbered = tuple[int, dict[str, Any]]
@@ -26,7 +26,7 @@ Place = tuple[str, str]
 
 MOST_ROWS = 250
 
-ROW: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **PRODUCT}
+ROW: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **PRODUCT}
 # What one column takes from a row of a bulk: its own new value, or what it was.
 _KEPT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
 _VALUE = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
@@ -68,7 +68,7 @@ def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[Numbered]:
         raise Refused(invalid([field], f"must have 1 to {MOST_ROWS} entries, not {len(rows):,}."))
     good: dict[str, Numbered] = {}
     for n, row in enumerate(rows):
-        clean, faults = rules.checked(ROW, row, [field, str(n)])
+        clean, faults = validation.checked(ROW, row, [field, str(n)])
         if not faults and clean["id"] in good:
             faults = [invalid([field, str(n), "id"], f"is in row {good[clean['id']][0]} already. Join the two.")]
         unit.failures += faults
@@ -167,7 +167,7 @@ def _value(name: str) -> str:
 async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
     """More or less stock of a product or of one of its variants; never below zero. Returns its product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
-    clean = rules.require({target: rules.key, "delta": _delta}, _chosen(values, target))
+    clean = validation.require({target: validation.key, "delta": _delta}, _chosen(values, target))
     if target == "variantId":
         row, product = await own_variant(unit, clean[target], [target])
         changed, whole = await _adjusted(unit, "product_variants", row, product.id, clean["delta"])
@@ -182,8 +182,8 @@ async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
 
 def _delta(value: int) -> int:
     if value == 0:
-        raise rules.Unfit("must not be 0: that changes nothing.")
-    return int(rules.whole(-MOST_INT, MOST_INT)(value))
+        raise validation.Unfit("must not be 0: that changes nothing.")
+    return int(validation.whole(-MOST_INT, MOST_INT)(value))
 
 
 def _chosen(values: Values, target: str) -> Values:

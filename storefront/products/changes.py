@@ -9,8 +9,8 @@ from typing import Annotated, Any, cast
 
 import strawberry
 
-from storefront.core.database import Row, retry_until_available
-from storefront.core.names import snake
+from storefront.core.casing import snake
+from storefront.core.db.database import Row, retry_until_available
 from storefront.feed.hub import Gap
 from storefront.graph import loaders
 from storefront.graph.context import Context
@@ -20,7 +20,7 @@ from storefront.queries import changes, listing
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Scope, Selection
 from storefront.queries.visibility import Audience
-from storefront.serving.crowds import Source, Step
+from storefront.serving.run.fanout import Source, Step
 
 # What was executed for one listener serves all that ask for the same of the same event.
 Shared = strawberry.Private[dict[Any, Any]]

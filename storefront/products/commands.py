@@ -10,35 +10,35 @@ from typing import Any
 import orjson
 from sqlalchemy import text
 
-from storefront.commands import rules
-from storefront.commands.catalogue import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
-from storefront.commands.changes import record_product
-from storefront.commands.ownership import OWN_STORE, lock_store, own_product
-from storefront.commands.statements import as_parameters, change_row, columns, delete_row, inserted, names
-from storefront.commands.unit import Refused, Unit, Written
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row, Statement, compiled
+from storefront.core.casing import camel
+from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.db.pipeline import Sent
 from storefront.core.ids import new_id
-from storefront.core.names import camel
-from storefront.core.wire import Sent
 from storefront.models import products
 from storefront.queries.search import fold
+from storefront.writes import validation
+from storefront.writes.authorization import OWN_STORE, lock_store, own_product
+from storefront.writes.changelog import record_product
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.product_validation import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
+from storefront.writes.sql import as_parameters, change_row, columns, delete_row, inserted, names
+from storefront.writes.transaction import Refused, Unit, Written
 
 Values = Mapping[str, Any]
 
-CREATE: rules.Rules = {
-    "configId": rules.key,
+CREATE: validation.Rules = {
+    "configId": validation.key,
     **PRODUCT,
-    "handle": rules.optional(rules.slug),
-    "variants": rules.listed(rules.record(VARIANT), MOST_VARIANTS, distinct=False),
+    "handle": validation.optional(validation.slug),
+    "variants": validation.listed(validation.record(VARIANT), MOST_VARIANTS, distinct=False),
 }
-UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **PRODUCT}
-DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **PRODUCT}
+DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
 
 
 async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
     """A product with its variants, in one transaction. Without a handle one is made of the title."""
-    clean = rules.require(CREATE, values)
+    clean = validation.require(CREATE, values)
     forms = clean.pop("variants", [])
     faults = contradictions(clean) + [f for n, form in enumerate(forms) for f in contradictions(form, ["variants", str(n)])]
     if faults:
@@ -56,7 +56,7 @@ async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def update_product(unit: Unit, values: Values) -> Sequence[Written]:
     """Those fields of a product that are given. What stays as it is makes no new version and no change."""
-    clean = rules.require(UPDATE, values)
+    clean = validation.require(UPDATE, values)
     old = await own_product(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
     refuse_contradictions(old, clean)
@@ -68,7 +68,7 @@ async def update_product(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
     """A product with its variants and reviews."""
-    clean = rules.require(DELETE, values)
+    clean = validation.require(DELETE, values)
     old = await own_product(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
     delete_row(unit, products, old)

@@ -6,16 +6,16 @@ from typing import cast
 
 import strawberry
 
-from storefront.commands.catalogue import MAX_ATTRIBUTES, MAX_TAGS, MOST_IMAGES, MOST_VARIANTS
-from storefront.commands.unit import Outcome
 from storefront.graph.context import Info
-from storefront.graph.costs import ERRORS, costs
+from storefront.graph.cost_hints import ERRORS, costs
 from storefront.graph.errors import UserError, user_error
 from storefront.graph.inputs import AttributeInput, ProductStatus
 from storefront.graph.limits import limits
 from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
 from storefront.graph.types import Product
 from storefront.products import bulk, commands
+from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_TAGS, MOST_IMAGES, MOST_VARIANTS
+from storefront.writes.transaction import Outcome
 
 
 @strawberry.input

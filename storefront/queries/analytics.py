@@ -10,10 +10,10 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import events
 from storefront.queries import keyset
-from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.batching import by_key, by_parent
 from storefront.queries.rollups import (
     BIN,
     CAMPAIGN,

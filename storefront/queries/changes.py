@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storefront.core.database import Database, Row
+from storefront.core.db.database import Database, Row
 from storefront.feed import log
 from storefront.queries.configs import positions_of
 from storefront.queries.visibility import Audience

@@ -5,11 +5,11 @@ from functools import cache
 
 from sqlalchemy import bindparam, func, select, true
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import Found, Named
+from storefront.core.cache_dependencies import Found, Named
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import configs, positions, users
 from storefront.queries import keyset
-from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.batching import by_key, by_parent
 from storefront.queries.visibility import ids, visible_store
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, Text, case, column, func, literal, select, true
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import Named
+from storefront.core.cache_dependencies import Named
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import products, variants
-from storefront.queries.grouped import by_parent
+from storefront.queries.batching import by_parent
 from storefront.queries.listing import Scope, Selection, Shape, fits_attributes, parents, within
 from storefront.queries.visibility import available
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.pictures import MADE
-from storefront.core.scopes import WITHIN
+from storefront.core.cache_dependencies import WITHIN
+from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.image_processing import MADE
 from storefront.models import images
-from storefront.queries.grouped import by_key
+from storefront.queries.batching import by_key
 from storefront.queries.visibility import ids
 
 MOUNT = "/media"

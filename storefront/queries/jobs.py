@@ -5,10 +5,10 @@ from functools import cache
 
 from sqlalchemy import bindparam, func, select, true
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import configs, job_issues, jobs
 from storefront.queries import keyset
-from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.batching import by_key, by_parent
 from storefront.queries.visibility import ids
 
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 from sqlalchemy import ColumnElement, bindparam, tuple_
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
 

@@ -26,13 +26,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import Named
+from storefront.core.cache_dependencies import Named
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import configs, products, variants
 from storefront.queries import keyset, search
-from storefront.queries.documents import Document
-from storefront.queries.grouped import by_parent
-from storefront.queries.needed import COLUMNS, MOST_STATEMENTS, Wanted, needed
+from storefront.queries.batching import by_parent
+from storefront.queries.json_sql import Document
+from storefront.queries.projection import COLUMNS, MOST_STATEMENTS, Wanted, needed
 from storefront.queries.search import Search
 from storefront.queries.visibility import Audience, available, ids, sellable
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, select
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import Found, Named, Reads
+from storefront.core.cache_dependencies import Found, Named, Reads
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import products, variants
-from storefront.queries.documents import Document
-from storefront.queries.grouped import by_key
-from storefront.queries.needed import COLUMNS, MOST_STATEMENTS, needed
+from storefront.queries.batching import by_key
+from storefront.queries.json_sql import Document
+from storefront.queries.projection import COLUMNS, MOST_STATEMENTS, needed
 from storefront.queries.visibility import available, ids, visible_product
 
 

@@ -5,11 +5,11 @@ from functools import lru_cache
 
 from sqlalchemy import BigInteger, FromClause, Uuid, column, select, text, true
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import WITHIN
+from storefront.core.cache_dependencies import WITHIN
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import products
-from storefront.queries.grouped import by_parent
-from storefront.queries.needed import COLUMNS, MOST_STATEMENTS
+from storefront.queries.batching import by_parent
+from storefront.queries.projection import COLUMNS, MOST_STATEMENTS
 from storefront.queries.visibility import ids
 
 # Three tiers, each looked at only while the ones before it leave places, and of each its favourites: no product has its

@@ -5,12 +5,12 @@ from functools import lru_cache
 
 from sqlalchemy import bindparam, select, true
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import WITHIN
+from storefront.core.cache_dependencies import WITHIN
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import products, reviews
 from storefront.queries import keyset
-from storefront.queries.grouped import by_parent
-from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
+from storefront.queries.batching import by_parent
+from storefront.queries.projection import MOST_STATEMENTS, Wanted, needed
 from storefront.queries.visibility import ids
 
 

@@ -4,8 +4,8 @@ from functools import cache
 
 from sqlalchemy import bindparam, func, select, true
 
-from storefront.core.database import Database, Statement, compiled
-from storefront.core.scopes import Named
+from storefront.core.cache_dependencies import Named
+from storefront.core.db.database import Database, Statement, compiled
 from storefront.models import products
 from storefront.queries.listing import Scope, Selection, Shape, parents, within
 

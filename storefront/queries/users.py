@@ -7,11 +7,11 @@ from typing import NamedTuple
 from sqlalchemy import ColumnElement, Text, bindparam, exists, false, func, or_, select, text
 from sqlalchemy.sql.expression import Select
 
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.scopes import WITHIN
-from storefront.core.tokens import Claims
+from storefront.core.auth.tokens import Claims
+from storefront.core.cache_dependencies import WITHIN
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import configs, user_identities, users, verified_emails
-from storefront.queries.grouped import by_key
+from storefront.queries.batching import by_key
 from storefront.queries.visibility import ids
 
 SIGNED_OUT = (

@@ -6,11 +6,11 @@ from functools import cache, lru_cache
 from sqlalchemy import Boolean, ColumnElement, FromClause, and_, bindparam, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.core.scopes import WITHIN
+from storefront.core.cache_dependencies import WITHIN
+from storefront.core.db.database import Connection, Database, Row, Statement, compiled
 from storefront.models import products, variants
-from storefront.queries.grouped import by_key, by_parent
-from storefront.queries.needed import MOST_STATEMENTS, Wanted, needed
+from storefront.queries.batching import by_key, by_parent
+from storefront.queries.projection import MOST_STATEMENTS, Wanted, needed
 from storefront.queries.visibility import available, ids
 
 _in_stock = or_(not_(products.c.track_inventory), func.coalesce(variants.c.inventory, 1) > 0)

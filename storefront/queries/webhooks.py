@@ -5,10 +5,10 @@ from functools import cache
 
 from sqlalchemy import bindparam, func, select, text, true
 
-from storefront.core.database import Database, Row, Statement, compiled
+from storefront.core.db.database import Database, Row, Statement, compiled
 from storefront.models import products, webhook_deliveries, webhooks
 from storefront.queries import keyset
-from storefront.queries.grouped import by_key, by_parent
+from storefront.queries.batching import by_key, by_parent
 from storefront.queries.visibility import ids
 
 # As the tables have it, in the order in which operators want to see it.

@@ -6,31 +6,31 @@ from typing import Any
 
 from sqlalchemy import select
 
-from storefront.commands import rules
-from storefront.commands.changes import record_part
-from storefront.commands.ownership import missing, own_review
-from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Refused, Unit, Written
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row, Statement, compiled
+from storefront.core.db.database import Row, Statement, compiled
 from storefront.models import configs, products, reviews
 from storefront.queries.visibility import ids, visible_product
+from storefront.writes import validation
+from storefront.writes.authorization import missing, own_review
+from storefront.writes.changelog import record_part
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.sql import change_row, columns, delete_row, insert_row
+from storefront.writes.transaction import Refused, Unit, Written
 
 Values = Mapping[str, Any]
 
-REVIEW: rules.Rules = {
-    "rating": rules.given(rules.whole(1, 5)),
-    "title": rules.optional(rules.text(255, least=0)),
-    "body": rules.optional(rules.text(10_000, least=0)),
+REVIEW: validation.Rules = {
+    "rating": validation.given(validation.whole(1, 5)),
+    "title": validation.optional(validation.text(255, least=0)),
+    "body": validation.optional(validation.text(10_000, least=0)),
 }
-CREATE: rules.Rules = {"productId": rules.key, **REVIEW}
-UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **REVIEW}
-DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+CREATE: validation.Rules = {"productId": validation.key, **REVIEW}
+UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **REVIEW}
+DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
 
 
 async def create_review(unit: Unit, values: Values) -> Sequence[Written]:
     """The actor's one review of a product that they can see."""
-    clean = rules.require(CREATE, values)
+    clean = validation.require(CREATE, values)
     product = await _seen_product(unit, clean.pop("productId"))
     made = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **columns(clean)})
     record_part(unit, product.id, product, made.state, ["reviews"])
@@ -39,7 +39,7 @@ async def create_review(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def update_review(unit: Unit, values: Values) -> Sequence[Written]:
     """Those fields of the actor's review that are given."""
-    clean = rules.require(UPDATE, values)
+    clean = validation.require(UPDATE, values)
     old = await own_review(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
     made = change_row(unit, reviews, old, columns(clean))
@@ -50,7 +50,7 @@ async def update_review(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def delete_review(unit: Unit, values: Values) -> Sequence[Row]:
     """The actor's review, for good."""
-    clean = rules.require(DELETE, values)
+    clean = validation.require(DELETE, values)
     old = await own_review(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
     delete_row(unit, reviews, old)

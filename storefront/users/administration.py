@@ -6,10 +6,10 @@ from uuid import UUID
 from psycopg.errors import UniqueViolation
 from sqlalchemy import bindparam, func, select, text, update
 
-from storefront.core.database import Database, Statement, compiled
-from storefront.core.email_addresses import normalize_email
+from storefront.core.auth.email_addresses import normalize_email
+from storefront.core.auth.tokens import OWN_ISSUER, Claims
+from storefront.core.db.database import Database, Statement, compiled
 from storefront.core.ids import uuid7
-from storefront.core.tokens import OWN_ISSUER, Claims
 from storefront.feed import log
 from storefront.feed.log import Entry
 from storefront.models import idempotency_keys, metadata, user_identities, users

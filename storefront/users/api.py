@@ -5,8 +5,8 @@ from typing import cast
 import strawberry
 
 from storefront.graph import loaders
+from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
-from storefront.graph.personal import PERSONAL
 from storefront.graph.types import User
 
 

@@ -6,18 +6,18 @@ from typing import Any
 
 from sqlalchemy import Double, Text, bindparam, func, select, text, update
 
-from storefront.commands import rules
-from storefront.commands.statements import change_row, columns
-from storefront.commands.unit import Unit, Written
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Connection, Database, Row, Statement, compiled
-from storefront.core.email_addresses import normalize_email
+from storefront.core.auth.email_addresses import normalize_email
+from storefront.core.auth.tokens import Claims
+from storefront.core.db.database import Connection, Database, Row, Statement, compiled
 from storefront.core.errors import Unauthenticated
 from storefront.core.ids import uuid7
-from storefront.core.tokens import Claims
 from storefront.feed.log import Entry
 from storefront.models import users as table
 from storefront.queries import users
+from storefront.writes import validation
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.sql import change_row, columns
+from storefront.writes.transaction import Unit, Written
 
 _TAKEN = (
     "The token's email belongs to a user with another sub of the same issuer. Sign in as you did before, or have the operator "
@@ -107,16 +107,16 @@ def _lock(connection: Connection, *addresses: str | None, identity: str | None =
         connection.send(_lock_statement(), {"key": f"identity {identity}"})
 
 
-PROFILE: rules.Rules = {
-    "expectedVersion": rules.as_is,
-    "name": rules.optional(rules.text(255)),
-    "image": rules.optional(rules.url),
+PROFILE: validation.Rules = {
+    "expectedVersion": validation.as_is,
+    "name": validation.optional(validation.text(255)),
+    "image": validation.optional(validation.url),
 }
 
 
 async def update_profile(unit: Unit, values: Mapping[str, Any]) -> Sequence[Written]:
     """Those fields of the actor's own profile that are given."""
-    clean = rules.require(PROFILE, values)
+    clean = validation.require(PROFILE, values)
     [old] = await unit.fetch(_own(), {"id": unit.actor_id})
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), None)
     made = change_row(unit, table, old, columns(clean))

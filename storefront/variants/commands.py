@@ -6,28 +6,28 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from storefront.commands import rules
-from storefront.commands.catalogue import MOST_VARIANTS, VARIANT, contradictions
-from storefront.commands.changes import record_part
-from storefront.commands.ownership import own_product, own_variant
-from storefront.commands.statements import change_row, columns, delete_row, insert_row
-from storefront.commands.unit import Refused, Unit, invalid
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Row, Statement, compiled
-from storefront.core.names import camel
+from storefront.core.casing import camel
+from storefront.core.db.database import Row, Statement, compiled
 from storefront.models import variants
 from storefront.queries.variants import of_ids
+from storefront.writes import validation
+from storefront.writes.authorization import own_product, own_variant
+from storefront.writes.changelog import record_part
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.product_validation import MOST_VARIANTS, VARIANT, contradictions
+from storefront.writes.sql import change_row, columns, delete_row, insert_row
+from storefront.writes.transaction import Refused, Unit, invalid
 
 Values = Mapping[str, Any]
 
-CREATE: rules.Rules = {"productId": rules.key, **VARIANT}
-UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is, **VARIANT}
-DELETE: rules.Rules = {"id": rules.key, "expectedVersion": rules.as_is}
+CREATE: validation.Rules = {"productId": validation.key, **VARIANT}
+UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **VARIANT}
+DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
 
 
 async def create_variant(unit: Unit, values: Values) -> Sequence[Row]:
     """One more form of a product."""
-    clean = rules.require(CREATE, values)
+    clean = validation.require(CREATE, values)
     faults = contradictions(clean)
     if faults:
         raise Refused(*faults)
@@ -41,7 +41,7 @@ async def create_variant(unit: Unit, values: Values) -> Sequence[Row]:
 
 async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
     """Those fields of a variant that are given."""
-    clean = rules.require(UPDATE, values)
+    clean = validation.require(UPDATE, values)
     old, product = await own_variant(unit, clean.pop("id"), ["id"])
     await refuse_stale(unit, old, clean.pop("expectedVersion", None), product.config_id)
     faults = contradictions({camel(name): value for name, value in old._asdict().items()} | clean)
@@ -53,7 +53,7 @@ async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
 
 async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
     """A variant, for good."""
-    clean = rules.require(DELETE, values)
+    clean = validation.require(DELETE, values)
     old, product = await own_variant(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
     delete_row(unit, variants, old)

@@ -4,13 +4,13 @@ from decimal import Decimal
 
 import strawberry
 
-from storefront.commands.catalogue import MAX_ATTRIBUTES
 from storefront.graph.context import Info
 from storefront.graph.inputs import AttributeInput
 from storefront.graph.limits import limits
 from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, deleted, paid
 from storefront.graph.types import ProductVariant
 from storefront.variants import commands
+from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 
 @strawberry.input

@@ -4,10 +4,10 @@ from typing import cast
 
 import strawberry
 
-from storefront.graph import checks
+from storefront.graph import arguments
 from storefront.graph.context import Info
-from storefront.graph.costs import costs
-from storefront.graph.owners import own_store
+from storefront.graph.cost_hints import costs
+from storefront.graph.permissions import own_store
 from storefront.queries import webhooks
 from storefront.webhooks.commands import MOST_OF_STORE
 from storefront.webhooks.types import Webhook
@@ -23,4 +23,4 @@ class WebhookQuery:
     @strawberry.field(description="A webhook of a store of one's own, or null.")
     async def webhook(self, info: Info, id: strawberry.ID) -> Webhook | None:
         viewer = info.context.signed_in()
-        return cast(Webhook | None, await webhooks.own(info.context.reads, checks.key(id, "id"), [*viewer.owned]))
+        return cast(Webhook | None, await webhooks.own(info.context.reads, arguments.key(id, "id"), [*viewer.owned]))

@@ -7,16 +7,16 @@ from typing import Any
 
 from sqlalchemy import Double, Integer, bindparam, text
 
-from storefront.commands import rules
-from storefront.commands.ownership import missing, own_delivery, own_store, own_webhook
-from storefront.commands.rules import as_is, given, listed, optional
-from storefront.commands.statements import change_row, columns, delete_row, insert_row, returned
-from storefront.commands.unit import Refused, Unit, Written, invalid
-from storefront.commands.versions import refuse_stale
-from storefront.core.database import Database, Row, Statement, compiled
-from storefront.core.secrets import Vault
+from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.encryption import Vault
 from storefront.models import webhook_deliveries, webhooks
 from storefront.webhooks.signing import new_secret
+from storefront.writes import validation
+from storefront.writes.authorization import missing, own_delivery, own_store, own_webhook
+from storefront.writes.optimistic_lock import refuse_stale
+from storefront.writes.sql import change_row, columns, delete_row, insert_row, returned
+from storefront.writes.transaction import Refused, Unit, Written, invalid
+from storefront.writes.validation import as_is, given, listed, optional
 
 Values = Mapping[str, Any]
 # What was found wrong with an input before the transaction: the field, and the problem.
@@ -29,16 +29,16 @@ GRACE, BETWEEN_TESTS = 24, 2
 
 BY_OWNER = "Its owner disabled it."
 
-_ABOUT: rules.Rules = {
+_ABOUT: validation.Rules = {
     "url": given(as_is),
     "topics": given(listed(as_is, 20)),
-    "query": optional(rules.text(LONGEST_QUERY)),
+    "query": optional(validation.text(LONGEST_QUERY)),
     "readAs": given(as_is),
 }
-CREATE: rules.Rules = {"configId": rules.key, **_ABOUT}
-UPDATE: rules.Rules = {"id": rules.key, "expectedVersion": as_is, "isEnabled": given(as_is), **_ABOUT}
-ONE: rules.Rules = {"id": rules.key, "expectedVersion": as_is}
-REPLAY: rules.Rules = {"id": rules.key, "after": as_is}
+CREATE: validation.Rules = {"configId": validation.key, **_ABOUT}
+UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": as_is, "isEnabled": given(as_is), **_ABOUT}
+ONE: validation.Rules = {"id": validation.key, "expectedVersion": as_is}
+REPLAY: validation.Rules = {"id": validation.key, "after": as_is}
 
 
 async def create_webhook(unit: Unit, values: Values, *, vault: Vault, faults: Faults) -> Sequence[Written]:
@@ -72,7 +72,7 @@ async def update_webhook(unit: Unit, values: Values, *, faults: Faults) -> Seque
 
 async def rotate_webhook_secret(unit: Unit, values: Values, *, vault: Vault) -> Sequence[Written]:
     """Another secret. Messages are signed with the one before as well for a day."""
-    clean = rules.require(ONE, values)
+    clean = validation.require(ONE, values)
     old = await own_webhook(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), None)
     until = datetime.now(UTC) + timedelta(hours=GRACE)
@@ -82,7 +82,7 @@ async def rotate_webhook_secret(unit: Unit, values: Values, *, vault: Vault) -> 
 
 async def delete_webhook(unit: Unit, values: Values) -> Sequence[Row]:
     """A webhook with all that it was told, and was to be told."""
-    clean = rules.require(ONE, values)
+    clean = validation.require(ONE, values)
     old = await own_webhook(unit, clean["id"], ["id"])
     await refuse_stale(unit, old, clean.get("expectedVersion"), None)
     delete_row(unit, webhooks, old)
@@ -91,7 +91,7 @@ async def delete_webhook(unit: Unit, values: Values) -> Sequence[Row]:
 
 async def replay_webhook(unit: Unit, values: Values) -> Sequence[Written]:
     """Tell all that stands in the log behind a position once more."""
-    clean = rules.require(REPLAY, values)
+    clean = validation.require(REPLAY, values)
     old, after = await own_webhook(unit, clean["id"], ["id"]), clean["after"]
     [(head, kept)] = await unit.fetch(_reach(), {"config_id": old.config_id})
     if after > head:
@@ -107,7 +107,7 @@ async def replay_webhook(unit: Unit, values: Values) -> Sequence[Written]:
 
 async def resend_webhook_delivery(unit: Unit, values: Values) -> Sequence[Row]:
     """Send a message once more, or at last, without waiting for the time of its next attempt."""
-    clean = rules.require({"id": rules.key}, values)
+    clean = validation.require({"id": validation.key}, values)
     old, hook = await own_delivery(unit, clean["id"], ["id"])
     if hook.disabled_at is not None:
         raise Refused(invalid(["id"], "is of a webhook that is disabled. Enable that first."))
@@ -116,7 +116,7 @@ async def resend_webhook_delivery(unit: Unit, values: Values) -> Sequence[Row]:
 
 async def claim_test(unit: Unit, values: Values) -> Sequence[Row]:
     """The webhook, to be tested by whoever gets it."""
-    clean = rules.require({"id": rules.key, "productId": optional(rules.key)}, values)
+    clean = validation.require({"id": validation.key, "productId": optional(validation.key)}, values)
     hook = await own_webhook(unit, clean["id"], ["id"])
     product = clean.get("productId")
     if product is not None and not await unit.fetch(_product(), {"id": product, "config_id": hook.config_id}):
@@ -138,8 +138,8 @@ async def sweep_deliveries(database: Database, *, days: int) -> int:
     return len(await database.fetch(_sweep(), {"days": days}))
 
 
-def _required(kinds: rules.Rules, values: Values, faults: Faults) -> dict[str, Any]:
-    clean, failures = rules.checked(kinds, values)
+def _required(kinds: validation.Rules, values: Values, faults: Faults) -> dict[str, Any]:
+    clean, failures = validation.checked(kinds, values)
     failures += [invalid([name], problem) for name, problem in faults]
     if clean.get("topics") == []:
         failures.append(invalid(["topics"], "must name one at least."))

@@ -6,7 +6,7 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.ids import parse_id
 from storefront.graph.context import Info
 from storefront.graph.limits import limits
@@ -15,8 +15,8 @@ from storefront.graph.scalars import Position
 from storefront.queries import webhooks
 from storefront.webhooks import commands
 from storefront.webhooks.commands import Faults
+from storefront.webhooks.ping import tested
 from storefront.webhooks.rendering import document_fault
-from storefront.webhooks.testing import tested
 from storefront.webhooks.topics import Topic
 from storefront.webhooks.types import Webhook, WebhookDelivery, WebhookReader
 

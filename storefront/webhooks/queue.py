@@ -13,9 +13,9 @@ import orjson
 from sqlalchemy import ARRAY, BigInteger, BindParameter, Double, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from storefront.core.database import Connection, Database, Row, Statement, compiled
+from storefront.core.db.database import Connection, Database, Row, Statement, compiled
+from storefront.core.db.pipeline import Sent
 from storefront.core.ids import new_id
-from storefront.core.wire import Sent
 
 # Deliveries that wait at a time, of one webhook. What is beyond stays in the log.
 MOST_PENDING = 10_000

@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 from graphql import OperationType, print_ast
 
-from storefront.core.activity import Activity
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.core.errors import RequestError
+from storefront.core.request_context import Activity
 from storefront.graph.context import Context, Viewer
-from storefront.serving.documents import NotExecutable
-from storefront.serving.operations import Operation, Operations, answer, refused
-from storefront.serving.requests import GraphQLRequest
+from storefront.serving.documents.document_store import NotExecutable
+from storefront.serving.http.graphql_request import GraphQLRequest
+from storefront.serving.run.operations import Operation, Operations, answer, refused
 from storefront.webhooks.sending import NotMade
 from storefront.webhooks.topics import RESET
 

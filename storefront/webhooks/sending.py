@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from time import time
 from typing import Protocol
 
-from storefront.core.database import Row, is_transient
-from storefront.core.outgoing import Outgoing, Session
-from storefront.core.secrets import Undecryptable, Vault
+from storefront.core.db.database import Row, is_transient
+from storefront.core.encryption import Undecryptable, Vault
+from storefront.core.net.safe_http import Outgoing, Session
 from storefront.webhooks.queue import Attempt, Patience
 from storefront.webhooks.signing import signed
 

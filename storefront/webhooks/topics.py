@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from storefront.core.database import Row
+from storefront.core.db.database import Row
 from storefront.queries.changes import seen_as
 from storefront.queries.visibility import Audience
 

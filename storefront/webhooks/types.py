@@ -8,11 +8,11 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.database import Row
-from storefront.execution.edges import edge
-from storefront.graph import checks, loaders
+from storefront.core.db.database import Row
+from storefront.execution.batch_field import edge
+from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
-from storefront.graph.costs import costs
+from storefront.graph.cost_hints import costs
 from storefront.graph.pagination import Connection
 from storefront.graph.scalars import Position
 from storefront.graph.types import After, First
@@ -82,7 +82,7 @@ class WebhookDeliveryConnection(Connection[WebhookDelivery]):
 async def _deliveries(
     webhooks: Sequence[Row], info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
 ) -> Sequence[WebhookDeliveryConnection]:
-    window, wanted, context = checks.window(first, after), str(state.value) if state else None, info.context
+    window, wanted, context = arguments.window(first, after), str(state.value) if state else None, info.context
     # Each by its own key: another field that asks for one of them meanwhile gets the same.
     loading = [context.load_many(loaders.deliveries_of_webhook, (row.id,), window, wanted) for row in webhooks]
     return [

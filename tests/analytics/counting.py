@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from storefront.analytics.rollups import roll_up
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 
 _GRAINS = "(VALUES (60), (900), (7200), (21600), (43200), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
 # By division of seconds since 2001, not by date_bin.

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from storefront.analytics.dashboard import assets
+from storefront.core.auth.tokens import Claims, sign
 from storefront.core.ids import uuid7
-from storefront.core.tokens import Claims, sign
 from tests.browser import Browser, chromium, needs_chromium, watched
 from tests.client import SECRET, Client, token_of
 from tests.feed.processes import Server, running

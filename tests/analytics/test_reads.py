@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from storefront.analytics.rollups import roll_up
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import parse_id, uuid7
 from storefront.queries.analytics import Span, begins
 from storefront.queries.rollups import ORIGIN

@@ -18,12 +18,12 @@ from alembic import command
 
 from storefront.analytics.commands import refresh_popularity, track_events
 from storefront.analytics.rollups import keep_months, roll_up
-from storefront.commands.unit import Refused
-from storefront.core.database import Database
+from storefront.core.db.database import Database
+from storefront.core.db.migrations import config_for, connect
 from storefront.core.ids import uuid7
-from storefront.core.migrations import config_for, connect
-from storefront.core.sender import Sender
+from storefront.core.net.client_info import Sender
 from storefront.queries.rollups import GRAINS, ORIGIN, pieces
+from storefront.writes.transaction import Refused
 from tests.analytics.counting import RIGHT, count_for_ever, differences
 from tests.factories import insert, make_product, make_store
 

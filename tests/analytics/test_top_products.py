@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.queries import analytics
 from storefront.queries.analytics import Span, top_products

@@ -11,9 +11,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
-from storefront.core.sender import truncated
+from storefront.core.net.client_info import truncated
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import counted, insert, make_product, make_store, make_user

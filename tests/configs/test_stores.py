@@ -9,9 +9,9 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault, new_key
 from storefront.core.ids import uuid7
-from storefront.core.secrets import Vault, new_key
 from storefront.feed import log
 from tests.client import Client
 from tests.conftest import fresh, serving

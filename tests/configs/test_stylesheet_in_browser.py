@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from tests.writes.test_validation import GOOD_SHEETS
 
-from storefront.commands.stylesheet import UnsafeCSS, validate_stylesheet
+from storefront.writes.custom_css import UnsafeCSS, validate_stylesheet
 from tests.browser import Browser, chromium, needs_chromium, watched
-from tests.commands.test_rules import GOOD_SHEETS
 
 pytestmark = needs_chromium
 

@@ -3,7 +3,7 @@
 import pytest
 from psycopg import errors
 
-from storefront.core.database import is_transient
+from storefront.core.db.database import is_transient
 from storefront.core.errors import TimedOut, Unavailable
 
 

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from storefront.core import logs
-from storefront.core.activity import Activity
+from storefront.core.request_context import Activity
 from storefront.core.settings import Settings
 
 

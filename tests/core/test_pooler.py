@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from storefront import doctor
-from storefront.core.database import Database, compiled
+from storefront.core.db.database import Database, compiled
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
 from tests.pgbouncer import needs_pgbouncer, pgbouncer

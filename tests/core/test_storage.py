@@ -21,12 +21,12 @@ from storefront import doctor
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.core.storage import s3
+from storefront.core.storage.base import Missing, Objects, StorageFailed, StorageFull, WrongSize, read, remove
 from storefront.core.storage.disk import Disk
-from storefront.core.storage.objects import Missing, Objects, StorageFailed, StorageFull, WrongSize, read, remove
-from storefront.core.storage.opening import opened
+from storefront.core.storage.factory import opened
 from storefront.core.storage.s3 import S3, Bucket
-from storefront.serving.objects import routes
-from storefront.serving.security import SecurityHeaders
+from storefront.serving.http.storage_endpoint import routes
+from storefront.serving.protection.security_headers import SecurityHeaders
 from tests.s3 import S3Server, free_port
 
 # The least that services take as a part that is not the last.
@@ -394,7 +394,7 @@ async def test_the_doctor_asks_whether_pages_may_send(tmp_path: Path, s3_server:
 
 
 async def test_so_many_uploads_come_in_at_a_time(disk: Disk, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storefront.serving.objects.MOST_AT_A_TIME", 2)
+    monkeypatch.setattr("storefront.serving.http.storage_endpoint.MOST_AT_A_TIME", 2)
     end = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from storefront.core.ids import uuid7
 from storefront.core.storage import s3
-from storefront.core.storage.objects import read
+from storefront.core.storage.base import read
 from storefront.core.storage.s3 import S3, Bucket
 from tests.clients.npm import CLIENTS, installed, lines
 from tests.s3 import KEY, SECRET, S3Server

@@ -8,8 +8,8 @@ import pytest
 import uvloop
 from sqlalchemy import text
 
-from storefront.core import wire
-from storefront.core.database import Database, compiled
+from storefront.core.db import pipeline
+from storefront.core.db.database import Database, compiled
 from storefront.core.errors import Unavailable
 from tests.postgres_proxy import LAST_WORDS, PostgresProxy, postgres_proxy
 
@@ -62,7 +62,7 @@ async def test_wire_reset_with_last_words_ends_exchange(
 async def test_wire_frozen_connection_ends_exchange(
     proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wire, "EXCHANGE_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(pipeline, "EXCHANGE_GRACE_SECONDS", 0.2)
 
     async def wait() -> None:
         async with Database(proxy.url(), size=1, statement_timeout=200) as database:
@@ -71,7 +71,7 @@ async def test_wire_frozen_connection_ends_exchange(
             async with asyncio.timeout(8):
                 with pytest.raises(Unavailable) as raised:
                     await database.fetch(ONE)
-            assert isinstance(raised.value.__cause__, wire.ExchangeTimedOut)
+            assert isinstance(raised.value.__cause__, pipeline.ExchangeTimedOut)
             proxy.heal()
             assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
 
@@ -83,7 +83,7 @@ async def test_wire_frozen_connection_ends_exchange(
 
 
 async def test_transaction_longer_timeout_is_kept(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "EXCHANGE_GRACE_SECONDS", 0.0)
+    monkeypatch.setattr(pipeline, "EXCHANGE_GRACE_SECONDS", 0.0)
     naps = compiled(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))
     async with Database(proxy.url(), size=1, statement_timeout=200) as database:
         async with database.transaction(statement_timeout=60_000) as connection:
@@ -135,7 +135,7 @@ async def test_statement_name_follows_from_text_and_types(empty_url: str) -> Non
             await database.fetch(NAMES)
             names.append([row.name for row in await database.fetch(NAMES)])
     assert names[0] == names[1] and len(names[0]) == 3
-    assert len({wire.statement_name((b"SELECT $1", types)) for types in [(), (23,), (20,)]}) == 3
+    assert len({pipeline.statement_name((b"SELECT $1", types)) for types in [(), (23,), (20,)]}) == 3
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ async def test_lost_prepared_statement_is_run_all_the_same(empty_url: str, spoil
     async with Database(empty_url, size=1) as database:
         await database.fetch(ONE)
         await database.fetch(TWO, {"number": 1})
-        name = wire.statement_name((MAKE.query, ())).decode()
+        name = pipeline.statement_name((MAKE.query, ())).decode()
         async with database.transaction() as connection:
             await connection.raw.execute(spoil.format(name).encode())
             if "PREPARE" not in spoil:

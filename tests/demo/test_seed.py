@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from psycopg.rows import tuple_row
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.demo.commands import AlreadySeeded, is_empty, seed
 
 TABLES = (

@@ -18,8 +18,8 @@ from graphql import GraphQLObjectType, GraphQLSchema
 from strawberry.types.field import StrawberryField
 
 from storefront.core.errors import NotFound
-from storefront.execution.edges import Batch, batch_of
-from storefront.graph import documents, loaders
+from storefront.execution.batch_field import Batch, batch_of
+from storefront.graph import json_pushdown, loaders
 from storefront.graph.context import Context
 from storefront.queries.keyset import Page
 from storefront.queries.listing import Found
@@ -133,10 +133,10 @@ def watched(schema: GraphQLSchema) -> Iterator[None]:
 
     def nodes_of(*args: Any, **kwargs: Any) -> Any:
         # Faults are in rows: what Postgres writes as JSON has none.
-        return None if WATCH.get().reads_rows else documents.nodes_of(*args, **kwargs)
+        return None if WATCH.get().reads_rows else json_pushdown.nodes_of(*args, **kwargs)
 
     def product_of(*args: Any, **kwargs: Any) -> Any:
-        return None if WATCH.get().reads_rows else documents.product_of(*args, **kwargs)
+        return None if WATCH.get().reads_rows else json_pushdown.product_of(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("storefront.graph.types.nodes_of", nodes_of)

@@ -8,13 +8,13 @@ from typing import Any
 
 from psycopg import sql
 
-from storefront.core.database import Database
-from storefront.core.secrets import Vault, new_key
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault, new_key
 from storefront.feed.hub import Hub
 from storefront.feed.log import Entry, append
-from storefront.feed.wakeups import WakeUps
+from storefront.feed.pubsub import WakeUps
 from storefront.graph.context import Context, Feed, Viewer
-from storefront.queries.vocabulary import Vocabularies
+from storefront.queries.spelling import Vocabularies
 from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
 
 THEME = {"primaryColor": "#000", "secondaryColor": "#fff", "fontFamily": "serif"}

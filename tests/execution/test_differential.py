@@ -20,13 +20,13 @@ from graphql import ExecutionResult, execute, execute_sync, parse
 from graphql.execution import Executor
 from psycopg import IntegrityError
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.execution.executor import BreadthFirst
 from storefront.execution.plan import Plans
 from storefront.graph.context import Context, Viewer
 from storefront.products.changes import change_page
 from storefront.schema import mend_introspection, schema
-from storefront.serving.operations import answer
+from storefront.serving.run.operations import answer
 from tests.conftest import fresh
 from tests.execution.documents import Drawn, documents
 from tests.execution.faults import WATCH, FaultyContext, Watch, watched

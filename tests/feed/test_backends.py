@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from redis import Redis as Connecting
 
-from storefront.feed import wakeups
-from storefront.feed.wakeups import WakeUps, broadcast_to
+from storefront.feed import pubsub
+from storefront.feed.pubsub import WakeUps, broadcast_to
 from tests.feed.redis import Redis, redis_server
 
 KINDS = ["postgres", "redis", "redis-stream"]
@@ -30,9 +30,9 @@ def redis() -> Iterator[Redis]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come often, so that tests need not wait for long."""
-    monkeypatch.setattr(wakeups, "PROBE_EVERY", 0.2)
-    monkeypatch.setattr(wakeups, "PROBE_WITHIN", 0.5)
-    monkeypatch.setattr(wakeups, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(pubsub, "PROBE_EVERY", 0.2)
+    monkeypatch.setattr(pubsub, "PROBE_WITHIN", 0.5)
+    monkeypatch.setattr(pubsub, "LONGEST_PAUSE", 0.4)
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def test_a_listener_that_dies_without_a_word_is_noticed(url: str, monkeypa
         lines.append(broadcast_to(url))
         return lines[-1]
 
-    monkeypatch.setattr(wakeups, "broadcast_to", noted)
+    monkeypatch.setattr(pubsub, "broadcast_to", noted)
     process = Process(url)
     async with process.wakeups.running():
         await until(process.wakeups._answered.is_set)
@@ -216,7 +216,7 @@ async def test_a_store_that_moves_often_is_told_less_often(empty_url: str) -> No
 
 @pytest.mark.parametrize("url", KINDS, indirect=True)
 async def test_leaving_while_the_line_breaks_ends_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wakeups, "PROBE_WITHIN", 0.0)
+    monkeypatch.setattr(pubsub, "PROBE_WITHIN", 0.0)
     for n in range(40):
         async with asyncio.timeout(3), Process(url).wakeups.running():
             await asyncio.sleep(n / 2_000)

@@ -2,7 +2,7 @@
 
 import psycopg
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import new_id
 from storefront.queries import changes
 from tests.factories import make_store

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import Follower, Server, running

@@ -14,9 +14,9 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import storefront.app
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
-from storefront.serving import frames
+from storefront.serving.server import websocket_protocol
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
@@ -112,7 +112,7 @@ async def test_changes_are_told_as_they_happen(shopper: Client, owner: Client, s
 
 
 @pytest.mark.parametrize("deflate", [True, False])
-@pytest.mark.parametrize("protocol", ["websockets-sansio", frames.OPTIONS["ws"]])
+@pytest.mark.parametrize("protocol", ["websockets-sansio", websocket_protocol.OPTIONS["ws"]])
 async def test_sockets_without_a_way_past_the_queue_are_told_the_same(
     protocol: str, deflate: bool, empty_url: str, tmp_path: Path
 ) -> None:

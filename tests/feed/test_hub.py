@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.feed import hub as hubs
 from storefront.feed import log
 from storefront.feed.hub import Gap, Hub

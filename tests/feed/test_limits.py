@@ -20,16 +20,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import storefront.app
-from storefront.core.database import Database
-from storefront.core.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign
+from storefront.core.db.database import Database
 from storefront.feed import log
 from storefront.feed.hub import Hub
 from storefront.feed.log import Entry
-from storefront.serving import streams
-from storefront.serving.documents import Documents
-from storefront.serving.operations import Operations
-from storefront.serving.revocations import Revocations
-from storefront.serving.websocket import Limits, Sockets
+from storefront.serving.documents.document_store import Documents
+from storefront.serving.http import streams
+from storefront.serving.protection.revocations import Revocations
+from storefront.serving.run.operations import Operations
+from storefront.serving.websocket.connections import Limits, Sockets
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user

@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from storefront.core.database import Database
-from storefront.core.embedded import create_database, database_url, embedded_server
-from storefront.core.migrations import migrate
+from storefront.core.db.database import Database
+from storefront.core.db.embedded_postgres import create_database, database_url, embedded_server
+from storefront.core.db.migrations import migrate
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import FEED, Follower, Server, running

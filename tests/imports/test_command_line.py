@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from storefront.cli import app
+from storefront.cli.main import app
 from storefront.core.ids import new_id
 from storefront.core.settings import settings
 from tests.imports.catalogues import catalogue

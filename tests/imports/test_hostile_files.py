@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 import pytest
 
-from storefront.imports import shopify_csv
-from storefront.imports.assembly import Assembly
-from storefront.imports.records import Layout, Record
-from storefront.imports.rows import Item, Mark, ProductRow, Rejection, Stop
-from storefront.imports.shopify_csv import CHUNK, MAX_RECORD_BYTES, UnreadableFile, read, read_in_turns
+from storefront.imports.csv_columns import Layout, Record
+from storefront.imports.product_parser import Assembly
+from storefront.imports.row_types import Item, Mark, ProductRow, Rejection, Stop
+from storefront.imports.shopify import csv_file
+from storefront.imports.shopify.csv_file import CHUNK, MAX_RECORD_BYTES, UnreadableFile, read, read_in_turns
 
 HEADER = b"Handle,Title,Variant Price\n"
 MUG = b"mug,Mug,5\n"
@@ -46,7 +46,7 @@ class Metered(io.BytesIO):
 def steps(file: Metered, **options: int) -> Iterable[tuple[Item | None, int]]:
     """Each step of reading a file between which other tasks run: what came of it, and how many bytes it has read."""
     taken = 0
-    for item in shopify_csv._read(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
+    for item in csv_file._read(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
         yield item, file.taken - taken
         taken = file.taken
 

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from storefront.core.database import Database, Statement, compiled
-from storefront.imports import exact, exports
-from storefront.imports.commands import import_products
+from storefront.core.db.database import Database, Statement, compiled
+from storefront.imports import exports, lossless_cell
+from storefront.imports.diff import FACTS, VARIANT_FACTS
 from storefront.imports.exports import ExportSummary, count, export_products
-from storefront.imports.planning import FACTS, VARIANT_FACTS
-from storefront.imports.rows import Mark, ProductRow, Rejection, VariantRow
-from storefront.imports.shopify_csv import read
-from storefront.imports.shopify_rows import Unwritable, Writer
+from storefront.imports.product_writer import import_products
+from storefront.imports.row_types import Mark, ProductRow, Rejection, VariantRow
+from storefront.imports.shopify.csv_file import read
+from storefront.imports.shopify.rows import Unwritable, Writer
 from storefront.models import products, variants
 from tests.factories import make_product, make_store, make_variant
 from tests.imports.catalogues import catalogue
@@ -109,8 +109,8 @@ def test_any_products_come_back_from_their_file(quotes: bool, catalogue: list[Pr
 @example("'")
 @example("''=1")
 def test_quoting_is_exact_and_leaves_no_formula(cell: str) -> None:
-    assert exact.unquoted(exact.quoted(cell)) == cell
-    assert not exact.quoted(cell).startswith(exact.FORMULAS)
+    assert lossless_cell.unquoted(lossless_cell.quoted(cell)) == cell
+    assert not lossless_cell.quoted(cell).startswith(lossless_cell.FORMULAS)
 
 
 def test_no_cell_of_an_export_is_a_formula() -> None:
@@ -121,7 +121,7 @@ def test_no_cell_of_an_export_is_a_formula() -> None:
         seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
     )  # fmt: skip
     rows = list(csv.reader(io.StringIO(Writer().product(product), newline="")))
-    assert not [cell for row in rows for cell in row if cell.startswith(exact.FORMULAS)]
+    assert not [cell for row in rows for cell in row if cell.startswith(lossless_cell.FORMULAS)]
     assert "'=T" in rows[0]
 
 

@@ -4,13 +4,13 @@ import asyncio
 import sys
 from pathlib import Path
 
-from storefront.core.database import Database
-from storefront.core.secrets import Vault
+from storefront.core.db.database import Database
+from storefront.core.encryption import Vault
 from storefront.core.storage.disk import Disk
-from storefront.feed.stirs import Stirs
-from storefront.feed.wakeups import WakeUps
-from storefront.imports.running import Means
-from storefront.imports.worker import Hours, Workers
+from storefront.feed.keyed_events import Stirs
+from storefront.feed.pubsub import WakeUps
+from storefront.imports.jobs.handlers import Means
+from storefront.imports.jobs.worker import Hours, Workers
 
 # Of the tests' own.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from storefront.core.ids import uuid7
+from storefront.core.storage.base import Objects
 from storefront.core.storage.disk import Disk
-from storefront.core.storage.objects import Objects
 from storefront.core.storage.s3 import S3, Bucket
 from tests.client import Client
 from tests.conftest import fresh, serving

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from alembic import command
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
+from storefront.core.db.migrations import config_for, connect
 from storefront.core.ids import uuid7
 from storefront.core.logs import without_secrets
-from storefront.core.migrations import config_for, connect
 from tests.client import Client
 from tests.factories import make_image, make_product, make_store
 from tests.media.flow import REMOVE, UPDATE, Merchant

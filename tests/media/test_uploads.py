@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from storefront.core.ids import uuid7
-from storefront.core.storage.objects import Objects
+from storefront.core.storage.base import Objects
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
 from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, merchant_of

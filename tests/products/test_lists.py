@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from psycopg.rows import dict_row
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.queries.search import fold
 from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_variant

@@ -11,7 +11,7 @@ from psycopg.rows import tuple_row
 
 from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from tests.client import Client
 from tests.factories import counted, insert, make_product, make_review, make_store, make_user, make_variant
 

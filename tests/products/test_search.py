@@ -8,10 +8,10 @@ import pytest_asyncio
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
-from storefront.core.database import compiled
+from storefront.core.db.database import compiled
 from storefront.queries.search import fold, parse
+from storefront.queries.spelling import MAX_MENDED_SEARCHES, Allowance, Vocabularies, Words, mend
 from storefront.queries.visibility import Audience
-from storefront.queries.vocabulary import MAX_MENDED_SEARCHES, Allowance, Vocabularies, Words, mend
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
 

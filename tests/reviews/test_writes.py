@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from storefront.core.database import compiled
+from storefront.core.db.database import compiled
 from storefront.core.ids import uuid7
 from storefront.feed import log
 from tests.client import Client

@@ -12,7 +12,7 @@ import httpx
 import psycopg
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.feed.log import Entry, append
 from tests.client import token_of
 from tests.factories import make_product, make_store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from storefront.serving import frames, heads
+from storefront.serving.server import http_protocol, websocket_protocol
 from tests.client import Client
 from tests.conftest import serving
 from tests.serving.raw_http import HANDSHAKE, LAST, exchange
@@ -133,8 +133,8 @@ def port_of(client: Client) -> int:
 @pytest_asyncio.fixture
 async def impatient(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     """A shopper of a server that waits for nothing longer than a second."""
-    monkeypatch.setattr(heads, "SECONDS", 0.5)
-    options = {**frames.OPTIONS, "timeout_keep_alive": 1}
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.5)
+    options = {**websocket_protocol.OPTIONS, "timeout_keep_alive": 1}
     async with serving(empty_url, tmp_path, options, body_timeout=1.0, init_timeout=1.0) as client:
         yield client
 

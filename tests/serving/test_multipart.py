@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from storefront.serving import streams
+from storefront.serving.http import streams
 from tests.client import Client
 from tests.factories import make_product, make_store, make_user
 

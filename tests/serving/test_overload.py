@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.demo.commands import seed
 from tests.client import token_of
 from tests.feed.processes import Server, running

@@ -12,8 +12,8 @@ import psycopg
 from sqlalchemy import text
 from websockets.asyncio.client import connect
 
-from storefront.core.database import Database, compiled
-from storefront.execution.stepping import Begun, begin, close
+from storefront.core.db.database import Database, compiled
+from storefront.execution.coroutines import Begun, begin, close
 from storefront.graph.context import Context
 from tests.client import Client
 from tests.conftest import serving

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from storefront.cli import app
+from storefront.cli.main import app
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.schema import documents
-from storefront.serving.documents import MOST_CHARACTERS, Document, UnknownDocument
-from storefront.serving.manifests import UnusableManifest, read
-from storefront.serving.requests import GraphQLRequest, hash_of
+from storefront.serving.documents.document_store import MOST_CHARACTERS, Document, UnknownDocument
+from storefront.serving.documents.manifests import UnusableManifest, read
+from storefront.serving.http.graphql_request import GraphQLRequest, hash_of
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_store
@@ -311,7 +311,7 @@ def test_the_server_does_not_start_with_a_manifest_that_does_not_fit(
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"bad": "query Bad { shoeSize }"}))
     options = Settings(database_url=SecretStr(empty_url), data_dir=tmp_path, trusted_manifests=str(file))
-    monkeypatch.setattr("storefront.cli.settings", lambda: options)
+    monkeypatch.setattr("storefront.cli.main.settings", lambda: options)
     for command, told in (("serve", "bad (query Bad)"), ("doctor", "bad (query Bad)")):
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 1

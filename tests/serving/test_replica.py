@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_store, make_user
 

@@ -11,19 +11,19 @@ import pytest
 import pytest_asyncio
 from alembic import command as alembic
 from pydantic import SecretStr
+from tests.core.auth.test_authjs import SECRET as SHARED
+from tests.core.auth.test_identity import bearing, bringing, me, new, refusal
 from typer.testing import CliRunner
 
-from storefront.cli import app
-from storefront.core.database import Database
+from storefront.cli.main import app
+from storefront.core.db.database import Database
+from storefront.core.db.migrations import config_for, connect
 from storefront.core.ids import uuid7
-from storefront.core.migrations import config_for, connect
 from storefront.core.settings import settings
 from storefront.queries.users import address_conflicts
 from storefront.users.administration import MergeRefused, UserNotFound, find_user, merge_users
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
-from tests.core.test_authjs import SECRET as SHARED
-from tests.core.test_identity import bearing, bringing, me, new, refusal
 from tests.factories import counted, make_product, make_review, make_store, make_user
 from tests.issuer import AUDIENCE, Issuer, hosting
 

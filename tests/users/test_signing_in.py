@@ -12,8 +12,8 @@ import httpx
 import pytest
 from psycopg.rows import dict_row
 
+from storefront.core.auth.tokens import LEEWAY
 from storefront.core.ids import uuid7
-from storefront.core.tokens import LEEWAY
 from tests.client import SECRET, Client, token_of
 from tests.factories import make_store, make_user
 

@@ -1,6 +1,6 @@
 """Changes that stand in a log, whatever made them."""
 
-from storefront.core.database import Database
+from storefront.core.db.database import Database
 from storefront.feed.log import Entry, append
 
 

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from storefront.core.addresses import Networks
-from storefront.core.database import Database, Row
-from storefront.core.outgoing import Outgoing
-from storefront.core.secrets import Vault, new_key
-from storefront.webhooks.delivering import Deliverer
+from storefront.core.db.database import Database, Row
+from storefront.core.encryption import Vault, new_key
+from storefront.core.net.network_policy import Networks
+from storefront.core.net.safe_http import Outgoing
+from storefront.webhooks.dispatcher import Deliverer
 from storefront.webhooks.queue import Patience
 from storefront.webhooks.sending import Means, Messages
 from storefront.webhooks.signing import new_secret

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from storefront.core.secrets import new_key
+from storefront.core.encryption import new_key
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_store, make_user

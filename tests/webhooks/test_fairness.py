@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from storefront.core.database import Database, Row
+from storefront.core.db.database import Database, Row
 from storefront.core.ids import new_id
-from storefront.webhooks import delivering
-from storefront.webhooks.delivering import MAX_OWNER_RENDERS
+from storefront.webhooks import dispatcher
+from storefront.webhooks.dispatcher import MAX_OWNER_RENDERS
 from storefront.webhooks.queue import Patience, Queue
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import Server, running
@@ -149,7 +149,7 @@ KINDS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
 async def test_saturating_owner_delays_no_other_owner(
     database: Database, empty_url: str, kind: str, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivering, "LEAVING", 0.1)
+    monkeypatch.setattr(dispatcher, "LEAVING", 0.1)
     async with KINDS[kind]() as url, Receiver().running() as receiver, Database(empty_url) as second:
         crowd, crowded, _ = await make_owner(database, url, MANY_WEBHOOKS, stores=2)
         store = await make_store(database)
@@ -183,7 +183,7 @@ async def saturated(database: Database, owner: str) -> None:
 
 
 async def test_webhooks_of_one_owner_take_turns(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivering, "TURN", 0.2)
+    monkeypatch.setattr(dispatcher, "TURN", 0.2)
     async with Receiver().running() as receiver:
         _, [store], hooks = await make_owner(database, receiver.url, 12)
         product = await make_product(database, store)
@@ -194,7 +194,7 @@ async def test_webhooks_of_one_owner_take_turns(database: Database, monkeypatch:
 
 
 async def test_slow_rendering_delays_no_other_owner(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivering, "LEAVING", 0.1)
+    monkeypatch.setattr(dispatcher, "LEAVING", 0.1)
     crowd, _, _ = await make_owner(database, URL, MANY_WEBHOOKS)
     rendering: list[str] = []
     is_full = asyncio.Event()

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from storefront.core.database import Database
-from storefront.core.secrets import new_key
+from storefront.core.db.database import Database
+from storefront.core.encryption import new_key
 from tests.client import Client, token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from psycopg import OperationalError
 
-from storefront.commands.unit import Command, Order, perform
-from storefront.core.database import Database, Row, Statement
+from storefront.core.db.database import Database, Row, Statement
 from storefront.feed.log import LEAP, leap
-from storefront.webhooks import commands, delivering
+from storefront.webhooks import commands, dispatcher
 from storefront.webhooks.queue import Patience, Queue
 from storefront.webhooks.sending import LONGEST_DELAY, delay
+from storefront.writes.transaction import Command, Order, perform
 from tests.factories import make_product, make_store, make_user
 from tests.webhooks.changes import changed
 from tests.webhooks.deliverers import Thin, at_work, deliverer, hooked
@@ -98,7 +98,7 @@ async def test_a_log_that_leaps_after_a_restore_is_told_to_be_lost(database: Dat
 
 
 async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivering, "LEAVING", 0.2)
+    monkeypatch.setattr(dispatcher, "LEAVING", 0.2)
     store = await make_store(database)
     product = await make_product(database, store)
     async with Receiver(behave=silence).running() as receiver:
@@ -199,8 +199,8 @@ async def test_a_database_that_is_lost_at_any_statement_loses_nothing(
     database: Database, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Leases end soon.
-    monkeypatch.setattr(delivering, "SLACK", 0.3)
-    monkeypatch.setattr(delivering, "MARGIN", 0.1)
+    monkeypatch.setattr(dispatcher, "SLACK", 0.3)
+    monkeypatch.setattr(dispatcher, "MARGIN", 0.1)
     store = await make_store(database)
     products = [await make_product(database, store) for _ in range(2)]
     async with Receiver().running() as receiver:

@@ -11,7 +11,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from storefront.analytics.dashboard.assets import FOLDER, served
-from storefront.serving.files import asset, mounted, secured
+from storefront.serving.http.static_files import asset, mounted, secured
 
 POLICY = "script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self' data:"
 _SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

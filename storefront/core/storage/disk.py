@@ -16,7 +16,7 @@ from typing import IO, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from storefront.core.ids import new_id
-from storefront.core.storage.objects import (
+from storefront.core.storage.base import (
     CHUNK,
     Missing,
     Presigned,

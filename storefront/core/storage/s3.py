@@ -15,7 +15,7 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from storefront.core.storage.objects import (
+from storefront.core.storage.base import (
     CHUNK,
     Missing,
     Presigned,

@@ -12,8 +12,8 @@ from string import Template
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
-from storefront.serving.files import asset, mounted, secured
 from storefront.serving.graphiql.assets import FILES, FOLDER, missing
+from storefront.serving.http.static_files import asset, mounted, secured
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Connections to Postgres, the pipeline over them, migrations, and the embedded Postgres."""

@@ -1,0 +1,216 @@
+"""A Postgres that comes with the package, for a first try and for tests: no server to install, no port, one folder.
+
+docs/adr/embedded-postgres.md says who may connect to it, and how processes share it.
+"""
+
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+from psycopg import sql
+from psycopg.errors import DuplicateDatabase, UniqueViolation
+
+from storefront.core.db.cluster import APPLICATION_ROLE, PORT, SUPERUSER, Cluster, EmbeddedPostgresError
+from storefront.core.db.postgres_binaries import make_folders
+
+NAME = "storefront"
+CONNECT_TIMEOUT_SECONDS = 60
+
+# What the superuser owns of a database: older releases made everything as superuser. Objects of extensions stay as they are.
+_OWNED_BY_SUPERUSER = """
+WITH extended AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
+schemas AS (SELECT oid, nspowner, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
+SELECT format('ALTER TABLE %s OWNER TO', c.oid::regclass) FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
+WHERE c.relowner = 10 AND c.relkind = ANY ('{r,p,v,m,f,S}') AND ('pg_class'::regclass, c.oid) NOT IN (TABLE extended)
+  AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid
+                  AND d.refclassid = 'pg_class'::regclass AND d.deptype IN ('a', 'i') AND c.relkind = 'S')
+UNION ALL
+SELECT format('ALTER ROUTINE %s OWNER TO', p.oid::regprocedure) FROM pg_proc p JOIN schemas s ON s.oid = p.pronamespace
+WHERE p.proowner = 10 AND ('pg_proc'::regclass, p.oid) NOT IN (TABLE extended)
+UNION ALL
+SELECT format('ALTER TYPE %s OWNER TO', t.oid::regtype) FROM pg_type t JOIN schemas s ON s.oid = t.typnamespace
+LEFT JOIN pg_class c ON c.oid = t.typrelid
+WHERE t.typowner = 10 AND (t.typtype IN ('d', 'e', 'r') OR c.relkind = 'c')
+  AND ('pg_type'::regclass, t.oid) NOT IN (TABLE extended)
+UNION ALL
+SELECT format('ALTER SCHEMA %I OWNER TO', nspname) FROM schemas WHERE nspowner = 10
+"""
+
+
+@contextmanager
+def embedded_server(data_dir: Path) -> Iterator[str]:
+    """Run the embedded server on `data_dir`/postgres and yield its URI, of a role that may create databases.
+
+    Processes share the server. The last one to leave stops it; the next one to come clears what killed ones left.
+    Raises EmbeddedPostgresError where it cannot run.
+    """
+    with _explained(data_dir):
+        make_folders(data_dir)
+        folder = data_dir.resolve()
+        cluster = Cluster(folder)
+        users = _open_lock(folder / "postgres.users")
+        try:
+            with _locked(folder / "postgres.lock") as lock:
+                _join(cluster, users, lock)
+        except BaseException:
+            os.close(users)
+            raise
+    try:
+        yield _uri(cluster, APPLICATION_ROLE)
+    finally:
+        with _explained(data_dir), _locked(folder / "postgres.lock"):
+            _leave(cluster, users)
+
+
+@contextmanager
+def embedded_postgres(data_dir: Path) -> Iterator[str]:
+    """The URL of our database on the embedded server, made on the first start."""
+    with embedded_server(data_dir) as uri:
+        create_database(uri, NAME)
+        yield database_url(uri, NAME)
+
+
+def database_url(server_uri: str, name: str) -> str:
+    """The URL of another database of the same server."""
+    scheme, _, query = server_uri.partition("?")
+    return f"{scheme.rpartition('/')[0]}/{quote(name)}" + (f"?{query}" if query else "")
+
+
+def superuser_url(url: str) -> str:
+    """The URL of the same database for the embedded server's superuser: for tests and benchmarks, never for a server."""
+    return url.replace(f"//{APPLICATION_ROLE}@", f"//{SUPERUSER}@", 1)
+
+
+def create_database(server_uri: str, name: str, template: str = "template0") -> None:
+    """Make the database unless it is there. Its locale is fixed, so that sorting and case do not depend on the machine."""
+    with psycopg.connect(server_uri, autocommit=True) as connection:
+        if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
+            return
+        locale = "LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LOCALE 'C' ENCODING 'UTF8'" if template == "template0" else ""
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} " + locale).format(sql.Identifier(name), sql.Identifier(template))
+        try:
+            connection.execute(statement)
+        except (DuplicateDatabase, UniqueViolation):
+            # Another process made it at the same moment.
+            return
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+def _join(cluster: Cluster, users: int, lock: int) -> None:
+    """Count this process among those that use the server, and see that it runs."""
+    # The kernel drops the lock of a process that is killed: no list of processes can be wrong about who is left.
+    is_first = _try_lock(users, fcntl.LOCK_EX)
+    if is_first or not _is_running(cluster):
+        cluster.start(lock, is_first=is_first)
+        try:
+            _prepare_roles(cluster)
+        except BaseException:
+            if is_first:
+                cluster.stop()
+            raise
+    fcntl.flock(users, fcntl.LOCK_SH)
+
+
+def _is_running(cluster: Cluster) -> bool:
+    try:
+        _connect(cluster).close()
+    except psycopg.OperationalError:
+        if cluster.is_listening():
+            raise
+        return False
+    return True
+
+
+def _leave(cluster: Cluster, users: int) -> None:
+    try:
+        if _try_lock(users, fcntl.LOCK_EX):
+            cluster.stop()
+    finally:
+        os.close(users)
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Only one process at a time starts or stops the server."""
+    descriptor = _open_lock(path)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _explained(data_dir: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = (
+            "Make room on the disk, or set STOREFRONT_DATABASE_URL to another Postgres"
+            if is_full
+            else "Set STOREFRONT_DATA_DIR to a folder that this user can write to"
+        )
+        raise EmbeddedPostgresError(
+            f"The embedded Postgres cannot run: {error.filename or data_dir}: {error.strerror or error}. {fix}."
+        ) from error
+    except (psutil.Error, psycopg.OperationalError) as error:
+        raise EmbeddedPostgresError(f"The embedded Postgres in {data_dir} cannot run: {error}") from error
+
+
+# ----------------------------------------------------------------------------------------------------- roles
+
+
+def _uri(cluster: Cluster, role: str, database: str = "postgres") -> str:
+    # With the port, or PGPORT would count.
+    return f"postgresql://{role}@/{quote(database)}?host={cluster.socket_folder}&port={PORT}"
+
+
+def _connect(cluster: Cluster, database: str = "postgres") -> psycopg.Connection:
+    """A connection of the superuser. A server that recovers from a crash takes connections a little later."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_SECONDS
+    while True:
+        try:
+            return psycopg.connect(_uri(cluster, SUPERUSER, database), autocommit=True, connect_timeout=10)
+        except psycopg.OperationalError:
+            if time.monotonic() > deadline or not cluster.is_listening():
+                raise
+            time.sleep(0.1)
+
+
+def _prepare_roles(cluster: Cluster) -> None:
+    """Give the application a role that is no superuser, and to it all that older releases made as superuser."""
+    role = sql.Identifier(APPLICATION_ROLE)
+    with _connect(cluster) as connection:
+        if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE]).fetchone():
+            connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(role))
+        databases = connection.execute(
+            "SELECT datname FROM pg_database WHERE datdba = 10 AND datallowconn AND NOT datistemplate AND datname <> 'postgres'"
+        ).fetchall()
+        for (name,) in databases:
+            with _connect(cluster, name) as owned, owned.transaction():
+                for (statement,) in owned.execute(_OWNED_BY_SUPERUSER.encode()).fetchall():
+                    owned.execute(sql.SQL(statement + " {}").format(role))
+            # Last: it marks a database whose objects have all changed hands.
+            connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), role))

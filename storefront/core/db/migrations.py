@@ -1,0 +1,64 @@
+"""Brings a database to the newest schema, and tells how far it is from it."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine
+from sqlalchemy.pool import NullPool
+
+FOLDER = Path(__file__).parents[3] / "migrations"
+
+
+def connect(url: str) -> Connection:
+    """A connection that alembic can use, to be closed by the caller."""
+    return create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool).connect()
+
+
+class NewerSchema(Exception):
+    """The database is at a revision that this version of the software does not know."""
+
+    def __init__(self, revision: str) -> None:
+        super().__init__(
+            f"The database is at {revision}, which this version does not know: a newer one migrated it. "
+            "Run that version, or restore a backup from before."
+        )
+
+
+def migrate(url: str) -> None:
+    """Step up to the newest schema. All steps happen or none; a second process waits for the first. Raises NewerSchema."""
+    with connect(url) as connection:
+        check_known(current(connection))
+        command.upgrade(config_for(connection), "head")
+        connection.commit()
+
+
+def current(connection: Connection) -> str:
+    """The revision that the database is at, "base" for an empty one."""
+    return MigrationContext.configure(connection).get_current_revision() or "base"
+
+
+def head() -> str:
+    """The newest revision that this code knows."""
+    return ScriptDirectory(str(FOLDER)).get_current_head() or "base"
+
+
+def check_known(revision: str) -> None:
+    """Raise NewerSchema where this code has not heard of a revision."""
+    if revision != "base" and not knows(revision):
+        raise NewerSchema(revision)
+
+
+def knows(revision: str) -> bool:
+    """Whether this code has heard of a revision: of one from later it has not."""
+    return any(script.revision == revision for script in ScriptDirectory(str(FOLDER)).walk_revisions())
+
+
+def config_for(connection: Connection) -> Config:
+    """What alembic's own commands take, bound to this connection."""
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("path_separator", "os")
+    return config

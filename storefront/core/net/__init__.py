@@ -1,0 +1,1 @@
+"""Requests to other hosts, and which hosts they may go to (SSRF)."""

@@ -1,0 +1,1 @@
+"""Shopify's CSV files and its store as sources of products."""

@@ -1,0 +1,1 @@
+"""Responses that are cached, and what makes a response cacheable."""

@@ -1,0 +1,1 @@
+"""Documents: parsed, limited, validated, costed and cached."""

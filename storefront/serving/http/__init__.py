@@ -1,0 +1,1 @@
+"""GraphQL over HTTP: requests are read, responses negotiated, rendered and streamed."""

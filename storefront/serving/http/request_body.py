@@ -1,0 +1,89 @@
+"""Bodies of requests: as long, as late and as full as they may be."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+
+from storefront.core.errors import LimitExceeded, RequestError
+from storefront.serving.http import lone_surrogates
+from storefront.serving.http.headers import join_lines
+from storefront.serving.run.cancellation import ClientGone
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """Bytes of a body, seconds until all of it has come, and values in its JSON.
+
+    A megabyte in one value is then refused as that value, not as a body.
+    """
+
+    bytes: int = 1_500_000
+    seconds: float = 10.0
+    values: int = 20_000
+
+
+ROOMY = BodyLimits()
+
+
+class HTTPError(RequestError):
+    """A request that is no GraphQL request, with the status that says how."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
+    """The body, if it is not too long, not encoded, and comes in time. Raises HTTPError and ClientGone."""
+    check_content_coding(request)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(limits.seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limits.bytes:
+                    raise HTTPError(413, f"The body must have at most {limits.bytes:,} bytes.")
+    except ClientDisconnect:
+        raise ClientGone from None
+    except TimeoutError:
+        raise HTTPError(408, f"The body must come within {limits.seconds:g} s.", connection="close") from None
+    return bytes(body)
+
+
+def check_content_coding(request: Request) -> None:
+    """Raise HTTPError where the body is compressed, or encoded otherwise: it would be read for what it is not."""
+    codings = (join_lines(request.headers, "content-encoding") or "").lower().split(",")
+    if unknown := [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]:
+        message = f"Send the body as it is, without content-encoding: {unknown[0][:40]} is not read here."
+        raise HTTPError(415, message, accept_encoding="identity")
+
+
+def torn_json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> tuple[Any, bool]:
+    """The JSON that a text is, and whether it may hold half characters or numbers that are too large.
+
+    Raises HTTPError, and LimitExceeded where it has too many values.
+    """
+    _check_values(text, what, most)
+    try:
+        return lone_surrogates.loads(text)
+    except ValueError:
+        raise HTTPError(400, f"{what} is not JSON.") from None
+
+
+# Strings, which may have commas too, and commas between values.
+_COMMA = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|(,)', re.DOTALL)
+
+
+def _check_values(text: bytes | str, what: str, most: int) -> None:
+    """Count the values that are not made of others, before they are made: there is one more than commas between values."""
+    encoded = text if isinstance(text, bytes) else text.encode(errors="replace")
+    # Only where there are many commas is it worth looking for those outside of strings, and no further than has to be.
+    if encoded.count(b",") >= most:
+        commas = (found for found in _COMMA.finditer(encoded) if found.lastindex)
+        if next(islice(commas, most - 1, None), None) is not None:
+            raise LimitExceeded("values", most, None, f"{what} is too full", "values")

@@ -1,0 +1,1 @@
+"""Request ids, health, metrics and traces of requests."""

@@ -1,0 +1,1 @@
+"""Rate limits, load shedding, revoked credentials and security headers."""

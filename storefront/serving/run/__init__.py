@@ -1,0 +1,1 @@
+"""Operations: executed, shared, cancelled and subscribed to."""

@@ -1,0 +1,1 @@
+"""What every write passes through: transaction, authorization, validation, optimistic lock, changelog."""

@@ -1,0 +1,232 @@
+"""Which requests with a session cookie are believed to be their user's own. The browser's part is played by headers."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from pydantic import SecretStr
+from tests.core.auth.test_authjs import MADE_V5, SECRET, V5, encrypted
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin, Subprotocol
+
+from storefront.core.auth.csrf import check, normal_origin
+from storefront.core.errors import Forbidden
+from tests.client import Client, token_of
+from tests.conftest import fresh, serving
+
+PROTOCOLS = [Subprotocol("graphql-transport-ws")]
+SHOP = "https://shop.example"
+ME = {"query": "{ me { email } }"}
+
+
+@pytest_asyncio.fixture(scope="session")
+async def server(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    options: dict[str, Any] = {"authjs_secret": SecretStr(SECRET), "allowed_origins": f"{SHOP}, http://localhost:3000"}
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("csrf"), **options) as client:
+        yield client
+
+
+async def ask(server: Client, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await server.http.post("/graphql", json=ME, headers={"cookie": f"{V5}={MADE_V5}", **named})
+
+
+def own(server: Client) -> str:
+    return str(server.http.base_url).rstrip("/")
+
+
+def assert_forbidden(answer: httpx.Response) -> str:
+    assert answer.status_code == 403, answer.text
+    (error,) = answer.json()["errors"]
+    assert error["extensions"]["code"] == "FORBIDDEN"
+    return str(error["message"])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": SHOP, "sec_fetch_site": "cross-site"},
+        {"origin": "http://localhost:3000", "sec_fetch_site": "same-site"},
+        {"origin": SHOP},
+        # A front end that passes /graphql on: the browser saw one origin, whatever host is asked here.
+        {"origin": "https://front.example", "sec_fetch_site": "same-origin"},
+        {"sec_fetch_site": "same-origin"},
+        {"sec_fetch_site": "none"},
+        # A server of the front end, which no browser can be behind.
+        {"x_requested_with": "next"},
+        {"apollo_require_preflight": "true"},
+    ],
+)
+async def test_pages_that_may_send_the_cookie(server: Client, headers: dict[str, str]) -> None:
+    assert (await ask(server, **headers)).json() == {"data": {"me": {"email": "ada@example.com"}}}
+
+
+async def test_allowed_origins_may_read_the_answers(server: Client) -> None:
+    answer = await ask(server, origin=SHOP, sec_fetch_site="cross-site")
+    assert answer.headers["access-control-allow-origin"] == SHOP
+    assert answer.headers["access-control-allow-credentials"] == "true"
+    stranger = await ask(server, origin="https://elsewhere.example", sec_fetch_site="cross-site")
+    assert "access-control-allow-origin" not in stranger.headers
+
+
+@pytest.mark.parametrize("name", ["content-type", "authorization", "apollo-require-preflight", "x-requested-with"])
+async def test_pages_of_allowed_origins_alone_may_add_headers(server: Client, name: str) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": name}
+    for origin, status in ((SHOP, 200), ("https://evil.example", 400)):
+        answer = await server.http.options("/graphql", headers={**asked, "origin": origin})
+        assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (status, status == 200)
+
+
+async def test_pages_of_any_origin_may_read_without_cookies_where_they_are_let(empty_url: str, tmp_path: Path) -> None:
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+    options: dict[str, Any] = {"authjs_secret": SecretStr(SECRET), "open_to_origins": True, "allowed_origins": SHOP}
+    async with serving(empty_url, tmp_path, **options) as open_:
+        for origin, told, credentials in ((SHOP, SHOP, "true"), ("https://else.example", "*", None), ("null", "*", None)):
+            for answer in (
+                await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers={"origin": origin}),
+                await open_.http.options("/graphql", headers={**asked, "origin": origin}),
+            ):
+                assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, told)
+                assert answer.headers.get("access-control-allow-credentials") == credentials
+        answer = await ask(open_, origin="https://else.example", sec_fetch_site="cross-site")
+        assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
+        # Caches on the way keep what each of these is told apart.
+        for headers in ({}, {"origin": SHOP}, {"origin": "https://else.example"}):
+            answer = await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
+            assert answer.headers["vary"].split(", ").count("Origin") == 1, answer.headers
+
+
+async def test_our_own_pages_may(server: Client) -> None:
+    assert (await ask(server, origin=own(server))).status_code == 200
+    assert (await ask(server, origin=own(server), sec_fetch_site="same-origin")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example", "sec_fetch_site": "cross-site"},
+        {"origin": "https://evil.example"},
+        {"origin": "https://shop.example.evil.example"},
+        {"origin": "https://sub.shop.example", "sec_fetch_site": "same-site"},
+        {"origin": "http://shop.example"},
+        {"origin": "https://shop.example:8443"},
+        {"origin": "null", "sec_fetch_site": "cross-site"},
+        {"origin": "null"},
+        {"origin": ""},
+        {"origin": "https://"},
+        {"origin": "https://[::1"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+        {"sec_fetch_site": "whatever"},
+        {"referer": SHOP},
+        {"x_requested_with": ""},
+        {"x_requested_with": "next", "origin": "https://evil.example"},
+        {"x_requested_with": "next", "sec_fetch_site": "cross-site"},
+        {},
+    ],
+)
+async def test_all_others_may_not(server: Client, headers: dict[str, str]) -> None:
+    assert "STOREFRONT_ALLOWED_ORIGINS" in assert_forbidden(await ask(server, **headers))
+
+
+async def test_the_same_host_by_another_scheme_is_what_the_browser_calls_it(server: Client) -> None:
+    assert_forbidden(await ask(server, origin=own(server), sec_fetch_site="cross-site"))
+
+
+async def test_the_refusal_names_the_origin_and_the_mend(server: Client) -> None:
+    message = assert_forbidden(await ask(server, origin="https://evil.example"))
+    assert "'https://evil.example'" in message
+    assert "Authorization: Bearer" in message
+    assert "no Origin header" in assert_forbidden(await ask(server))
+    assert len(assert_forbidden(await ask(server, origin="https://" + "x" * 5_000))) < 500
+
+
+async def test_a_forbidden_request_does_nothing(server: Client) -> None:
+    session = encrypted({"sub": "forbidden", "email": "forbidden@example.com", "exp": 9_999_999_999})
+    headers = {"cookie": f"{V5}={session}", "origin": "https://evil.example"}
+    assert_forbidden(await server.http.post("/graphql", json=ME, headers=headers))
+    assert_forbidden(await server.http.get("/graphql", params=ME, headers=headers))
+    async with server.database.transaction() as connection:
+        cursor = await connection.raw.execute("SELECT FROM users WHERE email = 'forbidden@example.com'")
+        assert await cursor.fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("origin", "payload", "code"),
+    [
+        (SHOP, {}, None),
+        ("https://evil.example", {}, 4403),
+        ("https://evil.example", {"origin": SHOP, "Origin": SHOP, "sec-fetch-site": "same-origin"}, 4403),
+        ("https://evil.example", {"x-requested-with": "x", "host": "evil.example", "cookie": ""}, 4403),
+    ],
+)
+async def test_of_a_socket_the_browser_alone_says_where_it_comes_from(
+    server: Client, origin: str, payload: dict[str, str], code: int | None
+) -> None:
+    address = own(server).replace("http", "ws") + "/graphql"
+    cookie = {"cookie": f"{V5}={MADE_V5}"}
+    async with connect(address, origin=Origin(origin), additional_headers=cookie, subprotocols=PROTOCOLS) as socket:
+        await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
+        if code is None:
+            assert json.loads(await socket.recv())["type"] == "connection_ack"
+        else:
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.recv()
+            assert closed.value.rcvd is not None and closed.value.rcvd.code == code
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
+async def test_what_a_form_can_send_is_no_request(server: Client, content_type: str) -> None:
+    headers = {"cookie": f"{V5}={MADE_V5}", "origin": "https://evil.example", "content-type": content_type}
+    assert (await server.http.post("/graphql", content='{"query": "{ me { id } }"}', headers=headers)).status_code == 415
+
+
+async def test_a_bearer_token_needs_no_origin_and_the_cookie_beside_it_counts_for_nothing(server: Client) -> None:
+    token = token_of("csrf-bearer", email="bearer@example.com")
+    for headers in ({}, {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}):
+        answer = await ask(server, authorization=f"Bearer {token}", **headers)
+        assert answer.json() == {"data": {"me": {"email": "bearer@example.com"}}}
+    assert (await ask(server, authorization="Bearer wrong", origin=SHOP)).status_code == 401
+
+
+async def test_without_a_session_cookie_anybody_may_ask(server: Client) -> None:
+    headers = {"cookie": "theme=dark; authjs.csrf-token=x", "origin": "https://evil.example"}
+    answer = await server.http.post("/graphql", json=ME, headers=headers)
+    assert answer.json() == {"data": {"me": None}}
+
+
+async def test_a_session_that_does_not_hold_is_401(server: Client) -> None:
+    headers = {"cookie": f"{V5}={MADE_V5[:-4]}AAAA", "origin": SHOP}
+    assert (await server.http.post("/graphql", json=ME, headers=headers)).status_code == 401
+
+
+async def test_without_the_secret_cookies_are_not_looked_at(shopper: Client) -> None:
+    assert (await ask(shopper, origin="https://evil.example")).json() == {"data": {"me": None}}
+
+
+def test_default_ports_are_not_written() -> None:
+    check({"origin": "https://api.example", "host": "api.example:443"}, ())
+    check({"origin": "http://api.example", "host": "API.example:80"}, ())
+    with pytest.raises(Forbidden):
+        check({"origin": "http://api.example", "host": "api.example:443"}, ())
+
+
+@pytest.mark.parametrize(
+    ("written", "normal"),
+    [("https://Shop.Example/", SHOP), (" https://shop.example:443", SHOP), ("http://localhost:3000", "http://localhost:3000")],
+)
+def test_origins_are_compared_as_browsers_write_them(written: str, normal: str) -> None:
+    assert normal_origin(written) == normal
+
+
+@pytest.mark.parametrize(
+    "text", ["*", "null", "shop.example", "https://", "https://shop.example/path", "https://u@shop.example", "ftp://x"]
+)
+def test_what_is_no_origin_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="no origin"):
+        normal_origin(text)

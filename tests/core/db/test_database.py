@@ -1,0 +1,101 @@
+"""Connections that die: after a restart of Postgres, or when somebody ends them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import psycopg
+import pytest
+import pytest_asyncio
+from psycopg import sql
+from sqlalchemy import text
+
+from storefront.core.db.database import Database, compiled
+from storefront.core.errors import TimedOut, Unavailable
+from tests.client import Client
+from tests.factories import counted, make_product, make_store, make_user
+
+SIZE = 4
+ONE = compiled(text("SELECT 1 AS one"))
+SLOW = compiled(text("SELECT pg_sleep(0.2)"))
+END_ALL = (
+    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
+
+@pytest_asyncio.fixture
+async def database(empty_url: str) -> AsyncIterator[Database]:
+    async with Database(empty_url, size=SIZE) as opened:
+        # All connections of the pool are made, not only the first.
+        await asyncio.gather(*(opened.fetch(SLOW) for _ in range(SIZE)))
+        yield opened
+
+
+def end_all(url: str) -> int:
+    """End every connection to the database; returns how many there were."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return len(connection.execute(sql.SQL(END_ALL)).fetchall())
+
+
+async def test_statements_find_a_connection_that_lives(database: Database, empty_url: str) -> None:
+    assert end_all(empty_url) == SIZE
+    assert [await database.fetch(ONE) for _ in range(20)] == [[(1,)]] * 20
+
+
+async def test_statements_at_one_time_find_one_too(database: Database, empty_url: str) -> None:
+    end_all(empty_url)
+    assert await asyncio.gather(*(database.fetch(ONE) for _ in range(20))) == [[(1,)]] * 20
+
+
+async def test_transactions_begin_on_a_connection_that_lives(database: Database, empty_url: str) -> None:
+    assert end_all(empty_url) == SIZE
+
+    async def one() -> list[tuple[int]]:
+        async with database.transaction() as connection:
+            return await connection.fetch(ONE)
+
+    assert await asyncio.gather(*(one() for _ in range(20))) == [[(1,)]] * 20
+
+
+async def test_a_transaction_that_has_begun_is_not_done_again(database: Database, empty_url: str) -> None:
+    async def broken() -> None:
+        async with database.transaction() as connection:
+            await connection.fetch(ONE)
+            end_all(empty_url)
+            await connection.fetch(ONE)
+
+    with counted(database) as seen, pytest.raises(Unavailable, match="before anything was done"):
+        await broken()
+    assert len(seen) == 2
+    assert await database.fetch(ONE) == [(1,)]
+
+
+async def test_a_statement_that_fails_on_a_living_connection_is_not_done_again(empty_url: str) -> None:
+    async with Database(empty_url, statement_timeout=50) as database:
+        with counted(database) as seen, pytest.raises(TimedOut, match="50 ms"):
+            await database.fetch(SLOW)
+        assert len(seen) == 1
+
+
+async def test_a_failure_in_a_transaction_takes_all_of_it_back(database: Database) -> None:
+    async def failing(failure: Exception) -> None:
+        async with database.transaction() as connection:
+            await connection.fetch(compiled(text("CREATE TABLE made ()")))
+            raise failure
+
+    with pytest.raises(ZeroDivisionError):
+        await failing(ZeroDivisionError())
+    await failing(psycopg.Rollback())
+    assert await database.fetch(compiled(text("SELECT to_regclass('made') AS made"))) == [(None,)]
+
+
+async def test_requests_do_not_notice_that_all_connections_were_ended(client: Client, empty_url: str) -> None:
+    user = client.signed_in(await make_user(client.database))
+    store = await make_store(client.database, user_id=(await user.ask("{ me { id } }"))["me"]["id"])
+    product = await make_product(client.database, store)
+    write = "mutation($p: ID!) { adjustInventory(input: {productId: $p, delta: 1}) { product { inventory } } }"
+    read = "query($p: ID!) { product(by: {id: $p}) { inventory } }"
+    for document, answers in ((read, [5] * 20), (write, list(range(6, 26)))):
+        await asyncio.gather(*(client.ask(read, p=product) for _ in range(20)))
+        assert end_all(empty_url) > 0
+        told = [await user.ask(document, p=product) for _ in range(20)]
+        assert [(answer.get("adjustInventory") or answer)["product"]["inventory"] for answer in told] == answers

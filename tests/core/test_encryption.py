@@ -1,0 +1,78 @@
+"""Secrets at rest: under the newest key, readable with the older ones, gone without them."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from storefront.core.encryption import Undecryptable, Vault, new_key
+from storefront.core.settings import Settings
+
+OLD, NEW = new_key(), new_key()
+TEXT = "shpat_0123 ключ 🔑"
+
+
+def test_what_goes_in_comes_out_and_never_looks_the_same() -> None:
+    vault = Vault([NEW])
+    first, second = vault.encrypt(TEXT), vault.encrypt(TEXT)
+    assert first != second
+    assert "shpat" not in first
+    assert vault.decrypt(first) == vault.decrypt(second) == TEXT
+
+
+def test_older_keys_go_on_reading() -> None:
+    token = Vault([OLD]).encrypt(TEXT)
+    vault = Vault([NEW, OLD])
+    assert vault.decrypt(token) == TEXT
+    assert not vault.is_current(token)
+    rotated = vault.rotate(token)
+    assert vault.is_current(rotated)
+    assert Vault([NEW]).decrypt(rotated) == TEXT
+
+
+@pytest.mark.parametrize(
+    "token", ["", "plain text", "é", "gAAAAA==", Vault([OLD]).encrypt(TEXT), Vault([NEW]).encrypt(TEXT)[:-3] + "AA="]
+)
+def test_what_no_key_opens_is_told_without_showing_it(token: str) -> None:
+    vault = Vault([NEW])
+    for read in (vault.decrypt, vault.rotate):
+        with pytest.raises(Undecryptable) as caught:
+            read(token)
+        assert "STOREFRONT_ENCRYPTION_KEYS" in str(caught.value)
+        assert not token or token not in str(caught.value)
+    assert not vault.is_current(token)
+
+
+@pytest.mark.parametrize("bad", ["short", "x" * 44, NEW[:-2], "ключ"], ids=["short", "letters", "cut", "cyrillic"])
+def test_a_malformed_key_is_told_by_its_number(bad: str) -> None:
+    with pytest.raises(ValueError, match="key 2 is no Fernet key") as caught:
+        Vault([NEW, bad])
+    assert bad not in str(caught.value)
+    with pytest.raises(ValidationError, match="key 2 is no Fernet key") as told:
+        Settings(encryption_keys=SecretStr(f"{NEW},{bad}"))
+    assert bad not in str(told.value)
+    assert NEW not in str(told.value)
+
+
+def test_a_vault_has_a_key() -> None:
+    with pytest.raises(ValueError, match="one key at least"):
+        Vault([])
+
+
+def test_keys_of_the_settings_are_newest_first() -> None:
+    vault = Settings(encryption_keys=SecretStr(f"{NEW}, {OLD}")).vault()
+    assert vault.is_current(Vault([NEW]).encrypt(TEXT))
+    assert vault.decrypt(Vault([OLD]).encrypt(TEXT)) == TEXT
+
+
+def test_without_keys_one_is_made_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    token = Settings(data_dir=folder).vault().encrypt(TEXT)
+    assert Settings(data_dir=folder).vault().decrypt(token) == TEXT
+    assert (folder / "encryption-key").stat().st_mode & 0o777 == 0o600
+
+
+def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "encryption-key").touch()
+    with pytest.raises(RuntimeError, match="is empty"):
+        Settings(data_dir=tmp_path).vault()

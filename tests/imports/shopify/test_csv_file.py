@@ -1,0 +1,305 @@
+"""Shopify's product CSV: what becomes a product, what is rejected, and with which words."""
+
+import csv
+import io
+import tracemalloc
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from storefront.imports.row_types import Mark, ProductRow, Rejection, Stop
+from storefront.imports.shopify.csv_file import UnreadableFile, read
+
+HEADER = "Handle,Title,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant Price"
+
+
+def items(text: str) -> list[ProductRow | Rejection]:
+    return [item for item in read(io.BytesIO(text.encode()), "shop.csv") if not isinstance(item, Mark | Stop)]
+
+
+def products(text: str) -> list[ProductRow]:
+    return [item for item in items(text) if isinstance(item, ProductRow)]
+
+
+def rejections(text: str) -> list[Rejection]:
+    return [item for item in items(text) if isinstance(item, Rejection)]
+
+
+def one(**cells: str) -> str:
+    """A file of one row: a valid product but for the cells given, whose columns are named with underscores for spaces."""
+    row = {"Handle": "mug", "Title": "Mug", "Variant Price": "5"}
+    row |= {name.replace("_", " "): cell for name, cell in cells.items()}
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([row.keys(), row.values()])
+    return file.getvalue()
+
+
+def product(**cells: str) -> ProductRow:
+    [only] = products(one(**cells))
+    return only
+
+
+def reason(**cells: str) -> str:
+    [only] = items(one(**cells))
+    assert isinstance(only, Rejection)
+    assert only.line == 2
+    return only.reason
+
+
+def test_rows_of_one_handle_are_one_product_with_variants() -> None:
+    text = f"{HEADER}\nshirt,Shirt,Size,S,Colour,Red,20\nshirt,,,M,,Red,18.5\nmug,Mug,,,,,5\n"
+    shirt, mug = products(text)
+    assert [variant.name for variant in shirt.variants] == ["S / Red", "M / Red"]
+    assert shirt.variants[1].attributes == {"Size": "M", "Colour": "Red"}
+    assert shirt.price == Decimal("18.50")
+    assert (shirt.line, shirt.rows, mug.line, mug.rows) == (2, 2, 4, 1)
+
+
+def test_newer_spellings_in_any_case_after_a_byte_order_mark() -> None:
+    header = '\ufeff"URL HANDLE",Title,Description,SKU,Price,Compare-at price,Inventory quantity,Inventory tracker,'
+    header += "Product image URL,Variant image URL,Published on online store,SEO title"
+    row = "mug,Mug,Holds tea,M-1,5,9,3,shopify,https://x.example/1.jpg,https://x.example/2.jpg,FALSE,Mugs"
+    [mug] = products(f"{header}\r\n{row}\r\n")
+    assert (mug.handle, mug.description, mug.seo_title, mug.status) == ("mug", "Holds tea", "Mugs", "inactive")
+    assert (mug.price, mug.compare_at_price, mug.inventory) == (Decimal(5), Decimal(9), 3)
+    assert mug.images == ["https://x.example/1.jpg", "https://x.example/2.jpg"]
+
+
+@pytest.mark.parametrize(("header", "column"), [("Title,Price", "Handle"), ("Handle,Price", "Title"), ("", "Handle")])
+def test_a_file_without_the_needed_columns_is_refused_at_once(header: str, column: str) -> None:
+    with pytest.raises(UnreadableFile, match=f"shop.csv: .*{column}"):
+        read(io.BytesIO(header.encode()), "shop.csv")
+
+
+@pytest.mark.parametrize("content", [b"Handle,Tit\xe9le\nmug,Mug\n", "Handle,Title".encode("utf-16")])
+def test_a_file_that_is_not_utf_8_is_refused(content: bytes) -> None:
+    with pytest.raises(UnreadableFile, match="UTF-8"):
+        read(io.BytesIO(content), "shop.csv")
+
+
+def test_a_wrong_byte_late_in_a_file_keeps_what_came_before() -> None:
+    content = b"Handle,Title,Price\n" + b"".join(b"mug-%d,Mug,5\n" % n for n in range(5_000)) + b"cup,Tass\xe9,5\n"
+    found = [item for item in read(io.BytesIO(content), "shop.csv") if not isinstance(item, Mark)]
+    [wrong] = [item for item in found if isinstance(item, Rejection)]
+    assert "UTF-8" in wrong.reason
+    assert len(found) - 1 == wrong.line - 2 > 4_000
+
+
+def test_default_title_means_no_variants() -> None:
+    mug = product(Option1_Name="Title", Option1_Value="Default Title", Variant_Compare_At_Price="8")
+    assert mug.variants == []
+    assert (mug.price, mug.compare_at_price) == (Decimal(5), Decimal(8))
+
+
+def test_a_sku_without_options_is_kept_in_one_variant() -> None:
+    [only] = product(Option1_Name="Title", Option1_Value="Default Title", Variant_SKU="M-1").variants
+    assert (only.name, only.attributes, only.sku) == ("Default", {}, "M-1")
+
+
+@pytest.mark.parametrize("before", ["5", "4.99", "0", ""])
+def test_a_price_before_that_is_not_higher_is_dropped(before: str) -> None:
+    assert product(Variant_Compare_At_Price=before).compare_at_price is None
+
+
+def test_stock_of_tracked_variants_is_summed_and_never_negative() -> None:
+    header = "Handle,Title,Option1 Name,Option1 Value,Price,Inventory tracker,Inventory quantity"
+    rows = "mug,Mug,Size,S,5,shopify,3\nmug,,,M,5,shopify,-2\nmug,,,L,5,,7\nmug,,,XL,5,shopify,\n"
+    [mug] = products(f"{header}\n{rows}")
+    assert [variant.inventory for variant in mug.variants] == [3, 0, None, 0]
+    assert (mug.inventory, mug.track_inventory) == (3, True)
+
+
+def test_stock_without_a_tracker_is_not_counted() -> None:
+    mug = product(Variant_Inventory_Qty="7")
+    assert (mug.inventory, mug.track_inventory) == (None, False)
+
+
+def test_images_stand_by_position_once_and_those_of_variants_last() -> None:
+    header = "Handle,Title,Option1 Name,Option1 Value,Price,Image Src,Image Position,Variant Image"
+    rows = "mug,Mug,Size,S,5,b,2,v\nmug,,,M,5,a,1,b\nmug,,,,,c,,\nmug,,,,,a,4,\n"
+    [mug] = products(f"{header}\n{rows}")
+    assert mug.images == ["a", "b", "c", "v"]
+    assert (mug.rows, len(mug.variants)) == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "published", "expected"),
+    [("Active", "false", "active"), ("draft", "true", "inactive"), ("archived", "", "archived"), ("", "", "active")],
+)
+def test_status_comes_before_published(status: str, published: str, expected: str) -> None:
+    assert product(Status=status, Published=published).status == expected
+
+
+def test_category_is_the_type_or_the_last_part_of_the_path() -> None:
+    path = "Home & Garden > Kitchen > Mugs"
+    assert product(Type="Cups", Product_Category=path).category == "Cups"
+    assert product(Product_Category=path).category == "Mugs"
+    assert product().category is None
+
+
+def test_tags_are_trimmed_and_unique_in_order() -> None:
+    assert product(Tags=" tea, gift,,tea ,new").tags == ["tea", "gift", "new"]
+
+
+def test_handles_are_normalised() -> None:
+    assert product(Handle=" Blue  Mug ").handle == "blue-mug"
+    assert product(Handle="Tasse-Größe_1").handle == "tasse-größe_1"
+
+
+def test_cells_with_line_breaks_move_the_line_numbers() -> None:
+    text = 'Handle,Title,Body (HTML),Price\nmug,Mug,"a\nb\n",5\n\n,,,\ncup,Cup,,x\n'
+    assert products(text)[0].description == "a\nb"
+    assert [item.line for item in rejections(text)] == [7]
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ({"Variant_Price": ""}, "Variant Price: is missing"),
+        *(({"Variant_Price": wrong}, "is not an amount") for wrong in ("abc", "NaN", "-1", "1e5", "1,299.00", "٣", ".", "$5")),
+        ({"Variant_Price": "100000000"}, "below 100,000,000"),
+        ({"Variant_Price": "0" * 131_000 + "x"}, "131,001 characters, at most 64"),
+        ({"Variant_Price": "9.999"}, "more than two decimals"),
+        ({"Variant_Compare_At_Price": "abc"}, "Variant Compare At Price: “abc”"),
+        ({"Variant_Inventory_Qty": "1.5"}, "Variant Inventory Qty: “1.5” is not a whole number"),
+        ({"Variant_Inventory_Qty": "3000000000"}, "at most 2,147,483,647"),
+        ({"Title": ""}, "Title: is missing"),
+        ({"Title": "x" * 256}, "Title: has 256 characters, at most 255"),
+        ({"Body_(HTML)": "x" * 65_537}, "has 65,537 characters, at most 65,536"),
+        ({"Tags": ",".join(map(str, range(251)))}, "Tags: has 251 tags, at most 250"),
+        ({"Tags": "x" * 256}, "Tags: has a tag of 256 characters"),
+        ({"Status": "gone"}, "Status: “gone” is none of active, draft, archived"),
+        ({"Published": "maybe"}, "Published: “maybe” is none of true, false"),
+        ({"Handle": " "}, "Handle: is missing"),
+        ({"Handle": "a/b"}, "Handle: “a/b” may have only letters"),
+        ({"Handle": "--"}, "Handle: “--”"),
+        ({"Title": "a\0b"}, "Title: contains a NUL"),
+        ({"Option4_Name": "Fit", "Option4_Value": "Slim"}, "a product may have 3 options"),
+        ({"Option1_Value": "Red"}, "Option1 Value: “Red” needs a name"),
+        ({"Option1_Name": "Size"}, "Option1 Value: is missing"),
+        ({"Option2_Name": "Size", "Option2_Value": "M"}, "Option1 Name: is missing"),
+        ({"Option1_Name": "A", "Option1_Value": "1", "Option2_Name": "A", "Option2_Value": "2"}, "“A” names two options"),
+    ],
+)
+def test_a_bad_product_is_rejected_in_words(cells: dict[str, str], words: str) -> None:
+    assert words in reason(**cells)
+
+
+@pytest.mark.parametrize(
+    ("price", "expected"), [("19.990", "19.99"), ("0", "0.00"), ("007.5", "7.50"), ("99999999.99", "99999999.99")]
+)
+def test_prices_have_two_decimals(price: str, expected: str) -> None:
+    assert str(product(Variant_Price=price).price) == expected
+
+
+def test_a_bad_variant_costs_only_its_row_and_is_told_of() -> None:
+    text = f"{HEADER}\nshirt,Shirt,Size,S,,,20\nshirt,,,M,,,x\nshirt,,,L,,,20\nshirt,,,S,,,21\nshirt,,Fit,XL,,,20\n"
+    [shirt] = products(text)
+    assert [variant.name for variant in shirt.variants] == ["S", "L"]
+    assert not shirt.complete
+    found = [(item.line, item.handle, item.reason.partition(" is")[0]) for item in rejections(text)]
+    assert found == [(3, "shirt", "Variant Price: “x”"), (5, "shirt", "Option1 Value: “S”"), (6, "shirt", "Option1 Name: “Fit”")]
+
+
+def test_a_bad_first_row_costs_the_product() -> None:
+    text = f"{HEADER}\nshirt,,Size,S,,,20\nshirt,,,M,,,20\nmug,Mug,,,,,5\n"
+    assert [item.handle for item in products(text)] == ["mug"]
+    assert [item.reason for item in rejections(text)][1] == "belongs to the rejected product on line 2"
+
+
+def test_a_handle_that_comes_back_later_is_rejected() -> None:
+    text = f"{HEADER}\nmug,Mug,,,,,5\ncup,Cup,,,,,5\nMug,Mug,,,,,6\nmug,Mug,,,,,7\n"
+    assert [item.price for item in products(text)] == [Decimal(5), Decimal(5)]
+    assert [(item.line, "line 2" in item.reason) for item in rejections(text)] == [(4, True), (5, True)]
+
+
+def test_a_row_without_handle_does_not_end_the_product_around_it() -> None:
+    [shirt] = products(f"{HEADER}\nshirt,Shirt,Size,S,,,20\n,,,M,,,20\nshirt,,,L,,,20\n")
+    assert (len(shirt.variants), shirt.complete) == (2, False)
+
+
+def test_a_cell_too_many_is_rejected() -> None:
+    [only] = rejections("Handle,Title,Price\nmug,Mug, white,5\n")
+    assert "more cells than the header" in only.reason
+
+
+def test_a_row_that_is_too_short_has_empty_cells() -> None:
+    [mug] = products("Handle,Title,Price,Type,Tags\nmug,Mug,5\n")
+    assert (mug.category, mug.tags) == (None, [])
+
+
+@pytest.mark.parametrize("cell", ['"never closed\nx,X,1', '"x"y', '"' + "x" * 131_073 + '"'])
+def test_broken_csv_is_a_rejection(cell: str) -> None:
+    text = f"Handle,Title,Price\nmug,Mug,5\ncup,{cell},5\n"
+    [mug] = products(text)
+    assert mug.handle == "mug"
+    assert [(item.line, "not valid CSV" in item.reason) for item in rejections(text)] == [(3, True)]
+
+
+def test_reading_goes_on_after_broken_csv() -> None:
+    assert [item.handle for item in products('Handle,Title,Price\ncup,"x"y,5\nmug,Mug,5\n')] == ["mug"]
+
+
+def test_no_more_than_250_images() -> None:
+    rows = "".join(f"mug,,,https://x.example/{n}\n" for n in range(1, 252))
+    text = f"Handle,Title,Price,Image Src\nmug,Mug,5,https://x.example/0\n{rows}"
+    assert len(products(text)[0].images) == 250
+    assert [item.line for item in rejections(text)] == [252, 253]
+    assert "number 251" in rejections(text)[0].reason
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        path = tmp_path / f"{count}.csv"
+        path.write_text("Handle,Title,Body (HTML),Price\n" + "".join(f"mug-{n},Mug,{'tea ' * 250},5\n" for n in range(count)))
+        tracemalloc.start()
+        with path.open("rb") as file:
+            seen = exhausted(read(file, "shop.csv"))
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert seen == count
+        return most
+
+    # Handles are remembered, some 200 bytes each; the kilobyte of each product is not.
+    assert peak(4_000) - peak(1_000) < 3_000 * 400
+
+
+def exhausted(iterator: Iterator[object]) -> int:
+    return sum(isinstance(item, ProductRow) for item in iterator)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_from_every_mark_on_the_rest_is_the_same(end: str) -> None:
+    text = (
+        HEADER
+        + end
+        + "".join(
+            f'p-{n},"A ""product""{end}é",Size,S,,,{n}{end}p-{n},,,M,,,oops{end}{end}' + ("a b!,,,,,,1" + end) * (n % 3)
+            for n in range(12)
+        )
+    )
+    content = f"\ufeff{text}".encode()
+    found = list(read(io.BytesIO(content), "shop.csv", remembers=False))
+    marks = [n for n, item in enumerate(found) if isinstance(item, Mark)]
+    assert len(marks) == 13
+    for n in marks:
+        mark = found[n]
+        assert isinstance(mark, Mark)
+        rest = list(read(io.BytesIO(content), "shop.csv", mark.place, remembers=False))
+        # The place that it begins at is told once more.
+        assert [item for item in rest if item != mark] == found[n + 1 :]
+
+
+def test_a_line_without_an_end_is_never_held_as_a_whole() -> None:
+    content = b"Handle,Title,Price\nmug,Mug,5\n" + b"x" * 5_000_000 + b"\ncup,Cup,5\n"
+    found = [item for item in read(io.BytesIO(content), "shop.csv") if not isinstance(item, Mark)]
+    assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "cup"]
+    assert len([item for item in found if isinstance(item, Rejection)]) >= 1
+
+
+def test_apostrophes_are_taken_off_in_files_of_ours_alone() -> None:
+    for column, title in (("Storefront", "=x"), ("Storefront (formulas as they are)", "'=x"), ("Vendor", "'=x")):
+        [mug] = products(f"Handle,Title,Price,{column}\nmug,'=x,5,\n")
+        assert mug.title == title

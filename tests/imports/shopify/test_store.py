@@ -1,0 +1,137 @@
+"""The products of a live shop as rows: all of them, page by page, from any cursor on."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from storefront.core.net.shopify_client import Shop, ShopifyError, ShopifyRefused
+from storefront.imports.row_types import Item, Mark, ProductRow, Stop
+from storefront.imports.shopify import store
+from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling, variant, video
+
+
+@pytest.fixture
+async def shopify() -> AsyncIterator[Shopify]:
+    async with selling(Shopify()) as shop:
+        yield shop
+
+
+async def items(shopify: Shopify, place: Any = None) -> list[Item]:
+    async with Shop(DOMAIN, TOKEN, base=shopify.url, pause=0.01) as shop:
+        return [item async for item in store.read(shop, place)]
+
+
+def products(found: list[Item]) -> list[ProductRow]:
+    return [item for item in found if isinstance(item, ProductRow)]
+
+
+async def test_a_product_has_all_that_the_shop_says_of_it(shopify: Shopify) -> None:
+    sizes = [
+        variant(1, {"Size": "S", "Colour": "red"}, compareAtPrice="12.00"),
+        variant(2, {"Size": "M", "Colour": "red"}, tracked=False),
+    ]
+    told = product(7, sizes, ["https://x.example/1.jpg"], seo={"title": "T", "description": "D"}, descriptionHtml="<p>é\n</p>")
+    told["media"].append(video())
+    shopify.products = [told]
+    [row] = products(await items(shopify))
+    assert (row.handle, row.title, row.description, row.category) == ("product-7", "Product 7", "<p>é\n</p>", "Things")
+    assert (row.tags, row.seo_title, row.seo_description, row.status) == (["a tag", "another"], "T", "D", "active")
+    assert (row.images, row.inventory, row.track_inventory) == (["https://x.example/1.jpg"], 5, True)
+    first, second = row.variants
+    assert (first.name, first.attributes, first.sku) == ("S / red", {"Size": "S", "Colour": "red"}, "SKU-1")
+    assert (str(first.price), str(first.compare_at_price), first.inventory) == ("10.00", "12.00", 5)
+    assert second.inventory is None
+
+
+async def test_from_every_mark_on_the_rest_is_the_same(shopify: Shopify) -> None:
+    shopify.products = [product(n, images=["https://x.example/1.jpg"] * (n % 3)) for n in range(1, 31)]
+    found = await items(shopify)
+    assert [row.handle for row in products(found)] == [f"product-{n}" for n in range(1, 31)]
+    marks = [n for n, item in enumerate(found) if isinstance(item, Mark)]
+    assert len(marks) == 4
+    for n in marks[:-1]:
+        mark = found[n]
+        assert isinstance(mark, Mark)
+        assert await items(shopify, mark.place) == found[n + 1 :]
+
+
+async def test_products_that_come_and_go_meanwhile_move_no_page(shopify: Shopify) -> None:
+    shopify.products = [product(n) for n in range(1, 21)]
+    found = await items(shopify)
+    mark = next(item for item in found if isinstance(item, Mark))
+    shopify.products = [product(n) for n in range(4, 23) if n != 8]
+    assert [row.handle for row in products(await items(shopify, mark.place))] == [f"product-{n}" for n in range(9, 23)]
+
+
+async def test_a_question_that_costs_too_much_is_made_smaller(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "PAGE", 100)
+    shopify.products = [product(n) for n in range(1, 31)]
+    assert len(products(await items(shopify))) == 30
+    assert min(shopify.costs[1:]) < max(shopify.costs)
+    # Once it is known, no more is asked for in vain.
+    assert sum(cost > 1_000 for cost in shopify.costs) <= 4
+
+
+async def test_no_page_costs_more_than_is_allowed(shopify: Shopify) -> None:
+    sizes = [variant(n, {"Size": str(n)}) for n in range(300)]
+    shopify.products = [product(n, sizes if n == 1 else (), [f"https://x.example/{m}.jpg" for m in range(120)]) for n in (1, 2)]
+    first, second = products(await items(shopify))
+    assert (len(first.variants), len(first.images), len(second.images)) == (300, 120, 120)
+    assert max(shopify.costs) <= 1_000
+
+
+async def test_an_empty_shop_is_one(shopify: Shopify) -> None:
+    [mark] = await items(shopify)
+    assert isinstance(mark, Mark) and mark.done == 0
+
+
+async def test_without_the_scope_nothing_is_read(shopify: Shopify) -> None:
+    shopify.scopes = []
+    with pytest.raises(ShopifyRefused, match="read_products"):
+        await items(shopify)
+
+
+def _page(cursor: str | None, *handles: str, has_more: bool = True) -> Fault:
+    nodes = [product(n, handle=handle) for n, handle in enumerate(handles)]
+    whole = {"nodes": [], "pageInfo": {"hasNextPage": False, "endCursor": None}}
+    nodes = [{**node, "variants": {**whole, "nodes": node["variants"]}, "media": whole} for node in nodes]
+    return Fault(200, body={"data": {"products": {"nodes": nodes, "pageInfo": {"hasNextPage": has_more, "endCursor": cursor}}}})
+
+
+@pytest.mark.parametrize(
+    "pages",
+    [
+        [_page("a", "mug"), _page("a", "cup")],
+        [_page("a", "mug"), _page("b")],
+        [_page("a", "mug"), _page(None, "cup")],
+    ],
+    ids=["same cursor", "no products", "no cursor"],
+)
+async def test_pages_without_an_end_are_an_error(shopify: Shopify, pages: list[Fault]) -> None:
+    shopify.faults = [*pages, *pages[-1:] * 50]
+    with pytest.raises(ShopifyError, match="pages that do not end"):
+        await items(shopify)
+    assert len(shopify.asked) <= 3
+
+
+async def test_pages_in_a_circle_end_at_the_row_limit(shopify: Shopify) -> None:
+    shopify.faults = [_page(cursor, "mug") for cursor in "ab" * 50]
+    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
+        found = [item async for item in store.read(shop, max_rows=10)]
+    assert isinstance(found[-1], Stop) and "more than 10" in found[-1].problem
+    assert len(shopify.asked) == 10
+
+
+async def test_variants_without_an_end_are_cut(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "MAX_NODES", {"variants": 150, "media": 30})
+    sizes = [variant(n, {"Size": str(n)}) for n in range(600)]
+    shopify.products = [product(1, sizes, [f"https://x.example/{n}.jpg" for n in range(300)])]
+    [row] = products(await items(shopify))
+    assert (len(row.variants), len(row.images)) == (150, 30)
+
+
+async def test_absurd_count_of_products_is_cut(shopify: Shopify) -> None:
+    shopify.faults = [Fault(200, body={"data": {"productsCount": {"count": 10**18}}})]
+    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
+        assert await store.count(shop) == 2**31

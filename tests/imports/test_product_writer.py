@@ -1,0 +1,232 @@
+"""Bringing a file into a store: what is written, what is left alone, and what the log says of it."""
+
+import asyncio
+import io
+from functools import cache
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import bindparam, column, insert, select, text, update
+
+from storefront.core.db.database import Database, Statement, compiled
+from storefront.feed import log
+from storefront.imports.product_writer import ImportSummary, import_products
+from storefront.imports.shopify.csv_file import read
+from storefront.models import configs, products, users, variants
+
+HEADER = "Handle,Title,Option1 Name,Option1 Value,Variant Price,Variant SKU,Status,Variant Compare At Price"
+SHIRT = f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,M,21,S-2\n"
+
+
+@pytest.fixture
+async def store(database: Database) -> str:
+    return await new_store(database)
+
+
+async def new_store(database: Database) -> str:
+    user, config = str(uuid4()), str(uuid4())
+    values: dict[str, Any] = {name: bindparam(name) for name in ("id", "email")}
+    await database.fetch(compiled(insert(users).values(values)), {"id": user, "email": f"{user}@example.com"})
+    names = ("id", "user_id", "store_name", "slug")
+    row = insert(configs).values({name: bindparam(name) for name in names})
+    await database.fetch(compiled(row), {"id": config, "user_id": user, "store_name": "Shop", "slug": config})
+    return config
+
+
+async def bring(database: Database, store: str, file: str, **options: Any) -> ImportSummary:
+    return await import_products(database, store, read(io.BytesIO(file.encode()), "shop.csv"), **options)
+
+
+def counts(summary: ImportSummary) -> tuple[int, int, int]:
+    return summary.created, summary.updated, summary.unchanged
+
+
+@cache
+def all_products() -> Statement:
+    return compiled(select(products).order_by(products.c.id))
+
+
+@cache
+def all_variants() -> Statement:
+    return compiled(select(variants, column("xmin")).order_by(variants.c.id))
+
+
+def many(count: int, price: int = 5) -> str:
+    return f"{HEADER}\n" + "".join(f"p-{n},P,Size,S,{price}\np-{n},,,M,{price}\n" for n in range(count))
+
+
+async def test_products_are_created_with_variants_and_logged(database: Database, store: str) -> None:
+    summary = await bring(database, store, SHIRT + "mug,Mug,,,5,,draft,9\n")
+    assert counts(summary) == (2, 0, 0)
+    assert (summary.rows, summary.position) == (3, 2)
+    shirt, mug = await database.fetch(all_products())
+    assert (shirt.handle, shirt.price, shirt.version, shirt.variants_total, shirt.inventory) == ("shirt", "20.00", 1, 2, None)
+    assert (mug.compare_at_price, mug.status, mug.images, mug.tags, mug.track_inventory) == ("9.00", "inactive", [], [], False)
+    assert [(row.name, row.sku) for row in await database.fetch(all_variants())] == [("S", "S-1"), ("M", "S-2")]
+    entries = await log.read(database, store, 0, 10)
+    assert [(row.kind, row.entity_id, row.version, row.was_visible, row.is_visible) for row in entries] == [
+        ("product_created", shirt.id, 1, False, True),
+        ("product_created", mug.id, 1, False, False),
+    ]
+
+
+async def test_the_same_file_again_changes_nothing(database: Database, store: str) -> None:
+    file = SHIRT + "mug,Mug,,,5,M-1,,9\n"
+    await bring(database, store, file)
+    before = await database.fetch(all_products()), await database.fetch(all_variants())
+    summary = await bring(database, store, file)
+    assert counts(summary) == (0, 0, 2)
+    assert summary.position is None
+    assert (await database.fetch(all_products()), await database.fetch(all_variants())) == before
+    assert len(await log.read(database, store, 0, 10)) == 2
+
+
+async def test_only_what_differs_is_written(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT + "mug,Mug,,,5\n")
+    small, medium = await database.fetch(all_variants())
+    actor = str(uuid4())
+    changed = SHIRT.replace("M,21", "M,25").replace("Shirt", "Tee")
+    summary = await bring(database, store, changed + "mug,Mug,,,5\n", actor_id=actor)
+    assert counts(summary) == (0, 1, 1)
+    shirt, mug = await database.fetch(all_products())
+    assert (shirt.title, shirt.version, mug.version) == ("Tee", 2, 1)
+    assert shirt.updated_at > shirt.created_at
+    assert mug.updated_at == mug.created_at
+    small_now, medium_now = await database.fetch(all_variants())
+    assert small_now == small
+    assert (medium_now.id, medium_now.price, medium_now.version) == (medium.id, "25.00", 2)
+    [entry] = await log.read(database, store, 2, 10)
+    assert (entry.kind, entry.version, entry.changed_fields) == ("product_updated", 2, ["title", "variants"])
+    assert (entry.actor_id, entry.was_visible, entry.is_visible) == (actor, True, True)
+
+
+async def test_field_names_in_the_log_are_those_of_the_api(database: Database, store: str) -> None:
+    await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
+    await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
+    [entry] = await log.read(database, store, 1, 10)
+    assert entry.changed_fields == ["compareAtPrice", "inventory", "trackInventory", "seoTitle", "status"]
+    assert (entry.was_visible, entry.is_visible) == (True, False)
+
+
+async def test_a_variant_is_recognised_by_attributes_or_name(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    small, medium = await database.fetch(all_variants())
+    await bring(database, store, SHIRT.replace("Size", "Fit"))
+    assert [row.id for row in await database.fetch(all_variants())] == [small.id, medium.id]
+    await database.fetch(compiled(update(variants).values(name=variants.c.name.concat("!"))))
+    await bring(database, store, SHIRT.replace("Size", "Fit"))
+    assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(small.id, "S"), (medium.id, "M")]
+
+
+async def test_variants_that_the_file_lacks_are_deleted(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    summary = await bring(database, store, f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,L,20,\n")
+    assert counts(summary) == (0, 1, 0)
+    assert [row.name for row in await database.fetch(all_variants())] == ["S", "L"]
+    [shirt] = await database.fetch(all_products())
+    assert shirt.variants_total == 2
+
+
+async def test_a_rejected_row_deletes_no_variant(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    summary = await bring(database, store, SHIRT.replace("M,21", "M,oops"))
+    assert counts(summary) == (0, 0, 1)
+    assert [item.line for item in summary.rejections] == [3]
+    assert summary.rows == 2
+    assert [row.name for row in await database.fetch(all_variants())] == ["S", "M"]
+
+
+async def test_a_dry_run_counts_and_writes_nothing(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    before = await database.fetch(all_products())
+    summary = await bring(database, store, SHIRT.replace("20", "19") + "mug,Mug,,,5\n", dry_run=True)
+    assert counts(summary) == (1, 1, 0)
+    assert summary.position is None
+    assert await database.fetch(all_products()) == before
+    assert len(await log.read(database, store, 0, 10)) == 1
+
+
+async def test_batches_keep_file_order_and_report_progress(database: Database, store: str) -> None:
+    seen: list[int] = []
+    summary = await bring(database, store, many(1_001), progress=lambda so_far: seen.append(so_far.rows))
+    assert (summary.created, summary.position) == (1_001, 1_001)
+    assert seen == [1_000, 2_000, 2_002]
+    assert [row.handle for row in await database.fetch(all_products())] == [f"p-{n}" for n in range(1_001)]
+
+
+async def test_the_number_of_statements_does_not_grow_with_the_products(database: Database, store: str) -> None:
+    async def statements(file: str) -> int:
+        seen: list[str] = []
+        database.observers.append(seen.append)
+        await bring(database, store, file)
+        database.observers.remove(seen.append)
+        return len(seen)
+
+    assert await statements(many(1)) == await statements(many(50, price=6).replace("p-", "q-"))
+    assert await statements(many(1, price=7)) == await statements(many(50, price=8).replace("p-", "q-"))
+
+
+async def test_a_product_twice_in_one_import_is_updated(database: Database, store: str) -> None:
+    files = (io.BytesIO(f"{HEADER}\nmug,Mug,,,{price}\n".encode()) for price in (5, 6))
+    summary = await import_products(database, store, (item for file in files for item in read(file, "shop.csv")))
+    assert counts(summary) == (1, 1, 0)
+
+
+async def test_stores_do_not_touch_each_other(database: Database, store: str) -> None:
+    other = await new_store(database)
+    await bring(database, store, SHIRT)
+    assert counts(await bring(database, other, SHIRT)) == (1, 0, 0)
+    assert len(await database.fetch(all_products())) == 2
+
+
+async def test_imports_at_the_same_time_agree(database: Database, store: str) -> None:
+    forwards = many(200)
+    backwards = f"{HEADER}\n" + "".join(f"p-{n},P,Size,S,5\np-{n},,,M,5\n" for n in reversed(range(200)))
+    done = await asyncio.gather(*(bring(database, store, file) for file in (forwards, backwards) * 2))
+    assert sum(summary.created for summary in done) == 200
+    assert sum(summary.unchanged for summary in done) == 600
+    assert len(await database.fetch(all_variants())) == 400
+
+
+async def test_nothing_but_rejections_touches_no_database(database: Database, store: str) -> None:
+    seen: list[str] = []
+    database.observers.append(seen.append)
+    summary = await bring(database, store, f"{HEADER}\n,Mug,,,5\n")
+    assert (summary.rows, len(summary.rejections), seen) == (1, 1, [])
+
+
+async def test_hidden_variants_stay_hidden(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    await database.fetch(compiled(update(variants).values(is_available=False).where(text("sku = 'S-1'"))))
+    await bring(database, store, SHIRT.replace("S,20", "S,18"))
+    assert [row.is_available for row in await database.fetch(all_variants())] == [False, True]
+
+
+async def test_columns_that_a_file_does_not_have_leave_what_is_stored(database: Database, store: str) -> None:
+    await bring(
+        database,
+        store,
+        "Handle,Title,Variant Price,Variant Compare At Price,Status,SEO Title,Tags\nmug,Mug,10,15,archived,Best mug,a\n",
+    )
+    await bring(database, store, "Handle,Title,Variant Price\nmug,Big mug,12\n")
+    (row,) = await database.fetch(all_products())
+    assert (row.title, row.price, row.compare_at_price) == ("Big mug", "12.00", "15.00")
+    assert (row.status, row.seo_title, row.tags, row.version) == ("archived", "Best mug", ["a"], 2)
+
+
+async def test_a_variant_is_recognised_by_its_sku_first(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT)
+    small, medium = await database.fetch(all_variants())
+    swapped = SHIRT.replace("S-1", "x").replace("S-2", "S-1").replace("x", "S-2")
+    assert counts(await bring(database, store, swapped)) == (0, 1, 0)
+    rows = {row.id: (row.name, row.sku) for row in await database.fetch(all_variants())}
+    assert rows == {small.id: ("M", "S-1"), medium.id: ("S", "S-2")}
+
+
+async def test_a_sku_that_several_have_tells_nothing(database: Database, store: str) -> None:
+    await bring(database, store, SHIRT.replace("S-2", "S-1"))
+    before = await database.fetch(all_variants())
+    assert counts(await bring(database, store, SHIRT.replace("S-2", "S-1"))) == (0, 0, 1)
+    await bring(database, store, SHIRT.replace("S-2", "S-1").replace("20", "22"))
+    assert [row.id for row in await database.fetch(all_variants())] == [row.id for row in before]

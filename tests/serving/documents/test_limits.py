@@ -1,0 +1,142 @@
+"""Hostile documents are refused with the limit and what was found, before anything runs."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from graphql import Lexer, Source, TokenKind, get_introspection_query
+
+from benchmarks.attacks import ATTACKS, deep
+from storefront.core.errors import LimitExceeded
+from storefront.schema import schema
+from storefront.serving.documents.document_store import Documents, NotExecutable
+from storefront.serving.documents.limits import DocumentLimits
+from storefront.serving.http.graphql_request import GraphQLRequest
+from storefront.serving.run.operations import Operations
+from tests.client import Client
+from tests.conftest import serving
+from tests.factories import counted
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_attacks_are_refused_before_anything_runs(shopper: Client, name: str) -> None:
+    attack = ATTACKS[name]
+    with counted(shopper.database) as statements:
+        # As ASCII: half a character cannot be said otherwise.
+        body = json.dumps({"query": attack.query, "variables": dict(attack.variables)})
+        answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
+    errors = answer.json().get("errors", [])
+    assert {error["extensions"]["code"] for error in errors} == ({attack.code} if attack.code else set())
+    assert all(attack.details.items() <= error["extensions"].items() for error in errors)
+    # An answer to an attack is no larger than it has to be.
+    assert len(answer.content) < 5_000
+    assert not (attack.code and statements)
+
+
+def test_the_message_says_the_limit_and_what_was_found() -> None:
+    documents = Documents(schema._schema, limits=DocumentLimits(depth=3))
+    with pytest.raises(NotExecutable, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
+        documents.of_text(deep(4))
+
+
+@pytest.mark.parametrize(
+    "limit", ["characters", "tokens", "depth", "fields", "aliases", "directives", "operations", "roots", "mutations", "cost"]
+)
+def test_each_limit_lets_through_just_as_much_as_it_says(limit: str) -> None:
+    query = "mutation A { a: __typename b: __typename @skip(if: false) }"
+    has = {
+        "characters": len(query),
+        "tokens": 17,
+        "depth": 1,
+        "fields": 2,
+        "aliases": 2,
+        "directives": 1,
+        "operations": 1,
+        "roots": 2,
+        "mutations": 2,
+        "cost": 102,
+    }
+    request = GraphQLRequest(query)
+    Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
+    with pytest.raises((NotExecutable, LimitExceeded)):
+        Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
+
+
+def test_introspection_is_within_the_limits() -> None:
+    whole: dict[str, Any] = {"specified_by_url": True, "schema_description": True, "input_value_deprecation": True}
+    Operations(Documents(schema._schema)).prepare(GraphQLRequest(get_introspection_query(**whole)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{ a(b: "x \\" # y", c: -1.5e3, d: """ " \\""" " """) ...F @skip(if: $x) } # end }',
+        "query Q($a: [Int!]! = [1,2,3]) { a b }",
+        '{ a(b: """""", c: "", d: "\\\\", e: 0) }',
+    ],
+)
+def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
+    lexer, number = Lexer(Source(text)), 0
+    while lexer.advance().kind is not TokenKind.EOF:
+        number += 1
+    with pytest.raises(NotExecutable) as refusal:
+        Documents(schema._schema, limits=DocumentLimits(tokens=number - 1)).of_text(text)
+    assert refusal.value.errors[0].message == f"The document is too long: at most {number - 1} tokens allowed, not {number}."
+
+
+async def test_a_cost_is_told_to_those_who_ask_for_it(shopper: Client) -> None:
+    request = {"query": "query($n: Int!) { configs(first: $n) { nodes { id } } }", "variables": {"n": 5}}
+    for extensions, told in (
+        ({"cost": True}, {"cost": {"estimate": 7, "maximum": 100_000}}),
+        ({"cost": "yes"}, None),
+        (None, None),
+    ):
+        answer = await shopper.http.post("/graphql", json={**request, "extensions": extensions})
+        assert answer.json().get("extensions") == told
+
+
+@asynccontextmanager
+async def slow_socket(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection whose client says that much is to come."""
+    reader, writer = await asyncio.open_connection(client.http.base_url.host, client.http.base_url.port)
+    writer.write(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_a_body_that_comes_too_slowly_is_not_waited_for(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, body_timeout=0.4) as client, slow_socket(client) as (reader, writer):
+        for _ in range(3):
+            await asyncio.sleep(0.1)
+            writer.write(b" ")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"within 0.4 s" in answer
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"x": [1] * 20_001}, {"x": {str(n): [{}, n, n] for n in range(15_000)}}, {"x": [[]] * 20_001}, {"x": ["a,b"] * 20_001}],
+    ids=["list", "objects", "empty", "texts"],
+)
+async def test_variables_with_too_many_values_are_refused(shopper: Client, variables: Any) -> None:
+    with counted(shopper.database) as statements:
+        error = await shopper.refusal("query($x: [Int!]) { products(configId: $x) { totalCount } }", **variables)
+    assert (error["extensions"]["limit"], error["extensions"]["maximum"]) == ("values", 20_000)
+    assert not statements
+
+
+async def test_commas_in_text_are_no_values(shopper: Client) -> None:
+    error = await shopper.refusal("query($x: String!) { config(by: {slug: $x}) { id } }", x="," * 30_000)
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
+async def test_a_hundred_requests_in_one_body_are_refused(shopper: Client) -> None:
+    with counted(shopper.database) as statements:
+        answer = await shopper.http.post("/graphql", json=[{"query": "{ configs { totalCount } }"}] * 100)
+    assert (answer.status_code, statements) == (400, [])

@@ -1,0 +1,63 @@
+"""Documents that are new are read in turns, and leave room for requests that are not."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+from storefront.serving.documents.parse_lock import Turns
+
+from storefront.core.errors import Unavailable
+from tests.client import Client
+from tests.conftest import serving
+
+
+def busy() -> None:
+    """Keep the process busy for longer than others should have to wait."""
+    time.sleep(0.02)
+
+
+async def test_others_are_let_in_between_work_that_takes_long() -> None:
+    turns, order = Turns(10), list[str]()
+
+    async def take(name: str) -> None:
+        await turns.take(busy)
+        order.append(name)
+
+    async def pass_by() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        order.append("other")
+
+    await asyncio.gather(take("first"), take("second"), take("third"), pass_by())
+    assert order == ["first", "other", "second", "third"]
+
+
+async def test_only_so_many_wait_and_a_failure_is_a_turn_too() -> None:
+    turns = Turns(1)
+
+    def failing() -> None:
+        busy()
+        raise ZeroDivisionError
+
+    first, second = asyncio.create_task(turns.take(failing)), asyncio.create_task(turns.take(busy))
+    await asyncio.sleep(0)
+    with pytest.raises(Unavailable):
+        await turns.take(busy)
+    with pytest.raises(ZeroDivisionError):
+        await first
+    await second
+
+
+async def test_a_client_that_leaves_while_it_sends_is_no_failure_of_ours(
+    empty_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(empty_url, tmp_path) as client:
+        reader, writer = await asyncio.open_connection(client.http.base_url.host, client.http.base_url.port)
+        writer.write(b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        assert await reader.read() == b""
+        await Client.ask(client, "{ __typename }")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

@@ -1,0 +1,115 @@
+"""Heads of requests that never end."""
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+import websockets
+
+from storefront.serving.server import http_protocol
+from tests.client import Client
+from tests.conftest import serving
+from tests.factories import make_store
+
+START = b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+REST = b'content-length: 25\r\n\r\n{"query":"{__typename}" }'
+
+
+@asynccontextmanager
+async def connection(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(client.http.base_url.host, client.http.base_url.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+async def test_headers_without_end_are_refused(shopper: Client) -> None:
+    async with connection(shopper) as (reader, writer):
+        writer.write(START + b"x-more: and more\r\n" * 4_000)
+        answer = await asyncio.wait_for(reader.read(), 5)
+        assert answer.startswith(b"HTTP/1.1 400 ") and b"at most 65,536 bytes" in answer
+
+
+async def test_a_head_that_comes_too_slowly_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    async with connection(client) as (reader, writer):
+        writer.write(START)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    async with connection(client) as (silent, _):
+        assert await asyncio.wait_for(silent.read(), 5) == b""
+
+
+async def test_pipelined_requests_are_no_long_head(shopper: Client) -> None:
+    async with connection(shopper) as (reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 10_000 + START + b"connection: close\r\n" + REST)
+        found = await asyncio.wait_for(reader.read(), 20)
+        assert found.count(b"HTTP/1.1 200 OK") == 10_001 and found.endswith(b'{"data":{"__typename":"Query"}}')
+
+
+async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    async with connection(client) as (reader, writer):
+        for _ in range(3):
+            writer.write(START + REST)
+            head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert await reader.readexactly(len(b'{"data":{"__typename":"Query"}}')) == b'{"data":{"__typename":"Query"}}'
+            await asyncio.sleep(0.4)
+        writer.write(START)
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_body_unread_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    async with connection(client) as (reader, writer):
+        writer.write(START.replace(b"application/json", b"text/plain") + b"content-length: 100\r\n\r\nx")
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        assert head.startswith(b"HTTP/1.1 415 ")
+        writer.write(b"x")
+        await asyncio.wait_for(reader.read(), 5)
+
+
+async def test_empty_lines_are_no_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    async with connection(client) as (reader, writer):
+        writer.write(START + REST + b"\r\n")
+        await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        writer.write(b"\r\n")
+        await asyncio.wait_for(reader.read(), 5)
+
+
+async def test_stream_ends_with_connection_of_pipelined_requests(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, max_sockets=1) as client:
+        store = await make_store(client.database)
+        document = f'subscription {{ productFeed(configId: "{store}") {{ __typename }} }}'
+        headers = {"accept": "text/event-stream"}
+        head = (
+            b"GET /graphql?"
+            + urlencode({"query": document}).encode()
+            + b" HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n"
+        )
+        async with connection(client) as (reader, writer):
+            writer.write(head + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert await asyncio.wait_for(reader.readuntil(b":\n\n"), 5)
+            assert (await client.http.get("/graphql", params={"query": document}, headers=headers)).status_code == 503
+        status = 503
+        async with asyncio.timeout(10):
+            while status == 503:
+                async with client.http.stream("GET", "/graphql", params={"query": document}, headers=headers) as answer:
+                    status = answer.status_code
+        assert status == 200
+
+
+async def test_protocol_of_heads_is_freed_by_websocket(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_protocol, "SECONDS", 0.05)
+    address = f"ws://{client.http.base_url.host}:{client.http.base_url.port}/graphql"
+    async with websockets.connect(address, subprotocols=[websockets.Subprotocol("graphql-transport-ws")]):
+        async with asyncio.timeout(10):
+            while any(isinstance(one, http_protocol.HeadsProtocol) for one in gc.get_objects()):
+                gc.collect()
+                await asyncio.sleep(0.05)

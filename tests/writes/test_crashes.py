@@ -1,0 +1,235 @@
+"""A crash at any statement of a write leaves all of it or nothing, and its client hears no more than that."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+import pytest_asyncio
+
+from storefront.core import request_context
+from storefront.core.db.database import Database
+from storefront.core.db.pipeline import Sent, Wire
+from storefront.serving.errors import MASKED
+from tests.client import Client
+from tests.conftest import fresh, serving
+from tests.factories import counted, make_product, make_store, make_user
+
+ERRORS = "userErrors { code message }"
+CREATE = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ position product {{ id }} {ERRORS} }} }}"
+BULK = f"""mutation($input: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $input) {{
+  position results {{ index }} {ERRORS} }} }}"""
+ADJUST = f"mutation($input: AdjustInventoryInput!) {{ adjustInventory(input: $input) {{ position product {{ id }} {ERRORS} }} }}"
+UPDATE = f"mutation($input: UpdateProductInput!) {{ updateProduct(input: $input) {{ position product {{ id }} {ERRORS} }} }}"
+CONFIG = f"mutation($input: UpdateConfigInput!) {{ updateConfig(input: $input) {{ position config {{ id }} {ERRORS} }} }}"
+TABLES = "users", "configs", "products", "product_variants", "store_positions", "changes", "idempotency_keys"
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+Work = tuple[str, dict[str, Any]]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
+    """A server of its own, over the database whose address it knows: connections of others are not killed."""
+    url = fresh(postgres, template)
+    async with serving(url, tmp_path_factory.mktemp("crashes")) as client:
+        user = await make_user(client.database)
+        yield client.signed_in(user)
+
+
+async def work(shop: Client, name: str) -> Work:
+    """The write with an input of its own, which can be done once."""
+    me = (await shop.ask("{ me { id } }"))["me"]["id"]
+    store = await make_store(shop.database, user_id=me)
+    products = [await make_product(shop.database, store) for _ in range(250 if name == "bulkUpdateProducts" else 2)]
+    forms = [{"name": name, "price": "2"} for name in ("S", "M", "L")]
+    token = {"shopify": {"domain": "a.myshopify.com", "accessToken": "shpat_0123456789"}}
+    works: dict[str, Work] = {
+        "createProduct": (CREATE, {"configId": store, "title": "New", "price": "1", "variants": forms}),
+        "bulkUpdateProducts": (BULK, {"rows": [{"id": id_, "price": "20", "title": "All"} for id_ in products]}),
+        "adjustInventory": (ADJUST, {"productId": products[0], "delta": -1}),
+        "updateProduct": (UPDATE, {"id": products[1], "title": "Other", "idempotencyKey": f"key of {store}"}),
+        "updateConfig": (CONFIG, {"id": store, "storeName": "Other", "integrations": token}),
+    }
+    return works[name]
+
+
+NAMES = "createProduct", "bulkUpdateProducts", "adjustInventory", "updateProduct", "updateConfig"
+
+
+async def everything(database: Database) -> list[Any]:
+    """A digest of each table."""
+    digest = "SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM {} t"
+    async with database.transaction() as connection:
+        return [await (await connection.raw.execute(digest.format(table).encode())).fetchone() for table in TABLES]
+
+
+async def faults_of_logs(database: Database) -> list[Any]:
+    """Stores whose log has a gap, or whose position is not that of its last change."""
+    faulty = """SELECT config_id FROM changes FULL JOIN store_positions p USING (config_id) GROUP BY config_id, p.position
+      HAVING count(changes.position) <> p.position OR max(changes.position) <> p.position OR min(changes.position) <> 1
+      OR p.position IS NULL"""
+    async with database.transaction() as connection:
+        return await (await connection.raw.execute(faulty)).fetchall()
+
+
+@contextmanager
+def at_statement(database: Database, number: int, strike: Callable[[], None]) -> Iterator[list[str]]:
+    """What happens just before the statement of this number, those of jobs in the background not counted."""
+    seen: list[str] = []
+
+    def observe(sql: str) -> None:
+        if request_context.current() is None:
+            return
+        seen.append(sql)
+        if len(seen) == number + 1:
+            strike()
+
+    database.observers.append(observe)
+    try:
+        yield seen
+    finally:
+        database.observers.remove(observe)
+
+
+def fault_of_ours() -> None:
+    raise RuntimeError("secret words of ours")
+
+
+def killer(url: str) -> Callable[[], None]:
+    """Ends all connections of the server, as a restart of Postgres would."""
+
+    def kill() -> None:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid, 1000) FROM pg_stat_activity WHERE datname = current_database() "
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+            )
+
+    return kill
+
+
+async def url_of(database: Database, postgres: str) -> str:
+    async with database.transaction() as connection:
+        [(name,)] = await (await connection.raw.execute("SELECT current_database()")).fetchall()
+    return psycopg.conninfo.make_conninfo(postgres, dbname=name)
+
+
+async def statements(shop: Client, name: str) -> list[str]:
+    """What the write runs when nothing is in its way; the first is for finding out who asks."""
+    document, given = await work(shop, name)
+    with counted(shop.database) as seen:
+        answer = await shop.ask(document, input=given)
+    assert answer[name]["userErrors"] == [] and answer[name]["position"]
+    return seen
+
+
+def assert_unavailable(response: httpx.Response) -> None:
+    assert response.status_code == 503 and response.headers["retry-after"] == "1"
+    [error] = response.json()["errors"]
+    assert error["extensions"]["code"] == "SERVICE_UNAVAILABLE" and "Send it again" in error["message"]
+
+
+def assert_masked(response: httpx.Response) -> None:
+    body = response.json()
+    [error] = body["errors"]
+    assert error["message"] == MASKED and error["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+    assert error["extensions"]["requestId"] and set(error["extensions"]) == {"code", "requestId"}
+    assert not body.get("data")
+
+
+@pytest.mark.parametrize("way", ["a fault of ours", "a lost connection"])
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_crash_at_any_statement_leaves_nothing(shop: Client, postgres: str, name: str, way: str) -> None:
+    strike = fault_of_ours if way == "a fault of ours" else killer(await url_of(shop.database, postgres))
+    total = len(await statements(shop, name))
+    document, given = await work(shop, name)
+    assert total >= 3
+    for number in range(1, total):
+        before = await everything(shop.database)
+        with at_statement(shop.database, number, strike) as seen:
+            response = await shop.post(document, input=given)
+        # What goes out together is lost together: that the connection is gone shows when the last of it has been sent.
+        assert len(seen) == number + 1 or (way == "a lost connection" and len(seen) > number), f"{number} of {total}: {seen}"
+        (assert_masked if way == "a fault of ours" else assert_unavailable)(response)
+        assert await everything(shop.database) == before and await faults_of_logs(shop.database) == []
+    # After all that it still can be done, once, and the next request works.
+    answer = (await shop.ask(document, input=given))[name]
+    assert answer["userErrors"] == [] and answer["position"]
+    assert await faults_of_logs(shop.database) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_crash_amid_what_goes_out_together_leaves_nothing(shop: Client, postgres: str, name: str) -> None:
+    """The connection is lost while Postgres is at the log: before it was the work, after it in the same trip comes the commit."""
+    document, given = await work(shop, name)
+    before = await everything(shop.database)
+    url = await url_of(shop.database, postgres)
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        await other.execute("LOCK TABLE changes")
+        writing = asyncio.create_task(shop.post(document, input=given))
+        while not (await (await other.execute(WAITING)).fetchone()):  # noqa: ASYNC110  it is asked of Postgres
+            await asyncio.sleep(0.01)
+        await other.execute(f"SELECT pg_terminate_backend(pid, 1000) FROM ({WAITING})")
+    assert_unavailable(await writing)
+    assert await everything(shop.database) == before and await faults_of_logs(shop.database) == []
+    answer = (await shop.ask(document, input=given))[name]
+    assert answer["userErrors"] == [] and answer["position"]
+
+
+async def test_a_crash_while_finding_out_who_asks_is_masked_too(shop: Client) -> None:
+    with at_statement(shop.database, 0, fault_of_ours):
+        response = await shop.post("{ me { id } }")
+    assert response.status_code == 500
+    assert_masked(response)
+    assert "secret words" not in response.text
+
+
+async def test_a_crash_after_the_commit_leaves_all(shop: Client) -> None:
+    document, given = await work(shop, "createProduct")
+    asked = document.replace("product { id }", "product { id variants { id } }")
+    with at_statement(shop.database, len(await statements(shop, "createProduct")), fault_of_ours):
+        body = (await shop.post(asked, input={**given, "idempotencyKey": "after"})).json()
+    assert [e["extensions"]["code"] for e in body["errors"]] == ["INTERNAL_SERVER_ERROR"]
+    assert await faults_of_logs(shop.database) == []
+    [made] = (await shop.ask(asked, input={**given, "idempotencyKey": "after"})).values()
+    assert len(made["product"]["variants"]) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_write_costs_few_statements(shop: Client, name: str) -> None:
+    """BEGIN, COMMIT and savepoints are not among these: observers are not told of them."""
+    seen = await statements(shop, name)
+    assert len(seen) == COST[name][0], "\n".join(seen)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_write_makes_few_trips_to_postgres(shop: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What need not be waited for goes out with what follows; BEGIN, COMMIT and savepoints always do."""
+    trips: list[int] = []
+    exchange = Wire.exchange
+
+    async def counting(wire: Wire, batch: Sequence[Sent]) -> None:
+        # Jobs in the background are nobody's request.
+        if request_context.current() is not None:
+            trips.append(len(batch))
+        await exchange(wire, batch)
+
+    document, given = await work(shop, name)
+    monkeypatch.setattr(Wire, "exchange", counting)
+    await shop.ask(document, input=given)
+    assert len(trips) == COST[name][1], trips
+
+
+# Statements and trips. The first of each finds the asker.
+COST = {
+    "createProduct": (5, 2),
+    "bulkUpdateProducts": (4, 4),
+    "adjustInventory": (5, 4),
+    "updateProduct": (6, 5),
+    "updateConfig": (4, 3),
+}

@@ -1,0 +1,311 @@
+"""One key, one result: whatever happened since, whoever asks, however often and however badly it went."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.errors import DeadlockDetected
+
+from storefront.core.db.database import Database
+from storefront.products.commands import create_product
+from storefront.writes import transaction
+from storefront.writes.transaction import Code, Order, Outcome, Unit, perform, sweep_keys
+from tests.client import Client
+from tests.factories import counted, make_product, make_store, make_user
+
+ERRORS = "userErrors { code message path ... on StaleVersionError { currentVersion changedFields } }"
+CREATE = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{
+  product {{ id title handle price version createdAt }} position clientMutationId replayed {ERRORS} }} }}"""
+UPDATE = f"""mutation($input: UpdateProductInput!) {{ updateProduct(input: $input) {{
+  product {{ id title version }} position clientMutationId replayed {ERRORS} }} }}"""
+DELETE = f"mutation($input: DeleteProductInput!) {{ deleteProduct(input: $input) {{ deletedId position replayed {ERRORS} }} }}"
+BULK = f"""mutation($input: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $input) {{
+  results {{ index product {{ id price }} userErrors {{ code }} }} position replayed {ERRORS} }} }}"""
+
+
+@pytest.fixture
+async def owner(shopper: Client) -> Client:
+    return shopper.signed_in(await make_user(shopper.database))
+
+
+async def own_store(owner: Client) -> str:
+    me = (await owner.ask("{ me { id } }"))["me"]["id"]
+    return await make_store(owner.database, user_id=me)
+
+
+async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+    """The payload of a mutation."""
+    [payload] = (await client.ask(document, input=input_)).values()
+    return dict(payload)
+
+
+def again(first: Mapping[str, Any]) -> dict[str, Any]:
+    return {**first, "replayed": True}
+
+
+async def rows(database: Database, sql: str, *values: Any) -> list[Any]:
+    async with database.transaction() as connection:
+        return list(await (await connection.raw.execute(sql.encode(), values)).fetchall())
+
+
+# -------------------------------------------------------------------------------------------- same request
+
+
+async def test_the_first_result_outlives_what_it_is_about(owner: Client) -> None:
+    store = await own_store(owner)
+    first = await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k")
+    assert first["replayed"] is False and first["position"] == "1"
+    id_ = first["product"]["id"]
+    await told(owner, UPDATE, id=id_, title="Changed")
+    assert await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
+    await told(owner, DELETE, id=id_)
+    assert await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
+    assert await rows(owner.database, "SELECT id FROM products WHERE config_id = %s", store) == []
+
+
+async def test_a_deletion_is_told_again(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner))
+    first = await told(owner, DELETE, id=product, idempotencyKey="k")
+    assert first["deletedId"] == product
+    assert await told(owner, DELETE, id=product, idempotencyKey="k") == again(first)
+    assert [e["code"] for e in (await told(owner, DELETE, id=product))["userErrors"]] == ["NOT_FOUND"]
+
+
+async def test_a_refusal_is_a_result_too(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner), version=3)
+    first = await told(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k")
+    assert [e["code"] for e in first["userErrors"]] == ["STALE_VERSION"] and first["product"] is None
+    await rows(owner.database, "UPDATE products SET version = 2 WHERE id = %s RETURNING 1", product)
+    assert await told(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k") == again(first)
+
+
+@pytest.mark.parametrize("faulty", [{"title": " "}, {"handle": "taken"}])
+async def test_a_refusal_of_any_kind_is_kept_and_nothing_else_is(owner: Client, faulty: dict[str, str]) -> None:
+    store = await own_store(owner)
+    product = await make_product(owner.database, store, handle="taken")
+    given = {"configId": store, "title": "New", "price": "1", **faulty, "idempotencyKey": "k"}
+    first = await told(owner, CREATE, **given)
+    assert len(first["userErrors"]) == 1
+    await rows(owner.database, "UPDATE products SET handle = 'free' WHERE id = %s RETURNING 1", product)
+    assert await told(owner, CREATE, **given) == again(first)
+    assert await rows(owner.database, "SELECT count(*) FROM products WHERE config_id = %s", store) == [(1,)]
+
+
+async def test_every_row_of_a_bulk_is_told_again(owner: Client) -> None:
+    store = await own_store(owner)
+    good, bad = [await make_product(owner.database, store) for _ in range(2)]
+    given = {"rows": [{"id": bad, "price": "-1"}, {"id": good, "price": "2"}], "errorPolicy": "VALID_ROWS"}
+    first = await told(owner, BULK, **given, idempotencyKey="k")
+    assert [r["product"] is None for r in first["results"]] == [True, False]
+    assert [[e["code"] for e in r["userErrors"]] for r in first["results"]] == [["INVALID_INPUT"], []]
+    assert await told(owner, BULK, **given, idempotencyKey="k") == again(first)
+
+
+async def test_a_retry_may_call_itself_by_another_name(owner: Client) -> None:
+    store = await own_store(owner)
+    given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
+    first = await told(owner, CREATE, **given, clientMutationId="a")
+    second = await told(owner, CREATE, **given, clientMutationId="b")
+    assert second == {**again(first), "clientMutationId": "b"}
+
+
+async def test_a_dry_run_keeps_no_key(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner))
+    given: dict[str, Any] = {"rows": [{"id": product, "price": "2"}], "idempotencyKey": "k"}
+    dry = await told(owner, BULK, **given, dryRun=True)
+    assert dry["results"][0]["product"]["price"] == "2.00" and dry["position"] is None
+    wet = await told(owner, BULK, **given)
+    assert wet["replayed"] is False and wet["position"] == "1"
+
+
+# ------------------------------------------------------------------------------------------- other request
+
+
+async def test_another_input_under_the_same_key_is_refused(owner: Client) -> None:
+    store = await own_store(owner)
+    given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
+    first = await told(owner, CREATE, **given)
+    for other in ({"title": "Other"}, {"price": "2"}, {"tags": ["new"]}, {"compareAtPrice": "3"}):
+        answer = await told(owner, CREATE, **{**given, **other})
+        assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("IDEMPOTENCY_CONFLICT", ["idempotencyKey"])]
+        assert answer["product"] is None and answer["replayed"] is False
+    assert await told(owner, CREATE, **given) == again(first)
+
+
+async def test_left_out_and_null_are_two_inputs(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner))
+    await told(owner, UPDATE, id=product, title="New", idempotencyKey="k")
+    answer = await told(owner, UPDATE, id=product, title="New", category=None, idempotencyKey="k")
+    assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
+
+
+async def test_another_mutation_under_the_same_key_is_refused(owner: Client) -> None:
+    product = await make_product(owner.database, await own_store(owner))
+    await told(owner, DELETE, id=product, expectedVersion=9, idempotencyKey="k")
+    answer = await told(owner, UPDATE, id=product, expectedVersion=9, idempotencyKey="k")
+    assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
+
+
+async def test_keys_of_two_users_do_not_meet(owner: Client, shopper: Client) -> None:
+    other = shopper.signed_in(await make_user(shopper.database))
+    mine = await told(owner, CREATE, configId=await own_store(owner), title="Mine", price="1", idempotencyKey="k")
+    theirs = await told(other, CREATE, configId=await own_store(other), title="Theirs", price="2", idempotencyKey="k")
+    assert (mine["replayed"], theirs["replayed"]) == (False, False)
+    assert (mine["product"]["title"], theirs["product"]["title"]) == ("Mine", "Theirs")
+
+
+async def test_a_key_has_255_characters_at_most(owner: Client) -> None:
+    given = {"configId": await own_store(owner), "title": "Once", "price": "1"}
+    assert (await told(owner, CREATE, **given, idempotencyKey="k" * 255))["userErrors"] == []
+    for key in ("k" * 256, "k\x00"):
+        error = await owner.refusal(CREATE, input={**given, "idempotencyKey": key})
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "input.idempotencyKey")
+
+
+@pytest.mark.parametrize("key", ["", None])
+async def test_an_empty_key_is_none(owner: Client, key: str | None) -> None:
+    given = {"configId": await own_store(owner), "title": "Twice", "price": "1", "idempotencyKey": key}
+    answers = [await told(owner, CREATE, **given) for _ in range(2)]
+    assert [a["replayed"] for a in answers] == [False, False]
+    assert answers[0]["product"]["id"] != answers[1]["product"]["id"]
+
+
+# --------------------------------------------------------------------------------------------- at one time
+
+
+async def order_of(database: Database) -> Order:
+    user = await make_user(database)
+    store = await make_store(database, user_id=user)
+    return Order(user, "createProduct", {"configId": store, "title": "Once", "price": 1, "handle": "once"}, key="k")
+
+
+async def test_where_the_first_of_two_fails_the_second_does_the_work(database: Database) -> None:
+    order, entered = await order_of(database), asyncio.Event()
+
+    async def fails(unit_: Unit, values: Mapping[str, Any]) -> list[Any]:
+        await create_product(unit_, values)
+        entered.set()
+        await asyncio.sleep(0.2)
+        raise RuntimeError
+
+    first = asyncio.create_task(perform(database, order, fails))
+    await entered.wait()
+    second = await perform(database, order, create_product)
+    with pytest.raises(RuntimeError):
+        await first
+    assert second.replayed is False and second.position == 1
+    assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
+
+
+async def test_where_the_first_of_two_works_the_second_waits_for_its_result(database: Database) -> None:
+    order, entered = await order_of(database), asyncio.Event()
+
+    async def slow(unit_: Unit, values: Mapping[str, Any]) -> Any:
+        done = await create_product(unit_, values)
+        entered.set()
+        await asyncio.sleep(0.2)
+        return done
+
+    first = asyncio.create_task(perform(database, order, slow))
+    await entered.wait()
+    second = await perform(database, order, create_product)
+    assert second.replayed is True and second.rows[0].id == (await first).rows[0].id  # type: ignore[union-attr]
+
+
+async def test_a_deadlock_is_tried_again_under_its_key(database: Database) -> None:
+    order, attempts = await order_of(database), 0
+
+    async def unlucky(unit_: Unit, values: Mapping[str, Any]) -> Any:
+        nonlocal attempts
+        attempts += 1
+        done = await create_product(unit_, values)
+        if attempts < transaction.ATTEMPTS:
+            raise DeadlockDetected
+        return done
+
+    outcome = await perform(database, order, unlucky)
+    assert (attempts, outcome.position, outcome.replayed) == (transaction.ATTEMPTS, 1, False)
+    assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
+
+
+async def test_the_key_is_in_the_transaction_of_the_work(database: Database) -> None:
+    order = await order_of(database)
+
+    def fail(sql: str) -> None:
+        if sql.startswith("UPDATE idempotency_keys"):
+            raise RuntimeError
+
+    observer: Callable[[str], None] = fail
+    database.observers.append(observer)
+    with pytest.raises(RuntimeError):
+        await perform(database, order, create_product)
+    database.observers.remove(observer)
+    for table in ("products", "changes", "idempotency_keys"):
+        assert await rows(database, f"SELECT count(*) FROM {table}") == [(0,)]
+
+
+async def test_a_replay_takes_two_statements(database: Database) -> None:
+    order = await order_of(database)
+    await perform(database, order, create_product)
+    with counted(database) as seen:
+        outcome = await perform(database, order, create_product)
+    assert outcome.replayed is True and len(seen) == 2
+
+
+# -------------------------------------------------------------------------------------------- the day after
+
+
+async def test_keys_are_forgotten_after_a_day(database: Database) -> None:
+    order = await order_of(database)
+    await perform(database, order, create_product)
+    await perform(database, replace(order, key="old", values={**order.values, "handle": "old"}), create_product)
+    await rows(
+        database, "UPDATE idempotency_keys SET created_at = now() - interval '24 hours 1 second' WHERE key = 'old' RETURNING 1"
+    )
+    await rows(
+        database, "UPDATE idempotency_keys SET created_at = now() - interval '23 hours 59 minutes' WHERE key = 'k' RETURNING 1"
+    )
+    assert await sweep_keys(database) == 1
+    assert (await perform(database, order, create_product)).replayed is True
+    fresh = await perform(database, replace(order, key="old", values={**order.values, "handle": "new"}), create_product)
+    assert isinstance(fresh, Outcome) and fresh.replayed is False and not fresh.failures
+    assert await sweep_keys(database) == 0
+
+
+async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_claimed_anew(database: Database, empty_url: str) -> None:
+    order = await order_of(database)
+    await perform(database, order, create_product)
+    forgotten: list[str] = []
+
+    def forget(sql: str) -> None:
+        if sql.startswith("SELECT idempotency_keys.digest") and not forgotten:
+            forgotten.append(sql)
+            with psycopg.connect(empty_url, autocommit=True) as connection:
+                connection.execute("DELETE FROM idempotency_keys")
+
+    observer: Callable[[str], None] = forget
+    database.observers.append(observer)
+    outcome = await perform(database, order, create_product)
+    database.observers.remove(observer)
+    # The work is done again, and finds what the first time made.
+    assert forgotten and outcome.replayed is False
+    assert [failure.code for failure in outcome.failures] == [Code.ALREADY_EXISTS]
+    assert (await perform(database, order, create_product)).replayed is True
+
+
+# -------------------------------------------------------------------------- what became of its surroundings
+
+
+async def test_a_replay_tells_that_a_store_is_gone_by_now(owner: Client) -> None:
+    store = await own_store(owner)
+    document = CREATE.replace("createdAt", "createdAt config { id } variants { id } related { id } reviews { totalCount }")
+    given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
+    await told(owner, document, **given)
+    await owner.ask("mutation($i: ID!) { deleteConfig(input: {id: $i}) { deletedId } }", i=store)
+    body = (await owner.post(document, input=given)).json()
+    assert [(e["extensions"]["code"], e["path"]) for e in body["errors"]] == [
+        ("NOT_FOUND", ["createProduct", "product", "config"])
+    ]

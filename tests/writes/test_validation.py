@@ -1,0 +1,335 @@
+"""What values may be, kind by kind."""
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from storefront.writes import validation
+from storefront.writes.product_validation import PRODUCT, attributes, contradictions
+from storefront.writes.transaction import Code, Refused
+from storefront.writes.validation import Rule, Unfit
+
+
+def fits(rule: Rule, value: object) -> bool:
+    try:
+        rule(value)
+    except Unfit:
+        return False
+    return True
+
+
+# ---------------------------------------------------------------------------------------------------- css
+
+GOOD_SHEETS = (
+    "",
+    "a { color: red }",
+    "@media (min-width: 600px) { a:hover > b { color: rgb(1 2 3 / 50%) } }",
+    ".card { &:hover { color: teal } .title { font-weight: bold } }",
+    "@keyframes x { from { opacity: 0 } to { opacity: 1 } }",
+    "a { background: url(data:image/png;base64,AAAA) }",
+    'a { background: url("data:image/svg+xml;utf8,x") }',
+    "a { background: image-set(url(data:image/png;base64,AAAA) 1x, linear-gradient(red, blue) 2x) }",
+    "a::after { content: '\\2014' }",
+    "a { width: calc(100% - var(--gap)) }",
+    "/* url(https://example.com) is only talked about */ a { color: red }",
+    ".größe, .日本 { content: '×' } /* 2 × 3 – and more */",
+    "a:not(.b):nth-child(2n + 1) { transform: translate(1px, 2px) rotate(4deg); filter: drop-shadow(0 0 2px rgb(0 0 0 / 0.5)) }",
+    "@media screen and(min-width: 600px) { .md\\:flex { grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) } }",
+    "@supports (display: grid) and (not (display: inline-grid)) { a { width: min(100%, 40rem) } }",
+    "@layer base { @container (width > 400px) { a { color: light-dark(#000, #fff) } } }",
+    "@font-face { font-family: Own; src: local('Helvetica Neue') }",
+    "a { background: image-set(url(data:image/png,x) type('image/png') 1x) }",
+)
+BAD_SHEETS = (
+    "@import 'https://evil.example/x.css';",
+    '@import url("https://evil.example/x.css");',
+    "@\\69mport 'https://evil.example/x.css';",
+    "@IMPORT 'x.css';",
+    "@charset 'utf-8'; a { color: red }",
+    "@namespace svg url(http://www.w3.org/2000/svg);",
+    "a { background: url(https://evil.example/x.png) }",
+    "a { background: url('https://evil.example/x.png') }",
+    "a { background: URL( https://evil.example/x.png ) }",
+    "a { background: \\75rl(https://evil.example/x.png) }",
+    "a { background: \\75 rl('https://evil.example/x.png') }",
+    "a { background: u\\72l(//evil.example/x.png) }",
+    "a { background: url(/here.png) }",
+    "a { background: url(data:text/html,x) }",
+    "@media print { a { b { background: url(//evil.example) } } }",
+    "@font-face { font-family: x; src: url(https://evil.example/x.woff) }",
+    "@supports (background: url(//evil.example)) { a { color: red } }",
+    "a { background: image-set('https://evil.example/x.png' 1x) }",
+    "a { background: -webkit-image-set('https://evil.example/x.png' 1x) }",
+    "a { --u: 'https://evil.example/x.png'; background: image-set(var(--u) 1x) }",
+    "a { background: -webkit-image-set(var(--u) 1x) }",
+    "a { background: src('https://evil.example/x.png') }",
+    "a { --u: 'https://evil.example'; background: src(var(--u)) }",
+    "a { width: expression(alert(1)) }",
+    "a { width: EXPRESSION(alert(1)) }",
+    "a { background: image-set(calc(1) url(//evil.example) 1x) }",
+    "a { color: red } </style><script>alert(1)</script>",
+    "a::after { content: '</style' }",
+    "/* </style> */",
+    "<!-- a { color: red } -->",
+    "a { color: red } }",
+    "a { color: ) }",
+    "a { background: url(a b) }",
+    "a { content: 'never ends\n }",
+    "a { color: r\x00ed }",
+    "a { background: image-set(if(else: 'https://evil.example/x.png') 1x) }",
+    "a { background: if(else: image-set('https://evil.example/x.png' 1x)) }",
+    "@function --f() { result: 'https://evil.example/x.png' } a { background: image-set(--f() 1x) }",
+    "a { background: image-set(--f() 1x) }",
+    "a { width: --f() }",
+    "\ufeff@import 'https://evil.example/x.css'; a { color: red }",
+    "a {} @import 'https://evil.example/x.css';",
+    "a { @import 'https://evil.example/x.css'; }",
+    "@unheard-of x { a { color: red } }",
+    "a { color: unheard-of(red) }",
+    "a { background: cross-fade(url(//evil.example/x.png), red) }",
+    "a { color: red",
+    "a { color: rgb(1 2 3 }",
+    "a { b: [ }",
+    "a { color: red } /* never ends",
+    "a { b: 'never ends",
+    "a { color: red } \\",
+    "a { color: red } -->",
+    "a," * 20_001 + "a { color: red }",
+    "- " * 20_001,
+    "a{b:" + "-1" * 21_000 + "}",
+    "a{b:1\u00d7url(http://evil.example/x)}",
+    "a{b:1\u3000url(//evil.example)}",
+    "@font-face{font-family:x;src:1\u00a0url(//evil.example),local(a)}",
+    "x" * 50_001,
+)
+
+
+@pytest.mark.parametrize("sheet", GOOD_SHEETS)
+def test_a_sheet_that_loads_nothing_is_kept(sheet: str) -> None:
+    assert validation.css(sheet) == sheet
+
+
+@pytest.mark.parametrize("sheet", BAD_SHEETS)
+def test_a_sheet_that_loads_or_breaks_out_is_refused(sheet: str) -> None:
+    assert not fits(validation.css, sheet)
+
+
+@pytest.mark.parametrize("bracket", ["(", "[", "{", "a("])
+def test_depth_does_not_matter(bracket: str) -> None:
+    closing = {"(": ")", "[": "]", "{": "}", "a(": ")"}[bracket]
+    validation.css("a { b: " + bracket.replace("a", "min") * 4_000 + closing * 4_000 + " }")
+
+
+_PIECES = st.sampled_from(
+    [
+        *"(){}[];:'\"\\/*@<!-, \n",
+        "url(",
+        "\\75rl(",
+        "image-set(",
+        "@import",
+        "@media",
+        "</style",
+        "data:image/",
+        "var(--x)",
+        "a",
+        "x.png",
+    ]
+)
+
+
+@given(st.lists(_PIECES, max_size=40).map("".join) | st.text(max_size=100))
+def test_any_sheet_is_kept_or_refused(sheet: str) -> None:
+    if fits(validation.css, sheet):
+        # What stands at the very beginning is part of nothing else; a name goes on behind letters, hyphens and backslashes.
+        assert "<" not in sheet and not re.match(r"[ \t\r\n\f]*@import(?![\w\\-]|[^\x00-\x7f])", sheet, re.IGNORECASE)
+
+
+# ------------------------------------------------------------------------------------------- short kinds
+
+ADDRESSES: tuple[tuple[str, bool], ...] = (
+    ("https://example.com/mug.jpg", True),
+    ("http://example.com:8080/a?b=c#d", True),
+    ("HTTPS://EXAMPLE.COM/", True),
+    ("https://bücher.example/ä.png", True),
+    ("javascript:alert(1)", False),
+    ("data:image/png;base64,AAAA", False),
+    ("//example.com/x", False),
+    ("/x.png", False),
+    ("https://", False),
+    ("https:///x", False),
+    ("https://example.com:99999/", False),
+    ("https://[::1", False),
+    ("https://example.com/a b", False),
+    ('https://example.com/"><script>', False),
+    ("https://example.com/\x00", False),
+    ("java\nscript:alert(1)", False),
+    ("https://example.com/\n", False),
+    ("https://example.com/" + "a" * 2_048, False),
+    ("", False),
+)
+SLUGS: tuple[tuple[str, bool], ...] = (
+    ("a", True), ("my-store-2", True), ("a" * 100, True),
+    ("", False), ("-a", False), ("a-", False), ("a--b", False), ("A", False), ("a_b", False), ("ä", False), ("a" * 101, False),
+    ("a\n", False), ("١", False),
+)  # fmt: skip
+COLOURS: tuple[tuple[str, bool], ...] = (
+    ("#1a2b3c", True), ("#fff", True), ("teal", True), ("rgb(1, 2, 3)", True), ("hsl(120deg 50% 50%)", True), (" red ", True),
+    ("", False), ("#12", False), ("nothing", False), ("red; background: url(x)", False), ("red</style>", False),
+    ("rgb(1, 2, 3", False), ("rgb(1, 2, 3))", False), ("\ufeffred", False),
+    ("color()", False), ("color( )", False), ("color-mix()", False), ("rgb()", False), ("lab()", False),
+    ("red/*</style><script>*/", False), ("red/*\x00*/", False), ("#fff" + " " * 100, False), ("url(https://evil.example)", False),
+)  # fmt: skip
+CURRENCIES: tuple[tuple[str, bool], ...] = (
+    ("USD", True), ("EUR", True), ("JPY", True),
+    ("usd", False), ("XXX", False), ("DEM", False), ("", False), ("EUR\n", False), ("€", False),
+)  # fmt: skip
+HOSTS: tuple[tuple[str, bool], ...] = (
+    ("my-shop.myshopify.com", True), ("a.co", True), ("xn--bcher-kva.example", True),
+    ("localhost", False), ("my shop.com", False), ("-a.com", False), ("a-.com", False), ("a..com", False), ("1.2.3.4", False),
+    ("evil.example/path", False), ("user@evil.example", False), ("evil.example:80", False), ("MY.com", False), ("a.com\n", False),
+    ("a" * 64 + ".com", False), ("a." * 127 + "com", False),
+)  # fmt: skip
+CASES: Sequence[tuple[str, Rule, tuple[tuple[str, bool], ...]]] = (
+    ("url", validation.url, ADDRESSES),
+    ("slug", validation.slug, SLUGS),
+    ("colour", validation.colour, COLOURS),
+    ("currency", validation.currency, CURRENCIES),
+    ("host", validation.host, HOSTS),
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "value", "good"),
+    [pytest.param(rule, v, g, id=f"{name}-{v[:30]!r}") for name, rule, cases in CASES for v, g in cases],
+)
+def test_a_kind_takes_what_it_should(rule: Rule, value: str, good: bool) -> None:
+    assert fits(rule, value) is good
+
+
+@given(st.text(max_size=60))
+def test_any_text_fits_a_kind_or_does_not(value: str) -> None:
+    for _, rule, _ in CASES:
+        fits(rule, value)
+
+
+# ---------------------------------------------------------------------------------------- amounts and text
+
+_AMOUNTS = st.decimals(Decimal("-1e20"), Decimal("1e20"), allow_nan=False, allow_infinity=False)
+
+
+@given(_AMOUNTS | st.decimals(0, 100, places=3) | st.decimals(0, 99_999_999, places=2))
+def test_an_amount_is_kept_exactly_or_refused(value: Decimal) -> None:
+    if fits(validation.money, value):
+        assert Decimal(validation.money(value)) == value and 0 <= value < 100_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [("0", "0.00"), ("-0", "0.00"), ("-0.00", "0.00"), ("5.5", "5.50"), ("5.500", "5.50"), ("99999999.99", "99999999.99")],
+)
+def test_an_amount_is_written_as_rows_have_it(value: str, kept: str) -> None:
+    assert validation.money(Decimal(value)) == kept
+
+
+@pytest.mark.parametrize("value", ["-0.01", "100000000", "1.999", "0.001", "99999999.999"])
+def test_an_amount_beyond_its_bounds_is_refused(value: str) -> None:
+    assert not fits(validation.money, Decimal(value))
+
+
+@pytest.mark.parametrize("value", ["Inter", "Source Sans 3", "'Open Sans', \"Noto_2\", sans-serif", "ヒラギノ角ゴ", "a" * 100])
+def test_fonts_are_named_as_in_css(value: str) -> None:
+    assert validation.font_family(f" {value} ") == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        "a" * 101,
+        "'",
+        "Inter, 'Open",
+        "'a\"",
+        "\"a'",
+        "''",
+        ",",
+        "a,",
+        "a,,b",
+        "a; color: red",
+        "a}",
+        "a\nb",
+        "url(x)",
+        "</style>",
+        "a\\b",
+        "a/*b*/",
+        "a:b",
+    ],
+)
+def test_what_could_end_the_declaration_of_fonts_is_refused(value: str) -> None:
+    assert not fits(validation.font_family, value)
+
+
+@given(st.text(max_size=12))
+def test_text_is_trimmed_and_has_no_control_characters(value: str) -> None:
+    rule = validation.text(10)
+    if fits(rule, value):
+        kept = rule(value)
+        assert kept == value.strip() and 1 <= len(kept) <= 10 and "\x00" not in kept
+
+
+@pytest.mark.parametrize("value", ["", "  ", "\x00", "a\x00b", "a\x1b", "a\x7f", "a" * 11])
+def test_text_that_is_no_text_is_refused(value: str) -> None:
+    assert not fits(validation.text(10), value)
+
+
+# --------------------------------------------------------------------------------------------- composition
+
+
+def test_faults_of_lists_and_records_are_told_with_their_paths() -> None:
+    rule = {
+        "form": validation.listed(validation.record({"price": validation.money, "name": validation.text(5)}), 3, distinct=False)
+    }
+    forms = [{"price": Decimal(1), "name": "ok"}, {"price": Decimal(-1), "name": "far too long"}]
+    _, failures = validation.checked(rule, {"form": forms}, ["rows", "4"])
+    assert [failure.path for failure in failures] == [("rows", "4", "form", "1", "price"), ("rows", "4", "form", "1", "name")]
+    assert {failure.code for failure in failures} == {Code.INVALID_INPUT}
+    assert all(failure.message.startswith(".".join(failure.path)) for failure in failures)
+
+
+def test_all_faults_are_raised_at_once() -> None:
+    with pytest.raises(Refused) as raised:
+        validation.require(PRODUCT, {"title": "", "price": Decimal(-1), "handle": None, "tags": ["ok", "\x00"]})
+    assert [failure.path for failure in raised.value.failures] == [("title",), ("price",), ("handle",), ("tags", "1")]
+
+
+def test_a_list_leaves_repeats_out_and_has_an_end() -> None:
+    rule = validation.listed(validation.text(5), 3)
+    assert rule([" a", "b", "a "]) == ["a", "b"]
+    assert not fits(rule, ["a", "b", "c", "d"])
+
+
+def test_null_is_for_what_may_be_empty() -> None:
+    assert validation.optional(validation.slug)(None) is None
+    assert not fits(validation.given(validation.slug), None)
+
+
+def test_an_attribute_has_one_value() -> None:
+    assert attributes([{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]) == {"size": "S", "colour": "red"}
+    assert not fits(attributes, [{"name": "size", "value": "S"}, {"name": " size", "value": "M"}])
+    assert not fits(attributes, [{"name": str(n), "value": "x"} for n in range(11)])
+
+
+def test_what_it_was_compared_with_is_never_below_the_price() -> None:
+    assert not contradictions({"price": "9.99", "compareAtPrice": "9.99"})
+    assert not contradictions({"price": "9.99", "compareAtPrice": None})
+    [failure] = contradictions({"price": "99999999.99", "compareAtPrice": "99999999.98"}, ["rows", "0"])
+    assert failure.path == ("rows", "0", "compareAtPrice")
+
+
+@given(st.text(max_size=40))
+def test_an_id_is_ours_or_is_refused(value: str) -> None:
+    assert not fits(validation.key, value)
