@@ -7,7 +7,7 @@ SERVE ?=
 BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test soak install check lint types schema seed bench bench-peers bench-execution bench-fanout lock clean
+.PHONY: help run test soak install check lint types wheel schema seed bench bench-peers bench-execution bench-fanout lock clean
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ lint: $(VENV)/.test ## Style, the floors of the house, and schema.graphql
 types: $(VENV)/.test ## Static types, strictly
 	$(BIN)/mypy
 
+wheel: $(VENV)/.run ## Build a wheel with everything in it, GraphiQL and the dashboard too, in dist/
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
 schema: $(VENV)/.run ## Write schema.graphql
 	$(BIN)/storefront schema > schema.graphql
 
@@ -58,7 +61,7 @@ lock: $(VENV)/.test ## Resolve the dependencies anew (needs uv)
 	uv pip compile -q --universal --generate-hashes --no-emit-index-url --no-header --no-annotate --python-version 3.11 --extra build --extra redis --extra otel --extra s3 pyproject.toml -c requirements-dev.txt -o requirements-server.txt
 
 clean: ## Remove the environment, the embedded database and all caches
-	rm -rf $(VENV) .storefront build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .storefront build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 

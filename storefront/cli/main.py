@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from storefront import __version__
 from storefront import doctor as checkup
 from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
@@ -68,6 +69,21 @@ DEMO_USER = "demo@example.com"
 _BY_EMAIL = "Whose: the user's verified address."
 _BY_ID = "Whose: the user's id, in place of the address."
 DAY = 86_400
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"storefront {__version__}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that come before a command."""
 
 
 @app.command()
