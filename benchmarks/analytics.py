@@ -18,7 +18,7 @@ from benchmarks.load import Request, drive_each
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import FOLDER, Sizes, Stage, body_of, cpu_seconds, free_port, process, serve_command
 from storefront.analytics.rollups import roll_up
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
 from storefront.core.db.embedded_postgres import embedded_postgres
@@ -258,7 +258,7 @@ def _report(here: Stage, until: datetime) -> list[float]:
     start = until - timedelta(days=DAYS)
     given = {"store": STORE_ID, "start": start, "end": until}
     range_ = {"from": start.isoformat(), "to": until.isoformat()}
-    token = sign(Claims("benchmark"), SECRET, seconds=3600)
+    token = sign_token(Claims("benchmark"), SECRET, seconds=3600)
     headers = {"content-type": "application/json", "authorization": f"Bearer {token}"}
     request = Request("POST", "/graphql", body_of(REPORT, c=STORE_ID, range=range_), tuple(headers.items()))
     _compare(here, httpx.post(f"http://127.0.0.1:{here.port}/graphql", content=request.body, headers=headers, timeout=60), given)

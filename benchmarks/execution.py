@@ -14,13 +14,13 @@ from benchmarks.report import Cell, Table
 from benchmarks.stage import Sizes, Stage, stage
 from benchmarks.works import Facts, Storefront, facts
 from storefront.core.db.database import Database
-from storefront.core.encryption import Vault, new_key
-from storefront.execution.executor import BreadthFirst
-from storefront.execution.plan import Plans
+from storefront.core.encryption import Vault, generate_key
+from storefront.execution.executor import BreadthFirstExecutor
+from storefront.execution.plan import DocumentPlans
 from storefront.feed.hub import Hub
-from storefront.feed.pubsub import WakeUps
+from storefront.feed.pubsub import PubSub
 from storefront.graph.context import Context, Feed
-from storefront.queries.spelling import Vocabularies
+from storefront.queries.spelling import SpellingCorrector
 from storefront.schema import schema
 
 # So many times less CPU than graphql-core's, by the number of products.
@@ -80,12 +80,12 @@ class Setting:
         """A fresh context, as every request has one."""
         hub = Hub(self.database, 1)
         no_files: Any = None
-        found = AtHand(self.database, Vocabularies(), Vault([_KEY]), Feed(hub, WakeUps("memory://", hub.heard)), no_files)
+        found = AtHand(self.database, SpellingCorrector(), Vault([_KEY]), Feed(hub, PubSub("memory://", hub.notify)), no_files)
         found.memory, found.recording = self.memory, recording
         return found
 
 
-_KEY = new_key()
+_KEY = generate_key()
 
 
 def compare(rounds: int) -> Iterator[Table]:
@@ -127,7 +127,7 @@ async def _compared(set_up: Stage, rounds: int) -> Table:
 
 def _ours(document: DocumentNode) -> Mapping[str, Any]:
     """How our server has a document executed."""
-    return {"executor_class": BreadthFirst, "plans": Plans(document)}
+    return {"executor_class": BreadthFirstExecutor, "plans": DocumentPlans(document)}
 
 
 async def _run(document: DocumentNode, variables: dict[str, Any], context: Context, how: Mapping[str, Any]) -> ExecutionResult:

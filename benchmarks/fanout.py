@@ -24,9 +24,9 @@ from benchmarks.report import RESULTS, Cell, Table, err
 from benchmarks.stage import FOLDER, Stage, at, cpu_seconds, free_port, process, serve_command
 from storefront.core.db.database import Database
 from storefront.feed import log
-from storefront.feed.log import Entry
-from storefront.feed.pubsub import CHANNEL
-from storefront.serving.graphiql.assets import node_and_npm, npm_ci
+from storefront.feed.log import LogEntry
+from storefront.feed.pubsub import CHANNEL_NAME
+from storefront.serving.graphiql.assets import find_node_and_npm, run_npm_ci
 
 NODE = Path(__file__).parent / "fanout_node"
 # Seconds from one change to the next: each has been told to everybody before the next one comes.
@@ -135,7 +135,7 @@ def _scene(url: str, crowd: Crowd) -> Scene:
 
 def _servers(url: str) -> list[Server]:
     ours = {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_BROADCAST_URL": url, "STOREFRONT_POPULARITY_INTERVAL": "0"}
-    node = [str(node_and_npm()[0]), str(_packages() / "server.mjs")]
+    node = [str(find_node_and_npm()[0]), str(_packages() / "server.mjs")]
     theirs = {"DATABASE_URL": url, "NODE_ENV": "production"}
     return [
         Server("storefront", [], ours),
@@ -152,7 +152,7 @@ def _packages() -> Path:
     for name in ("package.json", "package-lock.json", ".npmrc", "server.mjs"):
         shutil.copy(NODE / name, folder / name)
     if not (folder / "installed").exists():
-        npm_ci(folder)
+        run_npm_ci(folder)
         (folder / "installed").touch()
     return folder
 
@@ -212,7 +212,7 @@ async def _write(scene: Scene) -> dict[int, float]:
     """The changes, by position, with the moment at which each was committed."""
     commits, entry = (
         {},
-        Entry(
+        LogEntry(
             kind="product_updated",
             entity_id=scene.product,
             product_id=scene.product,
@@ -226,9 +226,9 @@ async def _write(scene: Scene) -> dict[int, float]:
             due = time.monotonic() + EVERY
             async with database.transaction() as connection:
                 await connection.raw.execute(_CHANGE, [10 + number % 500, scene.product])
-                position = await log.append(connection, scene.store, [entry])
+                position = await log.append_entries(connection, scene.store, [entry])
             commits[position] = time.monotonic()
-            await waking.execute("SELECT pg_notify(%s, %s)", [CHANNEL, scene.store])
+            await waking.execute("SELECT pg_notify(%s, %s)", [CHANNEL_NAME, scene.store])
             await asyncio.sleep(max(0.0, due - time.monotonic()))
     return commits
 

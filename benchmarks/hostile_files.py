@@ -22,13 +22,13 @@ from benchmarks.report import Cell, Table, err
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
 from storefront.core.db.embedded_postgres import embedded_postgres
-from storefront.core.encryption import Vault, new_key
+from storefront.core.encryption import Vault, generate_key
 from storefront.core.ids import new_id
-from storefront.core.storage.disk import Disk
-from storefront.feed.keyed_events import Stirs
-from storefront.feed.pubsub import WakeUps
-from storefront.imports.jobs.handlers import Means
-from storefront.imports.jobs.worker import Workers
+from storefront.core.storage.disk import DiskStorage
+from storefront.feed.keyed_events import KeyedEvents
+from storefront.feed.pubsub import PubSub
+from storefront.imports.jobs.handlers import JobDependencies
+from storefront.imports.jobs.worker import WorkerPool
 
 # Milliseconds of CPU for which one step may hold the event loop, and megabytes beyond those of a small file.
 MAX_STALL_MS, MAX_GROWTH_MB = 20.0, 60.0
@@ -115,7 +115,9 @@ def _mark(holds: bool) -> str:
 
 async def _run(url: str, folder: Path, name: str, size: int) -> dict[str, Any]:
     async with Database(url, size=4) as database:
-        means = Means(database, Disk(folder, "http://localhost", "a secret"), Vault([new_key()]), WakeUps("memory://"))
+        means = JobDependencies(
+            database, DiskStorage(folder, "http://localhost", "a secret"), Vault([generate_key()]), PubSub("memory://")
+        )
         store, job = await new_store(database), new_id()
         key = f"imports/{store}/{job}.csv"
         await means.objects.put(key, _content(name, size * 1_000_000), "text/csv")
@@ -127,7 +129,7 @@ async def _run(url: str, folder: Path, name: str, size: int) -> dict[str, Any]:
             )
         began = perf_counter()
         with _steps() as longest:
-            await Workers(means, Stirs(), 1).take()
+            await WorkerPool(means, KeyedEvents(), 1).run_next_job()
         seconds = perf_counter() - began
         await means.objects.delete(key)
         async with database.transaction() as connection:

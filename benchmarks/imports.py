@@ -15,13 +15,13 @@ from benchmarks.report import Cell, Table, err
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
 from storefront.core.db.embedded_postgres import embedded_postgres
-from storefront.core.encryption import Vault, new_key
+from storefront.core.encryption import Vault, generate_key
 from storefront.core.ids import new_id
-from storefront.core.storage.disk import Disk
-from storefront.feed.keyed_events import Stirs
-from storefront.feed.pubsub import WakeUps
-from storefront.imports.jobs.handlers import Means
-from storefront.imports.jobs.worker import Workers
+from storefront.core.storage.disk import DiskStorage
+from storefront.feed.keyed_events import KeyedEvents
+from storefront.feed.pubsub import PubSub
+from storefront.imports.jobs.handlers import JobDependencies
+from storefront.imports.jobs.worker import WorkerPool
 
 # Rows in a second that one worker has to do, and megabytes that ten times the rows may take more.
 LEAST_ROWS, MOST_MB = 2_000, 10
@@ -45,8 +45,8 @@ def measure(rows: int) -> Iterator[Table]:
 
 async def _measured(url: str, folder: Path, rows: int) -> Table:
     async with Database(url, size=4) as database:
-        disk = Disk(folder / "files", "http://localhost", "none that anybody is told")
-        means = Means(database, disk, Vault([new_key()]), WakeUps("memory://"))
+        disk = DiskStorage(folder / "files", "http://localhost", "none that anybody is told")
+        means = JobDependencies(database, disk, Vault([generate_key()]), PubSub("memory://"))
         small, store = await new_store(database), await new_store(database)
         before = await _done(means, small, (rows // 10, 1))
         works = {"new products": 1, "the same again": 1, "other prices": 2}
@@ -71,7 +71,7 @@ async def new_store(database: Database) -> str:
     return store
 
 
-async def _done(means: Means, store: str, file: tuple[int, int] | None) -> tuple[float, float, float]:
+async def _done(means: JobDependencies, store: str, file: tuple[int, int] | None) -> tuple[float, float, float]:
     """Seconds, seconds of CPU, and megabytes at most that a job took."""
     kind, source = ("import", "shopify_csv") if file else ("export", "catalogue")
     key = f"{kind}s/{store}/{new_id()}.csv"
@@ -85,7 +85,7 @@ async def _done(means: Means, store: str, file: tuple[int, int] | None) -> tuple
         )
     watch = asyncio.create_task(_most())
     began, used = perf_counter(), process_time()
-    await Workers(means, Stirs(), 1).take()
+    await WorkerPool(means, KeyedEvents(), 1).run_next_job()
     took, cpu = perf_counter() - began, process_time() - used
     watch.cancel()
     most = await asyncio.gather(watch, return_exceptions=True)

@@ -15,7 +15,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from benchmarks.report import Cell, Table
 from benchmarks.stage import Stage
 from benchmarks.works import SUBJECT, Facts, Storefront, facts
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 
 SECRET = "a secret of the benchmark's own, of no use elsewhere"  # noqa: S105
 MAX_MB_PER_HOUR = 2.0
@@ -42,7 +42,7 @@ EVENTS = "mutation($i: TrackEventsInput!) { trackEvents(input: $i) { recorded us
 def measure(stage: Stage, minutes: float, warm_up: float, rate: float) -> Iterator[Table]:
     """Ask at so many requests a second; the first minutes of them do not count."""
     found = facts(stage)
-    token = sign(Claims(SUBJECT), SECRET, seconds=86_400)
+    token = sign_token(Claims(SUBJECT), SECRET, seconds=86_400)
     with stage.server(STOREFRONT_SECRET=SECRET) as (port, pid):
         samples = asyncio.run(_Soak(found, token, port, pid, rate).run(60 * minutes))
     begin = samples[0][0]

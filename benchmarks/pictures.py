@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.report import Cell, Table, err
-from storefront.core.image_processing import developed, resized
+from storefront.core.image_processing import process_image, resize_image
 
 # Pictures of a telephone, and as large as may be by default.
 SIZES = {"12 MP": (4_000, 3_000), "49 MP": (7_000, 7_000)}
@@ -70,9 +70,9 @@ def _megabytes() -> float:
 
 def _worked(kind: str, content: bytes) -> dict[str, Any]:
     before = _megabytes()
-    cpu, made = _seconds_of(lambda: developed(content, f"image/{kind.lower()}", MOST_PIXELS))
+    cpu, made = _seconds_of(lambda: process_image(content, f"image/{kind.lower()}", MOST_PIXELS))
     megabytes = _megabytes() - before
-    sizes = [_seconds_of(lambda one=one: resized(made.content, *one))[0] * 1_000 for one in MADE.values()]
+    sizes = [_seconds_of(lambda one=one: resize_image(made.content, *one))[0] * 1_000 for one in MADE.values()]
     return {"cpu": cpu, "megabytes": megabytes, "made": sizes}
 
 

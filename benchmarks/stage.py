@@ -25,7 +25,7 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.core.db import migrations
 from storefront.core.db.database import Database
-from storefront.core.db.embedded_postgres import embedded_postgres, superuser_url
+from storefront.core.db.embedded_postgres import build_superuser_url, embedded_postgres
 from storefront.demo.commands import seed
 
 FOLDER = Path(".storefront") / "bench"
@@ -225,7 +225,7 @@ class Stage:
     def logged(self) -> Iterator["Log"]:
         """Postgres writes down how long every statement took."""
         logged = ("log_min_duration_statement", "0"), ("log_parameter_max_length", "0")
-        server = replace(self, url=superuser_url(self.url))
+        server = replace(self, url=build_superuser_url(self.url))
         server.run(*(f"ALTER SYSTEM SET {name} = {value}" for name, value in logged), "SELECT pg_reload_conf()")
         try:
             time.sleep(0.5)
@@ -290,7 +290,7 @@ def stage(sizes: Sizes) -> Iterator[Stage]:
 
 
 def _schema() -> str:
-    steps = sorted((migrations.FOLDER / "versions").glob("*.py"))
+    steps = sorted((migrations.MIGRATIONS_FOLDER / "versions").glob("*.py"))
     return hashlib.blake2b(b"".join(step.read_bytes() for step in steps), digest_size=4).hexdigest()
 
 

@@ -9,8 +9,8 @@ from benchmarks.plot import bars
 from benchmarks.report import RESULTS, Cell, Table
 from benchmarks.stage import Sizes, Stage
 from benchmarks.works import SUBJECT, WORKS, Facts, Storefront, facts
-from storefront.core.auth.tokens import Claims, sign
-from storefront.core.settings import settings
+from storefront.core.auth.tokens import Claims, sign_token
+from storefront.core.settings import get_settings
 
 SIZES = Sizes(20_000, 1_000_000, one_store=False)
 US = "storefront"
@@ -61,7 +61,7 @@ def _us(stage: Stage, known: Facts) -> Iterator[Contestant]:
         changes = f"DELETE FROM changes WHERE product_id IN (SELECT id FROM products WHERE {gone})"
         stage.run(changes, f"DELETE FROM products WHERE {gone}")
 
-    token = sign(Claims(SUBJECT), settings().signing_secret(), seconds=86_400)
+    token = sign_token(Claims(SUBJECT), get_settings().load_signing_secret(), seconds=86_400)
     with stage.serving():
         yield Contestant(US, stage.port, stage.pid, Storefront(known, token), clean)
 

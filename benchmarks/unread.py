@@ -17,7 +17,7 @@ from benchmarks.stage import Stage, at
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.feed import log
-from storefront.feed.log import Entry
+from storefront.feed.log import LogEntry
 
 # Bytes of a client's receive buffer: what its kernel takes in its place says nothing about the server.
 RECEIVE_BYTES = 4_096
@@ -235,6 +235,6 @@ def _store(url: str) -> Iterator[str]:
 
 
 async def _change(url: str, store: str, product: str) -> None:
-    entry = Entry(kind="product_updated", entity_id=product, product_id=product, was_visible=True, is_visible=True)
+    entry = LogEntry(kind="product_updated", entity_id=product, product_id=product, was_visible=True, is_visible=True)
     async with Database(url) as database, database.transaction() as connection:
-        await log.append(connection, store, [entry] * EVENTS)
+        await log.append_entries(connection, store, [entry] * EVENTS)

@@ -9,9 +9,9 @@ from benchmarks.report import Cell, Table
 from benchmarks.stage import FOLDER, STORE, Client, Stage, cpu_seconds, free_port, process, serve_command
 from storefront.analytics.commands import refresh_popularity
 from storefront.core.db.database import Database
-from storefront.queries.listing import Scope, Selection
-from storefront.queries.search import parse
-from storefront.queries.spelling import Vocabularies
+from storefront.queries.listing import Selection, StoreScope
+from storefront.queries.search import parse_search
+from storefront.queries.spelling import SpellingCorrector
 from storefront.queries.visibility import Audience
 
 TYPOS = "linnen", "xylophone", "copppr mug"
@@ -35,10 +35,10 @@ def vocabulary(stage: Stage) -> Iterator[Table]:
         rows: list[list[Cell]] = []
         async with Database(stage.url, size=1) as database:
             for text in TYPOS:
-                kept, selection = Vocabularies(), Selection(Audience.SHOPPER, search=parse(text))
+                kept, selection = SpellingCorrector(), Selection(Audience.SHOPPER, search=parse_search(text))
 
-                async def mend(kept: Vocabularies = kept, selection: Selection = selection) -> None:
-                    await kept.mended(database, [Scope(STORE)], selection)
+                async def mend(kept: SpellingCorrector = kept, selection: Selection = selection) -> None:
+                    await kept.correct_scopes(database, [StoreScope(STORE)], selection)
 
                 rows += [
                     [f"`{text}`, words read", *await _timed(stage, mend)],

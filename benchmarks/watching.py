@@ -15,10 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from benchmarks.report import Cell, Table, err
 from storefront.core import request_context
-from storefront.serving.observability.instrumentation import Observers, slow_ones
+from storefront.serving.observability.instrumentation import Observers, make_slow_operation_logger
 from storefront.serving.observability.metrics import Metrics
-from storefront.serving.observability.request_id import Identified
-from storefront.serving.observability.tracing import Traced, Tracing
+from storefront.serving.observability.request_id import RequestIdMiddleware
+from storefront.serving.observability.tracing import TraceContextMiddleware, Tracing
 
 # Microseconds that metrics may take of a request.
 MOST = 20.0
@@ -39,11 +39,13 @@ class Asked:
 
 def measure(rounds: int) -> Iterator[Table]:
     """Microseconds of CPU for each way to watch, beside an application that does nothing."""
-    metrics, slow = Metrics(), slow_ones(1.0)
-    counted = Identified(_app(Observers([slow, metrics.executed], [metrics.refused])), metrics.requested)
-    traced = Identified(Traced(_app(Observers([slow], tracer=Tracing(TracerProvider())))))
+    metrics, slow = Metrics(), make_slow_operation_logger(1.0)
+    counted = RequestIdMiddleware(
+        _app(Observers([slow, metrics.count_execution], [metrics.count_rejection])), metrics.count_request
+    )
+    traced = RequestIdMiddleware(TraceContextMiddleware(_app(Observers([slow], tracer=Tracing(TracerProvider())))))
     ways: dict[str, ASGIApp] = {
-        "ids, and slow operations: always": Identified(_app(Observers([slow]))),
+        "ids, and slow operations: always": RequestIdMiddleware(_app(Observers([slow]))),
         "the same with metrics": counted,
         "the same with traces, none sent": traced,
     }
@@ -80,11 +82,11 @@ def _app(observers: Observers) -> ASGIApp:
     asked = Asked()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        with observers.execution(asked) as done:
-            doing = request_context.current()
+        with observers.observe_execution(asked) as done:
+            doing = request_context.get_current_context()
             if doing is not None:
-                doing.trip([b"SELECT 1"], 0.001, None)
-            done.came_to(RESULT)
+                doing.record_round_trip([b"SELECT 1"], 0.001, None)
+            done.record_result(RESULT)
         await _answer(scope, receive, send)
 
     return app

@@ -15,10 +15,10 @@ import psycopg
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at, cpu_seconds
 from storefront.core.db.database import Database
-from storefront.core.encryption import Vault, new_key
+from storefront.core.encryption import Vault, generate_key
 from storefront.core.ids import new_id
-from storefront.feed.log import Entry, append
-from storefront.webhooks.signing import new_secret
+from storefront.feed.log import LogEntry, append_entries
+from storefront.webhooks.signing import generate_secret
 
 PRODUCT = (
     "query($productId: ID!) { product(by: {id: $productId}) { id title price inStock variants { id sku price inventory } } }"
@@ -61,10 +61,10 @@ def measure(stage: Stage, rounds: int, changes: int) -> Iterator[Table]:
 
 
 async def _run(stage: Stage, store: str, products: list[str], hooks: int, query: str | None, changes: int) -> Run:
-    key = new_key()
+    key = generate_key()
     options = {"ENCRYPTION_KEYS": key, "WEBHOOK_HTTP": "true", "WEBHOOK_NETWORKS": "127.0.0.1/32", "WEBHOOK_INTERVAL": "0.2"}
     async with _receiving(changes * hooks) as (port, done), Database(stage.url) as database:
-        secret, url = Vault([key]).encrypt(new_secret()), f"http://127.0.0.1:{port}/"
+        secret, url = Vault([key]).encrypt(generate_secret()), f"http://127.0.0.1:{port}/"
         stage.run("DELETE FROM webhooks")
         with psycopg.connect(stage.url) as connection:
             for _ in range(hooks):
@@ -87,9 +87,9 @@ async def _change(database: Database, store: str, products: list[str], changes: 
     for start in range(0, changes, len(products)):
         chosen = products[: changes - start]
         seen: dict[str, Any] = {"was_visible": True, "is_visible": True, "changed_fields": ["price"]}
-        entries = [Entry(kind="product_updated", entity_id=id_, product_id=id_, **seen) for id_ in chosen]
+        entries = [LogEntry(kind="product_updated", entity_id=id_, product_id=id_, **seen) for id_ in chosen]
         async with database.transaction() as connection:
-            await append(connection, store, entries)
+            await append_entries(connection, store, entries)
 
 
 @asynccontextmanager
@@ -173,11 +173,11 @@ receiver that answers at once."""
 
 
 async def _measure_waits(stage: Stage, kind: str, changes: int) -> list[float]:
-    key = new_key()
+    key = generate_key()
     options = {"ENCRYPTION_KEYS": key, "WEBHOOK_HTTP": "true", "WEBHOOK_NETWORKS": "127.0.0.1/32", "WEBHOOK_INTERVAL": "0.2"}
     *crowded, (store, products) = _stores_of_two_owners(stage)
     async with _timing(changes) as (port, arrived, done), _misbehaving(kind) as other, Database(stage.url) as database:
-        secret = Vault([key]).encrypt(new_secret())
+        secret = Vault([key]).encrypt(generate_secret())
         hooked = [(crowded[number % 2][0], other) for number in range(SLOW_WEBHOOKS if other else 0)]
         with psycopg.connect(stage.url) as connection:
             for id_, receiver in (*hooked, (store, port)):

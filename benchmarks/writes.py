@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.report import Cell, Table
 from benchmarks.stage import STORE, Client, Stage, at, body_of, cpu_seconds
-from storefront.core.auth.tokens import Claims, sign
-from storefront.core.settings import settings
+from storefront.core.auth.tokens import Claims, sign_token
+from storefront.core.settings import get_settings
 
 ROWS = 250
 TIMES_FASTER = 10
@@ -51,7 +51,7 @@ class Writer(Client):
 
     def __init__(self, port: int) -> None:
         super().__init__(port)
-        self._token = sign(Claims("benchmark"), settings().signing_secret(), seconds=3_600)
+        self._token = sign_token(Claims("benchmark"), get_settings().load_signing_secret(), seconds=3_600)
 
     def send(self, body: bytes) -> bytes:
         """Post a body as the owner; raises unless all was done."""

@@ -3,13 +3,13 @@
 from alembic import context
 from sqlalchemy import Connection, create_engine
 
-from storefront.core.settings import settings
-from storefront.models import is_described, metadata
+from storefront.core.settings import get_settings
+from storefront.models import is_managed_by_metadata, metadata
 
 
 def run(connection: Connection) -> None:
     """All pending steps in one transaction, one process at a time."""
-    compared = {"compare_type": True, "compare_server_default": True, "include_name": is_described}
+    compared = {"compare_type": True, "compare_server_default": True, "include_name": is_managed_by_metadata}
     context.configure(connection=connection, target_metadata=metadata, **compared)  # type: ignore[arg-type]
     with context.begin_transaction():
         # Several processes may start at once: the second waits here, then finds nothing left to do.
@@ -21,7 +21,7 @@ given: Connection | None = context.config.attributes.get("connection")
 if given is not None:
     run(given)
 else:
-    url = settings().database_url
+    url = get_settings().database_url
     if url is None:
         raise SystemExit("Set STOREFRONT_DATABASE_URL for alembic itself; `storefront migrate` also knows the embedded Postgres.")
     with create_engine(url.get_secret_value().replace("postgresql://", "postgresql+psycopg://", 1)).connect() as connection:

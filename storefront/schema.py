@@ -13,8 +13,8 @@ from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
 from storefront.core.settings import Settings
-from storefront.execution.arguments import DEFINITION, call_directly
-from storefront.graph.cache_hints import declare
+from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, bypass_strawberry_wrappers
+from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits
 from storefront.graph.scalars import SCALARS
@@ -25,7 +25,7 @@ from storefront.products.api import ProductQuery, ProductSubscription
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
 from storefront.serving.documents import manifests
-from storefront.serving.documents.document_store import Documents, Policy
+from storefront.serving.documents.document_store import DocumentPolicy, DocumentStore
 from storefront.serving.documents.limits import DocumentLimits
 from storefront.users.api import UserQuery
 from storefront.users.mutations import UserMutation
@@ -60,39 +60,46 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-call_directly(declare_limits(declare(schema._schema)))
+bypass_strawberry_wrappers(declare_limits(declare_field_metadata(schema._schema)))
 
 for type_ in schema._schema.type_map.values():
-    if is_input_object_type(type_) and DEFINITION in type_.extensions:
+    if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
         # Strawberry checks its OneOf inputs when they are used. The engine, which knows of them, validates documents.
-        type_.is_one_of = type_.extensions[DEFINITION].is_one_of
+        type_.is_one_of = type_.extensions[DEFINITION_EXTENSION_KEY].is_one_of
 
 
-def _is_one_of(type_: Any, _: Any) -> bool | None:
+def _resolve_is_one_of(type_: Any, _: Any) -> bool | None:
     # Asked of a list or a type that is not null, Strawberry's own resolver fails.
     return type_.is_one_of if is_input_object_type(type_) else None
 
 
-def mend_introspection() -> None:
+def fix_introspection() -> None:
     """Have `__Type.isOneOf` answered for every type.
 
     Each schema that Strawberry builds in a process sets a resolver of its own, which fails for lists, on the type that all share.
     """
-    cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _is_one_of
+    cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
 
 
-mend_introspection()
+fix_introspection()
 
 
-def documents(options: Settings) -> Documents:
+def build_document_store(options: Settings) -> DocumentStore:
     """The documents that these settings let clients use. Raises UnusableManifest."""
-    policy = Policy(options.trusted_documents == "only", options.persisted_queries, options.introspection)
+    policy = DocumentPolicy(options.trusted_documents == "only", options.persisted_queries, options.introspection)
     # Our own page is trusted as well, by its texts.
-    own = {f"dashboard/{name}": text for name, text in dashboard.documents().items()} if policy.only_trusted else {}
-    return Documents(schema._schema, policy, manifests.read(options.manifests()) | own, _limits(options))
+    dashboard_documents = (
+        {f"dashboard/{name}": text for name, text in dashboard.load_documents().items()} if policy.only_trusted else {}
+    )
+    return DocumentStore(
+        schema._schema,
+        policy,
+        manifests.load_manifests(options.manifest_paths()) | dashboard_documents,
+        _build_document_limits(options),
+    )
 
 
-def _limits(options: Settings) -> DocumentLimits:
+def _build_document_limits(options: Settings) -> DocumentLimits:
     return DocumentLimits(
         characters=options.max_document,
         tokens=options.max_tokens,

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
 
 SECRET = "a secret of thirty-two characters"
@@ -14,7 +14,7 @@ SECRET = "a secret of thirty-two characters"
 
 def token_of(subject: str, seconds: int = 600, **claims: Any) -> str:
     """A token of the test server for a user. Its database runs on this machine: there is one clock."""
-    return sign(Claims(subject, **claims), SECRET, seconds=seconds, database_time=time.time())
+    return sign_token(Claims(subject, **claims), SECRET, seconds=seconds, database_time=time.time())
 
 
 @dataclass(frozen=True, slots=True)

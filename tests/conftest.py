@@ -19,7 +19,7 @@ from pydantic import SecretStr
 
 from storefront.app import create_app
 from storefront.core.db.database import Database
-from storefront.core.db.embedded_postgres import create_database, database_url, embedded_server, superuser_url
+from storefront.core.db.embedded_postgres import build_database_url, build_superuser_url, create_database, embedded_server
 from storefront.core.db.migrations import migrate
 from storefront.core.ids import uuid7
 from storefront.core.logs import JsonLines
@@ -34,7 +34,7 @@ from tests.s3 import s3_server as started_s3
 def postgres() -> Iterator[str]:
     """The URI of the embedded server, in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="storefront-") as folder, embedded_server(Path(folder)) as uri:
-        with psycopg.connect(superuser_url(uri), autocommit=True) as connection:
+        with psycopg.connect(build_superuser_url(uri), autocommit=True) as connection:
             # Nothing here has to survive a power cut.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
@@ -47,7 +47,7 @@ def postgres() -> Iterator[str]:
 def template(postgres: str) -> str:
     """The name of a migrated, empty database."""
     create_database(postgres, "template_storefront")
-    migrate(database_url(postgres, "template_storefront"))
+    migrate(build_database_url(postgres, "template_storefront"))
     return "template_storefront"
 
 
@@ -55,7 +55,7 @@ def fresh(postgres: str, template: str) -> str:
     """The URL of a new copy of the template."""
     name = f"test_{uuid7().hex}"
     create_database(postgres, name, template)
-    return database_url(postgres, name)
+    return build_database_url(postgres, name)
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def serving(
-    url: str, folder: Path, sockets: Mapping[str, Any] = websocket_protocol.OPTIONS, **options: Any
+    url: str, folder: Path, sockets: Mapping[str, Any] = websocket_protocol.UVICORN_OPTIONS, **options: Any
 ) -> AsyncIterator[Client]:
     """A shopper of a real server on a free port, over this database; with other settings where they are given."""
     # Bound before the application is made: it tells clients its address.

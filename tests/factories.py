@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from psycopg import sql
 
-from storefront.app import JOB
+from storefront.app import BACKGROUND_TASK_NAME
 from storefront.core import request_context
 from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.auth.tokens import OWN_ISSUER
@@ -133,11 +133,11 @@ def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
 
     def observe(sql: str) -> None:
         task = asyncio.current_task()
-        is_job = task is not None and task.get_name() == JOB
+        is_job = task is not None and task.get_name() == BACKGROUND_TASK_NAME
         # Whoever delivers webhooks, and who knows how far the logs have come, looks now and then, on behalf of no request.
         is_look = (
             not looks
-            and request_context.current() is None
+            and request_context.get_current_context() is None
             and any(part in sql for part in ("webhook", "coalesce(store_positions.position"))
         )
         if not is_job and (looks or not is_look):

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 from pydantic import SecretStr
 
-from storefront.core.storage.s3 import S3, Bucket
+from storefront.core.storage.s3 import Bucket, S3Storage
 
 KEY, SECRET = "an-access-key", "a secret of the bucket"
 
@@ -25,10 +25,10 @@ class S3Server:
 
     endpoint: str
 
-    def bucket(self, name: str) -> S3:
+    def bucket(self, name: str) -> S3Storage:
         """The store of a new bucket."""
         httpx.put(f"{self.endpoint}/{name}", headers={"authorization": _AUTHORIZATION}).raise_for_status()
-        return S3(Bucket(self.endpoint, name, "us-east-1", KEY, SECRET))
+        return S3Storage(Bucket(self.endpoint, name, "us-east-1", KEY, SECRET))
 
     def let_in(self, name: str, origin: str) -> None:
         """Let pages of an origin send files."""

@@ -21,15 +21,15 @@ from graphql import GraphQLField, GraphQLObjectType, GraphQLUnionType, get_named
 
 from storefront.analytics.commands import refresh_popularity, track_events
 from storefront.analytics.rollups import roll_up
-from storefront.configs.secret_rotation import rotate_tokens
-from storefront.core.encryption import Vault, new_key
-from storefront.core.net.client_info import Sender
-from storefront.core.storage.disk import Disk
+from storefront.configs.secret_rotation import rotate_stored_secrets
+from storefront.core.encryption import Vault, generate_key
+from storefront.core.net.client_info import ClientInfo
+from storefront.core.storage.disk import DiskStorage
 from storefront.imports.product_writer import import_products
-from storefront.imports.shopify.csv_file import read
+from storefront.imports.shopify.csv_file import read_csv_products
 from storefront.media.upload_processing import upload_key
 from storefront.schema import schema
-from storefront.serving.cache.cacheability import PERSONAL, VOLATILE
+from storefront.serving.cache.cacheability import PERSONAL_EXTENSION_KEY, VOLATILE_EXTENSION_KEY
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import (
@@ -76,7 +76,7 @@ def selection(type_: Any, above: tuple[str, ...]) -> str:
 
 def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
     target, coordinate = get_named_type(field.type), f"{parent}.{name}"
-    if field.extensions.get(PERSONAL) or target.name in above or name == "edges":
+    if field.extensions.get(PERSONAL_EXTENSION_KEY) or target.name in above or name == "edges":
         return None
     if parent == "Config" and len(above) > 2 and not is_leaf_type(target) and name != "owner":
         # Of a product's store; `config` itself asks for all of it.
@@ -104,7 +104,11 @@ PUBLIC = GRAPH.query_type.fields.keys() - OWNERS if GRAPH.query_type else set()
 
 def test_every_public_root_field_is_asked_or_declared() -> None:
     assert GRAPH.query_type is not None
-    marked = {n for n, f in GRAPH.query_type.fields.items() if f.extensions.get(PERSONAL) or f.extensions.get(VOLATILE)}
+    marked = {
+        n
+        for n, f in GRAPH.query_type.fields.items()
+        if f.extensions.get(PERSONAL_EXTENSION_KEY) or f.extensions.get(VOLATILE_EXTENSION_KEY)
+    }
     assert PUBLIC - marked == set(ROOTS)
     assert marked == {"me", "configs"}
 
@@ -142,7 +146,7 @@ async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[l
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
         # Else each server may mend searches with words of its own age.
-        stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.spelling.MOST_SECONDS", 0.0)
+        stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.spelling.MAX_WORDS_AGE_SECONDS", 0.0)
         others: list[dict[str, Any]] = [{**keeping, "cache": "strict"}, {**keeping, "poll_interval": POLL}, plain]
         yield [await stack.enter_async_context(serving(url, folder, **given)) for given in (keeping, *others)]
 
@@ -163,7 +167,7 @@ async def shop(servers: list[Client], folder: Path) -> Shop:
     status = {"waiting": "queued"}
     jobs = {name: await make_job(database, store, owner, kind, status=status.get(name, name)) for name, kind in kinds.items()}
     image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
-    await Disk(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
+    await DiskStorage(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
     hook = await insert(database, "webhooks", config_id=store, url=NOBODY, read_as="owner", secret="none", position=0)
     about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
     jobs |= {"image": image, "upload": upload, "hook": hook, "delivery": await insert(database, "webhook_deliveries", **about)}
@@ -291,7 +295,7 @@ CSV = "Handle,Title,Variant Price\nmug,Mug of the file,7.00\nnew,Mug that is new
 
 async def test_after_an_import_nobody_is_told_what_was_before(shop: Shop) -> None:
     async def write() -> None:
-        summary = await import_products(shop.writer.database, shop.ids["store"], read(BytesIO(CSV.encode()), "file"))
+        summary = await import_products(shop.writer.database, shop.ids["store"], read_csv_products(BytesIO(CSV.encode()), "file"))
         assert (summary.created, summary.updated) == (1, 1)
         await asyncio.sleep(POLL)
 
@@ -302,7 +306,7 @@ async def test_after_a_refresh_of_popularity_nobody_is_told_what_was_before(shop
     database = shop.writer.database
     await refresh_popularity(database)
     clicks = [{"event": "product_click", "properties": {"productId": shop.ids["product"]}}] * 5
-    await track_events(database, shop.ids["store"], clicks, Sender())
+    await track_events(database, shop.ids["store"], clicks, ClientInfo())
     await roll_up(database, wait=True)
 
     async def write() -> None:
@@ -313,7 +317,7 @@ async def test_after_a_refresh_of_popularity_nobody_is_told_what_was_before(shop
 
 
 async def test_a_rotation_of_secrets_changes_nothing_that_is_told(shop: Shop) -> None:
-    old, new = new_key(), new_key()
+    old, new = generate_key(), generate_key()
     token = {"shopify": {"domain": "x.myshopify.com", "accessToken": Vault([old]).encrypt("s")}}
     await rows(
         shop.writer,
@@ -323,6 +327,6 @@ async def test_a_rotation_of_secrets_changes_nothing_that_is_told(shop: Shop) ->
     )
 
     async def write() -> None:
-        assert (await rotate_tokens(shop.writer.database, Vault([new, old]), lambda *_: None)).rotated >= 1
+        assert (await rotate_stored_secrets(shop.writer.database, Vault([new, old]), lambda *_: None)).rotated >= 1
 
     assert not await check(shop, write, shop.polling, shop.strict)

@@ -28,12 +28,12 @@ from graphql import (
 )
 
 from storefront.core.errors import InputTooLarge
-from storefront.execution.arguments import DEFINITION, method_of
-from storefront.execution.batch_field import batch_of
+from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, get_plain_method
+from storefront.execution.batch_field import get_batch_resolver
 from storefront.graph.limits import declare_limits
 from storefront.schema import schema
-from storefront.serving.documents.document_store import Documents, NotExecutable
-from storefront.serving.documents.input_coercion import LIMIT
+from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
+from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY
 from storefront.serving.documents.limits import DocumentLimits
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.run.operations import Operations
@@ -172,7 +172,7 @@ def request_of(place: Place, value: Any, *, as_variable: bool) -> GraphQLRequest
     return GraphQLRequest(f"{kind} {declared} {document}", orjson.loads(orjson.dumps(variables, default=str)))
 
 
-OPERATIONS = Operations(Documents(SCHEMA, limits=DocumentLimits(characters=10**8, tokens=10**7, cost=10**9)))
+OPERATIONS = Operations(DocumentStore(SCHEMA, limits=DocumentLimits(characters=10**8, tokens=10**7, cost=10**9)))
 
 
 def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
@@ -181,7 +181,7 @@ def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
         OPERATIONS.prepare(request)
     except InputTooLarge as error:
         return error
-    except NotExecutable as refused:
+    except NotExecutableError as refused:
         (first,) = refused.errors
         assert first.locations
         assert isinstance(first.original_error, InputTooLarge), first
@@ -205,7 +205,7 @@ def test_inputs_with_lists_and_texts_are_found() -> None:
 @pytest.mark.parametrize("as_variable", [True, False], ids=["variable", "literal"])
 @pytest.mark.parametrize("place", LISTS, ids=str)
 def test_lists_longer_than_their_limit_are_refused(place: Place, *, as_variable: bool) -> None:
-    limit = place.definition.extensions[LIMIT].items
+    limit = place.definition.extensions[LIMIT_EXTENSION_KEY].items
     item = sample(get_nullable_type(place.definition.type).of_type)
     assert refusal_of(request_of(place, [item] * limit, as_variable=as_variable)) is None
     refused = refusal_of(request_of(place, [item] * (limit + 1), as_variable=as_variable))
@@ -280,6 +280,6 @@ def test_arguments_below_roots_are_read_once() -> None:
         for type_ in SCHEMA.type_map.values()
         if type_ not in ROOTS and not type_.name.startswith("__")
         for name, field in fields_of(type_).items()
-        if field.args and batch_of(method_of(field.extensions[DEFINITION])) is None
+        if field.args and get_batch_resolver(get_plain_method(field.extensions[DEFINITION_EXTENSION_KEY])) is None
     ]
     assert per_row == []

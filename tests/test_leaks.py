@@ -10,17 +10,17 @@ from typing import Any
 import httpx
 import psycopg
 from pydantic import SecretStr
-from tests.serving.observability.test_tracing import collector
 from typer.testing import CliRunner
 
 from storefront.cli.main import app
 from storefront.core.db.database import Statement
-from storefront.core.encryption import Vault, new_key
-from storefront.core.settings import settings
+from storefront.core.encryption import Vault, generate_key
+from storefront.core.settings import get_settings
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import make_user
 from tests.feed.redis import free_port
+from tests.serving.observability.test_tracing import collector
 from tests.shopify import DOMAIN, Fault, Shopify, product, selling
 from tests.webhooks.hooks import CREATE as HOOK
 from tests.webhooks.hooks import QUICK, TEST
@@ -44,7 +44,7 @@ SHOP = {"domain": DOMAIN, "accessToken": MARK}
 async def test_no_secret_leaves_or_is_kept_in_the_clear(
     empty_url: str, tmp_path: Path, log_lines: list[dict[str, Any]], monkeypatch: Any
 ) -> None:
-    key, port, said = new_key(), free_port(), list[str]()
+    key, port, said = generate_key(), free_port(), list[str]()
     async with selling(Shopify([product(1)], token=MARK)) as shopify, Receiver().running() as receiver:
         with collector() as (endpoint, spans):
             options = QUICK | {
@@ -163,10 +163,10 @@ def commands(url: str, key: str, folder: Path, monkeypatch: Any) -> str:
     given = {"DATABASE_URL": url, "DATA_DIR": str(folder), "ENCRYPTION_KEYS": key, "SECRET": SECRET}
     for name, value in given.items():
         monkeypatch.setenv(f"STOREFRONT_{name}", value)
-    settings.cache_clear()
+    get_settings.cache_clear()
     try:
         results = [CliRunner().invoke(app, [command]) for command in ("webhooks", "rotate-secrets", "doctor")]
     finally:
-        settings.cache_clear()
+        get_settings.cache_clear()
     assert "127.0.0.1" in results[0].output and "hooks?from" not in results[0].output
     return "\n".join(result.output for result in results)

@@ -14,10 +14,10 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import CheckConstraint as Check
 
 from storefront.core.db.database import Database
-from storefront.core.db.embedded_postgres import create_database, database_url
-from storefront.core.db.migrations import config_for, connect, current, head, migrate
+from storefront.core.db.embedded_postgres import build_database_url, create_database
+from storefront.core.db.migrations import build_config, connect, get_current_revision, get_head_revision, migrate
 from storefront.core.ids import uuid7
-from storefront.models import is_described, metadata
+from storefront.models import is_managed_by_metadata, metadata
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
 COMMAND = str(Path(sys.executable).with_name("storefront"))
@@ -39,7 +39,7 @@ def bare_url(postgres: str) -> str:
     """The URL of a new database without tables."""
     name = f"bare_{uuid7().hex}"
     create_database(postgres, name)
-    return database_url(postgres, name)
+    return build_database_url(postgres, name)
 
 
 def test_up_down_and_up_again(bare_url: str) -> None:
@@ -48,10 +48,10 @@ def test_up_down_and_up_again(bare_url: str) -> None:
     first = objects(bare_url)
     assert {("relation", "products"), ("function", "storefront_fold")} <= first
     with connect(bare_url) as connection:
-        assert current(connection) == head()
-        command.downgrade(config_for(connection), "base")
+        assert get_current_revision(connection) == get_head_revision()
+        command.downgrade(build_config(connection), "base")
         connection.commit()
-        assert current(connection) == "base"
+        assert get_current_revision(connection) == "base"
     assert objects(bare_url) == set()
     migrate(bare_url)
     assert objects(bare_url) == first
@@ -65,7 +65,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
 
 def test_the_migrations_make_what_the_models_say(empty_url: str) -> None:
     with connect(empty_url) as connection:
-        options = {"compare_type": True, "compare_server_default": True, "include_name": is_described}
+        options = {"compare_type": True, "compare_server_default": True, "include_name": is_managed_by_metadata}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
 
 

@@ -20,7 +20,7 @@ from graphql import (
 )
 
 from storefront.schema import schema
-from storefront.serving.cache.cacheability import PERSONAL, is_personal
+from storefront.serving.cache.cacheability import PERSONAL_EXTENSION_KEY, is_personal
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
@@ -94,7 +94,7 @@ def declared(coordinate: str) -> bool:
     parent, _, name = coordinate.partition(".")
     type_ = GRAPH.type_map[parent]
     assert isinstance(type_, GraphQLObjectType)
-    return bool(type_.fields[name].extensions.get(PERSONAL))
+    return bool(type_.fields[name].extensions.get(PERSONAL_EXTENSION_KEY))
 
 
 # A document that asks for everything is larger than any that a client would send.

@@ -13,7 +13,7 @@ from psycopg.rows import tuple_row
 from storefront.core.db.database import Database, Parameters, Row, Statement
 from storefront.demo.commands import seed
 from storefront.queries import facets, keyset, listing, products, related, reviews, search, suggestions, variants
-from storefront.queries.listing import Listing, Order, Scope, Selection
+from storefront.queries.listing import Listing, Order, Selection, StoreScope
 from storefront.queries.visibility import Audience
 from tests.conftest import fresh
 
@@ -103,7 +103,7 @@ class Shop:
 
     async def page(self, key: str, descending: bool, cursor: str | None = None, size: int = SIZE) -> keyset.Page:
         list_ = Listing(SHOPPERS, Order(key, descending), keyset.Window(size, cursor))
-        [found] = await listing.pages(self.database, [Scope(self.store)], list_)
+        [found] = await listing.load_pages(self.database, [StoreScope(self.store)], list_)
         return found.page
 
 
@@ -135,7 +135,7 @@ async def test_a_page_reads_its_own_part_of_an_index(shop: Shop, key: str, desce
         cursor = None
         for _ in range(6):
             page = await shop.page(key, descending, cursor, size=100)
-            cursor = page.cursor_of(page.rows[-1])
+            cursor = page.encode_cursor(page.rows[-1])
         assert cursor
         return cursor
 
@@ -151,31 +151,31 @@ async def test_a_page_reads_its_own_part_of_an_index(shop: Shop, key: str, desce
 async def test_the_last_page_reads_no_more_than_what_is_left(shop: Shop) -> None:
     left = 30
     back = Listing(SHOPPERS, Order("price", True), keyset.Window(left, backward=True))
-    [found] = await listing.pages(shop.database, [Scope(shop.store)], back)
-    cursor = found.page.cursor_of(found.page.rows[0])
+    [found] = await listing.load_pages(shop.database, [StoreScope(shop.store)], back)
+    cursor = found.page.encode_cursor(found.page.rows[0])
     plan = await shop.plan(lambda shop: shop.page("price", True, cursor))
     assert "products_by_price_idx" in plan.indexes
     assert plan.rows_read < 3 * left
 
 
-SEARCHED = Selection(Audience.SHOPPER, search=search.parse("cotton sh"))
+SEARCHED = Selection(Audience.SHOPPER, search=search.parse_search("cotton sh"))
 
 
 async def searched(shop: Shop) -> object:
     best = Listing(SEARCHED, Order("relevance", True), keyset.Window(SIZE))
-    return await listing.pages(shop.database, [Scope(shop.store)], best)
+    return await listing.load_pages(shop.database, [StoreScope(shop.store)], best)
 
 
 async def counted(shop: Shop) -> object:
-    return await listing.counts(shop.database, [Scope(shop.store)], SEARCHED)
+    return await listing.load_counts(shop.database, [StoreScope(shop.store)], SEARCHED)
 
 
 async def faceted(shop: Shop) -> object:
-    return await facets.values(shop.database, "tags", [Scope(shop.store)], SEARCHED)
+    return await facets.load_facet_values(shop.database, "tags", [StoreScope(shop.store)], SEARCHED)
 
 
 async def suggested(shop: Shop) -> object:
-    return await suggestions.titles(shop.database, Scope(shop.store), SEARCHED, 8)
+    return await suggestions.load_title_suggestions(shop.database, StoreScope(shop.store), SEARCHED, 8)
 
 
 @pytest.mark.parametrize("question", [searched, counted, faceted, suggested])
@@ -186,34 +186,36 @@ async def test_a_search_reads_the_index_of_words(shop: Shop, question: Callable[
 
 
 async def by_ids(shop: Shop) -> object:
-    return await products.by_ids(shop.database, shop.ids, [])
+    return await products.load_products_by_ids(shop.database, shop.ids, [])
 
 
 async def by_handle(shop: Shop) -> object:
-    return await products.by_handle(shop.database, shop.store, shop.handle, [])
+    return await products.load_product_by_handle(shop.database, shop.store, shop.handle, [])
 
 
 async def by_sku(shop: Shop) -> object:
-    return await products.by_sku(shop.database, shop.store, shop.sku, [])
+    return await products.load_product_by_sku(shop.database, shop.store, shop.sku, [])
 
 
 async def variants_of(shop: Shop) -> object:
-    return await variants.of_products(shop.database, shop.ids, 5, True)
+    return await variants.load_variants_of_products(shop.database, shop.ids, 5, True)
 
 
 async def variant_by_attributes(shop: Shop) -> object:
-    return await variants.by_attributes(shop.database, shop.ids, '{"Size": "M"}', True)
+    return await variants.load_variants_by_attributes(shop.database, shop.ids, '{"Size": "M"}', True)
 
 
 async def reviews_of(shop: Shop) -> object:
-    return await reviews.of_products(shop.database, shop.ids, keyset.Window(3))
+    return await reviews.load_reviews_of_products(shop.database, shop.ids, keyset.Window(3))
 
 
 async def reviews_behind(shop: Shop) -> object:
     for id_ in shop.ids:
-        [page] = await reviews.of_products(shop.database, [id_], keyset.Window(1))
+        [page] = await reviews.load_reviews_of_products(shop.database, [id_], keyset.Window(1))
         if page.has_next:
-            return await reviews.of_products(shop.database, [id_], keyset.Window(3, page.cursor_of(page.rows[0])))
+            return await reviews.load_reviews_of_products(
+                shop.database, [id_], keyset.Window(3, page.encode_cursor(page.rows[0]))
+            )
     raise AssertionError("no product has two reviews")
 
 
@@ -239,6 +241,6 @@ async def test_single_products_and_their_edges_are_looked_up_by_index(
 
 
 async def test_related_products_do_not_rank_the_whole_store(shop: Shop) -> None:
-    plan = await shop.plan(lambda shop: related.related(shop.database, shop.ids[:1], 4))
+    plan = await shop.plan(lambda shop: related.load_related_products(shop.database, shop.ids[:1], 4))
     assert plan.read_whole == set()
     assert plan.rows_read < 300

@@ -7,7 +7,7 @@ from graphql import GraphQLScalarType
 
 from storefront.core.ids import parse_id
 from storefront.schema import schema
-from storefront.serving.documents.document_store import Documents, NotExecutable
+from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
 from tests.client import Client
 
 SCHEMA = schema._schema
@@ -86,8 +86,8 @@ def test_literal_errors_have_locations(name: str, literal: str, problem: str) ->
         "DateTime": "{ products(configId: 1, filter: {updatedSince: # }) { totalCount } }",
         "Position": "{ productChanges(configId: 1, after: # ) { position } }",
     }[name]
-    with pytest.raises(NotExecutable) as refused:
-        Documents(SCHEMA).of_text(around.replace("#", literal))
+    with pytest.raises(NotExecutableError) as refused:
+        DocumentStore(SCHEMA).find_by_text(around.replace("#", literal))
     (error,) = refused.value.errors
     assert error.message.startswith(EXPECTED[name]) and problem in error.message
     assert [(one.line, one.column) for one in error.locations or ()] == [(1, around.index("#") + 1)]

@@ -21,7 +21,7 @@ from graphql import (
 )
 
 from storefront.core.db.database import Database
-from storefront.feed.log import Entry, append
+from storefront.feed.log import LogEntry, append_entries
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
@@ -42,11 +42,12 @@ async def stock(database: Database, store: str, handle: str) -> None:
         await make_review(database, product, user_id=reviewer)
         await make_product(database, await make_store(database, user_id=reviewer))
     entries = [
-        Entry(kind=f"product_{kind}", entity_id=product, product_id=product, is_visible=True) for kind in ("created", "updated")
+        LogEntry(kind=f"product_{kind}", entity_id=product, product_id=product, is_visible=True)
+        for kind in ("created", "updated")
     ]
     await insert(database, "analytics_events", config_id=store, event="product_click", properties={"productId": product})
     async with database.transaction() as connection:
-        await append(connection, store, [*entries, Entry(kind="config_updated", entity_id=store)])
+        await append_entries(connection, store, [*entries, LogEntry(kind="config_updated", entity_id=store)])
 
 
 async def stock_webhook(database: Database, store: str, count: int) -> str:

@@ -27,7 +27,7 @@ from graphql import (
 
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
-from storefront.core.storage.disk import Disk
+from storefront.core.storage.disk import DiskStorage
 from storefront.media.upload_processing import upload_key
 from storefront.schema import schema
 from tests.client import Client
@@ -356,7 +356,7 @@ async def test_what_others_can_see_is_still_not_theirs_to_change(shop: Client, w
 async def test_every_mutation_can_be_called_from_here(shop: Client, folder: Path, name: str) -> None:
     own = await make_world(shop.database)
     # What is to be confirmed has been sent.
-    await Disk(folder / "objects", "", "").put(upload_key(own.open.ids["imageupload"]), PICTURE, "image/png")
+    await DiskStorage(folder / "objects", "", "").put(upload_key(own.open.ids["imageupload"]), PICTURE, "image/png")
     field_ = MUTATIONS[name]
     paths = [path for n, a in field_.args.items() for path in id_paths(a.type, n)] or [()]
     assert paths != [()] or name in OF_ONESELF, f"{name}: has no id to ask about. Is it about oneself?"

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from storefront.core.ids import uuid7
 from storefront.feed import log
-from storefront.feed.log import Entry
+from storefront.feed.log import LogEntry
 from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
@@ -336,10 +336,10 @@ async def test_changes(shopper: Client, who: str) -> None:
         ("product_deleted", gone, True, False, "ProductDeleted", "ProductDeleted"),
     ]
     entries = [
-        Entry(kind=kind, entity_id=id_, product_id=id_, was_visible=was, is_visible=is_) for kind, id_, was, is_, _, _ in told
+        LogEntry(kind=kind, entity_id=id_, product_id=id_, was_visible=was, is_visible=is_) for kind, id_, was, is_, _, _ in told
     ]
     async with database.transaction() as connection:
-        await log.append(connection, store, entries)
+        await log.append_entries(connection, store, entries)
     client = {"shopper": shopper, "other": shopper.signed_in(await make_user(database)), "owner": shopper.signed_in(owner)}[who]
     page = (await client.ask(CHANGES, s=store))["productChanges"]
     found = [(c["__typename"], c["product"]["id"] if "product" in c else c["productId"]) for c in page["changes"]]

@@ -13,7 +13,7 @@ from benchmarks.peers import setup
 from benchmarks.peers.apis import Catalogue, PostGraphile, Trpc
 from benchmarks.stage import Stage, free_port, process
 from benchmarks.works import Api, Facts
-from storefront.serving.graphiql.assets import node_and_npm
+from storefront.serving.graphiql.assets import find_node_and_npm
 
 STRAWBERRY, TRPC = "Strawberry + ORM", "tRPC + Drizzle"
 POSTGRAPHILE, MERCURIUS = "PostGraphile 5", "Mercurius + jit"
@@ -40,7 +40,7 @@ NAMES = tuple(peer.name for peer in PEERS)
 
 def node_version() -> str:
     """Which Node the peers in JavaScript run on."""
-    said = subprocess.run([node_and_npm()[0], "--version"], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([find_node_and_npm()[0], "--version"], capture_output=True, text=True, check=True).stdout
     return f"Node {said.strip().removeprefix('v')}"
 
 
@@ -48,7 +48,7 @@ def node_version() -> str:
 def running(stage: Stage, facts: Facts, chosen: Collection[str] = NAMES) -> Iterator[list[Contestant]]:
     """All of them or those of these names, each a process of its own."""
     folder, url = setup.packages(), setup.database(stage)
-    node = str(node_and_npm()[0])
+    node = str(find_node_and_npm()[0])
     database = setup.environment(url) | {"NODE_ENV": "production", "GRAPHILE_ENV": "production"}
 
     def clean() -> None:

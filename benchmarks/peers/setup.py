@@ -10,8 +10,8 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from benchmarks.stage import FOLDER, Stage
-from storefront.core.db.embedded_postgres import create_database, database_url
-from storefront.serving.graphiql.assets import npm_ci
+from storefront.core.db.embedded_postgres import build_database_url, create_database
+from storefront.serving.graphiql.assets import run_npm_ci
 
 HERE = Path(__file__).parent
 NAME = "peers"
@@ -36,7 +36,7 @@ def packages() -> Path:
     if not (folder / "installed").exists():
         print("installing the peers' packages (once, a minute)", file=sys.stderr)
         _copy(["package.json", "package-lock.json", ".npmrc"], folder)
-        npm_ci(folder)
+        run_npm_ci(folder)
         (folder / "installed").touch()
     _copy(["mercurius.mjs", "postgraphile.mjs", "trpc.mjs", "catalogue.graphql"], folder)
     return folder
@@ -49,7 +49,7 @@ def _copy(names: Iterable[str], folder: Path) -> None:
 
 def database(stage: Stage) -> str:
     """The URL of the peers' database, beside ours on the same server; filled the first time."""
-    url, ready = database_url(stage.url, NAME), stage.data / f"peers-{_tables()}"
+    url, ready = build_database_url(stage.url, NAME), stage.data / f"peers-{_tables()}"
     if not ready.exists():
         print("copying our rows into the peers' tables (once, half a minute)", file=sys.stderr)
         with psycopg.connect(stage.url, autocommit=True) as ours:

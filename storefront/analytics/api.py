@@ -5,7 +5,7 @@ import strawberry
 from storefront.graph import arguments
 from storefront.graph.context import Info
 from storefront.graph.limits import MAX_FILTER_ITEMS, limits
-from storefront.graph.permissions import own_store
+from storefront.graph.permissions import require_own_store
 from storefront.graph.types import (
     After,
     AnalyticsEventConnection,
@@ -14,7 +14,7 @@ from storefront.graph.types import (
     First,
     Interval,
     TimeZone,
-    analytics_report,
+    build_analytics_report,
 )
 from storefront.queries import analytics
 from storefront.queries.analytics import Events
@@ -40,21 +40,23 @@ class AnalyticsQuery:
         interval: Interval = Interval.DAY,
         time_zone: TimeZone = "UTC",
     ) -> AnalyticsReport:
-        return analytics_report(await own_store(info, config_id, "its analytics"), range, interval, time_zone)
+        return build_analytics_report(await require_own_store(info, config_id, "its analytics"), range, interval, time_zone)
 
     @strawberry.field(description="The events of a store of one's own, newest first.")
     async def events(
         self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
     ) -> AnalyticsEventConnection:
-        chosen = _chosen(await own_store(info, config_id, "its analytics"), filter or EventFilter())
-        page = await analytics.page(info.context.reads, chosen, arguments.window(first, after))
-        return AnalyticsEventConnection(page=page, count=lambda: analytics.count(info.context.reads, chosen))
+        criteria = _build_criteria(await require_own_store(info, config_id, "its analytics"), filter or EventFilter())
+        page = await analytics.load_event_page(info.context.read_database, criteria, arguments.build_window(first, after))
+        return AnalyticsEventConnection(page=page, count=lambda: analytics.count_events(info.context.read_database, criteria))
 
 
-def _chosen(store: str, given: EventFilter) -> Events:
+def _build_criteria(store: str, event_filter: EventFilter) -> Events:
     return Events(
         store,
-        arguments.texts(given.event, "filter.event") if given.event is not None else None,
-        arguments.text(given.session_id, "filter.sessionId") if given.session_id is not None else None,
-        arguments.date_range(given.range.from_, given.range.to, "filter.range") if given.range else None,
+        arguments.check_texts(event_filter.event, "filter.event") if event_filter.event is not None else None,
+        arguments.check_text(event_filter.session_id, "filter.sessionId") if event_filter.session_id is not None else None,
+        arguments.build_date_range(event_filter.range.from_, event_filter.range.to, "filter.range")
+        if event_filter.range
+        else None,
     )

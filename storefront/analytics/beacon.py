@@ -9,113 +9,126 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from storefront.analytics import commands
-from storefront.analytics.commands import Fate, Result
+from storefront.analytics.commands import EventResult, EventStatus
 from storefront.core import request_context
 from storefront.core.db.database import Database
 from storefront.core.errors import InvalidInput, NotFound, RequestError
-from storefront.core.net.client_info import Sender
-from storefront.serving.errors import formatted
+from storefront.core.net.client_info import ClientInfo
+from storefront.serving.errors import format_errors
 from storefront.serving.http import lone_surrogates
-from storefront.serving.http.request_body import ROOMY, BodyLimits, HTTPError, body_of
-from storefront.serving.protection.rate_limit import UNLIMITED, Door, RateLimited, Rates, caller_of
-from storefront.serving.run.operations import wrapped
-from storefront.writes.transaction import Code, Failure, Refused
+from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, read_body
+from storefront.serving.protection.rate_limit import (
+    DEFAULT_RATE_LIMITER,
+    RateLimited,
+    RateLimiter,
+    RateLimitScope,
+    get_caller_key,
+)
+from storefront.serving.run.operations import wrap_error
+from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected
 
 T = TypeVar("T")
 
 # A shop's pages may stand anywhere. Nothing is told to them that depends on who they are: cookies are not looked at.
-ANYWHERE = {"access-control-allow-origin": "*"}
-PREFLIGHT = {
-    **ANYWHERE,
+CORS_HEADERS = {"access-control-allow-origin": "*"}
+PREFLIGHT_HEADERS = {
+    **CORS_HEADERS,
     "access-control-allow-methods": "POST",
     "access-control-allow-headers": "content-type, x-request-id",
     "access-control-max-age": "86400",
 }
-STATUS = {"NOT_FOUND": 404}
-SHAPE = '{"events": [{"event": "page_view"}]}'
+STATUS_BY_ERROR_CODE = {"NOT_FOUND": 404}
+EXAMPLE_BODY = '{"events": [{"event": "page_view"}]}'
 
 
-def routes(database: Database, bodies: BodyLimits = ROOMY, rates: Rates = UNLIMITED) -> list[BaseRoute]:
+def build_routes(
+    database: Database, body_limits: BodyLimits = DEFAULT_BODY_LIMITS, rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER
+) -> list[BaseRoute]:
     """What to mount at the root."""
 
-    async def events(request: Request) -> Response:
+    async def serve_events(request: Request) -> Response:
         if request.method == "OPTIONS":
-            return Response(status_code=204, headers=PREFLIGHT)
+            return Response(status_code=204, headers=PREFLIGHT_HEADERS)
         headers: dict[str, str] = {}
         try:
-            await rates.take(Door.EVENTS, caller_of(request.client.host if request.client else None))
-            status, answer = await _answer(request, database, request_context.request_id(), bodies)
+            await rate_limiter.consume(RateLimitScope.EVENTS, get_caller_key(request.client.host if request.client else None))
+            status, content = await _record_events(request, database, request_context.get_request_id(), body_limits)
         except RateLimited as error:
-            status, answer = 429, {"errors": formatted([wrapped(error)], request_context.request_id())}
-            headers = {"retry-after": str(error.retry_after), **error.allowance.headers()}
+            status, content = 429, {"errors": format_errors([wrap_error(error)], request_context.get_request_id())}
+            headers = {"retry-after": str(error.retry_after), **error.state.to_headers()}
         except HTTPError as error:
-            status, answer, headers = (
+            status, content, headers = (
                 error.status,
-                {"errors": formatted([wrapped(error)], request_context.request_id())},
+                {"errors": format_errors([wrap_error(error)], request_context.get_request_id())},
                 error.headers,
             )
-        return Response(orjson.dumps(answer), status, {**ANYWHERE, **headers}, "application/json")
+        return Response(orjson.dumps(content), status, {**CORS_HEADERS, **headers}, "application/json")
 
-    return [Route("/events/{config_id}", events, methods=["POST", "OPTIONS"])]
+    return [Route("/events/{config_id}", serve_events, methods=["POST", "OPTIONS"])]
 
 
-async def _answer(request: Request, database: Database, request_id: str, bodies: BodyLimits) -> tuple[int, dict[str, Any]]:
+async def _record_events(
+    request: Request, database: Database, request_id: str, body_limits: BodyLimits
+) -> tuple[int, dict[str, Any]]:
     try:
-        events, consent = _read(await body_of(request, bodies))
-        request_context.confide(events)
-        sender = Sender(request.headers, request.client.host if request.client else None)
-        results = await commands.track_events(database, request.path_params["config_id"], events, sender, consent=consent)
-    except Refused as refusal:
-        return _refused(refusal.failures, request_id)
+        events, consent = _parse_events(await read_body(request, body_limits))
+        request_context.register_sensitive(events)
+        client_info = ClientInfo(request.headers, request.client.host if request.client else None)
+        results = await commands.track_events(database, request.path_params["config_id"], events, client_info, consent=consent)
+    except MutationRejected as rejection:
+        return _build_rejection(rejection.field_errors, request_id)
     except HTTPError:
         raise
     except RequestError as error:
-        return 400, {"errors": formatted([wrapped(error)], request_id)}
+        return 400, {"errors": format_errors([wrap_error(error)], request_id)}
     except Exception as error:
-        return 500, {"errors": formatted([wrapped(error)], request_id)}
-    recorded = sum(result.fate is Fate.RECORDED for result in results)
-    return 200, {"recorded": recorded, "results": [_told(n, result) for n, result in enumerate(results)]}
+        return 500, {"errors": format_errors([wrap_error(error)], request_id)}
+    recorded = sum(result.status is EventStatus.RECORDED for result in results)
+    return 200, {"recorded": recorded, "results": [_to_result_json(n, result) for n, result in enumerate(results)]}
 
 
-def _read(body: bytes) -> tuple[Sequence[Any], bool]:
+def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:
     """The events, and whether their shopper has agreed: a list, an object with `events`, or a single event."""
-    given = _json(body)
-    if isinstance(given, list):
-        return given, True
-    if not isinstance(given, dict):
-        raise HTTPError(400, f"The body must be JSON such as {SHAPE}.")
-    if "events" not in given:
-        return [given], True
-    if unknown := given.keys() - {"events", "consent"}:
+    content = _parse_json(body)
+    if isinstance(content, list):
+        return content, True
+    if not isinstance(content, dict):
+        raise HTTPError(400, f"The body must be JSON such as {EXAMPLE_BODY}.")
+    if "events" not in content:
+        return [content], True
+    if unknown := content.keys() - {"events", "consent"}:
         name = min(unknown)[:60].encode(errors="replace").decode()
         raise InvalidInput(name, "is no field here. The fields are events and consent.")
-    consent = _of_kind(bool, given.get("consent", True), "consent", "true or false.")
-    return _of_kind(list, given["events"], "events", f"a list, as in {SHAPE}."), consent
+    consent = _require_type(bool, content.get("consent", True), "consent", "true or false.")
+    return _require_type(list, content["events"], "events", f"a list, as in {EXAMPLE_BODY}."), consent
 
 
-def _of_kind(kind: type[T], value: Any, name: str, what: str) -> T:
-    if not isinstance(value, kind):
-        raise InvalidInput(name, f"must be {what}")
+def _require_type(type_: type[T], value: Any, name: str, description: str) -> T:
+    if not isinstance(value, type_):
+        raise InvalidInput(name, f"must be {description}")
     return value
 
 
-def _json(body: bytes) -> Any:
+def _parse_json(body: bytes) -> Any:
     try:
-        given, is_unusual = lone_surrogates.loads(body)
+        content, is_unusual = lone_surrogates.loads(body)
     except ValueError:
-        raise HTTPError(400, f"The body is not JSON. Send such as {SHAPE}.") from None
+        raise HTTPError(400, f"The body is not JSON. Send such as {EXAMPLE_BODY}.") from None
     if is_unusual:
-        lone_surrogates.check_numbers(given)
-    return given
+        lone_surrogates.check_numbers(content)
+    return content
 
 
-def _refused(failures: Sequence[Failure], request_id: str) -> tuple[int, dict[str, Any]]:
-    first = failures[0]
-    kind = NotFound if first.code is Code.NOT_FOUND else RequestError
-    errors = formatted([wrapped(kind(first.message, ".".join(first.path)))], request_id)
-    return STATUS.get(first.code.value, 400), {"errors": errors}
+def _build_rejection(field_errors: Sequence[FieldError], request_id: str) -> tuple[int, dict[str, Any]]:
+    first = field_errors[0]
+    error_class = NotFound if first.code is ErrorCode.NOT_FOUND else RequestError
+    errors = format_errors([wrap_error(error_class(first.message, ".".join(first.path)))], request_id)
+    return STATUS_BY_ERROR_CODE.get(first.code.value, 400), {"errors": errors}
 
 
-def _told(n: int, result: Result) -> dict[str, Any]:
-    faults = [{"code": fault.code.value, "message": fault.message, "path": fault.path} for fault in result.faults]
-    return {"index": n, "status": result.fate.name} | ({"errors": faults} if faults else {})
+def _to_result_json(n: int, result: EventResult) -> dict[str, Any]:
+    errors = [
+        {"code": field_error.code.value, "message": field_error.message, "path": field_error.path}
+        for field_error in result.field_errors
+    ]
+    return {"index": n, "status": result.status.name} | ({"errors": errors} if errors else {})

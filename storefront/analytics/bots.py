@@ -6,7 +6,7 @@ from functools import cache, lru_cache
 from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
 # The list in few pieces: one expression of all its patterns takes longer to search than these together.
-_PIECE = 50
+_PATTERNS_PER_EXPRESSION = 50
 
 
 @lru_cache(maxsize=4_096)
@@ -15,10 +15,13 @@ def is_bot(user_agent: str) -> bool:
 
     What the list knows as a plain HTTP library is not: a shop's own server that passes events on is no visitor at all.
     """
-    return any(piece.search(user_agent) for piece in _pieces())
+    return any(expression.search(user_agent) for expression in _compile_expressions())
 
 
 @cache
-def _pieces() -> list[re.Pattern[str]]:
-    patterns = [known["pattern"] for known in CRAWLER_USER_AGENTS_DATA if "http-library" not in known.get("tags", ())]
-    return [re.compile("|".join(patterns[n : n + _PIECE])) for n in range(0, len(patterns), _PIECE)]
+def _compile_expressions() -> list[re.Pattern[str]]:
+    patterns = [crawler["pattern"] for crawler in CRAWLER_USER_AGENTS_DATA if "http-library" not in crawler.get("tags", ())]
+    return [
+        re.compile("|".join(patterns[n : n + _PATTERNS_PER_EXPRESSION]))
+        for n in range(0, len(patterns), _PATTERNS_PER_EXPRESSION)
+    ]

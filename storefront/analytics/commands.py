@@ -12,20 +12,28 @@ from psycopg import errors
 from sqlalchemy import ARRAY, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from storefront.analytics.event_validation import OLDEST, clean, request_of
-from storefront.core.db.database import LONG_STATEMENT_MS, Database, Row, Statement, compiled
+from storefront.analytics.event_validation import MAX_EVENT_AGE, read_request_origin, validate_event
+from storefront.core.db.database import LONG_STATEMENT_MS, Database, Row, Statement, compile_statement
 from storefront.core.ids import parse_id, uuid7
-from storefront.core.net.client_info import Sender
-from storefront.feed.log import Entry, send_to_each
-from storefront.queries.rollups import ORIGIN, QUARTER, WITH_PIECES, Piece, piece_parameters, piece_types, pieces
-from storefront.writes.authorization import missing
-from storefront.writes.product_validation import MOST_INT
-from storefront.writes.transaction import ATTEMPTS, Failure, Refused, invalid
+from storefront.core.net.client_info import ClientInfo
+from storefront.feed.log import LogEntry, enqueue_append_to_each
+from storefront.queries.rollups import (
+    GRAIN_ORIGIN,
+    QUARTER_HOUR_SECONDS,
+    WITH_PIECES_SQL,
+    SpanPiece,
+    bind_piece_types,
+    build_piece_parameters,
+    split_span,
+)
+from storefront.writes.authorization import make_not_found_error
+from storefront.writes.product_validation import MAX_INT32
+from storefront.writes.transaction import MAX_TRANSACTION_ATTEMPTS, FieldError, MutationRejected, make_invalid_input_error
 
-MOST_EVENTS = 500
+MAX_EVENTS_PER_REQUEST = 500
 
 
-class Fate(Enum):
+class EventStatus(Enum):
     """What became of an event."""
 
     RECORDED = "recorded"
@@ -35,19 +43,21 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class EventResult:
     """What became of one event; the faults say why it was rejected."""
 
-    fate: Fate
-    faults: Sequence[Failure] = ()
+    status: EventStatus
+    field_errors: Sequence[FieldError] = ()
 
 
-_RECORDED, _DUPLICATE, _IGNORED = (Result(fate) for fate in (Fate.RECORDED, Fate.DUPLICATE, Fate.IGNORED))
+_RECORDED, _DUPLICATE, _IGNORED = (
+    EventResult(status) for status in (EventStatus.RECORDED, EventStatus.DUPLICATE, EventStatus.IGNORED)
+)
 
 
 # What a client sends again has an id that is known; a moment would not do, as a retry may come with another one. In the
 # order of the ids, so that two batches with the same events never wait for each other.
-_RECORD = """
+_RECORD_EVENTS_SQL = """
 WITH store AS MATERIALIZED (SELECT id FROM configs WHERE id = :config_id AND (is_published OR id = ANY(:owned))),
 given AS MATERIALIZED (
   SELECT store.id AS config_id, event.* FROM store, json_to_recordset(CAST(:events AS json)) AS event(
@@ -72,86 +82,102 @@ SELECT EXISTS (SELECT FROM store) AS known,
 
 
 async def track_events(
-    database: Database, config_id: str, events: Sequence[Any], sender: Sender, *, owned: Sequence[str] = (), consent: bool = True
-) -> list[Result]:
+    database: Database,
+    config_id: str,
+    events: Sequence[Any],
+    client_info: ClientInfo,
+    *,
+    owned_store_ids: Sequence[str] = (),
+    consent: bool = True,
+) -> list[EventResult]:
     """Record what shoppers did, each event on its own: one that is wrong keeps no other one out. The results in their order.
 
     Refuses only what concerns them all: an unknown store, or too many of them. Nothing is stored of shoppers who object.
     """
-    if len(events) > MOST_EVENTS:
-        raise Refused(invalid(["events"], f"must have at most {MOST_EVENTS} entries, not {len(events):,}. Send them in parts."))
-    now, objects = datetime.now(UTC), sender.objects or not consent
-    request = request_of(sender)
-    judged = [clean(event, ("events", str(n)), request, now) for n, event in enumerate(events)]
-    rows = {row["id"]: row for row, _ in reversed(judged) if row is not None and not objects}
-    seen = await _record(database, config_id, list(rows.values()), owned)
-    return [_result(row, faults, rows, seen) for row, faults in judged]
+    if len(events) > MAX_EVENTS_PER_REQUEST:
+        raise MutationRejected(
+            make_invalid_input_error(
+                ["events"], f"must have at most {MAX_EVENTS_PER_REQUEST} entries, not {len(events):,}. Send them in parts."
+            )
+        )
+    now, has_opted_out = datetime.now(UTC), client_info.has_opted_out or not consent
+    origin = read_request_origin(client_info)
+    validated = [validate_event(event, ("events", str(n)), origin, now) for n, event in enumerate(events)]
+    rows = {row["id"]: row for row, _ in reversed(validated) if row is not None and not has_opted_out}
+    duplicate_ids = await _store_events(database, config_id, list(rows.values()), owned_store_ids)
+    return [_build_result(row, field_errors, rows, duplicate_ids) for row, field_errors in validated]
 
 
-def _result(row: dict[str, Any] | None, faults: Sequence[Failure], rows: dict[str, dict[str, Any]], seen: set[str]) -> Result:
+def _build_result(
+    row: dict[str, Any] | None, field_errors: Sequence[FieldError], rows: dict[str, dict[str, Any]], duplicate_ids: set[str]
+) -> EventResult:
     if row is None:
-        return Result(Fate.REJECTED, faults)
+        return EventResult(EventStatus.REJECTED, field_errors)
     if not rows:
         return _IGNORED
     # Of several with the same id the first is the one that was meant.
-    return _DUPLICATE if row["id"] in seen or rows[row["id"]] is not row else _RECORDED
+    return _DUPLICATE if row["id"] in duplicate_ids or rows[row["id"]] is not row else _RECORDED
 
 
-async def _record(database: Database, config_id: str, rows: list[dict[str, Any]], owned: Sequence[str]) -> set[str]:
+async def _store_events(
+    database: Database, config_id: str, rows: list[dict[str, Any]], owned_store_ids: Sequence[str]
+) -> set[str]:
     """Store the rows; returns the ids that were there already."""
-    store = parse_id(config_id)
-    if store is None:
-        raise Refused(missing("store", config_id[:60], ["configId"]))
-    parameters = {"config_id": store, "owned": list(owned), "events": orjson.dumps(rows).decode()}
-    found = await _recorded(database, parameters)
-    if found is None or not found.known:
-        raise Refused(missing("store", store, ["configId"]))
-    return set(found.duplicates)
+    store_id = parse_id(config_id)
+    if store_id is None:
+        raise MutationRejected(make_not_found_error("store", config_id[:60], ["configId"]))
+    parameters = {"config_id": store_id, "owned": list(owned_store_ids), "events": orjson.dumps(rows).decode()}
+    outcome = await _insert_events(database, parameters)
+    if outcome is None or not outcome.known:
+        raise MutationRejected(make_not_found_error("store", store_id, ["configId"]))
+    return set(outcome.duplicates)
 
 
-async def _recorded(database: Database, parameters: dict[str, Any]) -> Row | None:
-    for attempt in range(1, ATTEMPTS + 1):
+async def _insert_events(database: Database, parameters: dict[str, Any]) -> Row | None:
+    for attempt in range(1, MAX_TRANSACTION_ATTEMPTS + 1):
         try:
-            [found] = await database.fetch(_statement(), parameters)
+            [outcome] = await database.fetch(_record_events_statement(), parameters)
         except errors.ForeignKeyViolation:
             # Deleted in between.
             return None
         except errors.DeadlockDetected:
-            if attempt == ATTEMPTS:
+            if attempt == MAX_TRANSACTION_ATTEMPTS:
                 raise
         else:
-            return found
+            return outcome
     raise AssertionError("unreachable")
 
 
 @cache
-def _statement() -> Statement:
-    return compiled(text(_RECORD).bindparams(bindparam("config_id", type_=UUID), bindparam("owned", type_=ARRAY(UUID))))
+def _record_events_statement() -> Statement:
+    return compile_statement(
+        text(_RECORD_EVENTS_SQL).bindparams(bindparam("config_id", type_=UUID), bindparam("owned", type_=ARRAY(UUID)))
+    )
 
 
 async def sweep_event_ids(database: Database) -> int:
     """Forget the ids of events that are too old to be sent again; returns how many."""
-    return len(await database.fetch(_sweep()))
+    return len(await database.fetch(_delete_event_ids_statement()))
 
 
 @cache
-def _sweep() -> Statement:
-    days = f"interval '{OLDEST.days + 1} days'"
-    return compiled(text(f"DELETE FROM analytics_event_ids WHERE received_at < now() - {days} RETURNING 1 AS one"))
+def _delete_event_ids_statement() -> Statement:
+    interval = f"interval '{MAX_EVENT_AGE.days + 1} days'"
+    return compile_statement(text(f"DELETE FROM analytics_event_ids WHERE received_at < now() - {interval} RETURNING 1 AS one"))
 
 
 # ---------------------------------------------------------------------------------------------- popularity
 
-DAYS = 30
+POPULARITY_DAYS = 30
 CART_WEIGHT = 5
 
 # Added up anew from the counts of each product: what grows old leaves the sum by itself. Only rows that differ are written.
 # One refresh at a time: of several processes that try, the others find the lock taken and do nothing.
-_REFRESH = f"""
-{WITH_PIECES},
+_REFRESH_POPULARITY_SQL = f"""
+{WITH_PIECES_SQL},
 allowed AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(7312027) AS go),
 wanted AS (
-  SELECT configs.id AS config_id, product_id, least(sum(clicks + {CART_WEIGHT} * add_to_carts), {MOST_INT})::integer AS score
+  SELECT configs.id AS config_id, product_id, least(sum(clicks + {CART_WEIGHT} * add_to_carts), {MAX_INT32})::integer AS score
   FROM configs CROSS JOIN piece CROSS JOIN LATERAL (
     SELECT product_id, clicks, add_to_carts FROM analytics_products
     WHERE config_id = configs.id AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
@@ -176,20 +202,20 @@ async def refresh_popularity(database: Database) -> int:
     """Bring every product's popularity up to date; returns how many changed. The logs of their stores move."""
     # The whole of a long month may take longer than a request is allowed.
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS) as connection:
-        changed = await connection.fetch(_refresh(), piece_parameters(_lately()))
+        changed = await connection.fetch(_refresh_popularity_statement(), build_piece_parameters(_popularity_pieces()))
         # Lists are sorted by it: answers that are kept must not outlive it. By a key of its own each refresh is one change.
-        entry = Entry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
-        send_to_each(connection, [row.config_id for row in changed], entry)
+        entry = LogEntry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
+        enqueue_append_to_each(connection, [row.config_id for row in changed], entry)
     return sum(row.changed for row in changed)
 
 
-def _lately() -> list[Piece]:
+def _popularity_pieces() -> list[SpanPiece]:
     # To the quarter of an hour: without edges where single events would have to be counted.
-    now, quarter = datetime.now(UTC), timedelta(seconds=QUARTER)
-    begin = now - timedelta(days=DAYS)
-    return pieces(begin - (begin - ORIGIN) % quarter, now - (now - ORIGIN) % quarter + quarter)
+    now, quarter = datetime.now(UTC), timedelta(seconds=QUARTER_HOUR_SECONDS)
+    begin = now - timedelta(days=POPULARITY_DAYS)
+    return split_span(begin - (begin - GRAIN_ORIGIN) % quarter, now - (now - GRAIN_ORIGIN) % quarter + quarter)
 
 
 @cache
-def _refresh() -> Statement:
-    return compiled(text(_REFRESH).bindparams(*piece_types()))
+def _refresh_popularity_statement() -> Statement:
+    return compile_statement(text(_REFRESH_POPULARITY_SQL).bindparams(*bind_piece_types()))

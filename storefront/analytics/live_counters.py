@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 
 import strawberry
 
-from storefront.core.db.database import FAILURES
+from storefront.core.db.database import DATABASE_ERRORS
 from storefront.graph import arguments
 from storefront.graph.context import Context, Info
-from storefront.graph.permissions import own_store
+from storefront.graph.permissions import require_own_store
 from storefront.graph.types import TimeZone
 from storefront.queries import analytics
-from storefront.queries.analytics import ACTIVE_MINUTES, Counts, Span
+from storefront.queries.analytics import ACTIVE_MINUTES, EventCounts, Span
 
 log = logging.getLogger("storefront")
 
@@ -50,48 +50,48 @@ class AnalyticsSubscription:
     async def analytics_feed(
         self, info: Info, config_id: strawberry.ID, time_zone: TimeZone = "UTC"
     ) -> AsyncGenerator[AnalyticsTick, None]:
-        zone = arguments.time_zone(time_zone, "timeZone")
-        store = await own_store(info, config_id, "its analytics")
-        async for tick in _ticks(info.context, store, zone):
+        zone = arguments.check_time_zone(time_zone, "timeZone")
+        store = await require_own_store(info, config_id, "its analytics")
+        async for tick in _watch_counters(info.context, store, zone):
             yield tick
 
 
-async def _ticks(context: Context, store: str, zone: str) -> AsyncGenerator[AnalyticsTick, None]:
+async def _watch_counters(context: Context, store: str, zone: str) -> AsyncGenerator[AnalyticsTick, None]:
     """Ends when the store is no longer the asker's."""
-    owner, last = context.signed_in().id, None
+    owner, last_tick = context.require_viewer().id, None
     while True:
         try:
             key = ("analytics", store, owner, zone, int(time.time()))
-            tick = await context.feed.events.call(key, partial(_tick, context, store, owner, zone))
-        except FAILURES:
+            tick = await context.feed.events.call(key, partial(_load_tick, context, store, owner, zone))
+        except DATABASE_ERRORS:
             log.warning("the counters of store %s could not be read; trying again in a second", store)
         else:
             if tick is None:
                 return
-            if last is None or _counted(tick) != _counted(last):
+            if last_tick is None or _counter_values(tick) != _counter_values(last_tick):
                 yield tick
-            last = tick
+            last_tick = tick
         # All listeners of a process wake at the same moment, and share what the first of them reads.
         await asyncio.sleep(1 - time.time() % 1)
 
 
-async def _tick(context: Context, store: str, owner: str, zone: str) -> AnalyticsTick | None:
-    active = await analytics.active_sessions(context.database, store, owner)
+async def _load_tick(context: Context, store: str, owner: str, zone: str) -> AnalyticsTick | None:
+    active = await analytics.count_active_sessions(context.database, store, owner)
     if active is None:
         return None
     now = datetime.now(UTC)
     since = now.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
     # Nothing lies ahead of now. Two days from any midnight are few pieces, without an edge where single events would be counted.
-    [counts] = await analytics.figures(context.database, [store], Span(since, since + timedelta(days=2)))
-    return AnalyticsTick(**_shown(counts), at=now, since=since, active_sessions=active)
+    [counts] = await analytics.load_figures(context.database, [store], Span(since, since + timedelta(days=2)))
+    return AnalyticsTick(**_to_counter_fields(counts), at=now, since=since, active_sessions=active)
 
 
-_FIELDS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches", "sessions")
+_COUNTER_FIELDS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches", "sessions")
 
 
-def _shown(counts: Counts) -> dict[str, Any]:
-    return {name: getattr(counts, name) for name in _FIELDS}
+def _to_counter_fields(counts: EventCounts) -> dict[str, Any]:
+    return {name: getattr(counts, name) for name in _COUNTER_FIELDS}
 
 
-def _counted(tick: AnalyticsTick) -> tuple[int, ...]:
-    return (*(getattr(tick, name) for name in _FIELDS), tick.active_sessions)
+def _counter_values(tick: AnalyticsTick) -> tuple[int, ...]:
+    return (*(getattr(tick, name) for name in _COUNTER_FIELDS), tick.active_sessions)

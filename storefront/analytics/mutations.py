@@ -7,18 +7,18 @@ import strawberry
 from strawberry.types import get_object_definition
 
 from storefront.analytics import commands
-from storefront.analytics.commands import MOST_EVENTS, Fate, Result
-from storefront.analytics.event_validation import OLDEST
+from storefront.analytics.commands import MAX_EVENTS_PER_REQUEST, EventResult, EventStatus
+from storefront.analytics.event_validation import MAX_EVENT_AGE
 from storefront.graph.context import Info
-from storefront.graph.cost_hints import ERRORS, costs
-from storefront.graph.errors import UserError, user_error
+from storefront.graph.cost_hints import ERROR_COSTS, costs
+from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.limits import limits
 from storefront.graph.scalars import JSON
-from storefront.writes.transaction import Refused
+from storefront.writes.transaction import MutationRejected
 
-strawberry.enum(Fate, name="TrackedEventStatus", description="What became of an event.")
+strawberry.enum(EventStatus, name="TrackedEventStatus", description="What became of an event.")
 
-FROM_REQUEST = "As the request says unless given."
+FROM_REQUEST_DESCRIPTION = "As the request says unless given."
 
 
 @strawberry.input(description="Something that a shopper did. Each event is judged on its own.")
@@ -27,7 +27,8 @@ class EventInput:
         description="page_view, product_click, add_to_cart, purchase or search, which are counted; or a name of your own."
     )
     client_event_id: str | None = strawberry.field(
-        default=None, description=f"Of your choosing, best a UUID: sent again within {OLDEST.days} days, the event counts once."
+        default=None,
+        description=f"Of your choosing, best a UUID: sent again within {MAX_EVENT_AGE.days} days, the event counts once.",
     )
     properties: JSON | None = strawberry.field(
         default=None,
@@ -37,15 +38,16 @@ class EventInput:
         default=None, description="A new one for each visit. Without it, it is no session's."
     )
     user_id: str | None = strawberry.field(default=None, description="Who it was, where your shop knows.")
-    user_agent: str | None = strawberry.field(default=None, description=FROM_REQUEST)
-    ip_address: str | None = strawberry.field(default=None, description=f"{FROM_REQUEST} Only its network is stored.")
+    user_agent: str | None = strawberry.field(default=None, description=FROM_REQUEST_DESCRIPTION)
+    ip_address: str | None = strawberry.field(default=None, description=f"{FROM_REQUEST_DESCRIPTION} Only its network is stored.")
     referrer: str | None = strawberry.field(default=None, description="Where they came from: document.referrer.")
     utm_source: str | None = strawberry.field(default=None, description="These three are found in properties.url, too.")
     utm_medium: str | None = None
     utm_campaign: str | None = None
     timestamp: str | None = strawberry.field(
         default=None,
-        description=f"When, as RFC 3339 text; now unless given. At most {OLDEST.days} days ago; what is ahead of us is now.",
+        description=f"When, as RFC 3339 text; now unless given. At most {MAX_EVENT_AGE.days} days ago; what is ahead of us is "
+        "now.",
     )
 
 
@@ -57,7 +59,7 @@ get_object_definition(EventInput, strict=True).from_input = lambda _, given, __:
 @strawberry.input
 class TrackEventsInput:
     config_id: strawberry.ID
-    events: list[EventInput] = strawberry.field(metadata=limits(items=MOST_EVENTS))
+    events: list[EventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
     consent: bool = strawberry.field(default=True, description="Whether the shopper has agreed. Without it nothing is stored.")
     client_mutation_id: str | None = strawberry.field(default=None, description="Yours to choose: told back.")
 
@@ -65,42 +67,49 @@ class TrackEventsInput:
 @strawberry.type(description="What became of one event.")
 class TrackedEvent:
     index: int
-    status: Fate
-    user_errors: list[UserError] = strawberry.field(description="Why it was rejected.", metadata=ERRORS)
+    status: EventStatus
+    user_errors: list[UserError] = strawberry.field(description="Why it was rejected.", metadata=ERROR_COSTS)
 
 
-def _results(self: Any) -> list[TrackedEvent]:
+def _resolve_results(self: Any) -> list[TrackedEvent]:
     return [
-        TrackedEvent(index=n, status=result.fate, user_errors=[user_error(fault) for fault in result.faults])
-        for n, result in enumerate(self.judged)
+        TrackedEvent(index=n, status=result.status, user_errors=[build_user_error(error) for error in result.field_errors])
+        for n, result in enumerate(self.event_results)
     ]
 
 
 @strawberry.type
 class TrackEventsPayload:
     user_errors: list[UserError] = strawberry.field(
-        description="Why none was recorded: what is wrong with all of them.", metadata=ERRORS
+        description="Why none was recorded: what is wrong with all of them.", metadata=ERROR_COSTS
     )
     recorded: int = strawberry.field(description="How many were recorded now.")
-    results: list[TrackedEvent] = strawberry.field(resolver=_results, description="One per event, in their order.")
+    results: list[TrackedEvent] = strawberry.field(resolver=_resolve_results, description="One per event, in their order.")
     client_mutation_id: str | None
-    judged: strawberry.Private[Sequence[Result]] = ()
+    event_results: strawberry.Private[Sequence[EventResult]] = ()
 
 
 @strawberry.type
 class AnalyticsMutation:
     @strawberry.mutation(
         description="Record what shoppers did. Nothing is stored of those whose browsers object (Do Not Track, Sec-GPC).",
-        metadata=costs(by=("input.events",), most=MOST_EVENTS),
+        metadata=costs(size_arguments=("input.events",), max_size=MAX_EVENTS_PER_REQUEST),
     )
     async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload:
         context, events = info.context, cast("Sequence[Mapping[str, Any]]", input.events)
         try:
             results = await commands.track_events(
-                context.database, str(input.config_id), events, context.sender, owned=[*context.owned], consent=input.consent
+                context.database,
+                str(input.config_id),
+                events,
+                context.client_info,
+                owned_store_ids=[*context.owned_store_ids],
+                consent=input.consent,
             )
-        except Refused as refusal:
-            errors = [user_error(failure) for failure in refusal.failures]
+        except MutationRejected as rejection:
+            errors = [build_user_error(failure) for failure in rejection.field_errors]
             return TrackEventsPayload(user_errors=errors, recorded=0, client_mutation_id=input.client_mutation_id)
-        recorded = sum(result.fate is Fate.RECORDED for result in results)
-        return TrackEventsPayload(user_errors=[], recorded=recorded, client_mutation_id=input.client_mutation_id, judged=results)
+        recorded = sum(result.status is EventStatus.RECORDED for result in results)
+        return TrackEventsPayload(
+            user_errors=[], recorded=recorded, client_mutation_id=input.client_mutation_id, event_results=results
+        )

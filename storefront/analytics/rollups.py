@@ -8,67 +8,76 @@ from functools import cache
 
 from sqlalchemy import Integer, bindparam, text
 
-from storefront.core.db.database import LONG_STATEMENT_MS, Database, Statement, compiled
-from storefront.queries.rollups import BIN, CAMPAIGN, GRAINS, MEDIUM, MINUTE, PRODUCT, SOURCE
+from storefront.core.db.database import LONG_STATEMENT_MS, Database, Statement, compile_statement
+from storefront.queries.rollups import (
+    CAMPAIGN_SQL,
+    DATE_BIN_SQL,
+    GRAINS_SECONDS,
+    MEDIUM_SQL,
+    MINUTE_SECONDS,
+    PRODUCT_ID_SQL,
+    SOURCE_SQL,
+)
 
 # Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.
-MOST = 50_000
+MAX_EVENTS_PER_TRANSACTION = 50_000
 
-_LOCK = 7312030
-_FINEST, _ALL = GRAINS[0], ", ".join(f"({grain})" for grain in GRAINS)
-_KINDS = ("page_view", "product_click", "add_to_cart", "purchase", "search")
-_EVENTS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches")
-_VISITS = ("sessions", "clicked_sessions", "converted_sessions", "purchased_sessions", "last_seen_sessions")
+_ROLLUP_LOCK_ID = 7312030
+_FINEST_GRAIN, _ALL_GRAINS_SQL = GRAINS_SECONDS[0], ", ".join(f"({grain})" for grain in GRAINS_SECONDS)
+_EVENT_KINDS = ("page_view", "product_click", "add_to_cart", "purchase", "search")
+_EVENT_COLUMNS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches")
+_COLUMN_BY_EVENT = dict(zip(_EVENT_KINDS, _EVENT_COLUMNS, strict=True))
+_SESSION_COLUMNS = ("sessions", "clicked_sessions", "converted_sessions", "purchased_sessions", "last_seen_sessions")
 
 
-def _rollup(name: str, keys: tuple[str, ...], counts: tuple[str, ...], changes: str) -> str:
+def _render_rollup_sql(name: str, keys: tuple[str, ...], counts: tuple[str, ...], changes_sql: str) -> str:
     """Add changes (store, `moment`, keys and counts) to a table of counts: summed up finely first, then for every grain."""
     key, sums = "".join(f"{key}, " for key in keys), ", ".join(f"sum({count}) AS {count}" for count in counts)
-    added = ", ".join(f"{count} = {name}.{count} + excluded.{count}" for count in counts)
-    moved = " OR ".join(f"sum({count}) <> 0" for count in counts)
+    increments = ", ".join(f"{count} = {name}.{count} + excluded.{count}" for count in counts)
+    has_change = " OR ".join(f"sum({count}) <> 0" for count in counts)
     return f"""
 {name}_finest AS (
-  SELECT config_id, {BIN.format(grain=_FINEST, moment="moment")} AS at, {key}{sums}
-  FROM ({changes}) AS change GROUP BY config_id, 2{"".join(f", {key}" for key in keys)}
+  SELECT config_id, {DATE_BIN_SQL.format(grain=_FINEST_GRAIN, moment="moment")} AS at, {key}{sums}
+  FROM ({changes_sql}) AS change GROUP BY config_id, 2{"".join(f", {key}" for key in keys)}
 ),
 {name}_counted AS (
   INSERT INTO {name} (config_id, grain, at, {key}{", ".join(counts)})
-  SELECT config_id, grain, {BIN.format(grain="grain", moment="at")}, {key}{sums}
-  FROM {name}_finest CROSS JOIN (VALUES {_ALL}) AS grains (grain)
-  GROUP BY config_id, grain, 3{"".join(f", {key}" for key in keys)} HAVING {moved}
-  ON CONFLICT (config_id, grain, at{"".join(f", {key}" for key in keys)}) DO UPDATE SET {added}
+  SELECT config_id, grain, {DATE_BIN_SQL.format(grain="grain", moment="at")}, {key}{sums}
+  FROM {name}_finest CROSS JOIN (VALUES {_ALL_GRAINS_SQL}) AS grains (grain)
+  GROUP BY config_id, grain, 3{"".join(f", {key}" for key in keys)} HAVING {has_change}
+  ON CONFLICT (config_id, grain, at{"".join(f", {key}" for key in keys)}) DO UPDATE SET {increments}
 )"""
 
 
-_CHANGED_TOTALS = f"""
-  SELECT config_id, moment, {", ".join(f"(event = '{kind}')::int AS {name}" for kind, name in zip(_KINDS, _EVENTS, strict=True))},
-         {", ".join(f"0 AS {name}" for name in _VISITS)} FROM fresh
+_TOTALS_CHANGES_SQL = f"""
+  SELECT config_id, moment, {", ".join(f"(event = '{kind}')::int AS {name}" for kind, name in _COLUMN_BY_EVENT.items())},
+         {", ".join(f"0 AS {name}" for name in _SESSION_COLUMNS)} FROM fresh
   UNION ALL
   SELECT config_id, began, 0, 0, 0, 0, 0,
          one, one * clicked::int, one * (clicked AND carted)::int, one * (clicked AND carted AND purchased)::int, 0 FROM visits
   UNION ALL
   SELECT config_id, seen, 0, 0, 0, 0, 0, 0, 0, 0, 0, one FROM visits"""
-_CHANGED_PRODUCTS = """
+_PRODUCT_CHANGES_SQL = """
   SELECT config_id, moment, product_id, (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
   FROM fresh WHERE event IN ('product_click', 'add_to_cart') AND product_id IS NOT NULL"""
-_CHANGED_SOURCES = """
+_SOURCE_CHANGES_SQL = """
   SELECT config_id, moment, source, medium, campaign, 1 AS events, 0 AS sessions FROM fresh
   UNION ALL
   SELECT config_id, began, source, medium, campaign, 0, one FROM visits"""
 
-_COUNT = f"""
+_ROLL_UP_SQL = f"""
 WITH taken AS MATERIALIZED (
   DELETE FROM analytics_queue WHERE id = ANY(ARRAY(
     SELECT id FROM (
       SELECT id, sum(cardinality(ids)) OVER (ORDER BY id) - cardinality(ids) AS before
       FROM (SELECT id, ids FROM analytics_queue ORDER BY id LIMIT 2000) AS oldest
-    ) AS row WHERE before < {MOST}
+    ) AS row WHERE before < {MAX_EVENTS_PER_TRANSACTION}
   ))
   RETURNING config_id, ids, moments
 ),
 fresh AS MATERIALIZED (
   SELECT event.config_id, event.id, event."timestamp" AS moment, event.event, event.session_id,
-         {PRODUCT} AS product_id, {SOURCE} AS source, {MEDIUM} AS medium, {CAMPAIGN} AS campaign
+         {PRODUCT_ID_SQL} AS product_id, {SOURCE_SQL} AS source, {MEDIUM_SQL} AS medium, {CAMPAIGN_SQL} AS campaign
   -- One by one: a planner that does not know how few they are would rather read the whole of the tables.
   FROM taken CROSS JOIN LATERAL unnest(taken.ids, taken.moments) AS queued (id, moment) CROSS JOIN LATERAL (
     SELECT * FROM analytics_events
@@ -81,7 +90,7 @@ visit AS MATERIALIZED (
          bool_or(event = 'product_click') OVER whole AS clicked,
          bool_or(event = 'add_to_cart') OVER whole AS carted,
          bool_or(event = 'purchase') OVER whole AS purchased,
-         {BIN.format(grain=MINUTE, moment="max(moment) OVER whole")} AS seen
+         {DATE_BIN_SQL.format(grain=MINUTE_SECONDS, moment="max(moment) OVER whole")} AS seen
   FROM fresh WHERE session_id IS NOT NULL
   WINDOW whole AS (PARTITION BY config_id, session_id)
   ORDER BY config_id, session_id, moment, id
@@ -124,9 +133,9 @@ visits AS MATERIALIZED (
   UNION ALL
   SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, seen, -1 FROM known
 ),
-{_rollup("analytics_totals", (), (*_EVENTS, *_VISITS), _CHANGED_TOTALS)},
-{_rollup("analytics_products", ("product_id",), ("clicks", "add_to_carts"), _CHANGED_PRODUCTS)},
-{_rollup("analytics_sources", ("source", "medium", "campaign"), ("events", "sessions"), _CHANGED_SOURCES)}
+{_render_rollup_sql("analytics_totals", (), (*_EVENT_COLUMNS, *_SESSION_COLUMNS), _TOTALS_CHANGES_SQL)},
+{_render_rollup_sql("analytics_products", ("product_id",), ("clicks", "add_to_carts"), _PRODUCT_CHANGES_SQL)},
+{_render_rollup_sql("analytics_sources", ("source", "medium", "campaign"), ("events", "sessions"), _SOURCE_CHANGES_SQL)}
 SELECT count(*) AS rows FROM taken
 """
 
@@ -136,52 +145,54 @@ async def roll_up(database: Database, *, wait: bool = False) -> int:
 
     Of several processes one does it. The others leave it to that one, or `wait` for it and do what it left.
     """
-    done = 0
+    total_rows = 0
     # Most of the time there is nothing to do, which is found out without a lock and a transaction.
-    while await _is_anything_queued(database) and (counted := await _count(database, wait)):
-        done += counted
-    return done
+    while await _has_queued_events(database) and (row_count := await _roll_up_batch(database, wait)):
+        total_rows += row_count
+    return total_rows
 
 
-async def _is_anything_queued(database: Database) -> bool:
-    [(found,)] = await database.fetch(_queued())
-    return bool(found)
+async def _has_queued_events(database: Database) -> bool:
+    [(is_queued,)] = await database.fetch(_has_queued_statement())
+    return bool(is_queued)
 
 
 @cache
-def _queued() -> Statement:
-    return compiled(text("SELECT EXISTS (SELECT FROM analytics_queue) AS found"))
+def _has_queued_statement() -> Statement:
+    return compile_statement(text("SELECT EXISTS (SELECT FROM analytics_queue) AS found"))
 
 
-async def _count(database: Database, wait: bool) -> int:
+async def _roll_up_batch(database: Database, wait: bool) -> int:
     # What has gathered while nobody counted may take longer than a request is allowed.
     settings = {"jit": "off", "lock_timeout": LONG_STATEMENT_MS}
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
         # A statement of its own: the next one then sees all that was committed by whoever had the lock.
-        [(_, is_ours)] = await connection.fetch(_lock(wait))
-        if not is_ours:
+        [(_, has_lock)] = await connection.fetch(_lock_statement(wait))
+        if not has_lock:
             return 0
-        [(rows,)] = await connection.fetch(_statement())
+        [(rows,)] = await connection.fetch(_roll_up_statement())
     return int(rows)
 
 
 @cache
-def _lock(wait: bool) -> Statement:
-    lock = f"pg_advisory_xact_lock({_LOCK})::text, true" if wait else f"'', pg_try_advisory_xact_lock({_LOCK})"
-    return Statement(f"SELECT {lock}", {})
+def _lock_statement(wait: bool) -> Statement:
+    expression = (
+        f"pg_advisory_xact_lock({_ROLLUP_LOCK_ID})::text, true" if wait else f"'', pg_try_advisory_xact_lock({_ROLLUP_LOCK_ID})"
+    )
+    return Statement(f"SELECT {expression}", {})
 
 
 @cache
-def _statement() -> Statement:
-    return compiled(text(_COUNT))
+def _roll_up_statement() -> Statement:
+    return compile_statement(text(_ROLL_UP_SQL))
 
 
 # How far ahead there are partitions: a server that has not been restarted for long still has one for the next event.
-_MAKE = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
-_FORGET = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
+_CREATE_PARTITIONS_SQL = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
+_DROP_PARTITIONS_SQL = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
 
 
-async def keep_months(database: Database, *, days: int) -> int:
+async def maintain_partitions(database: Database, *, days: int) -> int:
     """Make the partitions of the months to come, and drop those that ended more than so many days ago; returns how many of both.
 
     What is dropped has been counted before.
@@ -189,16 +200,16 @@ async def keep_months(database: Database, *, days: int) -> int:
     # Rather another hour late than everybody waiting behind a lock that waits.
     settings = {"lock_timeout": 2_000}
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
-        [(made,)] = await connection.fetch(_make())
-        [(gone,)] = await connection.fetch(_forget(), {"days": days})
-    return int(made) + int(gone)
+        [(created_count,)] = await connection.fetch(_create_partitions_statement())
+        [(dropped_count,)] = await connection.fetch(_drop_partitions_statement(), {"days": days})
+    return int(created_count) + int(dropped_count)
 
 
 @cache
-def _make() -> Statement:
-    return compiled(text(_MAKE))
+def _create_partitions_statement() -> Statement:
+    return compile_statement(text(_CREATE_PARTITIONS_SQL))
 
 
 @cache
-def _forget() -> Statement:
-    return compiled(text(_FORGET).bindparams(bindparam("days", type_=Integer)))
+def _drop_partitions_statement() -> Statement:
+    return compile_statement(text(_DROP_PARTITIONS_SQL).bindparams(bindparam("days", type_=Integer)))

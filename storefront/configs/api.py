@@ -22,16 +22,18 @@ class ConfigBy:
 class ConfigQuery:
     @strawberry.field(description="A store that the asker may see, or null.")
     async def config(self, info: Info, by: ConfigBy) -> Config | None:
-        return cast(Config | None, await _found(info, by))
+        return cast(Config | None, await _find_config(info, by))
 
     # A store that comes or goes moves its own log, which is none of those on the page.
     @strawberry.field(description="Published stores, newest first.", metadata=VOLATILE)
     async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
-        page = await configs.page(info.context.reads, arguments.window(first, after))
-        return ConfigConnection(page=page, count=lambda: configs.count(info.context.reads))
+        page = await configs.load_published_stores(info.context.read_database, arguments.build_window(first, after))
+        return ConfigConnection(page=page, count=lambda: configs.count_published_stores(info.context.read_database))
 
 
-async def _found(info: Info, by: ConfigBy) -> Row | None:
+async def _find_config(info: Info, by: ConfigBy) -> Row | None:
     if isinstance(by.id, str):
-        return await info.context.load(loaders.config, arguments.key(by.id, "by.id"))
-    return await configs.by_slug(info.context.reads, arguments.text(by.slug or "", "by.slug"), [*info.context.owned])
+        return await info.context.load(loaders.load_configs, arguments.check_id(by.id, "by.id"))
+    return await configs.load_store_by_slug(
+        info.context.read_database, arguments.check_text(by.slug or "", "by.slug"), [*info.context.owned_store_ids]
+    )

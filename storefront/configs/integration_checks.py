@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from storefront.core.encryption import Undecryptable, Vault
-from storefront.core.net.shopify_client import Shop, ShopifyError
+from storefront.core.encryption import DecryptionError, Vault
+from storefront.core.net.shopify_client import ShopifyClient, ShopifyError
 
 # Seconds that Shopify has.
-PATIENCE = 10.0
+SHOPIFY_TIMEOUT_SECONDS = 10.0
 # What imports read with.
-NEEDED = frozenset({"read_products", "read_inventory"})
+REQUIRED_SCOPES = frozenset({"read_products", "read_inventory"})
 
-Connect = Callable[[str, str], Shop]
-Document = Mapping[str, Any]
+ConnectShop = Callable[[str, str], ShopifyClient]
+JSONObject = Mapping[str, Any]
 
 
 class Integration(Enum):
@@ -27,7 +27,7 @@ class Integration(Enum):
     ANALYTICS = "analytics"
 
 
-class Mode(Enum):
+class StripeMode(Enum):
     """Whether money moves."""
 
     TEST = "test"
@@ -35,68 +35,79 @@ class Mode(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class IntegrationCheck:
     """What came of it, for people, and what there is to mend: the way into the store's fields."""
 
     is_working: bool
     message: str
     path: tuple[str, ...] = ()
     shop_name: str | None = None
-    mode: Mode | None = None
+    mode: StripeMode | None = None
 
 
-async def check(integration: Integration, integrations: Document | None, vault: Vault, connect: Connect) -> Check:
+async def check_integration(
+    integration: Integration, integrations: JSONObject | None, vault: Vault, connect: ConnectShop
+) -> IntegrationCheck:
     """Try one integration of a store."""
-    given = (integrations or {}).get(integration.value)
-    if not given:
-        return _broken("the store has none. Set it with updateConfig.", integration.value)
+    integration_values = (integrations or {}).get(integration.value)
+    if not integration_values:
+        return _build_failure("the store has none. Set it with updateConfig.", integration.value)
     if integration is Integration.SHOPIFY:
-        return await _shopify(given, vault, connect)
+        return await _check_shopify(integration_values, vault, connect)
     return (
-        _stripe(str(given["publishableKey"]))
+        _check_stripe(str(integration_values["publishableKey"]))
         if integration is Integration.STRIPE
-        else _analytics(str(given["googleAnalyticsId"]))
+        else _check_analytics(str(integration_values["googleAnalyticsId"]))
     )
 
 
-async def _shopify(given: Document, vault: Vault, connect: Connect) -> Check:
-    if "accessToken" not in given:
-        return _broken("there is no access token. Set one with updateConfig.", "shopify", "accessToken")
+async def _check_shopify(integration_values: JSONObject, vault: Vault, connect: ConnectShop) -> IntegrationCheck:
+    if "accessToken" not in integration_values:
+        return _build_failure("there is no access token. Set one with updateConfig.", "shopify", "accessToken")
     try:
-        async with asyncio.timeout(PATIENCE), connect(given["domain"], vault.decrypt(given["accessToken"])) as shop:
-            about = await shop.about()
-    except Undecryptable:
-        return _broken("the stored one cannot be read any more. Set it again with updateConfig.", "shopify", "accessToken")
+        async with (
+            asyncio.timeout(SHOPIFY_TIMEOUT_SECONDS),
+            connect(integration_values["domain"], vault.decrypt(integration_values["accessToken"])) as shop,
+        ):
+            about = await shop.fetch_shop_info()
+    except DecryptionError:
+        return _build_failure("the stored one cannot be read any more. Set it again with updateConfig.", "shopify", "accessToken")
     except TimeoutError:
-        return _broken(f"{given['domain']} did not answer within {PATIENCE:g} s. Try again later.", "shopify")
+        return _build_failure(
+            f"{integration_values['domain']} did not answer within {SHOPIFY_TIMEOUT_SECONDS:g} s. Try again later.", "shopify"
+        )
     except ShopifyError as error:
         # It names the field itself.
-        return Check(False, str(error), tuple(error.field.split(".")))
-    if missing := NEEDED - about.scopes:
+        return IntegrationCheck(False, str(error), tuple(error.field.split(".")))
+    if missing := REQUIRED_SCOPES - about.scopes:
         scopes = " and ".join(sorted(missing))
-        return _broken(f"it may not do all that imports need. Give the app the scopes {scopes}.", "shopify", "accessToken")
-    return Check(True, f"Connected to {about.name} ({about.domain}), which sells in {about.currency}.", shop_name=about.name)
-
-
-def _stripe(key: str) -> Check:
-    mode = Mode.TEST if key.startswith("pk_test_") else Mode.LIVE
-    means = "no money moves" if mode is Mode.TEST else "money moves"
-    return Check(
-        True, f"A publishable key in {mode.value} mode: {means}. Whether Stripe knows it, only a payment shows.", mode=mode
+        return _build_failure(f"it may not do all that imports need. Give the app the scopes {scopes}.", "shopify", "accessToken")
+    return IntegrationCheck(
+        True, f"Connected to {about.name} ({about.domain}), which sells in {about.currency}.", shop_name=about.name
     )
 
 
-def _analytics(id_: str) -> Check:
+def _check_stripe(key: str) -> IntegrationCheck:
+    mode = StripeMode.TEST if key.startswith("pk_test_") else StripeMode.LIVE
+    consequence = "no money moves" if mode is StripeMode.TEST else "money moves"
+    return IntegrationCheck(
+        True, f"A publishable key in {mode.value} mode: {consequence}. Whether Stripe knows it, only a payment shows.", mode=mode
+    )
+
+
+def _check_analytics(id_: str) -> IntegrationCheck:
     if re.fullmatch(r"(G|GT)-[A-Z0-9]{4,20}", id_):
-        return Check(True, "A measurement id of Google Analytics 4. Whether Google knows it, only its reports show.")
+        return IntegrationCheck(True, "A measurement id of Google Analytics 4. Whether Google knows it, only its reports show.")
     if id_.startswith("UA-"):
-        return _broken("is of Universal Analytics, which collects nothing any more. Use one that begins with G-.", *_MEASURED)
-    return _broken("is no measurement id of Google Analytics 4: those look like G-AB12CD34EF.", *_MEASURED)
+        return _build_failure(
+            "is of Universal Analytics, which collects nothing any more. Use one that begins with G-.", *_MEASUREMENT_ID_PATH
+        )
+    return _build_failure("is no measurement id of Google Analytics 4: those look like G-AB12CD34EF.", *_MEASUREMENT_ID_PATH)
 
 
-_MEASURED = ("analytics", "googleAnalyticsId")
+_MEASUREMENT_ID_PATH = ("analytics", "googleAnalyticsId")
 
 
-def _broken(problem: str, *path: str) -> Check:
-    way = ("integrations", *path)
-    return Check(False, f"{'.'.join(way)}: {problem}", way)
+def _build_failure(problem: str, *path: str) -> IntegrationCheck:
+    full_path = ("integrations", *path)
+    return IntegrationCheck(False, f"{'.'.join(full_path)}: {problem}", full_path)

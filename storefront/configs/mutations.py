@@ -6,14 +6,23 @@ from functools import partial
 import strawberry
 
 from storefront.configs import commands
-from storefront.configs.integration_checks import Integration, Mode, check
+from storefront.configs.integration_checks import Integration, StripeMode, check_integration
 from storefront.graph.context import Info
-from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    DeletePayload,
+    MutationInput,
+    Payload,
+    common_payload_fields,
+    deletion_payload,
+    mutate,
+    mutation_payload,
+)
 from storefront.graph.types import Config, HeaderStyle
 from storefront.writes.custom_css import prevalidate_stylesheet
 
 strawberry.enum(Integration, name="StoreIntegration")
-strawberry.enum(Mode, name="StripeMode")
+strawberry.enum(StripeMode, name="StripeMode")
 
 
 @strawberry.input
@@ -76,7 +85,7 @@ class CreateConfigInput(MutationInput):
 @strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
 class UpdateConfigInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     store_name: str | None = strawberry.UNSET
     slug: str | None = strawberry.UNSET
     description: str | None = strawberry.UNSET
@@ -89,14 +98,14 @@ class UpdateConfigInput(MutationInput):
 @strawberry.input
 class PublishConfigInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     is_published: bool = strawberry.field(default=True, description="False takes the store off again.")
 
 
 @strawberry.input
 class DeleteConfigInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
@@ -132,7 +141,7 @@ class IntegrationTest:
     message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to mend it.")
     path: list[str] = strawberry.field(description="What there is to mend, such as integrations, shopify, accessToken.")
     shop_name: str | None = strawberry.field(description="Shopify's name of the shop.")
-    mode: Mode | None = strawberry.field(description="Of Stripe's key.")
+    mode: StripeMode | None = strawberry.field(description="Of Stripe's key.")
 
 
 @strawberry.type
@@ -144,43 +153,49 @@ class TestIntegrationPayload(Payload):
 class ConfigMutation:
     @strawberry.mutation(description="A store of one's own, closed to shoppers unless published.")
     async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload:
-        await _prevalidate(info, input.theme)
+        await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.create_config, vault=info.context.vault)
-        payload = await paid(info, input, command, CreateConfigPayload, "config")
+        payload = await mutation_payload(info, input, command, CreateConfigPayload, "config")
         if payload.config:
-            info.context.now_owns(payload.config.id)
+            info.context.add_owned_store(payload.config.id)
         return payload
 
     @strawberry.mutation
     async def update_config(self, info: Info, input: UpdateConfigInput) -> UpdateConfigPayload:
-        await _prevalidate(info, input.theme)
+        await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.update_config, vault=info.context.vault)
-        return await paid(info, input, command, UpdateConfigPayload, "config")
+        return await mutation_payload(info, input, command, UpdateConfigPayload, "config")
 
     @strawberry.mutation(description="Open a store to shoppers, or close it.")
     async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload:
-        return await paid(info, input, commands.publish_config, PublishConfigPayload, "config")
+        return await mutation_payload(info, input, commands.publish_config, PublishConfigPayload, "config")
 
     @strawberry.mutation(
         description="Try what a store of one's own is connected to: Shopify is asked, the others' keys are read."
     )
     async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload:
-        outcome = await mutate(info, input, commands.claim_check)
-        store = outcome.rows[0] if outcome.rows else None
-        shop = info.context.way_out().shop
-        found = await check(input.integration, store.integrations, info.context.vault, shop) if store else None
-        result = (
-            IntegrationTest(**asdict(found) | {"integration": input.integration, "path": list(found.path)}) if found else None
+        mutation_result = await mutate(info, input, commands.claim_check)
+        store = mutation_result.rows[0] if mutation_result.rows else None
+        connect_shop = info.context.require_outbound().connect_shop
+        integration_check = (
+            await check_integration(input.integration, store.integrations, info.context.vault, connect_shop) if store else None
         )
-        return TestIntegrationPayload(result=result, **common(outcome, input))
+        result = (
+            IntegrationTest(
+                **asdict(integration_check) | {"integration": input.integration, "path": list(integration_check.path)}
+            )
+            if integration_check
+            else None
+        )
+        return TestIntegrationPayload(result=result, **common_payload_fields(mutation_result, input))
 
     @strawberry.mutation(description="With its products, reviews, events and log.")
     async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload:
-        return await deleted(info, input, commands.delete_config, DeleteConfigPayload)
+        return await deletion_payload(info, input, commands.delete_config, DeleteConfigPayload)
 
 
-async def _prevalidate(info: Info, theme: ThemeInput | None) -> None:
+async def _prevalidate_custom_css(info: Info, theme: ThemeInput | None) -> None:
     # Before there is a transaction, whose connection would wait for it.
-    info.context.signed_in()
+    info.context.require_viewer()
     if theme and theme.custom_css:
         await prevalidate_stylesheet(theme.custom_css.strip())

@@ -8,47 +8,47 @@ from typing import Any, Protocol
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class ParameterDependency:
     """Those that a parameter names: one key or a list of them, whether there are rows of them or not."""
 
     parameter: str
 
-    def scopes(self, parameters: Mapping[str, Any]) -> set[str]:
+    def resolve_scopes(self, parameters: Mapping[str, Any]) -> set[str]:
         """The scopes of a statement with these parameters."""
-        given = parameters[self.parameter]
-        return {given} if isinstance(given, str) else set(given)
+        value = parameters[self.parameter]
+        return {value} if isinstance(value, str) else set(value)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class RowDependency:
     """Those that a column of its rows names: they were looked for by something else, `keys`, or one of it without."""
 
     column: str
-    keys: str | None = None
+    keys_parameter: str | None = None
 
-    def scopes(self, parameters: Mapping[str, Any], rows: Iterable[Any]) -> set[str] | None:
+    def resolve_scopes(self, parameters: Mapping[str, Any], rows: Iterable[Any]) -> set[str] | None:
         """The scopes of these rows; None where something was not found: it may come up in any scope."""
-        found = [getattr(row, self.column) for row in rows]
-        wanted = len(set(parameters[self.keys])) if self.keys else 1
-        return set(found) if len(found) >= wanted else None
+        scopes = [getattr(row, self.column) for row in rows]
+        expected = len(set(parameters[self.keys_parameter])) if self.keys_parameter else 1
+        return set(scopes) if len(scopes) >= expected else None
 
 
-class Within:
+class InheritedDependency:
     """Those of rows that were read before: what is read here changes with the log of the scope that it was reached from."""
 
 
-WITHIN = Within()
+INHERITED_DEPENDENCY = InheritedDependency()
 
-Reads = Named | Found | Within
+CacheDependency = ParameterDependency | RowDependency | InheritedDependency
 
 
-class Recorder(Protocol):
+class DependencyRecorder(Protocol):
     """Notes what is read."""
 
-    async def read(
-        self, reads: Reads | None, parameters: Mapping[str, Any], run: Callable[[], Awaitable[list[Any]]]
+    async def run_recorded(
+        self, dependency: CacheDependency | None, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Any]]]
     ) -> list[Any]:
         """What `run` reads, once or more often; None: of scopes that nobody knows."""
 
-    def unrecorded(self) -> None:
+    def mark_uncacheable(self) -> None:
         """Something was read that does not change with a log."""

@@ -3,17 +3,17 @@
 import re
 from functools import cache
 
-_UPPER = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_UPPER_CASE_LETTER = re.compile(r"(?<=[a-z0-9])[A-Z]")
 
 
 @cache
-def camel(name: str) -> str:
+def to_camel_case(name: str) -> str:
     """As clients spell it."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
 
 @cache
-def snake(name: str) -> str:
+def to_snake_case(name: str) -> str:
     """As columns are spelt."""
-    return _UPPER.sub(lambda letter: "_" + letter[0], name).lower()
+    return _UPPER_CASE_LETTER.sub(lambda match: "_" + match[0], name).lower()

@@ -9,38 +9,38 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 # Seconds of work after which whoever waits goes first.
-SLICE = 0.004
+TIME_SLICE_SECONDS = 0.004
 # Steps of work that are done at once on the event loop.
-MAX_STEPS = 50
+MAX_INLINE_STEPS = 50
 
 
-class Turns:
+class TimeSlice:
     """One piece of long work. To be awaited often: it costs nothing but where the turn is over."""
 
     def __init__(self) -> None:
-        self._began = perf_counter()
+        self._started_at = perf_counter()
 
-    async def over(self) -> None:
+    async def yield_if_expired(self) -> None:
         """Let others go first, if it is their turn."""
-        if perf_counter() - self._began > SLICE:
+        if perf_counter() - self._started_at > TIME_SLICE_SECONDS:
             await asyncio.sleep(0)
-            self._began = perf_counter()
+            self._started_at = perf_counter()
 
 
-async def in_thread_if_long(steps: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+async def run_in_thread_if_long(steps: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """The result of work of so many steps of some 10 to 100 µs each, done in a thread where that is long for the event loop.
 
     It holds the interpreter there, too, but lets go of it every few milliseconds. What it changes nobody else may use meanwhile.
     """
-    if steps <= MAX_STEPS:
+    if steps <= MAX_INLINE_STEPS:
         return work(*args, **kwargs)
     return await asyncio.to_thread(work, *args, **kwargs)
 
 
-async def in_turns(items: Iterable[T | None]) -> AsyncIterator[T]:
+async def iterate_cooperatively(items: Iterable[T | None]) -> AsyncIterator[T]:
     """The items, each made when it is asked for, in turns with whatever else there is to do. None is work without an item yet."""
-    turns = Turns()
+    time_slice = TimeSlice()
     for item in items:
         if item is not None:
             yield item
-        await turns.over()
+        await time_slice.yield_if_expired()

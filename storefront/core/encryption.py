@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 
-class Undecryptable(Exception):
+class DecryptionError(Exception):
     """A stored text that none of the keys opens. Never says what it was."""
 
     def __init__(self) -> None:
@@ -17,44 +17,44 @@ class Vault:
 
     def __init__(self, keys: Sequence[str]) -> None:
         """Keys of Fernet, newest first; raises ValueError where one is malformed, without showing it."""
-        opened = [_opened(key, number) for number, key in enumerate(keys, 1)]
-        if not opened:
+        fernets = [_load_key(key, number) for number, key in enumerate(keys, 1)]
+        if not fernets:
             raise ValueError("there must be one key at least")
-        self._newest, self._all = opened[0], MultiFernet(opened)
+        self._newest_key, self._all_keys = fernets[0], MultiFernet(fernets)
 
     def encrypt(self, text: str) -> str:
         """The text under the newest key. Twice the same text makes two tokens that do not look alike."""
-        return self._newest.encrypt(text.encode()).decode()
+        return self._newest_key.encrypt(text.encode()).decode()
 
     def decrypt(self, token: str) -> str:
         """The text of a token; raises Undecryptable."""
         try:
-            return self._all.decrypt(token.encode()).decode()
+            return self._all_keys.decrypt(token.encode()).decode()
         except InvalidToken:
-            raise Undecryptable from None
+            raise DecryptionError from None
 
     def rotate(self, token: str) -> str:
         """The same text under the newest key; raises Undecryptable."""
         try:
-            return self._all.rotate(token.encode()).decode()
+            return self._all_keys.rotate(token.encode()).decode()
         except InvalidToken:
-            raise Undecryptable from None
+            raise DecryptionError from None
 
     def is_current(self, token: str) -> bool:
         """Whether the token is under the newest key already; False for what is no token at all."""
         try:
-            self._newest.decrypt(token.encode())
+            self._newest_key.decrypt(token.encode())
         except InvalidToken:
             return False
         return True
 
 
-def new_key() -> str:
+def generate_key() -> str:
     """A key at random."""
     return Fernet.generate_key().decode()
 
 
-def _opened(key: str, number: int) -> Fernet:
+def _load_key(key: str, number: int) -> Fernet:
     try:
         return Fernet(key)
     except ValueError:

@@ -3,7 +3,7 @@
 from typing import Any
 
 # The problem of a number that JSON and GraphQL can write, and a double cannot hold.
-TOO_LARGE = "must be a number between -1.8e308 and 1.8e308: this one is too large."
+NUMBER_TOO_LARGE_PROBLEM = "must be a number between -1.8e308 and 1.8e308: this one is too large."
 
 
 class RequestError(Exception):
@@ -35,15 +35,15 @@ class InvalidInput(RequestError):
 class InputTooLarge(InvalidInput):
     """An input beyond its limit: `found`, where it was counted to the end, of at most `maximum` items, characters, …"""
 
-    def __init__(self, field: str, unit: str, maximum: int, found: int | None) -> None:
-        rest = f", not {found:,}" if found is not None else ""
-        super().__init__(field, f"must have at most {maximum:,} {unit}{rest}.")
-        self._size = {"limit": unit, "maximum": maximum} | ({"found": found} if found is not None else {})
+    def __init__(self, field: str, unit: str, maximum: int, actual: int | None) -> None:
+        suffix = f", not {actual:,}" if actual is not None else ""
+        super().__init__(field, f"must have at most {maximum:,} {unit}{suffix}.")
+        self._size_details = {"limit": unit, "maximum": maximum} | ({"found": actual} if actual is not None else {})
 
     @property
     def details(self) -> dict[str, Any]:
         """The field, the limit's name, what it is, and what was found."""
-        return {**super().details, **self._size}
+        return {**super().details, **self._size_details}
 
 
 class Unauthenticated(RequestError):
@@ -69,16 +69,18 @@ class LimitExceeded(RequestError):
 
     code = "LIMIT_EXCEEDED"
 
-    def __init__(self, limit: str, maximum: int, found: int | None, problem: str, unit: str = "") -> None:
-        most = f"at most {maximum:,} {unit}".rstrip()
-        super().__init__(f"{problem}: {most} allowed, not {found:,}." if found is not None else f"{problem}: {most} allowed.")
-        self.limit, self.maximum, self.found = limit, maximum, found
+    def __init__(self, limit: str, maximum: int, actual: int | None, problem: str, unit: str = "") -> None:
+        allowed = f"at most {maximum:,} {unit}".rstrip()
+        super().__init__(
+            f"{problem}: {allowed} allowed, not {actual:,}." if actual is not None else f"{problem}: {allowed} allowed."
+        )
+        self.limit, self.maximum, self.actual = limit, maximum, actual
 
     @property
     def details(self) -> dict[str, Any]:
         """The limit's name, what it is, and what was found."""
-        found = {"found": self.found} if self.found is not None else {}
-        return {"limit": self.limit, "maximum": self.maximum, **found}
+        actual_detail = {"found": self.actual} if self.actual is not None else {}
+        return {"limit": self.limit, "maximum": self.maximum, **actual_detail}
 
 
 class Unavailable(RequestError):
@@ -93,11 +95,11 @@ class TimedOut(RequestError):
 
     code = "TIMEOUT"
 
-    def __init__(self, message: str, **more: Any) -> None:
+    def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
-        self._more = more
+        self._details = details
 
     @property
     def details(self) -> dict[str, Any]:
         """What became of the request's parts, where it had several."""
-        return self._more
+        return self._details

@@ -7,48 +7,48 @@ import threading
 import time
 from uuid import UUID
 
-_CANONICAL = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 # `UUID` itself takes digits of all scripts, underscores and spaces.
-_OTHER_FORM = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
+_NON_CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
-class _Clock:
+class _MonotonicClock:
     """Ticks of 1/4096 milliseconds since 1970, each given out once: keys of one batch keep the order they were made in."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._last = 0
+        self._last_tick = 0
 
-    def tick(self) -> int:
+    def next_tick(self) -> int:
         now = time.time_ns() * 4096 // 1_000_000
         with self._lock:
-            self._last = max(now, self._last + 1)
-            return self._last
+            self._last_tick = max(now, self._last_tick + 1)
+            return self._last_tick
 
 
-_clock = _Clock()
+_clock = _MonotonicClock()
 
 
 def uuid7() -> UUID:
     """A new key, greater than every key this process made before."""
-    return uuid7_at(_clock.tick(), secrets.randbits(62))
+    return uuid7_at(_clock.next_tick(), secrets.randbits(62))
 
 
 def new_id() -> str:
     """A new key as text."""
-    milliseconds, fraction = divmod(_clock.tick(), 4096)
+    milliseconds, fraction = divmod(_clock.next_tick(), 4096)
     digits = f"{milliseconds:012x}7{fraction:03x}{2 << 62 | int.from_bytes(os.urandom(8)) >> 2:016x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def uuid7_at(ticks: int, randomness: int) -> UUID:
+def uuid7_at(ticks: int, random_bits: int) -> UUID:
     """The key for a moment, in 1/4096 milliseconds since 1970, with 62 bits to tell it from others of that moment."""
     milliseconds, fraction = divmod(ticks, 4096)
-    return UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | randomness)
+    return UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random_bits)
 
 
 def parse_id(text: str) -> str | None:
     """The canonical form of a key, or None where the text is not one."""
-    if _CANONICAL.fullmatch(text):
+    if _CANONICAL_UUID.fullmatch(text):
         return text
-    return str(UUID(text)) if _OTHER_FORM.fullmatch(text) else None
+    return str(UUID(text)) if _NON_CANONICAL_UUID.fullmatch(text) else None

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 
-def settle() -> None:
+def tune_garbage_collection() -> None:
     """Call once everything that stays is loaded.
 
     What is there by now stays: the collector need not look at it ever again, which would keep everybody waiting for a third of a
@@ -26,16 +26,16 @@ def return_free_memory() -> None:
     them much later.
     """
     gc.collect()
-    if trim := _malloc_trim():
+    if trim := _load_malloc_trim():
         trim(0)
 
 
-def compact(content: bytes) -> bytes:
+def compact_bytes(content: bytes) -> bytes:
     """A copy of exactly its size, for what is kept: orjson leaves the room behind its output allocated, 240 kB after 20 kB."""
     return bytes(memoryview(content))
 
 
-def resident_bytes() -> int:
+def get_resident_bytes() -> int:
     """Bytes of memory that this process holds; 0 where the system does not say."""
     try:
         with open("/proc/self/statm", "rb") as file:
@@ -45,6 +45,6 @@ def resident_bytes() -> int:
 
 
 @cache
-def _malloc_trim() -> Any:
+def _load_malloc_trim() -> Any:
     # None where the C library has no such function, as musl and macOS.
     return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -16,15 +16,15 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from throttled.exceptions import BaseThrottledError
 from throttled.rate_limiter.quota_parser import parse as parse_quota
 
-from storefront.core.auth.csrf import normal_origin
-from storefront.core.encryption import Vault, new_key
-from storefront.core.net.shopify_client import VERSION
+from storefront.core.auth.csrf import normalize_origin
+from storefront.core.encryption import Vault, generate_key
+from storefront.core.net.shopify_client import API_VERSION
 
 # Hosts that are this machine: only to them may anything go unencrypted.
-LOCAL = ("localhost", "127.0.0.1", "::1")
+LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 # What an address may do where nothing is set and others than this machine reach the server: an office behind one address stays
 # below it, a single program that asks as fast as it can does not.
-DEFAULT_RATE_ADDRESS, DEFAULT_RATE_EVENTS = "6000/m burst 1000", "1200/m burst 300"
+DEFAULT_ADDRESS_RATE, DEFAULT_EVENTS_RATE = "6000/m burst 1000", "1200/m burst 300"
 
 
 class Settings(BaseSettings):
@@ -215,7 +215,7 @@ class Settings(BaseSettings):
     rate_limit_address: str | None = Field(
         None,
         description='Requests from one address, such as "600/m burst 100"; behind a proxy set STOREFRONT_TRUSTED_PROXIES first. '
-        f'"off": any number. Unset: "{DEFAULT_RATE_ADDRESS}" where other machines reach STOREFRONT_HOST, else any number.',
+        f'"off": any number. Unset: "{DEFAULT_ADDRESS_RATE}" where other machines reach STOREFRONT_HOST, else any number.',
     )
     rate_limit_viewer: str | None = Field(
         None, description='Requests of one signed-in user, such as "1200/m burst 200". Unset or "off": any number.'
@@ -223,7 +223,7 @@ class Settings(BaseSettings):
     rate_limit_events: str | None = Field(
         None,
         description='Requests to /events/{configId} from one address, such as "120/m burst 60". "off": any number. '
-        f'Unset: "{DEFAULT_RATE_EVENTS}" where other machines reach STOREFRONT_HOST, else any number.',
+        f'Unset: "{DEFAULT_EVENTS_RATE}" where other machines reach STOREFRONT_HOST, else any number.',
     )
     rate_limit_sign_in: str | None = Field(
         "600/m burst 600", description='Proofs from one address that do not hold. "off": any number.'
@@ -302,7 +302,7 @@ class Settings(BaseSettings):
         2_000_000, ge=1, le=20_000_000, description="Rows of a file of products, at most; of a shop its products and variants."
     )
     shopify_api_version: str = Field(
-        VERSION, pattern=r"^20[0-9]{2}-(01|04|07|10)$", description="Which version of Shopify's Admin API is asked."
+        API_VERSION, pattern=r"^20[0-9]{2}-(01|04|07|10)$", description="Which version of Shopify's Admin API is asked."
     )
     shopify_url: str | None = Field(
         None,
@@ -333,13 +333,17 @@ class Settings(BaseSettings):
 
     def cache_control(self) -> str:
         """The header of public answers."""
-        shared, more = self.cache_shared_max_age, self.cache_stale_while_revalidate
-        parts = ["public", f"max-age={self.cache_max_age}", f"s-maxage={shared}" if shared is not None else ""]
+        shared_max_age, stale_seconds = self.cache_shared_max_age, self.cache_stale_while_revalidate
+        directives = [
+            "public",
+            f"max-age={self.cache_max_age}",
+            f"s-maxage={shared_max_age}" if shared_max_age is not None else "",
+        ]
         # The two exclude each other: one says that nothing old is ever to be used.
-        parts.append(f"stale-while-revalidate={more}" if more else "must-revalidate")
-        return ", ".join(filter(None, parts))
+        directives.append(f"stale-while-revalidate={stale_seconds}" if stale_seconds else "must-revalidate")
+        return ", ".join(filter(None, directives))
 
-    def wakeups_url(self) -> str:
+    def pubsub_url(self) -> str:
         """Where processes wake each other. Several workers on one machine have their database in common."""
         if self.broadcast_url is not None:
             return self.broadcast_url.get_secret_value()
@@ -353,247 +357,255 @@ class Settings(BaseSettings):
         host = "localhost" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
         return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
 
-    def signing_secret(self) -> str:
+    def load_signing_secret(self) -> str:
         """The key that signs tokens. Without one in the settings, 32 random bytes are made and kept for the next start."""
         if self.secret is not None:
             return self.secret.get_secret_value()
-        return _kept(self.data_dir / "secret", lambda: secrets.token_urlsafe(32))
+        return _load_or_create(self.data_dir / "secret", lambda: secrets.token_urlsafe(32))
 
-    def vault(self) -> Vault:
+    def load_vault(self) -> Vault:
         """What encrypts stored secrets. Without keys in the settings, one is made and kept for the next start."""
-        return Vault(_listed(self.encryption_keys) or [_kept(self.data_dir / "encryption-key", new_key)])
+        return Vault(_split_list(self.encryption_keys) or [_load_or_create(self.data_dir / "encryption-key", generate_key)])
 
     def issuers(self) -> dict[str, str | None]:
         """The OpenID Connect issuers, each with the URL of its keys where that is set."""
-        return dict(zip_longest(_listed(self.oidc_issuer), _listed(self.oidc_jwks_url)))
+        return dict(zip_longest(_split_list(self.oidc_issuer), _split_list(self.oidc_jwks_url)))
 
     def audiences(self) -> list[str]:
         """By which names their tokens may mean us."""
-        return _listed(self.oidc_audience)
+        return _split_list(self.oidc_audience)
 
     def authjs_secrets(self) -> list[str]:
         """The secrets of the Auth.js front ends, newest first."""
-        return _listed(self.authjs_secret)
+        return _split_list(self.authjs_secret)
 
-    def proxies(self) -> list[str]:
+    def proxy_networks(self) -> list[str]:
         """The proxies whose headers count, those of IPv4 also as a socket for IPv6 sees them."""
-        given = _listed(self.trusted_proxies)
+        proxies = _split_list(self.trusted_proxies)
         return [
-            *given,
-            *(f"::ffff:{network.network_address}/{96 + network.prefixlen}" for network in map(_ipv4_network, given) if network),
+            *proxies,
+            *(
+                f"::ffff:{network.network_address}/{96 + network.prefixlen}"
+                for network in map(_parse_ipv4_network, proxies)
+                if network
+            ),
         ]
 
     def is_exposed(self) -> bool:
         """Whether other machines can reach the server."""
-        return self.host not in LOCAL and not self.host.startswith("127.")
+        return self.host not in LOCAL_HOSTS and not self.host.startswith("127.")
 
     def viewer_rate(self) -> str | None:
         """The requests of a signed-in user; None for any number."""
-        return _switched_on(self.rate_limit_viewer)
+        return _normalize_rate(self.rate_limit_viewer)
 
     def sign_in_rate(self) -> str | None:
         """The attempts to sign in of an address that fail; None for any number."""
-        return _switched_on(self.rate_limit_sign_in)
+        return _normalize_rate(self.rate_limit_sign_in)
 
     def address_rate(self) -> str | None:
         """The requests of an address; None for any number."""
-        return self._rate(self.rate_limit_address, DEFAULT_RATE_ADDRESS)
+        return self._resolve_rate(self.rate_limit_address, DEFAULT_ADDRESS_RATE)
 
     def events_rate(self) -> str | None:
         """The requests of an address for events; None for any number."""
-        return self._rate(self.rate_limit_events, DEFAULT_RATE_EVENTS)
+        return self._resolve_rate(self.rate_limit_events, DEFAULT_EVENTS_RATE)
 
-    def _rate(self, given: str | None, default: str) -> str | None:
-        if given is None:
+    def _resolve_rate(self, rate: str | None, default: str) -> str | None:
+        if rate is None:
             return default if self.is_exposed() else None
-        return _switched_on(given)
+        return _normalize_rate(rate)
 
-    def manifests(self) -> list[Path]:
+    def manifest_paths(self) -> list[Path]:
         """The files of trusted documents."""
-        return [Path(path) for path in _listed(self.trusted_manifests)]
+        return [Path(path) for path in _split_list(self.trusted_manifests)]
 
     def origins(self) -> frozenset[str]:
         """The allowed origins as browsers write them."""
-        return frozenset(normal_origin(origin) for origin in _listed(self.allowed_origins))
+        return frozenset(normalize_origin(origin) for origin in _split_list(self.allowed_origins))
 
     def networks(self) -> list[str]:
         """The networks that webhooks may lead to, besides the public ones."""
-        return _listed(self.webhook_networks)
+        return _split_list(self.webhook_networks)
 
-    def secret_words(self) -> list[str]:
+    def list_secret_values(self) -> list[str]:
         """What must never be told, each part of it by itself."""
         values = [getattr(self, name) for name in type(self).model_fields]
-        whole = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
-        passwords = [urlsplit(text).password or "" for text in whole if "://" in text]
+        secret_texts = [value.get_secret_value() for value in values if isinstance(value, SecretStr)]
+        passwords = [urlsplit(text).password or "" for text in secret_texts if "://" in text]
         passwords += [unquote(password) for password in passwords]
-        return [*whole, *passwords, *(part for text in whole for part in _listed(text))]
+        return [*secret_texts, *passwords, *(segment for text in secret_texts for segment in _split_list(text))]
 
     @field_validator("public_url", "s3_endpoint", "s3_public_url")
     @classmethod
-    def _check_addresses(cls, given: str | None, info: ValidationInfo) -> str | None:
-        parts = urlsplit(given or "https://unset.example")
-        if parts.scheme not in ("http", "https") or not parts.hostname or any(sign in (given or "") for sign in '?#@ "<>\\'):
+    def _check_urls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        parts = urlsplit(value or "https://unset.example")
+        if (
+            parts.scheme not in ("http", "https")
+            or not parts.hostname
+            or any(character in (value or "") for character in '?#@ "<>\\')
+        ):
             raise ValueError("must be an http:// or https:// URL without ?, # or @")
         if info.field_name == "s3_endpoint" and parts.path.strip("/"):
             raise ValueError("must be the service's address alone: the bucket stands in STOREFRONT_S3_BUCKET")
-        return given
+        return value
 
     @field_validator("s3_secret_access_key")
     @classmethod
-    def _check_bucket(cls, given: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
-        if info.data.get("s3_bucket") and not (given and info.data.get("s3_access_key_id")):
+    def _check_bucket(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        if info.data.get("s3_bucket") and not (value and info.data.get("s3_access_key_id")):
             raise ValueError("must be set with STOREFRONT_S3_BUCKET, and STOREFRONT_S3_ACCESS_KEY_ID too")
-        return given
+        return value
 
     @field_validator("max_unread_connection", "max_unread_websocket", "max_unread")
     @classmethod
-    def _check_unread(cls, given: int, info: ValidationInfo) -> int:
-        if given < info.data.get("max_response", 0):
+    def _check_unread(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_response", 0):
             raise ValueError("must be at least STOREFRONT_MAX_RESPONSE: one response has to fit")
-        return given
+        return value
 
     @field_validator("encryption_keys")
     @classmethod
-    def _check_keys(cls, given: SecretStr | None) -> SecretStr | None:
-        if _listed(given):
-            Vault(_listed(given))
-        return given
+    def _check_encryption_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        if _split_list(value):
+            Vault(_split_list(value))
+        return value
 
     @field_validator("rate_limit_address", "rate_limit_viewer", "rate_limit_events", "rate_limit_sign_in")
     @classmethod
-    def _check_rates(cls, given: str | None) -> str | None:
+    def _check_rates(cls, value: str | None) -> str | None:
         try:
-            if _switched_on(given) and len(parse_quota(given or "")) != 1:
-                raise ValueError(_RATE)
+            if _normalize_rate(value) and len(parse_quota(value or "")) != 1:
+                raise ValueError(_RATE_PROBLEM)
         except BaseThrottledError:
-            raise ValueError(_RATE) from None
-        return given
+            raise ValueError(_RATE_PROBLEM) from None
+        return value
 
     @field_validator("rate_limit_url")
     @classmethod
-    def _check_rate_limit_url(cls, given: SecretStr | None) -> SecretStr | None:
-        if given and not given.get_secret_value().startswith(("redis://", "rediss://")):
+    def _check_rate_limit_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("redis://", "rediss://")):
             raise ValueError("must be a redis:// or rediss:// URL, or unset")
-        return given
+        return value
 
     @field_validator("shopify_url")
     @classmethod
-    def _check_shopify_url(cls, given: str | None) -> str | None:
-        parts = urlsplit(given or "https://unset")
-        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL):
+    def _check_shopify_url(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "https://unset")
+        if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS):
             raise ValueError("must be an https:// URL (http:// only on this machine): access tokens are sent there")
-        return given
+        return value
 
     @field_validator("oidc_issuer")
     @classmethod
-    def _check_issuers(cls, given: str | None) -> str | None:
-        if not all(_is_issuer(url) for url in _listed(given)):
+    def _check_issuers(cls, value: str | None) -> str | None:
+        if not all(_is_issuer(url) for url in _split_list(value)):
             raise ValueError("each issuer must be an https:// URL without ?, # or | (http:// only on this machine)")
-        return given
+        return value
 
     @field_validator("oidc_audience")
     @classmethod
-    def _check_audiences(cls, given: str | None, info: ValidationInfo) -> str | None:
-        if _listed(info.data.get("oidc_issuer")) and not _listed(given):
+    def _check_audiences(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if _split_list(info.data.get("oidc_issuer")) and not _split_list(value):
             raise ValueError("must be set with STOREFRONT_OIDC_ISSUER: else tokens made for others would count here")
-        return given
+        return value
 
     @field_validator("oidc_jwks_url")
     @classmethod
-    def _check_jwks_urls(cls, given: str | None, info: ValidationInfo) -> str | None:
-        urls = _listed(given)
-        if urls and len(urls) != len(_listed(info.data.get("oidc_issuer"))):
+    def _check_jwks_urls(cls, value: str | None, info: ValidationInfo) -> str | None:
+        urls = _split_list(value)
+        if urls and len(urls) != len(_split_list(info.data.get("oidc_issuer"))):
             raise ValueError("must be one URL for each issuer of STOREFRONT_OIDC_ISSUER, or unset")
         if not all(url.startswith(("https://", "http://")) for url in urls):
             raise ValueError("must be https:// URLs, or http:// inside a network that nobody else can write to")
-        return given
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
-    def _check_proxies(cls, given: str | None) -> str | None:
-        for proxy in _listed(given):
+    def _check_proxies(cls, value: str | None) -> str | None:
+        for proxy in _split_list(value):
             if proxy != "*":
                 ip_network(proxy)
-        return given
+        return value
 
     @field_validator("webhook_networks")
     @classmethod
-    def _check_networks(cls, given: str | None) -> str | None:
-        for network in _listed(given):
+    def _check_networks(cls, value: str | None) -> str | None:
+        for network in _split_list(value):
             ip_network(network)
-        return given
+        return value
 
     @field_validator("trusted_manifests")
     @classmethod
-    def _check_manifests(cls, given: str | None, info: ValidationInfo) -> str | None:
-        if info.data.get("trusted_documents") == "only" and not _listed(given):
+    def _check_manifests(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("trusted_documents") == "only" and not _split_list(value):
             raise ValueError("must be set with STOREFRONT_TRUSTED_DOCUMENTS=only: else nothing at all could be asked")
-        return given
+        return value
 
     @field_validator("metrics_port")
     @classmethod
-    def _check_metrics_port(cls, given: int | None, info: ValidationInfo) -> int | None:
+    def _check_metrics_port(cls, value: int | None, info: ValidationInfo) -> int | None:
         port, workers = info.data.get("port"), info.data.get("workers")
-        if given and port and workers and given <= port < given + workers:
+        if value and port and workers and value <= port < value + workers:
             raise ValueError("must leave STOREFRONT_PORT free: each worker takes a port from this one on")
-        return given
+        return value
 
     @field_validator("allowed_origins")
     @classmethod
-    def _check_origins(cls, given: str | None) -> str | None:
-        for origin in _listed(given):
-            normal_origin(origin)
-        return given
+    def _check_origins(cls, value: str | None) -> str | None:
+        for origin in _split_list(value):
+            normalize_origin(origin)
+        return value
 
 
-_RATE = 'must be one rate, such as 600/m burst 100: so many per s, m, h or d, and so many at once; or "off"'
+_RATE_PROBLEM = 'must be one rate, such as 600/m burst 100: so many per s, m, h or d, and so many at once; or "off"'
 
 
-def _switched_on(rate: str | None) -> str | None:
+def _normalize_rate(rate: str | None) -> str | None:
     """The rate, or None where it is switched off."""
     return None if rate is None or rate.strip().lower() in ("", "off") else rate
 
 
-def _ipv4_network(proxy: str) -> IPv4Network | None:
+def _parse_ipv4_network(proxy: str) -> IPv4Network | None:
     network = None if proxy == "*" else ip_network(proxy)
     return network if isinstance(network, IPv4Network) else None
 
 
-def _listed(given: str | SecretStr | None) -> list[str]:
-    text = given.get_secret_value() if isinstance(given, SecretStr) else given or ""
-    return [part.strip() for part in text.split(",") if part.strip()]
+def _split_list(value: str | SecretStr | None) -> list[str]:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value or ""
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 def _is_issuer(url: str) -> bool:
     parts = urlsplit(url)
     if not parts.hostname or any(character in url for character in "?#|@"):
         return False
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL)
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOCAL_HOSTS)
 
 
-def _kept(path: Path, make: Callable[[], str]) -> str:
+def _load_or_create(path: Path, create: Callable[[], str]) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         # "x" makes the first of several starting processes the only writer; the mode keeps other users out from the start.
-        with open(path, "x", opener=_private) as file:
-            file.write(make())
+        with open(path, "x", opener=_open_private) as file:
+            file.write(create())
     except FileExistsError:
         pass
     for _ in range(50):
-        kept = path.read_text().strip()
-        if kept:
-            return kept
+        content = path.read_text().strip()
+        if content:
+            return content
         # The one who makes it has not written yet.
         time.sleep(0.02)
     # Going on without would sign and encrypt with nothing.
     raise RuntimeError(f"{path} is empty: whoever made it was stopped while doing so. Remove it, and start again.")
 
 
-def _private(path: str, flags: int) -> int:
+def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
 @cache
-def settings() -> Settings:
+def get_settings() -> Settings:
     """The settings of this process."""
     return Settings()

@@ -16,40 +16,40 @@ class SingleFlight:
         self._max_entries, self._max_age = max_entries, max_age
         # In the order in which they were begun.
         self._calls: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
-        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_timer: asyncio.TimerHandle | None = None
 
     async def call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
         """The result under a key, which `work` comes to at most once. Raises what `work` raises to all who wait for it."""
-        begun, running = self._calls.get(key, (0.0, None))
-        if running is None or monotonic() - begun > self._max_age:
-            running = self._begin(key, work)
+        started_at, future = self._calls.get(key, (0.0, None))
+        if future is None or monotonic() - started_at > self._max_age:
+            future = self._start_call(key, work)
         # A caller that leaves while it waits must not take the result from the others.
-        return cast(T, await asyncio.shield(running))
+        return cast(T, await asyncio.shield(future))
 
-    def _begin(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> "asyncio.Future[T]":
-        running = asyncio.ensure_future(work())
+    def _start_call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> "asyncio.Future[T]":
+        future = asyncio.ensure_future(work())
         self._calls.pop(key, None)
         while len(self._calls) >= self._max_entries:
             self._calls.popitem(last=False)
-        self._calls[key] = monotonic(), running
-        running.add_done_callback(lambda done: self._drop_failed(key, done))
-        if self._expiry is None:
-            self._expiry = asyncio.get_running_loop().call_later(self._max_age, self._drop_expired)
-        return running
+        self._calls[key] = monotonic(), future
+        future.add_done_callback(lambda finished: self._drop_failed(key, finished))
+        if self._expiry_timer is None:
+            self._expiry_timer = asyncio.get_running_loop().call_later(self._max_age, self._drop_expired)
+        return future
 
     def _drop_expired(self) -> None:
         # Without this, what nobody asks for again would stay in memory.
-        self._expiry = None
+        self._expiry_timer = None
         now = monotonic()
         while self._calls:
-            key, (begun, _) = next(iter(self._calls.items()))
-            if now - begun < self._max_age:
-                self._expiry = asyncio.get_running_loop().call_later(self._max_age - (now - begun), self._drop_expired)
+            key, (started_at, _) = next(iter(self._calls.items()))
+            if now - started_at < self._max_age:
+                self._expiry_timer = asyncio.get_running_loop().call_later(self._max_age - (now - started_at), self._drop_expired)
                 break
             del self._calls[key]
 
-    def _drop_failed(self, key: Hashable, done: "asyncio.Future[Any]") -> None:
-        if done.cancelled() or done.exception() is not None:
-            _, running = self._calls.get(key, (0.0, None))
-            if running is done:
+    def _drop_failed(self, key: Hashable, finished: "asyncio.Future[Any]") -> None:
+        if finished.cancelled() or finished.exception() is not None:
+            _, current = self._calls.get(key, (0.0, None))
+            if current is finished:
                 del self._calls[key]

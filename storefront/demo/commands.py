@@ -8,9 +8,9 @@ from functools import cache
 
 from sqlalchemy import ARRAY, Double, Text, any_, bindparam, exists, select, text, union_all
 
-from storefront.core.db.database import Connection, Database, Statement, compiled
-from storefront.demo.generate import Load, loads
-from storefront.demo.plan import Plan, draw_up
+from storefront.core.db.database import Connection, Database, Statement, compile_statement
+from storefront.demo.generate import TableLoad, build_table_loads
+from storefront.demo.plan import Plan, build_plan
 from storefront.models import configs, verified_emails
 
 Progress = Callable[[str, int, int], None]
@@ -20,12 +20,12 @@ _REPORTS_PER_TABLE = 20
 _TABLES = "users, verified_emails, configs, products, product_variants, reviews, changes, store_positions, analytics_events"
 
 
-class AlreadySeeded(Exception):
+class AlreadySeededError(Exception):
     """The demo stores, or something of the same name, are there already. Nothing was written."""
 
-    def __init__(self, taken: str) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__(
-            f'"{taken}" is there already: demo data can be loaded only once. Use what is there, or an empty database.'
+            f'"{name}" is there already: demo data can be loaded only once. Use what is there, or an empty database.'
         )
 
 
@@ -44,7 +44,7 @@ class SeedSummary:
     owner_email: str
 
 
-def _silent(table: str, done: int, total: int) -> None:
+def _ignore_progress(table: str, done: int, total: int) -> None:
     """For those who do not want to know."""
 
 
@@ -54,7 +54,7 @@ async def seed(
     products: int = 2_000,
     events: int = 20_000,
     anchor: datetime | None = None,
-    progress: Progress = _silent,
+    progress: Progress = _ignore_progress,
 ) -> SeedSummary:
     """Load so many products and events, with the users, stores, variants, reviews and changes that go with them: all or nothing.
 
@@ -62,50 +62,50 @@ async def seed(
     before the anchor, events in the 90 days up to it; unless given it is the last midnight in UTC, so that today's charts are
     not empty. Without products there are no events. Raises AlreadySeeded before anything is written.
     """
-    started = time.perf_counter()
-    plan = draw_up(products, events, anchor or _midnight())
+    started_at = time.perf_counter()
+    plan = build_plan(products, events, anchor or _get_last_midnight())
     # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
     async with database.transaction(statement_timeout=0, settings={"lock_timeout": 0}) as connection:
         await connection.fetch(Statement("SELECT pg_advisory_xact_lock(7312028)::text", {}))
-        await _refuse_twice(connection, plan)
-        await connection.fetch(_months(), {"latest": plan.anchor / 1_000_000})
-        written = {load.table: await _copy(connection, load, progress) for load in loads(plan)}
-    await _settle(database)
-    return _summary(plan, written, time.perf_counter() - started)
+        await _require_unseeded(connection, plan)
+        await connection.fetch(_create_partitions(), {"latest": plan.anchor / 1_000_000})
+        written = {load.table: await _copy_rows(connection, load, progress) for load in build_table_loads(plan)}
+    await _vacuum_tables(database)
+    return _build_summary(plan, written, time.perf_counter() - started_at)
 
 
 async def is_empty(database: Database) -> bool:
     """Whether there is no store at all."""
-    [(empty,)] = await database.fetch(_no_config())
+    [(empty,)] = await database.fetch(_select_is_empty())
     return bool(empty)
 
 
-async def _refuse_twice(connection: Connection, plan: Plan) -> None:
+async def _require_unseeded(connection: Connection, plan: Plan) -> None:
     names = {"slugs": [store.slug for store in plan.stores], "emails": [user.email for user in plan.users]}
-    taken = await connection.fetch(_taken(), names)
-    if taken:
-        raise AlreadySeeded(taken[0].name)
+    existing = await connection.fetch(_select_existing_names(), names)
+    if existing:
+        raise AlreadySeededError(existing[0].name)
 
 
-async def _copy(connection: Connection, load: Load, progress: Progress) -> int:
-    done, stride = 0, load.total // _REPORTS_PER_TABLE + 1
+async def _copy_rows(connection: Connection, load: TableLoad, progress: Progress) -> int:
+    done, report_interval = 0, load.total // _REPORTS_PER_TABLE + 1
     statement = f"COPY {load.table} ({load.columns}) FROM STDIN".encode()
     async with connection.raw.cursor() as cursor, cursor.copy(statement) as copy:
         for done, row in enumerate(load.rows, 1):
             await copy.write_row(row)
-            if done % stride == 0 and done < load.total:
+            if done % report_interval == 0 and done < load.total:
                 progress(load.table, done, load.total)
     progress(load.table, done, load.total)
     return done
 
 
-async def _settle(database: Database) -> None:
+async def _vacuum_tables(database: Database) -> None:
     """What is better done at once than left to the night: the planner's figures, and the map that lets counts skip rows."""
     for table in _TABLES.split(", "):
-        await database.fetch(compiled(text(f"VACUUM (ANALYZE) {table}")))
+        await database.fetch(compile_statement(text(f"VACUUM (ANALYZE) {table}")))
 
 
-def _summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary:
+def _build_summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary:
     first = plan.stores[0]
     return SeedSummary(
         users=written["users"],
@@ -120,24 +120,24 @@ def _summary(plan: Plan, written: dict[str, int], seconds: float) -> SeedSummary
     )
 
 
-def _midnight() -> datetime:
+def _get_last_midnight() -> datetime:
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @cache
-def _months() -> Statement:
-    months = "SELECT storefront_event_partitions(to_timestamp(:latest) - interval '4 months', to_timestamp(:latest)) AS made"
-    return compiled(text(months).bindparams(bindparam("latest", type_=Double)))
+def _create_partitions() -> Statement:
+    sql = "SELECT storefront_event_partitions(to_timestamp(:latest) - interval '4 months', to_timestamp(:latest)) AS made"
+    return compile_statement(text(sql).bindparams(bindparam("latest", type_=Double)))
 
 
 @cache
-def _no_config() -> Statement:
-    return compiled(select(~exists(select(configs.c.id))))
+def _select_is_empty() -> Statement:
+    return compile_statement(select(~exists(select(configs.c.id))))
 
 
 @cache
-def _taken() -> Statement:
+def _select_existing_names() -> Statement:
     slugs, emails = (bindparam(name, type_=ARRAY(Text)) for name in ("slugs", "emails"))
     stores = select(configs.c.slug.label("name")).where(configs.c.slug == any_(slugs))
     people = select(verified_emails.c.address).where(verified_emails.c.address == any_(emails))
-    return compiled(union_all(stores, people).limit(1))
+    return compile_statement(union_all(stores, people).limit(1))

@@ -15,7 +15,7 @@ from storefront.demo import word_lists as words
 from storefront.demo.word_lists import Category
 
 OWNER_EMAIL = "demo@example.com"
-DAY = 86_400_000_000  # moments are whole microseconds since 1970 until they are written
+DAY_MICROSECONDS = 86_400_000_000  # moments are whole microseconds since 1970 until they are written
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -77,83 +77,90 @@ class Plan:
     events: int
 
 
-def draw_up(products: int, events: int, anchor: datetime) -> Plan:
+def build_plan(products: int, events: int, anchor: datetime) -> Plan:
     """Plan so many products and events, the last of them just before `anchor`. Without products there are no events either."""
     if products < 0 or events < 0:
         raise ValueError("The numbers of products and events cannot be negative.")
     now = (anchor - _EPOCH) // _MICROSECOND
     # A market of ten times the products has about three times the stores and the people.
-    growth = (products / 20_000) ** 0.5
-    users = list(_users(max(30, round(200 * growth)), now))
-    stores = list(_stores(_shares(products, max(3, round(50 * growth))), users, now))
-    return Plan(now, users, stores, list(_products(stores, now)), events if products else 0)
+    scale = (products / 20_000) ** 0.5
+    users = list(_plan_users(max(30, round(200 * scale)), now))
+    stores = list(_plan_stores(_split_products(products, max(3, round(50 * scale))), users, now))
+    return Plan(now, users, stores, list(_plan_products(stores, now)), events if products else 0)
 
 
-def _users(count: int, now: int) -> Iterator[User]:
+def _plan_users(count: int, now: int) -> Iterator[User]:
     rng = Random("demo users")
     for number in range(count):
-        created = now - rng.randrange(420 * DAY, 700 * DAY)
+        created = now - rng.randrange(420 * DAY_MICROSECONDS, 700 * DAY_MICROSECONDS)
         first, last = rng.choice(words.FIRST_NAMES), rng.choice(words.LAST_NAMES)
         email, name = f"{slugify(first)}.{slugify(last)}.{number}@example.com", f"{first} {last}"
         if number == 0:
             email, name = OWNER_EMAIL, "Demo Merchant"
-        yield User(key_at(created, rng), created, email, name)
+        yield User(make_key(created, rng), created, email, name)
 
 
-def _shares(products: int, stores: int) -> list[int]:
+def _split_products(products: int, stores: int) -> list[int]:
     """How many products each store has: a quarter for the first (more where there are few stores), less and less for the rest."""
-    falling = [rank**-0.8 for rank in range(1, stores + 1)]
-    first = max(0.25, falling[0] / sum(falling))
-    rest = (1 - first) / sum(falling[1:])
-    edges = [ceil(products * share) for share in accumulate([first, *(rest * weight for weight in falling[1:-1])])]
+    weights = [rank**-0.8 for rank in range(1, stores + 1)]
+    first = max(0.25, weights[0] / sum(weights))
+    rest = (1 - first) / sum(weights[1:])
+    edges = [ceil(products * share) for share in accumulate([first, *(rest * weight for weight in weights[1:-1])])]
     return [end - start for start, end in pairwise([0, *edges, products])]
 
 
-def _stores(sizes: Sequence[int], users: Sequence[User], now: int) -> Iterator[Store]:
+def _plan_stores(sizes: Sequence[int], users: Sequence[User], now: int) -> Iterator[Store]:
     rng = Random("demo stores")
-    names = [" ".join(parts) for parts in product(words.STORE_FIRST, words.STORE_SECOND, words.STORE_LAST)]
+    names = [
+        " ".join(name_words) for name_words in product(words.STORE_FIRST_WORDS, words.STORE_SECOND_WORDS, words.STORE_LAST_WORDS)
+    ]
     # The demo's owner sees both kinds: the first store is published, the third is not.
     for rank, (size, name) in enumerate(zip(sizes, [names[0], *rng.sample(names[1:], len(names) - 1)], strict=False)):
-        created = now - rng.randrange(367 * DAY, 400 * DAY)
+        created = now - rng.randrange(367 * DAY_MICROSECONDS, 400 * DAY_MICROSECONDS)
         owner = users[0 if rank == 2 else rank]
-        yield Store(key_at(created, rng), created, rank, owner, name, slugify(name), size, rank % 10 != 2)
+        yield Store(make_key(created, rng), created, rank, owner, name, slugify(name), size, rank % 10 != 2)
 
 
-def _products(stores: Sequence[Store], now: int) -> Iterator[Product]:
-    rng, used = Random("demo products"), Counter[str]()
-    shelves, stocked = words.CATEGORIES, list(accumulate(1 / rank**0.6 for rank in range(2, len(words.CATEGORIES) + 2)))
-    for created, store in _arrivals(stores, now, rng):
-        category = rng.choices(shelves, cum_weights=stocked)[0]
-        style = rng.choice(words.ACCENTED if rng.random() < 0.05 else words.STYLES)
+def _plan_products(stores: Sequence[Store], now: int) -> Iterator[Product]:
+    rng, used_handles = Random("demo products"), Counter[str]()
+    categories, cumulative_weights = (
+        words.CATEGORIES,
+        list(accumulate(1 / rank**0.6 for rank in range(2, len(words.CATEGORIES) + 2))),
+    )
+    for created, store in _plan_arrivals(stores, now, rng):
+        category = rng.choices(categories, cum_weights=cumulative_weights)[0]
+        style = rng.choice(words.ACCENTED_STYLES if rng.random() < 0.05 else words.STYLES)
         material, noun = rng.choice(category.materials), rng.choice(category.nouns)
         handle = slugify(f"{style} {material} {noun}")
-        used[store.id + handle] += 1
-        if (times := used[store.id + handle]) > 1:
-            handle = f"{handle}-{times}"
+        used_handles[store.id + handle] += 1
+        if (occurrences := used_handles[store.id + handle]) > 1:
+            handle = f"{handle}-{occurrences}"
         units = min(9_000, max(3, int(category.usual_price * rng.lognormvariate(0, 0.45))))
         cents = 100 * units + rng.choice((0, 0, 50, 90, 95, 99))
         status = rng.choices(("active", "inactive", "archived"), (90, 7, 3))[0]
         variants = rng.choices((0, 3, 4, 5, 6), (150, 60, 110, 204, 476))[0]
         reviews = rng.choices(range(9), (12, 15, 17, 17, 15, 11, 7, 4, 2))[0]
-        key = key_at(created, rng)
+        key = make_key(created, rng)
         yield Product(key, created, store, category, style, material, noun, handle, cents, status, variants, reviews)
 
 
-def _arrivals(stores: Sequence[Store], now: int, rng: Random) -> list[tuple[int, Store]]:
+def _plan_arrivals(stores: Sequence[Store], now: int, rng: Random) -> list[tuple[int, Store]]:
     """When a product comes to which store: the first when it opens, the others over the year before the anchor."""
-    opening = [(store.created + rng.randrange(DAY), store) for store in stores if store.size]
-    later = [store for store in stores for _ in range(store.size - 1)]
-    moments = rng.sample(range(now - 365 * DAY, now - DAY // 24), len(later))
-    rng.shuffle(later)
-    return sorted([*opening, *zip(moments, later, strict=True)], key=lambda arrival: (arrival[0], arrival[1].rank))
+    first_arrivals = [(store.created + rng.randrange(DAY_MICROSECONDS), store) for store in stores if store.size]
+    remaining_stores = [store for store in stores for _ in range(store.size - 1)]
+    moments = rng.sample(range(now - 365 * DAY_MICROSECONDS, now - DAY_MICROSECONDS // 24), len(remaining_stores))
+    rng.shuffle(remaining_stores)
+    return sorted(
+        [*first_arrivals, *zip(moments, remaining_stores, strict=True)], key=lambda arrival: (arrival[0], arrival[1].rank)
+    )
 
 
-def key_at(moment: int, rng: Random) -> str:
+def make_key(moment: int, rng: Random) -> str:
     """A version 7 key whose time is the moment."""
     return str(uuid7_at(moment * 4096 // 1000, rng.getrandbits(62)))
 
 
-def text_of(moment: int) -> str:
+def format_moment(moment: int) -> str:
     return (_EPOCH + moment * _MICROSECOND).isoformat()
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 
-def _listed(names: str, separator: str | None = None) -> tuple[str, ...]:
+def _split_names(names: str, separator: str | None = None) -> tuple[str, ...]:
     return tuple(names.split(separator))
 
 
-LETTERS = ("XS", "S", "M", "L", "XL", "XXL")
-SHOES = ("36", "37", "38", "39", "40", "41", "42", "43", "44", "45")
-THREE = ("Small", "Medium", "Large")
+LETTER_SIZES = ("XS", "S", "M", "L", "XL", "XXL")
+SHOE_SIZES = ("36", "37", "38", "39", "40", "41", "42", "43", "44", "45")
+SMALL_MEDIUM_LARGE = ("Small", "Medium", "Large")
 VOLUMES = ("250 ml", "500 ml", "750 ml", "1 l")
 
 
@@ -24,82 +24,118 @@ class Category:
     nouns: tuple[str, ...]
 
 
-def _category(name: str, usual_price: int, sizes: tuple[str, ...], materials: str, nouns: str) -> Category:
-    return Category(name, usual_price, sizes, _listed(materials, ", "), _listed(nouns, ", "))
+def _build_category(name: str, usual_price: int, sizes: tuple[str, ...], materials: str, nouns: str) -> Category:
+    return Category(name, usual_price, sizes, _split_names(materials, ", "), _split_names(nouns, ", "))
 
 
 # Most stocked first.
 CATEGORIES = (
-    _category(
+    _build_category(
         "Clothing",
         64,
-        LETTERS,
+        LETTER_SIZES,
         "Cotton, Linen, Merino, Flannel, Corduroy",
         "Shirt, Cardigan, Overshirt, Jumper, Skirt, Parka, Scarf",
     ),
-    _category("Home", 38, THREE, "Oak, Ash, Rattan, Cork, Ceramic", "Tray, Basket, Vase, Mirror, Picture Frame, Candle Holder"),
-    _category(
+    _build_category(
+        "Home",
+        38,
+        SMALL_MEDIUM_LARGE,
+        "Oak, Ash, Rattan, Cork, Ceramic",
+        "Tray, Basket, Vase, Mirror, Picture Frame, Candle Holder",
+    ),
+    _build_category(
         "Kitchen",
         34,
         VOLUMES,
         "Stoneware, Enamel, Glass, Copper, Steel",
         "Teapot, Mug, Carafe, Saucepan, Storage Jar, Mixing Bowl",
     ),
-    _category(
+    _build_category(
         "Furniture",
         289,
-        THREE,
+        SMALL_MEDIUM_LARGE,
         "Oak, Walnut, Beech, Pine, Rattan",
         "Armchair, Side Table, Bookcase, Stool, Sideboard, Coat Stand",
     ),
-    _category("Shoes", 112, SHOES, "Leather, Suede, Canvas, Wool", "Trainers, Chelsea Boots, Slippers, Loafers, Clogs"),
-    _category(
-        "Lighting", 96, THREE, "Brass, Opal Glass, Paper, Steel, Linen", "Floor Lamp, Pendant, Desk Lamp, Wall Light, Lantern"
+    _build_category(
+        "Shoes", 112, SHOE_SIZES, "Leather, Suede, Canvas, Wool", "Trainers, Chelsea Boots, Slippers, Loafers, Clogs"
     ),
-    _category("Bags", 88, THREE, "Canvas, Leather, Felt, Nylon", "Backpack, Tote, Weekender, Pouch, Crossbody Bag"),
-    _category(
+    _build_category(
+        "Lighting",
+        96,
+        SMALL_MEDIUM_LARGE,
+        "Brass, Opal Glass, Paper, Steel, Linen",
+        "Floor Lamp, Pendant, Desk Lamp, Wall Light, Lantern",
+    ),
+    _build_category(
+        "Bags", 88, SMALL_MEDIUM_LARGE, "Canvas, Leather, Felt, Nylon", "Backpack, Tote, Weekender, Pouch, Crossbody Bag"
+    ),
+    _build_category(
         "Bedroom",
         74,
         ("Single", "Double", "King"),
         "Linen, Percale, Wool, Bamboo",
         "Duvet Cover, Throw, Pillowcase, Quilt, Fitted Sheet",
     ),
-    _category("Bathroom", 27, THREE, "Cotton, Bamboo, Terrazzo, Hinoki", "Bath Towel, Bath Mat, Soap Dish, Robe, Wash Bag"),
-    _category("Garden", 45, THREE, "Terracotta, Zinc, Teak, Willow", "Planter, Watering Can, Trug, Bird Feeder, Bench"),
-    _category("Outdoors", 129, THREE, "Ripstop, Canvas, Aluminium, Down", "Tent, Sleeping Bag, Camp Stove, Hammock, Dry Bag"),
-    _category(
+    _build_category(
+        "Bathroom", 27, SMALL_MEDIUM_LARGE, "Cotton, Bamboo, Terrazzo, Hinoki", "Bath Towel, Bath Mat, Soap Dish, Robe, Wash Bag"
+    ),
+    _build_category(
+        "Garden", 45, SMALL_MEDIUM_LARGE, "Terracotta, Zinc, Teak, Willow", "Planter, Watering Can, Trug, Bird Feeder, Bench"
+    ),
+    _build_category(
+        "Outdoors",
+        129,
+        SMALL_MEDIUM_LARGE,
+        "Ripstop, Canvas, Aluminium, Down",
+        "Tent, Sleeping Bag, Camp Stove, Hammock, Dry Bag",
+    ),
+    _build_category(
         "Stationery",
         16,
         ("A6", "A5", "A4"),
         "Recycled Paper, Cloth, Kraft, Leather",
         "Notebook, Diary, Sketchbook, Folder, Card Set",
     ),
-    _category(
-        "Toys", 29, THREE, "Maple, Felt, Organic Cotton, Birch", "Stacking Tower, Puzzle, Rattle, Pull-Along Duck, Marble Run"
+    _build_category(
+        "Toys",
+        29,
+        SMALL_MEDIUM_LARGE,
+        "Maple, Felt, Organic Cotton, Birch",
+        "Stacking Tower, Puzzle, Rattle, Pull-Along Duck, Marble Run",
     ),
-    _category("Jewellery", 79, THREE, "Silver, Gold, Pearl, Brass", "Ring, Bracelet, Pendant Necklace, Ear Studs, Brooch"),
-    _category("Audio", 189, THREE, "Walnut, Aluminium, Fabric, Steel", "Bookshelf Speaker, Headphones, Turntable, Radio"),
-    _category(
+    _build_category(
+        "Jewellery", 79, SMALL_MEDIUM_LARGE, "Silver, Gold, Pearl, Brass", "Ring, Bracelet, Pendant Necklace, Ear Studs, Brooch"
+    ),
+    _build_category(
+        "Audio", 189, SMALL_MEDIUM_LARGE, "Walnut, Aluminium, Fabric, Steel", "Bookshelf Speaker, Headphones, Turntable, Radio"
+    ),
+    _build_category(
         "Body Care", 21, VOLUMES, "Oat, Lavender, Cedar, Sea Salt, Rose", "Hand Cream, Shampoo, Body Oil, Soap Bar, Bath Salts"
     ),
-    _category("Cycling", 57, LETTERS, "Carbon, Steel, Merino, Leather", "Saddle, Jersey, Handlebar Bag, Bell, Gloves"),
-    _category("Pets", 33, THREE, "Hemp, Wool, Leather, Canvas", "Dog Bed, Lead, Cat Tunnel, Feeding Bowl, Collar"),
+    _build_category("Cycling", 57, LETTER_SIZES, "Carbon, Steel, Merino, Leather", "Saddle, Jersey, Handlebar Bag, Bell, Gloves"),
+    _build_category(
+        "Pets", 33, SMALL_MEDIUM_LARGE, "Hemp, Wool, Leather, Canvas", "Dog Bed, Lead, Cat Tunnel, Feeding Bowl, Collar"
+    ),
 )
 
-STYLES = _listed(
+STYLES = _split_names(
     "Classic Plain Quilted Washed Woven Hand-Thrown Folding Ribbed Weathered Slim Tall Round Everyday Rainproof Striped "
     "Brushed Featherlight Stackable Reversible Winter Summer Travel Heritage Soft Sturdy"
 )
 # Words with letters that a search without accents must still find.
-ACCENTED = ("Café", "Crème", "Björk", "Öland", "Séverine", "Brûlée", "Niño", "Ærø", "Łódź", "Zoë", "Grüezi", "Fjällnäs")
+ACCENTED_STYLES = ("Café", "Crème", "Björk", "Öland", "Séverine", "Brûlée", "Niño", "Ærø", "Łódź", "Zoë", "Grüezi", "Fjällnäs")
 COLOURS = ("Charcoal", "Chalk", "Midnight", "Moss", "Ochre", "Clay", "Fog", "Petrol", "Aubergine", "Oatmeal", "Brick", "Sage")
 
-STORE_FIRST = _listed("Nordic Amber Little Silver Wild Northern Old Quiet Golden Blue Salted Paper Velvet Sunday Copper Honest")
-STORE_SECOND = _listed(
+STORE_FIRST_WORDS = _split_names(
+    "Nordic Amber Little Silver Wild Northern Old Quiet Golden Blue Salted Paper Velvet Sunday Copper Honest"
+)
+STORE_SECOND_WORDS = _split_names(
     "Oak Harbour Fox Meadow Lantern Thread Orchard Anchor Sparrow Pebble Willow Compass Maple Heron Juniper Tide"
 )
-STORE_LAST = _listed("Living Goods Atelier Supply Store Workshop Trading House Market Studio")
-STORE_LINES = (
+STORE_LAST_WORDS = _split_names("Living Goods Atelier Supply Store Workshop Trading House Market Studio")
+STORE_DESCRIPTIONS = (
     "Things for the home that are made to be repaired.",
     "A small shop with a short list of good things.",
     "Chosen by hand, sent within two days.",
@@ -111,11 +147,11 @@ PALETTES = (
     ("#1f3a34", "#d8c9a7"), ("#22313f", "#f2b134"), ("#5b2333", "#f7f4f3"), ("#264653", "#e9c46a"),
     ("#2d2a32", "#ddd92a"), ("#3a506b", "#5bc0be"), ("#6b4226", "#efe6dd"), ("#0b3954", "#bfd7ea"),
 )  # fmt: skip
-HEADERS = ("minimal", "full", "centered")
+HEADER_STYLES = ("minimal", "full", "centered")
 CURRENCIES = ("USD", "USD", "USD", "EUR", "USD", "GBP", "USD")
 
 # Nouns of one and of many fit alike: no article, no verb that would have to agree.
-OPENERS = (
+DESCRIPTION_OPENERS = (
     "{style} by name and by nature: the {noun} we use ourselves.",
     "Our {noun} in {material}, cut and finished in a workshop of nine people.",
     "We looked for the right {noun} for years, then had a sample made.",
@@ -123,7 +159,7 @@ OPENERS = (
     "Plain {material}, patient work, and the {noun} we had wished for ourselves.",
     "It took us an afternoon to draw and a year to correct: the {noun} without anything to add.",
 )
-DETAILS = (
+DESCRIPTION_DETAILS = (
     "The {material} comes from a family mill and is checked by hand.",
     "Edges are rounded, seams are doubled, and every part can be replaced.",
     "It weighs less than it looks and folds away when guests have left.",
@@ -137,7 +173,7 @@ DETAILS = (
     "Quiet enough for a bedroom, strong enough for a workshop.",
     "Children may use it too, under the eyes of somebody taller.",
 )
-CARE = (
+CARE_SENTENCES = (
     "Wipe with a damp cloth and let it dry in the shade.",
     "Wash cold, dry flat, iron never.",
     "A drop of oil once a year keeps it as it is.",
@@ -164,7 +200,7 @@ REVIEW_OPENERS = {
     ),
     5: ("I could not be happier with it.", "Even nicer than in the pictures.", "You can feel that somebody took their time."),
 }
-REVIEW_MORE = (
+REVIEW_SENTENCES = (
     "It came well packed, with a handwritten note.",
     "Two friends have asked me where I got it.",
     "The colour goes with everything we have.",
@@ -175,11 +211,11 @@ REVIEW_MORE = (
     "At this price it is hard to find anything like it.",
 )
 
-FIRST_NAMES = _listed(
+FIRST_NAMES = _split_names(
     "Alma Bastian Celia Dario Elif Fritz Greta Henrik Ines Jonas Katya Lukas Mara Nils Olive Pavel Renée Søren Tilda Umar Vera "
     "Wanda Yusuf Zoë Björn André"
 )
-LAST_NAMES = _listed(
+LAST_NAMES = _split_names(
     "Ashford Bergström Castillo Dubois Engel Fontaine Grant Holm Ivanova Jankowski Keller Lind Moreau Nakamura Owusu Pereira "
     "Rao Sørensen Tran Ueda Vogel Whitaker Şahin Zielinski"
 )

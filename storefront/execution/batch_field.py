@@ -7,10 +7,10 @@ from typing import Any
 import strawberry
 
 # Values of a field for many parents, one each and in their order: called with the parents, then `info`, then the arguments.
-Batch = Callable[..., Awaitable[Sequence[Any]]]
+BatchResolver = Callable[..., Awaitable[Sequence[Any]]]
 
 
-def edge(batch: Batch, **options: Any) -> Any:
+def batch_field(batch: BatchResolver, **options: Any) -> Any:
     """A Strawberry field, of the type that its class annotates it with, whose values come by the batch.
 
     The arguments of the batch behind the parents and `info` are the field's own. Where an executor asks for one parent at a
@@ -21,17 +21,17 @@ def edge(batch: Batch, **options: Any) -> Any:
         (value,) = await batch([self], info, **arguments)
         return value
 
-    told = signature(batch)
-    _, info, *rest = told.parameters.values()
+    batch_signature = signature(batch)
+    _, info, *rest = batch_signature.parameters.values()
     parent = Parameter("self", Parameter.POSITIONAL_OR_KEYWORD)
-    resolver.__signature__ = told.replace(parameters=[parent, info, *rest], return_annotation=told.empty)  # type: ignore[attr-defined]
+    resolver.__signature__ = batch_signature.replace(parameters=[parent, info, *rest], return_annotation=batch_signature.empty)  # type: ignore[attr-defined]
     resolver.__annotations__ = {parameter.name: parameter.annotation for parameter in (info, *rest)}
     resolver.__module__, resolver.__name__, resolver.__doc__ = batch.__module__, batch.__name__, batch.__doc__
     resolver.batch = batch  # type: ignore[attr-defined]
     return strawberry.field(resolver=resolver, **options)
 
 
-def batch_of(resolver: Any) -> Batch | None:
+def get_batch_resolver(resolver: Any) -> BatchResolver | None:
     """The batch that a resolver was made of."""
-    found: Batch | None = getattr(resolver, "batch", None)
-    return found
+    batch: BatchResolver | None = getattr(resolver, "batch", None)
+    return batch

@@ -23,12 +23,12 @@ from graphql import (
 )
 
 Column = Sequence[Any]
-Restore = Callable[[Sequence[Any]], Sequence[Any]]
+Rewrap = Callable[[Sequence[Any]], Sequence[Any]]
 
-_LARGEST = 2**31 - 1
+_MAX_INT32 = 2**31 - 1
 
 
-class Unplanned(Exception):
+class Unsupported(Exception):
     """Something that is for the reference executor to complete: an error, a null where none may be, a value of another kind."""
 
 
@@ -41,138 +41,140 @@ class Wrapping:
 
 
 @lru_cache(5_000)
-def wrapping(type_: GraphQLOutputType) -> Wrapping:
+def get_wrapping(type_: GraphQLOutputType) -> Wrapping:
     """The wrapping of a type."""
-    inner: Any = type_.of_type if is_non_null_type(type_) else type_
-    return Wrapping(inner is type_, wrapping(inner.of_type) if is_list_type(inner) else None)
+    nullable_type: Any = type_.of_type if is_non_null_type(type_) else type_
+    return Wrapping(nullable_type is type_, get_wrapping(nullable_type.of_type) if is_list_type(nullable_type) else None)
 
 
-def unwrapped(values: Column, around: Wrapping) -> tuple[Column, Restore]:
+def unwrap(values: Column, wrapping: Wrapping) -> tuple[Column, Rewrap]:
     """The values that are neither null nor lists, and the way to put what was made of them back where they stood."""
-    kinds = kinds_of(values)
-    if NoneType not in kinds:
-        return _unlisted(values, around, kinds)
-    if not around.is_nullable:
-        raise Unplanned("null")
-    there = [value for value in values if value is not None]
-    found, restore = _unlisted(there, around, kinds - {NoneType})
-    return found, lambda made: _with_nulls(values, restore(made))
+    classes = get_classes(values)
+    if NoneType not in classes:
+        return _flatten_lists(values, wrapping, classes)
+    if not wrapping.is_nullable:
+        raise Unsupported("null")
+    non_null_values = [value for value in values if value is not None]
+    inner_values, rewrap = _flatten_lists(non_null_values, wrapping, classes - {NoneType})
+    return inner_values, lambda results: _reinsert_nulls(values, rewrap(results))
 
 
-def _unlisted(values: Column, around: Wrapping, kinds: set[Any]) -> tuple[Column, Restore]:
-    if around.items is None:
-        if any(map(_is_special, kinds)):
-            raise Unplanned("an exception, nothing at all, or something to await")
-        return values, as_is
-    if not kinds <= _LISTS:
-        values = [list(value) if _is_collection(class_of(value)) else _refused(value) for value in values]
-    found, restore = unwrapped(list(chain.from_iterable(values)), around.items)
-    return found, lambda made: _as_lists(values, restore(made))
+def _flatten_lists(values: Column, wrapping: Wrapping, classes: set[Any]) -> tuple[Column, Rewrap]:
+    if wrapping.items is None:
+        if any(map(_is_unsupported_class, classes)):
+            raise Unsupported("an exception, nothing at all, or something to await")
+        return values, return_unchanged
+    if not classes <= _LIST_CLASSES:
+        values = [list(value) if _is_collection(get_class(value)) else _raise_not_a_list(value) for value in values]
+    inner_values, rewrap = unwrap(list(chain.from_iterable(values)), wrapping.items)
+    return inner_values, lambda results: _regroup_lists(values, rewrap(results))
 
 
 @lru_cache(1_000)
-def _is_collection(kind: Any) -> bool:
+def _is_collection(class_: Any) -> bool:
     # An iterator would be used up, should the reference executor need it too.
-    return issubclass(kind, Collection) and not issubclass(kind, _NO_LISTS)
+    return issubclass(class_, Collection) and not issubclass(class_, _NON_LIST_CLASSES)
 
 
-_NO_LISTS = (str, bytes, bytearray, memoryview, Mapping)
+_NON_LIST_CLASSES = (str, bytes, bytearray, memoryview, Mapping)
 
 
-def _refused(value: Any) -> Any:
-    raise Unplanned(f"a {type(value).__name__} is no list")
+def _raise_not_a_list(value: Any) -> Any:
+    raise Unsupported(f"a {type(value).__name__} is no list")
 
 
-def as_is(made: Column) -> Column:
+def return_unchanged(results: Column) -> Column:
     """Nothing to put back."""
-    return made
+    return results
 
 
-def _with_nulls(values: Column, made: Iterable[Any]) -> Column:
-    following = iter(made)
-    return [None if value is None else next(following) for value in values]
+def _reinsert_nulls(values: Column, results: Iterable[Any]) -> Column:
+    remaining = iter(results)
+    return [None if value is None else next(remaining) for value in values]
 
 
-def _as_lists(values: Column, made: Column) -> Column:
+def _regroup_lists(values: Column, results: Column) -> Column:
     lists, start = [], 0
     for value in values:
         end = start + len(value)
-        lists.append(made[start:end])
+        lists.append(results[start:end])
         start = end
     return lists
 
 
-def class_of(value: Any) -> Any:
+def get_class(value: Any) -> Any:
     """The class of a value."""
     return type(value)
 
 
-def kinds_of(values: Column) -> set[Any]:
+def get_classes(values: Column) -> set[Any]:
     """The classes of the values."""
     return set(map(type, values))
 
 
-_LISTS = {list, tuple}
+_LIST_CLASSES = {list, tuple}
 
 
 @lru_cache(1_000)
-def _is_special(kind: Any) -> bool:
-    return issubclass(kind, Exception) or kind is type(Undefined) or is_awaitable(kind) or hasattr(kind, "__aiter__")
+def _is_unsupported_class(class_: Any) -> bool:
+    return (
+        issubclass(class_, Exception) or class_ is type(Undefined) or is_awaitable_class(class_) or hasattr(class_, "__aiter__")
+    )
 
 
 @lru_cache(1_000)
-def is_awaitable(kind: Any) -> bool:
+def is_awaitable_class(class_: Any) -> bool:
     """Whether values of a class are to be awaited."""
-    return hasattr(kind, "__await__")
+    return hasattr(class_, "__await__")
 
 
 # -------------------------------------------------------------------------------------------------- leaves
 
 # The classes whose values a leaf type hands through as they are.
-_ANY_OF = {str, bool}
-_UNCHANGED: dict[Any, set[type]] = {GraphQLString: {str}, GraphQLID: {str}, GraphQLBoolean: {bool}}
+_PASS_THROUGH_CLASSES = {str, bool}
+_PASS_THROUGH_CLASSES_BY_TYPE: dict[Any, set[type]] = {GraphQLString: {str}, GraphQLID: {str}, GraphQLBoolean: {bool}}
 
 
-def unchanged(type_: GraphQLLeafType, values: Column, *, nullable: bool) -> bool:
+def is_pass_through(type_: GraphQLLeafType, values: Column, *, is_nullable: bool) -> bool:
     """Whether a leaf type hands all of the values through as they are."""
-    kinds = kinds_of(values)
-    if nullable and NoneType in kinds:
-        kinds.remove(NoneType)
-        values = values if kinds <= _ANY_OF else [value for value in values if value is not None]
-    if kinds <= _unchanged(type_):
+    classes = get_classes(values)
+    if is_nullable and NoneType in classes:
+        classes.remove(NoneType)
+        values = values if classes <= _PASS_THROUGH_CLASSES else [value for value in values if value is not None]
+    if classes <= _get_pass_through_classes(type_):
         return True
-    if type_ is GraphQLInt and kinds == {int}:
-        return bool(max(values) <= _LARGEST and min(values) >= -_LARGEST - 1)
-    return type_ is GraphQLFloat and kinds == {float} and all(map(isfinite, values))
+    if type_ is GraphQLInt and classes == {int}:
+        return bool(max(values) <= _MAX_INT32 and min(values) >= -_MAX_INT32 - 1)
+    return type_ is GraphQLFloat and classes == {float} and all(map(isfinite, values))
 
 
-def leaves(type_: GraphQLLeafType, values: Column) -> Column:
+def serialize_leaves(type_: GraphQLLeafType, values: Column) -> Column:
     """The values as the type prints them."""
-    if unchanged(type_, values, nullable=False):
+    if is_pass_through(type_, values, is_nullable=False):
         return values
     if isinstance(type_, GraphQLEnumType) and len(values) > 1:
-        return _repeated(type_, values)
-    return [_leaf(type_, value) for value in values]
+        return _serialize_enum_values(type_, values)
+    return [_serialize_leaf(type_, value) for value in values]
 
 
-def _unchanged(type_: GraphQLLeafType) -> set[type]:
-    return {str} if type_.coerce_output_value is str else _UNCHANGED.get(type_, set())
+def _get_pass_through_classes(type_: GraphQLLeafType) -> set[type]:
+    return {str} if type_.coerce_output_value is str else _PASS_THROUGH_CLASSES_BY_TYPE.get(type_, set())
 
 
-def _repeated(type_: GraphQLLeafType, values: Column) -> Column:
+def _serialize_enum_values(type_: GraphQLLeafType, values: Column) -> Column:
     # An enum has few values, and looking one up takes longer than remembering it. Equal is not enough: 1 and True are.
-    known: dict[Any, Any] = {}
+    serialized: dict[Any, Any] = {}
     try:
         for value in values:
-            if (type(value), value) not in known:
-                known[type(value), value] = _leaf(type_, value)
-        return [known[type(value), value] for value in values]
+            if (type(value), value) not in serialized:
+                serialized[type(value), value] = _serialize_leaf(type_, value)
+        return [serialized[type(value), value] for value in values]
     except TypeError as error:
-        raise Unplanned("no enum value") from error
+        raise Unsupported("no enum value") from error
 
 
-def _leaf(type_: GraphQLLeafType, value: Any) -> Any:
-    printed = type_.coerce_output_value(value)
-    if printed is None or printed is Undefined:
-        raise Unplanned("a leaf without a value")
-    return printed
+def _serialize_leaf(type_: GraphQLLeafType, value: Any) -> Any:
+    serialized = type_.coerce_output_value(value)
+    if serialized is None or serialized is Undefined:
+        raise Unsupported("a leaf without a value")
+    return serialized

@@ -30,38 +30,48 @@ from graphql.execution.collect_fields import FieldDetails
 from graphql.pyutils import Path
 from orjson import Fragment
 
-from storefront.execution.completion import Column, Restore, as_is, kinds_of, leaves, unchanged, unwrapped
-from storefront.execution.coroutines import Begun, begin, close, finish, rest_of
-from storefront.execution.plan import Field, Plans, Selection
-from storefront.execution.resolve_info import info_of
+from storefront.execution.completion import (
+    Column,
+    Rewrap,
+    get_classes,
+    is_pass_through,
+    return_unchanged,
+    serialize_leaves,
+    unwrap,
+)
+from storefront.execution.coroutines import PendingCoroutine, cancel_all, finish_all, resume_coroutine, start_awaitables
+from storefront.execution.plan import DocumentPlans, FieldPlan, SelectionPlan
+from storefront.execution.resolve_info import resolve_info
 
 log = logging.getLogger("storefront.execution")
 
 C = TypeVar("C")
 
 # How `execute` builds an executor when nothing special is asked for: resolvers, 50 errors of values, no middleware.
-_USUAL = (None, None, None, 50, False, None, None, None)
+_DEFAULT_BUILD_ARGUMENTS = (None, None, None, 50, False, None, None, None)
 
 
-class Progress:
+class OperationProgress:
     """How far an operation has come: its root fields that have been begun, and those whose resolvers are done, by their names."""
 
-    __slots__ = ("begun", "done")
+    __slots__ = ("completed", "started")
 
     def __init__(self) -> None:
-        self.begun: dict[str, None] = {}
-        self.done: dict[str, None] = {}
+        self.started: dict[str, None] = {}
+        self.completed: dict[str, None] = {}
 
 
-class BreadthFirst(Executor[C], Generic[C]):
+class BreadthFirstExecutor(Executor[C], Generic[C]):
     """graphql-core's executor with what is below the root fields executed level by level.
 
     `plans` are those of the document that is executed, for whoever keeps documents; `progress` is for whoever may break it off.
     """
 
-    def __init__(self, *arguments: Any, plans: Plans | None = None, progress: Progress | None = None, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, plans: DocumentPlans | None = None, progress: OperationProgress | None = None, **named: Any
+    ) -> None:
         super().__init__(*arguments, **named)
-        self._plans, self._progress = plans or Plans(), progress
+        self._plans, self._progress = plans or DocumentPlans(), progress
 
     @classmethod
     def build(
@@ -73,25 +83,28 @@ class BreadthFirst(Executor[C], Generic[C]):
         raw_variable_values: dict[str, Any] | None = None,
         operation_name: str | None = None,
         *arguments: Any,
-        plans: Plans | None = None,
+        plans: DocumentPlans | None = None,
         **named: Any,
     ) -> list[GraphQLError] | Executor[Any]:
         """An executor for an operation of the document, or why there is none.
 
         What graphql-core has found out about the operation is kept with the plans; what it says of values is its own.
         """
-        operation, values = plans.operation(operation_name) if plans else None, None
-        if operation and arguments == _USUAL:
-            values = operation.values(raw_variable_values or {})
-        if operation is None or values is None:
-            given = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)
-            built = super().build(*given, plans=plans, **named)
-            if plans and not isinstance(built, list):
-                plans.keep_operation(operation_name, built)
-            return built
-        parts, resolvers = (operation.fragment_definitions, operation.fragments), (default_field_resolver, default_type_resolver)
-        told = (root_value, context_value, operation.node, values)
-        return cls(schema, *parts, *told, *resolvers, default_field_resolver, plans=plans, **named)
+        operation, variable_values = plans.get_operation(operation_name) if plans else None, None
+        if operation and arguments == _DEFAULT_BUILD_ARGUMENTS:
+            variable_values = operation.coerce_variables(raw_variable_values or {})
+        if operation is None or variable_values is None:
+            build_arguments = (schema, document, root_value, context_value, raw_variable_values, operation_name, *arguments)
+            executor = super().build(*build_arguments, plans=plans, **named)
+            if plans and not isinstance(executor, list):
+                plans.store_operation(operation_name, executor)
+            return executor
+        fragments, resolvers = (
+            (operation.fragment_definitions, operation.fragments),
+            (default_field_resolver, default_type_resolver),
+        )
+        operation_arguments = (root_value, context_value, operation.node, variable_values)
+        return cls(schema, *fragments, *operation_arguments, *resolvers, default_field_resolver, plans=plans, **named)
 
     def complete_value(
         self,
@@ -104,76 +117,78 @@ class BreadthFirst(Executor[C], Generic[C]):
     ) -> Any:
         """Complete what a root field's resolver gave."""
         if self._progress is not None:
-            self._progress.done[str(path.key)] = None
+            self._progress.completed[str(path.key)] = None
         arguments = return_type, field_details_list, info, path, result, position_context
         if result is None or not is_composite_type(get_named_type(return_type)):
             return super().complete_value(*arguments)
         if self.middleware_manager is not None or self.abort_signal is not None:
-            return self._reference().complete_value(*arguments)
+            return self._make_reference_executor().complete_value(*arguments)
         try:
-            steps = self._completed(self._plan(info.parent_type, path, field_details_list), path, result)
-            waits_for = steps.send(None)
+            coro = self._complete_breadth_first(self._get_field_plan(info.parent_type, path, field_details_list), path, result)
+            awaited = coro.send(None)
         except StopIteration as end:
             return end.value
         except Exception as error:
             log.debug("completed by the reference executor: %s", error, exc_info=True)
-            return self._reference().complete_value(*arguments)
-        return self._rest(steps, waits_for, lambda: self._reference().complete_value(*arguments))
+            return self._make_reference_executor().complete_value(*arguments)
+        return self._resume_or_fall_back(coro, awaited, lambda: self._make_reference_executor().complete_value(*arguments))
 
-    def _reference(self) -> Executor[C]:
-        reference = copy(self)
-        reference.__class__ = Reference  # type: ignore[assignment]
-        return reference
+    def _make_reference_executor(self) -> Executor[C]:
+        executor = copy(self)
+        executor.__class__ = ReferenceExecutor  # type: ignore[assignment]
+        return executor
 
     def build_resolve_info(
         self, field_def: GraphQLField, field_nodes: list[FieldNode], parent_type: GraphQLObjectType, path: Path
     ) -> GraphQLResolveInfo[Any]:
         """What a root field's resolver is told."""
         if self._progress is not None:
-            self._progress.begun[str(path.key)] = None
-        told = super().build_resolve_info(field_def, field_nodes, parent_type, path)
+            self._progress.started[str(path.key)] = None
+        info = super().build_resolve_info(field_def, field_nodes, parent_type, path)
         if is_leaf_type(get_named_type(field_def.type)):
-            return told
+            return info
         try:
-            return info_of(self, self._plan(parent_type, path, [FieldDetails(node, None) for node in field_nodes]), path)
+            return resolve_info(
+                self, self._get_field_plan(parent_type, path, [FieldDetails(node, None) for node in field_nodes]), path
+            )
         except Exception as error:
             log.debug("a root field without a plan: %s", error, exc_info=True)
-            return told
+            return info
 
-    def _plan(self, parent: GraphQLObjectType, path: Path, details: list[FieldDetails]) -> Field:
-        return self._plans.root_field(self, str(path.key), parent, details)
+    def _get_field_plan(self, parent: GraphQLObjectType, path: Path, details: list[FieldDetails]) -> FieldPlan:
+        return self._plans.get_root_field(self, str(path.key), parent, details)
 
-    async def _rest(self, steps: Any, waits_for: Any, otherwise: Callable[[], Any]) -> Any:
+    async def _resume_or_fall_back(self, coro: Any, awaited: Any, fall_back: Callable[[], Any]) -> Any:
         try:
-            return await cast("Awaitable[Any]", rest_of(steps, waits_for))
+            return await cast("Awaitable[Any]", resume_coroutine(coro, awaited))
         except Exception as error:
             log.debug("completed by the reference executor: %s", error, exc_info=True)
-        completed = otherwise()
+        completed = fall_back()
         return await completed if self.is_awaitable(completed) else completed
 
-    async def _completed(self, field: Field, path: Path, result: Any) -> Any:
-        root = Outcome(self, field, path, [result])
-        levels: list[list[Part]] = [root.below]
+    async def _complete_breadth_first(self, field_plan: FieldPlan, path: Path, result: Any) -> Any:
+        root_results = FieldResults(self, field_plan, path, [result])
+        levels: list[list[ObjectBatch]] = [root_results.child_batches]
         while levels[-1]:
-            levels.append(await self._below(levels[-1]))
+            levels.append(await self._resolve_level(levels[-1]))
         for level in reversed(levels):
-            for part in level:
-                part.assemble()
-        return root.values()[0]
+            for batch in level:
+                batch.assemble_results()
+        return root_results.collect_values()[0]
 
-    async def _below(self, level: "Sequence[Part]") -> "list[Part]":
+    async def _resolve_level(self, level: "Sequence[ObjectBatch]") -> "list[ObjectBatch]":
         """Resolve the fields of a level, all of them together, and return the next one."""
-        begun: list[Begun] = []
+        pending: list[PendingCoroutine] = []
         try:
-            for part in level:
-                part.resolve(begun)
-            await finish(begun)
+            for batch in level:
+                batch.resolve_fields(pending)
+            await finish_all(pending)
         finally:
-            close(begun)
-        return [below for part in level for below in part.complete()]
+            cancel_all(pending)
+        return [child_batch for batch in level for child_batch in batch.complete_fields()]
 
 
-class Reference(Executor[C], Generic[C]):
+class ReferenceExecutor(Executor[C], Generic[C]):
     """graphql-core's executor, which takes what is complete already as it is."""
 
     def complete_value(
@@ -191,81 +206,88 @@ class Reference(Executor[C], Generic[C]):
         return super().complete_value(return_type, field_details_list, info, path, result, position_context)
 
 
-class Part:
+class ObjectBatch:
     """Objects of one type under one field, on their way to become what the client gets."""
 
-    __slots__ = ("_executor", "_outcomes", "_path", "_resolved", "_selection", "objects", "results")
+    __slots__ = ("_executor", "_field_results", "_path", "_resolved_fields", "_selection", "objects", "results")
 
-    def __init__(self, executor: BreadthFirst[Any], selection: Selection, path: Path, objects: Column) -> None:
+    def __init__(self, executor: BreadthFirstExecutor[Any], selection: SelectionPlan, path: Path, objects: Column) -> None:
         self._executor = executor
         self._selection = selection
         self._path = path
         self.objects = objects
         self.results: Sequence[dict[str, Any]] = ()
-        self._resolved: list[list[Any]] = []
-        self._outcomes: list[Outcome] = []
+        self._resolved_fields: list[list[Any]] = []
+        self._field_results: list[FieldResults] = []
 
-    def resolve(self, begun: list[Begun]) -> None:
+    def resolve_fields(self, pending: list[PendingCoroutine]) -> None:
         """Begin to resolve each field, for all objects."""
         executor, path, objects, type_name = self._executor, self._path, self.objects, self._selection.type.name
         for field in self._selection.fields:
-            below = Path(path, field.name, type_name)
-            values = field.values_of(executor, below, objects)
-            resolved = [field, below, values]
-            self._resolved.append(resolved)
+            field_path = Path(path, field.name, type_name)
+            values = field.resolve_values(executor, field_path, objects)
+            resolved = [field, field_path, values]
+            self._resolved_fields.append(resolved)
             # All values at once stand in for themselves until they are there. Attributes are not awaited: see `unwrapped`.
             if not field.is_attribute:
-                begin(values if isinstance(values, list) else resolved, begun)
+                start_awaitables(values if isinstance(values, list) else resolved, pending)
 
-    def complete(self) -> "Sequence[Part]":
+    def complete_fields(self) -> "Sequence[ObjectBatch]":
         """Complete the values of each field as far as they can be without those below; returns the parts below."""
-        self._outcomes = [Outcome(self._executor, *one) for one in self._resolved]
-        return [part for outcome in self._outcomes for part in outcome.below]
+        self._field_results = [FieldResults(self._executor, *resolved) for resolved in self._resolved_fields]
+        return [child_batch for field_results in self._field_results for child_batch in field_results.child_batches]
 
-    def assemble(self) -> None:
+    def assemble_results(self) -> None:
         """Make the results, once those below are made."""
-        names, columns = self._selection.names, [outcome.values() for outcome in self._outcomes]
+        names, columns = self._selection.response_names, [field_results.collect_values() for field_results in self._field_results]
         rows = zip(*columns, strict=True) if columns else ((),) * len(self.objects)
         # Names and columns are of the same fields: to check that for each row takes a tenth of all the time.
         self.results = [dict(zip(names, row)) for row in rows]  # noqa: B905
 
 
-class Outcome:
+class FieldResults:
     """The values of one field for many parents: leaves complete, objects gone into parts by type."""
 
-    __slots__ = ("_parts", "_restore", "_values")
+    __slots__ = ("_batches", "_rewrap", "_values")
 
-    _restore: Restore
+    _rewrap: Rewrap
 
-    def __init__(self, executor: BreadthFirst[Any], field: Field, path: Path, values: Column) -> None:
-        self._parts: list[tuple[Part, Sequence[int]]] = []
-        around = field.wrapping
-        if field.is_leaf and around.items is None and unchanged(field.named_type, values, nullable=around.is_nullable):
-            self._values, self._restore = values, as_is
+    def __init__(self, executor: BreadthFirstExecutor[Any], field: FieldPlan, path: Path, values: Column) -> None:
+        self._batches: list[tuple[ObjectBatch, Sequence[int]]] = []
+        wrapping = field.wrapping
+        if (
+            field.is_leaf
+            and wrapping.items is None
+            and is_pass_through(field.named_type, values, is_nullable=wrapping.is_nullable)
+        ):
+            self._values, self._rewrap = values, return_unchanged
             return
-        self._values, self._restore = unwrapped(values, around)
+        self._values, self._rewrap = unwrap(values, wrapping)
         if self._values and field.is_leaf:
-            self._values = leaves(field.named_type, self._values)
-        elif self._values and kinds_of(self._values) != {Fragment}:
-            groups = field.by_type(executor, path, self._values)
-            self._parts = [
-                (Part(executor, field.selection(executor, type_), path, [self._values[index] for index in indexes]), indexes)
-                for type_, indexes in groups.items()
+            self._values = serialize_leaves(field.named_type, self._values)
+        elif self._values and get_classes(self._values) != {Fragment}:
+            indexes_by_type = field.group_by_type(executor, path, self._values)
+            self._batches = [
+                (
+                    ObjectBatch(executor, field.get_selection(executor, type_), path, [self._values[index] for index in indexes]),
+                    indexes,
+                )
+                for type_, indexes in indexes_by_type.items()
             ]
 
     @property
-    def below(self) -> list[Part]:
+    def child_batches(self) -> list[ObjectBatch]:
         """What has to be assembled before."""
-        return [part for part, _ in self._parts]
+        return [batch for batch, _ in self._batches]
 
-    def values(self) -> Column:
+    def collect_values(self) -> Column:
         """One for each parent, once those below are assembled."""
-        made = self._values
-        if len(self._parts) == 1:
-            made = self._parts[0][0].results
-        elif self._parts:
-            made = list(self._values)
-            for part, indexes in self._parts:
-                for index, result in zip(indexes, part.results, strict=True):
-                    made[index] = result
-        return self._restore(made)
+        values = self._values
+        if len(self._batches) == 1:
+            values = self._batches[0][0].results
+        elif self._batches:
+            values = list(self._values)
+            for batch, indexes in self._batches:
+                for index, result in zip(indexes, batch.results, strict=True):
+                    values[index] = result
+        return self._rewrap(values)

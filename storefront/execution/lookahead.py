@@ -7,71 +7,72 @@ from typing import Any, NamedTuple, TypeVar
 from graphql import GraphQLResolveInfo, is_object_type
 from graphql.execution import Executor
 
-from storefront.execution.plan import Field
-from storefront.execution.resolve_info import Info
-from storefront.execution.resolvers import constant
+from storefront.execution.plan import FieldPlan
+from storefront.execution.resolve_info import ResolveInfo
+from storefront.execution.resolvers import resolve_constant
 
 log = logging.getLogger("storefront.execution")
 
 T = TypeVar("T")
 
 
-def selected(info: GraphQLResolveInfo[Any], type_name: str) -> tuple[str, ...] | None:
+def get_selected_names(info: GraphQLResolveInfo[Any], type_name: str) -> tuple[str, ...] | None:
     """The fields, by the names that Strawberry knows them by, that are selected of the objects of a type below a field.
 
     Not of those that are reached through such an object. None where it is not known, and all may be.
     """
-    return _known(lambda place, executor: _selected(place, executor, type_name), info)
+    return _inspect_selection(lambda field, executor: _get_field_names(field, executor, type_name), info)
 
 
-def _known(ask: Callable[[Field, Executor[Any]], T | None], info: GraphQLResolveInfo[Any]) -> T | None:
-    if not isinstance(info, Info) or not isinstance(info.place, Field):
+def _inspect_selection(inspect: Callable[[FieldPlan, Executor[Any]], T | None], info: GraphQLResolveInfo[Any]) -> T | None:
+    if not isinstance(info, ResolveInfo) or not isinstance(info.field_context, FieldPlan):
         return None
     try:
-        return ask(info.place, info.executor)
+        return inspect(info.field_context, info.executor)
     except Exception as error:
         # What is wrong below is told where it is, not where it was looked for.
         log.debug("a selection that cannot be known: %s", error, exc_info=True)
         return None
 
 
-def _selected(field: Field, executor: Executor[Any], type_name: str) -> tuple[str, ...]:
-    names: tuple[str, ...] | None = field.notes.get(type_name)
+def _get_field_names(field: FieldPlan, executor: Executor[Any], type_name: str) -> tuple[str, ...]:
+    names: tuple[str, ...] | None = field.memo.get(type_name)
     if names is None:
-        names = field.notes[type_name] = tuple(sorted(_names(field, executor, type_name)))
+        names = field.memo[type_name] = tuple(sorted(_collect_field_names(field, executor, type_name)))
     return names
 
 
-def _names(field: Field, executor: Executor[Any], type_name: str) -> set[str]:
+def _collect_field_names(field: FieldPlan, executor: Executor[Any], type_name: str) -> set[str]:
     if field.is_leaf:
         return set()
     type_, schema = field.named_type, executor.schema
-    found: set[str] = set()
+    names: set[str] = set()
     for selection in (
-        field.selection(executor, one) for one in ([type_] if is_object_type(type_) else schema.get_possible_types(type_))
+        field.get_selection(executor, possible_type)
+        for possible_type in ([type_] if is_object_type(type_) else schema.get_possible_types(type_))
     ):
         if selection.type.name == type_name:
-            found |= {below.python_name for below in selection.fields}
+            names |= {child.python_name for child in selection.fields}
         else:
-            found = found.union(*(_names(below, executor, type_name) for below in selection.fields))
-    return found
+            names = names.union(*(_collect_field_names(child, executor, type_name) for child in selection.fields))
+    return names
 
 
 # ------------------------------------------------------------------------------------------------- as data
 
 
-class Chosens(tuple["Chosen", ...]):  # noqa: SLOT001 - the hash has to stand somewhere
+class SelectionTree(tuple["SelectedField", ...]):  # noqa: SLOT001 - the hash has to stand somewhere
     """Selected fields as data. They are looked up by over and over, so their hash is made once.
 
     `size`: how many fields there are, those below included.
     """
 
-    def __new__(cls, chosen: Iterable["Chosen"]) -> "Chosens":
+    def __new__(cls, fields: Iterable["SelectedField"]) -> "SelectionTree":
         """Those of one selection."""
-        made = super().__new__(cls, chosen)
-        made._hash = tuple.__hash__(made)
-        made.size = sum(1 + one.below.size for one in made)
-        return made
+        tree = super().__new__(cls, fields)
+        tree._hash = tuple.__hash__(tree)
+        tree.size = sum(1 + field.children.size for field in tree)
+        return tree
 
     _hash: int
     size: int
@@ -80,68 +81,72 @@ class Chosens(tuple["Chosen", ...]):  # noqa: SLOT001 - the hash has to stand so
         return self._hash
 
 
-class Chosen(NamedTuple):
+class SelectedField(NamedTuple):
     """A selected field as data: its names in response and type, whether it is an attribute, its arguments, what is below."""
 
-    key: str
+    response_name: str
     name: str
     is_attribute: bool
     arguments: tuple[tuple[str, Any], ...]
-    below: Chosens
+    children: SelectionTree
 
 
-def chosen(info: GraphQLResolveInfo[Any], name: str, unless: str) -> Chosens | None:
+def get_child_selection(info: GraphQLResolveInfo[Any], name: str, excluded_name: str) -> SelectionTree | None:
     """What is selected of the objects under one field below the resolver's own, unless another one is selected beside it.
 
     None where that cannot be told as data: it is not selected, or twice, or something below it is of more than one type.
     """
-    return _known(lambda place, executor: _objects(place, executor, name, unless), info)
+    return _inspect_selection(lambda field, executor: _get_child_tree(field, executor, name, excluded_name), info)
 
 
-def chosen_of(info: GraphQLResolveInfo[Any]) -> Chosens | None:
+def get_selection(info: GraphQLResolveInfo[Any]) -> SelectionTree | None:
     """What is selected of the objects under the resolver's own field; None where that cannot be told as data."""
-    return _known(_below, info)
+    return _inspect_selection(_get_tree, info)
 
 
-def _objects(field: Field, executor: Executor[Any], name: str, unless: str) -> Chosens | None:
+def _get_child_tree(field: FieldPlan, executor: Executor[Any], name: str, excluded_name: str) -> SelectionTree | None:
     if not is_object_type(field.named_type):
         return None
-    below = field.selection(executor, field.named_type).fields
-    found = [one for one in below if one.python_name in {name, unless}]
-    return _below(found[0], executor) if [one.python_name for one in found] == [name] else None
+    children = field.get_selection(executor, field.named_type).fields
+    matching = [child for child in children if child.python_name in {name, excluded_name}]
+    return _get_tree(matching[0], executor) if [child.python_name for child in matching] == [name] else None
 
 
-_NOTHING = Chosens(())
+_EMPTY_TREE = SelectionTree(())
 
 # The note under which a field keeps what is below it, where that is always the same.
-_BELOW = object()
+_TREE_MEMO = object()
 
 
-def _below(field: Field, executor: Executor[Any]) -> Chosens | None:
+def _get_tree(field: FieldPlan, executor: Executor[Any]) -> SelectionTree | None:
     if field.is_leaf:
-        return _NOTHING
+        return _EMPTY_TREE
     if not is_object_type(field.named_type):
         return None
-    kept: Chosens | None = field.notes.get(_BELOW)
-    if kept is None:
-        fields = field.selection(executor, field.named_type).fields
-        found = [_chosen(one, executor) for one in fields]
-        kept = None if None in found else Chosens(one for one in found if one is not None)
-        if kept is not None and not _varies(field, executor):
-            field.notes[_BELOW] = kept
-    return kept
+    tree: SelectionTree | None = field.memo.get(_TREE_MEMO)
+    if tree is None:
+        fields = field.get_selection(executor, field.named_type).fields
+        children = [_to_selected_field(child, executor) for child in fields]
+        tree = None if None in children else SelectionTree(child for child in children if child is not None)
+        if tree is not None and not _has_variable_arguments(field, executor):
+            field.memo[_TREE_MEMO] = tree
+    return tree
 
 
-def _chosen(field: Field, executor: Executor[Any]) -> Chosen | None:
-    if field.method is None and not field.is_attribute and getattr(field.values_of, "func", None) is not constant:
+def _to_selected_field(field: FieldPlan, executor: Executor[Any]) -> SelectedField | None:
+    if (
+        field.method_resolver is None
+        and not field.is_attribute
+        and getattr(field.resolve_values, "func", None) is not resolve_constant
+    ):
         return None
-    arguments = () if field.method is None else tuple(sorted(field.method.arguments(executor).items()))
-    below = _below(field, executor)
-    return None if below is None else Chosen(field.name, field.python_name, field.is_attribute, arguments, below)
+    arguments = () if field.method_resolver is None else tuple(sorted(field.method_resolver.get_arguments(executor).items()))
+    children = _get_tree(field, executor)
+    return None if children is None else SelectedField(field.name, field.python_name, field.is_attribute, arguments, children)
 
 
-def _varies(field: Field, executor: Executor[Any]) -> bool:
-    below = field.selection(executor, field.named_type).fields
-    return any(one.method is not None and not one.method.are_constant for one in below) or any(
-        _varies(one, executor) for one in below if not one.is_leaf
-    )
+def _has_variable_arguments(field: FieldPlan, executor: Executor[Any]) -> bool:
+    children = field.get_selection(executor, field.named_type).fields
+    return any(
+        child.method_resolver is not None and not child.method_resolver.has_constant_arguments for child in children
+    ) or any(_has_variable_arguments(child, executor) for child in children if not child.is_leaf)

@@ -9,10 +9,10 @@ from graphql.execution.collect_fields import FieldDetails
 from graphql.pyutils import Path
 from strawberry.types.field import StrawberryField
 
-from storefront.execution.arguments import DEFINITION
+from storefront.execution.arguments import DEFINITION_EXTENSION_KEY
 
 
-class Place:
+class FieldNodeContext:
     """A field of an object type under the name that the response has for it."""
 
     __slots__ = ("definition", "details", "name", "parent_type")
@@ -23,41 +23,45 @@ class Place:
     @property
     def python_name(self) -> str:
         """The field's name in its Strawberry type."""
-        return self.strawberry.python_name if self.strawberry else self.nodes[0].name.value
+        return self.strawberry_field.python_name if self.strawberry_field else self.field_nodes[0].name.value
 
     @property
-    def nodes(self) -> list[FieldNode]:
+    def field_nodes(self) -> list[FieldNode]:
         """The places in the document where the field stands."""
-        return [one.node for one in self.details]
+        return [details.node for details in self.details]
 
     @property
-    def strawberry(self) -> StrawberryField | None:
+    def strawberry_field(self) -> StrawberryField | None:
         """The field's definition, where Strawberry made it."""
-        ours = self.definition.extensions.get(DEFINITION)
-        return ours if isinstance(ours, StrawberryField) else None
+        field = self.definition.extensions.get(DEFINITION_EXTENSION_KEY)
+        return field if isinstance(field, StrawberryField) else None
 
 
-class Info(GraphQLResolveInfo[Any]):
+class ResolveInfo(GraphQLResolveInfo[Any]):
     """What resolvers are told, with the place that they stand for."""
 
-    place: Place
+    field_context: FieldNodeContext
     executor: Executor[Any]
 
 
-def info_of(executor: Executor[Any], place: Place, path: Path) -> Info:
+def resolve_info(executor: Executor[Any], field_context: FieldNodeContext, path: Path) -> ResolveInfo:
     """What resolvers are told. One for all parents: its path names the fields on the way, not the places in their lists."""
-    told = Info._make(Executor.build_resolve_info(executor, place.definition, place.nodes, place.parent_type, path))
-    told.place, told.executor = place, executor
-    return told
+    info = ResolveInfo._make(
+        Executor.build_resolve_info(
+            executor, field_context.definition, field_context.field_nodes, field_context.parent_type, path
+        )
+    )
+    info.field_context, info.executor = field_context, executor
+    return info
 
 
-def variables(node: Node) -> Iterator[str]:
+def find_variable_names(node: Node) -> Iterator[str]:
     """The names of the variables in a part of a document."""
-    found: list[str] = []
+    names: list[str] = []
 
     class Collector(Visitor):
         def enter_variable(self, node: VariableNode, *_: Any) -> None:
-            found.append(node.name.value)
+            names.append(node.name.value)
 
     visit(node, Collector())
-    yield from found
+    yield from names

@@ -13,105 +13,126 @@ from graphql.execution.values import get_argument_values
 from graphql.pyutils import Path
 from strawberry.types.field import StrawberryField
 
-from storefront.execution.arguments import DEFINITION, Arguments, method_of
-from storefront.execution.batch_field import batch_of
-from storefront.execution.coroutines import called
-from storefront.execution.resolve_info import Place, info_of, variables
+from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, ArgumentConverter, get_plain_method
+from storefront.execution.batch_field import get_batch_resolver
+from storefront.execution.coroutines import call_each
+from storefront.execution.resolve_info import FieldNodeContext, find_variable_names, resolve_info
 
 # The values of a field for its parents, some of which may have to be awaited; or all of them at once.
-Values = list[Any] | Awaitable[Sequence[Any]]
-Way = Callable[[Executor[Any], Path, Sequence[Any]], Values]
+ResolvedValues = list[Any] | Awaitable[Sequence[Any]]
+Resolver = Callable[[Executor[Any], Path, Sequence[Any]], ResolvedValues]
 
 
-def way_to(place: Place, schema: GraphQLSchema) -> Way:
+def get_resolver(field_context: FieldNodeContext, schema: GraphQLSchema) -> Resolver:
     """How the field's values come from its parents: an attribute, a method of Strawberry's, or whatever resolves it."""
-    if place.nodes[0].name.value == "__typename":
-        return _way_to_constant(place.parent_type.name)
-    ours = place.strawberry
-    if ours is not None and ours.is_basic_field and ours.default_resolver is getattr:
-        return _way_to_attribute(ours.python_name)
-    method = method_of(ours)
-    if ours is not None and method is not None:
-        return Method(place, schema, ours, method).values_of
-    return partial(_resolved, place)
+    if field_context.field_nodes[0].name.value == "__typename":
+        return _get_constant_resolver(field_context.parent_type.name)
+    strawberry_field = field_context.strawberry_field
+    if strawberry_field is not None and strawberry_field.is_basic_field and strawberry_field.default_resolver is getattr:
+        return _get_attribute_resolver(strawberry_field.python_name)
+    method = get_plain_method(strawberry_field)
+    if strawberry_field is not None and method is not None:
+        return MethodResolver(field_context, schema, strawberry_field, method).resolve_values
+    return partial(_resolve_each, field_context)
 
 
 @cache
-def _way_to_attribute(name: str) -> Way:
-    return partial(attribute, attrgetter(name))
+def _get_attribute_resolver(name: str) -> Resolver:
+    return partial(resolve_attribute, attrgetter(name))
 
 
 @cache
-def _way_to_constant(value: str) -> Way:
-    return partial(constant, value)
+def _get_constant_resolver(value: str) -> Resolver:
+    return partial(resolve_constant, value)
 
 
-def constant(value: Any, _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
+def resolve_constant(value: Any, _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
     """The same for all."""
     return [value] * len(parents)
 
 
-def attribute(get: Callable[[Any], Any], _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
+def resolve_attribute(get_attribute: Callable[[Any], Any], _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
     """An attribute of each."""
-    return list(map(get, parents))
+    return list(map(get_attribute, parents))
 
 
-class Method:
+class MethodResolver:
     """A method of a Strawberry type. Its arguments are the same for all parents and made once."""
 
-    __slots__ = ("_arguments", "_batch", "_function", "_info_name", "_place", "_reader", "_strawberry", "are_constant")
+    __slots__ = (
+        "_argument_converter",
+        "_batch_resolver",
+        "_constant_arguments",
+        "_field_context",
+        "_function",
+        "_info_name",
+        "_strawberry_field",
+        "has_constant_arguments",
+    )
 
-    def __init__(self, place: Place, schema: GraphQLSchema, ours: StrawberryField, function: FunctionType) -> None:
-        info = ours.base_resolver.info_parameter if ours.base_resolver else None
-        self._place = place
-        self._strawberry = ours
+    def __init__(
+        self, field_context: FieldNodeContext, schema: GraphQLSchema, strawberry_field: StrawberryField, function: FunctionType
+    ) -> None:
+        info = strawberry_field.base_resolver.info_parameter if strawberry_field.base_resolver else None
+        self._field_context = field_context
+        self._strawberry_field = strawberry_field
         self._function = function
-        self._reader = Arguments(schema, ours)
-        self._batch = batch_of(function)
+        self._argument_converter = ArgumentConverter(schema, strawberry_field)
+        self._batch_resolver = get_batch_resolver(function)
         self._info_name = info.name if info else None
-        self.are_constant = not any(True for node in place.nodes[0].arguments or () for _ in variables(node))
-        self._arguments: dict[str, Any] | None = None
+        self.has_constant_arguments = not any(
+            True for node in field_context.field_nodes[0].arguments or () for _ in find_variable_names(node)
+        )
+        self._constant_arguments: dict[str, Any] | None = None
 
-    def values_of(self, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> Values:
+    def resolve_values(self, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> ResolvedValues:
         """Call the method of each parent, or its batch for all of them."""
-        arguments = self.arguments(executor)
-        if self._batch is not None:
-            return self._batch(parents, self._info(executor, path), **arguments)
+        arguments = self.get_arguments(executor)
+        if self._batch_resolver is not None:
+            return self._batch_resolver(parents, self._build_info(executor, path), **arguments)
         if self._info_name is not None:
-            arguments = {self._info_name: self._info(executor, path), **arguments}
-        return called(partial(self._function, **arguments), parents)
+            arguments = {self._info_name: self._build_info(executor, path), **arguments}
+        return call_each(partial(self._function, **arguments), parents)
 
-    def arguments(self, executor: Executor[Any]) -> dict[str, Any]:
+    def get_arguments(self, executor: Executor[Any]) -> dict[str, Any]:
         """The arguments as the method takes them."""
-        return self._read(executor, Path(None, self._place.name, None)) if self._arguments is None else self._arguments
+        return (
+            self._convert_arguments(executor, Path(None, self._field_context.name, None))
+            if self._constant_arguments is None
+            else self._constant_arguments
+        )
 
-    def _read(self, executor: Executor[Any], path: Path) -> dict[str, Any]:
-        if not self._place.definition.args:
+    def _convert_arguments(self, executor: Executor[Any], path: Path) -> dict[str, Any]:
+        if not self._field_context.definition.args:
             arguments: dict[str, Any] = {}
         else:
-            values = _arguments(executor, self._place)
-            arguments = self._reader.read(values, self._info(executor, path))
+            values = _coerce_arguments(executor, self._field_context)
+            arguments = self._argument_converter.convert_arguments(values, self._build_info(executor, path))
         # What may be changed by who gets it is made anew for each operation.
-        if self.are_constant and all(isinstance(value, _UNCHANGING) for value in arguments.values()):
-            self._arguments = arguments
+        if self.has_constant_arguments and all(isinstance(value, _IMMUTABLE_CLASSES) for value in arguments.values()):
+            self._constant_arguments = arguments
         return arguments
 
-    def _info(self, executor: Executor[Any], path: Path) -> Any:
-        raw = info_of(executor, self._place, path)
-        return executor.schema.extensions[DEFINITION].config.info_class(_raw_info=raw, _field=self._strawberry)
+    def _build_info(self, executor: Executor[Any], path: Path) -> Any:
+        raw_info = resolve_info(executor, self._field_context, path)
+        return executor.schema.extensions[DEFINITION_EXTENSION_KEY].config.info_class(
+            _raw_info=raw_info, _field=self._strawberry_field
+        )
 
 
-_UNCHANGING = (str, int, float, bool, type(None), Enum)
+_IMMUTABLE_CLASSES = (str, int, float, bool, type(None), Enum)
 
 
-def _resolved(place: Place, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> list[Any]:
-    resolve = place.definition.resolve or executor.field_resolver
-    info = info_of(executor, place, path)
-    arguments = _arguments(executor, place)
-    return called(lambda parent: resolve(parent, info, **arguments), parents)
+def _resolve_each(field_context: FieldNodeContext, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> list[Any]:
+    resolve = field_context.definition.resolve or executor.field_resolver
+    info = resolve_info(executor, field_context, path)
+    arguments = _coerce_arguments(executor, field_context)
+    return call_each(lambda parent: resolve(parent, info, **arguments), parents)
 
 
-def _arguments(executor: Executor[Any], place: Place) -> dict[str, Any]:
-    if not place.definition.args:
+def _coerce_arguments(executor: Executor[Any], field_context: FieldNodeContext) -> dict[str, Any]:
+    if not field_context.definition.args:
         return {}
-    return get_argument_values(place.definition, place.nodes[0], executor.variable_values, None, executor.hide_suggestions)
+    return get_argument_values(
+        field_context.definition, field_context.field_nodes[0], executor.variable_values, None, executor.hide_suggestions
+    )

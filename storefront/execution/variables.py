@@ -23,137 +23,141 @@ from graphql.execution.values import VariableValues, VariableValueSource
 from graphql.type import is_required_input_field
 from graphql.utilities.coerce_input_value import coerce_default_value
 
-Read = Callable[[Any], Any]
+CoerceValue = Callable[[Any], Any]
 
 
-class Unclear(Exception):
+class UnsupportedVariables(Exception):
     """Values that may be wrong, or are of a kind that is rare."""
 
 
-class Variables:
+class VariableCoercer:
     """The variables of one operation."""
 
     def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
-        self._variables: list[tuple[GraphQLVariableSignature, Read]] = []
+        self._coercers: list[tuple[GraphQLVariableSignature, CoerceValue]] = []
         for node in operation.variable_definitions or ():
             signature = get_variable_signature(schema, node)
             if not isinstance(signature, GraphQLVariableSignature):
-                raise Unclear
-            self._variables.append((signature, _reader(signature.type)))
+                raise UnsupportedVariables
+            self._coercers.append((signature, _make_coercer(signature.type)))
 
-    def values(self, given: Mapping[str, Any]) -> VariableValues:
+    def coerce_values(self, raw_values: Mapping[str, Any]) -> VariableValues:
         """What graphql-core makes of the values; raises Unclear."""
         sources: dict[str, VariableValueSource] = {}
-        read: dict[str, Any] = {}
-        for signature, reader in self._variables:
-            name, value = signature.name, given.get(signature.name, Undefined)
+        coerced: dict[str, Any] = {}
+        for signature, coerce in self._coercers:
+            name, value = signature.name, raw_values.get(signature.name, Undefined)
             if value is not Undefined:
-                read[name] = _clear(reader, value)
+                coerced[name] = _coerce_value(coerce, value)
             elif signature.default or is_non_null_type(signature.type):
-                raise Unclear
+                raise UnsupportedVariables
             sources[name] = VariableValueSource(signature, value)
-        return VariableValues(sources, read)
+        return VariableValues(sources, coerced)
 
 
-def _clear(read: Read, value: Any) -> Any:
+def _coerce_value(coerce: CoerceValue, value: Any) -> Any:
     try:
-        return read(value)
+        return coerce(value)
     except Exception as error:
-        raise Unclear from error
+        raise UnsupportedVariables from error
 
 
-def _reader(type_: Any) -> Read:
-    inner: Any = type_.of_type if is_non_null_type(type_) else type_
-    read = _list_of(_reader(inner.of_type)) if is_list_type(inner) else _of_named(inner)
-    return _present(read) if is_non_null_type(type_) else _nullable(read)
+def _make_coercer(type_: Any) -> CoerceValue:
+    nullable_type: Any = type_.of_type if is_non_null_type(type_) else type_
+    coerce = (
+        _make_list_coercer(_make_coercer(nullable_type.of_type))
+        if is_list_type(nullable_type)
+        else _make_named_coercer(nullable_type)
+    )
+    return _make_non_null_coercer(coerce) if is_non_null_type(type_) else _make_nullable_coercer(coerce)
 
 
 # Those alone are worth keeping: graphql-core makes lists and what may not be null anew for each document.
 @cache
-def _of_named(type_: Any) -> Read:
+def _make_named_coercer(type_: Any) -> CoerceValue:
     if is_input_object_type(type_):
-        return _Object(type_)
-    read: Read = _text if type_ is GraphQLString else type_.coerce_input_value
-    return read
+        return _InputObjectCoercer(type_)
+    coerce: CoerceValue = _coerce_string if type_ is GraphQLString else type_.coerce_input_value
+    return coerce
 
 
-def _text(value: Any) -> str:
+def _coerce_string(value: Any) -> str:
     if type(value) is not str:
-        raise Unclear
+        raise UnsupportedVariables
     return value
 
 
-def _present(read: Read) -> Read:
-    def present(value: Any) -> Any:
-        made = None if value is None else read(value)
+def _make_non_null_coercer(coerce: CoerceValue) -> CoerceValue:
+    def coerce_non_null(value: Any) -> Any:
+        coerced = None if value is None else coerce(value)
         # What a scalar may say instead of raising an error.
-        if made is None or made is Undefined:
-            raise Unclear
-        return made
+        if coerced is None or coerced is Undefined:
+            raise UnsupportedVariables
+        return coerced
 
-    return present
-
-
-def _nullable(read: Read) -> Read:
-    def nullable(value: Any) -> Any:
-        made = None if value is None else read(value)
-        if made is Undefined:
-            raise Unclear
-        return made
-
-    return nullable
+    return coerce_non_null
 
 
-def _list_of(read: Read) -> Read:
-    def list_(values: Any) -> list[Any]:
+def _make_nullable_coercer(coerce: CoerceValue) -> CoerceValue:
+    def coerce_nullable(value: Any) -> Any:
+        coerced = None if value is None else coerce(value)
+        if coerced is Undefined:
+            raise UnsupportedVariables
+        return coerced
+
+    return coerce_nullable
+
+
+def _make_list_coercer(coerce: CoerceValue) -> CoerceValue:
+    def coerce_list(values: Any) -> list[Any]:
         if type(values) is not list:
-            raise Unclear
-        return [read(value) for value in values]
+            raise UnsupportedVariables
+        return [coerce(value) for value in values]
 
-    return list_
+    return coerce_list
 
 
-class _Object:
+class _InputObjectCoercer:
     """Reads values of one input type."""
 
     def __init__(self, type_: GraphQLInputObjectType) -> None:
         # One that can hold itself may be nested too deeply.
-        if type_ in _within(type_):
-            raise Unclear
+        if type_ in _find_nested_input_types(type_):
+            raise UnsupportedVariables
         self._is_one_of = bool(type_.is_one_of)
-        self._make = type_.out_type
+        self._make_output = type_.out_type
         self._names = type_.fields.keys()
         self._required = {name for name, field in type_.fields.items() if is_required_input_field(field)}
         self._fields = [
-            (name, field.out_name or name, _reader(field.type), coerce_default_value(field))
+            (name, field.out_name or name, _make_coercer(field.type), coerce_default_value(field))
             for name, field in type_.fields.items()
         ]
 
     def __call__(self, value: Any) -> Any:
         if type(value) is not dict or not self._required <= value.keys() <= self._names:
-            raise Unclear
+            raise UnsupportedVariables
         if self._is_one_of and (len(value) != 1 or None in value.values()):
-            raise Unclear
-        read = {
-            out_name: reader(value[name]) if name in value else default
-            for name, out_name, reader, default in self._fields
+            raise UnsupportedVariables
+        coerced = {
+            out_name: coerce(value[name]) if name in value else default
+            for name, out_name, coerce, default in self._fields
             if name in value or default is not Undefined
         }
-        return self._make(read)
+        return self._make_output(coerced)
 
 
-def _within(type_: GraphQLInputObjectType) -> set[GraphQLInputObjectType]:
+def _find_nested_input_types(type_: GraphQLInputObjectType) -> set[GraphQLInputObjectType]:
     """The input types that values of a type may hold, at any depth."""
-    found: set[GraphQLInputObjectType] = set()
-    left = [type_]
-    while left:
-        inner = {named for named in _named(left.pop()) if named not in found}
-        found |= inner
-        left += inner
-    return found
+    nested_types: set[GraphQLInputObjectType] = set()
+    pending = [type_]
+    while pending:
+        new_types = {named for named in _iterate_field_input_types(pending.pop()) if named not in nested_types}
+        nested_types |= new_types
+        pending += new_types
+    return nested_types
 
 
-def _named(type_: GraphQLInputObjectType) -> Iterator[GraphQLInputObjectType]:
+def _iterate_field_input_types(type_: GraphQLInputObjectType) -> Iterator[GraphQLInputObjectType]:
     for field in type_.fields.values():
         named = get_named_type(field.type)
         if is_input_object_type(named):

@@ -23,9 +23,9 @@ from sqlalchemy import bindparam, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
-from storefront.core.db.database import FAILURES, Database, Row, Statement, compiled, retry_until_available
+from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement, retry_until_available
 from storefront.core.errors import TimedOut
-from storefront.core.request_context import for_all
+from storefront.core.request_context import create_detached_task
 from storefront.core.single_flight import SingleFlight
 from storefront.feed import log
 from storefront.models import positions
@@ -35,14 +35,14 @@ T = TypeVar("T")
 logger = logging.getLogger("storefront")
 
 # Entries kept per followed store, and read at a time, 2 kB each.
-KEPT = 1_000
-BATCH = 100
+MAX_RECENT_ENTRIES = 1_000
+BATCH_ENTRIES = 100
 # Batches of older entries that the listeners who are behind share, and for how many seconds. Entries never change.
-SHARED_BATCHES, SHARED_BATCH_SECONDS = 16, 10.0
+MAX_SHARED_BATCHES, SHARED_BATCH_TTL_SECONDS = 16, 10.0
 # Seconds that a read of a log may take at the most, however often it took too long before.
-LONGEST_PATIENCE = 30.0
+MAX_READ_TIMEOUT_SECONDS = 30.0
 # A listener that is further behind than this is better off reading the store again.
-MOST_BEHIND = 10_000
+MAX_ENTRIES_BEHIND = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class LogBatch:
     """The next entries of a log, or a gap, and the position that they reach. None: there is nothing more for now."""
 
     position: int
@@ -62,39 +62,39 @@ class Part:
 
 
 @dataclass(slots=True, eq=False)
-class Channel:
+class StoreChannel:
     """One store as this process follows it."""
 
     config_id: str
     head: int
-    tail: deque[Row] = field(default_factory=lambda: deque(maxlen=KEPT))
-    listeners: int = 0
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-    stirred: asyncio.Event = field(default_factory=asyncio.Event)
-    gone: bool = False
+    recent_entries: deque[Row] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_ENTRIES))
+    listener_count: int = 0
+    entries_arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+    is_deleted: bool = False
 
-    def after(self, position: int) -> Sequence[Row] | None:
+    def get_entries_after(self, position: int) -> Sequence[Row] | None:
         """The entries after a position, or None where they are not all at hand."""
         if position >= self.head:
             return ()
-        if not self.tail or self.tail[0].position > position + 1:
+        if not self.recent_entries or self.recent_entries[0].position > position + 1:
             return None
         # Positions have no gaps, so the place of one is known.
-        return list(islice(self.tail, position + 1 - self.tail[0].position, None))[:BATCH]
+        return list(islice(self.recent_entries, position + 1 - self.recent_entries[0].position, None))[:BATCH_ENTRIES]
 
-    def take(self, entries: Sequence[Row]) -> None:
+    def append_entries(self, entries: Sequence[Row]) -> None:
         """New entries, in order. Whoever waits is told."""
         if entries[0].position != self.head + 1:
             # Some were swept before they were read: what is older no longer joins on.
-            self.tail.clear()
-        self.tail.extend(entries)
+            self.recent_entries.clear()
+        self.recent_entries.extend(entries)
         self.head = entries[-1].position
-        moved, self.moved = self.moved, asyncio.Event()
-        moved.set()
+        previous_event, self.entries_arrived = self.entries_arrived, asyncio.Event()
+        previous_event.set()
 
 
 @dataclass(slots=True)
-class Seen:
+class HubStats:
     """What the hub has seen since the start: wake-ups, polls, stores that only a poll found to have moved, entries.
 
     `restarts`: how often a read of a log, or a poll, was given up because it did not come round, and begun anew. `behind` and
@@ -105,11 +105,11 @@ class Seen:
     listeners: int = 0
     wakeups: int = 0
     polls: int = 0
-    late: int = 0
+    missed_wakeups: int = 0
     restarts: int = 0
-    entries: int = 0
-    behind: int = 0
-    position: int = 0
+    entries_read: int = 0
+    max_behind: int = 0
+    last_position: int = 0
 
 
 class Hub:
@@ -117,177 +117,187 @@ class Hub:
 
     def __init__(self, database: Database, poll_interval: float = 1.0) -> None:
         self._database, self._poll_interval = database, poll_interval
-        self._channels: dict[str, Channel] = {}
-        self._opening = asyncio.Lock()
-        self._batches = SingleFlight(SHARED_BATCHES, SHARED_BATCH_SECONDS)
-        self._followers: dict[str, asyncio.Task[None]] = {}
-        self._polling: asyncio.Task[None] | None = None
-        self._patience = self._shortest_patience = 2 * poll_interval
-        self._seen = Seen()
+        self._channels: dict[str, StoreChannel] = {}
+        self._open_lock = asyncio.Lock()
+        self._shared_batches = SingleFlight(MAX_SHARED_BATCHES, SHARED_BATCH_TTL_SECONDS)
+        self._follower_tasks: dict[str, asyncio.Task[None]] = {}
+        self._poll_task: asyncio.Task[None] | None = None
+        self._read_timeout = self._min_read_timeout = 2 * poll_interval
+        self._stats = HubStats()
 
     @property
     def is_alive(self) -> bool:
         """Whether all that follows still runs."""
-        following = [self._polling, *self._followers.values()]
-        return all(task is not None and not task.done() for task in following)
+        tasks = [self._poll_task, *self._follower_tasks.values()]
+        return all(task is not None and not task.done() for task in tasks)
 
     @property
-    def seen(self) -> Seen:
+    def stats(self) -> HubStats:
         """What there has been to see."""
         channels = list(self._channels.values())
-        return replace(self._seen, stores=len(channels), listeners=sum(channel.listeners for channel in channels))
+        return replace(self._stats, stores=len(channels), listeners=sum(channel.listener_count for channel in channels))
 
-    def heard(self, config_id: str) -> None:
+    def notify(self, config_id: str) -> None:
         """A store's log has moved, somebody says."""
-        self._seen.wakeups += 1
+        self._stats.wakeups += 1
         channel = self._channels.get(config_id)
         if channel is not None:
-            channel.stirred.set()
+            channel.wakeup.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look after the followed stores while this lasts, wake-ups or not."""
-        poll = self._polling = asyncio.create_task(self._poll())
+        poll = self._poll_task = asyncio.create_task(self._poll_positions())
         try:
             yield
         finally:
-            tasks = [poll, *self._followers.values()]
+            tasks = [poll, *self._follower_tasks.values()]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
+    async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
         """A store's entries after a position, or from now on, as long as somebody asks for more. Ends with the store."""
-        async with aclosing(self.parts(config_id, after)) as parts:
-            async for part in parts:
-                for entry in part.entries:
+        async with aclosing(self.stream_batches(config_id, after)) as batches:
+            async for batch in batches:
+                for entry in batch.entries:
                     yield entry
 
-    async def parts(self, config_id: str, after: int | None) -> AsyncGenerator[Part, None]:
+    async def stream_batches(self, config_id: str, after: int | None) -> AsyncGenerator[LogBatch, None]:
         """The same in parts, as they are at hand; an empty one before each wait."""
-        async with self._followed(config_id) as channel:
+        async with self._following(config_id) as channel:
             position = channel.head if after is None else after
-            while not channel.gone:
-                moved = channel.moved
-                found = await retry_until_available(partial(self._next, channel, position))
-                if found:
-                    position = found[-1].position
-                    yield Part(position, found)
+            while not channel.is_deleted:
+                entries_arrived = channel.entries_arrived
+                entries = await retry_until_available(partial(self._load_next, channel, position))
+                if entries:
+                    position = entries[-1].position
+                    yield LogBatch(position, entries)
                 elif position >= channel.head:
-                    yield Part(position)
-                    await moved.wait()
+                    yield LogBatch(position)
+                    await entries_arrived.wait()
 
-    async def _next(self, channel: Channel, position: int) -> Sequence[Row | Gap]:
+    async def _load_next(self, channel: StoreChannel, position: int) -> Sequence[Row | Gap]:
         if position > channel.head:
-            return await self._ahead(channel, position)
-        if channel.head - position > MOST_BEHIND:
+            return await self._resolve_position_ahead(channel, position)
+        if channel.head - position > MAX_ENTRIES_BEHIND:
             return [Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")]
-        at_hand = channel.after(position)
-        if at_hand is not None:
-            return at_hand
-        read = await self._older(channel, position)
-        if not read or read[0].position != position + 1:
+        recent_entries = channel.get_entries_after(position)
+        if recent_entries is not None:
+            return recent_entries
+        older_entries = await self._load_older(channel, position)
+        if not older_entries or older_entries[0].position != position + 1:
             return [Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")]
-        return read
+        return older_entries
 
-    async def _older(self, channel: Channel, position: int) -> Sequence[Row]:
+    async def _load_older(self, channel: StoreChannel, position: int) -> Sequence[Row]:
         """Entries after a position that the channel no longer has at hand: many clients come back with theirs at once."""
-        begin = position - position % BATCH
+        batch_start = position - position % BATCH_ENTRIES
         # The last batch of a log grows: it is another one with each entry.
-        key = (channel.config_id, begin, min(begin + BATCH, channel.head))
-        batch = await self._batches.call(key, partial(log.read, self._database, channel.config_id, begin, BATCH))
+        key = (channel.config_id, batch_start, min(batch_start + BATCH_ENTRIES, channel.head))
+        batch = await self._shared_batches.call(
+            key, partial(log.read_entries, self._database, channel.config_id, batch_start, BATCH_ENTRIES)
+        )
         return [entry for entry in batch if entry.position > position]
 
-    async def _ahead(self, channel: Channel, position: int) -> Sequence[Gap]:
+    async def _resolve_position_ahead(self, channel: StoreChannel, position: int) -> Sequence[Gap]:
         # Another process may have told the client of a commit that this one has not heard of yet.
-        head = (await self._heads([channel.config_id])).get(channel.config_id, 0)
+        head = (await self._load_heads([channel.config_id])).get(channel.config_id, 0)
         if position <= head:
-            channel.stirred.set()
+            channel.wakeup.set()
             return ()
         return [Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")]
 
     @asynccontextmanager
-    async def _followed(self, config_id: str) -> AsyncIterator[Channel]:
-        async with self._opening:
-            channel = self._channels.get(config_id) or await self._open(config_id)
-            channel.listeners += 1
+    async def _following(self, config_id: str) -> AsyncIterator[StoreChannel]:
+        async with self._open_lock:
+            channel = self._channels.get(config_id) or await self._open_channel(config_id)
+            channel.listener_count += 1
         try:
             yield channel
         finally:
-            channel.listeners -= 1
-            if not channel.listeners:
-                self._close(config_id)
+            channel.listener_count -= 1
+            if not channel.listener_count:
+                self._close_channel(config_id)
 
-    async def _open(self, config_id: str) -> Channel:
-        head = (await self._heads([config_id])).get(config_id, 0)
-        channel = self._channels[config_id] = Channel(config_id, head)
-        self._followers[config_id] = for_all(self._follow(channel))
+    async def _open_channel(self, config_id: str) -> StoreChannel:
+        head = (await self._load_heads([config_id])).get(config_id, 0)
+        channel = self._channels[config_id] = StoreChannel(config_id, head)
+        self._follower_tasks[config_id] = create_detached_task(self._follow_channel(channel))
         # What moved while the head was read was told to nobody: look once more.
-        channel.stirred.set()
+        channel.wakeup.set()
         return channel
 
-    def _close(self, config_id: str) -> None:
+    def _close_channel(self, config_id: str) -> None:
         self._channels.pop(config_id, None)
-        follower = self._followers.pop(config_id, None)
+        follower = self._follower_tasks.pop(config_id, None)
         if follower is not None:
             follower.cancel()
 
-    async def _follow(self, channel: Channel) -> None:
+    async def _follow_channel(self, channel: StoreChannel) -> None:
         """Read what is new whenever the channel is stirred. Stirred while reading, it reads once more: no wake-up is wasted."""
         while True:
-            await channel.stirred.wait()
-            channel.stirred.clear()
+            await channel.wakeup.wait()
+            channel.wakeup.clear()
             try:
-                while read := await self._read_in_time(log.read(self._database, channel.config_id, channel.head, BATCH)):
-                    channel.take(read)
-                    self._seen.entries += len(read)
-                    self._seen.position = channel.head
+                while entries := await self._read_with_timeout(
+                    log.read_entries(self._database, channel.config_id, channel.head, BATCH_ENTRIES)
+                ):
+                    channel.append_entries(entries)
+                    self._stats.entries_read += len(entries)
+                    self._stats.last_position = channel.head
             except Exception as error:
                 # Whatever it is: a reader that ends would leave its listeners in silence.
-                unknown = None if isinstance(error, FAILURES) else error
+                unexpected_error = None if isinstance(error, DATABASE_ERRORS) else error
                 logger.warning(
-                    "the log of store %s could not be read; trying again at the next poll", channel.config_id, exc_info=unknown
+                    "the log of store %s could not be read; trying again at the next poll",
+                    channel.config_id,
+                    exc_info=unexpected_error,
                 )
 
-    async def _read_in_time(self, reading: Awaitable[T]) -> T:
+    async def _read_with_timeout(self, pending_read: Awaitable[T]) -> T:
         """Read within two poll intervals, or raise TimedOut; longer each time, so that a slow database is not asked in vain."""
         try:
-            async with asyncio.timeout(self._patience):
-                read = await reading
+            async with asyncio.timeout(self._read_timeout):
+                result = await pending_read
         except TimeoutError:
-            self._seen.restarts += 1
-            self._patience = min(2 * self._patience, LONGEST_PATIENCE)
+            self._stats.restarts += 1
+            self._read_timeout = min(2 * self._read_timeout, MAX_READ_TIMEOUT_SECONDS)
             raise TimedOut("reading a log took too long") from None
-        self._patience = self._shortest_patience
-        return read
+        self._read_timeout = self._min_read_timeout
+        return result
 
-    async def _poll(self) -> None:
+    async def _poll_positions(self) -> None:
         """The net below the wake-ups."""
         while True:
             await asyncio.sleep(self._poll_interval)
             # Those that are opened while the positions are read were not asked about.
-            asked = list(self._channels.values())
+            polled_channels = list(self._channels.values())
             try:
-                heads = await self._read_in_time(self._heads([channel.config_id for channel in asked])) if asked else {}
+                heads = (
+                    await self._read_with_timeout(self._load_heads([channel.config_id for channel in polled_channels]))
+                    if polled_channels
+                    else {}
+                )
             except Exception as error:
-                if not isinstance(error, FAILURES):
+                if not isinstance(error, DATABASE_ERRORS):
                     logger.exception("the positions of the followed stores could not be read; trying again")
                 continue
-            self._seen.polls += 1
-            self._seen.behind = max((heads.get(one.config_id, 0) - one.head for one in asked), default=0)
-            for channel in asked:
+            self._stats.polls += 1
+            self._stats.max_behind = max((heads.get(polled.config_id, 0) - polled.head for polled in polled_channels), default=0)
+            for channel in polled_channels:
                 if heads.get(channel.config_id, channel.head) > channel.head:
-                    self._seen.late += 1
-                    channel.stirred.set()
+                    self._stats.missed_wakeups += 1
+                    channel.wakeup.set()
                 elif channel.head and channel.config_id not in heads:
-                    channel.gone = True
-                    channel.moved.set()
+                    channel.is_deleted = True
+                    channel.entries_arrived.set()
 
-    async def _heads(self, config_ids: list[str]) -> dict[str, int]:
-        return {row.config_id: row.position for row in await self._database.fetch(_heads(), {"ids": config_ids})}
+    async def _load_heads(self, config_ids: list[str]) -> dict[str, int]:
+        return {row.config_id: row.position for row in await self._database.fetch(_select_positions(), {"ids": config_ids})}
 
 
 @cache
-def _heads() -> Statement:
-    wanted = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
-    return compiled(select(positions).where(wanted))
+def _select_positions() -> Statement:
+    is_followed = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
+    return compile_statement(select(positions).where(is_followed))

@@ -6,32 +6,32 @@ from dataclasses import dataclass, field
 
 
 @dataclass(slots=True)
-class _Waiting:
-    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+class _KeyWaiters:
+    notified: asyncio.Event = field(default_factory=asyncio.Event)
     count: int = 0
 
 
-class Stirs:
+class KeyedEvents:
     """Who waits for which key in this process. `heard` is a listener of `WakeUps`."""
 
     def __init__(self) -> None:
-        self._waiting: dict[str, _Waiting] = {}
+        self._waiters_by_key: dict[str, _KeyWaiters] = {}
 
-    def heard(self, key: str) -> None:
+    def notify(self, key: str) -> None:
         """Something has become of a key, somebody says."""
-        if waiting := self._waiting.pop(key, None):
-            waiting.stirred.set()
+        if waiters := self._waiters_by_key.pop(key, None):
+            waiters.notified.set()
 
-    async def wait(self, key: str, seconds: float) -> None:
+    async def wait(self, key: str, timeout_seconds: float) -> None:
         """Until the next wake-up of a key, and no longer than so many seconds."""
-        waiting = self._waiting.setdefault(key, _Waiting())
-        waiting.count += 1
+        waiters = self._waiters_by_key.setdefault(key, _KeyWaiters())
+        waiters.count += 1
         try:
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await waiting.stirred.wait()
+                async with asyncio.timeout(timeout_seconds):
+                    await waiters.notified.wait()
         finally:
-            waiting.count -= 1
+            waiters.count -= 1
             # Keys of jobs are never heard of again: what nobody waits for is not to stay.
-            if not waiting.count and self._waiting.get(key) is waiting:
-                del self._waiting[key]
+            if not waiters.count and self._waiters_by_key.get(key) is waiters:
+                del self._waiters_by_key[key]

@@ -16,31 +16,31 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 from sqlalchemy.sql.expression import any_
 
-from storefront.core.cache_dependencies import WITHIN, Found, Named, Reads
-from storefront.core.db.database import FAILURES, Database, Row, Statement, compiled
+from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, CacheDependency, ParameterDependency, RowDependency
+from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement
 from storefront.models import configs, positions
 
 # The position of a store that is not there.
-ABSENT = -1
+ABSENT_POSITION = -1
 # Stores whose positions are known at a time, and the seconds after which one that nobody asks about is looked after no longer.
-MOST, IDLE = 10_000, 60.0
+MAX_TRACKED_STORES, IDLE_SECONDS = 10_000, 60.0
 # Seconds for which an answer waits that is kept, for word whether it holds.
-PATIENCE = 2.0
+REVALIDATION_TIMEOUT_SECONDS = 2.0
 # How often rows are read again because a store was found that nothing was known of, or that moves all the time.
-TRIES = 3
+MAX_READ_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
-class Head:
+class LogPosition:
     """A position, the look at which it was learned, and when it was last seen to be so and last asked for."""
 
     position: int
-    since: int
-    seen: float
-    used: float
+    refresh_number: int
+    confirmed_at: float
+    last_used_at: float
 
 
-class Heads:
+class LogPositions:
     """The positions of the stores that are asked about, looked at again in less than `max_age` seconds and at every wake-up.
 
     `strict`: none is taken on trust, each time it is read anew.
@@ -48,184 +48,190 @@ class Heads:
 
     def __init__(self, database: Database, max_age: float, *, strict: bool = False) -> None:
         self._database, self._max_age, self._strict = database, max_age, strict
-        self._heads: dict[str, Head] = {}
-        self.looks = 0
-        self._wanted: set[str] = set()
-        self._coming: asyncio.Task[None] | None = None
-        self._current: asyncio.Task[None] | None = None
+        self._positions: dict[str, LogPosition] = {}
+        self.refresh_count = 0
+        self._requested_ids: set[str] = set()
+        self._next_refresh: asyncio.Task[None] | None = None
+        self._current_refresh: asyncio.Task[None] | None = None
         # Of what moves while it is looked at, the look may tell how it was before.
-        self._moved: set[str] = set()
+        self._moved_ids: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look by itself while this lasts, wake-ups or not."""
-        poll = asyncio.create_task(self._poll())
+        poll = asyncio.create_task(self._poll_positions())
         try:
             yield
         finally:
-            tasks = [task for task in (poll, self._current, self._coming) if task is not None]
+            tasks = [task for task in (poll, self._current_refresh, self._next_refresh) if task is not None]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def heard(self, config_id: str) -> None:
+    def invalidate(self, config_id: str) -> None:
         """A store's log has moved, somebody says."""
-        self._heads.pop(config_id, None)
-        if self._current is not None:
-            self._moved.add(config_id)
+        self._positions.pop(config_id, None)
+        if self._current_refresh is not None:
+            self._moved_ids.add(config_id)
 
-    def stands(self, touched: Mapping[str, int]) -> bool | None:
+    def is_fresh(self, dependencies: Mapping[str, int]) -> bool | None:
         """Whether the logs are at these positions still; None where that has to be asked."""
-        answer, now = None if self._strict and touched else True, monotonic()
-        for config_id, position in touched.items():
-            head = self._heads.get(config_id)
-            if head is None or head.position < position or now - head.seen > self._max_age:
-                answer = None
-            elif head.position > position:
+        is_current, now = None if self._strict and dependencies else True, monotonic()
+        for config_id, position in dependencies.items():
+            log_position = self._positions.get(config_id)
+            if log_position is None or log_position.position < position or now - log_position.confirmed_at > self._max_age:
+                is_current = None
+            elif log_position.position > position:
                 return False
             else:
-                head.used = now
-        return answer
+                log_position.last_used_at = now
+        return is_current
 
-    async def confirmed(self, touched: Mapping[str, int]) -> bool:
+    async def revalidate(self, dependencies: Mapping[str, int]) -> bool:
         """The same, asked. Where there is no word soon they do not: what is asked for is then read, or fails as reading does."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self.look(touched)
-        except (*FAILURES, TimeoutError):
+            async with asyncio.timeout(REVALIDATION_TIMEOUT_SECONDS):
+                await self.refresh(dependencies)
+        except (*DATABASE_ERRORS, TimeoutError):
             return False
-        return all(self.position(config_id) == position for config_id, position in touched.items())
+        return all(self.get_position(config_id) == position for config_id, position in dependencies.items())
 
-    def position(self, config_id: str, look: int | None = None) -> int | None:
+    def get_position(self, config_id: str, max_refresh_number: int | None = None) -> int | None:
         """The position that is known, or was by the end of a look."""
-        head = self._heads.get(config_id)
-        if head is None or (look is not None and head.since > look):
+        log_position = self._positions.get(config_id)
+        if log_position is None or (max_refresh_number is not None and log_position.refresh_number > max_refresh_number):
             return None
-        head.used = monotonic()
-        return head.position
+        log_position.last_used_at = monotonic()
+        return log_position.position
 
-    async def look(self, config_ids: Iterable[str]) -> None:
+    async def refresh(self, config_ids: Iterable[str]) -> None:
         """Read positions anew, in one statement with all others that are asked for before it begins."""
-        self._wanted.update(config_ids)
-        if self._coming is None:
-            self._coming = asyncio.create_task(self._look(self._current))
-            self._coming.add_done_callback(_heeded)
+        self._requested_ids.update(config_ids)
+        if self._next_refresh is None:
+            self._next_refresh = asyncio.create_task(self._run_refresh(self._current_refresh))
+            self._next_refresh.add_done_callback(_retrieve_exception)
         # Who no longer waits must not take it from the others.
-        await asyncio.shield(self._coming)
+        await asyncio.shield(self._next_refresh)
 
-    async def _look(self, last: "asyncio.Task[None] | None") -> None:
-        if last is not None:
-            await asyncio.wait([last])
-        config_ids, self._wanted = self._wanted, set()
-        self._current, self._coming = self._coming, None
-        self._moved.clear()
+    async def _run_refresh(self, previous_refresh: "asyncio.Task[None] | None") -> None:
+        if previous_refresh is not None:
+            await asyncio.wait([previous_refresh])
+        config_ids, self._requested_ids = self._requested_ids, set()
+        self._current_refresh, self._next_refresh = self._next_refresh, None
+        self._moved_ids.clear()
         now = monotonic()
         try:
-            rows = await self._database.fetch(_positions(), {"ids": list(config_ids)})
-            self._take(config_ids - self._moved, {row.config_id: row.position for row in rows}, now)
+            rows = await self._database.fetch(_select_positions(), {"ids": list(config_ids)})
+            self._store_positions(config_ids - self._moved_ids, {row.config_id: row.position for row in rows}, now)
         finally:
-            self._current = None
+            self._current_refresh = None
 
-    def _take(self, config_ids: set[str], found: Mapping[str, int], now: float) -> None:
-        self.looks += 1
+    def _store_positions(self, config_ids: set[str], positions_by_store: Mapping[str, int], now: float) -> None:
+        self.refresh_count += 1
         for config_id in config_ids:
-            position, head = found.get(config_id, ABSENT), self._heads.get(config_id)
-            if head is not None and head.position == position:
-                head.seen = now
+            position, log_position = positions_by_store.get(config_id, ABSENT_POSITION), self._positions.get(config_id)
+            if log_position is not None and log_position.position == position:
+                log_position.confirmed_at = now
             else:
-                self._heads[config_id] = Head(position, self.looks, now, now)
-        while len(self._heads) > MOST:
-            del self._heads[next(iter(self._heads))]
+                self._positions[config_id] = LogPosition(position, self.refresh_count, now, now)
+        while len(self._positions) > MAX_TRACKED_STORES:
+            del self._positions[next(iter(self._positions))]
 
-    async def _poll(self) -> None:
+    async def _poll_positions(self) -> None:
         while True:
             # Twice as often as need be: what is looked at takes a while, and in between nobody should have to ask.
             await asyncio.sleep(self._max_age / 2)
-            busy = monotonic() - IDLE
-            self._heads = {config_id: head for config_id, head in self._heads.items() if head.used > busy}
+            idle_cutoff = monotonic() - IDLE_SECONDS
+            self._positions = {
+                config_id: log_position
+                for config_id, log_position in self._positions.items()
+                if log_position.last_used_at > idle_cutoff
+            }
             try:
-                if self._heads:
-                    await self.look(self._heads)
-            except FAILURES:
+                if self._positions:
+                    await self.refresh(self._positions)
+            except DATABASE_ERRORS:
                 # What is known grows old, and is asked for again.
                 continue
 
 
-class Record:
+class ReadTracker:
     """Which stores an execution read, each with a position that its log had reached before: a `core.scopes.Recorder`."""
 
-    def __init__(self, heads: Heads) -> None:
-        self._heads = heads
+    def __init__(self, log_positions: LogPositions) -> None:
+        self._log_positions = log_positions
         self._positions: dict[str, int] = {}
-        self._is_whole = True
+        self._is_complete = True
 
     @property
-    def touched(self) -> Mapping[str, int] | None:
+    def dependencies(self) -> Mapping[str, int] | None:
         """The stores with their positions; None where something was read that changes with no store's log."""
-        return self._positions if self._is_whole else None
+        return self._positions if self._is_complete else None
 
-    def unrecorded(self) -> None:
+    def mark_uncacheable(self) -> None:
         """Something was read that does not change with a log."""
-        self._is_whole = False
+        self._is_complete = False
 
-    async def read(
-        self, reads: Reads | None, parameters: Mapping[str, Any], run: Callable[[], Awaitable[list[Row]]]
+    async def run_recorded(
+        self, dependency: CacheDependency | None, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
         """What `run` reads, with the positions of its stores noted."""
-        if reads is None or (reads is WITHIN and not self._positions):
+        if dependency is None or (dependency is INHERITED_DEPENDENCY and not self._positions):
             # Rows below others change with these: without any above they change with nothing that is known.
-            self.unrecorded()
-        elif isinstance(reads, Found) and self._is_whole:
-            return await self._found(reads, parameters, run)
-        elif isinstance(reads, Named) and self._is_whole:
-            await self._named(reads.scopes(parameters))
-        return await run()
+            self.mark_uncacheable()
+        elif isinstance(dependency, RowDependency) and self._is_complete:
+            return await self._read_until_tracked(dependency, parameters, run_query)
+        elif isinstance(dependency, ParameterDependency) and self._is_complete:
+            await self._track_named_stores(dependency.resolve_scopes(parameters))
+        return await run_query()
 
-    async def _named(self, config_ids: set[str]) -> None:
-        for _ in range(TRIES):
-            if self._noted(config_ids, self._heads.looks):
+    async def _track_named_stores(self, config_ids: set[str]) -> None:
+        for _ in range(MAX_READ_ATTEMPTS):
+            if self._note_positions(config_ids, self._log_positions.refresh_count):
                 return
-            await self._looked(config_ids)
-        self.unrecorded()
+            await self._refresh_positions(config_ids)
+        self.mark_uncacheable()
 
-    async def _found(self, reads: Found, parameters: Mapping[str, Any], run: Callable[[], Awaitable[list[Row]]]) -> list[Row]:
+    async def _read_until_tracked(
+        self, dependency: RowDependency, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Row]]]
+    ) -> list[Row]:
         """Rows of stores that are known by them alone, read again where the position of one of these was not known before."""
-        for _ in range(TRIES):
-            look, rows = self._heads.looks, await run()
-            config_ids = reads.scopes(parameters, rows)
+        for _ in range(MAX_READ_ATTEMPTS):
+            refresh_number, rows = self._log_positions.refresh_count, await run_query()
+            config_ids = dependency.resolve_scopes(parameters, rows)
             if config_ids is None:
                 break
-            if self._noted(config_ids, look):
+            if self._note_positions(config_ids, refresh_number):
                 return rows
-            await self._looked(config_ids)
-        self.unrecorded()
+            await self._refresh_positions(config_ids)
+        self.mark_uncacheable()
         return rows
 
-    def _noted(self, config_ids: set[str], look: int) -> bool:
+    def _note_positions(self, config_ids: set[str], max_refresh_number: int) -> bool:
         """Note the positions known by the end of a look; whether they all were. Of a store the first one counts."""
         for config_id in config_ids - self._positions.keys():
-            position = self._heads.position(config_id, look)
+            position = self._log_positions.get_position(config_id, max_refresh_number)
             if position is None:
                 return False
             self._positions[config_id] = position
         return True
 
-    async def _looked(self, config_ids: set[str]) -> None:
+    async def _refresh_positions(self, config_ids: set[str]) -> None:
         try:
-            await self._heads.look(config_ids - self._positions.keys())
-        except FAILURES:
-            self.unrecorded()
+            await self._log_positions.refresh(config_ids - self._positions.keys())
+        except DATABASE_ERRORS:
+            self.mark_uncacheable()
 
 
-def _heeded(task: "asyncio.Task[None]") -> None:
+def _retrieve_exception(task: "asyncio.Task[None]") -> None:
     # Those who waited have been told; a look that nobody waits for any more may fail in silence.
     if not task.cancelled():
         task.exception()
 
 
 @cache
-def _positions() -> Statement:
+def _select_positions() -> Statement:
     joined = configs.join(positions, positions.c.config_id == configs.c.id, isouter=True)
     position = func.coalesce(positions.c.position, 0).label("position")
-    wanted = configs.c.id == any_(bindparam("ids", type_=ARRAY(UUID)))
-    return compiled(select(configs.c.id.label("config_id"), position).select_from(joined).where(wanted))
+    is_requested = configs.c.id == any_(bindparam("ids", type_=ARRAY(UUID)))
+    return compile_statement(select(configs.c.id.label("config_id"), position).select_from(joined).where(is_requested))

@@ -13,15 +13,15 @@ from storefront.feed.pubsub_postgres import PostgresBackend
 
 log = logging.getLogger("storefront")
 
-CHANNEL = "storefront"
+CHANNEL_NAME = "storefront"
 # Seconds between the words that a process sends to itself, and how long it waits for one before it takes the line for dead.
-PROBE_EVERY, PROBE_WITHIN = 5.0, 3.0
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 30.0
+PROBE_INTERVAL_SECONDS, PROBE_TIMEOUT_SECONDS = 5.0, 3.0
+MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 30.0
 # How often, and for how many seconds each time, a task is asked to stop.
-TRIES, PATIENCE = 5, 0.3
+MAX_CANCEL_ATTEMPTS, CANCEL_TIMEOUT_SECONDS = 5, 0.3
 
 
-def broadcast_to(url: str) -> Broadcast:
+def create_broadcast(url: str) -> Broadcast:
     """The broadcaster that a URL names. Postgres is our own backend: the library's needs another driver."""
     scheme = url.partition(":")[0]
     if scheme in ("postgres", "postgresql"):
@@ -35,8 +35,8 @@ def broadcast_to(url: str) -> Broadcast:
 
 
 @asynccontextmanager
-async def _connected(url: str) -> AsyncIterator[Broadcast]:
-    broadcast = broadcast_to(url)
+async def _broadcast_connection(url: str) -> AsyncIterator[Broadcast]:
+    broadcast = create_broadcast(url)
     try:
         async with broadcast:
             yield broadcast
@@ -46,7 +46,7 @@ async def _connected(url: str) -> AsyncIterator[Broadcast]:
             await broadcast._backend.disconnect()
 
 
-class WakeUps:
+class PubSub:
     """This process's line to the others: one subscription, kept alive.
 
     A broadcaster's listener may die without a word. A process therefore sends itself a word now and then, and makes the line
@@ -55,96 +55,105 @@ class WakeUps:
 
     def __init__(self, url: str, *listeners: Callable[[str], None]) -> None:
         self._url, self._listeners = url, listeners
-        self._pending: set[str] = set()
-        self._stirred = asyncio.Event()
-        self._probe, self._answered = f"probe {token_hex(8)}", asyncio.Event()
-        self._pause = SHORTEST_PAUSE
-        self._leaving = False
+        self._pending_keys: set[str] = set()
+        self._publish_requested = asyncio.Event()
+        self._probe_message, self._probe_received = f"probe {token_hex(8)}", asyncio.Event()
+        self._reconnect_delay = MIN_RECONNECT_DELAY_SECONDS
+        self._is_stopping = False
 
-    def listen(self, listener: Callable[[str], None]) -> None:
+    def add_listener(self, listener: Callable[[str], None]) -> None:
         """Tell one more."""
         self._listeners = (*self._listeners, listener)
 
-    def publish(self, config_id: str) -> None:
+    def publish(self, key: str) -> None:
         """Wake everyone for a store, soon: never waits, and a store that moves often is told once."""
-        self._tell(config_id)
-        self._pending.add(config_id)
-        self._stirred.set()
+        self._notify_listeners(key)
+        self._pending_keys.add(key)
+        self._publish_requested.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Listen and speak while this lasts."""
-        self._leaving = False
-        task = asyncio.create_task(self._keep_alive())
+        self._is_stopping = False
+        task = asyncio.create_task(self._maintain_connection())
         try:
             yield
         finally:
-            self._leaving = True
-            await _stopped({task})
+            self._is_stopping = True
+            await _cancel_tasks({task})
 
-    async def _keep_alive(self) -> None:
-        while not self._leaving:
+    async def _maintain_connection(self) -> None:
+        while not self._is_stopping:
             try:
-                async with _connected(self._url) as broadcast:
-                    await self._converse(broadcast)
+                async with _broadcast_connection(self._url) as broadcast:
+                    await self._run_connection(broadcast)
             except (Exception, asyncio.CancelledError) as error:
-                if self._leaving:
+                if self._is_stopping:
                     return
                 # Whatever the line is made of, it is made again; meanwhile the hub looks by itself.
-                log.warning("wake-ups interrupted (%s); the line is made anew in %.1f s", type(error).__name__, self._pause)
-            await asyncio.sleep(self._pause)
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+                log.warning(
+                    "wake-ups interrupted (%s); the line is made anew in %.1f s", type(error).__name__, self._reconnect_delay
+                )
+            await asyncio.sleep(self._reconnect_delay)
+            self._reconnect_delay = min(self._reconnect_delay * 2, MAX_RECONNECT_DELAY_SECONDS)
 
-    async def _converse(self, broadcast: Broadcast) -> None:
-        async with broadcast.subscribe(CHANNEL) as events:
-            tasks = {asyncio.create_task(work) for work in (self._speak(broadcast), self._check(broadcast), self._hear(events))}
+    async def _run_connection(self, broadcast: Broadcast) -> None:
+        async with broadcast.subscribe(CHANNEL_NAME) as events:
+            tasks = {
+                asyncio.create_task(coroutine)
+                for coroutine in (
+                    self._publish_pending(broadcast),
+                    self._probe_connection(broadcast),
+                    self._receive_messages(events),
+                )
+            }
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     task.result()
             finally:
-                await _stopped(tasks)
+                await _cancel_tasks(tasks)
 
-    async def _hear(self, events: Any) -> None:
+    async def _receive_messages(self, events: Any) -> None:
         while True:
-            self._take((await events.get()).message)
+            self._handle_message((await events.get()).message)
 
-    def _take(self, message: str) -> None:
-        if message == self._probe:
+    def _handle_message(self, message: str) -> None:
+        if message == self._probe_message:
             # Only now is the line known to work: some connect, and fail at the first word.
-            self._answered.set()
-            self._pause = SHORTEST_PAUSE
+            self._probe_received.set()
+            self._reconnect_delay = MIN_RECONNECT_DELAY_SECONDS
         elif not message.startswith("probe"):
-            self._tell(message)
+            self._notify_listeners(message)
 
-    def _tell(self, config_id: str) -> None:
+    def _notify_listeners(self, key: str) -> None:
         for listener in self._listeners:
-            listener(config_id)
+            listener(key)
 
-    async def _speak(self, broadcast: Broadcast) -> None:
+    async def _publish_pending(self, broadcast: Broadcast) -> None:
         while True:
-            self._stirred.clear()
+            self._publish_requested.clear()
             # First what was left when the last line broke.
-            while self._pending:
-                await broadcast.publish(CHANNEL, self._pending.pop())
-            await self._stirred.wait()
+            while self._pending_keys:
+                await broadcast.publish(CHANNEL_NAME, self._pending_keys.pop())
+            await self._publish_requested.wait()
 
-    async def _check(self, broadcast: Broadcast) -> None:
+    async def _probe_connection(self, broadcast: Broadcast) -> None:
         while True:
-            self._answered.clear()
-            await broadcast.publish(CHANNEL, self._probe)
-            async with asyncio.timeout(PROBE_WITHIN):
-                await self._answered.wait()
-            await asyncio.sleep(PROBE_EVERY)
+            self._probe_received.clear()
+            await broadcast.publish(CHANNEL_NAME, self._probe_message)
+            async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                await self._probe_received.wait()
+            await asyncio.sleep(PROBE_INTERVAL_SECONDS)
 
 
-async def _stopped(tasks: set[asyncio.Task[None]]) -> None:
+async def _cancel_tasks(tasks: set[asyncio.Task[None]]) -> None:
     """Cancel until it takes: clients of brokers have been seen to swallow a cancellation. What still runs then is left."""
-    for _ in range(TRIES):
+    for _ in range(MAX_CANCEL_ATTEMPTS):
         for task in tasks:
             task.cancel()
-        _, running = await asyncio.wait(tasks, timeout=PATIENCE)
-        if not running:
+        _, unfinished = await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_SECONDS)
+        if not unfinished:
             break
     for task in tasks:
         if task.done() and not task.cancelled():

@@ -18,27 +18,27 @@ class PostgresBackend(BroadcastBackend):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._listening: AsyncConnection[Any] | None = None
-        self._speaking: AsyncConnection[Any] | None = None
+        self._listen_connection: AsyncConnection[Any] | None = None
+        self._publish_connection: AsyncConnection[Any] | None = None
         self._notifications: AsyncIterator[psycopg.Notify] | None = None
         self._subscribed = asyncio.Event()
         self._lock = asyncio.Lock()
 
     async def connect(self) -> None:
         """Open the connection that listens."""
-        self._listening = await AsyncConnection.connect(self._url, autocommit=True)
+        self._listen_connection = await AsyncConnection.connect(self._url, autocommit=True)
 
     async def disconnect(self) -> None:
         """Close both connections."""
-        for connection in (self._listening, self._speaking):
+        for connection in (self._listen_connection, self._publish_connection):
             if connection is not None:
                 await connection.close()
 
     async def subscribe(self, group: str) -> None:
         """Hear of a channel from now on."""
-        assert self._listening is not None  # noqa: S101  connect comes first
-        await self._listening.execute(sql.SQL("LISTEN {}").format(sql.Identifier(group)))
-        self._notifications = self._listening.notifies()
+        assert self._listen_connection is not None  # noqa: S101  connect comes first
+        await self._listen_connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(group)))
+        self._notifications = self._listen_connection.notifies()
         self._subscribed.set()
 
     async def unsubscribe(self, group: str) -> None:
@@ -47,9 +47,9 @@ class PostgresBackend(BroadcastBackend):
     async def publish(self, channel: str, message: Any) -> None:
         """Wake the others. The connection is made again when it was lost."""
         async with self._lock:
-            if self._speaking is None or self._speaking.closed:
-                self._speaking = await AsyncConnection.connect(self._url, autocommit=True)
-            await self._speaking.execute("SELECT pg_notify(%s, %s)", [channel, message])
+            if self._publish_connection is None or self._publish_connection.closed:
+                self._publish_connection = await AsyncConnection.connect(self._url, autocommit=True)
+            await self._publish_connection.execute("SELECT pg_notify(%s, %s)", [channel, message])
 
     async def next_published(self) -> Event:
         """The next wake-up; raises when the connection is lost."""

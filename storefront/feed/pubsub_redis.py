@@ -7,9 +7,9 @@ from typing import Any
 from broadcaster._backends import redis
 
 # A stream keeps what it was told until it is trimmed. Nobody goes back to old wake-ups.
-MOST_KEPT = 1_000
+MAX_STREAM_ENTRIES = 1_000
 # Seconds that a reader is given to notice that it is no longer wanted.
-PATIENCE = 1.0
+READER_STOP_TIMEOUT_SECONDS = 1.0
 
 
 class RedisBackend(redis.RedisBackend):
@@ -24,7 +24,7 @@ class RedisBackend(redis.RedisBackend):
         """Stop reading, then close everything. The library closes first, and stops there when that fails."""
         if self._listener is not None:
             self._listener.cancel()
-            await asyncio.wait({self._listener}, timeout=PATIENCE)
+            await asyncio.wait({self._listener}, timeout=READER_STOP_TIMEOUT_SECONDS)
             if self._listener.done() and not self._listener.cancelled():
                 # Looked at, so that nobody is told of an exception that was expected.
                 self._listener.exception()
@@ -38,7 +38,7 @@ class RedisStreamBackend(redis.RedisStreamBackend):
 
     async def publish(self, channel: str, message: Any) -> None:
         """Wake the others."""
-        await self._producer.xadd(channel, {"message": message}, maxlen=MOST_KEPT, approximate=True)
+        await self._producer.xadd(channel, {"message": message}, maxlen=MAX_STREAM_ENTRIES, approximate=True)
 
     async def disconnect(self) -> None:
         """Close both connections, whatever becomes of the first."""

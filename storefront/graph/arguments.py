@@ -11,63 +11,63 @@ from storefront.core.ids import parse_id
 from storefront.queries.analytics import Span
 from storefront.queries.keyset import Window
 
-MOST_ROWS = 100
+MAX_ROWS = 100
 
 # Two years; and for series by the hour as many days as stay below 10,000 points.
-MOST_DAYS = 731
-MOST_DAYS_BY_HOUR = 400
+MAX_REPORT_DAYS = 731
+MAX_HOURLY_REPORT_DAYS = 400
 
 
-def key(text: str, field: str) -> str:
+def check_id(text: str, field: str) -> str:
     """An id of ours in its canonical form."""
-    found = parse_id(text)
-    if found is None:
+    canonical_id = parse_id(text)
+    if canonical_id is None:
         raise InvalidInput(field, f"{text[:40]!r} is not an id. Ids look like 018f0000-0000-7000-8000-000000000000.")
-    return found
+    return canonical_id
 
 
-def first(number: int, field: str = "first", most: int = MOST_ROWS) -> int:
+def check_row_count(number: int, field: str = "first", max_rows: int = MAX_ROWS) -> int:
     """How many rows to return."""
-    if not 1 <= number <= most:
-        raise InvalidInput(field, f"must be between 1 and {most}, not {number}.")
+    if not 1 <= number <= max_rows:
+        raise InvalidInput(field, f"must be between 1 and {max_rows}, not {number}.")
     return number
 
 
-def number(value: float, field: str) -> float:
+def check_number(value: float, field: str) -> float:
     """A number that is not too large for one: `1e999` is infinite."""
     if not isfinite(value):
         raise InvalidInput(field, "must be a finite number.")
     return value
 
 
-def text(value: str, field: str) -> str:
+def check_text(value: str, field: str) -> str:
     """Text to look something up by. How long it may be is declared where it is taken (`storefront.graph.limits`)."""
     if "\0" in value:
         raise InvalidInput(field, "must not contain the character NUL.")
     return value
 
 
-def texts(values: Sequence[str], field: str) -> tuple[str, ...]:
+def check_texts(values: Sequence[str], field: str) -> tuple[str, ...]:
     """A list of such texts, without repeats, in an order of its own."""
-    return tuple(sorted({text(value, field) for value in values}))
+    return tuple(sorted({check_text(value, field) for value in values}))
 
 
-def window(
+def build_window(
     first_: int | None, after: str | None, last: int | None = None, before: str | None = None, *, default: int = 20
 ) -> Window:
     """The part of a list that Relay's four arguments ask for: forwards by first and after, backwards by last and before."""
     if last is None and before is None:
-        return Window(first(default if first_ is None else first_), _cursor(after, "after"))
+        return Window(check_row_count(default if first_ is None else first_), _check_cursor(after, "after"))
     if first_ is not None or after is not None:
         raise InvalidInput("last", "use first with after, or last with before, not both.")
-    return Window(first(default if last is None else last, "last"), _cursor(before, "before"), backward=True)
+    return Window(check_row_count(default if last is None else last, "last"), _check_cursor(before, "before"), backward=True)
 
 
-def _cursor(value: str | None, field: str) -> str | None:
-    return None if value is None else text(value, field)
+def _check_cursor(value: str | None, field: str) -> str | None:
+    return None if value is None else check_text(value, field)
 
 
-def date_range(start: datetime | str, end: datetime | str, field: str) -> Span:
+def build_date_range(start: datetime | str, end: datetime | str, field: str) -> Span:
     """The time from one moment up to another."""
     span = Span(*(datetime.fromisoformat(str(moment)).astimezone(UTC) for moment in (start, end)))
     if span.start >= span.end:
@@ -77,22 +77,22 @@ def date_range(start: datetime | str, end: datetime | str, field: str) -> Span:
     return span
 
 
-def report_range(start: datetime | str, end: datetime | str, field: str, interval: str) -> Span:
+def build_report_range(start: datetime | str, end: datetime | str, field: str, interval: str) -> Span:
     """The same, as long as a report may be."""
-    span = date_range(start, end, field)
-    most, when = (MOST_DAYS_BY_HOUR, " when interval is HOUR") if interval == "hour" else (MOST_DAYS, "")
-    if span.end - span.start > timedelta(days=most):
-        raise InvalidInput(field, f"must be at most {most} days long{when}.")
+    span = build_date_range(start, end, field)
+    max_days, condition = (MAX_HOURLY_REPORT_DAYS, " when interval is HOUR") if interval == "hour" else (MAX_REPORT_DAYS, "")
+    if span.end - span.start > timedelta(days=max_days):
+        raise InvalidInput(field, f"must be at most {max_days} days long{condition}.")
     return span
 
 
-def time_zone(name: str, field: str) -> str:
+def check_time_zone(name: str, field: str) -> str:
     """The name of a time zone."""
-    if name not in _time_zones():
+    if name not in _load_time_zones():
         raise InvalidInput(field, f'{name[:40]!r} is not the IANA name of a time zone, such as "Europe/Berlin" or "UTC".')
     return name
 
 
 @cache
-def _time_zones() -> frozenset[str]:
+def _load_time_zones() -> frozenset[str]:
     return frozenset(available_timezones())

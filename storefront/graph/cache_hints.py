@@ -11,28 +11,28 @@ from typing import Any
 from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema
 
 from storefront.serving.cache import cacheability
-from storefront.serving.documents.cost import COST
+from storefront.serving.documents.cost import COST_EXTENSION_KEY
 
-PERSONAL: Mapping[str, Any] = {cacheability.PERSONAL: True}
-VOLATILE: Mapping[str, Any] = {cacheability.VOLATILE: True}
+PERSONAL: Mapping[str, Any] = {cacheability.PERSONAL_EXTENSION_KEY: True}
+VOLATILE: Mapping[str, Any] = {cacheability.VOLATILE_EXTENSION_KEY: True}
 
 # Where the engine's field keeps the definition that it was made of.
-_DEFINITION = "strawberry-definition"
+_DEFINITION_KEY = "strawberry-definition"
 
 # What serving reads of fields.
-_DECLARED = (cacheability.PERSONAL, cacheability.VOLATILE, COST)
+_COPIED_METADATA_KEYS = (cacheability.PERSONAL_EXTENSION_KEY, cacheability.VOLATILE_EXTENSION_KEY, COST_EXTENSION_KEY)
 
 
-def declare(schema: GraphQLSchema) -> GraphQLSchema:
+def declare_field_metadata(schema: GraphQLSchema) -> GraphQLSchema:
     """Tell the engine's fields, which serving knows, what their definitions say. Returns the same schema."""
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
             for field in type_.fields.values():
-                _declare(field)
+                _copy_field_metadata(field)
     return schema
 
 
-def _declare(field: GraphQLField) -> None:
-    definition = field.extensions.get(_DEFINITION)
+def _copy_field_metadata(field: GraphQLField) -> None:
+    definition = field.extensions.get(_DEFINITION_KEY)
     if definition is not None:
-        field.extensions |= {name: definition.metadata[name] for name in _DECLARED if name in definition.metadata}
+        field.extensions |= {name: definition.metadata[name] for name in _COPIED_METADATA_KEYS if name in definition.metadata}

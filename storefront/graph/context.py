@@ -13,19 +13,19 @@ from storefront.core import request_context
 from storefront.core.db.database import Database
 from storefront.core.encryption import Vault
 from storefront.core.errors import Unauthenticated, Unavailable
-from storefront.core.image_processing import Pictures
-from storefront.core.net.client_info import Sender
-from storefront.core.net.safe_http import Outgoing
-from storefront.core.net.shopify_client import Shop
+from storefront.core.image_processing import ImageProcessor
+from storefront.core.net.client_info import ClientInfo
+from storefront.core.net.safe_http import SafeHttpClient
+from storefront.core.net.shopify_client import ShopifyClient
 from storefront.core.single_flight import SingleFlight
-from storefront.core.storage.base import Objects
+from storefront.core.storage.base import ObjectStorage
 from storefront.feed.hub import Hub
-from storefront.feed.keyed_events import Stirs
-from storefront.feed.positions import Record
-from storefront.feed.pubsub import WakeUps
+from storefront.feed.keyed_events import KeyedEvents
+from storefront.feed.positions import ReadTracker
+from storefront.feed.pubsub import PubSub
 from storefront.queries import users
-from storefront.queries.spelling import Allowance, Vocabularies
-from storefront.queries.users import Proof
+from storefront.queries.spelling import CorrectionBudget, SpellingCorrector
+from storefront.queries.users import Credentials
 from storefront.queries.visibility import Audience
 from storefront.serving.run.operations import Operations
 
@@ -33,7 +33,7 @@ P = ParamSpec("P")
 K = TypeVar("K")
 V = TypeVar("V")
 
-UNKNOWN = Sender()
+UNKNOWN_CLIENT = ClientInfo()
 
 # Listeners of the same share an event, and those that come within so many seconds: later, the product is read as it is then.
 EVENT_MAX_AGE_SECONDS = 1.0
@@ -45,7 +45,7 @@ class Viewer:
     """The user who asks, the stores that are theirs, and when their proof was issued and ends, in seconds since 1970."""
 
     id: str
-    owned: frozenset[str] = frozenset()
+    owned_store_ids: frozenset[str] = frozenset()
     expires: float | None = None
     issued: float = 0.0
 
@@ -55,38 +55,38 @@ class Feed:
     """What the live feed of this process is made of."""
 
     hub: Hub
-    wakeups: WakeUps
+    wakeups: PubSub
     events: SingleFlight = field(default_factory=lambda: SingleFlight(MAX_EVENTS, EVENT_MAX_AGE_SECONDS))
     # For those who wait for something else than a log.
-    stirs: Stirs = field(default_factory=Stirs)
+    keyed_events: KeyedEvents = field(default_factory=KeyedEvents)
 
     def __post_init__(self) -> None:
         """Have the wake-ups heard."""
-        self.wakeups.listen(self.stirs.heard)
+        self.wakeups.add_listener(self.keyed_events.notify)
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class MediaConfig:
     """What is not in rows: the object store, how many bytes a file of products or a picture may have, what works on pictures, and
     where clients reach this server.
     """
 
-    objects: Objects
-    most_import_bytes: int
-    pictures: Pictures
-    most_image_bytes: int
+    objects: ObjectStorage
+    max_import_bytes: int
+    image_processor: ImageProcessor
+    max_image_bytes: int
     base_url: str
 
 
 @dataclass(frozen=True, slots=True)
-class Outside:
+class OutboundServices:
     """What this process sends to addresses outside with, at most so many bytes, and how it executes what is selected for that."""
 
-    outgoing: Outgoing
+    http_client: SafeHttpClient
     operations: Operations
-    most_bytes: int
+    max_payload_bytes: int
     # Connects to a shop at Shopify, by its host and an access token.
-    shop: Callable[[str, str], Shop]
+    connect_shop: Callable[[str, str], ShopifyClient]
 
 
 @dataclass(slots=True)
@@ -98,120 +98,131 @@ class Context:
     """
 
     database: Database
-    vocabularies: Vocabularies
+    vocabularies: SpellingCorrector
     vault: Vault
     feed: Feed
-    files: Files
+    media_config: MediaConfig
     viewer: Viewer | None = None
-    sender: Sender = field(default_factory=Sender)
+    client_info: ClientInfo = field(default_factory=ClientInfo)
     replica: Database | None = None
-    record: Record | None = None
-    outside: Outside | None = None
-    corrections: Allowance = field(default_factory=Allowance)
+    read_tracker: ReadTracker | None = None
+    outbound: OutboundServices | None = None
+    corrections: CorrectionBudget = field(default_factory=CorrectionBudget)
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
-    _loading: list[asyncio.Task[Any]] = field(default_factory=list)
-    _is_abandoned: bool = False
+    _load_tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    _is_cancelled: bool = False
 
     @property
-    def touched(self) -> Mapping[str, int] | None:
+    def dependencies(self) -> Mapping[str, int] | None:
         """The stores that were read, each with a position from before; None where there is more to it, or no record."""
-        return self.record.touched if self.record else None
+        return self.read_tracker.dependencies if self.read_tracker else None
 
     @property
-    def reads(self) -> Database:
+    def read_database(self) -> Database:
         """Where to read."""
         return self.replica or self.database
 
     @property
-    def owned(self) -> frozenset[str]:
+    def owned_store_ids(self) -> frozenset[str]:
         """The ids of the asker's own stores."""
-        return self.viewer.owned if self.viewer else frozenset()
+        return self.viewer.owned_store_ids if self.viewer else frozenset()
 
-    def audience(self, config_id: str) -> Audience:
+    def get_audience(self, config_id: str) -> Audience:
         """As whom the asker reads a store."""
-        return Audience.OWNER if config_id in self.owned else Audience.SHOPPER
+        return Audience.OWNER if config_id in self.owned_store_ids else Audience.SHOPPER
 
     @property
-    def asker(self) -> str | None:
+    def viewer_id(self) -> str | None:
         """Who asks, where that is known."""
         return self.viewer.id if self.viewer else None
 
     @property
-    def proof(self) -> Proof | None:
+    def credentials(self) -> Credentials | None:
         """What the asker is known by, where they are."""
-        return Proof(self.viewer.id, self.viewer.issued) if self.viewer else None
+        return Credentials(self.viewer.id, self.viewer.issued) if self.viewer else None
 
     @property
     def expires(self) -> float | None:
         """When the asker's proof ends, in seconds since 1970."""
         return self.viewer.expires if self.viewer else None
 
-    def renewed(self) -> "Context":
+    def fresh(self) -> "Context":
         """The same asker later on, who has loaded nothing yet."""
-        return self.seen_by(self.viewer, self.sender)
+        return self.as_viewer(self.viewer, self.client_info)
 
-    def seen_by(self, viewer: Viewer | None, sender: Sender = UNKNOWN) -> "Context":
+    def as_viewer(self, viewer: Viewer | None, client_info: ClientInfo = UNKNOWN_CLIENT) -> "Context":
         """For another asker, who has loaded nothing yet, and reads where is written."""
-        return Context(self.database, self.vocabularies, self.vault, self.feed, self.files, viewer, sender, outside=self.outside)
+        return Context(
+            self.database,
+            self.vocabularies,
+            self.vault,
+            self.feed,
+            self.media_config,
+            viewer,
+            client_info,
+            outbound=self.outbound,
+        )
 
-    def apart(self) -> "Context":
+    def fork(self) -> "Context":
         """The same asker at the same moment, for another operation that loads for itself."""
-        return replace(self, _loaders={}, _loading=[])
+        return replace(self, _loaders={}, _load_tasks=[])
 
-    async def current(self) -> "Context":
+    async def reauthenticate(self) -> "Context":
         """The same asker with the stores that are theirs by now; raises Unauthenticated once their proof no longer counts."""
-        if self.viewer is None or self.proof is None:
-            return self.renewed()
-        known = await users.by_proof(self.database, self.proof)
-        if known is None or known.is_signed_out:
-            raise Unauthenticated(users.SIGNED_OUT)
-        viewer = replace(self.viewer, owned=frozenset(known.owned))
-        return self.seen_by(viewer, self.sender)
+        if self.viewer is None or self.credentials is None:
+            return self.fresh()
+        user = await users.load_user_by_credentials(self.database, self.credentials)
+        if user is None or user.is_signed_out:
+            raise Unauthenticated(users.SIGNED_OUT_MESSAGE)
+        viewer = replace(self.viewer, owned_store_ids=frozenset(user.owned))
+        return self.as_viewer(viewer, self.client_info)
 
-    def anonymous(self) -> "Context":
+    def as_anonymous(self) -> "Context":
         """Somebody unknown, who has loaded nothing yet."""
-        return self.seen_by(None)
+        return self.as_viewer(None)
 
-    def recorded(self, record: Record) -> "Context":
+    def with_read_tracker(self, read_tracker: ReadTracker) -> "Context":
         """Somebody unknown whose reads are noted."""
-        replica = self.replica.recorded(record) if self.replica else None
-        database = self.database.recorded(record)
-        return Context(database, self.vocabularies, self.vault, self.feed, self.files, replica=replica, record=record)
+        replica = self.replica.with_recorder(read_tracker) if self.replica else None
+        database = self.database.with_recorder(read_tracker)
+        return Context(
+            database, self.vocabularies, self.vault, self.feed, self.media_config, replica=replica, read_tracker=read_tracker
+        )
 
-    def way_out(self) -> Outside:
+    def require_outbound(self) -> OutboundServices:
         """What there is to send with."""
-        if self.outside is None:
+        if self.outbound is None:
             raise Unavailable("This process sends nothing to addresses outside.")
-        return self.outside
+        return self.outbound
 
-    def now_owns(self, config_id: str) -> None:
+    def add_owned_store(self, config_id: str) -> None:
         """A store was made during this operation."""
-        viewer = self.signed_in()
-        self.viewer = replace(viewer, owned=viewer.owned | {config_id})
+        viewer = self.require_viewer()
+        self.viewer = replace(viewer, owned_store_ids=viewer.owned_store_ids | {config_id})
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Nobody waits for the operation any more: what it is loading is cancelled, and nothing more is loaded."""
-        self._is_abandoned = True
-        for load in self._loading:
-            load.cancel()
+        self._is_cancelled = True
+        for task in self._load_tasks:
+            task.cancel()
 
     def release(self) -> None:
         """The operation is over. Loaders refer to their context: without this, rows would wait for the garbage collector."""
         self._loaders.clear()
-        self._loading.clear()
+        self._load_tasks.clear()
 
-    def _begin_load(self) -> None:
+    def _register_load(self) -> None:
         # Loaders run in tasks of their own.
-        if self._is_abandoned:
+        if self._is_cancelled:
             raise asyncio.CancelledError
         if (task := asyncio.current_task()) is not None:
-            self._loading.append(task)
+            self._load_tasks.append(task)
 
-    def forget(self) -> None:
+    def clear_loaders(self) -> None:
         """After a write, what was loaded before it is out of date."""
         self._loaders.clear()
 
-    def signed_in(self) -> Viewer:
+    def require_viewer(self) -> Viewer:
         """The asker, where there has to be one."""
         if self.viewer is None:
             raise Unauthenticated("Sign in first: send the header Authorization: Bearer <token>.")
@@ -219,39 +230,39 @@ class Context:
 
     async def load(
         self,
-        edge: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
+        loader: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
         key: K,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> V:
         """One key of an edge. Keys asked for together are loaded together, per edge and arguments."""
-        (value,) = await self.load_many(edge, (key,), *args, **kwargs)
+        (value,) = await self.load_many(loader, (key,), *args, **kwargs)
         return value
 
     def load_many(
         self,
-        edge: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
+        load: "Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]",
         keys: Sequence[K],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Awaitable[list[V]]:
         """Many keys of an edge at once, loaded together with all others that are asked for meanwhile, each one once."""
-        name = (edge, args, tuple(kwargs.items()))
-        loader = self._loaders.get(name)
-        if loader is None:
-            known: dict[K, V] = {}
+        loader_key = (load, args, tuple(kwargs.items()))
+        data_loader = self._loaders.get(loader_key)
+        if data_loader is None:
+            loaded: dict[K, V] = {}
 
-            async def batch(groups: list[tuple[K, ...]]) -> list[list[V]]:
-                self._begin_load()
-                missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in known]
+            async def load_batch(groups: list[tuple[K, ...]]) -> list[list[V]]:
+                self._register_load()
+                missing = [key for key in dict.fromkeys(chain.from_iterable(groups)) if key not in loaded]
                 if missing:
-                    with request_context.part(edge, len(missing)):
-                        known.update(zip(missing, await edge(self, missing, *args, **kwargs), strict=True))
-                return [[known[key] for key in group] for group in groups]
+                    with request_context.batch_span(load, len(missing)):
+                        loaded.update(zip(missing, await load(self, missing, *args, **kwargs), strict=True))
+                return [[loaded[key] for key in group] for group in groups]
 
-            loader = self._loaders[name] = DataLoader(load_fn=batch)
+            data_loader = self._loaders[loader_key] = DataLoader(load_fn=load_batch)
         # Where an error makes siblings superfluous they are cancelled: that must not take from others what they wait for too.
-        return asyncio.shield(loader.load(tuple(keys)))
+        return asyncio.shield(data_loader.load(tuple(keys)))
 
 
 Info = strawberry.Info[Context, None]

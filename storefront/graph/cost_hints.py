@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from storefront.serving.documents.cost import COST, Cost
+from storefront.serving.documents.cost import COST_EXTENSION_KEY, FieldCost
 
 
 def costs(
-    weight: float = 1, size: float | None = None, by: tuple[str, ...] = ("first", "last"), most: int = 100
+    weight: float = 1, size: float | None = None, size_arguments: tuple[str, ...] = ("first", "last"), max_size: int = 100
 ) -> dict[str, Any]:
     """The metadata of a field that takes more than a plain one, or whose list has another length than its arguments say."""
-    return {COST: Cost(weight, size, by, most)}
+    return {COST_EXTENSION_KEY: FieldCost(weight, size, size_arguments, max_size)}
 
 
 # At most a few, as a rule none.
-ERRORS = costs(size=1)
+ERROR_COSTS = costs(size=1)

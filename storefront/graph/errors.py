@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import strawberry
 
-from storefront.writes.transaction import Code, Failure
+from storefront.writes.transaction import ErrorCode, FieldError
 
-strawberry.enum(Code, name="ErrorCode", description="Why a mutation was refused.")
+strawberry.enum(ErrorCode, name="ErrorCode", description="Why a mutation was refused.")
 
 
 @strawberry.interface(description="An expected failure. Nothing was written.")
 class UserError:
-    code: Code
+    code: ErrorCode
     message: str = strawberry.field(description="For people: what is wrong and how to mend it.")
     path: list[str] = strawberry.field(description="The way into the input, such as variants, 0, price.")
 
@@ -47,20 +47,20 @@ class IdempotencyConflictError(UserError):
     pass
 
 
-_TYPES: dict[Code, type[UserError]] = {
-    Code.INVALID_INPUT: InvalidInputError,
-    Code.NOT_FOUND: NotFoundError,
-    Code.ALREADY_EXISTS: AlreadyExistsError,
-    Code.STALE_VERSION: StaleVersionError,
-    Code.INSUFFICIENT_STOCK: InsufficientStockError,
-    Code.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
+_ERROR_TYPES_BY_CODE: dict[ErrorCode, type[UserError]] = {
+    ErrorCode.INVALID_INPUT: InvalidInputError,
+    ErrorCode.NOT_FOUND: NotFoundError,
+    ErrorCode.ALREADY_EXISTS: AlreadyExistsError,
+    ErrorCode.STALE_VERSION: StaleVersionError,
+    ErrorCode.INSUFFICIENT_STOCK: InsufficientStockError,
+    ErrorCode.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
 }
 
 # Only the interface is named by fields: the schema has to be told of the rest.
-ERROR_TYPES: Sequence[type[UserError]] = tuple(_TYPES.values())
+ERROR_TYPES: Sequence[type[UserError]] = tuple(_ERROR_TYPES_BY_CODE.values())
 
 
-def user_error(failure: Failure) -> UserError:
+def build_user_error(failure: FieldError) -> UserError:
     """The failure as its own type."""
     fields = {"code": failure.code, "message": failure.message, "path": list(failure.path), **failure.details}
-    return _TYPES[failure.code](**fields)
+    return _ERROR_TYPES_BY_CODE[failure.code](**fields)

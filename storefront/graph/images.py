@@ -8,15 +8,15 @@ import strawberry
 
 from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
-from storefront.execution.batch_field import edge
+from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
-from storefront.graph.limits import ROWS
-from storefront.queries.images import Shown, id_in, resized, shown
+from storefront.graph.limits import ROW_LIMITS
+from storefront.queries.images import ProductImage, build_resized_address, parse_image_id, resolve_product_image
 
-MOST_PIXELS = 10_000
+MAX_PIXELS = 10_000
 
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROWS)]
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROW_LIMITS)]
 Pixels = Annotated[int | None, strawberry.argument(description="Pixels of the screen, 1 to 10,000.")]
 
 
@@ -28,18 +28,18 @@ class ImageFormat(Enum):
     AVIF = "avif"
 
 
-async def _urls(
-    images: Sequence[Shown],
+async def _build_urls(
+    images: Sequence[ProductImage],
     info: Info,  # noqa: ARG001 - what every batch takes
     width: Pixels = None,
     height: Pixels = None,
     format: ImageFormat | None = None,
 ) -> Sequence[str]:
     for name, value in (("width", width), ("height", height)):
-        if value is not None and not 1 <= value <= MOST_PIXELS:
-            raise InvalidInput(name, f"must be between 1 and {MOST_PIXELS:,}, not {value:,}.")
+        if value is not None and not 1 <= value <= MAX_PIXELS:
+            raise InvalidInput(name, f"must be between 1 and {MAX_PIXELS:,}, not {value:,}.")
     suffix = format.value if format else None
-    return [resized(image, width, height, suffix) for image in images]
+    return [build_resized_address(image, width, height, suffix) for image in images]
 
 
 @strawberry.type(description="A picture of a product. Of one that is kept elsewhere only its address is known.")
@@ -53,18 +53,21 @@ class Image:
     )
     version: int | None
 
-    url: str = edge(
-        _urls,
+    url: str = batch_field(
+        _build_urls,
         description="Where it is: at least as large as asked for, as far as it is, from a fixed set of widths. "
         "With both width and height it is for a box that it is to fit into. What is under an address never changes.",
     )
 
 
-async def media_of(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[Shown]]:
+async def load_media(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first pictures of products, those of all of them loaded together."""
-    limit = arguments.first(first)
-    known = [id_ for product in products for address in product.images[:limit] if (id_ := id_in(address))]
-    keys = [*dict.fromkeys(known)]
-    rows = await info.context.load_many(loaders.image, keys) if keys else []
-    found = dict(zip(keys, rows, strict=True))
-    return [[shown(address, product.config_id, found) for address in product.images[:limit]] for product in products]
+    limit = arguments.check_row_count(first)
+    image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]
+    keys = [*dict.fromkeys(image_ids)]
+    rows = await info.context.load_many(loaders.load_images, keys) if keys else []
+    images_by_id = dict(zip(keys, rows, strict=True))
+    return [
+        [resolve_product_image(address, product.config_id, images_by_id) for address in product.images[:limit]]
+        for product in products
+    ]

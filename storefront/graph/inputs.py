@@ -8,15 +8,15 @@ from typing import Any
 
 import strawberry
 
-from storefront.core.casing import camel
+from storefront.core.casing import to_camel_case
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.graph import arguments
 from storefront.graph.limits import MAX_FILTER_ITEMS, limits
 from storefront.queries import search
-from storefront.queries.listing import Order, Selection, attributes_value
+from storefront.queries.listing import Order, Selection, encode_attributes_filter
 from storefront.queries.visibility import Audience
 
-ITEMS = limits(items=MAX_FILTER_ITEMS)
+FILTER_ITEM_LIMITS = limits(items=MAX_FILTER_ITEMS)
 
 
 @strawberry.enum(description="Shoppers see active products only.")
@@ -57,27 +57,29 @@ class ProductSort:
 
 @strawberry.input(description="Filters add up. Values within one of them are alternatives.")
 class ProductFilter:
-    category: list[str] | None = strawberry.field(default=None, metadata=ITEMS)
-    tags: list[str] | None = strawberry.field(default=None, metadata=ITEMS)
+    category: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
+    tags: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
     min_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
     max_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
     attributes: list[AttributeInput] | None = strawberry.field(
         default=None,
         description="Products with an available variant that has one of the values of every name given.",
-        metadata=ITEMS,
+        metadata=FILTER_ITEM_LIMITS,
     )
     in_stock: bool | None = None
     status: list[ProductStatus] | None = strawberry.field(
         default=None, description="Owner only.", metadata=limits(items=len(ProductStatus))
     )
     min_rating: float | None = None
-    ids: list[strawberry.ID] | None = strawberry.field(default=None, metadata=ITEMS)
+    ids: list[strawberry.ID] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
     updated_since: datetime | None = None
 
 
-def selection(filter_: ProductFilter | None, typed: str | None, audience: Audience, field: str = "filter") -> Selection:
+def build_selection(
+    filter_: ProductFilter | None, search_text: str | None, audience: Audience, field: str = "filter"
+) -> Selection:
     """The products that a filter and a search choose, for an audience."""
-    filters = dict(_filters(filter_, field)) if filter_ else {}
+    filters = dict(_parse_filters(filter_, field)) if filter_ else {}
     if "status" in filters and audience is not Audience.OWNER:
         field = f"{field}.status"
         raise Forbidden(f"{field}: only the store's owner may choose by status; shoppers see active products.", field)
@@ -87,66 +89,68 @@ def selection(filter_: ProductFilter | None, typed: str | None, audience: Audien
         and filters["min_price"] > filters["max_price"]
     ):
         raise InvalidInput(f"{field}.minPrice", "must not be above maxPrice.")
-    searched = search.parse(arguments.text(typed, "search")) if typed and typed.strip() else None
-    return Selection(audience, tuple(sorted(filters.items())), searched)
+    parsed_search = (
+        search.parse_search(arguments.check_text(search_text, "search")) if search_text and search_text.strip() else None
+    )
+    return Selection(audience, tuple(sorted(filters.items())), parsed_search)
 
 
-def _filters(given: ProductFilter, field: str) -> Iterator[tuple[str, Any]]:
-    for name, check in _CHECKS.items():
+def _parse_filters(filter_: ProductFilter, field: str) -> Iterator[tuple[str, Any]]:
+    for name, parse in _FILTER_PARSERS.items():
         # No attributes asked for is no filter; no values of another filter are values that no product has.
-        if (value := getattr(given, name)) is not None and (name != "attributes" or value):
-            yield name, check(value, f"{field}.{camel(name)}")
+        if (value := getattr(filter_, name)) is not None and (name != "attributes" or value):
+            yield name, parse(value, f"{field}.{to_camel_case(name)}")
 
 
-def _as_given(value: Any, _: str) -> Any:
+def _pass_through(value: Any, _: str) -> Any:
     return value
 
 
-def _statuses(value: list[ProductStatus], _: str) -> tuple[str, ...]:
+def _parse_statuses(value: list[ProductStatus], _: str) -> tuple[str, ...]:
     return tuple(sorted({status.value for status in value}))
 
 
-def _ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
-    return tuple(arguments.key(id_, field) for id_ in arguments.texts(value, field))
+def _parse_ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
+    return tuple(arguments.check_id(id_, field) for id_ in arguments.check_texts(value, field))
 
 
-def _attributes(value: list[AttributeInput], field: str) -> str:
-    return attributes_value(_pairs(value, field))
+def _parse_attributes(value: list[AttributeInput], field: str) -> str:
+    return encode_attributes_filter(_parse_pairs(value, field))
 
 
-_CHECKS: dict[str, Callable[[Any, str], Any]] = {
-    "category": arguments.texts,
-    "tags": arguments.texts,
-    "min_price": _as_given,
-    "max_price": _as_given,
-    "attributes": _attributes,
-    "in_stock": _as_given,
-    "status": _statuses,
-    "min_rating": arguments.number,
-    "ids": _ids,
-    "updated_since": _as_given,
+_FILTER_PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    "category": arguments.check_texts,
+    "tags": arguments.check_texts,
+    "min_price": _pass_through,
+    "max_price": _pass_through,
+    "attributes": _parse_attributes,
+    "in_stock": _pass_through,
+    "status": _parse_statuses,
+    "min_rating": arguments.check_number,
+    "ids": _parse_ids,
+    "updated_since": _pass_through,
 }
 
 
-def _pairs(given: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
+def _parse_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
     return tuple(
-        (arguments.text(one.name, f"{field}.{n}.name"), arguments.text(one.value, f"{field}.{n}.value"))
-        for n, one in enumerate(given)
+        (arguments.check_text(attribute.name, f"{field}.{n}.name"), arguments.check_text(attribute.value, f"{field}.{n}.value"))
+        for n, attribute in enumerate(attribute_inputs)
     )
 
 
-def order(sort: ProductSort | None, chosen: Selection) -> Order:
+def build_order(sort: ProductSort | None, selection: Selection) -> Order:
     """The order asked for; without one, best match first for a search, else newest first."""
     if sort is None:
-        return Order("relevance" if chosen.search else "created_at", descending=True)
-    if sort.key is ProductSortKey.RELEVANCE and chosen.search is None:
+        return Order("relevance" if selection.search else "created_at", descending=True)
+    if sort.key is ProductSortKey.RELEVANCE and selection.search is None:
         raise InvalidInput("sort.key", "RELEVANCE orders the results of a search: give `search`, or choose another key.")
     return Order(sort.key.value, sort.order is SortOrder.DESC)
 
 
-def attributes(given: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
+def parse_attribute_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
     """Names and values to look a variant up by."""
-    pairs = _pairs(given, field)
+    pairs = _parse_pairs(attribute_inputs, field)
     if len(dict(pairs)) < len(pairs):
         raise InvalidInput(field, "each name may be given once.")
     return pairs

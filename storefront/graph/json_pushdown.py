@@ -7,133 +7,155 @@ import orjson
 
 from storefront.core.db.database import Row
 from storefront.core.errors import RequestError
-from storefront.execution.lookahead import Chosen, Chosens, chosen, chosen_of
+from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_selection, get_selection
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
 from storefront.models import configs, products, reviews, users, variants
 from storefront.queries.json_sql import (
-    Column,
-    Constant,
-    Document,
-    Object,
-    Part,
-    Parts,
-    Range,
-    Related,
-    Reviews,
-    Summary,
-    Target,
-    Variants,
-    document,
+    ColumnField,
+    ConstantField,
+    ForeignRowField,
+    JsonDocument,
+    JsonField,
+    JsonFields,
+    ObjectField,
+    PriceRangeField,
+    RelatedProductsField,
+    ReviewListField,
+    ReviewSummaryField,
+    VariantListField,
+    build_document,
 )
-from storefront.queries.projection import MOST_STATEMENTS
+from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
 # Statements for more fields are not worth the memory that they take.
-MOST_FIELDS = 150
+MAX_FIELDS = 150
 
-Selected = Sequence[Chosen]
+SelectedFields = Sequence[SelectedField]
 
 
-class _Otherwise(Exception):
+class _Unsupported(Exception):
     """Something that has to be resolved row by row."""
 
 
-def nodes_of(info: Info, *, is_owner: bool) -> Document | None:
+def build_nodes_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
     """The nodes of a connection of products as documents; None where what is selected of them takes more than the database."""
-    return _known(chosen(info._raw_info, "nodes", unless="edges"), is_owner)
+    return _get_cached_document(get_child_selection(info._raw_info, "nodes", excluded_name="edges"), is_owner)
 
 
-def product_of(info: Info, *, is_owner: bool) -> Document | None:
+def build_product_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
     """A product as a document; None where what is selected of it takes more than the database."""
-    return _known(chosen_of(info._raw_info), is_owner)
+    return _get_cached_document(get_selection(info._raw_info), is_owner)
 
 
-def written(row: Row) -> orjson.Fragment:
+def wrap_json_row(row: Row) -> orjson.Fragment:
     """What Postgres wrote of a row: complete as it is."""
     return orjson.Fragment(row.node)
 
 
-def _known(selection: Chosens | None, is_owner: bool) -> Document | None:
+def _get_cached_document(selection: SelectionTree | None, is_owner: bool) -> JsonDocument | None:
     try:
-        return None if selection is None or selection.size > MOST_FIELDS else _document(selection, is_owner)
+        return None if selection is None or selection.size > MAX_FIELDS else _build_document(selection, is_owner)
     except TypeError:
         # Lists among the arguments: nothing to remember a document by.
         return None
 
 
-@lru_cache(MOST_STATEMENTS)
-def _document(selection: Chosens, is_owner: bool) -> Document | None:
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _build_document(selection: SelectionTree, is_owner: bool) -> JsonDocument | None:
     try:
-        return document(_Reader(is_owner).parts(selection, "Product"))
-    except (_Otherwise, RequestError):
+        return build_document(_DocumentBuilder(is_owner).build_fields(selection, "Product"))
+    except (_Unsupported, RequestError):
         # Arguments that are refused are refused where they stand.
         return None
 
 
-class _Reader:
+class _DocumentBuilder:
     """Reads a selection for one audience."""
 
     def __init__(self, is_owner: bool) -> None:
         self._is_owner = is_owner
-        self._edges: Mapping[tuple[str, str], Callable[[Chosen], Part]] = {
-            ("Product", "variants"): self._variants,
-            ("Product", "reviews"): self._reviews,
-            ("Product", "price_range"): lambda one: Range(one.key, _figures(one, "PriceRange")),
-            ("Product", "review_summary"): lambda one: Summary(one.key, _figures(one, "ReviewSummary")),
-            ("Product", "variant_count"): lambda one: Column(one.key, "variants_total" if is_owner else "variants_available"),
-            ("Product", "related"): self._related,
-            ("Product", "config"): lambda one: Target(one.key, self.parts(one.below, "Config"), "config_id"),
-            ("Review", "user"): lambda one: Target(one.key, self.parts(one.below, "User"), "user_id"),
-            ("ProductVariant", "attributes"): self._attributes,
+        self._field_builders: Mapping[tuple[str, str], Callable[[SelectedField], JsonField]] = {
+            ("Product", "variants"): self._build_variants,
+            ("Product", "reviews"): self._build_reviews,
+            ("Product", "price_range"): lambda one: PriceRangeField(one.response_name, _build_leaf_fields(one, "PriceRange")),
+            ("Product", "review_summary"): lambda one: ReviewSummaryField(
+                one.response_name, _build_leaf_fields(one, "ReviewSummary")
+            ),
+            ("Product", "variant_count"): lambda one: ColumnField(
+                one.response_name, "variants_total" if is_owner else "variants_available"
+            ),
+            ("Product", "related"): self._build_related,
+            ("Product", "config"): lambda one: ForeignRowField(
+                one.response_name, self.build_fields(one.children, "Config"), "config_id"
+            ),
+            ("Review", "user"): lambda one: ForeignRowField(
+                one.response_name, self.build_fields(one.children, "User"), "user_id"
+            ),
+            ("ProductVariant", "attributes"): self._build_attributes,
         }
 
-    def parts(self, selection: Selected, noun: str) -> Parts:
+    def build_fields(self, selection: SelectedFields, type_name: str) -> JsonFields:
         """What is written of each row of a noun."""
-        return tuple(self._part(one, noun) for one in selection)
+        return tuple(self._build_field(field, type_name) for field in selection)
 
-    def _part(self, one: Chosen, noun: str) -> Part:
-        if one.name == "__typename":
-            return Constant(one.key, noun)
-        if edge := self._edges.get((noun, one.name)):
-            return edge(one)
-        if not one.is_attribute or one.name not in _COLUMNS[noun]:
-            raise _Otherwise
-        return Column(one.key, one.name)
+    def _build_field(self, field: SelectedField, type_name: str) -> JsonField:
+        if field.name == "__typename":
+            return ConstantField(field.response_name, type_name)
+        if build := self._field_builders.get((type_name, field.name)):
+            return build(field)
+        if not field.is_attribute or field.name not in _COLUMNS_BY_TYPE[type_name]:
+            raise _Unsupported
+        return ColumnField(field.response_name, field.name)
 
-    def _variants(self, one: Chosen) -> Part:
-        arguments = dict(one.arguments)
-        only = arguments["available_only"] or not self._is_owner
-        return Variants(one.key, self.parts(one.below, "ProductVariant"), checks.first(arguments["first"]), only)
+    def _build_variants(self, field: SelectedField) -> JsonField:
+        field_arguments = dict(field.arguments)
+        available_only = field_arguments["available_only"] or not self._is_owner
+        return VariantListField(
+            field.response_name,
+            self.build_fields(field.children, "ProductVariant"),
+            checks.check_row_count(field_arguments["first"]),
+            available_only,
+        )
 
-    def _reviews(self, one: Chosen) -> Part:
-        arguments = dict(one.arguments)
-        if arguments["after"] is not None:
-            raise _Otherwise
-        limit = checks.first(arguments["first"])
-        return Object(one.key, tuple(self._of_reviews(below, limit) for below in one.below))
+    def _build_reviews(self, field: SelectedField) -> JsonField:
+        field_arguments = dict(field.arguments)
+        if field_arguments["after"] is not None:
+            raise _Unsupported
+        limit = checks.check_row_count(field_arguments["first"])
+        return ObjectField(field.response_name, tuple(self._build_reviews_field(child, limit) for child in field.children))
 
-    def _of_reviews(self, one: Chosen, limit: int) -> Part:
-        if one.name == "__typename":
-            return Constant(one.key, "ReviewConnection")
-        if one.name != "nodes":
-            raise _Otherwise
-        return Reviews(one.key, self.parts(one.below, "Review"), limit)
+    def _build_reviews_field(self, field: SelectedField, limit: int) -> JsonField:
+        if field.name == "__typename":
+            return ConstantField(field.response_name, "ReviewConnection")
+        if field.name != "nodes":
+            raise _Unsupported
+        return ReviewListField(field.response_name, self.build_fields(field.children, "Review"), limit)
 
-    def _related(self, one: Chosen) -> Part:
-        return Related(one.key, self.parts(one.below, "Product"), checks.first(dict(one.arguments)["first"]))
+    def _build_related(self, field: SelectedField) -> JsonField:
+        return RelatedProductsField(
+            field.response_name,
+            self.build_fields(field.children, "Product"),
+            checks.check_row_count(dict(field.arguments)["first"]),
+        )
 
-    def _attributes(self, one: Chosen) -> Part:
+    def _build_attributes(self, field: SelectedField) -> JsonField:
         # They are kept as they are mostly asked for.
-        if [(below.key, below.name) for below in one.below] != [("name", "name"), ("value", "value")]:
-            raise _Otherwise
-        return Column(one.key, "attribute_list")
+        if [(child.response_name, child.name) for child in field.children] != [("name", "name"), ("value", "value")]:
+            raise _Unsupported
+        return ColumnField(field.response_name, "attribute_list")
 
 
-def _figures(one: Chosen, noun: str) -> tuple[Column | Constant, ...]:
-    return tuple(Constant(b.key, noun) if b.name == "__typename" else Column(b.key, b.name) for b in one.below)
+def _build_leaf_fields(field: SelectedField, type_name: str) -> tuple[ColumnField | ConstantField, ...]:
+    return tuple(
+        ConstantField(child.response_name, type_name)
+        if child.name == "__typename"
+        else ColumnField(child.response_name, child.name)
+        for child in field.children
+    )
 
 
-_COLUMNS: Mapping[str, frozenset[str]] = {
+_COLUMNS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "Product": frozenset(products.c.keys()),
     "ProductVariant": frozenset(variants.c.keys()) | {"in_stock"},
     "Review": frozenset(reviews.c.keys()),

@@ -18,130 +18,136 @@ from storefront.queries import (
     variants,
     webhooks,
 )
-from storefront.queries.analytics import Counts, Point, Span
-from storefront.queries.json_sql import Document
+from storefront.queries.analytics import EventCounts, SeriesPoint, Span
+from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
-from storefront.queries.listing import Found, Listing, Scope, Selection
-from storefront.queries.projection import Wanted
+from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
+from storefront.queries.projection import RequestedColumns
 
 
-async def user(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_users(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Users by id."""
-    return await users.by_ids(context.reads, keys)
+    return await users.load_users_by_ids(context.read_database, keys)
 
 
-async def config(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_configs(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Visible stores by id."""
-    return await configs.by_ids(context.reads, keys, [*context.owned])
+    return await configs.load_stores_by_ids(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def product(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_products(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Visible products by id."""
-    return await products.by_ids(context.reads, keys, [*context.owned])
+    return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def product_document(context: Context, keys: Sequence[str], document: Document) -> list[Row | None]:
+async def load_product_documents(context: Context, keys: Sequence[str], document: JsonDocument) -> list[Row | None]:
     """Visible products by id, as documents."""
-    return await products.by_ids(context.reads, keys, [*context.owned], document)
+    return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids], document)
 
 
-async def position_of_config(context: Context, keys: Sequence[str]) -> list[int]:
+async def load_config_positions(context: Context, keys: Sequence[str]) -> list[int]:
     """How far each store's log has come."""
-    return await configs.positions_of(context.reads, keys)
+    return await configs.load_log_positions(context.read_database, keys)
 
 
-async def configs_of_user(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+async def load_user_configs(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
     """Each user's visible stores."""
-    return await configs.of_users(context.reads, keys, window, [*context.owned])
+    return await configs.load_stores_of_users(context.read_database, keys, window, [*context.owned_store_ids])
 
 
-async def config_count_of_user(context: Context, keys: Sequence[str]) -> list[int]:
+async def count_user_configs(context: Context, keys: Sequence[str]) -> list[int]:
     """How many visible stores each user has."""
-    return await configs.counts_of_users(context.reads, keys, [*context.owned])
+    return await configs.count_stores_of_users(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def products_of_config(context: Context, keys: Sequence[str], list_: Listing) -> list[Found]:
+async def load_config_products(context: Context, keys: Sequence[str], list_: Listing) -> list[ScopedPage]:
     """A page of each store's products."""
-    return await context.vocabularies.pages(context.reads, [Scope(key) for key in keys], list_, context.corrections)
+    return await context.vocabularies.load_pages(
+        context.read_database, [StoreScope(key) for key in keys], list_, context.corrections
+    )
 
 
-async def product_count_of_config(context: Context, keys: Sequence[Scope], selection: Selection) -> list[int]:
+async def count_config_products(context: Context, keys: Sequence[StoreScope], selection: Selection) -> list[int]:
     """How many products each scope has."""
-    return await listing.counts(context.reads, keys, selection)
+    return await listing.load_counts(context.read_database, keys, selection)
 
 
-async def facet_of_config(context: Context, keys: Sequence[Scope], facet: str, selection: Selection) -> list[list[Row]]:
+async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet: str, selection: Selection) -> list[list[Row]]:
     """The rows of one facet of each scope."""
-    return await facets.values(context.reads, facet, keys, selection)
+    return await facets.load_facet_values(context.read_database, facet, keys, selection)
 
 
-async def variants_of_product(
-    context: Context, keys: Sequence[str], limit: int, available_only: bool, columns: Wanted
+async def load_product_variants(
+    context: Context, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns
 ) -> list[list[Row]]:
     """The first variants of each product."""
-    return await variants.of_products(context.reads, keys, limit, available_only, columns)
+    return await variants.load_variants_of_products(context.read_database, keys, limit, available_only, columns)
 
 
-async def variant_of_product(context: Context, keys: Sequence[str], wanted: str, available_only: bool) -> list[Row | None]:
+async def load_product_variant_by_attributes(
+    context: Context, keys: Sequence[str], attributes_json: str, available_only: bool
+) -> list[Row | None]:
     """The variant of each product that has all the attributes wanted."""
-    return await variants.by_attributes(context.reads, keys, wanted, available_only)
+    return await variants.load_variants_by_attributes(context.read_database, keys, attributes_json, available_only)
 
 
-async def reviews_of_product(context: Context, keys: Sequence[str], window: Window, columns: Wanted) -> list[Page]:
+async def load_product_reviews(context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns) -> list[Page]:
     """A page of each product's reviews."""
-    return await reviews.of_products(context.reads, keys, window, columns)
+    return await reviews.load_reviews_of_products(context.read_database, keys, window, columns)
 
 
-async def related_to_product(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
+async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
     """What goes with each product."""
-    return await related.related(context.reads, keys, limit)
+    return await related.load_related_products(context.read_database, keys, limit)
 
 
-async def issues_of_job(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
+async def load_job_issues(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
     """A page of what each job left out."""
-    return await jobs.issues_of(context.database, keys, window)
+    return await jobs.load_issues_of_jobs(context.database, keys, window)
 
 
-async def issue_count_of_job(context: Context, keys: Sequence[str]) -> list[int]:
+async def count_job_issues(context: Context, keys: Sequence[str]) -> list[int]:
     """How much is kept of what each job left out."""
-    return await jobs.issue_counts_of(context.database, keys)
+    return await jobs.count_issues_of_jobs(context.database, keys)
 
 
-async def image(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_images(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Pictures by id."""
-    return await images.by_ids(context.reads, keys)
+    return await images.load_images_by_ids(context.read_database, keys)
 
 
-async def figures_of_config(context: Context, keys: Sequence[str], span: Span) -> list[Counts]:
+async def load_config_event_counts(context: Context, keys: Sequence[str], span: Span) -> list[EventCounts]:
     """Each store's events, counted."""
-    return await analytics.figures(context.reads, keys, span)
+    return await analytics.load_figures(context.read_database, keys, span)
 
 
-async def series_of_config(context: Context, keys: Sequence[str], span: Span, interval: str, zone: str) -> list[list[Point]]:
+async def load_config_event_series(
+    context: Context, keys: Sequence[str], span: Span, interval: str, zone: str
+) -> list[list[SeriesPoint]]:
     """Each store's events, counted interval by interval."""
-    return await analytics.series(context.reads, keys, span, interval, zone)
+    return await analytics.load_series(context.read_database, keys, span, interval, zone)
 
 
-async def top_products_of_config(context: Context, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
+async def load_config_top_products(context: Context, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
     """The products of each store that were looked at most."""
-    return await analytics.top_products(context.reads, keys, span, limit)
+    return await analytics.load_top_products(context.read_database, keys, span, limit)
 
 
-async def sources_of_config(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
+async def load_config_sources(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """Where the events of each store came from."""
-    return await analytics.sources(context.reads, keys, span)
+    return await analytics.load_sources(context.read_database, keys, span)
 
 
-async def pending_of_webhook(context: Context, keys: Sequence[str]) -> list[int]:
+async def count_pending_deliveries(context: Context, keys: Sequence[str]) -> list[int]:
     """How many deliveries of each webhook wait."""
-    return await webhooks.pending_of(context.reads, keys)
+    return await webhooks.count_pending_deliveries(context.read_database, keys)
 
 
-async def deliveries_of_webhook(context: Context, keys: Sequence[str], window: Window, state: str | None) -> list[Page]:
+async def load_webhook_deliveries(context: Context, keys: Sequence[str], window: Window, state: str | None) -> list[Page]:
     """What each webhook was told."""
-    return await webhooks.deliveries_of(context.reads, keys, window, state)
+    return await webhooks.load_deliveries(context.read_database, keys, window, state)
 
 
-async def delivery_count_of_webhook(context: Context, keys: Sequence[str], state: str | None) -> list[int]:
+async def count_webhook_deliveries(context: Context, keys: Sequence[str], state: str | None) -> list[int]:
     """How much each webhook was told."""
-    return await webhooks.count_of(context.reads, keys, state)
+    return await webhooks.count_deliveries(context.read_database, keys, state)

@@ -9,25 +9,25 @@ from typing import Any, TypeVar
 import strawberry
 from strawberry.types import get_object_definition
 
-from storefront.core.casing import camel
+from storefront.core.casing import to_camel_case
 from storefront.graph import arguments
 from storefront.graph.context import Info
-from storefront.graph.cost_hints import ERRORS
-from storefront.graph.errors import UserError, user_error
+from storefront.graph.cost_hints import ERROR_COSTS
+from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.limits import limits
 from storefront.graph.scalars import Position
-from storefront.writes.transaction import Command, Order, Outcome, perform
+from storefront.writes.transaction import Command, MutationRequest, MutationResult, execute_mutation
 
 P = TypeVar("P", bound="Payload")
 D = TypeVar("D", bound="DeletePayload")
 
-EXPECTED = "Refuse if there is another version by now. Without it the last write wins."
-STOCK = "0 unless given; null: not counted, never runs out."
+EXPECTED_VERSION_DESCRIPTION = "Refuse if there is another version by now. Without it the last write wins."
+INVENTORY_DESCRIPTION = "0 unless given; null: not counted, never runs out."
 
 MAX_KEY_CHARACTERS = 255
 
 # These tell how to do it, not what: a retry may differ in them and still be the same request.
-_ABOUT_THE_REQUEST = {"clientMutationId", "idempotencyKey", "dryRun"}
+_REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
 
 
 @strawberry.input
@@ -47,7 +47,7 @@ class MutationInput:
 @strawberry.type
 class Payload:
     user_errors: list[UserError] = strawberry.field(
-        description="Why nothing was written; empty after a success.", metadata=ERRORS
+        description="Why nothing was written; empty after a success.", metadata=ERROR_COSTS
     )
     position: Position | None = strawberry.field(
         description="Where the store's log stands with this change; null if none was made."
@@ -63,71 +63,75 @@ class DeletePayload(Payload):
     deleted_id: strawberry.ID | None
 
 
-async def mutate(info: Info, input_: MutationInput, command: Command) -> Outcome:
+async def mutate(info: Info, input_: MutationInput, command: Command) -> MutationResult:
     """Do what the input says, as the viewer."""
-    viewer = info.context.signed_in()
-    values = {name: value for name, value in plain(input_).items() if name not in _ABOUT_THE_REQUEST}
-    order = Order(
+    viewer = info.context.require_viewer()
+    values = {name: value for name, value in to_dict(input_).items() if name not in _REQUEST_FIELDS}
+    request = MutationRequest(
         actor_id=viewer.id,
         operation=info.field_name,
-        values=values,
-        key=_text(input_.idempotency_key, "input.idempotencyKey"),
-        client_mutation_id=_text(input_.client_mutation_id, "input.clientMutationId"),
+        input_values=values,
+        idempotency_key=_check_optional_text(input_.idempotency_key, "input.idempotencyKey"),
+        client_mutation_id=_check_optional_text(input_.client_mutation_id, "input.clientMutationId"),
         dry_run=getattr(input_, "dry_run", False),
     )
-    outcome = await perform(info.context.database, order, command)
-    info.context.forget()
-    for config_id in outcome.moved:
+    result = await execute_mutation(info.context.database, request, command)
+    info.context.clear_loaders()
+    for config_id in result.moved_store_ids:
         info.context.feed.wakeups.publish(config_id)
-    return outcome
+    return result
 
 
-async def paid(info: Info, input_: MutationInput, command: Command, payload: type[P], entity: str) -> P:
+async def mutation_payload(info: Info, input_: MutationInput, command: Command, payload: type[P], entity_name: str) -> P:
     """The payload of a mutation of one entity: the row under its name, or null and the errors."""
-    outcome = await mutate(info, input_, command)
-    named: dict[str, Any] = {entity: outcome.rows[0] if outcome.rows else None}
-    return payload(**named, **common(outcome, input_))
+    result = await mutate(info, input_, command)
+    entity_field: dict[str, Any] = {entity_name: result.rows[0] if result.rows else None}
+    return payload(**entity_field, **common_payload_fields(result, input_))
 
 
-async def deleted(info: Info, input_: MutationInput, command: Command, payload: type[D]) -> D:
+async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[D]) -> D:
     """The payload of a mutation that deletes: the id of the row that is gone, or null and the errors."""
-    outcome = await mutate(info, input_, command)
-    row = outcome.rows[0] if outcome.rows else None
-    return payload(deleted_id=strawberry.ID(row.id) if row else None, **common(outcome, input_))
+    result = await mutate(info, input_, command)
+    row = result.rows[0] if result.rows else None
+    return payload(deleted_id=strawberry.ID(row.id) if row else None, **common_payload_fields(result, input_))
 
 
-def common(outcome: Outcome, input_: MutationInput) -> dict[str, Any]:
+def common_payload_fields(result: MutationResult, input_: MutationInput) -> dict[str, Any]:
     """The payload's common fields."""
     return {
-        "user_errors": [user_error(failure) for failure in outcome.failures],
-        "position": outcome.position,
+        "user_errors": [build_user_error(failure) for failure in result.field_errors],
+        "position": result.position,
         "client_mutation_id": input_.client_mutation_id,
-        "replayed": outcome.replayed,
+        "replayed": result.is_replayed,
     }
 
 
-def plain(value: Any) -> Any:
+def to_dict(value: Any) -> Any:
     """An input as plain values under the names that clients use; what was left out is not there."""
-    kind: Any = type(value)
-    if kind is list:
-        return [plain(item) for item in value]
-    names = _names(kind)
-    if names is None:
+    type_: Any = type(value)
+    if type_ is list:
+        return [to_dict(item) for item in value]
+    field_names = _get_field_names(type_)
+    if field_names is None:
         return value.value if isinstance(value, Enum) else value
-    given = ((name, getattr(value, python_name)) for name, python_name in names)
-    return {name: part if type(part) in _PLAIN else plain(part) for name, part in given if part is not strawberry.UNSET}
+    field_values = ((name, getattr(value, python_name)) for name, python_name in field_names)
+    return {
+        name: field_value if type(field_value) in _SCALAR_TYPES else to_dict(field_value)
+        for name, field_value in field_values
+        if field_value is not strawberry.UNSET
+    }
 
 
-_PLAIN = {NoneType, bool, int, str, Decimal}
+_SCALAR_TYPES = {NoneType, bool, int, str, Decimal}
 
 
 @cache
-def _names(type_: Any) -> list[tuple[str, str]] | None:
+def _get_field_names(type_: Any) -> list[tuple[str, str]] | None:
     definition = get_object_definition(type_)
     if definition is None:
         return None
-    return [(field.graphql_name or camel(field.python_name), field.python_name) for field in definition.fields]
+    return [(field.graphql_name or to_camel_case(field.python_name), field.python_name) for field in definition.fields]
 
 
-def _text(value: str | None, field: str) -> str | None:
-    return arguments.text(value, field) if value else None
+def _check_optional_text(value: str | None, field: str) -> str | None:
+    return arguments.check_text(value, field) if value else None

@@ -45,12 +45,12 @@ class Connection(Generic[T]):
 
     @strawberry.field(description="The rows of this page, each with its cursor.")
     def edges(self) -> list[Edge[T]]:
-        return [Edge(cursor=self.page.cursor_of(row), node=row) for row in self.page.rows]
+        return [Edge(cursor=self.page.encode_cursor(row), node=row) for row in self.page.rows]
 
     @strawberry.field
     def page_info(self) -> PageInfo:
         page = self.page
-        ends = [page.cursor_of(page.rows[0]), page.cursor_of(page.rows[-1])] if page.rows else [None, None]
+        ends = [page.encode_cursor(page.rows[0]), page.encode_cursor(page.rows[-1])] if page.rows else [None, None]
         return PageInfo(
             has_next_page=page.has_next, has_previous_page=page.has_previous, start_cursor=ends[0], end_cursor=ends[1]
         )

@@ -6,27 +6,27 @@ from typing import Any
 
 from strawberry.types import get_object_definition
 
-from storefront.execution.lookahead import selected
+from storefront.execution.lookahead import get_selected_names
 from storefront.graph.context import Info
 
 
-def needs(*columns: str) -> dict[str, Any]:
+def requires_columns(*columns: str) -> dict[str, Any]:
     """The metadata of a method that reads columns. Keys, and what rows are grouped by, are always there."""
     return {"columns": columns}
 
 
-def columns_of(info: Info, type_: type) -> tuple[str, ...] | None:
+def get_selected_columns(info: Info, type_: type) -> tuple[str, ...] | None:
     """The columns of a noun that the selection below a field needs; None: all of them."""
     definition = get_object_definition(type_, strict=True)
-    names = selected(info._raw_info, definition.name)
+    names = get_selected_names(info._raw_info, definition.name)
     if names is None:
         return None
-    needed = _needed(type_)
-    return tuple(sorted({column for name in names for column in needed.get(name, ())}))
+    columns_by_field = _map_fields_to_columns(type_)
+    return tuple(sorted({column for name in names for column in columns_by_field.get(name, ())}))
 
 
 @cache
-def _needed(type_: type) -> Mapping[str, tuple[str, ...]]:
+def _map_fields_to_columns(type_: type) -> Mapping[str, tuple[str, ...]]:
     fields = get_object_definition(type_, strict=True).fields
     return {
         field.python_name: field.metadata.get("columns", () if field.base_resolver else (field.python_name,)) for field in fields

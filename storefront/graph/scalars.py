@@ -15,9 +15,9 @@ Position = NewType("Position", int)
 JSON = NewType("JSON", object)
 
 # The forms are of ASCII alone: `\d` would take the digits of all scripts.
-_AMOUNT = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
-_COUNT = re.compile(r"[0-9]+")
-_MOMENT = re.compile(
+_DECIMAL_PATTERN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
+_DIGITS_PATTERN = re.compile(r"[0-9]+")
+_DATETIME_PATTERN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
 
@@ -25,60 +25,60 @@ MAX_DIGITS, MAX_DECIMALS = 20, 10
 MAX_POSITION = 10**18 - 1
 
 
-def moment(at: datetime) -> datetime:
+def format_datetime(at: datetime) -> datetime:
     """A moment as rows have it: text that goes to clients as it is."""
     return cast(datetime, at.isoformat(timespec="seconds").replace("+00:00", "Z"))
 
 
-class _Unfit(Exception):
+class _InvalidScalarError(Exception):
     """What is wrong with a value. Never quotes it: it may be a secret that was sent to the wrong place."""
 
 
-def _decimal(value: object) -> Decimal:
-    text = _digits(value)
-    found = _AMOUNT.fullmatch(text)
-    if found is None:
-        raise _Unfit(_form_fault(text, "digits, a point and more digits, perhaps after a minus sign"))
-    _, whole, decimals = found.groups()
-    if len(whole) > MAX_DIGITS and (digits := len(whole.lstrip("0"))) > MAX_DIGITS:
-        raise _Unfit(f"it is too large: at most {MAX_DIGITS} digits before the point, not {digits:,}")
+def _parse_decimal(value: object) -> Decimal:
+    text = _require_digits(value)
+    matched = _DECIMAL_PATTERN.fullmatch(text)
+    if matched is None:
+        raise _InvalidScalarError(_describe_form_fault(text, "digits, a point and more digits, perhaps after a minus sign"))
+    _, integer_digits, decimals = matched.groups()
+    if len(integer_digits) > MAX_DIGITS and (digits := len(integer_digits.lstrip("0"))) > MAX_DIGITS:
+        raise _InvalidScalarError(f"it is too large: at most {MAX_DIGITS} digits before the point, not {digits:,}")
     if decimals and len(decimals) > MAX_DECIMALS:
-        raise _Unfit(f"it is too precise: at most {MAX_DECIMALS} digits behind the point, not {len(decimals):,}")
+        raise _InvalidScalarError(f"it is too precise: at most {MAX_DECIMALS} digits behind the point, not {len(decimals):,}")
     return Decimal(text)
 
 
-def _position(value: object) -> int:
-    text = _digits(value)
-    if text[:1] == "-" and _COUNT.fullmatch(text, 1):
-        raise _Unfit("it is negative")
-    if not _COUNT.fullmatch(text):
-        raise _Unfit(_form_fault(text, "digits alone"))
+def _parse_position(value: object) -> int:
+    text = _require_digits(value)
+    if text[:1] == "-" and _DIGITS_PATTERN.fullmatch(text, 1):
+        raise _InvalidScalarError("it is negative")
+    if not _DIGITS_PATTERN.fullmatch(text):
+        raise _InvalidScalarError(_describe_form_fault(text, "digits alone"))
     # Python refuses to read numbers of thousands of digits.
     if len(text) > 18 and len(text.lstrip("0")) > 18:
-        raise _Unfit(f"it is too large: at most {MAX_POSITION}")
+        raise _InvalidScalarError(f"it is too large: at most {MAX_POSITION}")
     return int(text.lstrip("0") or "0")
 
 
-def _digits(value: object) -> str:
+def _require_digits(value: object) -> str:
     """Text, or a whole number as text."""
     if isinstance(value, str):
         return value
     # Booleans are integers to Python but not to anybody who reads a price.
     if isinstance(value, int) and not isinstance(value, bool):
-        return _int_text(value)
+        return _format_int(value)
     if isinstance(value, float):
-        raise _Unfit("it is a floating-point number, which is not exact, or too large a one; send it as text")
-    raise _Unfit(f"it is {_kind(value)}")
+        raise _InvalidScalarError("it is a floating-point number, which is not exact, or too large a one; send it as text")
+    raise _InvalidScalarError(f"it is {_describe_json_type(value)}")
 
 
-def _int_text(value: int) -> str:
+def _format_int(value: int) -> str:
     try:
         return str(value)
     except ValueError:
-        raise _Unfit("it has thousands of digits") from None
+        raise _InvalidScalarError("it has thousands of digits") from None
 
 
-def _form_fault(text: str, form: str) -> str:
+def _describe_form_fault(text: str, form: str) -> str:
     """What keeps text from being of a form."""
     if not text:
         return "it is empty"
@@ -89,98 +89,100 @@ def _form_fault(text: str, form: str) -> str:
     return f"it is not of the form: {form}"
 
 
-def _moment(value: object) -> str:
+def _parse_datetime(value: object) -> str:
     if not isinstance(value, str):
-        raise _Unfit(f"it is {_kind(value)}")
-    found = _MOMENT.fullmatch(value)
-    if found is None:
-        raise _Unfit(_form_fault(value, "YYYY-MM-DDThh:mm:ss, perhaps a fraction, and Z or an offset such as +02:00"))
-    if not found["zone"]:
-        raise _Unfit("it has no time zone: add Z, or an offset such as +02:00")
+        raise _InvalidScalarError(f"it is {_describe_json_type(value)}")
+    matched = _DATETIME_PATTERN.fullmatch(value)
+    if matched is None:
+        raise _InvalidScalarError(
+            _describe_form_fault(value, "YYYY-MM-DDThh:mm:ss, perhaps a fraction, and Z or an offset such as +02:00")
+        )
+    if not matched["zone"]:
+        raise _InvalidScalarError("it has no time zone: add Z, or an offset such as +02:00")
     try:
         return datetime.fromisoformat(value.upper()).astimezone(UTC).isoformat()
     except ValueError:
-        raise _Unfit("there is no such day or time") from None
+        raise _InvalidScalarError("there is no such day or time") from None
     except OverflowError:
-        raise _Unfit("it lies outside of the years 1 to 9999 in UTC") from None
+        raise _InvalidScalarError("it lies outside of the years 1 to 9999 in UTC") from None
 
 
-def _kind(value: object) -> str:
+def _describe_json_type(value: object) -> str:
     """What a value is, in the terms of JSON."""
     kinds = ((bool, "a boolean"), (int | float, "a number"), (dict, "an object"), (list, "a list"), (NoneType, "null"))
     return next((name for kind, name in kinds if isinstance(value, kind)), "no text")
 
 
-def _explain_failures(expected: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
+def _make_value_parser(expected: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
     """Parse a value; raises GraphQLError, which says what is expected and what is wrong."""
 
-    def checked(value: object) -> Any:
+    def parse_value(value: object) -> Any:
         try:
             return parse(value)
-        except _Unfit as unfit:
-            raise GraphQLError(f"{expected}: {unfit}.") from None
+        except _InvalidScalarError as error:
+            raise GraphQLError(f"{expected}: {error}.") from None
 
-    return checked
+    return parse_value
 
 
-def _of_literals(expected: str, parse: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
+def _make_literal_parser(expected: str, parse: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
     """The same for literals: the error has the location of the literal."""
 
-    def checked(node: Any, _: object = None) -> Any:
+    def parse_literal(node: Any, _: object = None) -> Any:
         try:
-            return parse(_literal_value(node))
-        except _Unfit as unfit:
-            raise GraphQLError(f"{expected}: {unfit}.", node) from None
+            return parse(_get_literal_value(node))
+        except _InvalidScalarError as error:
+            raise GraphQLError(f"{expected}: {error}.", node) from None
 
-    return checked
+    return parse_literal
 
 
-def _literal_value(node: Any) -> object:
+def _get_literal_value(node: Any) -> object:
     if isinstance(node, IntValueNode):
         # Python does not read longer ones.
         if len(node.value) > 4_000:
-            raise _Unfit("it has thousands of digits")
+            raise _InvalidScalarError("it has thousands of digits")
         return int(node.value)
     if isinstance(node, FloatValueNode):
-        raise _Unfit("it is a floating-point number, which is not exact; send it as text")
+        raise _InvalidScalarError("it is a floating-point number, which is not exact; send it as text")
     if isinstance(node, EnumValueNode):
-        raise _Unfit("it is not quoted")
+        raise _InvalidScalarError("it is not quoted")
     if isinstance(node, ObjectValueNode | ListValueNode):
-        raise _Unfit("it is an object" if isinstance(node, ObjectValueNode) else "it is a list")
+        raise _InvalidScalarError("it is an object" if isinstance(node, ObjectValueNode) else "it is a list")
     return getattr(node, "value", None)
 
 
-def _scalar(name: str, description: str, expected: str, parse: Callable[[object], Any], url: str) -> ScalarDefinition:
+def _define_scalar(name: str, description: str, expected: str, parse: Callable[[object], Any], url: str) -> ScalarDefinition:
     return strawberry.scalar(
         name=name,
         description=description,
         specified_by_url=url,
         serialize=str,
-        parse_value=_explain_failures(expected, parse),
-        parse_literal=_of_literals(expected, parse),
+        parse_value=_make_value_parser(expected, parse),
+        parse_literal=_make_literal_parser(expected, parse),
     )
 
 
 SCALARS: Mapping[object, ScalarDefinition] = {
-    Decimal: _scalar(
+    Decimal: _define_scalar(
         "Decimal",
         'Exact decimal as text, such as "19.90". Never a float.',
         'Decimal must be text such as "19.90"',
-        _decimal,
+        _parse_decimal,
         "https://www.w3.org/TR/xmlschema-2/#decimal",
     ),
-    datetime: _scalar(
+    datetime: _define_scalar(
         "DateTime",
         'A moment as RFC 3339 text in UTC, such as "2026-11-22T10:00:00Z".',
         'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z"',
-        _moment,
+        _parse_datetime,
         "https://www.rfc-editor.org/rfc/rfc3339",
     ),
-    Position: _scalar(
+    Position: _define_scalar(
         "Position",
         "Commit position in a store's log: a non-negative integer as text. Gapless, in commit order.",
         'Position must be a non-negative integer as text such as "42"',
-        _position,
+        _parse_position,
         "https://www.rfc-editor.org/rfc/rfc8259#section-6",
     ),
     JSON: strawberry.scalar(

@@ -14,35 +14,35 @@ import strawberry
 from storefront.core.db.database import Row
 from storefront.core.errors import NotFound
 from storefront.core.ids import parse_id
-from storefront.execution.batch_field import Batch, edge
-from storefront.execution.lookahead import selected
+from storefront.execution.batch_field import BatchResolver, batch_field
+from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Context, Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.images import Image, media_of
+from storefront.graph.images import Image, load_media
 from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus
-from storefront.graph.json_pushdown import nodes_of
-from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROWS, SEARCH, limits
+from storefront.graph.json_pushdown import build_nodes_document
+from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROW_LIMITS, SEARCH_LIMITS, limits
 from storefront.graph.pagination import Connection
-from storefront.graph.projection import columns_of, needs
+from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import JSON, Position
-from storefront.queries.analytics import MOST_SOURCES, Counts, Span
-from storefront.queries.listing import Found, Listing, Scope, Selection
+from storefront.queries.analytics import MAX_SOURCES, EventCounts, Span
+from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.visibility import Audience
 from storefront.writes.product_validation import MAX_ATTRIBUTES
 
-Edge = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
+RowLoader = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
 K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROWS)]
-CURSOR = limits(characters=MAX_CURSOR_CHARACTERS)
-MaybeFirst = Annotated[int | None, strawberry.argument(description="How many behind the cursor, 1 to 100.", metadata=ROWS)]
-MaybeLast = Annotated[int | None, strawberry.argument(description="How many before the cursor, 1 to 100.", metadata=ROWS)]
-After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.", metadata=CURSOR)]
-Searched = Annotated[str | None, strawberry.argument(metadata=SEARCH)]
-Before = Annotated[str | None, strawberry.argument(description="The cursor to stop before.", metadata=CURSOR)]
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROW_LIMITS)]
+CURSOR_LIMITS = limits(characters=MAX_CURSOR_CHARACTERS)
+MaybeFirst = Annotated[int | None, strawberry.argument(description="How many behind the cursor, 1 to 100.", metadata=ROW_LIMITS)]
+MaybeLast = Annotated[int | None, strawberry.argument(description="How many before the cursor, 1 to 100.", metadata=ROW_LIMITS)]
+After = Annotated[str | None, strawberry.argument(description="The cursor to continue behind.", metadata=CURSOR_LIMITS)]
+SearchText = Annotated[str | None, strawberry.argument(metadata=SEARCH_LIMITS)]
+Before = Annotated[str | None, strawberry.argument(description="The cursor to stop before.", metadata=CURSOR_LIMITS)]
 TimeZone = Annotated[str, strawberry.argument(description='IANA name, such as "Europe/Berlin": by whose clocks days begin.')]
 
 
@@ -60,22 +60,24 @@ class DateRange:
     to: datetime = strawberry.field(description="The moment after the last: `from` of the stretch that follows.")
 
 
-def target(loader: Edge, column: str, noun: str) -> Batch:
+def build_reference_batch(loader: RowLoader, key_column: str, noun: str) -> BatchResolver:
     """Where rows lead by a key of theirs, never null: what it leads to may be gone or hidden by the time that it is asked for."""
 
-    async def targets(rows: Sequence[Row], info: Info) -> Sequence[Row]:
-        found = await info.context.load_many(loader, [getattr(row, column) for row in rows])
-        if None in found:
+    async def load_targets(rows: Sequence[Row], info: Info) -> Sequence[Row]:
+        related_rows = await info.context.load_many(loader, [getattr(row, key_column) for row in rows])
+        if None in related_rows:
             raise NotFound(f"The {noun} that this belongs to is gone, or not for you to see.")
-        return found
+        return related_rows
 
-    return targets
+    return load_targets
 
 
-async def _configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
-    pages = await info.context.load_many(loaders.configs_of_user, [row.id for row in users], arguments.window(first, after))
+async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
+    pages = await info.context.load_many(
+        loaders.load_user_configs, [row.id for row in users], arguments.build_window(first, after)
+    )
     return [
-        ConfigConnection(page=page, count=partial(info.context.load, loaders.config_count_of_user, row.id))
+        ConfigConnection(page=page, count=partial(info.context.load, loaders.count_user_configs, row.id))
         for row, page in zip(users, pages, strict=True)
     ]
 
@@ -92,8 +94,8 @@ class User:
         viewer = info.context.viewer
         return cast(Row, self).email if viewer and viewer.id == self.id else None
 
-    configs: "ConfigConnection" = edge(
-        _configs, description="One's own stores; of others the published ones. Newest first.", metadata=PERSONAL
+    configs: "ConfigConnection" = batch_field(
+        _load_configs, description="One's own stores; of others the published ones. Newest first.", metadata=PERSONAL
     )
 
 
@@ -162,37 +164,40 @@ class PriceRange:
     max: Decimal
 
 
-async def _products(
+async def _load_products(
     stores: Sequence[Row],
     info: Info,
     filter: ProductFilter | None = None,
-    search: Searched = None,
+    search: SearchText = None,
     sort: ProductSort | None = None,
     first: MaybeFirst = None,
     after: After = None,
     last: MaybeLast = None,
     before: Before = None,
 ) -> "Sequence[ProductConnection]":
-    window = arguments.window(first, after, last, before)
-    audiences = [info.context.audience(store.id) for store in stores]
+    window = arguments.build_window(first, after, last, before)
+    audiences = [info.context.get_audience(store.id) for store in stores]
     listings: dict[Audience, Listing] = {}
     for audience in set(audiences):
-        chosen = inputs.selection(filter, search, audience)
-        listings[audience] = _completed(info, Listing(chosen, inputs.order(sort, chosen), window))
+        selection = inputs.build_selection(filter, search, audience)
+        listings[audience] = _complete_listing(info, Listing(selection, inputs.build_order(sort, selection), window))
     load = info.context.load_many
-    found = await _loaded_apart(
-        stores, audiences, lambda keys, audience: load(loaders.products_of_config, keys, listings[audience])
+    results = await _load_by_kind(
+        stores, audiences, lambda keys, audience: load(loaders.load_config_products, keys, listings[audience])
     )
-    return [_connection(info, one, listings[audience]) for one, audience in zip(found, audiences, strict=True)]
+    return [
+        _build_product_connection(info, result, listings[audience]) for result, audience in zip(results, audiences, strict=True)
+    ]
 
 
-async def _analytics(
+async def _load_analytics(
     stores: Sequence[Row], info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
 ) -> "Sequence[AnalyticsReport | None]":
-    owned = [info.context.audience(row.id) is Audience.OWNER for row in stores]
-    report = analytics_report("", range, interval, time_zone) if any(owned) else None
+    owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
+    report = build_analytics_report("", range, interval, time_zone) if any(owned_flags) else None
     return [
-        replace(report, config_id=row.id) if report and is_owned else None for row, is_owned in zip(stores, owned, strict=True)
+        replace(report, config_id=row.id) if report and is_owned else None
+        for row, is_owned in zip(stores, owned_flags, strict=True)
     ]
 
 
@@ -210,27 +215,27 @@ class Config:
 
     @strawberry.field
     def theme(self) -> Theme | None:
-        given = cast(Row, self).theme
-        return Theme(**_fields(given, _THEME)) if given else None
+        document = cast(Row, self).theme
+        return Theme(**_rename_keys(document, _THEME_FIELDS)) if document else None
 
     @strawberry.field
     def layout(self) -> Layout | None:
-        given = cast(Row, self).layout
-        return Layout(**_fields(given, _LAYOUT)) if given else None
+        document = cast(Row, self).layout
+        return Layout(**_rename_keys(document, _LAYOUT_FIELDS)) if document else None
 
     @strawberry.field
     def integrations(self, info: Info) -> Integrations | None:
-        given = cast(Row, self).integrations
-        return _integrations(given, info.context.audience(str(self.id))) if given else None
+        document = cast(Row, self).integrations
+        return _build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
-    owner: User = edge(target(loaders.user, "user_id", "user"))
+    owner: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"))
 
     @strawberry.field(description="How far the store's log has come.")
     async def position(self, info: Info) -> Position:
-        return cast(Position, await info.context.load(loaders.position_of_config, str(self.id)))
+        return cast(Position, await info.context.load(loaders.load_config_positions, str(self.id)))
 
-    products: "ProductConnection" = edge(
-        _products,
+    products: "ProductConnection" = batch_field(
+        _load_products,
         description="The store's products. Pages by cursor do not shift when others are added.",
         metadata=costs(size=20),
     )
@@ -239,12 +244,12 @@ class Config:
         description="The categories that the store's products have, the fullest first.", metadata=costs(50, size=20)
     )
     async def categories(self, info: Info) -> list[FacetValue]:
-        selection = Selection(info.context.audience(str(self.id)))
-        rows = await info.context.load(loaders.facet_of_config, Scope(str(self.id)), "category", selection)
+        selection = Selection(info.context.get_audience(str(self.id)))
+        rows = await info.context.load(loaders.load_config_facet, StoreScope(str(self.id)), "category", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
-    analytics: "AnalyticsReport | None" = edge(
-        _analytics, description="What shoppers did. Told to the owner, null to others.", metadata=costs(50)
+    analytics: "AnalyticsReport | None" = batch_field(
+        _load_analytics, description="What shoppers did. Told to the owner, null to others.", metadata=costs(50)
     )
 
 
@@ -260,7 +265,7 @@ class _NameAndValue(NamedTuple):
 
 
 # There are many of them.
-_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
+_make_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
 
 
 @strawberry.type
@@ -270,52 +275,64 @@ class ReviewSummary:
     distribution: list[int] = strawberry.field(description="Five counts, one star first.")
 
 
-async def _variants(
+async def _load_variants(
     products: Sequence[Row], info: Info, first: First = 5, available_only: bool = True
 ) -> Sequence[Sequence[Row]]:
-    limit, columns, context = arguments.first(first), columns_of(info, ProductVariant), info.context
+    limit, columns, context = arguments.check_row_count(first), get_selected_columns(info, ProductVariant), info.context
     # One who shows the unavailable ones sees those of their own products only.
-    hidden = [available_only or context.audience(row.config_id) is not Audience.OWNER for row in products]
-    return await _loaded_apart(
-        products, hidden, lambda keys, only: context.load_many(loaders.variants_of_product, keys, limit, only, columns)
+    available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
+    return await _load_by_kind(
+        products,
+        available_only_flags,
+        lambda keys, only: context.load_many(loaders.load_product_variants, keys, limit, only, columns),
     )
 
 
-async def _loaded_apart(
+async def _load_by_kind(
     rows: Sequence[Row], kinds: Sequence[K], load: Callable[[Sequence[str], K], Awaitable[Sequence[T]]]
 ) -> list[T]:
     """What is loaded for the rows of each kind together, in the order of the rows."""
-    loading = {kind: load([r.id for r, k in zip(rows, kinds, strict=True) if k is kind], kind) for kind in set(kinds)}
-    found = {kind: iter(await values) for kind, values in loading.items()}
-    return [next(found[kind]) for kind in kinds]
+    pending_by_kind = {kind: load([r.id for r, k in zip(rows, kinds, strict=True) if k is kind], kind) for kind in set(kinds)}
+    values_by_kind = {kind: iter(await values) for kind, values in pending_by_kind.items()}
+    return [next(values_by_kind[kind]) for kind in kinds]
 
 
-async def _variant(
+async def _load_variant_by_attributes(
     products: Sequence[Row],
     info: Info,
     attributes: Annotated[list[AttributeInput], strawberry.argument(metadata=limits(items=MAX_ATTRIBUTES))],
 ) -> Sequence[Row | None]:
-    wanted = orjson.dumps(dict(inputs.attributes(attributes, "attributes"))).decode()
+    attributes_json = orjson.dumps(dict(inputs.parse_attribute_pairs(attributes, "attributes"))).decode()
     load = info.context.load_many
-    hidden = [info.context.audience(row.config_id) is not Audience.OWNER for row in products]
-    return await _loaded_apart(products, hidden, lambda keys, only: load(loaders.variant_of_product, keys, wanted, only))
+    available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
+    return await _load_by_kind(
+        products,
+        available_only_flags,
+        lambda keys, only: load(loaders.load_product_variant_by_attributes, keys, attributes_json, only),
+    )
 
 
-async def _reviews(products: Sequence[Row], info: Info, first: First = 3, after: After = None) -> "Sequence[ReviewConnection]":
-    window, columns = arguments.window(first, after), columns_of(info, Review)
-    pages = await info.context.load_many(loaders.reviews_of_product, [row.id for row in products], window, columns)
-    return [ReviewConnection(page=page, count=_sum_of(row.rating_counts)) for row, page in zip(products, pages, strict=True)]
+async def _load_reviews(
+    products: Sequence[Row], info: Info, first: First = 3, after: After = None
+) -> "Sequence[ReviewConnection]":
+    window, columns = arguments.build_window(first, after), get_selected_columns(info, Review)
+    pages = await info.context.load_many(loaders.load_product_reviews, [row.id for row in products], window, columns)
+    return [
+        ReviewConnection(page=page, count=_make_counter(row.rating_counts)) for row, page in zip(products, pages, strict=True)
+    ]
 
 
-def _sum_of(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
-    async def count() -> int:
+def _make_counter(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
+    async def sum_counts() -> int:
         return sum(counts)
 
-    return count
+    return sum_counts
 
 
-async def _related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
-    return await info.context.load_many(loaders.related_to_product, [row.id for row in products], arguments.first(first))
+async def _load_related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
+    return await info.context.load_many(
+        loaders.load_related_products, [row.id for row in products], arguments.check_row_count(first)
+    )
 
 
 @strawberry.type
@@ -342,42 +359,48 @@ class Product:
 
     @strawberry.field(
         description="Over the available variants, else the product's own price.",
-        metadata=needs("price", "variants_min_price", "variants_max_price"),
+        metadata=requires_columns("price", "variants_min_price", "variants_max_price"),
     )
     def price_range(self) -> PriceRange:
         row = cast(Row, self)
         return PriceRange(min=row.variants_min_price or row.price, max=row.variants_max_price or row.price)
 
-    config: Config = edge(target(loaders.config, "config_id", "store"))
+    config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
-    variants: "list[ProductVariant]" = edge(
-        _variants, description="The first variants. Unavailable ones are shown to the owner, with `availableOnly: false`."
+    variants: "list[ProductVariant]" = batch_field(
+        _load_variants, description="The first variants. Unavailable ones are shown to the owner, with `availableOnly: false`."
     )
 
-    @strawberry.field(description="How many variants the asker may see.", metadata=needs("variants_total", "variants_available"))
+    @strawberry.field(
+        description="How many variants the asker may see.", metadata=requires_columns("variants_total", "variants_available")
+    )
     def variant_count(self, info: Info) -> int:
         row = cast(Row, self)
         return int(row.variants_total if _is_owner(self, info) else row.variants_available)
 
-    variant: "ProductVariant | None" = edge(_variant, description="The variant that has all these attributes.")
-
-    media: list[Image] = edge(
-        media_of,
-        description="The first pictures that `images` has the addresses of, in the same order.",
-        metadata=needs("images", "config_id"),
+    variant: "ProductVariant | None" = batch_field(
+        _load_variant_by_attributes, description="The variant that has all these attributes."
     )
 
-    reviews: "ReviewConnection" = edge(_reviews, description="Newest first.", metadata=needs("rating_counts"))
+    media: list[Image] = batch_field(
+        load_media,
+        description="The first pictures that `images` has the addresses of, in the same order.",
+        metadata=requires_columns("images", "config_id"),
+    )
 
-    @strawberry.field(metadata=needs("rating_counts"))
+    reviews: "ReviewConnection" = batch_field(
+        _load_reviews, description="Newest first.", metadata=requires_columns("rating_counts")
+    )
+
+    @strawberry.field(metadata=requires_columns("rating_counts"))
     def review_summary(self) -> ReviewSummary:
         counts: list[int] = cast(Row, self).rating_counts
         total = sum(counts)
         stars = sum(stars * count for stars, count in enumerate(counts, 1))
         return ReviewSummary(average=stars / total if total else None, count=total, distribution=counts)
 
-    related: "list[Product]" = edge(
-        _related, description="Same category first, then shared tags, then popularity.", metadata=costs(20)
+    related: "list[Product]" = batch_field(
+        _load_related, description="Same category first, then shared tags, then popularity.", metadata=costs(20)
     )
 
 
@@ -394,12 +417,12 @@ class ProductVariant:
     version: int
     created_at: datetime
 
-    @strawberry.field(metadata=needs("attributes") | costs(size=3))
+    @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
     def attributes(self) -> list[Attribute]:
         row: Any = self
-        return [*map(_name_and_value, row.attributes.items())]
+        return [*map(_make_name_and_value, row.attributes.items())]
 
-    product: Product = edge(target(loaders.product, "product_id", "product"))
+    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
 
 @strawberry.type
@@ -411,9 +434,9 @@ class Review:
     version: int
     created_at: datetime
 
-    user: User = edge(target(loaders.user, "user_id", "user"), metadata=needs("user_id"))
+    user: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"), metadata=requires_columns("user_id"))
 
-    product: Product = edge(target(loaders.product, "product_id", "product"))
+    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
 
 # ---------------------------------------------------------------------------------------------- analytics
@@ -446,9 +469,9 @@ class TopProduct:
     async def product(self, info: Info) -> Product | None:
         row = cast(Row, self)
         key = parse_id(row.product_id)
-        found = await info.context.load(loaders.product, key) if key else None
+        found_product = await info.context.load(loaders.load_products, key) if key else None
         # Events say what browsers sent: the product may be another store's.
-        return cast(Product, found) if found and found.config_id == row.parent_id else None
+        return cast(Product, found_product) if found_product and found_product.config_id == row.parent_id else None
 
 
 @strawberry.type(description="One interval of a series.")
@@ -481,7 +504,7 @@ class FunnelStep:
     rate: float = strawberry.field(description="Of the sessions of the step before, in percent: 0 to 100.")
 
 
-_FUNNEL = {
+_FUNNEL_COUNTERS = {
     None: "sessions",
     "product_click": "clicked_sessions",
     "add_to_cart": "converted_sessions",
@@ -489,13 +512,13 @@ _FUNNEL = {
 }
 
 
-async def _top_products(reports: "Sequence[AnalyticsReport]", info: Info, first: First = 10) -> Sequence[Sequence[Row]]:
-    limit, load = arguments.first(first), info.context.load_many
-    found: dict[Span, Iterator[Sequence[Row]]] = {}
-    for span in {one.span for one in reports}:
-        keys = [one.config_id for one in reports if one.span == span]
-        found[span] = iter(await load(loaders.top_products_of_config, keys, span, limit))
-    return [next(found[one.span]) for one in reports]
+async def _load_top_products(reports: "Sequence[AnalyticsReport]", info: Info, first: First = 10) -> Sequence[Sequence[Row]]:
+    limit, load = arguments.check_row_count(first), info.context.load_many
+    rows_by_span: dict[Span, Iterator[Sequence[Row]]] = {}
+    for span in {report.span for report in reports}:
+        keys = [report.config_id for report in reports if report.span == span]
+        rows_by_span[span] = iter(await load(loaders.load_config_top_products, keys, span, limit))
+    return [next(rows_by_span[report.span]) for report in reports]
 
 
 @strawberry.type(
@@ -509,84 +532,87 @@ class AnalyticsReport:
     time_zone: strawberry.Private[str]
     is_previous: strawberry.Private[bool] = False
 
-    async def _counts(self, info: Info) -> Counts:
-        return await info.context.load(loaders.figures_of_config, self.config_id, self.span)
+    async def _load_counts(self, info: Info) -> EventCounts:
+        return await info.context.load(loaders.load_config_event_counts, self.config_id, self.span)
 
     @strawberry.field
     async def page_views(self, info: Info) -> int:
-        return (await self._counts(info)).page_views
+        return (await self._load_counts(info)).page_views
 
     @strawberry.field
     async def product_clicks(self, info: Info) -> int:
-        return (await self._counts(info)).product_clicks
+        return (await self._load_counts(info)).product_clicks
 
     @strawberry.field
     async def add_to_carts(self, info: Info) -> int:
-        return (await self._counts(info)).add_to_carts
+        return (await self._load_counts(info)).add_to_carts
 
     @strawberry.field
     async def purchases(self, info: Info) -> int:
-        return (await self._counts(info)).purchases
+        return (await self._load_counts(info)).purchases
 
     @strawberry.field
     async def searches(self, info: Info) -> int:
-        return (await self._counts(info)).searches
+        return (await self._load_counts(info)).searches
 
     @strawberry.field(description="Those that began then: a session is that of its first event, and counts once, as a whole.")
     async def sessions(self, info: Info) -> int:
-        return (await self._counts(info)).sessions
+        return (await self._load_counts(info)).sessions
 
     @strawberry.field(description="Adds to cart per product click, in percent. Above 100 where carts are filled without clicks.")
     async def conversion_rate(self, info: Info) -> float:
-        counts = await self._counts(info)
-        return _percent(counts.add_to_carts, counts.product_clicks)
+        counts = await self._load_counts(info)
+        return _compute_percent(counts.add_to_carts, counts.product_clicks)
 
     @strawberry.field(description="Of the sessions with a product click, those that also added to a cart, in percent: 0 to 100.")
     async def session_conversion_rate(self, info: Info) -> float:
-        counts = await self._counts(info)
-        return _percent(counts.converted_sessions, counts.clicked_sessions)
+        counts = await self._load_counts(info)
+        return _compute_percent(counts.converted_sessions, counts.clicked_sessions)
 
     @strawberry.field(
         description="How far the sessions came: a product clicked, put into the cart, purchased.", metadata=costs(size=4)
     )
     async def funnel(self, info: Info) -> list[FunnelStep]:
-        counts = await self._counts(info)
-        found = [(event, int(getattr(counts, name))) for event, name in _FUNNEL.items()]
-        before = [count for _, count in found[:1] + found]
+        counts = await self._load_counts(info)
+        step_counts = [(event, int(getattr(counts, name))) for event, name in _FUNNEL_COUNTERS.items()]
+        previous_counts = [count for _, count in step_counts[:1] + step_counts]
         return [
-            FunnelStep(event=event, sessions=n, rate=_percent(n, last)) for (event, n), last in zip(found, before, strict=False)
+            FunnelStep(event=event, sessions=n, rate=_compute_percent(n, previous_count))
+            for (event, n), previous_count in zip(step_counts, previous_counts, strict=False)
         ]
 
-    top_products: list[TopProduct] = edge(_top_products, description="By clicks, then by adds to cart.", metadata=costs(50))
+    top_products: list[TopProduct] = batch_field(
+        _load_top_products, description="By clicks, then by adds to cart.", metadata=costs(50)
+    )
 
     @strawberry.field(
         description="Every interval that the range touches, in order, those without events included.",
         metadata=costs(50, size=100),
     )
     async def series(self, info: Info) -> list[AnalyticsPoint]:
-        load, how = info.context.load, (self.span, self.interval, self.time_zone)
-        found = await load(loaders.series_of_config, self.config_id, *how)
-        return cast(list[AnalyticsPoint], found)
+        load, series_arguments = info.context.load, (self.span, self.interval, self.time_zone)
+        points = await load(loaders.load_config_event_series, self.config_id, *series_arguments)
+        return cast(list[AnalyticsPoint], points)
 
-    @strawberry.field(description=f"The {MOST_SOURCES} with the most sessions.", metadata=costs(50, size=MOST_SOURCES))
+    @strawberry.field(description=f"The {MAX_SOURCES} with the most sessions.", metadata=costs(50, size=MAX_SOURCES))
     async def sources(self, info: Info) -> list[SourceBreakdown]:
-        found = await info.context.load(loaders.sources_of_config, self.config_id, self.span)
-        return cast(list[SourceBreakdown], found)
+        rows = await info.context.load(loaders.load_config_sources, self.config_id, self.span)
+        return cast(list[SourceBreakdown], rows)
 
     @strawberry.field(description="As long a time just before, to compare with; null in a previous one.")
     def previous(self) -> "AnalyticsReport | None":
-        return None if self.is_previous else replace(self, span=self.span.before(), is_previous=True)
+        return None if self.is_previous else replace(self, span=self.span.get_previous(), is_previous=True)
 
 
-def analytics_report(config_id: str, range: DateRange, interval: Interval, time_zone: str) -> AnalyticsReport:
+def build_analytics_report(config_id: str, range: DateRange, interval: Interval, time_zone: str) -> AnalyticsReport:
     """The report of one store, nothing counted yet. Whether the asker may have it is for the caller to say."""
-    span = arguments.report_range(range.from_, range.to, "range", interval.value)
-    zone = arguments.time_zone(time_zone, "timeZone")
+    span = arguments.build_report_range(range.from_, range.to, "range", interval.value)
+    zone = arguments.check_time_zone(time_zone, "timeZone")
     return AnalyticsReport(config_id=config_id, span=span, interval=interval.value, time_zone=zone)
 
 
-def _percent(part: int, whole: int) -> float:
-    return 100 * part / whole if whole else 0.0
+def _compute_percent(count: int, total: int) -> float:
+    return 100 * count / total if total else 0.0
 
 
 # -------------------------------------------------------------------------------------------------- lists
@@ -609,105 +635,114 @@ class AnalyticsEventConnection(Connection[AnalyticsEvent]):
 
 @strawberry.type(description="How many products each further choice would leave. A facet does not count its own filter.")
 class ProductFacets:
-    found: strawberry.Private[Found]
+    listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
 
-    async def _rows(self, info: Info, facet: str) -> list[Row]:
-        return await info.context.load(loaders.facet_of_config, self.found.scope, facet, self.selection)
+    async def _load_rows(self, info: Info, facet: str) -> list[Row]:
+        return await info.context.load(loaders.load_config_facet, self.listing_result.scope, facet, self.selection)
 
-    def _chosen(self, name: str) -> Any:
+    def _get_selected_values(self, name: str) -> Any:
         return dict(self.selection.filters).get(name, ())
 
     @strawberry.field(metadata=costs(50, size=20))
     async def categories(self, info: Info) -> list[FacetValue]:
-        return _facet_values(await self._rows(info, "category"), self._chosen("category"))
+        return _build_facet_values(await self._load_rows(info, "category"), self._get_selected_values("category"))
 
     @strawberry.field(metadata=costs(50, size=50))
     async def tags(self, info: Info) -> list[FacetValue]:
-        return _facet_values(await self._rows(info, "tags"), self._chosen("tags"))
+        return _build_facet_values(await self._load_rows(info, "tags"), self._get_selected_values("tags"))
 
     @strawberry.field(metadata=costs(50, size=10))
     async def attributes(self, info: Info) -> list[AttributeFacet]:
-        chosen = orjson.loads(self._chosen("attributes") or "{}")
+        selected_values = orjson.loads(self._get_selected_values("attributes") or "{}")
         by_name: dict[str, list[Row]] = {}
-        for row in await self._rows(info, "attributes"):
+        for row in await self._load_rows(info, "attributes"):
             by_name.setdefault(row.name, []).append(row)
-        return [AttributeFacet(name=name, values=_facet_values(rows, chosen.get(name, ()))) for name, rows in by_name.items()]
+        return [
+            AttributeFacet(name=name, values=_build_facet_values(rows, selected_values.get(name, ())))
+            for name, rows in by_name.items()
+        ]
 
     @strawberry.field(description="Null without products.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
-        (row,) = await self._rows(info, "price")
+        (row,) = await self._load_rows(info, "price")
         return None if row.min is None else PriceRange(min=row.min, max=row.max)
 
     @strawberry.field(description="IN_STOCK and OUT_OF_STOCK.", metadata=costs(50, size=2))
     async def availability(self, info: Info) -> list[FacetValue]:
-        chosen = [("OUT_OF_STOCK", "IN_STOCK")[wanted] for name, wanted in self.selection.filters if name == "in_stock"]
-        return _facet_values(await self._rows(info, "availability"), chosen)
+        selected_values = [
+            ("OUT_OF_STOCK", "IN_STOCK")[is_in_stock] for name, is_in_stock in self.selection.filters if name == "in_stock"
+        ]
+        return _build_facet_values(await self._load_rows(info, "availability"), selected_values)
 
 
 @strawberry.type
 class ProductConnection(Connection[Product]):
     """A page of products."""
 
-    found: strawberry.Private[Found]
+    listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
 
     @strawberry.field(description="Counted only when asked for.")
     def facets(self) -> ProductFacets:
-        return ProductFacets(found=self.found, selection=self.selection)
+        return ProductFacets(listing_result=self.listing_result, selection=self.selection)
 
     @strawberry.field(description="What was searched for instead, where the words as typed find nothing.")
     def corrected_search(self) -> str | None:
-        mended = self.found.scope.mended
-        return mended.text if mended else None
+        corrected = self.listing_result.scope.corrected_search
+        return corrected.text if corrected else None
 
 
-async def product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
+async def load_product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
     """A page of one store's products, read together with those that other fields ask for at the same time."""
-    completed = _completed(info, listing)
-    return _connection(info, await info.context.load(loaders.products_of_config, config_id, completed), completed)
+    completed_listing = _complete_listing(info, listing)
+    return _build_product_connection(
+        info, await info.context.load(loaders.load_config_products, config_id, completed_listing), completed_listing
+    )
 
 
-def _completed(info: Info, listing: Listing) -> Listing:
-    is_counted = "total_count" in (selected(info._raw_info, "ProductConnection") or ())
-    document = nodes_of(info, is_owner=listing.selection.audience is Audience.OWNER)
-    return replace(listing, columns=columns_of(info, Product), document=document, counted=is_counted)
+def _complete_listing(info: Info, listing: Listing) -> Listing:
+    is_counted = "total_count" in (get_selected_names(info._raw_info, "ProductConnection") or ())
+    document = build_nodes_document(info, is_owner=listing.selection.audience is Audience.OWNER)
+    return replace(listing, columns=get_selected_columns(info, Product), document=document, with_total=is_counted)
 
 
-def _connection(info: Info, found: Found, listing: Listing) -> ProductConnection:
-    selection, rows = listing.selection, found.page.rows
+def _build_product_connection(info: Info, listing_result: ScopedPage, listing: Listing) -> ProductConnection:
+    selection, rows = listing.selection, listing_result.page.rows
 
-    async def count() -> int:
-        counted = (
+    async def count_products() -> int:
+        totals = (
             [rows[0].total]
-            if listing.counted and rows
-            else [await info.context.load(loaders.product_count_of_config, found.scope, selection)]
+            if listing.with_total and rows
+            else [await info.context.load(loaders.count_config_products, listing_result.scope, selection)]
         )
-        return int(counted[0])
+        return int(totals[0])
 
-    return ProductConnection(page=found.page, count=count, found=found, selection=selection)
+    return ProductConnection(page=listing_result.page, count=count_products, listing_result=listing_result, selection=selection)
 
 
 # ------------------------------------------------------------------------------------------- from columns
 
 
 def _is_owner(product: Product, info: Info) -> bool:
-    return info.context.audience(cast(Row, product).config_id) is Audience.OWNER
+    return info.context.get_audience(cast(Row, product).config_id) is Audience.OWNER
 
 
-def _facet_values(rows: list[Row], chosen: Any) -> list[FacetValue]:
+def _build_facet_values(rows: list[Row], selected_values: Any) -> list[FacetValue]:
     # What is chosen stays in the list even where it leaves nothing: it has to be there to be taken back.
-    counts = {row.value: row.count for row in rows} | {value: 0 for value in chosen if value not in {r.value for r in rows}}
-    return [FacetValue(value=value, count=count, is_selected=value in chosen) for value, count in counts.items()]
+    counts = {row.value: row.count for row in rows} | {
+        value: 0 for value in selected_values if value not in {r.value for r in rows}
+    }
+    return [FacetValue(value=value, count=count, is_selected=value in selected_values) for value, count in counts.items()]
 
 
-_THEME = {
+_THEME_FIELDS = {
     "primaryColor": "primary_color",
     "secondaryColor": "secondary_color",
     "fontFamily": "font_family",
     "customCSS": "custom_css",
 }
-_LAYOUT = {
+_LAYOUT_FIELDS = {
     "headerStyle": "header_style",
     "gridColumns": "grid_columns",
     "showPrices": "show_prices",
@@ -715,11 +750,11 @@ _LAYOUT = {
 }
 
 
-def _fields(document: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    return {ours: document.get(theirs) for theirs, ours in names.items()}
+def _rename_keys(document: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+    return {field_name: document.get(json_name) for json_name, field_name in names.items()}
 
 
-def _integrations(document: dict[str, Any], audience: Audience) -> Integrations:
+def _build_integrations(document: dict[str, Any], audience: Audience) -> Integrations:
     shopify, stripe, analytics = (document.get(name) for name in ("shopify", "stripe", "analytics"))
     if audience is not Audience.OWNER:
         shopify = None

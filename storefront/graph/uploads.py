@@ -5,13 +5,13 @@ from typing import TypeVar
 
 import strawberry
 
-from storefront.core.storage.base import Presigned
+from storefront.core.storage.base import PresignedRequest
 from storefront.graph.cost_hints import costs
-from storefront.graph.scalars import moment
+from storefront.graph.scalars import format_datetime
 
 U = TypeVar("U", bound="Upload")
 
-SENT = (
+UPLOAD_DESCRIPTION = (
     "A request to be sent by whoever has the file: this method to this address, with these headers and the whole file as its "
     "body. No cookie and no token goes with it."
 )
@@ -32,8 +32,8 @@ class Upload:
     expires_at: datetime = strawberry.field(description="When the address ends.")
 
 
-def permitted(kind: type[U], id_: str, permit: Presigned) -> U:
+def build_upload(upload_type: type[U], id_: str, presigned: PresignedRequest) -> U:
     """An upload of this kind."""
-    headers = [HttpHeader(name=name, value=value) for name, value in permit.headers.items()]
-    expires = moment(permit.expires_at)
-    return kind(id=strawberry.ID(id_), method=permit.method, url=permit.url, headers=headers, expires_at=expires)
+    headers = [HttpHeader(name=name, value=value) for name, value in presigned.headers.items()]
+    expires_at = format_datetime(presigned.expires_at)
+    return upload_type(id=strawberry.ID(id_), method=presigned.method, url=presigned.url, headers=headers, expires_at=expires_at)

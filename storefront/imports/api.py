@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.db.database import FAILURES, Row
+from storefront.core.db.database import DATABASE_ERRORS, Row
 from storefront.core.errors import Forbidden, NotFound
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Context, Info
@@ -15,78 +15,78 @@ from storefront.queries import jobs
 from storefront.queries.keyset import Page
 
 # Seconds between looks at a job that no wake-up told of.
-LOOK = 1.0
-OVER = ("succeeded", "failed", "cancelled")
+POLL_INTERVAL_SECONDS = 1.0
+TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
 
 
 @strawberry.type
 class JobQuery:
     @strawberry.field(description="An import into a store of one's own, or null.")
     async def import_job(self, info: Info, id: strawberry.ID) -> ImportJob | None:
-        return cast(ImportJob | None, await _job(info.context, arguments.key(id, "id"), "import"))
+        return cast(ImportJob | None, await _load_job(info.context, arguments.check_id(id, "id"), "import"))
 
     @strawberry.field(description="The imports into a store of one's own, newest first.")
     async def import_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
     ) -> ImportJobConnection:
-        store, page = await _page(info, config_id, "import", first, after)
-        return ImportJobConnection(page=page, count=lambda: jobs.count_of_store(info.context.database, store, "import"))
+        store, page = await _load_page(info, config_id, "import", first, after)
+        return ImportJobConnection(page=page, count=lambda: jobs.count_jobs_of_store(info.context.database, store, "import"))
 
     @strawberry.field(description="An export of a store of one's own, or null.")
     async def export_job(self, info: Info, id: strawberry.ID) -> ExportJob | None:
-        return cast(ExportJob | None, await _job(info.context, arguments.key(id, "id"), "export"))
+        return cast(ExportJob | None, await _load_job(info.context, arguments.check_id(id, "id"), "export"))
 
     @strawberry.field(description="The exports of a store of one's own, newest first.")
     async def export_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
     ) -> ExportJobConnection:
-        store, page = await _page(info, config_id, "export", first, after)
-        return ExportJobConnection(page=page, count=lambda: jobs.count_of_store(info.context.database, store, "export"))
+        store, page = await _load_page(info, config_id, "export", first, after)
+        return ExportJobConnection(page=page, count=lambda: jobs.count_jobs_of_store(info.context.database, store, "export"))
 
 
 @strawberry.type
 class JobSubscription:
     @strawberry.subscription(description="An import as it goes on: at once, then when it has moved. Ends when it is over.")
     async def import_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ImportJob, None]:
-        async for row in _moves(info.context, arguments.key(id, "id"), "import"):
+        async for row in _watch_job(info.context, arguments.check_id(id, "id"), "import"):
             yield row
 
     @strawberry.subscription(description="An export as it goes on: at once, then when it has moved. Ends when it is over.")
     async def export_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ExportJob, None]:
-        async for row in _moves(info.context, arguments.key(id, "id"), "export"):
+        async for row in _watch_job(info.context, arguments.check_id(id, "id"), "export"):
             yield row
 
 
-async def _moves(context: Context, key: str, kind: str) -> AsyncGenerator[Any, None]:
+async def _watch_job(context: Context, job_id: str, kind: str) -> AsyncGenerator[Any, None]:
     """The job whenever it is another than before. Ends with it, or when the store is no longer the asker's."""
-    row = await _job(context, key, kind)
+    row = await _load_job(context, job_id, kind)
     if row is None:
-        raise NotFound(f"id: there is no {kind} of a store of yours with the id {key}.", "id")
-    last = None
+        raise NotFound(f"id: there is no {kind} of a store of yours with the id {job_id}.", "id")
+    last_sent = None
     while row is not None:
-        if row != last:
+        if row != last_sent:
             yield row
-        if row.status in OVER:
+        if row.status in TERMINAL_STATUSES:
             return
-        last = row
-        await context.feed.stirs.wait(key, LOOK)
-        row = await _again(context, key, kind, row)
+        last_sent = row
+        await context.feed.keyed_events.wait(job_id, POLL_INTERVAL_SECONDS)
+        row = await _reload_job(context, job_id, kind, row)
 
 
-async def _again(context: Context, key: str, kind: str, last: Row) -> Row | None:
+async def _reload_job(context: Context, job_id: str, kind: str, fallback: Row) -> Row | None:
     try:
-        return await _job(context, key, kind)
+        return await _load_job(context, job_id, kind)
     except Forbidden:
         return None
-    except FAILURES:
+    except DATABASE_ERRORS:
         # Whoever watches is told the next time.
-        return last
+        return fallback
 
 
-async def _job(context: Context, key: str, kind: str) -> Row | None:
+async def _load_job(context: Context, job_id: str, kind: str) -> Row | None:
     """A job of the asker's, begun or over; raises Forbidden where they may know that it is somebody else's."""
-    viewer = context.signed_in()
-    row = await jobs.by_id(context.database, key)
+    viewer = context.require_viewer()
+    row = await jobs.load_job(context.database, job_id)
     if row is None or row.kind != kind or row.status == "uploading":
         return None
     if row.owner_id == viewer.id:
@@ -96,11 +96,11 @@ async def _job(context: Context, key: str, kind: str) -> Row | None:
     return None
 
 
-async def _page(info: Info, config_id: str, kind: str, first: int, after: str | None) -> tuple[str, Page]:
-    info.context.signed_in()
-    store = arguments.key(config_id, "configId")
-    if store not in info.context.owned:
-        if await info.context.load(loaders.config, store) is None:
+async def _load_page(info: Info, config_id: str, kind: str, first: int, after: str | None) -> tuple[str, Page]:
+    info.context.require_viewer()
+    store = arguments.check_id(config_id, "configId")
+    if store not in info.context.owned_store_ids:
+        if await info.context.load(loaders.load_configs, store) is None:
             raise NotFound(f"configId: no store that you may see has the id {store}.", "configId")
         raise Forbidden(f"configId: only the store's owner may see its {kind}s.", "configId")
-    return store, await jobs.of_store(info.context.database, store, kind, arguments.window(first, after))
+    return store, await jobs.load_jobs_of_store(info.context.database, store, kind, arguments.build_window(first, after))

@@ -4,22 +4,22 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from storefront.imports.row_types import Rejection
+from storefront.imports.row_types import RowError
 
-OPTIONS = range(1, 4)
-SURPLUS_OPTIONS = frozenset(f"option{n} {part}" for n in range(4, 10) for part in ("name", "value"))
+OPTION_NUMBERS = range(1, 4)
+SURPLUS_OPTION_COLUMNS = frozenset(f"option{n} {part}" for n in range(4, 10) for part in ("name", "value"))
 # In characters. Several of these columns are indexed, and Postgres refuses to index very long values.
-LONGEST = {
-    **{f"option{n} {part}": 255 for n in OPTIONS for part in ("name", "value")},
+MAX_CELL_LENGTHS = {
+    **{f"option{n} {part}": 255 for n in OPTION_NUMBERS for part in ("name", "value")},
     **dict.fromkeys(("handle", "title", "type", "product category", "variant sku", "seo title"), 255),
     **dict.fromkeys(("body (html)", "seo description", "tags"), 65_536),
     **dict.fromkeys(("image src", "variant image"), 2_048),
     **dict.fromkeys(("variant price", "variant compare at price", "variant inventory qty"), 64),
 }
-OTHERS = {"status", "published", "image position", "variant inventory tracker", "storefront"}
-COLUMNS = frozenset(LONGEST) | SURPLUS_OPTIONS | OTHERS
+OTHER_COLUMNS = {"status", "published", "image position", "variant inventory tracker", "storefront"}
+COLUMNS = frozenset(MAX_CELL_LENGTHS) | SURPLUS_OPTION_COLUMNS | OTHER_COLUMNS
 # Which columns a field comes from. Title and price are always there.
-SOURCES = {
+COLUMNS_BY_FIELD = {
     "title": ("title",),
     "price": ("title",),
     "name": ("title",),
@@ -37,16 +37,16 @@ SOURCES = {
     "sku": ("variant sku",),
     "is_available": ("storefront",),
 }
-CELL = 131_072
-TAGS = IMAGES = 250
-TAG_LENGTH = 255
-VARIANTS = 2_048
-QUANTITY = 2_147_483_647
-STATUSES = {"active": "active", "draft": "inactive", "archived": "archived"}
-PUBLISHED = {"": "active", "true": "active", "false": "inactive"}
+DEFAULT_MAX_CELL_LENGTH = 131_072
+MAX_TAGS = MAX_IMAGES = 250
+MAX_TAG_LENGTH = 255
+MAX_VARIANTS = 2_048
+MAX_QUANTITY = 2_147_483_647
+STATUS_BY_STATUS_CELL = {"active": "active", "draft": "inactive", "archived": "archived"}
+STATUS_BY_PUBLISHED_CELL = {"": "active", "true": "active", "false": "inactive"}
 
 
-class Unusable(Exception):
+class InvalidRowError(Exception):
     """A row that cannot be taken, and the column that is to blame."""
 
     def __init__(self, column: str, problem: str) -> None:
@@ -55,51 +55,59 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class SourceLayout:
     """Whose rows they are, how many cells one may have, and how its columns are spelt."""
 
-    file: str
-    width: int
+    source_name: str
+    column_count: int
     spellings: Mapping[str, str]
 
     @property
-    def given(self) -> frozenset[str]:
+    def present_fields(self) -> frozenset[str]:
         """The fields that there is a column for."""
-        return frozenset(name for name, columns in SOURCES.items() if any(column in self.spellings for column in columns))
+        return frozenset(
+            name for name, columns in COLUMNS_BY_FIELD.items() if any(column in self.spellings for column in columns)
+        )
 
-    def rejection(self, line: int, handle: str | None, column: str, problem: str) -> Rejection:
+    def build_row_error(self, line: int, handle: str | None, column: str, problem: str) -> RowError:
         """A row that is left out. What it quotes is cut, and made fit to be stored."""
         spelling = self.spellings.get(column, column.title())
-        return Rejection(self.file, line, quoted(problem, 1_000), quoted(handle or "", 255) or None, quoted(spelling, 255))
+        return RowError(
+            self.source_name,
+            line,
+            sanitize_excerpt(problem, 1_000),
+            sanitize_excerpt(handle or "", 255) or None,
+            sanitize_excerpt(spelling, 255),
+        )
 
 
-def quoted(text: str, most: int) -> str:
+def sanitize_excerpt(text: str, max_length: int) -> str:
     """Text of a source as it is told again: at most so long, without what Postgres does not store."""
-    cut = text if len(text) <= most else f"{text[: most - 1]}…"
-    return _UNSTORABLE.sub("\ufffd", cut)
+    excerpt = text if len(text) <= max_length else f"{text[: max_length - 1]}…"
+    return _UNSTORABLE_CHARACTERS.sub("\ufffd", excerpt)
 
 
-def unstorable(text: str) -> str | None:
+def describe_unstorable_character(text: str) -> str | None:
     """What of a text Postgres does not store, in words; None where it stores all of it."""
-    found = _UNSTORABLE.search(text)
-    if not found:
+    match = _UNSTORABLE_CHARACTERS.search(text)
+    if not match:
         return None
-    return "a NUL character" if found[0] == "\0" else "half of a surrogate pair"
+    return "a NUL character" if match[0] == "\0" else "half of a surrogate pair"
 
 
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+_UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class CsvRecord:
     """A row: its cells by column, how many there are beyond the header, and the place where it begins."""
 
     line: int
     cells: Mapping[str, str]
-    surplus: int = 0
+    surplus_cell_count: int = 0
     # In bytes, and how many rows are before it.
-    start: int = 0
-    number: int = 0
+    start_offset: int = 0
+    preceding_rows: int = 0
 
     def __getitem__(self, column: str) -> str:
         return self.cells.get(column, "")

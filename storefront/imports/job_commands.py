@@ -7,201 +7,236 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select, text
 
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.errors import Forbidden
 from storefront.core.ids import new_id
-from storefront.core.net.shopify_client import is_shop
-from storefront.core.storage.base import Objects, StorageFailed
-from storefront.imports.jobs.handlers import NOT_CONNECTED
-from storefront.imports.product_writer import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
+from storefront.core.net.shopify_client import is_shop_domain
+from storefront.core.storage.base import ObjectStorage, StorageError
+from storefront.imports.jobs.handlers import SHOP_NOT_CONNECTED_MESSAGE
+from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.models import configs, jobs
 from storefront.writes import validation
-from storefront.writes.authorization import missing, own_store
-from storefront.writes.sql import as_parameters, inserted, names
-from storefront.writes.transaction import Code, Failure, Refused, Unit, Written, invalid
-from storefront.writes.validation import as_is, optional
+from storefront.writes.authorization import lock_own_store, make_not_found_error
+from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names
+from storefront.writes.transaction import (
+    ErrorCode,
+    FieldError,
+    MutationRejected,
+    PendingRow,
+    UnitOfWork,
+    make_invalid_input_error,
+)
+from storefront.writes.validation import accept_any, optional_rule
 
 Values = Mapping[str, Any]
 
 # Jobs of a store that are not done yet. One runs at a time.
-MOST_WAITING = 10
+MAX_QUEUED_JOBS = 10
 # Uploads of a store that nobody has imported yet.
-MOST_UPLOADS = 20
+MAX_PENDING_UPLOADS = 20
 
-UPLOAD: validation.Rules = {"configId": validation.key, "fileName": validation.text(255), "size": as_is}
-IMPORT: validation.Rules = {
-    "configId": validation.key,
-    "source": as_is,
-    "uploadId": optional(validation.key),
-    "preview": as_is,
-    "maxRejectedRows": validation.whole(0, HIGHEST_MAX_REJECTED_ROWS),
+UPLOAD_RULES: validation.Rules = {"configId": validation.validate_id, "fileName": validation.text_rule(255), "size": accept_any}
+IMPORT_RULES: validation.Rules = {
+    "configId": validation.validate_id,
+    "source": accept_any,
+    "uploadId": optional_rule(validation.validate_id),
+    "preview": accept_any,
+    "maxRejectedRows": validation.integer_rule(0, MAX_REJECTED_ROWS_LIMIT),
 }
-EXPORT: validation.Rules = {"configId": validation.key, "quoteFormulas": as_is}
-ONE: validation.Rules = {"id": validation.key}
+EXPORT_RULES: validation.Rules = {"configId": validation.validate_id, "quoteFormulas": accept_any}
+JOB_RULES: validation.Rules = {"id": validation.validate_id}
 
 
-async def create_upload(unit: Unit, values: Values, *, most_bytes: int) -> Sequence[Written]:
+async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> Sequence[PendingRow]:
     """A place for a file that is to be imported."""
-    clean = validation.require({**UPLOAD, "size": validation.whole(1, most_bytes)}, values)
-    store = (await own_store(unit, clean["configId"], ["configId"])).id
-    await _check_room(unit, store, "uploading", MOST_UPLOADS, "uploads that nobody has imported. Import one, or try tomorrow")
+    clean = validation.require_valid_fields({**UPLOAD_RULES, "size": validation.integer_rule(1, max_bytes)}, values)
+    store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
+    await _check_capacity(
+        unit, store, "uploading", MAX_PENDING_UPLOADS, "uploads that nobody has imported. Import one, or try tomorrow"
+    )
     id_ = new_id()
-    facts = {"object_key": f"imports/{store}/{id_}.csv", "object_size": clean["size"], "file_name": clean["fileName"]}
-    return [_made(unit, store, kind="import", source="shopify_csv", status="uploading", id=id_, **facts)]
+    columns = {"object_key": f"imports/{store}/{id_}.csv", "object_size": clean["size"], "file_name": clean["fileName"]}
+    return [_insert_job(unit, store, kind="import", source="shopify_csv", status="uploading", id=id_, **columns)]
 
 
-async def import_products(unit: Unit, values: Values, *, objects: Objects, client_mutation_id: str | None) -> Sequence[Any]:
+async def import_products(
+    unit: UnitOfWork, values: Values, *, objects: ObjectStorage, client_mutation_id: str | None
+) -> Sequence[Any]:
     """An import of what was uploaded, or of the connected shop."""
-    clean = validation.require(IMPORT, values)
-    store = await own_store(unit, clean["configId"], ["configId"])
-    await _check_room(unit, store.id, "queued", MOST_WAITING, "jobs that wait. Let some of them finish, or cancel them")
-    given = {
+    clean = validation.require_valid_fields(IMPORT_RULES, values)
+    store = await lock_own_store(unit, clean["configId"], ["configId"])
+    await _check_capacity(unit, store.id, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them")
+    options = {
         "preview": clean.get("preview", False),
         "clientMutationId": client_mutation_id,
-        "maxRejectedRows": clean.get("maxRejectedRows", MAX_REJECTED_ROWS),
+        "maxRejectedRows": clean.get("maxRejectedRows", DEFAULT_MAX_REJECTED_ROWS),
     }
     if clean["source"] == "shopify_store":
-        _check_shop(store, clean.get("uploadId"))
-        return [_made(unit, store.id, kind="import", source="shopify_store", status="queued", options=given)]
+        _check_shop_connected(store, clean.get("uploadId"))
+        return [_insert_job(unit, store.id, kind="import", source="shopify_store", status="queued", options=options)]
     if clean.get("uploadId") is None:
-        raise Refused(invalid(["uploadId"], "is needed for a file: upload it first, see createImportUpload."))
-    upload = await _own(unit, clean["uploadId"], "import", ["uploadId"], "upload")
+        raise MutationRejected(
+            make_invalid_input_error(["uploadId"], "is needed for a file: upload it first, see createImportUpload.")
+        )
+    upload = await _load_own_job(unit, clean["uploadId"], "import", ["uploadId"], "upload")
     if upload.config_id != store.id:
-        raise Refused(missing("upload", clean["uploadId"], ["uploadId"]))
+        raise MutationRejected(make_not_found_error("upload", clean["uploadId"], ["uploadId"]))
     await _check_upload(upload, objects)
-    return await unit.fetch(_queue(), {"id": upload.id, "options": as_parameters(jobs, {"options": given})["options"]})
+    return await unit.fetch(
+        _queue_upload_statement(), {"id": upload.id, "options": convert_to_parameters(jobs, {"options": options})["options"]}
+    )
 
 
-async def export_products(unit: Unit, values: Values) -> Sequence[Written]:
+async def export_products(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """An export of all products."""
-    clean = validation.require(EXPORT, values)
-    store = (await own_store(unit, clean["configId"], ["configId"])).id
-    await _check_room(unit, store, "queued", MOST_WAITING, "jobs that wait. Let some of them finish, or cancel them")
+    clean = validation.require_valid_fields(EXPORT_RULES, values)
+    store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
+    await _check_capacity(unit, store, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them")
     options = {"quoteFormulas": clean.get("quoteFormulas", True)}
-    return [_made(unit, store, kind="export", source="catalogue", status="queued", options=options)]
+    return [_insert_job(unit, store, kind="export", source="catalogue", status="queued", options=options)]
 
 
-async def cancel(unit: Unit, values: Values, *, kind: str) -> Sequence[Row]:
+async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
     """End a job: at once where it has not begun, else as soon as whoever runs it hears of it."""
-    clean = validation.require(ONE, values)
-    job = await _own(unit, clean["id"], kind, ["id"], kind)
+    clean = validation.require_valid_fields(JOB_RULES, values)
+    job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
     if job.status in ("succeeded", "failed", "cancelled"):
-        raise Refused(invalid(["id"], f"this {kind} is over: it has {job.status.replace('cancelled', 'been cancelled')}."))
-    return await unit.fetch(_cancel(), {"id": job.id})
+        raise MutationRejected(
+            make_invalid_input_error(["id"], f"this {kind} is over: it has {job.status.replace('cancelled', 'been cancelled')}.")
+        )
+    return await unit.fetch(_cancel_job_statement(), {"id": job.id})
 
 
-async def retry(unit: Unit, values: Values, *, kind: str) -> Sequence[Row]:
+async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
     """Go on with a job that failed or was cancelled, from where it was."""
-    clean = validation.require(ONE, values)
-    job = await _own(unit, clean["id"], kind, ["id"], kind)
+    clean = validation.require_valid_fields(JOB_RULES, values)
+    job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
     if job.status not in ("failed", "cancelled"):
-        raise Refused(invalid(["id"], f"only what failed or was cancelled can be tried again, and this {kind} is {job.status}."))
-    await _check_room(unit, job.config_id, "queued", MOST_WAITING, "jobs that wait. Let some of them finish, or cancel them")
-    return await unit.fetch(_retry(), {"id": job.id})
+        raise MutationRejected(
+            make_invalid_input_error(
+                ["id"], f"only what failed or was cancelled can be tried again, and this {kind} is {job.status}."
+            )
+        )
+    await _check_capacity(
+        unit, job.config_id, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them"
+    )
+    return await unit.fetch(_retry_job_statement(), {"id": job.id})
 
 
 # ------------------------------------------------------------------------------------------------- pieces
 
 
-def _made(unit: Unit, store: str, **facts: Any) -> Written:
-    row = {"id": new_id(), "config_id": store, "user_id": unit.actor_id, "options": {}, **facts}
-    return Written(SimpleNamespace(**row), unit.send(inserted(jobs, names(row)), as_parameters(jobs, row)))
+def _insert_job(unit: UnitOfWork, store: str, **columns: Any) -> PendingRow:
+    row = {"id": new_id(), "config_id": store, "user_id": unit.actor_id, "options": {}, **columns}
+    return PendingRow(
+        SimpleNamespace(**row), unit.enqueue(build_insert(jobs, sort_column_names(row)), convert_to_parameters(jobs, row))
+    )
 
 
-async def _check_room(unit: Unit, store: str, status: str, most: int, what: str) -> None:
+async def _check_capacity(unit: UnitOfWork, store: str, status: str, limit: int, description: str) -> None:
     # The store's row is locked: no two orders count at the same time.
-    [(found,)] = await unit.fetch(_waiting(), {"config_id": store, "status": status})
-    if found >= most:
-        raise Refused(invalid(["configId"], f"this store has {found} {what}."))
+    [(count,)] = await unit.fetch(_count_jobs_statement(), {"config_id": store, "status": status})
+    if count >= limit:
+        raise MutationRejected(make_invalid_input_error(["configId"], f"this store has {count} {description}."))
 
 
-def _check_shop(store: Row, upload_id: str | None) -> None:
+def _check_shop_connected(store: Row, upload_id: str | None) -> None:
     if upload_id is not None:
-        raise Refused(invalid(["uploadId"], "is for files. Leave it out to import the connected shop."))
-    connected = (store.integrations or {}).get("shopify") or {}
-    if not connected.get("accessToken"):
-        raise Refused(Failure(Code.INVALID_INPUT, NOT_CONNECTED, ("configId",)))
-    if not is_shop(connected["domain"]):
+        raise MutationRejected(make_invalid_input_error(["uploadId"], "is for files. Leave it out to import the connected shop."))
+    integration = (store.integrations or {}).get("shopify") or {}
+    if not integration.get("accessToken"):
+        raise MutationRejected(FieldError(ErrorCode.INVALID_INPUT, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
+    if not is_shop_domain(integration["domain"]):
         problem = "integrations.shopify.domain: must be the shop's own host at Shopify, such as my-shop.myshopify.com."
-        raise Refused(Failure(Code.INVALID_INPUT, problem, ("configId",)))
+        raise MutationRejected(FieldError(ErrorCode.INVALID_INPUT, problem, ("configId",)))
 
 
-async def _check_upload(upload: Row, objects: Objects) -> None:
+async def _check_upload(upload: Row, objects: ObjectStorage) -> None:
     if upload.status != "uploading":
-        raise Refused(invalid(["uploadId"], f"was imported already: it is the import {upload.id}. Upload the file once more."))
+        raise MutationRejected(
+            make_invalid_input_error(
+                ["uploadId"], f"was imported already: it is the import {upload.id}. Upload the file once more."
+            )
+        )
     try:
         stored = await objects.head(upload.object_key)
-    except StorageFailed:
-        raise Refused(invalid(["uploadId"], "the object store does not answer just now. Try again soon.")) from None
+    except StorageError:
+        raise MutationRejected(
+            make_invalid_input_error(["uploadId"], "the object store does not answer just now. Try again soon.")
+        ) from None
     if stored is None:
-        raise Refused(invalid(["uploadId"], "nothing has come yet. PUT the file to the address first, with the headers given."))
+        raise MutationRejected(
+            make_invalid_input_error(
+                ["uploadId"], "nothing has come yet. PUT the file to the address first, with the headers given."
+            )
+        )
 
 
-async def _own(unit: Unit, id_: str, kind: str, path: Sequence[str], noun: str) -> Row:
+async def _load_own_job(unit: UnitOfWork, id_: str, kind: str, path: Sequence[str], noun: str) -> Row:
     """A job of the actor's, locked."""
-    for row in await unit.fetch(_job(), {"id": id_, "kind": kind, "actor_id": unit.actor_id}):
+    for row in await unit.fetch(_own_job_statement(), {"id": id_, "kind": kind, "actor_id": unit.actor_id}):
         if row.mine:
             return row
         if row.is_published:
             raise Forbidden(f"This {noun} belongs to somebody else.")
-    raise Refused(missing(noun, id_, path))
+    raise MutationRejected(make_not_found_error(noun, id_, path))
 
 
 @cache
-def _job() -> Statement:
+def _own_job_statement() -> Statement:
     joined = jobs.join(configs, configs.c.id == jobs.c.config_id)
-    mine = (configs.c.user_id == bindparam("actor_id")).label("mine")
-    found = select(jobs, mine, configs.c.is_published).select_from(joined)
-    chosen = found.where(jobs.c.id == bindparam("id"), jobs.c.kind == bindparam("kind"))
-    return compiled(chosen.with_for_update(of=jobs, key_share=True))
+    is_own = (configs.c.user_id == bindparam("actor_id")).label("mine")
+    selection = select(jobs, is_own, configs.c.is_published).select_from(joined)
+    query = selection.where(jobs.c.id == bindparam("id"), jobs.c.kind == bindparam("kind"))
+    return compile_statement(query.with_for_update(of=jobs, key_share=True))
 
 
 @cache
-def _waiting() -> Statement:
-    mine = (jobs.c.config_id == bindparam("config_id")) & (jobs.c.status == bindparam("status"))
-    return compiled(select(func.count()).where(mine))
+def _count_jobs_statement() -> Statement:
+    condition = (jobs.c.config_id == bindparam("config_id")) & (jobs.c.status == bindparam("status"))
+    return compile_statement(select(func.count()).where(condition))
 
 
 @cache
-def _queue() -> Statement:
-    changed = "UPDATE jobs SET status = 'queued', options = :options, created_at = now(), not_before = now() WHERE id = :id"
-    return compiled(text(f"{changed} RETURNING *").bindparams(bindparam("id", type_=jobs.c.id.type), _options()))
+def _queue_upload_statement() -> Statement:
+    sql = "UPDATE jobs SET status = 'queued', options = :options, created_at = now(), not_before = now() WHERE id = :id"
+    return compile_statement(text(f"{sql} RETURNING *").bindparams(bindparam("id", type_=jobs.c.id.type), _options_parameter()))
 
 
-def _options() -> Any:
+def _options_parameter() -> Any:
     return bindparam("options", type_=jobs.c.options.type)
 
 
 @cache
-def _cancel() -> Statement:
-    changed = """
+def _cancel_job_statement() -> Statement:
+    sql = """
 UPDATE jobs SET is_cancelled = true, status = CASE status WHEN 'running' THEN status ELSE 'cancelled' END,
   finished_at = CASE status WHEN 'running' THEN NULL ELSE now() END
 WHERE id = :id RETURNING *
 """
-    return compiled(text(changed).bindparams(bindparam("id", type_=jobs.c.id.type)))
+    return compile_statement(text(sql).bindparams(bindparam("id", type_=jobs.c.id.type)))
 
 
 @cache
-def _retry() -> Statement:
-    changed = """
+def _retry_job_statement() -> Statement:
+    sql = """
 UPDATE jobs SET status = 'queued', is_cancelled = false, attempts = 0, crashes = 0, error = NULL, finished_at = NULL,
   not_before = now(), checkpoint = checkpoint || jsonb_build_object('forgiven', rejected)
 WHERE id = :id RETURNING *
 """
-    return compiled(text(changed).bindparams(bindparam("id", type_=jobs.c.id.type)))
+    return compile_statement(text(sql).bindparams(bindparam("id", type_=jobs.c.id.type)))
 
 
 async def sweep_jobs(database: Any, *, days: int) -> int:
     """Forget jobs that were over so many days ago, and uploads that nobody has imported for a day; returns how many."""
-    return len(await database.fetch(_sweep(), {"days": days}))
+    return len(await database.fetch(_delete_old_jobs_statement(), {"days": days}))
 
 
 @cache
-def _sweep() -> Statement:
-    old = """
+def _delete_old_jobs_statement() -> Statement:
+    sql = """
 DELETE FROM jobs WHERE finished_at < now() - make_interval(days => :days)
   OR (status = 'uploading' AND created_at < now() - interval '1 day')
 RETURNING 1 AS one
 """
-    return compiled(text(old).bindparams(bindparam("days", type_=jobs.c.attempts.type)))
+    return compile_statement(text(sql).bindparams(bindparam("days", type_=jobs.c.attempts.type)))

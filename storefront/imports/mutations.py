@@ -7,21 +7,21 @@ import strawberry
 
 from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
-from storefront.core.storage.base import StorageFailed
+from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info
-from storefront.graph.mutations import MutationInput, Payload, common, mutate
-from storefront.graph.uploads import SENT, Upload, permitted
+from storefront.graph.mutations import MutationInput, Payload, common_payload_fields, mutate
+from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.imports import job_commands
-from storefront.imports.jobs.queue import WORK, second_thoughts
-from storefront.imports.product_writer import HIGHEST_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS
+from storefront.imports.jobs.queue import JOBS_CHANNEL, cancel_channel
+from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.imports.types import ExportJob, ImportJob, ImportSource
 from storefront.writes.transaction import Command
 
 P = TypeVar("P", bound=Payload)
 
 # Seconds for which a file may be uploaded to the address that was given for it.
-UPLOAD = 3_600
-CSV = "text/csv"
+UPLOAD_URL_SECONDS = 3_600
+UPLOAD_CONTENT_TYPE = "text/csv"
 
 
 @strawberry.input
@@ -40,8 +40,8 @@ class ImportProductsInput(MutationInput):
     )
     preview: bool = strawberry.field(default=False, description="Only tell what would be done.")
     max_rejected_rows: int = strawberry.field(
-        default=MAX_REJECTED_ROWS,
-        description=f"The import fails as soon as more rows than that are rejected, 0 to {HIGHEST_MAX_REJECTED_ROWS:,}. "
+        default=DEFAULT_MAX_REJECTED_ROWS,
+        description=f"The import fails as soon as more rows than that are rejected, 0 to {MAX_REJECTED_ROWS_LIMIT:,}. "
         "What was imported until then stays.",
     )
 
@@ -76,7 +76,7 @@ class RetryExportInput(MutationInput):
     id: strawberry.ID
 
 
-@strawberry.type(description=f"{SENT} Its id is the `uploadId` of importProducts.")
+@strawberry.type(description=f"{UPLOAD_DESCRIPTION} Its id is the `uploadId` of importProducts.")
 class ImportUpload(Upload):
     pass
 
@@ -120,10 +120,10 @@ class RetryExportPayload(Payload):
 class JobMutation:
     @strawberry.mutation(description="A place to upload a file of products to, good for an hour. importProducts then imports it.")
     async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload:
-        command = partial(job_commands.create_upload, most_bytes=info.context.files.most_import_bytes)
-        outcome = await mutate(info, input, command)
-        upload = _upload(info, outcome.rows[0]) if outcome.rows else None
-        return CreateImportUploadPayload(upload=upload, **common(outcome, input))
+        command = partial(job_commands.create_upload, max_bytes=info.context.media_config.max_import_bytes)
+        result = await mutate(info, input, command)
+        upload = _presign_upload(info, result.rows[0]) if result.rows else None
+        return CreateImportUploadPayload(upload=upload, **common_payload_fields(result, input))
 
     @strawberry.mutation(
         description="Create or update products from a file or a connected shop, as a job that goes on when this has answered. "
@@ -131,49 +131,53 @@ class JobMutation:
     )
     async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload:
         command = partial(
-            job_commands.import_products, objects=info.context.files.objects, client_mutation_id=input.client_mutation_id or None
+            job_commands.import_products,
+            objects=info.context.media_config.objects,
+            client_mutation_id=input.client_mutation_id or None,
         )
-        return await _ordered(info, input, command, ImportProductsPayload, WORK)
+        return await _mutate_job(info, input, command, ImportProductsPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(description="Stop an import. What was imported until then stays.")
     async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload:
-        command = partial(job_commands.cancel, kind="import")
-        return await _ordered(info, input, command, CancelImportPayload, second_thoughts(input.id))
+        command = partial(job_commands.cancel_job, kind="import")
+        return await _mutate_job(info, input, command, CancelImportPayload, cancel_channel(input.id))
 
     @strawberry.mutation(description="Go on with an import that failed or was cancelled, from where it was.")
     async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload:
-        return await _ordered(info, input, partial(job_commands.retry, kind="import"), RetryImportPayload, WORK)
+        return await _mutate_job(info, input, partial(job_commands.retry_job, kind="import"), RetryImportPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(
         description="Write all products of a store of one's own to a file, as Shopify's CSV. importProducts makes the same of it."
     )
     async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload:
-        return await _ordered(info, input, job_commands.export_products, ExportProductsPayload, WORK)
+        return await _mutate_job(info, input, job_commands.export_products, ExportProductsPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(description="Stop an export.")
     async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload:
-        command = partial(job_commands.cancel, kind="export")
-        return await _ordered(info, input, command, CancelExportPayload, second_thoughts(input.id))
+        command = partial(job_commands.cancel_job, kind="export")
+        return await _mutate_job(info, input, command, CancelExportPayload, cancel_channel(input.id))
 
     @strawberry.mutation(description="Begin an export anew that failed or was cancelled.")
     async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload:
-        return await _ordered(info, input, partial(job_commands.retry, kind="export"), RetryExportPayload, WORK)
+        return await _mutate_job(info, input, partial(job_commands.retry_job, kind="export"), RetryExportPayload, JOBS_CHANNEL)
 
 
-async def _ordered(info: Info, input_: MutationInput, command: Command, payload: type[P], wake: str) -> P:
+async def _mutate_job(info: Info, input_: MutationInput, command: Command, payload: type[P], channel: str) -> P:
     """The payload of a mutation of one job. Whoever is to hear of it does."""
-    outcome = await mutate(info, input_, command)
-    job: Any = outcome.rows[0] if outcome.rows else None
-    if job is not None and not outcome.replayed:
-        for key in (wake, job.id):
+    result = await mutate(info, input_, command)
+    job: Any = result.rows[0] if result.rows else None
+    if job is not None and not result.is_replayed:
+        for key in (channel, job.id):
             info.context.feed.wakeups.publish(key)
-    return payload(job=job, **common(outcome, input_))  # type: ignore[call-arg]
+    return payload(job=job, **common_payload_fields(result, input_))  # type: ignore[call-arg]
 
 
-def _upload(info: Info, row: Row | None) -> ImportUpload:
+def _presign_upload(info: Info, row: Row | None) -> ImportUpload:
     job = cast(Row, row)
     try:
-        permit = info.context.files.objects.presign_put(job.object_key, content_type=CSV, size=job.object_size, seconds=UPLOAD)
-    except StorageFailed:
+        presigned_put = info.context.media_config.objects.presign_put(
+            job.object_key, content_type=UPLOAD_CONTENT_TYPE, size=job.object_size, seconds=UPLOAD_URL_SECONDS
+        )
+    except StorageError:
         raise Unavailable("The object store does not answer just now. Try again soon.") from None
-    return permitted(ImportUpload, job.id, permit)
+    return build_upload(ImportUpload, job.id, presigned_put)

@@ -8,295 +8,312 @@ from typing import Any, TypeVar
 
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
-    CELL,
-    IMAGES,
-    LONGEST,
-    OPTIONS,
-    PUBLISHED,
-    QUANTITY,
-    STATUSES,
-    SURPLUS_OPTIONS,
-    TAG_LENGTH,
-    TAGS,
-    VARIANTS,
-    Layout,
-    Record,
-    Unusable,
-    unstorable,
+    DEFAULT_MAX_CELL_LENGTH,
+    MAX_CELL_LENGTHS,
+    MAX_IMAGES,
+    MAX_QUANTITY,
+    MAX_TAG_LENGTH,
+    MAX_TAGS,
+    MAX_VARIANTS,
+    OPTION_NUMBERS,
+    STATUS_BY_PUBLISHED_CELL,
+    STATUS_BY_STATUS_CELL,
+    SURPLUS_OPTION_COLUMNS,
+    CsvRecord,
+    InvalidRowError,
+    SourceLayout,
+    describe_unstorable_character,
 )
-from storefront.imports.row_types import Mark, ProductRow, Rejection, VariantRow
+from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 
 R = TypeVar("R", ProductRow, VariantRow)
 
-NOTHING_MORE = lossless_cell.Exact()
+EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 
-_HANDLE = re.compile(r"(?=.*[^\W_])[\w-]+")
-_AMOUNT = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
-_QUANTITY = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
-_UNPLACED, _OF_VARIANT = (1, 0), (2, 0)
+_HANDLE_PATTERN = re.compile(r"(?=.*[^\W_])[\w-]+")
+_AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
+_QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
+_UNPOSITIONED_RANK, _VARIANT_IMAGE_RANK = (1, 0), (2, 0)
 
 
 @dataclass(slots=True)
-class _Draft:
+class _ProductDraft:
     handle: str
-    first: Record
+    first_record: CsvRecord
     tags: list[str]
     status: str
-    options: list[str]
-    rows: int = 0
-    complete: bool = True
+    option_names: list[str]
+    row_count: int = 0
+    is_complete: bool = True
     variants: dict[tuple[str, ...], VariantRow] = field(default_factory=dict)
-    gallery: dict[str, tuple[int, int]] = field(default_factory=dict)
-    exactly: Mapping[str, Any] = field(default_factory=dict)
-    has_variants: bool = False
+    image_ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
+    lossless_fields: Mapping[str, Any] = field(default_factory=dict)
+    has_lossless_variants: bool = False
 
-    def add(self, record: Record) -> None:
+    def add_record(self, record: CsvRecord) -> None:
         """Take in a row. Everything is checked first: a rejected row leaves no trace."""
-        attributes, told = self._attributes(record), _exact(record)
-        variant = _variant(record, attributes) if attributes or record["variant price"] or record is self.first else None
-        pictures = self._pictures(record)
+        attributes, lossless_cell = self._parse_attributes(record), _parse_lossless_cell(record)
+        variant = (
+            _build_variant(record, attributes) if attributes or record["variant price"] or record is self.first_record else None
+        )
+        ranks = self._parse_images(record)
         if variant:
-            self._keep(variant, told.variant)
-        if told.product and record is self.first:
-            self.exactly = told.product.fields()
-        for url, place in pictures.items():
-            self.gallery[url] = min(place, self.gallery.get(url, place))
-        self.rows += 1
+            self._add_variant(variant, lossless_cell.variant)
+        if lossless_cell.product and record is self.first_record:
+            self.lossless_fields = lossless_cell.product.to_row_fields()
+        for url, rank in ranks.items():
+            self.image_ranks[url] = min(rank, self.image_ranks.get(url, rank))
+        self.row_count += 1
 
-    def _attributes(self, record: Record) -> dict[str, str]:
-        if not self.options and record["option1 value"].lower() == "default title":
+    def _parse_attributes(self, record: CsvRecord) -> dict[str, str]:
+        if not self.option_names and record["option1 value"].lower() == "default title":
             return {}
-        values = [self._value(record, n) for n in OPTIONS]
-        return dict(zip(self.options, values, strict=False)) if any(values) or record["variant price"] else {}
+        values = [self._parse_option_value(record, number) for number in OPTION_NUMBERS]
+        return dict(zip(self.option_names, values, strict=False)) if any(values) or record["variant price"] else {}
 
-    def _value(self, record: Record, n: int) -> str:
-        name = self.options[n - 1] if n <= len(self.options) else ""
-        value, renamed = record[f"option{n} value"], record[f"option{n} name"]
+    def _parse_option_value(self, record: CsvRecord, number: int) -> str:
+        name = self.option_names[number - 1] if number <= len(self.option_names) else ""
+        value, repeated_name = record[f"option{number} value"], record[f"option{number} name"]
         if value and not name:
-            raise Unusable(f"option{n} value", f"{_short(value)} needs a name for option {n} on line {self.first.line}")
-        if renamed and renamed != name and record is not self.first:
-            raise Unusable(f"option{n} name", f"{_short(renamed)} is not the name on line {self.first.line}: leave it empty")
+            raise InvalidRowError(
+                f"option{number} value", f"{_quote_cell(value)} needs a name for option {number} on line {self.first_record.line}"
+            )
+        if repeated_name and repeated_name != name and record is not self.first_record:
+            raise InvalidRowError(
+                f"option{number} name",
+                f"{_quote_cell(repeated_name)} is not the name on line {self.first_record.line}: leave it empty",
+            )
         if name and not value and record["variant price"]:
-            raise Unusable(f"option{n} value", f"is missing, every variant needs a value for {_short(name)}")
+            raise InvalidRowError(f"option{number} value", f"is missing, every variant needs a value for {_quote_cell(name)}")
         return value
 
-    def _keep(self, variant: VariantRow, told: lossless_cell.ExactVariant | None) -> None:
-        fields = told.fields() if told else {}
-        variant = _sound(replace(variant, **fields))
+    def _add_variant(self, variant: VariantRow, lossless_variant: lossless_cell.LosslessVariant | None) -> None:
+        fields = lossless_variant.to_row_fields() if lossless_variant else {}
+        variant = _drop_invalid_compare_at_price(replace(variant, **fields))
         # What is told exactly may be twice the same: ours may be, and Shopify's may not.
-        combination = (str(variant.line),) * 9 if fields.keys() & {"name", "attributes"} else (*variant.attributes.values(),)
-        self.has_variants = self.has_variants or told is not None
-        if twin := self.variants.get(combination):
-            raise Unusable("option1 value", f"{_short(variant.name)} is already on line {twin.line}: change or remove one")
-        if len(self.variants) == VARIANTS:
-            raise Unusable("option1 value", f"a product may have {VARIANTS} variants, this is number {VARIANTS + 1}: split it")
-        self.variants[combination] = variant
+        variant_key = (str(variant.line),) * 9 if fields.keys() & {"name", "attributes"} else (*variant.attributes.values(),)
+        self.has_lossless_variants = self.has_lossless_variants or lossless_variant is not None
+        if duplicate := self.variants.get(variant_key):
+            raise InvalidRowError(
+                "option1 value", f"{_quote_cell(variant.name)} is already on line {duplicate.line}: change or remove one"
+            )
+        if len(self.variants) == MAX_VARIANTS:
+            raise InvalidRowError(
+                "option1 value", f"a product may have {MAX_VARIANTS} variants, this is number {MAX_VARIANTS + 1}: split it"
+            )
+        self.variants[variant_key] = variant
 
-    def _pictures(self, record: Record) -> dict[str, tuple[int, int]]:
+    def _parse_images(self, record: CsvRecord) -> dict[str, tuple[int, int]]:
         position = record["image position"]
-        place = (0, int(position)) if position.isdecimal() and len(position) < 10 else _UNPLACED
-        own, of_variant = record["image src"], record["variant image"]
-        pictures = {of_variant: _OF_VARIANT, own: place}
-        pictures.pop("", None)
-        if (count := len(self.gallery.keys() | pictures.keys())) > IMAGES:
-            raise Unusable("image src", f"a product may have {IMAGES} images, this is number {count}: remove some")
-        return pictures
+        rank = (0, int(position)) if position.isdecimal() and len(position) < 10 else _UNPOSITIONED_RANK
+        image_url, variant_image_url = record["image src"], record["variant image"]
+        ranks = {variant_image_url: _VARIANT_IMAGE_RANK, image_url: rank}
+        ranks.pop("", None)
+        if (count := len(self.image_ranks.keys() | ranks.keys())) > MAX_IMAGES:
+            raise InvalidRowError("image src", f"a product may have {MAX_IMAGES} images, this is number {count}: remove some")
+        return ranks
 
-    def product(self, given: frozenset[str]) -> ProductRow:
-        variants, first = list(self.variants.values()), self.first
+    def build_product(self, present_fields: frozenset[str]) -> ProductRow:
+        variants, first_record = list(self.variants.values()), self.first_record
         cheapest = min(variants, key=lambda variant: variant.price)
-        counted = [variant.inventory for variant in variants if variant.inventory is not None]
+        inventories = [variant.inventory for variant in variants if variant.inventory is not None]
         row = ProductRow(
             handle=self.handle,
-            line=first.line,
-            rows=self.rows,
-            complete=self.complete,
-            given=given,
-            title=first["title"],
-            description=first["body (html)"] or None,
+            line=first_record.line,
+            row_count=self.row_count,
+            is_complete=self.is_complete,
+            present_fields=present_fields,
+            title=first_record["title"],
+            description=first_record["body (html)"] or None,
             price=cheapest.price,
             compare_at_price=cheapest.compare_at_price,
-            images=sorted(self.gallery, key=self.gallery.__getitem__),
-            category=first["type"] or first["product category"].rpartition(">")[2].strip() or None,
+            images=sorted(self.image_ranks, key=self.image_ranks.__getitem__),
+            category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
             tags=self.tags,
             # Well-stocked variants may add up to more than the column holds; the most it holds is then right enough.
-            inventory=min(sum(counted), QUANTITY) if counted else None,
-            track_inventory=bool(counted),
-            seo_title=first["seo title"] or None,
-            seo_description=first["seo description"] or None,
+            inventory=min(sum(inventories), MAX_QUANTITY) if inventories else None,
+            track_inventory=bool(inventories),
+            seo_title=first_record["seo title"] or None,
+            seo_description=first_record["seo description"] or None,
             status=self.status,
             # Without options the row's price and stock are the product's own; only a SKU has no other place to go.
-            variants=variants if self.options or self.has_variants or variants[0].sku else [],
+            variants=variants if self.option_names or self.has_lossless_variants or variants[0].sku else [],
         )
-        return _sound(replace(row, **self.exactly)) if self.exactly else row
+        return _drop_invalid_compare_at_price(replace(row, **self.lossless_fields)) if self.lossless_fields else row
 
 
-class Assembly:
+class ProductParser:
     """Joins adjacent rows of one handle.
 
     With `remembers`, handles already seen are kept: a second group of rows would undo the first. Without, whoever takes the
     products has to see to that.
     """
 
-    def __init__(self, layout: Layout, *, remembers: bool = True) -> None:
-        self._layout, self._remembers = layout, remembers
-        self._lines: dict[str, int] = {}
-        self._handle = ""
-        self._returned = False
-        self._draft: _Draft | None = None
+    def __init__(self, layout: SourceLayout, *, remember_handles: bool = True) -> None:
+        self._layout, self._remember_handles = layout, remember_handles
+        self._line_by_handle: dict[str, int] = {}
+        self._current_handle = ""
+        self._is_repeated_handle = False
+        self._draft: _ProductDraft | None = None
 
-    def take(self, row: Record | Rejection) -> Iterator[ProductRow | Rejection | Mark]:
+    def add_row(self, row: CsvRecord | RowError) -> Iterator[ProductRow | RowError | Checkpoint]:
         """What is complete with this row: the product before it, and the row itself where it is left out."""
-        handle = "" if isinstance(row, Rejection) else "-".join(row["handle"].lower().split())
+        handle = "" if isinstance(row, RowError) else "-".join(row["handle"].lower().split())
         # A row that cannot be told apart may be one of the product around it, so it ends none.
-        if isinstance(row, Record) and handle != self._handle and _HANDLE.fullmatch(handle):
+        if isinstance(row, CsvRecord) and handle != self._current_handle and _HANDLE_PATTERN.fullmatch(handle):
             yield from self.finish()
-            yield Mark({"offset": row.start, "line": row.line, "rows": row.number}, row.start)
-            self._handle, self._returned = handle, handle in self._lines
-            if not self._remembers:
-                self._lines.clear()
-        if rejection := row if isinstance(row, Rejection) else self._take(row, handle):
+            yield Checkpoint({"offset": row.start_offset, "line": row.line, "rows": row.preceding_rows}, row.start_offset)
+            self._current_handle, self._is_repeated_handle = handle, handle in self._line_by_handle
+            if not self._remember_handles:
+                self._line_by_handle.clear()
+        if row_error := row if isinstance(row, RowError) else self._try_add_record(row, handle):
             if self._draft:
-                self._draft.complete = False
-            yield rejection
+                self._draft.is_complete = False
+            yield row_error
 
     def finish(self) -> Iterator[ProductRow]:
         """The product that was begun, if one was."""
         if self._draft:
-            yield self._draft.product(self._layout.given)
+            yield self._draft.build_product(self._layout.present_fields)
         self._draft = None
 
-    def _take(self, record: Record, handle: str) -> Rejection | None:
+    def _try_add_record(self, record: CsvRecord, handle: str) -> RowError | None:
         try:
-            self._place(record, handle)
-        except Unusable as fault:
-            return self._layout.rejection(record.line, handle, fault.column, fault.problem)
+            self._add_record(record, handle)
+        except InvalidRowError as error:
+            return self._layout.build_row_error(record.line, handle, error.column, error.problem)
         return None
 
-    def _place(self, record: Record, handle: str) -> None:
-        if not _HANDLE.fullmatch(handle):
-            fault = f"{_short(handle)} may have only letters, digits, hyphens and underscores" if handle else "is missing"
-            raise Unusable("handle", f"{fault}: give every row the handle of its product")
+    def _add_record(self, record: CsvRecord, handle: str) -> None:
+        if not _HANDLE_PATTERN.fullmatch(handle):
+            problem = f"{_quote_cell(handle)} may have only letters, digits, hyphens and underscores" if handle else "is missing"
+            raise InvalidRowError("handle", f"{problem}: give every row the handle of its product")
         if self._draft:
-            _check(record)
-            self._draft.add(record)
-        elif self._returned:
-            raise Unusable("handle", f"the rows of this product started on line {self._lines[handle]}: move this one up to them")
-        elif handle in self._lines:
-            raise Unusable("", f"belongs to the rejected product on line {self._lines[handle]}")
+            _check_record(record)
+            self._draft.add_record(record)
+        elif self._is_repeated_handle:
+            raise InvalidRowError(
+                "handle", f"the rows of this product started on line {self._line_by_handle[handle]}: move this one up to them"
+            )
+        elif handle in self._line_by_handle:
+            raise InvalidRowError("", f"belongs to the rejected product on line {self._line_by_handle[handle]}")
         else:
-            self._begin(record, handle)
+            self._begin_product(record, handle)
 
-    def _begin(self, record: Record, handle: str) -> None:
-        self._lines[handle] = record.line
-        _check(record)
+    def _begin_product(self, record: CsvRecord, handle: str) -> None:
+        self._line_by_handle[handle] = record.line
+        _check_record(record)
         if not record["title"]:
-            raise Unusable("title", "is missing on the first row of the product: fill it in")
-        draft = _Draft(handle, record, _tags(record), _status(record), _options(record))
-        draft.add(record)
+            raise InvalidRowError("title", "is missing on the first row of the product: fill it in")
+        draft = _ProductDraft(handle, record, _parse_tags(record), _parse_status(record), _parse_option_names(record))
+        draft.add_record(record)
         self._draft = draft
 
 
-def _exact(record: Record) -> lossless_cell.Exact:
+def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
     if not (cell := record["storefront"]):
-        return NOTHING_MORE
+        return EMPTY_LOSSLESS_CELL
     try:
-        return lossless_cell.read(cell)
+        return lossless_cell.parse_cell(cell)
     except ValueError as error:
-        raise Unusable("storefront", f"cannot be read ({error}): empty the cell") from None
+        raise InvalidRowError("storefront", f"cannot be read ({error}): empty the cell") from None
 
 
-def _sound(row: R) -> R:
+def _drop_invalid_compare_at_price(row: R) -> R:
     """The row without a price before that is below its price."""
-    before = row.compare_at_price
-    return replace(row, compare_at_price=None) if before is not None and before < row.price else row
+    compare_at_price = row.compare_at_price
+    return replace(row, compare_at_price=None) if compare_at_price is not None and compare_at_price < row.price else row
 
 
-def _check(record: Record) -> None:
-    if record.surplus:
-        raise Unusable("", "the row has more cells than the header: put quotes around a cell that contains commas")
-    for column in record.cells.keys() & SURPLUS_OPTIONS:
+def _check_record(record: CsvRecord) -> None:
+    if record.surplus_cell_count:
+        raise InvalidRowError("", "the row has more cells than the header: put quotes around a cell that contains commas")
+    for column in record.cells.keys() & SURPLUS_OPTION_COLUMNS:
         if record[column]:
-            raise Unusable(column, f"a product may have {len(OPTIONS)} options: leave this one out")
+            raise InvalidRowError(column, f"a product may have {len(OPTION_NUMBERS)} options: leave this one out")
     for column, cell in record.cells.items():
         _check_cell(column, cell)
 
 
 def _check_cell(column: str, cell: str) -> None:
     # Asked first what is asked fast: there are many cells.
-    if ("\0" in cell or not cell.isascii()) and (fault := unstorable(cell)):
-        raise Unusable(column, f"contains {fault}: remove it")
-    if len(cell) > (longest := LONGEST.get(column, CELL)):
-        raise Unusable(column, f"has {len(cell):,} characters, at most {longest:,} are allowed: shorten it")
+    if ("\0" in cell or not cell.isascii()) and (problem := describe_unstorable_character(cell)):
+        raise InvalidRowError(column, f"contains {problem}: remove it")
+    if len(cell) > (max_length := MAX_CELL_LENGTHS.get(column, DEFAULT_MAX_CELL_LENGTH)):
+        raise InvalidRowError(column, f"has {len(cell):,} characters, at most {max_length:,} are allowed: shorten it")
 
 
-def _tags(record: Record) -> list[str]:
+def _parse_tags(record: CsvRecord) -> list[str]:
     tags = list(dict.fromkeys(filter(None, map(str.strip, record["tags"].split(",")))))
-    if len(tags) > TAGS:
-        raise Unusable("tags", f"has {len(tags)} tags, at most {TAGS} are allowed: remove some")
-    if tags and (longest := max(map(len, tags))) > TAG_LENGTH:
-        raise Unusable("tags", f"has a tag of {longest:,} characters, at most {TAG_LENGTH} are allowed: shorten it")
+    if len(tags) > MAX_TAGS:
+        raise InvalidRowError("tags", f"has {len(tags)} tags, at most {MAX_TAGS} are allowed: remove some")
+    if tags and (longest := max(map(len, tags))) > MAX_TAG_LENGTH:
+        raise InvalidRowError("tags", f"has a tag of {longest:,} characters, at most {MAX_TAG_LENGTH} are allowed: shorten it")
     return tags
 
 
-def _status(record: Record) -> str:
+def _parse_status(record: CsvRecord) -> str:
     column = "status" if record["status"] else "published"
-    known = STATUSES if record["status"] else PUBLISHED
-    if (status := known.get(record[column].lower())) is None:
-        raise Unusable(column, f"{_short(record[column])} is none of {', '.join(filter(None, known))}: use one of them")
+    statuses = STATUS_BY_STATUS_CELL if record["status"] else STATUS_BY_PUBLISHED_CELL
+    if (status := statuses.get(record[column].lower())) is None:
+        raise InvalidRowError(
+            column, f"{_quote_cell(record[column])} is none of {', '.join(filter(None, statuses))}: use one of them"
+        )
     return status
 
 
-def _options(record: Record) -> list[str]:
-    names = [record[f"option{n} name"] for n in OPTIONS]
+def _parse_option_names(record: CsvRecord) -> list[str]:
+    names = [record[f"option{number} name"] for number in OPTION_NUMBERS]
     if names[0].lower() == "title" and record["option1 value"].lower() == "default title":
         return []
     while names and not names[-1]:
         names.pop()
-    for n, name in enumerate(names, 1):
-        if not name or name in names[: n - 1]:
-            fault = f"{_short(name)} names two options" if name else "is missing before a later option"
-            raise Unusable(f"option{n} name", f"{fault}: give each option its own name")
+    for number, name in enumerate(names, 1):
+        if not name or name in names[: number - 1]:
+            problem = f"{_quote_cell(name)} names two options" if name else "is missing before a later option"
+            raise InvalidRowError(f"option{number} name", f"{problem}: give each option its own name")
     return names
 
 
-def _variant(record: Record, attributes: dict[str, str]) -> VariantRow:
-    price, before = _amount(record, "variant price"), _amount(record, "variant compare at price")
+def _build_variant(record: CsvRecord, attributes: dict[str, str]) -> VariantRow:
+    price, compare_at_price = _parse_amount(record, "variant price"), _parse_amount(record, "variant compare at price")
     if price is None:
-        raise Unusable("variant price", "is missing: fill it in")
+        raise InvalidRowError("variant price", "is missing: fill it in")
     return VariantRow(
         line=record.line,
         name=" / ".join(attributes.values()) or "Default",
         price=price,
-        compare_at_price=before if before and before > price else None,
+        compare_at_price=compare_at_price if compare_at_price and compare_at_price > price else None,
         attributes=attributes,
-        inventory=_inventory(record),
+        inventory=_parse_inventory(record),
         sku=record["variant sku"] or None,
     )
 
 
-def _amount(record: Record, column: str) -> Decimal | None:
+def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
     if not (cell := record[column]):
         return None
-    if not (match := _AMOUNT.fullmatch(cell)):
-        raise Unusable(column, f"{_short(cell)} is not an amount of 0 or more: write digits and a point, such as 1299.90")
+    if not (match := _AMOUNT_PATTERN.fullmatch(cell)):
+        raise InvalidRowError(
+            column, f"{_quote_cell(cell)} is not an amount of 0 or more: write digits and a point, such as 1299.90"
+        )
     whole, cents = match[1], match[2] or ""
     if len(whole) > 8:
-        raise Unusable(column, f"{_short(cell)} is too much: it must be below 100,000,000")
+        raise InvalidRowError(column, f"{_quote_cell(cell)} is too much: it must be below 100,000,000")
     if len(cents) > 2:
-        raise Unusable(column, f"{_short(cell)} has more than two decimals: round it")
+        raise InvalidRowError(column, f"{_quote_cell(cell)} has more than two decimals: round it")
     return Decimal(f"{whole}.{cents:0<2}")
 
 
-def _inventory(record: Record) -> int | None:
+def _parse_inventory(record: CsvRecord) -> int | None:
     column = "variant inventory qty"
-    if not (match := _QUANTITY.fullmatch(record[column] or "0")):
-        raise Unusable(column, f"{_short(record[column])} is not a whole number: write digits only")
-    if (quantity := int(match[1])) > QUANTITY:
-        raise Unusable(column, f"{quantity:,} is too much: at most {QUANTITY:,} can be counted")
+    if not (match := _QUANTITY_PATTERN.fullmatch(record[column] or "0")):
+        raise InvalidRowError(column, f"{_quote_cell(record[column])} is not a whole number: write digits only")
+    if (quantity := int(match[1])) > MAX_QUANTITY:
+        raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_QUANTITY:,} can be counted")
     # Sold beyond the stock is below zero at Shopify; here that is simply out of stock.
     return max(0, quantity) if record["variant inventory tracker"] else None
 
 
-def _short(cell: str) -> str:
+def _quote_cell(cell: str) -> str:
     return f"“{cell}”" if len(cell) <= 40 else f"“{cell[:39]}…”"

@@ -8,135 +8,137 @@ from typing import Any, Protocol
 
 from psycopg import errors
 
-from storefront.core.cooperative import in_turns
+from storefront.core.cooperative import iterate_cooperatively
 from storefront.core.db.database import Connection, Database
 from storefront.core.errors import TimedOut
 from storefront.feed import log
-from storefront.feed.log import Entry
-from storefront.imports.diff import apply, plans
-from storefront.imports.row_types import Item, Mark, ProductRow, Rejection, Stop
+from storefront.feed.log import LogEntry
+from storefront.imports.diff import apply_plan, plan_writes
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 
-BATCH = 500
+MAX_BATCH_PRODUCTS = 500
 # A batch also ends at so many rows, and at this much text, in characters: one statement has to index it all in its time.
-BATCH_ROWS, BATCH_TEXT = 2_000, 1_000_000
+MAX_BATCH_ROWS, MAX_BATCH_CHARACTERS = 2_000, 1_000_000
 # Rejected rows whose reasons are kept. Of more than that only the number is.
-MOST_TOLD = 1_000
+MAX_ROW_ERRORS = 1_000
 # Rejected rows that an import may have by itself, and at most: with more of them it stops.
-MAX_REJECTED_ROWS, HIGHEST_MAX_REJECTED_ROWS = 1_000, 100_000
+DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT = 1_000, 100_000
 
 # How often a batch is begun anew for the sake of others that write the same products.
-MOST_ATTEMPTS = 20
+MAX_WRITE_ATTEMPTS = 20
 
 # What Postgres takes from nobody: the product that is to blame is found, and left out.
-UNFIT = (errors.ProgramLimitExceeded, errors.DataError, errors.CheckViolation, TimedOut)
+UNSTORABLE_ERRORS = (errors.ProgramLimitExceeded, errors.DataError, errors.CheckViolation, TimedOut)
 
 
 @dataclass(slots=True)
-class Batch:
+class ProductBatch:
     """Products and rejected rows up to a mark."""
 
     products: dict[str, ProductRow] = field(default_factory=dict)
-    rejections: list[Rejection] = field(default_factory=list)
+    row_errors: list[RowError] = field(default_factory=list)
     rejected: int = 0
     rows: int = 0
-    text: int = 0
-    mark: Mark | None = None
+    character_count: int = 0
+    checkpoint: Checkpoint | None = None
     # Why no other batch comes after it, although the source goes on.
-    stop: Stop | None = None
-    began: float = field(default_factory=monotonic)
+    stop: EarlyStop | None = None
+    started_at: float = field(default_factory=monotonic)
 
-    def add(self, item: ProductRow | Rejection) -> None:
+    def add_item(self, item: ProductRow | RowError) -> None:
         """One more."""
-        self.rows += item.rows
+        self.rows += item.row_count
         if isinstance(item, ProductRow):
             self.products[item.handle] = item
-            self.text += len(item.description or "") + len(item.seo_description or "")
-            self.text += sum(map(len, item.tags)) + sum(map(len, item.images))
+            self.character_count += len(item.description or "") + len(item.seo_description or "")
+            self.character_count += sum(map(len, item.tags)) + sum(map(len, item.images))
         else:
-            self.reject(item)
+            self.add_row_error(item)
 
-    def join(self, other: "Batch", mark: Mark) -> None:
+    def merge(self, other: "ProductBatch", checkpoint: Checkpoint) -> None:
         """All of another one, which ends here."""
         self.products |= other.products
-        self.rejections = (self.rejections + other.rejections)[:MOST_TOLD]
+        self.row_errors = (self.row_errors + other.row_errors)[:MAX_ROW_ERRORS]
         self.rejected, self.rows = self.rejected + other.rejected, self.rows + other.rows
-        self.text, self.mark = self.text + other.text, mark
+        self.character_count, self.checkpoint = self.character_count + other.character_count, checkpoint
 
-    def end(self, begun: "Batch", stop: Stop) -> None:
+    def finish(self, pending: "ProductBatch", stop: EarlyStop) -> None:
         """The last of all. Of what comes after its mark only the rejected rows are told: its products are not whole."""
-        self.rejections = (self.rejections + begun.rejections)[:MOST_TOLD]
-        self.rejected, self.rows = self.rejected + begun.rejected, self.rows + begun.rejected
+        self.row_errors = (self.row_errors + pending.row_errors)[:MAX_ROW_ERRORS]
+        self.rejected, self.rows = self.rejected + pending.rejected, self.rows + pending.rejected
         self.stop = stop
 
-    def reject(self, rejection: Rejection) -> None:
+    def add_row_error(self, row_error: RowError) -> None:
         """A row that is left out."""
-        self.rejected += rejection.rows
-        if len(self.rejections) < MOST_TOLD:
-            self.rejections.append(rejection)
+        self.rejected += row_error.row_count
+        if len(self.row_errors) < MAX_ROW_ERRORS:
+            self.row_errors.append(row_error)
 
     @property
     def is_full(self) -> bool:
         """Whether it is to be written."""
-        return len(self.products) >= BATCH or self.rows >= BATCH_ROWS or self.text > BATCH_TEXT
+        return (
+            len(self.products) >= MAX_BATCH_PRODUCTS or self.rows >= MAX_BATCH_ROWS or self.character_count > MAX_BATCH_CHARACTERS
+        )
 
-    def is_due(self, seconds: float) -> bool:
+    def is_due(self, max_age_seconds: float) -> bool:
         """Whether it has been gathered for so long."""
-        return self.mark is not None and monotonic() - self.began > seconds
+        return self.checkpoint is not None and monotonic() - self.started_at > max_age_seconds
 
 
 @dataclass(slots=True)
-class Tally:
+class BatchCounts:
     """What became of a batch."""
 
     created: int = 0
     updated: int = 0
     unchanged: int = 0
     rejected: int = 0
-    rejections: list[Rejection] = field(default_factory=list)
+    row_errors: list[RowError] = field(default_factory=list)
     rows: int = 0
     position: int | None = None
 
 
 @dataclass(slots=True)
-class ImportSummary(Tally):
+class ImportSummary(BatchCounts):
     """What became of a source. `rows` are its rows without a header; `position` is the last one logged, None if none was.
 
     Of the rejections the first are kept; `rejected` counts them all. `stop`: why it ended before its source did.
     """
 
-    stop: Stop | None = None
+    stop: EarlyStop | None = None
 
-    def add(self, tally: Tally) -> None:
+    def add_batch(self, counts: BatchCounts) -> None:
         """One more batch."""
         for name in ("created", "updated", "unchanged", "rejected", "rows"):
-            setattr(self, name, getattr(self, name) + getattr(tally, name))
-        self.rejections = (self.rejections + tally.rejections)[:MOST_TOLD]
-        self.position = tally.position if tally.position is not None else self.position
+            setattr(self, name, getattr(self, name) + getattr(counts, name))
+        self.row_errors = (self.row_errors + counts.row_errors)[:MAX_ROW_ERRORS]
+        self.position = counts.position if counts.position is not None else self.position
 
 
-class Keeper(Protocol):
+class Checkpointer(Protocol):
     """What else is kept of a batch, in the very transaction that writes it."""
 
-    async def begin(self, connection: Connection, batch: Batch, /) -> dict[str, int]:
+    async def begin_batch(self, connection: Connection, batch: ProductBatch, /) -> dict[str, int]:
         """First of all. Returns those of its products that an earlier batch had already, each with its row there."""
 
-    def end(self, connection: Connection, batch: Batch, tally: Tally, /) -> None:
+    def finish_batch(self, connection: Connection, batch: ProductBatch, counts: BatchCounts, /) -> None:
         """Last of all: what it sends is committed with the batch, or not at all."""
 
 
 async def import_products(
     database: Database,
     config_id: str,
-    items: Iterable[Item] | AsyncIterable[Item],
+    items: Iterable[SourceItem] | AsyncIterable[SourceItem],
     *,
     dry_run: bool = False,
     actor_id: str | None = None,
     client_mutation_id: str | None = None,
-    keeper: Keeper | None = None,
-    max_rejected: int = MAX_REJECTED_ROWS,
-    rejected_before: int = 0,
-    patience: float = float("inf"),
-    progress: Callable[[ImportSummary], None] = lambda _: None,
+    checkpointer: Checkpointer | None = None,
+    max_rejected_rows: int = DEFAULT_MAX_REJECTED_ROWS,
+    previously_rejected_rows: int = 0,
+    flush_after_seconds: float = float("inf"),
+    on_progress: Callable[[ImportSummary], None] = lambda _: None,
 ) -> ImportSummary:
     """Create or update products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
@@ -145,174 +147,187 @@ async def import_products(
     stops, and what was imported until then stays; `rejected_before` counts those of an earlier part of the same import.
     `patience`: seconds after which what there is of a batch is written, for sources that take their time.
     """
-    signature = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
-    writing = _Writing(database, config_id, signature, keeper, dry_run)
-    summary, stop, allowed = ImportSummary(), _too_many(max_rejected), max_rejected - rejected_before
-    source: AsyncIterable[Item] = items if isinstance(items, AsyncIterable) else in_turns(items)
-    async with aclosing(_batches(source, patience, lambda: allowed - summary.rejected, stop)) as batches:
+    attribution = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
+    writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run)
+    summary, stop, rejection_limit = (
+        ImportSummary(),
+        _build_rejection_stop(max_rejected_rows),
+        max_rejected_rows - previously_rejected_rows,
+    )
+    source: AsyncIterable[SourceItem] = items if isinstance(items, AsyncIterable) else iterate_cooperatively(items)
+    async with aclosing(_form_batches(source, flush_after_seconds, lambda: rejection_limit - summary.rejected, stop)) as batches:
         async for batch in batches:
-            summary.add(await writing.bring(batch))
+            summary.add_batch(await writer.write_batch(batch))
             # Postgres may have refused some more.
-            summary.stop = stop if summary.rejected > allowed else batch.stop
-            progress(summary)
+            summary.stop = stop if summary.rejected > rejection_limit else batch.stop
+            on_progress(summary)
             if summary.stop:
                 break
     return summary
 
 
-def _too_many(max_rejected: int) -> Stop:
-    problem = f"The import stopped: more than {max_rejected:,} rows were rejected. Correct them, or allow more rejected rows."
-    return Stop(problem, "maxRejectedRows")
+def _build_rejection_stop(max_rejected_rows: int) -> EarlyStop:
+    problem = (
+        f"The import stopped: more than {max_rejected_rows:,} rows were rejected. Correct them, or allow more rejected rows."
+    )
+    return EarlyStop(problem, "maxRejectedRows")
 
 
-async def _batches(
-    items: AsyncIterable[Item], patience: float, left: Callable[[], int], too_many: Stop
-) -> AsyncGenerator[Batch, None]:
-    gathering = _Gathering(patience, left, too_many)
+async def _form_batches(
+    items: AsyncIterable[SourceItem],
+    flush_after_seconds: float,
+    count_remaining_rejections: Callable[[], int],
+    rejection_stop: EarlyStop,
+) -> AsyncGenerator[ProductBatch, None]:
+    builder = _BatchBuilder(flush_after_seconds, count_remaining_rejections, rejection_stop)
     async for item in items:
-        for batch in gathering.take(item):
+        for batch in builder.add_item(item):
             yield batch
-    if gathering.batch.mark is not None:
-        yield gathering.batch
+    if builder.batch.checkpoint is not None:
+        yield builder.batch
 
 
 @dataclass(slots=True)
-class _Gathering:
+class _BatchBuilder:
     """Items on their way into batches. `left`: how many rows may be rejected beyond those of the batches that were written."""
 
-    patience: float
-    left: Callable[[], int]
-    too_many: Stop
-    batch: Batch = field(default_factory=Batch)
+    flush_after_seconds: float
+    count_remaining_rejections: Callable[[], int]
+    rejection_stop: EarlyStop
+    batch: ProductBatch = field(default_factory=ProductBatch)
     # What has come since the last mark.
-    begun: Batch = field(default_factory=Batch)
+    pending: ProductBatch = field(default_factory=ProductBatch)
 
-    def take(self, item: Item) -> Iterator[Batch]:
+    def add_item(self, item: SourceItem) -> Iterator[ProductBatch]:
         """The batches that are to be written now."""
-        if isinstance(item, Mark):
-            self.batch.join(self.begun, item)
-            self.begun = Batch()
-        elif isinstance(item, Stop):
-            yield self._last(item)
+        if isinstance(item, Checkpoint):
+            self.batch.merge(self.pending, item)
+            self.pending = ProductBatch()
+        elif isinstance(item, EarlyStop):
+            yield self._finish(item)
         else:
             # What is in it twice is written twice: the later one updates what the earlier one made.
             if isinstance(item, ProductRow) and item.handle in self.batch.products:
-                yield self._next()
-            self.begun.add(item)
-            if isinstance(item, Rejection) and self.batch.rejected + self.begun.rejected > self.left():
-                yield self._last(self.too_many)
-        if self.batch.is_full or self.batch.is_due(self.patience):
-            yield self._next()
+                yield self._flush()
+            self.pending.add_item(item)
+            if isinstance(item, RowError) and self.batch.rejected + self.pending.rejected > self.count_remaining_rejections():
+                yield self._finish(self.rejection_stop)
+        if self.batch.is_full or self.batch.is_due(self.flush_after_seconds):
+            yield self._flush()
 
-    def _next(self) -> Batch:
-        batch, self.batch = self.batch, Batch()
+    def _flush(self) -> ProductBatch:
+        batch, self.batch = self.batch, ProductBatch()
         return batch
 
-    def _last(self, stop: Stop) -> Batch:
-        self.batch.end(self.begun, stop)
-        return self._next()
+    def _finish(self, stop: EarlyStop) -> ProductBatch:
+        self.batch.finish(self.pending, stop)
+        return self._flush()
 
 
-class _OutOfDate(Exception):
+class _StalePlanError(Exception):
     """Someone else made one of the products meanwhile."""
 
 
-class _TakenBack(Exception):
+class _DryRunRollback(Exception):
     """It was only tried."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Writing:
+class _BatchWriter:
     database: Database
     config_id: str
-    signature: dict[str, Any]
-    keeper: Keeper | None
+    attribution: dict[str, Any]
+    checkpointer: Checkpointer | None
     dry_run: bool
 
-    async def bring(self, batch: Batch) -> Tally:
+    async def write_batch(self, batch: ProductBatch) -> BatchCounts:
         """Write a batch, whole but for the products that Postgres does not take."""
-        carefully = False
-        for attempt in range(MOST_ATTEMPTS):
+        should_bisect = False
+        for attempt in range(MAX_WRITE_ATTEMPTS):
             try:
-                return await self._once(batch, carefully)
-            except UNFIT:
-                if carefully:
+                return await self._write_once(batch, should_bisect)
+            except UNSTORABLE_ERRORS:
+                if should_bisect:
                     raise
-                carefully = True
-            except (_OutOfDate, errors.DeadlockDetected, errors.SerializationFailure):
+                should_bisect = True
+            except (_StalePlanError, errors.DeadlockDetected, errors.SerializationFailure):
                 # Others were faster: plan again, from what is there now.
-                if attempt == MOST_ATTEMPTS - 1:
+                if attempt == MAX_WRITE_ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
 
-    async def _once(self, batch: Batch, carefully: bool) -> Tally:
-        tally = Tally(rejected=batch.rejected, rejections=[*batch.rejections], rows=batch.rows)
-        if not (batch.products or self.keeper):
-            return tally
+    async def _write_once(self, batch: ProductBatch, should_bisect: bool) -> BatchCounts:
+        counts = BatchCounts(rejected=batch.rejected, row_errors=[*batch.row_errors], rows=batch.rows)
+        if not (batch.products or self.checkpointer):
+            return counts
         async with self.database.transaction() as connection:
-            before = await self.keeper.begin(connection, batch) if self.keeper else {}
-            products = [product for product in batch.products.values() if _is_first(product, before, tally)]
-            entries = await self._tried(connection, products, tally, carefully)
-            appended = log.send(connection, self.config_id, entries) if entries and not self.dry_run else None
-            if self.keeper:
-                self.keeper.end(connection, batch, tally)
+            earlier_lines = await self.checkpointer.begin_batch(connection, batch) if self.checkpointer else {}
+            products = [product for product in batch.products.values() if _is_first_occurrence(product, earlier_lines, counts)]
+            entries = await self._write_or_roll_back(connection, products, counts, should_bisect)
+            appended = log.enqueue_append(connection, self.config_id, entries) if entries and not self.dry_run else None
+            if self.checkpointer:
+                self.checkpointer.finish_batch(connection, batch, counts)
             await connection.commit()
-        tally.position = log.position_of(appended) if appended else None
-        return tally
+        counts.position = log.get_last_position(appended) if appended else None
+        return counts
 
-    async def _tried(
-        self, connection: Connection, products: Sequence[ProductRow], tally: Tally, carefully: bool
-    ) -> Sequence[Entry]:
-        write = self._carefully if carefully else self._written
+    async def _write_or_roll_back(
+        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts, should_bisect: bool
+    ) -> Sequence[LogEntry]:
+        write = self._write_bisected if should_bisect else self._apply_plans
         if not self.dry_run:
-            return await write(connection, products, tally)
-        with suppress(_TakenBack):
+            return await write(connection, products, counts)
+        with suppress(_DryRunRollback):
             async with connection.savepoint():
-                await write(connection, products, tally)
-                raise _TakenBack
+                await write(connection, products, counts)
+                raise _DryRunRollback
         return ()
 
-    async def _carefully(self, connection: Connection, products: Sequence[ProductRow], tally: Tally) -> Sequence[Entry]:
+    async def _write_bisected(
+        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts
+    ) -> Sequence[LogEntry]:
         """The products one half after the other, where they cannot be written together: down to the one that is to blame."""
         try:
             async with connection.savepoint():
-                return await self._written(connection, products, tally)
-        except UNFIT as error:
+                return await self._apply_plans(connection, products, counts)
+        except UNSTORABLE_ERRORS as error:
             if len(products) == 1:
-                _reject(tally, products[0], _told(error))
+                _reject_product(counts, products[0], _describe_error(error))
                 return ()
         middle = len(products) // 2
-        first = await self._carefully(connection, products[:middle], tally)
-        return [*first, *await self._carefully(connection, products[middle:], tally)]
+        first_entries = await self._write_bisected(connection, products[:middle], counts)
+        return [*first_entries, *await self._write_bisected(connection, products[middle:], counts)]
 
-    async def _written(self, connection: Connection, products: Sequence[ProductRow], tally: Tally) -> Sequence[Entry]:
+    async def _apply_plans(
+        self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts
+    ) -> Sequence[LogEntry]:
         if not products:
             return ()
-        entries = list[Entry]()
+        entries = list[LogEntry]()
         created = updated = 0
-        async for plan in plans(connection, self.config_id, products, self.signature):
-            if not await apply(connection, self.config_id, plan):
-                raise _OutOfDate
+        async for plan in plan_writes(connection, self.config_id, products, self.attribution):
+            if not await apply_plan(connection, self.config_id, plan):
+                raise _StalePlanError
             created, updated = created + len(plan.created), updated + len(plan.updated)
             entries += plan.entries
-        tally.created, tally.updated = tally.created + created, tally.updated + updated
-        tally.unchanged += len(products) - created - updated
+        counts.created, counts.updated = counts.created + created, counts.updated + updated
+        counts.unchanged += len(products) - created - updated
         return entries
 
 
-def _is_first(product: ProductRow, before: dict[str, int], tally: Tally) -> bool:
-    if (line := before.get(product.handle)) is None:
+def _is_first_occurrence(product: ProductRow, earlier_lines: dict[str, int], counts: BatchCounts) -> bool:
+    if (line := earlier_lines.get(product.handle)) is None:
         return True
-    _reject(tally, product, f"the rows of this product started on line {line}: move this one up to them", "Handle")
+    _reject_product(counts, product, f"the rows of this product started on line {line}: move this one up to them", "Handle")
     return False
 
 
-def _reject(tally: Tally, product: ProductRow, problem: str, column: str = "") -> None:
-    tally.rejected += product.rows
-    tally.rejections.append(Rejection("", product.line, problem, product.handle, column, product.rows))
+def _reject_product(counts: BatchCounts, product: ProductRow, problem: str, column: str = "") -> None:
+    counts.rejected += product.row_count
+    counts.row_errors.append(RowError("", product.line, problem, product.handle, column, product.row_count))
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     if isinstance(error, errors.ProgramLimitExceeded | TimedOut):
         return "has more text than can be searched: shorten the description or the tags"
     return "has values that cannot be stored: look for unusual characters and amounts"

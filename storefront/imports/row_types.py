@@ -7,19 +7,19 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class RowError:
     """A row that was left out. `line` is where its record starts, the header being line 1; `reason` says how to mend it.
 
     `column` is the one that the reason is about, as the source spells it; none where it is about the whole row. `rows`: how many
     rows are left out with it.
     """
 
-    file: str
+    source_name: str
     line: int
     problem: str
     handle: str | None = None
     column: str = ""
-    rows: int = 1
+    row_count: int = 1
 
     @property
     def reason(self) -> str:
@@ -28,15 +28,15 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Checkpoint:
     """A place between two products: all before it is told, and reading may begin there anew. `done`: how far that is."""
 
-    place: Mapping[str, Any]
-    done: int
+    resume_point: Mapping[str, Any]
+    progress: int
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class EarlyStop:
     """The end of what is imported although the source goes on. `problem` says why; `field` is the input that allows more."""
 
     problem: str
@@ -66,9 +66,9 @@ class ProductRow:
 
     handle: str
     line: int
-    rows: int
-    complete: bool
-    given: frozenset[str]
+    row_count: int
+    is_complete: bool
+    present_fields: frozenset[str]
     title: str
     description: str | None
     price: Decimal
@@ -85,4 +85,4 @@ class ProductRow:
 
 
 # What a source consists of.
-Item = ProductRow | Rejection | Mark | Stop
+SourceItem = ProductRow | RowError | Checkpoint | EarlyStop

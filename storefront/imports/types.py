@@ -8,15 +8,15 @@ from typing import Any, cast
 import strawberry
 
 from storefront.core.db.database import Row
-from storefront.execution.batch_field import edge
+from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import Connection
-from storefront.graph.scalars import Position, moment
-from storefront.graph.types import After, Config, First, target
+from storefront.graph.scalars import Position, format_datetime
+from storefront.graph.types import After, Config, First, build_reference_batch
 
 # Seconds for which the address of a finished export is good.
-DOWNLOAD = 3_600
+DOWNLOAD_URL_SECONDS = 3_600
 
 
 @strawberry.enum(description="How a job stands.")
@@ -53,29 +53,33 @@ class JobIssueConnection(Connection[JobIssue]):
     """A page of rows that were left out."""
 
 
-async def _issues(jobs: Sequence[Row], info: Info, first: First = 20, after: After = None) -> Sequence[JobIssueConnection]:
-    window = arguments.window(first, after)
-    pages = await info.context.load_many(loaders.issues_of_job, [row.id for row in jobs], window)
-    return [JobIssueConnection(page=page, count=_count_of(info, row.id)) for row, page in zip(jobs, pages, strict=True)]
+async def _resolve_issues(
+    jobs: Sequence[Row], info: Info, first: First = 20, after: After = None
+) -> Sequence[JobIssueConnection]:
+    window = arguments.build_window(first, after)
+    pages = await info.context.load_many(loaders.load_job_issues, [row.id for row in jobs], window)
+    return [
+        JobIssueConnection(page=page, count=_build_issue_counter(info, row.id)) for row, page in zip(jobs, pages, strict=True)
+    ]
 
 
-def _count_of(info: Info, key: str) -> Callable[[], Awaitable[int]]:
-    return lambda: info.context.load(loaders.issue_count_of_job, key)
+def _build_issue_counter(info: Info, job_id: str) -> Callable[[], Awaitable[int]]:
+    return lambda: info.context.load(loaders.count_job_issues, job_id)
 
 
-def _error(self: Any) -> JobError | None:
+def _resolve_error(self: Any) -> JobError | None:
     error = cast(Row, self).error
     return JobError(message=error["message"], field=error.get("field")) if error else None
 
 
-def _progress(self: Any) -> float | None:
+def _resolve_progress(self: Any) -> float | None:
     row = cast(Row, self)
     if row.status == "succeeded":
         return 1.0
     return min(row.done / row.total, 1.0) if row.total else None
 
 
-PROGRESS = "From 0 to 1; null where it is not known how much there is to do."
+PROGRESS_DESCRIPTION = "From 0 to 1; null where it is not known how much there is to do."
 
 
 @strawberry.type(description="An import of products into a store.")
@@ -84,13 +88,13 @@ class ImportJob:
     status: JobStatus
     source: ImportSource
     file_name: str | None
-    progress: float | None = strawberry.field(resolver=_progress, description=PROGRESS)
+    progress: float | None = strawberry.field(resolver=_resolve_progress, description=PROGRESS_DESCRIPTION)
     rows: int = strawberry.field(description="Those that were read so far, without a header.")
     created: int = strawberry.field(description="Products.")
     updated: int
     unchanged: int
     rejected: int = strawberry.field(description="Rows.")
-    error: JobError | None = strawberry.field(resolver=_error)
+    error: JobError | None = strawberry.field(resolver=_resolve_error)
     position: Position | None = strawberry.field(description="Where the store's log stood with the last change of it.")
     created_at: datetime
     started_at: datetime | None
@@ -100,9 +104,11 @@ class ImportJob:
     def preview(self) -> bool:
         return bool(cast(Row, self).options.get("preview"))
 
-    config: Config = edge(target(loaders.config, "config_id", "store"))
+    config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
-    issues: JobIssueConnection = edge(_issues, description="Rows that were left out, in their order: the first 1,000.")
+    issues: JobIssueConnection = batch_field(
+        _resolve_issues, description="Rows that were left out, in their order: the first 1,000."
+    )
 
 
 @strawberry.type(description="An address to download a file from. Whoever has it may.")
@@ -117,8 +123,8 @@ class Download:
 class ExportJob:
     id: strawberry.ID
     status: JobStatus
-    progress: float | None = strawberry.field(resolver=_progress, description=PROGRESS)
-    error: JobError | None = strawberry.field(resolver=_error)
+    progress: float | None = strawberry.field(resolver=_resolve_progress, description=PROGRESS_DESCRIPTION)
+    error: JobError | None = strawberry.field(resolver=_resolve_error)
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
@@ -133,13 +139,15 @@ class ExportJob:
         if row.status != "succeeded":
             return None
         name = f"products-{str(row.finished_at)[:10]}.csv"
-        url = info.context.files.objects.presign_get(row.object_key, seconds=DOWNLOAD, filename=name)
-        expires = moment(datetime.now(UTC) + timedelta(seconds=DOWNLOAD))
+        url = info.context.media_config.objects.presign_get(row.object_key, seconds=DOWNLOAD_URL_SECONDS, filename=name)
+        expires = format_datetime(datetime.now(UTC) + timedelta(seconds=DOWNLOAD_URL_SECONDS))
         return Download(url=url, expires_at=expires, file_name=name, size=row.object_size)
 
-    config: Config = edge(target(loaders.config, "config_id", "store"))
+    config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
-    issues: JobIssueConnection = edge(_issues, description="Products that no file can tell, and that are not in it.")
+    issues: JobIssueConnection = batch_field(
+        _resolve_issues, description="Products that no file can tell, and that are not in it."
+    )
 
 
 @strawberry.type

@@ -10,25 +10,25 @@ from functools import cache
 
 from sqlalchemy import text
 
-from storefront.core.db.database import Database, Row, Statement, compiled
-from storefront.core.storage.base import Objects, remove
-from storefront.media.upload_processing import KEPT, UPLOADS, upload_key
+from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.storage.base import ObjectStorage, delete_prefix
+from storefront.media.upload_processing import MEDIA_PREFIX, UPLOAD_PREFIX, upload_key
 
 # Rows that are done at a time.
-MOST = 200
+MAX_BATCH_ROWS = 200
 
-_OLD_UPLOADS = f"""
+_OLD_UPLOADS_SQL = f"""
 SELECT upload.id, upload.places, image.place FROM image_uploads AS upload LEFT JOIN images AS image USING (id)
-WHERE upload.expires_at < now() - interval '2 hours' ORDER BY upload.expires_at LIMIT {MOST}
+WHERE upload.expires_at < now() - interval '2 hours' ORDER BY upload.expires_at LIMIT {MAX_BATCH_ROWS}
 """
-_FORGET_UPLOADS = "DELETE FROM image_uploads WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id"
+_DELETE_UPLOADS_SQL = "DELETE FROM image_uploads WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id"
 
 # A day's time to change one's mind. Meanwhile the address may have been written to another product of the store.
-_MARK = f"""
+_MARK_IMAGES_SQL = f"""
 WITH old AS (
   SELECT id, config_id FROM images
   WHERE product_id IS NULL AND swept_at IS NULL AND detached_at < now() - interval '1 day'
-  ORDER BY detached_at LIMIT {MOST} FOR UPDATE SKIP LOCKED
+  ORDER BY detached_at LIMIT {MAX_BATCH_ROWS} FOR UPDATE SKIP LOCKED
 ),
 shown AS (
   SELECT DISTINCT ON (old.id) old.id, product.id AS product_id
@@ -42,96 +42,100 @@ UPDATE images SET product_id = shown.product_id, swept_at = CASE WHEN shown.prod
 FROM old LEFT JOIN shown USING (id) WHERE images.id = old.id
 RETURNING images.id
 """
-_MARKED = f"SELECT id, place FROM images WHERE swept_at < now() - interval '10 minutes' ORDER BY swept_at LIMIT {MOST}"
-_FORGET_IMAGES = "DELETE FROM images WHERE id = ANY(CAST(:ids AS uuid[])) AND swept_at IS NOT NULL RETURNING id"
+_MARKED_IMAGES_SQL = (
+    f"SELECT id, place FROM images WHERE swept_at < now() - interval '10 minutes' ORDER BY swept_at LIMIT {MAX_BATCH_ROWS}"
+)
+_DELETE_IMAGES_SQL = "DELETE FROM images WHERE id = ANY(CAST(:ids AS uuid[])) AND swept_at IS NOT NULL RETURNING id"
 
 
-async def sweep_images(database: Database, objects: Objects) -> int:
+async def sweep_images(database: Database, objects: ObjectStorage) -> int:
     """Remove old uploads, and pictures that no product has shown for a day; returns how many of both. Safe at any time."""
-    done = 0
-    while uploads := await database.fetch(_old_uploads()):
+    removed_count = 0
+    while uploads := await database.fetch(_select_old_uploads_statement()):
         for upload in uploads:
-            await _cleared(objects, upload)
-        done += len(await database.fetch(_forget_uploads(), {"ids": [upload.id for upload in uploads]}))
-    while await database.fetch(_mark()):
+            await _remove_upload_objects(objects, upload)
+        removed_count += len(await database.fetch(_delete_uploads_statement(), {"ids": [upload.id for upload in uploads]}))
+    while await database.fetch(_mark_images_statement()):
         pass
-    while pictures := await database.fetch(_marked()):
-        for picture in pictures:
-            await remove(objects, f"{picture.place}/")
-        done += len(await database.fetch(_forget_images(), {"ids": [picture.id for picture in pictures]}))
-    return done
+    while images := await database.fetch(_select_marked_images_statement()):
+        for image in images:
+            await delete_prefix(objects, f"{image.place}/")
+        removed_count += len(await database.fetch(_delete_images_statement(), {"ids": [image.id for image in images]}))
+    return removed_count
 
 
 # Objects that are looked for in the database at a time.
-AT_A_TIME = 1_000
-_KNOWN = """
+MAX_LOOKUP_KEYS = 1_000
+_REFERENCED_PLACES_SQL = """
 SELECT place FROM images WHERE place = ANY(CAST(:names AS text[]))
 UNION ALL SELECT unnest(places) FROM image_uploads WHERE places && CAST(:names AS text[])
 UNION ALL SELECT '{uploads}' || id FROM image_uploads WHERE '{uploads}' || id = ANY(CAST(:names AS text[]))
 """
 
 
-async def sweep_strays(database: Database, objects: Objects) -> int:
+async def sweep_orphaned_objects(database: Database, objects: ObjectStorage) -> int:
     """Remove objects that no row knows of and that are older than a day; returns how many. It reads all there is.
 
     There are some where the database was set back to an earlier moment, and otherwise none.
     """
-    removed = 0
-    for prefix in (UPLOADS, KEPT):
-        old: list[str] = []
+    removed_count = 0
+    for prefix in (UPLOAD_PREFIX, MEDIA_PREFIX):
+        old_keys: list[str] = []
         async for stored in objects.list(prefix):
-            if stored.modified < datetime.now(UTC) - timedelta(days=1):
-                old.append(stored.key)
-            if len(old) >= AT_A_TIME:
-                removed += await _removed_unknown(database, objects, old)
-                old = []
-        removed += await _removed_unknown(database, objects, old)
-    return removed
+            if stored.modified_at < datetime.now(UTC) - timedelta(days=1):
+                old_keys.append(stored.key)
+            if len(old_keys) >= MAX_LOOKUP_KEYS:
+                removed_count += await _remove_unreferenced(database, objects, old_keys)
+                old_keys = []
+        removed_count += await _remove_unreferenced(database, objects, old_keys)
+    return removed_count
 
 
-async def _removed_unknown(database: Database, objects: Objects, keys: Sequence[str]) -> int:
+async def _remove_unreferenced(database: Database, objects: ObjectStorage, keys: Sequence[str]) -> int:
     # A picture's objects are known by the place that they are at.
-    names = {key: key if key.startswith(UPLOADS) else key.rpartition("/")[0] for key in keys}
-    rows = await database.fetch(_known(), {"names": sorted(set(names.values()))}) if names else []
-    known = {row.place for row in rows}
-    unknown = [key for key, name in names.items() if name not in known]
-    for key in unknown:
+    name_by_key = {key: key if key.startswith(UPLOAD_PREFIX) else key.rpartition("/")[0] for key in keys}
+    rows = (
+        await database.fetch(_select_referenced_statement(), {"names": sorted(set(name_by_key.values()))}) if name_by_key else []
+    )
+    referenced = {row.place for row in rows}
+    unreferenced = [key for key, name in name_by_key.items() if name not in referenced]
+    for key in unreferenced:
         await objects.delete(key)
-    return len(unknown)
+    return len(unreferenced)
 
 
-async def _cleared(objects: Objects, upload: Row) -> None:
+async def _remove_upload_objects(objects: ObjectStorage, upload: Row) -> None:
     await objects.delete(upload_key(upload.id))
     for place in upload.places:
         if place != upload.place:
-            await remove(objects, f"{place}/")
+            await delete_prefix(objects, f"{place}/")
 
 
 @cache
-def _known() -> Statement:
-    return compiled(text(_KNOWN.format(uploads=UPLOADS)))
+def _select_referenced_statement() -> Statement:
+    return compile_statement(text(_REFERENCED_PLACES_SQL.format(uploads=UPLOAD_PREFIX)))
 
 
 @cache
-def _old_uploads() -> Statement:
-    return compiled(text(_OLD_UPLOADS))
+def _select_old_uploads_statement() -> Statement:
+    return compile_statement(text(_OLD_UPLOADS_SQL))
 
 
 @cache
-def _forget_uploads() -> Statement:
-    return compiled(text(_FORGET_UPLOADS))
+def _delete_uploads_statement() -> Statement:
+    return compile_statement(text(_DELETE_UPLOADS_SQL))
 
 
 @cache
-def _mark() -> Statement:
-    return compiled(text(_MARK))
+def _mark_images_statement() -> Statement:
+    return compile_statement(text(_MARK_IMAGES_SQL))
 
 
 @cache
-def _marked() -> Statement:
-    return compiled(text(_MARKED))
+def _select_marked_images_statement() -> Statement:
+    return compile_statement(text(_MARKED_IMAGES_SQL))
 
 
 @cache
-def _forget_images() -> Statement:
-    return compiled(text(_FORGET_IMAGES))
+def _delete_images_statement() -> Statement:
+    return compile_statement(text(_DELETE_IMAGES_SQL))

@@ -10,93 +10,100 @@ from starlette.routing import BaseRoute, Route
 
 from storefront.core.db.database import Database, Row
 from storefront.core.errors import Unavailable
-from storefront.core.image_processing import TYPES, Pictures
-from storefront.core.storage.base import Missing, Objects, StorageFailed, read
-from storefront.media.upload_processing import FOR_EVER
+from storefront.core.image_processing import MEDIA_TYPES, ImageProcessor
+from storefront.core.storage.base import ObjectNotFoundError, ObjectStorage, StorageError, read_object
+from storefront.media.upload_processing import IMMUTABLE_CACHE_CONTROL
 from storefront.queries import images
-from storefront.queries.images import FULL, MOUNT
-from storefront.serving.http.headers import is_unchanged
+from storefront.queries.images import FULL_SIZE_NAME, MEDIA_PATH
+from storefront.serving.http.headers import is_not_modified
 from storefront.serving.http.streams import iterate_nothing
 
 # Pictures are for pages of any origin; scripts of theirs may read them too, to draw on them.
-OPEN = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
+CORS_HEADERS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
 # Where a bucket serves them: whoever asked may go there for an hour without asking again.
-ELSEWHERE = {**OPEN, "cache-control": "public, max-age=3600"}
+REDIRECT_HEADERS = {**CORS_HEADERS, "cache-control": "public, max-age=3600"}
 
 
-class Gallery:
+class ImageEndpoint:
     """The pictures of a store of objects. Of several that ask for a size that there is not yet, the first one has it made."""
 
-    def __init__(self, database: Database, objects: Objects, pictures: Pictures, most_bytes: int) -> None:
-        self._database, self._objects, self._pictures = database, objects, pictures
+    def __init__(
+        self, database: Database, objects: ObjectStorage, image_processor: ImageProcessor, max_upload_bytes: int
+    ) -> None:
+        self._database, self._objects, self._image_processor = database, objects, image_processor
         # What is kept may be larger than what was sent.
-        self._most_bytes = 8 * most_bytes
-        self._being_made: dict[str, asyncio.Task[None]] = {}
+        self._max_source_bytes = 8 * max_upload_bytes
+        self._resize_tasks: dict[str, asyncio.Task[None]] = {}
 
-    def routes(self) -> list[BaseRoute]:
+    def build_routes(self) -> list[BaseRoute]:
         """What to mount at the root."""
-        return [Route(f"{MOUNT}/{{key}}/{{name}}", self.serve)]
+        return [Route(f"{MEDIA_PATH}/{{key}}/{{name}}", self.serve)]
 
     async def serve(self, request: Request) -> Response:
         """The picture of an address; 404 for any other."""
         name = request.path_params["name"]
-        row = await self._row(request.path_params["key"])
-        size = images.named(name, row.width) if row else None
+        row = await self._load_image(request.path_params["key"])
+        size = images.parse_rendition_name(name, row.width) if row else None
         if row is None or size is None:
-            return PlainTextResponse("There is no such picture.", 404, OPEN)
-        tag = f'"{row.token}-{name}"'
-        if is_unchanged(request.headers, tag):
-            return Response(status_code=304, headers={**OPEN, "etag": tag, "cache-control": FOR_EVER})
+            return PlainTextResponse("There is no such picture.", 404, CORS_HEADERS)
+        etag = f'"{row.token}-{name}"'
+        if is_not_modified(request.headers, etag):
+            return Response(status_code=304, headers={**CORS_HEADERS, "etag": etag, "cache-control": IMMUTABLE_CACHE_CONTROL})
         try:
-            return await self._found(request, row, name, *size, tag)
-        except (StorageFailed, OSError, Unavailable):
-            return PlainTextResponse("Pictures are out of reach at the moment.", 503, {**OPEN, "retry-after": "1"})
-        except Missing:
-            return PlainTextResponse("There is no such picture.", 404, OPEN)
+            return await self._respond_with_image(request, row, name, *size, etag)
+        except (StorageError, OSError, Unavailable):
+            return PlainTextResponse("Pictures are out of reach at the moment.", 503, {**CORS_HEADERS, "retry-after": "1"})
+        except ObjectNotFoundError:
+            return PlainTextResponse("There is no such picture.", 404, CORS_HEADERS)
 
-    async def _row(self, key: str) -> Row | None:
-        row = await images.by_address_key(self._database, key)
+    async def _load_image(self, key: str) -> Row | None:
+        row = await images.load_image_by_address_key(self._database, key)
         return row if row is not None and row.swept_at is None else None
 
-    async def _found(self, request: Request, row: Row, name: str, width: int, extension: str, tag: str) -> Response:
+    async def _respond_with_image(self, request: Request, row: Row, name: str, width: int, extension: str, etag: str) -> Response:
         key = f"{row.place}/{name}"
-        elsewhere = self._objects.public_url(key)
-        if elsewhere is not None:
+        public_url = self._objects.public_url(key)
+        if public_url is not None:
             if await self._objects.head(key) is None:
-                await self._made(row, key, width, extension)
-            return RedirectResponse(elsewhere, 307, ELSEWHERE)
+                await self._ensure_resized(row, key, width, extension)
+            return RedirectResponse(public_url, 307, REDIRECT_HEADERS)
         try:
-            return await self._streamed(request, key, extension, tag)
-        except Missing:
-            await self._made(row, key, width, extension)
-            return await self._streamed(request, key, extension, tag)
+            return await self._stream_object(request, key, extension, etag)
+        except ObjectNotFoundError:
+            await self._ensure_resized(row, key, width, extension)
+            return await self._stream_object(request, key, extension, etag)
 
-    async def _streamed(self, request: Request, key: str, extension: str, tag: str) -> Response:
+    async def _stream_object(self, request: Request, key: str, extension: str, etag: str) -> Response:
         async with AsyncExitStack() as stack:
-            reading = await stack.enter_async_context(self._objects.open(key))
-            headers = {**OPEN, "etag": tag, "cache-control": FOR_EVER, "content-length": str(reading.stored.size)}
+            reader = await stack.enter_async_context(self._objects.open(key))
+            headers = {
+                **CORS_HEADERS,
+                "etag": etag,
+                "cache-control": IMMUTABLE_CACHE_CONTROL,
+                "content-length": str(reader.stored_object.size),
+            }
             if request.method == "HEAD":
-                return StreamingResponse(iterate_nothing(), headers=headers, media_type=TYPES[extension])
+                return StreamingResponse(iterate_nothing(), headers=headers, media_type=MEDIA_TYPES[extension])
             # Closed by whoever has sent it, to the end or not.
-            opened = stack.pop_all()
+            exit_stack = stack.pop_all()
 
-        async def body() -> AsyncIterator[bytes]:
-            async with opened:
-                async for chunk in reading.chunks:
+        async def iterate_body() -> AsyncIterator[bytes]:
+            async with exit_stack:
+                async for chunk in reader.chunks:
                     yield chunk
 
-        return StreamingResponse(body(), headers=headers, media_type=TYPES[extension])
+        return StreamingResponse(iterate_body(), headers=headers, media_type=MEDIA_TYPES[extension])
 
-    async def _made(self, row: Row, key: str, width: int, extension: str) -> None:
-        task = self._being_made.get(key)
+    async def _ensure_resized(self, row: Row, key: str, width: int, extension: str) -> None:
+        task = self._resize_tasks.get(key)
         if task is None:
-            task = asyncio.create_task(self._make(row, key, width, extension))
-            self._being_made[key] = task
-            task.add_done_callback(lambda _: self._being_made.pop(key, None))
+            task = asyncio.create_task(self._resize_image(row, key, width, extension))
+            self._resize_tasks[key] = task
+            task.add_done_callback(lambda _: self._resize_tasks.pop(key, None))
         # Whoever leaves does not take it from the others.
         await asyncio.shield(task)
 
-    async def _make(self, row: Row, key: str, width: int, extension: str) -> None:
-        content = await read(self._objects, f"{row.place}/{FULL}.{row.extension}", self._most_bytes)
-        made = await self._pictures.resize(content, width, extension)
-        await self._objects.put(key, made, TYPES[extension], cache_control=FOR_EVER)
+    async def _resize_image(self, row: Row, key: str, width: int, extension: str) -> None:
+        content = await read_object(self._objects, f"{row.place}/{FULL_SIZE_NAME}.{row.extension}", self._max_source_bytes)
+        resized = await self._image_processor.resize_stored(content, width, extension)
+        await self._objects.put(key, resized, MEDIA_TYPES[extension], cache_control=IMMUTABLE_CACHE_CONTROL)

@@ -8,19 +8,19 @@ import strawberry
 
 from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
-from storefront.core.storage.base import StorageFailed
-from storefront.graph.context import Files, Info
+from storefront.core.storage.base import StorageError
+from storefront.graph.context import Info, MediaConfig
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image
-from storefront.graph.mutations import EXPECTED, MutationInput, Payload, common, mutate
+from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, Payload, common_payload_fields, mutate
 from storefront.graph.types import Product
-from storefront.graph.uploads import SENT, Upload, permitted
+from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.media import commands
-from storefront.media.upload_processing import Print, discard, printed, upload_key
-from storefront.queries.images import Shown
-from storefront.writes.transaction import Outcome
+from storefront.media.upload_processing import ProcessedUpload, discard_upload, process_image_upload, upload_key
+from storefront.queries.images import ProductImage
+from storefront.writes.transaction import MutationResult
 
-POSITION = "Its place among the product's images, from 0 on. "
+POSITION_DESCRIPTION = "Its place among the product's images, from 0 on. "
 
 
 @strawberry.input
@@ -31,7 +31,7 @@ class CreateImageUploadInput(MutationInput):
     filename: str | None = None
 
 
-@strawberry.type(description=f"{SENT} It may be confirmed until an hour after its address has ended.")
+@strawberry.type(description=f"{UPLOAD_DESCRIPTION} It may be confirmed until an hour after its address has ended.")
 class ImageUpload(Upload):
     pass
 
@@ -46,21 +46,23 @@ class ConfirmImageUploadInput(MutationInput):
     upload_id: strawberry.ID
     product_id: strawberry.ID
     alt: str | None = strawberry.field(default=None, description="What is to be seen, at most 512 characters.")
-    position: int | None = strawberry.field(default=None, description=POSITION + "Last unless given.")
+    position: int | None = strawberry.field(default=None, description=POSITION_DESCRIPTION + "Last unless given.")
 
 
 @strawberry.input(description="Fields that are left out stay as they are.")
 class UpdateImageInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     alt: str | None = strawberry.UNSET
-    position: int | None = strawberry.field(default=strawberry.UNSET, description=POSITION + "The others keep their order.")
+    position: int | None = strawberry.field(
+        default=strawberry.UNSET, description=POSITION_DESCRIPTION + "The others keep their order."
+    )
 
 
 @strawberry.input
 class RemoveImageInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.type
@@ -88,10 +90,10 @@ class RemoveImagePayload(ImagePayload):
 class MediaMutation:
     @strawberry.mutation(description="Have an address signed to which a picture may be sent, past this server.")
     async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload:
-        files = info.context.files
-        outcome = await mutate(info, input, partial(commands.create_upload, most_bytes=files.most_image_bytes))
-        upload = _signed(files, cast(Row, outcome.rows[0])) if outcome.rows else None
-        return CreateImageUploadPayload(upload=upload, **common(outcome, input))
+        media_config = info.context.media_config
+        result = await mutate(info, input, partial(commands.create_upload, max_bytes=media_config.max_image_bytes))
+        upload = _presign_upload(media_config, cast(Row, result.rows[0])) if result.rows else None
+        return CreateImageUploadPayload(upload=upload, **common_payload_fields(result, input))
 
     @strawberry.mutation(
         description="Have an uploaded picture looked at, and show it with a product. What cannot be used is removed. "
@@ -99,41 +101,47 @@ class MediaMutation:
         metadata=costs(100),
     )
     async def confirm_image_upload(self, info: Info, input: ConfirmImageUploadInput) -> ConfirmImageUploadPayload:
-        files, viewer = info.context.files, info.context.signed_in()
+        media_config, viewer = info.context.media_config, info.context.require_viewer()
         try:
-            made = await printed(info.context.database, files.objects, files.pictures, str(input.upload_id), viewer.id)
-        except (StorageFailed, OSError) as error:
+            processed = await process_image_upload(
+                info.context.database, media_config.objects, media_config.image_processor, str(input.upload_id), viewer.id
+            )
+        except (StorageError, OSError) as error:
             raise Unavailable("Uploads are out of reach at the moment. Nothing was done: try again.") from error
-        outcome = await mutate(info, input, partial(commands.confirm_upload, made=made, base_url=files.base_url))
-        await _tidied(files, str(input.upload_id), made, outcome)
-        return ConfirmImageUploadPayload(**_shown(outcome), **common(outcome, input))
+        result = await mutate(info, input, partial(commands.confirm_upload, processed=processed, base_url=media_config.base_url))
+        await _discard_leftovers(media_config, str(input.upload_id), processed, result)
+        return ConfirmImageUploadPayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
     @strawberry.mutation(description="Say what is to be seen on a picture, or put it elsewhere among those of its product.")
     async def update_image(self, info: Info, input: UpdateImageInput) -> UpdateImagePayload:
-        outcome = await mutate(info, input, commands.update_image)
-        return UpdateImagePayload(**_shown(outcome), **common(outcome, input))
+        result = await mutate(info, input, commands.update_image)
+        return UpdateImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
     @strawberry.mutation(description="Take a picture off its product. Its files are removed a day later.")
     async def remove_image(self, info: Info, input: RemoveImageInput) -> RemoveImagePayload:
-        outcome = await mutate(info, input, commands.remove_image)
-        return RemoveImagePayload(**_shown(outcome), **common(outcome, input))
+        result = await mutate(info, input, commands.remove_image)
+        return RemoveImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
 
-def _signed(files: Files, row: Row) -> ImageUpload:
+def _presign_upload(media_config: MediaConfig, row: Row) -> ImageUpload:
     # A retry gets what is left of the time.
-    left = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()
-    seconds = min(commands.SIGNED_FOR, max(1, round(left)))
-    permit = files.objects.presign_put(upload_key(row.id), content_type=row.content_type, size=row.size, seconds=seconds)
-    return permitted(ImageUpload, row.id, permit)
+    remaining_seconds = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()
+    seconds = min(commands.UPLOAD_URL_SECONDS, max(1, round(remaining_seconds)))
+    presigned_put = media_config.objects.presign_put(
+        upload_key(row.id), content_type=row.content_type, size=row.size, seconds=seconds
+    )
+    return build_upload(ImageUpload, row.id, presigned_put)
 
 
-async def _tidied(files: Files, upload_id: str, made: Print | None, outcome: Outcome) -> None:
+async def _discard_leftovers(
+    media_config: MediaConfig, upload_id: str, processed: ProcessedUpload | None, result: MutationResult
+) -> None:
     """Remove what was made and is not shown, and the upload once it is."""
-    shown = cast(Shown, outcome.rows[1]) if outcome.rows else None
-    is_superfluous = made is not None and (shown is None or shown.place != made.place)
-    await discard(files.objects, upload_id if shown else None, made.place if made and is_superfluous else None)
+    image = cast(ProductImage, result.rows[1]) if result.rows else None
+    is_unused = processed is not None and (image is None or image.place != processed.place)
+    await discard_upload(media_config.objects, upload_id if image else None, processed.place if processed and is_unused else None)
 
 
-def _shown(outcome: Outcome) -> dict[str, Any]:
-    product, image = outcome.rows or (None, None)
+def _to_payload_fields(result: MutationResult) -> dict[str, Any]:
+    product, image = result.rows or (None, None)
     return {"product": product, "image": image}

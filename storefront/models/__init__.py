@@ -21,37 +21,37 @@ from storefront.models.webhook import Webhook, WebhookDelivery
 metadata = SQLModel.metadata
 
 
-def is_described(name: str | None, kind: str, _: object) -> bool:
+def is_managed_by_metadata(name: str | None, object_type: str, _: object) -> bool:
     """Whether a thing of the database should stand in `metadata`: partitions are made by and by, and stand for nothing new."""
-    return not (kind == "table" and name is not None and name.startswith(_PARTITIONS))
+    return not (object_type == "table" and name is not None and name.startswith(_PARTITION_PREFIXES))
 
 
-_PARTITIONS = f"{AnalyticsEvent.__tablename__}_", f"{ProductTotals.__tablename__}_"
+_PARTITION_PREFIXES = f"{AnalyticsEvent.__tablename__}_", f"{ProductTotals.__tablename__}_"
 
 
-def _table(model: type[SQLModel]) -> Table:
+def _get_table(model: type[SQLModel]) -> Table:
     return cast(Table, getattr(model, "__table__"))  # noqa: B009  SQLModel does not declare it for the type checker
 
 
-users = _table(User)
-user_identities = _table(UserIdentity)
-verified_emails = _table(VerifiedEmail)
-configs = _table(Config)
-products = _table(Product)
-variants = _table(ProductVariant)
-reviews = _table(Review)
-events = _table(AnalyticsEvent)
-event_ids = _table(EventId)
-changes = _table(Change)
-positions = _table(StorePosition)
-idempotency_keys = _table(IdempotencyKey)
-webhooks = _table(Webhook)
-webhook_deliveries = _table(WebhookDelivery)
-jobs = _table(Job)
-job_issues = _table(JobIssue)
-job_handles = _table(JobHandle)
-images = _table(Image)
-image_uploads = _table(ImageUpload)
+users = _get_table(User)
+user_identities = _get_table(UserIdentity)
+verified_emails = _get_table(VerifiedEmail)
+configs = _get_table(Config)
+products = _get_table(Product)
+variants = _get_table(ProductVariant)
+reviews = _get_table(Review)
+events = _get_table(AnalyticsEvent)
+event_ids = _get_table(EventId)
+changes = _get_table(Change)
+positions = _get_table(StorePosition)
+idempotency_keys = _get_table(IdempotencyKey)
+webhooks = _get_table(Webhook)
+webhook_deliveries = _get_table(WebhookDelivery)
+jobs = _get_table(Job)
+job_issues = _get_table(JobIssue)
+job_handles = _get_table(JobHandle)
+images = _get_table(Image)
+image_uploads = _get_table(ImageUpload)
 
 __all__ = [
     "AnalyticsEvent",
@@ -86,7 +86,7 @@ __all__ = [
     "idempotency_keys",
     "image_uploads",
     "images",
-    "is_described",
+    "is_managed_by_metadata",
     "job_handles",
     "job_issues",
     "jobs",

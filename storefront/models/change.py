@@ -2,7 +2,7 @@
 
 from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, text
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, moment
+from storefront.models.columns import UUID, Field, SQLModel, datetime, timestamp_column
 
 
 class StorePosition(SQLModel, table=True):
@@ -31,4 +31,4 @@ class Change(SQLModel, table=True):
     changed_fields: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
     actor_id: UUID | None = None
     client_mutation_id: str | None = None
-    occurred_at: datetime = moment()
+    occurred_at: datetime = timestamp_column()

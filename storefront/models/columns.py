@@ -20,50 +20,50 @@ SQLModel.metadata.naming_convention = {
 }
 
 
-def key() -> Any:
+def uuid_key_column() -> Any:
     """A primary key, UUID version 7."""
     return Field(default_factory=uuid7, primary_key=True, sa_type=Uuid)
 
 
-def reference(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
+def foreign_key_column(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
     """A key of another table whose row takes this one with it when it goes."""
     return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index, primary_key=primary_key)
 
 
-def moment(*, index: bool = False, nullable: bool = False, primary_key: bool = False) -> Any:
+def timestamp_column(*, index: bool = False, nullable: bool = False, primary_key: bool = False) -> Any:
     """A point in time, now unless given; nullable: none unless given."""
-    kind = DateTime(timezone=True)
+    column_type = DateTime(timezone=True)
     if nullable:
-        return Field(default=None, sa_type=kind, nullable=True, index=index)
-    now = {"server_default": text("now()")}
-    return Field(sa_type=kind, nullable=False, index=index, primary_key=primary_key, sa_column_kwargs=now)
+        return Field(default=None, sa_type=column_type, nullable=True, index=index)
+    default_now = {"server_default": text("now()")}
+    return Field(sa_type=column_type, nullable=False, index=index, primary_key=primary_key, sa_column_kwargs=default_now)
 
 
-def money(*, nullable: bool = False) -> Any:
+def money_column(*, nullable: bool = False) -> Any:
     """An amount in the store's currency with two decimals."""
     return Field(sa_type=Numeric(10, 2), nullable=nullable)
 
 
-def document(default: str | None = None) -> Any:
+def json_column(default: str | None = None) -> Any:
     """A JSON value; with a default it cannot be null."""
-    options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
-    return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=options)
+    column_options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
+    return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=column_options)
 
 
-def texts_only(column: str, values: str) -> str:
+def build_strings_only_check(column: str, json_path: str) -> str:
     """The condition that what a path finds in a JSON column is text, none of it null: it goes to clients as it is.
 
     Strict: a lax path looks into lists that it finds.
     """
-    return f"""NOT jsonb_path_exists({column}, 'strict {values} ? (@.type() <> "string")')"""
+    return f"""NOT jsonb_path_exists({column}, 'strict {json_path} ? (@.type() <> "string")')"""
 
 
-def number(default: int) -> Any:
+def integer_column(default: int) -> Any:
     """A whole number that is never null."""
     return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default))})
 
 
-def flag(default: bool) -> Any:
+def boolean_column(default: bool) -> Any:
     """A yes or no that is never null."""
     return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default).lower())})
 
@@ -73,13 +73,13 @@ __all__ = [
     "Decimal",
     "Field",
     "SQLModel",
+    "boolean_column",
+    "build_strings_only_check",
     "datetime",
-    "document",
-    "flag",
-    "key",
-    "moment",
-    "money",
-    "number",
-    "reference",
-    "texts_only",
+    "foreign_key_column",
+    "integer_column",
+    "json_column",
+    "money_column",
+    "timestamp_column",
+    "uuid_key_column",
 ]

@@ -4,7 +4,17 @@ from typing import Any
 
 from sqlalchemy import CheckConstraint, Index, text
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, number, reference
+from storefront.models.columns import (
+    UUID,
+    Field,
+    SQLModel,
+    datetime,
+    foreign_key_column,
+    integer_column,
+    json_column,
+    timestamp_column,
+    uuid_key_column,
+)
 
 
 class IntegrationCheck(SQLModel, table=True):
@@ -12,9 +22,9 @@ class IntegrationCheck(SQLModel, table=True):
 
     __tablename__ = "integration_checks"
 
-    config_id: UUID = reference("configs.id", primary_key=True)
+    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
     integration: str = Field(primary_key=True)
-    checked_at: datetime = moment()
+    checked_at: datetime = timestamp_column()
 
 
 class Config(SQLModel, table=True):
@@ -28,16 +38,16 @@ class Config(SQLModel, table=True):
         CheckConstraint("(layout ->> 'gridColumns') IN ('2', '3', '4')", name="grid_columns"),
     )
 
-    id: UUID = key()
-    user_id: UUID = reference("users.id", index=True)
+    id: UUID = uuid_key_column()
+    user_id: UUID = foreign_key_column("users.id", index=True)
     store_name: str
     slug: str = Field(unique=True)
     description: str | None = None
     currency: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'USD'")})
-    theme: dict[str, Any] | None = document()
-    layout: dict[str, Any] | None = document()
-    integrations: dict[str, Any] | None = document()
+    theme: dict[str, Any] | None = json_column()
+    layout: dict[str, Any] | None = json_column()
+    integrations: dict[str, Any] | None = json_column()
     is_published: bool = Field(nullable=False, index=True, sa_column_kwargs={"server_default": text("false")})
-    version: int = number(1)
-    created_at: datetime = moment()
-    updated_at: datetime = moment()
+    version: int = integer_column(1)
+    created_at: datetime = timestamp_column()
+    updated_at: datetime = timestamp_column()

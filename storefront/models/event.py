@@ -6,7 +6,7 @@ from sqlalchemy import Index, PrimaryKeyConstraint, text
 from sqlmodel import Field
 
 from storefront.core.ids import uuid7
-from storefront.models.columns import UUID, SQLModel, datetime, document, flag, moment
+from storefront.models.columns import UUID, SQLModel, boolean_column, datetime, json_column, timestamp_column
 
 
 class AnalyticsEvent(SQLModel, table=True):
@@ -23,7 +23,7 @@ class AnalyticsEvent(SQLModel, table=True):
     # Without a foreign key: the queue of events has it, once for all of a batch. With their store events go by a trigger.
     config_id: UUID = Field(primary_key=True)
     event: str
-    properties: dict[str, Any] = document("{}")
+    properties: dict[str, Any] = json_column("{}")
     session_id: str | None = None
     user_id: str | None = None
     user_agent: str | None = None
@@ -32,8 +32,8 @@ class AnalyticsEvent(SQLModel, table=True):
     utm_source: str | None = None
     utm_medium: str | None = None
     utm_campaign: str | None = None
-    is_bot: bool = flag(default=False)
-    timestamp: datetime = moment(primary_key=True)
+    is_bot: bool = boolean_column(default=False)
+    timestamp: datetime = timestamp_column(primary_key=True)
 
 
 class EventId(SQLModel, table=True):
@@ -44,4 +44,4 @@ class EventId(SQLModel, table=True):
 
     config_id: UUID = Field(primary_key=True)
     id: UUID = Field(primary_key=True)
-    received_at: datetime = moment()
+    received_at: datetime = timestamp_column()

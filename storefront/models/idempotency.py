@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import LargeBinary
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, document, moment
+from storefront.models.columns import UUID, Field, SQLModel, datetime, json_column, timestamp_column
 
 
 class IdempotencyKey(SQLModel, table=True):
@@ -15,5 +15,5 @@ class IdempotencyKey(SQLModel, table=True):
     actor_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
     key: str = Field(primary_key=True)
     digest: bytes = Field(sa_type=LargeBinary, nullable=False)
-    result: dict[str, Any] | None = document()
-    created_at: datetime = moment(index=True)
+    result: dict[str, Any] | None = json_column()
+    created_at: datetime = timestamp_column(index=True)

@@ -3,7 +3,7 @@
 from sqlalchemy import ARRAY, Column, DateTime, Index, Text, text
 from sqlalchemy import CheckConstraint as Check
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, key, moment, number
+from storefront.models.columns import UUID, Field, SQLModel, datetime, integer_column, timestamp_column, uuid_key_column
 
 
 class Image(SQLModel, table=True):
@@ -20,7 +20,7 @@ class Image(SQLModel, table=True):
         Index("images_detached_idx", "detached_at", postgresql_where=text("product_id IS NULL")),
     )
 
-    id: UUID = key()
+    id: UUID = uuid_key_column()
     # Without a foreign key: of a store that is gone the row still says which objects are to go.
     config_id: UUID = Field(nullable=False)
     product_id: UUID | None = Field(default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True)
@@ -32,10 +32,10 @@ class Image(SQLModel, table=True):
     height: int
     alt: str | None = None
     placeholder: str
-    version: int = number(1)
-    created_at: datetime = moment()
-    detached_at: datetime | None = moment(nullable=True)
-    swept_at: datetime | None = moment(nullable=True)
+    version: int = integer_column(1)
+    created_at: datetime = timestamp_column()
+    detached_at: datetime | None = timestamp_column(nullable=True)
+    swept_at: datetime | None = timestamp_column(nullable=True)
 
 
 class ImageUpload(SQLModel, table=True):
@@ -48,13 +48,13 @@ class ImageUpload(SQLModel, table=True):
     __tablename__ = "image_uploads"
     __table_args__ = (Check("size > 0", name="size"),)
 
-    id: UUID = key()
+    id: UUID = uuid_key_column()
     # Without a foreign key, as above.
     config_id: UUID = Field(nullable=False, index=True)
     content_type: str
     size: int
     filename: str | None = None
-    created_at: datetime = moment()
+    created_at: datetime = timestamp_column()
     expires_at: datetime = Field(sa_type=DateTime(timezone=True), nullable=False, index=True)
-    confirmed_at: datetime | None = moment(nullable=True)
+    confirmed_at: datetime | None = timestamp_column(nullable=True)
     places: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))

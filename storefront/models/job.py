@@ -5,7 +5,18 @@ from typing import Any
 from sqlalchemy import BigInteger, Index, text
 from sqlalchemy import CheckConstraint as Check
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, document, flag, key, moment, number, reference
+from storefront.models.columns import (
+    UUID,
+    Field,
+    SQLModel,
+    boolean_column,
+    datetime,
+    foreign_key_column,
+    integer_column,
+    json_column,
+    timestamp_column,
+    uuid_key_column,
+)
 
 
 class Job(SQLModel, table=True):
@@ -29,35 +40,35 @@ class Job(SQLModel, table=True):
         Index("jobs_owner_idx", "user_id", "started_at"),
     )
 
-    id: UUID = key()
-    config_id: UUID = reference("configs.id")
-    user_id: UUID = reference("users.id")
+    id: UUID = uuid_key_column()
+    config_id: UUID = foreign_key_column("configs.id")
+    user_id: UUID = foreign_key_column("users.id")
     kind: str
     source: str
     status: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'queued'")})
-    options: dict[str, Any] = document("{}")
+    options: dict[str, Any] = json_column("{}")
     object_key: str | None = None
     object_size: int | None = Field(default=None, sa_type=BigInteger)
     file_name: str | None = None
-    checkpoint: dict[str, Any] | None = document()
+    checkpoint: dict[str, Any] | None = json_column()
     done: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
     total: int | None = Field(default=None, sa_type=BigInteger)
-    rows: int = number(0)
-    created: int = number(0)
-    updated: int = number(0)
-    unchanged: int = number(0)
-    rejected: int = number(0)
+    rows: int = integer_column(0)
+    created: int = integer_column(0)
+    updated: int = integer_column(0)
+    unchanged: int = integer_column(0)
+    rejected: int = integer_column(0)
     position: int | None = Field(default=None, sa_type=BigInteger)
-    error: dict[str, Any] | None = document()
-    attempts: int = number(0)
-    crashes: int = number(0)
-    is_cancelled: bool = flag(False)
+    error: dict[str, Any] | None = json_column()
+    attempts: int = integer_column(0)
+    crashes: int = integer_column(0)
+    is_cancelled: bool = boolean_column(False)
     worker: UUID | None = None
-    lease_until: datetime | None = moment(nullable=True)
-    not_before: datetime = moment()
-    created_at: datetime = moment()
-    started_at: datetime | None = moment(nullable=True)
-    finished_at: datetime | None = moment(nullable=True)
+    lease_until: datetime | None = timestamp_column(nullable=True)
+    not_before: datetime = timestamp_column()
+    created_at: datetime = timestamp_column()
+    started_at: datetime | None = timestamp_column(nullable=True)
+    finished_at: datetime | None = timestamp_column(nullable=True)
 
 
 class JobIssue(SQLModel, table=True):
@@ -65,7 +76,7 @@ class JobIssue(SQLModel, table=True):
 
     __tablename__ = "job_issues"
 
-    job_id: UUID = reference("jobs.id", primary_key=True)
+    job_id: UUID = foreign_key_column("jobs.id", primary_key=True)
     number: int = Field(primary_key=True)
     row: int | None = None
     handle: str | None = None
@@ -78,6 +89,6 @@ class JobHandle(SQLModel, table=True):
 
     __tablename__ = "job_handles"
 
-    job_id: UUID = reference("jobs.id", primary_key=True)
+    job_id: UUID = foreign_key_column("jobs.id", primary_key=True)
     handle: str = Field(primary_key=True)
     row: int

@@ -5,21 +5,21 @@ from typing import ClassVar
 from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Uuid, text
 from sqlmodel import Field
 
-from storefront.models.columns import UUID, SQLModel, datetime, reference
+from storefront.models.columns import UUID, SQLModel, datetime, foreign_key_column
 
 
-def _count() -> int:
+def _count_column() -> int:
     field: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
     return field
 
 
-def _grain() -> int:
+def _grain_column() -> int:
     """How many seconds are counted together, from `at` on."""
     field: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     return field
 
 
-def _at() -> datetime:
+def _interval_start_column() -> datetime:
     field: datetime = Field(primary_key=True, sa_type=DateTime(timezone=True))
     return field
 
@@ -30,7 +30,7 @@ class QueuedEvents(SQLModel, table=True):
     __tablename__ = "analytics_queue"
 
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    config_id: UUID = reference("configs.id")
+    config_id: UUID = foreign_key_column("configs.id")
     ids: list[UUID] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
     moments: list[datetime] = Field(sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False))
 
@@ -44,7 +44,7 @@ class AnalyticsSession(SQLModel, table=True):
     __tablename__ = "analytics_sessions"
     __table_args__ = (Index("analytics_sessions_began_idx", "config_id", "began"),)
 
-    config_id: UUID = reference("configs.id", primary_key=True)
+    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
     session_id: str = Field(primary_key=True)
     began: datetime = Field(sa_type=DateTime(timezone=True))
     began_with: UUID
@@ -62,19 +62,19 @@ class Totals(SQLModel, table=True):
 
     __tablename__ = "analytics_totals"
 
-    config_id: UUID = reference("configs.id", primary_key=True)
-    grain: int = _grain()
-    at: datetime = _at()
-    page_views: int = _count()
-    product_clicks: int = _count()
-    add_to_carts: int = _count()
-    purchases: int = _count()
-    searches: int = _count()
-    sessions: int = _count()
-    clicked_sessions: int = _count()
-    converted_sessions: int = _count()
-    purchased_sessions: int = _count()
-    last_seen_sessions: int = _count()
+    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    grain: int = _grain_column()
+    at: datetime = _interval_start_column()
+    page_views: int = _count_column()
+    product_clicks: int = _count_column()
+    add_to_carts: int = _count_column()
+    purchases: int = _count_column()
+    searches: int = _count_column()
+    sessions: int = _count_column()
+    clicked_sessions: int = _count_column()
+    converted_sessions: int = _count_column()
+    purchased_sessions: int = _count_column()
+    last_seen_sessions: int = _count_column()
 
 
 class ProductTotals(SQLModel, table=True):
@@ -83,12 +83,12 @@ class ProductTotals(SQLModel, table=True):
     __tablename__ = "analytics_products"
     __table_args__: ClassVar = {"postgresql_partition_by": "LIST (grain)"}
 
-    config_id: UUID = reference("configs.id", primary_key=True)
-    grain: int = _grain()
-    at: datetime = _at()
+    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    grain: int = _grain_column()
+    at: datetime = _interval_start_column()
     product_id: UUID = Field(primary_key=True)
-    clicks: int = _count()
-    add_to_carts: int = _count()
+    clicks: int = _count_column()
+    add_to_carts: int = _count_column()
 
 
 class SourceTotals(SQLModel, table=True):
@@ -96,11 +96,11 @@ class SourceTotals(SQLModel, table=True):
 
     __tablename__ = "analytics_sources"
 
-    config_id: UUID = reference("configs.id", primary_key=True)
-    grain: int = _grain()
-    at: datetime = _at()
+    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    grain: int = _grain_column()
+    at: datetime = _interval_start_column()
     source: str = Field(primary_key=True)
     medium: str = Field(primary_key=True)
     campaign: str = Field(primary_key=True)
-    events: int = _count()
-    sessions: int = _count()
+    events: int = _count_column()
+    sessions: int = _count_column()

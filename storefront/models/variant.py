@@ -8,15 +8,15 @@ from storefront.models.columns import (
     Decimal,
     Field,
     SQLModel,
+    boolean_column,
+    build_strings_only_check,
     datetime,
-    document,
-    flag,
-    key,
-    moment,
-    money,
-    number,
-    reference,
-    texts_only,
+    foreign_key_column,
+    integer_column,
+    json_column,
+    money_column,
+    timestamp_column,
+    uuid_key_column,
 )
 
 
@@ -29,22 +29,22 @@ class ProductVariant(SQLModel, table=True):
         Check("compare_at_price >= price", name="compare_at_price"),
         Check("inventory >= 0", name="inventory"),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
-        Check(texts_only("attributes", "$.*"), name="attributes_texts"),
+        Check(build_strings_only_check("attributes", "$.*"), name="attributes_texts"),
         # In the order in which they are shown.
         Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
     )
 
-    id: UUID = key()
-    product_id: UUID = reference("products.id")
+    id: UUID = uuid_key_column()
+    product_id: UUID = foreign_key_column("products.id")
     name: str
-    price: Decimal = money()
-    compare_at_price: Decimal | None = money(nullable=True)
-    attributes: dict[str, str] = document("{}")
+    price: Decimal = money_column()
+    compare_at_price: Decimal | None = money_column(nullable=True)
+    attributes: dict[str, str] = json_column("{}")
     inventory: int | None = Field(default=None, sa_column_kwargs={"server_default": text("0")})
     sku: str | None = Field(default=None, index=True)
-    is_available: bool = flag(True)
-    version: int = number(1)
-    created_at: datetime = moment()
+    is_available: bool = boolean_column(True)
+    version: int = integer_column(1)
+    created_at: datetime = timestamp_column()
 
     # Derived: the attributes as clients are told them.
     attribute_list: list[dict[str, str]] = Field(

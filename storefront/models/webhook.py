@@ -4,10 +4,20 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Column, Index, Text, text
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, document, key, moment, number, reference
+from storefront.models.columns import (
+    UUID,
+    Field,
+    SQLModel,
+    datetime,
+    foreign_key_column,
+    integer_column,
+    json_column,
+    timestamp_column,
+    uuid_key_column,
+)
 
 
-def _texts() -> Any:
+def _text_array_column() -> Any:
     return Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
 
 
@@ -20,28 +30,28 @@ class Webhook(SQLModel, table=True):
     __tablename__ = "webhooks"
     __table_args__ = (CheckConstraint("read_as IN ('shopper', 'owner')", name="read_as"),)
 
-    id: UUID = key()
-    config_id: UUID = reference("configs.id", index=True)
+    id: UUID = uuid_key_column()
+    config_id: UUID = foreign_key_column("configs.id", index=True)
     url: str
-    topics: list[str] = _texts()
+    topics: list[str] = _text_array_column()
     query: str | None = None
     read_as: str
     # Encrypted, both. The one before counts as well until `previous_until`.
     secret: str
     previous_secret: str | None = None
-    previous_until: datetime | None = moment(nullable=True)
+    previous_until: datetime | None = timestamp_column(nullable=True)
     position: int = Field(sa_type=BigInteger, nullable=False)
-    version: int = number(1)
-    created_at: datetime = moment()
-    updated_at: datetime = moment()
-    disabled_at: datetime | None = moment(nullable=True)
+    version: int = integer_column(1)
+    created_at: datetime = timestamp_column()
+    updated_at: datetime = timestamp_column()
+    disabled_at: datetime | None = timestamp_column(nullable=True)
     disabled_reason: str | None = None
-    failures: int = number(0)
-    failing_since: datetime | None = moment(nullable=True)
-    resting_until: datetime | None = moment(nullable=True)
-    tested_at: datetime | None = moment(nullable=True)
+    failures: int = integer_column(0)
+    failing_since: datetime | None = timestamp_column(nullable=True)
+    resting_until: datetime | None = timestamp_column(nullable=True)
+    tested_at: datetime | None = timestamp_column(nullable=True)
     leased_by: str | None = None
-    leased_until: datetime | None = moment(nullable=True)
+    leased_until: datetime | None = timestamp_column(nullable=True)
 
 
 class WebhookDelivery(SQLModel, table=True):
@@ -64,21 +74,21 @@ class WebhookDelivery(SQLModel, table=True):
         Index("webhook_deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
-    id: UUID = key()
-    webhook_id: UUID = reference("webhooks.id")
+    id: UUID = uuid_key_column()
+    webhook_id: UUID = foreign_key_column("webhooks.id")
     type: str
     position: int = Field(sa_type=BigInteger, nullable=False)
     lane: UUID
     product_id: UUID | None = None
-    changed_fields: list[str] = _texts()
+    changed_fields: list[str] = _text_array_column()
     client_mutation_id: str | None = None
     # Of a reset: why.
     reason: str | None = None
-    occurred_at: datetime = moment()
+    occurred_at: datetime = timestamp_column()
     state: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'pending'")})
-    attempts: int = number(0)
+    attempts: int = integer_column(0)
     # The last ones: {"at", "status", "milliseconds", "error"}.
-    tries: list[dict[str, Any]] = document("[]")
-    next_attempt_at: datetime | None = moment(nullable=True)
-    created_at: datetime = moment()
-    finished_at: datetime | None = moment(nullable=True)
+    tries: list[dict[str, Any]] = json_column("[]")
+    next_attempt_at: datetime | None = timestamp_column(nullable=True)
+    created_at: datetime = timestamp_column()
+    finished_at: datetime | None = timestamp_column(nullable=True)

@@ -13,9 +13,9 @@ from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
-from storefront.graph.json_pushdown import product_of, written
-from storefront.graph.limits import ROWS, SEARCH, rows
-from storefront.graph.projection import columns_of
+from storefront.graph.json_pushdown import build_product_document, wrap_json_row
+from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
+from storefront.graph.projection import get_selected_columns
 from storefront.graph.scalars import Position
 from storefront.graph.types import (
     After,
@@ -25,19 +25,19 @@ from storefront.graph.types import (
     MaybeLast,
     Product,
     ProductConnection,
-    Searched,
-    product_connection,
+    SearchText,
+    load_product_connection,
 )
-from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, change_page
+from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, load_change_page
 from storefront.queries import listing, products, search, suggestions
-from storefront.queries.json_sql import Document
-from storefront.queries.listing import Listing, Order, Scope, Selection
+from storefront.queries.json_sql import JsonDocument
+from storefront.queries.listing import Listing, Order, Selection, StoreScope
 
 # Changes that are read at a time.
-MOST_CHANGES = 500
+MAX_CHANGES = 500
 
-Changes = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=rows(MOST_CHANGES))]
-Prefix = Annotated[str, strawberry.argument(metadata=SEARCH)]
+FirstChanges = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=row_limits(MAX_CHANGES))]
+Prefix = Annotated[str, strawberry.argument(metadata=SEARCH_LIMITS)]
 
 
 @strawberry.input
@@ -70,11 +70,11 @@ class ProductSearchSort(Enum):
 @strawberry.input(description="A page by number, for clients that count rows. `products` has pages that do not shift.")
 class ProductSearchInput:
     config_id: strawberry.ID
-    q: str | None = strawberry.field(default=None, metadata=SEARCH)
+    q: str | None = strawberry.field(default=None, metadata=SEARCH_LIMITS)
     category: str | None = None
     min_price: Decimal | None = None
     max_price: Decimal | None = None
-    limit: int = strawberry.field(default=20, description="1 to 100.", metadata=ROWS)
+    limit: int = strawberry.field(default=20, description="1 to 100.", metadata=ROW_LIMITS)
     offset: int = strawberry.field(default=0, description="Rows to skip, 0 to 100,000.")
     sort_by: ProductSearchSort = ProductSearchSort.CREATED
     sort_order: SortOrder = SortOrder.DESC
@@ -102,9 +102,9 @@ class ProductQuery:
     @strawberry.field(description="A product that the asker may see, or null.")
     async def product(self, info: Info, by: ProductBy) -> Product | None:
         # Of stores of their own the asker may see more than a document for shoppers says.
-        document = None if info.context.owned else product_of(info, is_owner=False)
-        row = await _found(info, by, document)
-        return cast(Product | None, row if row is None or document is None else written(row))
+        document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
+        row = await _find_product(info, by, document)
+        return cast(Product | None, row if row is None or document is None else wrap_json_row(row))
 
     @strawberry.field(
         description="A store's products. Pages by cursor do not shift when others are added.", metadata=costs(size=20)
@@ -114,61 +114,69 @@ class ProductQuery:
         info: Info,
         config_id: strawberry.ID,
         filter: ProductFilter | None = None,
-        search: Searched = None,
+        search: SearchText = None,
         sort: ProductSort | None = None,
         first: MaybeFirst = None,
         after: After = None,
         last: MaybeLast = None,
         before: Before = None,
     ) -> ProductConnection:
-        store = arguments.key(config_id, "configId")
-        chosen = inputs.selection(filter, search, info.context.audience(store))
-        listing = Listing(chosen, inputs.order(sort, chosen), arguments.window(first, after, last, before))
-        connection = await product_connection(info, store, listing)
+        store = arguments.check_id(config_id, "configId")
+        selection = inputs.build_selection(filter, search, info.context.get_audience(store))
+        listing = Listing(selection, inputs.build_order(sort, selection), arguments.build_window(first, after, last, before))
+        connection = await load_product_connection(info, store, listing)
         if not connection.page.rows:
-            await visible_store(info, store)
+            await require_visible_store(info, store)
         return connection
 
     @strawberry.field(
-        description="A page by number, for clients that count rows.", metadata=costs(10, size=20, by=("input.limit",))
+        description="A page by number, for clients that count rows.", metadata=costs(10, size=20, size_arguments=("input.limit",))
     )
     async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
-        store = await visible_store(info, arguments.key(input.config_id, "input.configId"))
-        limit, offset = arguments.first(input.limit, "input.limit"), _offset(input.offset)
-        chosen = _searched(input, info, store)
-        scope, total = await _counted(info, Scope(store), chosen)
+        store = await require_visible_store(info, arguments.check_id(input.config_id, "input.configId"))
+        limit, offset = arguments.check_row_count(input.limit, "input.limit"), _check_offset(input.offset)
+        selection = _build_search_selection(input, info, store)
+        scope, total = await _count_or_correct(info, StoreScope(store), selection)
         order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
-        rows = await listing.offset_page(info.context.reads, scope, chosen, order, limit, offset, columns_of(info, Product))
+        rows = await listing.load_offset_page(
+            info.context.read_database, scope, selection, order, limit, offset, get_selected_columns(info, Product)
+        )
         page = Pagination(total=total, page=offset // limit + 1, limit=limit, has_next=offset + limit < total)
-        mended = scope.mended.text if scope.mended else None
-        return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=mended)
+        corrected = scope.corrected_search.text if scope.corrected_search else None
+        return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=corrected)
 
     @strawberry.field(description="Titles to offer while somebody types, the most popular first.", metadata=costs(20))
     async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str]:
-        store = await visible_store(info, arguments.key(config_id, "configId"))
-        limit = arguments.first(first)
-        typed = search.parse(arguments.text(prefix, "prefix"))
-        chosen = Selection(info.context.audience(store), search=typed)
-        found = await suggestions.titles(info.context.reads, Scope(store), chosen, limit)
-        if found:
-            return found
+        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        limit = arguments.check_row_count(first)
+        parsed_prefix = search.parse_search(arguments.check_text(prefix, "prefix"))
+        selection = Selection(info.context.get_audience(store), search=parsed_prefix)
+        titles = await suggestions.load_title_suggestions(info.context.read_database, StoreScope(store), selection, limit)
+        if titles:
+            return titles
         context = info.context
-        again = await context.vocabularies.mended(context.reads, [Scope(store)], chosen, context.corrections)
-        return await suggestions.titles(info.context.reads, again[0], chosen, limit) if again else found
+        corrected_scopes = await context.vocabularies.correct_scopes(
+            context.read_database, [StoreScope(store)], selection, context.corrections
+        )
+        return (
+            await suggestions.load_title_suggestions(info.context.read_database, corrected_scopes[0], selection, limit)
+            if corrected_scopes
+            else titles
+        )
 
     @strawberry.field(
         description="What happened to a store's products after a position: the log behind the live feed, to read at leisure.",
-        metadata=costs(most=MOST_CHANGES),
+        metadata=costs(max_size=MAX_CHANGES),
     )
     async def product_changes(
         self,
         info: Info,
         config_id: strawberry.ID,
         after: Annotated[Position, strawberry.argument(description='The last position already known; "0" for all that is kept.')],
-        first: Changes = 100,
+        first: FirstChanges = 100,
     ) -> ProductChangePage:
-        store = await visible_store(info, arguments.key(config_id, "configId"))
-        return await change_page(info.context, store, after, arguments.first(first, most=MOST_CHANGES))
+        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        return await load_change_page(info.context, store, after, arguments.check_row_count(first, max_rows=MAX_CHANGES))
 
 
 @strawberry.type
@@ -183,52 +191,58 @@ class ProductSubscription:
         ] = None,
         filter: ProductFilter | None = None,
     ) -> AsyncIterable[ProductFeedEvent]:
-        store = await visible_store(info, arguments.key(config_id, "configId"))
-        chosen = inputs.selection(filter, None, info.context.audience(store))
-        return ProductFeed(info.context, store, after, chosen)
+        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        selection = inputs.build_selection(filter, None, info.context.get_audience(store))
+        return ProductFeed(info.context, store, after, selection)
 
 
-async def visible_store(info: Info, config_id: str) -> str:
+async def require_visible_store(info: Info, config_id: str) -> str:
     """The store's id, once it is known that the asker may see the store; raises NotFound."""
-    if await info.context.load(loaders.config, config_id) is None:
+    if await info.context.load(loaders.load_configs, config_id) is None:
         raise NotFound(f"configId: no published store has the id {config_id}.", "configId")
     return config_id
 
 
-async def _found(info: Info, by: ProductBy, document: Document | None) -> Row | None:
-    database, owned = info.context.reads, [*info.context.owned]
+async def _find_product(info: Info, by: ProductBy, document: JsonDocument | None) -> Row | None:
+    database, owned = info.context.read_database, [*info.context.owned_store_ids]
     if isinstance(by.id, str):
-        key = arguments.key(by.id, "by.id")
+        key = arguments.check_id(by.id, "by.id")
         load = info.context.load
-        return await (load(loaders.product_document, key, document) if document else load(loaders.product, key))
+        return await (load(loaders.load_product_documents, key, document) if document else load(loaders.load_products, key))
     if by.handle:
         store, handle = (
-            arguments.key(by.handle.config_id, "by.handle.configId"),
-            arguments.text(by.handle.handle, "by.handle.handle"),
+            arguments.check_id(by.handle.config_id, "by.handle.configId"),
+            arguments.check_text(by.handle.handle, "by.handle.handle"),
         )
-        return await products.by_handle(database, store, handle, owned, document)
+        return await products.load_product_by_handle(database, store, handle, owned, document)
     if by.sku:
-        store, sku = arguments.key(by.sku.config_id, "by.sku.configId"), arguments.text(by.sku.sku, "by.sku.sku")
-        return await products.by_sku(database, store, sku, owned, document)
+        store, sku = arguments.check_id(by.sku.config_id, "by.sku.configId"), arguments.check_text(by.sku.sku, "by.sku.sku")
+        return await products.load_product_by_sku(database, store, sku, owned, document)
     raise InvalidInput("by", "give one of id, handle or sku, and not null.")
 
 
-def _offset(number: int) -> int:
+def _check_offset(number: int) -> int:
     if not 0 <= number <= 100_000:
         raise InvalidInput("input.offset", f"must be between 0 and 100000, not {number}. To go further use `products`.")
     return number
 
 
-def _searched(input: ProductSearchInput, info: Info, store: str) -> Selection:
+def _build_search_selection(input: ProductSearchInput, info: Info, store: str) -> Selection:
     category = [input.category] if input.category is not None else None
-    given = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
-    typed = arguments.text(input.q, "input.q") if input.q else None
-    return inputs.selection(given, typed, info.context.audience(store), "input")
+    filter_ = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
+    search_text = arguments.check_text(input.q, "input.q") if input.q else None
+    return inputs.build_selection(filter_, search_text, info.context.get_audience(store), "input")
 
 
-async def _counted(info: Info, scope: Scope, chosen: Selection) -> tuple[Scope, int]:
-    (total,) = await listing.counts(info.context.reads, [scope], chosen)
-    again = [] if total else await info.context.vocabularies.mended(info.context.reads, [scope], chosen, info.context.corrections)
-    if not again:
+async def _count_or_correct(info: Info, scope: StoreScope, selection: Selection) -> tuple[StoreScope, int]:
+    (total,) = await listing.load_counts(info.context.read_database, [scope], selection)
+    corrected_scopes = (
+        []
+        if total
+        else await info.context.vocabularies.correct_scopes(
+            info.context.read_database, [scope], selection, info.context.corrections
+        )
+    )
+    if not corrected_scopes:
         return scope, total
-    return again[0], (await listing.counts(info.context.reads, again, chosen))[0]
+    return corrected_scopes[0], (await listing.load_counts(info.context.read_database, corrected_scopes, selection))[0]

@@ -8,123 +8,136 @@ import orjson
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.core.casing import camel, snake
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.casing import to_camel_case, to_snake_case
+from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.models import products
-from storefront.queries.projection import COLUMNS
+from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.writes import validation
-from storefront.writes.authorization import missing, own_product, own_products, own_variant
-from storefront.writes.changelog import record_part, record_product
-from storefront.writes.optimistic_lock import Stale, stale
-from storefront.writes.product_validation import MOST_INT, PRODUCT, contradictions
-from storefront.writes.transaction import Code, Failure, Refused, Unit, invalid, taken
+from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant, make_not_found_error
+from storefront.writes.changelog import record_child_change, record_product_change
+from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
+from storefront.writes.product_validation import MAX_INT32, PRODUCT_RULES, find_contradictions
+from storefront.writes.transaction import (
+    ErrorCode,
+    FieldError,
+    MutationRejected,
+    UnitOfWork,
+    make_already_exists_error,
+    make_invalid_input_error,
+)
 
 Values = Mapping[str, Any]
-Numbered = tuple[int, dict[str, Any]]
+NumberedRow = tuple[int, dict[str, Any]]
 # A store and a handle in it.
-Place = tuple[str, str]
+HandleKey = tuple[str, str]
 
-MOST_ROWS = 250
+MAX_ROWS = 250
 
-ROW: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **PRODUCT}
+ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
 # What one column takes from a row of a bulk: its own new value, or what it was.
-_KEPT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
-_VALUE = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
-_FIELDS = [snake(name) for name in PRODUCT]
+_COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
+_VALUE_EXPRESSIONS = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
+_COLUMN_NAMES = [to_snake_case(name) for name in PRODUCT_RULES]
 
 
-async def bulk_update_products(unit: Unit, values: Values) -> Sequence[Row | None]:
+async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
     """Rows of changes, each as `update_product` takes it; the results stand in the order of the rows.
 
     `errorPolicy` all_or_nothing refuses everything for one bad row; valid_rows does the good ones. Faults of rows are told by
     their paths: rows.3.price.
     """
-    return await _bulk(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
+    return await _update_rows(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
 
 
-async def update_product_prices(unit: Unit, values: Values) -> Sequence[Row | None]:
+async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
     """Prices of many products, all of them or none."""
-    return await _bulk(unit, values["prices"], "prices", all_or_nothing=True)
+    return await _update_rows(unit, values["prices"], "prices", all_or_nothing=True)
 
 
-async def _bulk(unit: Unit, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
-    good = _checked(unit, rows, field)
-    stored = await own_products(unit, [row["id"] for _, row in good])
-    fit = await _with_free_handles(unit, await _fit(unit, good, field, stored), field, stored)
-    unit.failures.sort(key=lambda failure: int(failure.path[1]))
-    if unit.failures and all_or_nothing:
-        raise Refused(*unit.failures)
-    changes = {row["id"]: _change(stored[row["id"]], row) for _, row in fit}
-    updated = await _update(unit, {id_: change for id_, change in changes.items() if change})
+async def _update_rows(unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
+    valid_rows = _validate_rows(unit, rows, field)
+    stored = await lock_own_products(unit, [row["id"] for _, row in valid_rows])
+    writable_rows = await _filter_free_handles(unit, await _filter_writable(unit, valid_rows, field, stored), field, stored)
+    unit.field_errors.sort(key=lambda failure: int(failure.path[1]))
+    if unit.field_errors and all_or_nothing:
+        raise MutationRejected(*unit.field_errors)
+    changes = {row["id"]: _get_changed_columns(stored[row["id"]], row) for _, row in writable_rows}
+    updated = await _update_products(unit, {id_: change for id_, change in changes.items() if change})
     for id_, new in updated.items():
-        fields = [camel(name) for name in changes[id_]]
-        record_product(unit, "product_updated", stored[id_], new, fields)
-    done = {n: updated.get(row["id"], stored[row["id"]]) for n, row in fit}
-    return [done.get(n) for n in range(len(rows))]
+        fields = [to_camel_case(name) for name in changes[id_]]
+        record_product_change(unit, "product_updated", stored[id_], new, fields)
+    results = {n: updated.get(row["id"], stored[row["id"]]) for n, row in writable_rows}
+    return [results.get(n) for n in range(len(rows))]
 
 
-def _checked(unit: Unit, rows: Sequence[Values], field: str) -> list[Numbered]:
-    if not 1 <= len(rows) <= MOST_ROWS:
-        raise Refused(invalid([field], f"must have 1 to {MOST_ROWS} entries, not {len(rows):,}."))
-    good: dict[str, Numbered] = {}
+def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list[NumberedRow]:
+    if not 1 <= len(rows) <= MAX_ROWS:
+        raise MutationRejected(make_invalid_input_error([field], f"must have 1 to {MAX_ROWS} entries, not {len(rows):,}."))
+    valid_rows: dict[str, NumberedRow] = {}
     for n, row in enumerate(rows):
-        clean, faults = validation.checked(ROW, row, [field, str(n)])
-        if not faults and clean["id"] in good:
-            faults = [invalid([field, str(n), "id"], f"is in row {good[clean['id']][0]} already. Join the two.")]
-        unit.failures += faults
+        clean, faults = validation.validate_fields(ROW_RULES, row, [field, str(n)])
+        if not faults and clean["id"] in valid_rows:
+            faults = [
+                make_invalid_input_error([field, str(n), "id"], f"is in row {valid_rows[clean['id']][0]} already. Join the two.")
+            ]
+        unit.field_errors += faults
         if not faults:
-            good[clean["id"]] = (n, clean)
-    return list(good.values())
+            valid_rows[clean["id"]] = (n, clean)
+    return list(valid_rows.values())
 
 
-async def _fit(unit: Unit, rows: Sequence[Numbered], field: str, stored: Mapping[str, Row]) -> list[Numbered]:
+async def _filter_writable(
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+) -> list[NumberedRow]:
     """The rows that can be written on what is stored."""
-    fit: list[Numbered] = []
-    outdated: list[Stale] = []
+    writable_rows: list[NumberedRow] = []
+    outdated: list[StaleRow] = []
     for n, row in rows:
         path, old, expected = [field, str(n)], stored.get(row["id"]), row.get("expectedVersion")
         if old is None:
-            unit.failures.append(missing("product", row["id"], [*path, "id"]))
+            unit.field_errors.append(make_not_found_error("product", row["id"], [*path, "id"]))
         elif expected not in (None, old.version):
-            outdated.append(Stale(old, expected, old.config_id, path))
-        elif faults := contradictions({camel(name): value for name, value in old._asdict().items()} | row, path):
-            unit.failures += faults
+            outdated.append(StaleRow(old, expected, old.config_id, path))
+        elif faults := find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | row, path):
+            unit.field_errors += faults
         else:
-            fit.append((n, row))
-    unit.failures += await stale(unit, outdated)
-    return fit
+            writable_rows.append((n, row))
+    unit.field_errors += await load_stale_version_errors(unit, outdated)
+    return writable_rows
 
 
-async def _with_free_handles(unit: Unit, rows: Sequence[Numbered], field: str, stored: Mapping[str, Row]) -> list[Numbered]:
+async def _filter_free_handles(
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+) -> list[NumberedRow]:
     """The rows whose new handle no product of the store has; of several that want the same one the first gets it."""
-    wanted = {row["id"]: _wanted(stored[row["id"]], row) for _, row in rows}
-    had = await _had(unit, [place for place in wanted.values() if place])
-    free: list[Numbered] = []
+    new_handles = {row["id"]: _get_new_handle(stored[row["id"]], row) for _, row in rows}
+    taken_handles = await _load_taken_handles(unit, [handle_key for handle_key in new_handles.values() if handle_key])
+    free_rows: list[NumberedRow] = []
     for n, row in rows:
-        place = wanted[row["id"]]
-        if place in had:
-            unit.failures.append(taken("products_config_id_handle_key", [field, str(n)]))
+        handle_key = new_handles[row["id"]]
+        if handle_key in taken_handles:
+            unit.field_errors.append(make_already_exists_error("products_config_id_handle_key", [field, str(n)]))
         else:
-            free.append((n, row))
-            had |= {place} if place else set()
-    return free
+            free_rows.append((n, row))
+            taken_handles |= {handle_key} if handle_key else set()
+    return free_rows
 
 
-def _wanted(old: Row, row: Values) -> Place | None:
+def _get_new_handle(old: Row, row: Values) -> HandleKey | None:
     return (old.config_id, row["handle"]) if row.get("handle", old.handle) != old.handle else None
 
 
-async def _had(unit: Unit, places: Sequence[Place]) -> set[Place]:
-    if not places:
+async def _load_taken_handles(unit: UnitOfWork, handle_keys: Sequence[HandleKey]) -> set[HandleKey]:
+    if not handle_keys:
         return set()
-    config_ids, handles = zip(*places, strict=True)
-    found = await unit.fetch(_have_handles(), {"config_ids": list(config_ids), "handles": list(handles)})
-    return {(row.config_id, row.handle) for row in found}
+    config_ids, handles = zip(*handle_keys, strict=True)
+    rows = await unit.fetch(_select_taken_handles(), {"config_ids": list(config_ids), "handles": list(handles)})
+    return {(row.config_id, row.handle) for row in rows}
 
 
 @cache
-def _have_handles() -> Statement:
-    return compiled(
+def _select_taken_handles() -> Statement:
+    return compile_statement(
         text(
             "SELECT config_id, handle FROM products JOIN unnest(CAST(:config_ids AS uuid[]), CAST(:handles AS text[])) "
             "AS wanted (config_id, handle) USING (config_id, handle)"
@@ -132,93 +145,95 @@ def _have_handles() -> Statement:
     )
 
 
-def _change(old: Row, row: Values) -> dict[str, Any]:
-    given = {snake(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
-    return {name: value for name, value in given.items() if getattr(old, name) != value}
+def _get_changed_columns(old: Row, row: Values) -> dict[str, Any]:
+    values = {to_snake_case(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
+    return {name: value for name, value in values.items() if getattr(old, name) != value}
 
 
-async def _update(unit: Unit, changes: Mapping[str, Values]) -> dict[str, Row]:
+async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, Row]:
     if not changes:
         return {}
     rows = orjson.dumps([{"id": id_, "given": change} for id_, change in changes.items()]).decode()
-    return {row.id: row for row in await unit.fetch(_update_all(), {"rows": rows})}
+    return {row.id: row for row in await unit.fetch(_build_update_statement(), {"rows": rows})}
 
 
 @cache
-def _update_all() -> Statement:
-    columns = ", ".join(_KEPT.format(name=name, value=_value(name)) for name in _FIELDS)
+def _build_update_statement() -> Statement:
+    columns = ", ".join(_COLUMN_ASSIGNMENT.format(name=name, value=_render_value(name)) for name in _COLUMN_NAMES)
     statement = f"""
 UPDATE products SET {columns}, version = version + 1, updated_at = now()
 FROM jsonb_to_recordset(:rows) AS entry(id uuid, given jsonb)
 WHERE products.id = entry.id
-RETURNING {", ".join(f"products.{column.name}" for column in COLUMNS)}
+RETURNING {", ".join(f"products.{column.name}" for column in PRODUCT_COLUMNS)}
 """
-    return compiled(text(statement).bindparams(bindparam("rows", type_=JSONB)))
+    return compile_statement(text(statement).bindparams(bindparam("rows", type_=JSONB)))
 
 
-def _value(name: str) -> str:
-    kind = products.c[name].type
-    return _VALUE.get(name, f"(entry.given ->> '{name}')::{kind.compile()}")
+def _render_value(name: str) -> str:
+    column_type = products.c[name].type
+    return _VALUE_EXPRESSIONS.get(name, f"(entry.given ->> '{name}')::{column_type.compile()}")
 
 
 # --------------------------------------------------------------------------------------------------- stock
 
 
-async def adjust_inventory(unit: Unit, values: Values) -> Sequence[Row]:
+async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """More or less stock of a product or of one of its variants; never below zero. Returns its product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
-    clean = validation.require({target: validation.key, "delta": _delta}, _chosen(values, target))
+    clean = validation.require_valid_fields(
+        {target: validation.validate_id, "delta": _check_delta}, _select_target(values, target)
+    )
     if target == "variantId":
-        row, product = await own_variant(unit, clean[target], [target])
-        changed, whole = await _adjusted(unit, "product_variants", row, product.id, clean["delta"])
+        row, product = await lock_own_variant(unit, clean[target], [target])
+        updated_row, updated_product = await _adjust_stock(unit, "product_variants", row, product.id, clean["delta"])
         fields = ["variants.inventory"]
     else:
-        row = product = await own_product(unit, clean[target], [target])
-        changed, whole = await _adjusted(unit, "products", row, product.id, clean["delta"])
+        row = product = await lock_own_product(unit, clean[target], [target])
+        updated_row, updated_product = await _adjust_stock(unit, "products", row, product.id, clean["delta"])
         fields = ["inventory"]
-    record_part(unit, product.id, product, changed, fields)
-    return [whole]
+    record_child_change(unit, product.id, product, updated_row, fields)
+    return [updated_product]
 
 
-def _delta(value: int) -> int:
+def _check_delta(value: int) -> int:
     if value == 0:
-        raise validation.Unfit("must not be 0: that changes nothing.")
-    return int(validation.whole(-MOST_INT, MOST_INT)(value))
+        raise validation.InvalidValueError("must not be 0: that changes nothing.")
+    return int(validation.integer_rule(-MAX_INT32, MAX_INT32)(value))
 
 
-def _chosen(values: Values, target: str) -> Values:
+def _select_target(values: Values, target: str) -> Values:
     if (values.get("variantId") is None) == (values.get("productId") is None):
-        raise Refused(invalid(["productId"], "give either productId or variantId."))
+        raise MutationRejected(make_invalid_input_error(["productId"], "give either productId or variantId."))
     return {target: values[target], "delta": values["delta"]}
 
 
-async def _adjusted(unit: Unit, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
+async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
     """The row with its new stock, and its product as it is then."""
     if row.inventory is None:
-        raise Refused(invalid(["delta"], "this stock is not counted. Set inventory to a number first."))
-    if row.inventory + delta > MOST_INT:
-        raise Refused(invalid(["delta"], f"would make more than {MOST_INT:,}."))
-    adjusted = unit.send(_adjust(table), {"id": row.id, "delta": delta})
-    [whole] = await unit.fetch(_product(), {"id": product_id})
+        raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not counted. Set inventory to a number first."))
+    if row.inventory + delta > MAX_INT32:
+        raise MutationRejected(make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}."))
+    adjusted = unit.enqueue(_build_stock_update(table), {"id": row.id, "delta": delta})
+    [updated_product] = await unit.fetch(_select_product(), {"id": product_id})
     if not adjusted.rows:
         message = f"delta: only {row.inventory:,} are in stock, {-delta:,} were asked for."
-        raise Refused(Failure(Code.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
-    return adjusted.rows[0], whole
+        raise MutationRejected(FieldError(ErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
+    return adjusted.rows[0], updated_product
 
 
 @cache
-def _adjust(table: str) -> Statement:
+def _build_stock_update(table: str) -> Statement:
     # The condition stands in the statement that takes the stock: between a look and a write there is no moment to lose.
-    touched = ", updated_at = now()" if table == "products" else ""
-    return compiled(
+    set_updated_at = ", updated_at = now()" if table == "products" else ""
+    return compile_statement(
         text(
-            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1{touched} "
+            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1{set_updated_at} "
             "WHERE id = CAST(:id AS uuid) AND inventory + :delta >= 0 RETURNING id, inventory, version"
         )
     )
 
 
 @cache
-def _product() -> Statement:
-    columns = ", ".join(column.name for column in COLUMNS)
-    return compiled(text(f"SELECT {columns} FROM products WHERE id = CAST(:id AS uuid)"))
+def _select_product() -> Statement:
+    columns = ", ".join(column.name for column in PRODUCT_COLUMNS)
+    return compile_statement(text(f"SELECT {columns} FROM products WHERE id = CAST(:id AS uuid)"))

@@ -10,99 +10,115 @@ from typing import Any
 import orjson
 from sqlalchemy import text
 
-from storefront.core.casing import camel
-from storefront.core.db.database import Row, Statement, compiled
-from storefront.core.db.pipeline import Sent
+from storefront.core.casing import to_camel_case
+from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 from storefront.models import products
-from storefront.queries.search import fold
+from storefront.queries.search import fold_text
 from storefront.writes import validation
-from storefront.writes.authorization import OWN_STORE, lock_store, own_product
-from storefront.writes.changelog import record_product
-from storefront.writes.optimistic_lock import refuse_stale
-from storefront.writes.product_validation import MOST_VARIANTS, PRODUCT, VARIANT, contradictions
-from storefront.writes.sql import as_parameters, change_row, columns, delete_row, inserted, names
-from storefront.writes.transaction import Refused, Unit, Written
+from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
+from storefront.writes.changelog import record_product_change
+from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.product_validation import MAX_VARIANTS, PRODUCT_RULES, VARIANT_RULES, find_contradictions
+from storefront.writes.sql import (
+    build_insert,
+    convert_to_columns,
+    convert_to_parameters,
+    delete_row,
+    sort_column_names,
+    update_row,
+)
+from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork
 
 Values = Mapping[str, Any]
 
-CREATE: validation.Rules = {
-    "configId": validation.key,
-    **PRODUCT,
-    "handle": validation.optional(validation.slug),
-    "variants": validation.listed(validation.record(VARIANT), MOST_VARIANTS, distinct=False),
+CREATE_RULES: validation.Rules = {
+    "configId": validation.validate_id,
+    **PRODUCT_RULES,
+    "handle": validation.optional_rule(validation.validate_slug),
+    "variants": validation.list_rule(validation.object_rule(VARIANT_RULES), MAX_VARIANTS, distinct=False),
 }
-UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **PRODUCT}
-DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
+UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
+DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
 
-async def create_product(unit: Unit, values: Values) -> Sequence[Written]:
+async def create_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """A product with its variants, in one transaction. Without a handle one is made of the title."""
-    clean = validation.require(CREATE, values)
+    clean = validation.require_valid_fields(CREATE_RULES, values)
     forms = clean.pop("variants", [])
-    faults = contradictions(clean) + [f for n, form in enumerate(forms) for f in contradictions(form, ["variants", str(n)])]
+    faults = find_contradictions(clean) + [
+        fault for n, form in enumerate(forms) for fault in find_contradictions(form, ["variants", str(n)])
+    ]
     if faults:
-        raise Refused(*faults)
+        raise MutationRejected(*faults)
     config_id = clean.pop("configId")
-    await lock_store(unit, config_id, ["configId"])
-    parts = [{"id": new_id(), **_FORM, **columns(form)} for form in forms]
-    row = {"id": new_id(), "config_id": config_id, "version": 1, "status": "active", **columns(clean), **_counted(parts)}
-    made = Written(SimpleNamespace(**row), _send_product(unit, row))
-    if parts:
-        _send_variants(unit, row["id"], parts)
-    record_product(unit, "product_created", None, made.state)
-    return [made]
+    await lock_store_for_insert(unit, config_id, ["configId"])
+    variant_rows = [{"id": new_id(), **_VARIANT_DEFAULTS, **convert_to_columns(form)} for form in forms]
+    row = {
+        "id": new_id(),
+        "config_id": config_id,
+        "version": 1,
+        "status": "active",
+        **convert_to_columns(clean),
+        **_summarize_variants(variant_rows),
+    }
+    pending = PendingRow(SimpleNamespace(**row), _queue_product_insert(unit, row))
+    if variant_rows:
+        _queue_variants_insert(unit, row["id"], variant_rows)
+    record_product_change(unit, "product_created", None, pending.state)
+    return [pending]
 
 
-async def update_product(unit: Unit, values: Values) -> Sequence[Written]:
+async def update_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """Those fields of a product that are given. What stays as it is makes no new version and no change."""
-    clean = validation.require(UPDATE, values)
-    old = await own_product(unit, clean.pop("id"), ["id"])
-    await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
-    refuse_contradictions(old, clean)
-    made = change_row(unit, products, old, columns(clean))
-    if made.fields:
-        record_product(unit, "product_updated", old, made.state, made.fields)
-    return [made]
+    clean = validation.require_valid_fields(UPDATE_RULES, values)
+    old = await lock_own_product(unit, clean.pop("id"), ["id"])
+    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.config_id)
+    reject_contradictions(old, clean)
+    pending = update_row(unit, products, old, convert_to_columns(clean))
+    if pending.changed_fields:
+        record_product_change(unit, "product_updated", old, pending.state, pending.changed_fields)
+    return [pending]
 
 
-async def delete_product(unit: Unit, values: Values) -> Sequence[Row]:
+async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """A product with its variants and reviews."""
-    clean = validation.require(DELETE, values)
-    old = await own_product(unit, clean["id"], ["id"])
-    await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
+    clean = validation.require_valid_fields(DELETE_RULES, values)
+    old = await lock_own_product(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean.get("expectedVersion"), old.config_id)
     delete_row(unit, products, old)
-    record_product(unit, "product_deleted", old, None)
+    record_product_change(unit, "product_deleted", old, None)
     return [old]
 
 
-def refuse_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> None:
+def reject_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> None:
     """Faults of the row as it would stand."""
-    faults = contradictions({camel(name): value for name, value in old._asdict().items()} | dict(clean), path)
+    faults = find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | dict(clean), path)
     if faults:
-        raise Refused(*faults)
+        raise MutationRejected(*faults)
 
 
 # ------------------------------------------------------------------------------------------------ creating
 
 
-def _send_product(unit: Unit, row: Values) -> Sent:
-    computed = {"config_id": OWN_STORE}
-    given: dict[str, Any] = {"store": row["config_id"], "actor_id": unit.actor_id}
+def _queue_product_insert(unit: UnitOfWork, row: Values) -> QueuedStatement:
+    computed_columns = {"config_id": OWN_STORE_ID_SQL}
+    parameters: dict[str, Any] = {"store": row["config_id"], "actor_id": unit.actor_id}
     if row.get("handle") is None:
-        computed["handle"] = _FREE_HANDLE
-        given["base"] = _handle_of(row["title"])
-    known = {name: value for name, value in row.items() if name not in computed}
-    statement = inserted(products, names(known), tuple(computed.items()))
-    return unit.send(statement, {**as_parameters(products, known), **given})
+        computed_columns["handle"] = _FREE_HANDLE_SQL
+        parameters["base"] = _make_handle(row["title"])
+    plain_columns = {name: value for name, value in row.items() if name not in computed_columns}
+    statement = build_insert(products, sort_column_names(plain_columns), tuple(computed_columns.items()))
+    return unit.enqueue(statement, {**convert_to_parameters(products, plain_columns), **parameters})
 
 
-def _handle_of(title: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", fold(title)).strip("-")[:80].rstrip("-") or "product"
+def _make_handle(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", fold_text(title)).strip("-")[:80].rstrip("-") or "product"
 
 
 # The handle that a title makes, numbered where others have it. The store's row is locked: nobody takes it meanwhile.
-_FREE_HANDLE = """(
+_FREE_HANDLE_SQL = """(
 WITH RECURSIVE tried (number, name) AS (
   SELECT 1, CAST(:base AS text)
   UNION ALL
@@ -113,30 +129,30 @@ SELECT name FROM tried ORDER BY number DESC LIMIT 1
 )"""
 
 
-def _counted(parts: Sequence[Values]) -> Values:
+def _summarize_variants(variant_rows: Sequence[Values]) -> Values:
     """What the table's trigger makes of the variants. Where it stands there by then, the row is not written a second time."""
-    if not parts:
+    if not variant_rows:
         return {}
-    available = [part for part in parts if part["is_available"]]
-    prices = [part["price"] for part in sorted(available, key=lambda part: Decimal(part["price"]))]
+    available = [variant for variant in variant_rows if variant["is_available"]]
+    prices = [variant["price"] for variant in sorted(available, key=lambda variant: Decimal(variant["price"]))]
     return {
-        "variants_total": len(parts),
+        "variants_total": len(variant_rows),
         "variants_available": len(available),
-        "variants_in_stock": sum(part["inventory"] is None or part["inventory"] > 0 for part in available),
+        "variants_in_stock": sum(variant["inventory"] is None or variant["inventory"] > 0 for variant in available),
         "variants_min_price": prices[0] if prices else None,
         "variants_max_price": prices[-1] if prices else None,
     }
 
 
-def _send_variants(unit: Unit, product_id: str, parts: Sequence[Values]) -> None:
-    rows = [{"product_id": product_id, **part} for part in parts]
-    unit.send(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
+def _queue_variants_insert(unit: UnitOfWork, product_id: str, variant_rows: Sequence[Values]) -> None:
+    rows = [{"product_id": product_id, **variant} for variant in variant_rows]
+    unit.enqueue(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
 
 
 # What the table's defaults are: a set of rows has one list of columns.
-_FORM: Values = {"compare_at_price": None, "attributes": {}, "inventory": 0, "sku": None, "is_available": True}
+_VARIANT_DEFAULTS: Values = {"compare_at_price": None, "attributes": {}, "inventory": 0, "sku": None, "is_available": True}
 
-_VARIANTS = """
+_INSERT_VARIANTS_SQL = """
 INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available)
 SELECT id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available
 FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS form(
@@ -148,4 +164,4 @@ FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS form(
 
 @cache
 def _insert_variants() -> Statement:
-    return compiled(text(_VARIANTS))
+    return compile_statement(text(_INSERT_VARIANTS_SQL))

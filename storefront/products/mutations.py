@@ -7,15 +7,25 @@ from typing import cast
 import strawberry
 
 from storefront.graph.context import Info
-from storefront.graph.cost_hints import ERRORS, costs
-from storefront.graph.errors import UserError, user_error
+from storefront.graph.cost_hints import ERROR_COSTS, costs
+from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.inputs import AttributeInput, ProductStatus
 from storefront.graph.limits import limits
-from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    INVENTORY_DESCRIPTION,
+    DeletePayload,
+    MutationInput,
+    Payload,
+    common_payload_fields,
+    deletion_payload,
+    mutate,
+    mutation_payload,
+)
 from storefront.graph.types import Product
 from storefront.products import bulk, commands
-from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_TAGS, MOST_IMAGES, MOST_VARIANTS
-from storefront.writes.transaction import Outcome
+from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_IMAGES, MAX_TAGS, MAX_VARIANTS
+from storefront.writes.transaction import MutationResult
 
 
 @strawberry.input
@@ -24,7 +34,7 @@ class VariantForm:
     price: Decimal
     compare_at_price: Decimal | None = None
     attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
-    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
     sku: str | None = None
     is_available: bool = True
 
@@ -37,27 +47,27 @@ class CreateProductInput(MutationInput):
     handle: str | None = strawberry.field(default=None, description="Made of the title unless given.")
     description: str | None = None
     compare_at_price: Decimal | None = None
-    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MOST_IMAGES))
+    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_IMAGES))
     category: str | None = None
     tags: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
     track_inventory: bool = True
     seo_title: str | None = None
     seo_description: str | None = None
     status: ProductStatus = ProductStatus.ACTIVE
-    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MOST_VARIANTS))
+    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
 
 
 @strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
 class ProductRowInput:
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     title: str | None = strawberry.UNSET
     handle: str | None = strawberry.UNSET
     description: str | None = strawberry.UNSET
     price: Decimal | None = strawberry.UNSET
     compare_at_price: Decimal | None = strawberry.UNSET
-    images: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MOST_IMAGES))
+    images: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_IMAGES))
     category: str | None = strawberry.UNSET
     tags: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_TAGS))
     inventory: int | None = strawberry.UNSET
@@ -75,7 +85,7 @@ class UpdateProductInput(ProductRowInput, MutationInput):
 @strawberry.input
 class DeleteProductInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.enum
@@ -87,7 +97,7 @@ class BulkErrorPolicy(Enum):
 @strawberry.input
 class BulkUpdateProductsInput(MutationInput):
     rows: list[ProductRowInput] = strawberry.field(
-        description="At least one, each product once.", metadata=limits(items=bulk.MOST_ROWS)
+        description="At least one, each product once.", metadata=limits(items=bulk.MAX_ROWS)
     )
     error_policy: BulkErrorPolicy = BulkErrorPolicy.ALL_OR_NOTHING
     dry_run: bool = strawberry.field(default=False, description="Do everything, tell what it would come to, and take it back.")
@@ -98,13 +108,13 @@ class ProductPriceInput:
     id: strawberry.ID
     price: Decimal
     compare_at_price: Decimal | None = strawberry.UNSET
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
 class UpdateProductPricesInput(MutationInput):
     prices: list[ProductPriceInput] = strawberry.field(
-        description="At least one, each product once. All of them or none.", metadata=limits(items=bulk.MOST_ROWS)
+        description="At least one, each product once. All of them or none.", metadata=limits(items=bulk.MAX_ROWS)
     )
 
 
@@ -144,7 +154,7 @@ class DeleteProductPayload(DeletePayload):
 class ProductRowResult:
     index: int
     product: Product | None
-    user_errors: list[UserError] = strawberry.field(metadata=ERRORS)
+    user_errors: list[UserError] = strawberry.field(metadata=ERROR_COSTS)
 
 
 @strawberry.type
@@ -161,36 +171,38 @@ class UpdateProductPricesPayload(Payload):
 class ProductMutation:
     @strawberry.mutation(description="A product with its variants, whole or not at all.")
     async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload:
-        return await paid(info, input, commands.create_product, CreateProductPayload, "product")
+        return await mutation_payload(info, input, commands.create_product, CreateProductPayload, "product")
 
     @strawberry.mutation
     async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload:
-        return await paid(info, input, commands.update_product, UpdateProductPayload, "product")
+        return await mutation_payload(info, input, commands.update_product, UpdateProductPayload, "product")
 
     @strawberry.mutation(description="With its variants and reviews.")
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload:
-        return await deleted(info, input, commands.delete_product, DeleteProductPayload)
+        return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload)
 
     @strawberry.mutation(
-        description="Many products at once, one result per row.", metadata=costs(by=("input.rows",), most=bulk.MOST_ROWS)
+        description="Many products at once, one result per row.",
+        metadata=costs(size_arguments=("input.rows",), max_size=bulk.MAX_ROWS),
     )
     async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload:
-        outcome = await mutate(info, input, bulk.bulk_update_products)
-        results = [_result(outcome, n) for n in range(len(input.rows))]
-        return BulkUpdateProductsPayload(results=results, **common(outcome, input))
+        result = await mutate(info, input, bulk.bulk_update_products)
+        results = [_build_row_result(result, n) for n in range(len(input.rows))]
+        return BulkUpdateProductsPayload(results=results, **common_payload_fields(result, input))
 
     @strawberry.mutation(
-        description="Many prices at once, all of them or none.", metadata=costs(by=("input.prices",), most=bulk.MOST_ROWS)
+        description="Many prices at once, all of them or none.",
+        metadata=costs(size_arguments=("input.prices",), max_size=bulk.MAX_ROWS),
     )
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload:
-        outcome = await mutate(info, input, bulk.update_product_prices)
-        return UpdateProductPricesPayload(products=cast(list[Product], outcome.rows), **common(outcome, input))
+        result = await mutate(info, input, bulk.update_product_prices)
+        return UpdateProductPricesPayload(products=cast(list[Product], result.rows), **common_payload_fields(result, input))
 
     @strawberry.mutation(description="More or less stock of a product or a variant, never below zero, whoever else is at it.")
     async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload:
-        return await paid(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
+        return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 
 
-def _result(outcome: Outcome, n: int) -> ProductRowResult:
-    faults = [user_error(f) for f in outcome.failures if f.path[:2] == ("rows", str(n))]
-    return ProductRowResult(index=n, product=outcome.rows[n] if outcome.rows else None, user_errors=faults)
+def _build_row_result(result: MutationResult, n: int) -> ProductRowResult:
+    faults = [build_user_error(failure) for failure in result.field_errors if failure.path[:2] == ("rows", str(n))]
+    return ProductRowResult(index=n, product=result.rows[n] if result.rows else None, user_errors=faults)

@@ -10,36 +10,36 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
-from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import events
 from storefront.queries import keyset
-from storefront.queries.batching import by_key, by_parent
+from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.rollups import (
-    BIN,
-    CAMPAIGN,
-    DAY,
-    EDGE_TYPES,
-    EVENTS,
-    MEDIUM,
-    MINUTE,
-    MOMENT,
-    PRODUCT,
-    SESSIONS,
-    SOURCE,
-    WITH_PIECES,
-    Piece,
-    counted,
-    days_around,
-    edge_parameters,
-    grain_of,
-    piece_parameters,
-    piece_types,
-    pieces,
-    units_of,
+    CAMPAIGN_SQL,
+    DATE_BIN_SQL,
+    DAY_SECONDS,
+    EDGE_EVENTS_SQL,
+    EDGE_PARAMETER_TYPES,
+    EDGE_SESSIONS_SQL,
+    MEDIUM_SQL,
+    MINUTE_SECONDS,
+    PRODUCT_ID_SQL,
+    SOURCE_SQL,
+    TIMESTAMP_TYPE,
+    WITH_PIECES_SQL,
+    SpanPiece,
+    bind_piece_types,
+    build_edge_parameters,
+    build_piece_parameters,
+    build_pieces_from_clause,
+    find_common_grain,
+    list_single_grains,
+    list_surrounding_days,
+    split_span,
 )
 
 # A breakdown lists so many sources; past these there are only one-off campaigns and stray hosts.
-MOST_SOURCES = 100
+MAX_SOURCES = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +49,12 @@ class Span:
     start: datetime
     end: datetime
 
-    def before(self) -> "Span":
+    def get_previous(self) -> "Span":
         """As long a time, just before this one."""
         return Span(self.start - (self.end - self.start), self.start)
 
 
-class Counts(NamedTuple):
+class EventCounts(NamedTuple):
     """The figures of a store. Sessions that converted also clicked, those that purchased did all three."""
 
     page_views: int = 0
@@ -71,34 +71,36 @@ class Counts(NamedTuple):
 # ------------------------------------------------------------------------------------------------ figures
 
 # Counts of whole grains, and what events and sessions add at edges that no grain ends at. Bots are in neither.
-_TOTALS = f"""
+_TOTALS_SQL = f"""
 SELECT config_id, at, page_views, product_clicks, add_to_carts, purchases, searches,
        sessions, clicked_sessions, converted_sessions, purchased_sessions
-{counted("totals")}
+{build_pieces_from_clause("totals")}
 UNION ALL
 SELECT config_id, "timestamp", (event = 'page_view')::int, (event = 'product_click')::int, (event = 'add_to_cart')::int,
        (event = 'purchase')::int, (event = 'search')::int, 0, 0, 0, 0
-{EVENTS}
+{EDGE_EVENTS_SQL}
 UNION ALL
 SELECT config_id, began, 0, 0, 0, 0, 0, 1, clicked::int, (clicked AND carted)::int, (clicked AND carted AND purchased)::int
-{SESSIONS}
+{EDGE_SESSIONS_SQL}
 """
-_SUMS = ", ".join(f"sum({name})::bigint AS {name}" for name in Counts._fields)
-_FIGURES = f"{WITH_PIECES} SELECT config_id AS parent_id, {_SUMS} FROM ({_TOTALS}) AS total GROUP BY 1"
+_SUMS_SQL = ", ".join(f"sum({name})::bigint AS {name}" for name in EventCounts._fields)
+_FIGURES_SQL = f"{WITH_PIECES_SQL} SELECT config_id AS parent_id, {_SUMS_SQL} FROM ({_TOTALS_SQL}) AS total GROUP BY 1"
 
 
-async def figures(database: Database, keys: Sequence[str], span: Span) -> list[Counts]:
+async def load_figures(database: Database, keys: Sequence[str], span: Span) -> list[EventCounts]:
     """The figures of each store."""
-    rows = by_key(await database.fetch(_figures(), _parameters(keys, pieces(span.start, span.end))), keys, "parent_id")
-    return [Counts(*row[1:]) if row else Counts() for row in rows]
+    rows = align_by_key(
+        await database.fetch(_select_figures(), _build_parameters(keys, split_span(span.start, span.end))), keys, "parent_id"
+    )
+    return [EventCounts(*row[1:]) if row else EventCounts() for row in rows]
 
 
 @cache
-def _figures() -> Statement:
-    return _statement(_FIGURES)
+def _select_figures() -> Statement:
+    return _compile_statement(_FIGURES_SQL)
 
 
-class Point(NamedTuple):
+class SeriesPoint(NamedTuple):
     """When an interval begins, and its figures."""
 
     at: str
@@ -109,35 +111,39 @@ class Point(NamedTuple):
     sessions: int = 0
 
 
-async def series(database: Database, keys: Sequence[str], span: Span, interval: str, zone: str) -> list[list[Point]]:
+async def load_series(
+    database: Database, keys: Sequence[str], span: Span, interval: str, time_zone: str
+) -> list[list[SeriesPoint]]:
     """Each store's figures for every interval that the span touches, those without events included."""
-    starts = begins(span, interval, zone)
+    starts = list_interval_starts(span, interval, time_zone)
     # No grain may reach from one interval into the next.
-    parts = pieces(span.start, span.end, most=grain_of(starts[1:]))
-    rows = by_parent(await database.fetch(_series(), _parameters(keys, parts) | {"starts": starts}), keys)
-    moments = [start.strftime("%Y-%m-%dT%H:%M:%SZ") for start in starts]
-    return [_points(moments, found) for found in rows]
+    span_pieces = split_span(span.start, span.end, max_grain=find_common_grain(starts[1:]))
+    rows = group_by_parent(
+        await database.fetch(_select_series(), _build_parameters(keys, span_pieces) | {"starts": starts}), keys
+    )
+    timestamps = [start.strftime("%Y-%m-%dT%H:%M:%SZ") for start in starts]
+    return [_build_points(timestamps, store_rows) for store_rows in rows]
 
 
 @cache
-def _series() -> Statement:
-    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in Point._fields[1:])
+def _select_series() -> Statement:
+    sums = ", ".join(f"sum({name})::bigint AS {name}" for name in SeriesPoint._fields[1:])
     bucket = "width_bucket(at, :starts) AS bucket"
-    sql = f"{WITH_PIECES} SELECT config_id AS parent_id, {bucket}, {sums} FROM ({_TOTALS}) AS total GROUP BY 1, 2"
-    return _statement(sql, bindparam("starts", type_=ARRAY(MOMENT)))
+    sql = f"{WITH_PIECES_SQL} SELECT config_id AS parent_id, {bucket}, {sums} FROM ({_TOTALS_SQL}) AS total GROUP BY 1, 2"
+    return _compile_statement(sql, bindparam("starts", type_=ARRAY(TIMESTAMP_TYPE)))
 
 
-def _points(moments: list[str], rows: list[Row]) -> list[Point]:
-    found = {row.bucket: row[2:] for row in rows}
-    return [Point(at, *found.get(bucket, ())) for bucket, at in enumerate(moments, 1)]
+def _build_points(timestamps: list[str], rows: list[Row]) -> list[SeriesPoint]:
+    figures_by_bucket = {row.bucket: row[2:] for row in rows}
+    return [SeriesPoint(at, *figures_by_bucket.get(bucket, ())) for bucket, at in enumerate(timestamps, 1)]
 
 
-_CLICKS = f"""
-    SELECT config_id, {PRODUCT} AS product_id,
+_EDGE_CLICKS_SQL = f"""
+    SELECT config_id, {PRODUCT_ID_SQL} AS product_id,
            (event = 'product_click')::int AS clicks, (event = 'add_to_cart')::int AS add_to_carts
-    {EVENTS} AND event IN ('product_click', 'add_to_cart') AND {PRODUCT} IS NOT NULL
+    {EDGE_EVENTS_SQL} AND event IN ('product_click', 'add_to_cart') AND {PRODUCT_ID_SQL} IS NOT NULL
 """
-_RANKED = """
+_RANKED_SQL = """
 SELECT parent_id, product_id, clicks, add_to_carts FROM (
   SELECT config_id AS parent_id, product_id, sum(clicks)::bigint AS clicks, sum(add_to_carts)::bigint AS add_to_carts,
          row_number() OVER (PARTITION BY config_id ORDER BY sum(clicks) DESC, sum(add_to_carts) DESC, product_id) AS place
@@ -148,27 +154,27 @@ SELECT parent_id, product_id, clicks, add_to_carts FROM (
 WHERE place <= :limit
 ORDER BY parent_id, place
 """
-_COUNTED_CLICKS = f"SELECT config_id, product_id, clicks, add_to_carts {counted('products')}"
-_TOP_PRODUCTS = WITH_PIECES + _RANKED.format(total=f"{_COUNTED_CLICKS} UNION ALL {_CLICKS}")
+_GRAIN_CLICKS_SQL = f"SELECT config_id, product_id, clicks, add_to_carts {build_pieces_from_clause('products')}"
+_TOP_PRODUCTS_SQL = WITH_PIECES_SQL + _RANKED_SQL.format(total=f"{_GRAIN_CLICKS_SQL} UNION ALL {_EDGE_CLICKS_SQL}")
 
 # Where a span begins and ends within a day, the fine grains there have the more rows the more has happened. Most products have no
 # need of them: with all clicks of those two days they would have fewer than the last of the first has without any. So whole days
 # are read, of the span and around its ends, and the fine grains only for the few that it may be. Where these are many, as in a
 # store in which all sell alike, the fine grains are read from end to end after all.
-_FEW = 200
-_TOP_OF_DAYS = f"""
-{WITH_PIECES},
+_MAX_PRODUCTS_BY_ID = 200
+_TOP_PRODUCTS_BY_DAY_SQL = f"""
+{WITH_PIECES_SQL},
 around AS (SELECT * FROM unnest(:around_grains, :around_starts_of, :around_stops) AS piece (grain, start, stop)),
 fine AS (SELECT * FROM unnest(:fine_grains, :fine_starts_of, :fine_stops) AS piece (grain, start, stop)),
 known AS MATERIALIZED (
   SELECT config_id, product_id, sum(clicks)::bigint AS clicks, sum(add_to_carts)::bigint AS add_to_carts,
          sum(clicks + more)::bigint AS most
   FROM (
-    SELECT config_id, product_id, clicks, add_to_carts, 0 AS more {counted("products")}
+    SELECT config_id, product_id, clicks, add_to_carts, 0 AS more {build_pieces_from_clause("products")}
     UNION ALL
-    SELECT config_id, product_id, 0, 0, clicks {counted("products", "around")}
+    SELECT config_id, product_id, 0, 0, clicks {build_pieces_from_clause("products", "around")}
     UNION ALL
-    SELECT *, 0 FROM ({_CLICKS}) AS edge
+    SELECT *, 0 FROM ({_EDGE_CLICKS_SQL}) AS edge
   ) AS part
   GROUP BY 1, 2
 ),
@@ -186,131 +192,149 @@ within AS (
     SELECT clicks, add_to_carts FROM analytics_products AS row WHERE row.config_id = possible.config_id
       AND row.grain = unit.grain AND row.at = unit.at AND row.product_id = possible.product_id OFFSET 0
   ) AS part
-  WHERE (SELECT count(*) FROM possible) <= {_FEW}
+  WHERE (SELECT count(*) FROM possible) <= {_MAX_PRODUCTS_BY_ID}
   UNION ALL
-  SELECT config_id, product_id, clicks, add_to_carts {counted("products", "fine")}
-  WHERE (SELECT count(*) FROM possible) > {_FEW}
+  SELECT config_id, product_id, clicks, add_to_carts {build_pieces_from_clause("products", "fine")}
+  WHERE (SELECT count(*) FROM possible) > {_MAX_PRODUCTS_BY_ID}
 )
-{_RANKED.format(total="SELECT config_id, product_id, clicks, add_to_carts FROM possible UNION ALL SELECT * FROM within")}
+{_RANKED_SQL.format(total="SELECT config_id, product_id, clicks, add_to_carts FROM possible UNION ALL SELECT * FROM within")}
 """
 
 
-async def top_products(database: Database, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
+async def load_top_products(database: Database, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
     """The products of each store that were clicked most, then put into carts most. Products since deleted are among them."""
-    parts = pieces(span.start, span.end)
-    days, fine = [part for part in parts if part.grain >= DAY], [part for part in parts if 0 < part.grain < DAY]
-    if not (days and fine):
-        return by_parent(await database.fetch(_top_products(), _parameters(keys, parts) | {"limit": limit}), keys)
-    ends = piece_parameters(days_around(fine), "around_") | piece_parameters(fine, "fine_")
-    ends |= piece_parameters(units_of(fine), "unit_")
-    given = {"ids": list(keys), **piece_parameters(days), **edge_parameters(parts), **ends, "limit": limit}
-    return by_parent(await database.fetch(_top_of_days(), given), keys)
+    span_pieces = split_span(span.start, span.end)
+    day_pieces, fine_pieces = (
+        [piece for piece in span_pieces if piece.grain >= DAY_SECONDS],
+        [piece for piece in span_pieces if 0 < piece.grain < DAY_SECONDS],
+    )
+    if not (day_pieces and fine_pieces):
+        return group_by_parent(
+            await database.fetch(_select_top_products(), _build_parameters(keys, span_pieces) | {"limit": limit}), keys
+        )
+    end_parameters = build_piece_parameters(list_surrounding_days(fine_pieces), "around_") | build_piece_parameters(
+        fine_pieces, "fine_"
+    )
+    end_parameters |= build_piece_parameters(list_single_grains(fine_pieces), "unit_")
+    parameters = {
+        "ids": list(keys),
+        **build_piece_parameters(day_pieces),
+        **build_edge_parameters(span_pieces),
+        **end_parameters,
+        "limit": limit,
+    }
+    return group_by_parent(await database.fetch(_select_top_products_by_day(), parameters), keys)
 
 
 @cache
-def _top_products() -> Statement:
-    return _statement(_TOP_PRODUCTS, bindparam("limit"))
+def _select_top_products() -> Statement:
+    return _compile_statement(_TOP_PRODUCTS_SQL, bindparam("limit"))
 
 
 @cache
-def _top_of_days() -> Statement:
-    units = piece_types("unit_")[:2]
-    return _statement(_TOP_OF_DAYS, bindparam("limit"), *piece_types("around_"), *piece_types("fine_"), *units)
+def _select_top_products_by_day() -> Statement:
+    unit_types = bind_piece_types("unit_")[:2]
+    return _compile_statement(
+        _TOP_PRODUCTS_BY_DAY_SQL, bindparam("limit"), *bind_piece_types("around_"), *bind_piece_types("fine_"), *unit_types
+    )
 
 
-_SOURCES = f"""
-{WITH_PIECES}
+_SOURCES_SQL = f"""
+{WITH_PIECES_SQL}
 SELECT parent_id, source, nullif(medium, '') AS medium, nullif(campaign, '') AS campaign, sessions, events FROM (
   SELECT config_id AS parent_id, source, medium, campaign, sum(sessions)::bigint AS sessions, sum(events)::bigint AS events,
          row_number() OVER (PARTITION BY config_id ORDER BY sum(sessions) DESC, sum(events) DESC,
            source COLLATE "C", medium COLLATE "C", campaign COLLATE "C") AS place
   FROM (
-    SELECT config_id, source, medium, campaign, sessions, events {counted("sources")}
+    SELECT config_id, source, medium, campaign, sessions, events {build_pieces_from_clause("sources")}
     UNION ALL
-    SELECT config_id, {SOURCE}, {MEDIUM}, {CAMPAIGN}, 0, 1 {EVENTS}
+    SELECT config_id, {SOURCE_SQL}, {MEDIUM_SQL}, {CAMPAIGN_SQL}, 0, 1 {EDGE_EVENTS_SQL}
     UNION ALL
-    SELECT config_id, source, medium, campaign, 1, 0 {SESSIONS}
+    SELECT config_id, source, medium, campaign, 1, 0 {EDGE_SESSIONS_SQL}
   ) AS total
   GROUP BY 1, 2, 3, 4
   HAVING sum(events) > 0 OR sum(sessions) > 0
 ) AS ranked
-WHERE place <= {MOST_SOURCES}
+WHERE place <= {MAX_SOURCES}
 ORDER BY parent_id, place
 """
 
 
-async def sources(database: Database, keys: Sequence[str], span: Span) -> list[list[Row]]:
+async def load_sources(database: Database, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """Where the events of each store came from, the origins with the most sessions first."""
-    return by_parent(await database.fetch(_sources(), _parameters(keys, pieces(span.start, span.end))), keys)
+    return group_by_parent(
+        await database.fetch(_select_sources(), _build_parameters(keys, split_span(span.start, span.end))), keys
+    )
 
 
 @cache
-def _sources() -> Statement:
-    return _statement(_SOURCES)
+def _select_sources() -> Statement:
+    return _compile_statement(_SOURCES_SQL)
 
 
 # Minutes without an event after which a session is not taken to go on.
 ACTIVE_MINUTES = 5
 # Each session is counted in the minute that it was last seen in: however many there are, this reads six rows.
-_ACTIVE = f"""
-SELECT (SELECT coalesce(sum(last_seen_sessions), 0) FROM analytics_totals WHERE config_id = configs.id AND grain = {MINUTE}
-        AND at >= {BIN.format(grain=MINUTE, moment=f"now() - interval '{ACTIVE_MINUTES} minutes'")}) AS active
+_ACTIVE_SESSIONS_SQL = f"""
+SELECT (SELECT coalesce(sum(last_seen_sessions), 0) FROM analytics_totals
+    WHERE config_id = configs.id AND grain = {MINUTE_SECONDS}
+        AND at >= {DATE_BIN_SQL.format(grain=MINUTE_SECONDS, moment=f"now() - interval '{ACTIVE_MINUTES} minutes'")}) AS active
 FROM configs WHERE id = :id AND user_id = :owner
 """
 
 
-async def active_sessions(database: Database, config_id: str, owner: str) -> int | None:
+async def count_active_sessions(database: Database, config_id: str, owner_id: str) -> int | None:
     """How many sessions of a store have had an event lately, to the minute; None where it is no longer the owner's."""
-    rows = await database.fetch(_active(), {"id": config_id, "owner": owner})
+    rows = await database.fetch(_select_active_sessions(), {"id": config_id, "owner": owner_id})
     return int(rows[0].active) if rows else None
 
 
 @cache
-def _active() -> Statement:
-    return compiled(text(_ACTIVE).bindparams(bindparam("id", type_=UUID), bindparam("owner", type_=UUID)))
+def _select_active_sessions() -> Statement:
+    return compile_statement(text(_ACTIVE_SESSIONS_SQL).bindparams(bindparam("id", type_=UUID), bindparam("owner", type_=UUID)))
 
 
-def _parameters(keys: Sequence[str], parts: Sequence[Piece]) -> dict[str, Any]:
-    return {"ids": list(keys), **piece_parameters(parts), **edge_parameters(parts)}
+def _build_parameters(keys: Sequence[str], span_pieces: Sequence[SpanPiece]) -> dict[str, Any]:
+    return {"ids": list(keys), **build_piece_parameters(span_pieces), **build_edge_parameters(span_pieces)}
 
 
-def _statement(sql: str, *more: Any) -> Statement:
-    types = bindparam("ids", type_=ARRAY(UUID)), *piece_types(), *EDGE_TYPES, *more
-    return compiled(text(sql).bindparams(*types), varies=True)
+def _compile_statement(sql: str, *extra_types: Any) -> Statement:
+    types = bindparam("ids", type_=ARRAY(UUID)), *bind_piece_types(), *EDGE_PARAMETER_TYPES, *extra_types
+    return compile_statement(text(sql).bindparams(*types), needs_custom_plan=True)
 
 
 # ---------------------------------------------------------------------------------------------- intervals
 
 
-def begins(span: Span, interval: str, zone: str) -> list[datetime]:
+def list_interval_starts(span: Span, interval: str, time_zone: str) -> list[datetime]:
     """When each "hour", "day", "week" or "month" begins that the span touches, by the clocks of a time zone; in UTC.
 
     Reckoned here and not by generate_series: where clocks go back over midnight there are two midnights, and Postgres would
     begin the day with the second.
     """
-    clock = ZoneInfo(zone)
-    found = _hours(span, clock) if interval == "hour" else _dates(span, interval, clock)
+    zone_info = ZoneInfo(time_zone)
+    starts = _iterate_hours(span, zone_info) if interval == "hour" else _iterate_dates(span, interval, zone_info)
     # A day that a zone skipped (Samoa, 30 December 2011) begins when the next one does.
-    return [*dict.fromkeys(found)]
+    return [*dict.fromkeys(starts)]
 
 
-def _hours(span: Span, clock: ZoneInfo) -> Iterator[datetime]:
-    local = span.start.astimezone(clock)
+def _iterate_hours(span: Span, zone_info: ZoneInfo) -> Iterator[datetime]:
+    local = span.start.astimezone(zone_info)
     at = span.start - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     while at < span.end:
         yield at
         # To the next full hour on the clock: not always in sixty minutes, Lord Howe Island moves its clocks by thirty.
-        at += timedelta(minutes=60 - at.astimezone(clock).minute)
+        at += timedelta(minutes=60 - at.astimezone(zone_info).minute)
 
 
-def _dates(span: Span, interval: str, clock: ZoneInfo) -> Iterator[datetime]:
-    day = _first_day(span.start.astimezone(clock).date(), interval)
-    while (at := datetime.combine(day, time(), clock).astimezone(UTC)) < span.end:
+def _iterate_dates(span: Span, interval: str, zone_info: ZoneInfo) -> Iterator[datetime]:
+    day = _find_first_day(span.start.astimezone(zone_info).date(), interval)
+    while (at := datetime.combine(day, time(), zone_info).astimezone(UTC)) < span.end:
         yield at
-        day = _first_day(day + timedelta(days={"day": 1, "week": 7, "month": 31}[interval]), interval)
+        day = _find_first_day(day + timedelta(days={"day": 1, "week": 7, "month": 31}[interval]), interval)
 
 
-def _first_day(day: date, interval: str) -> date:
+def _find_first_day(day: date, interval: str) -> date:
     """The day on which a day's interval begins: for a week its Monday."""
     if interval == "week":
         return day - timedelta(days=day.weekday())
@@ -320,17 +344,17 @@ def _first_day(day: date, interval: str) -> date:
 # ------------------------------------------------------------------------------------------------- events
 
 
-def _texts(name: str) -> ColumnElement[Any]:
+def _bind_text_array(name: str) -> ColumnElement[Any]:
     return bindparam(name, type_=ARRAY(Text))
 
 
 # Every filter of the list of events, by its name.
-_CONDITIONS: dict[str, ColumnElement[bool]] = {
-    "event": events.c.event == any_(_texts("event")),
+_FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
+    "event": events.c.event == any_(_bind_text_array("event")),
     "session_id": events.c.session_id == bindparam("session_id"),
     "span": and_(
-        events.c.timestamp >= bindparam("start", type_=MOMENT),
-        events.c.timestamp < bindparam("end", type_=MOMENT),
+        events.c.timestamp >= bindparam("start", type_=TIMESTAMP_TYPE),
+        events.c.timestamp < bindparam("end", type_=TIMESTAMP_TYPE),
     ),
 }
 
@@ -347,41 +371,43 @@ class Events:
     @property
     def filters(self) -> tuple[str, ...]:
         """The names of the filters that are given."""
-        return tuple(name for name in _CONDITIONS if getattr(self, name) is not None)
+        return tuple(name for name in _FILTER_CONDITIONS if getattr(self, name) is not None)
 
-    def parameters(self) -> dict[str, Any]:
+    def build_parameters(self) -> dict[str, Any]:
         """What statements about these events take."""
-        given = {"config_id": self.config_id, "event": list(self.event or ()), "session_id": self.session_id}
-        return given | ({"start": self.span.start, "end": self.span.end} if self.span else {})
+        values = {"config_id": self.config_id, "event": list(self.event or ()), "session_id": self.session_id}
+        return values | ({"start": self.span.start, "end": self.span.end} if self.span else {})
 
 
-async def page(database: Database, chosen: Events, window: keyset.Window) -> keyset.Page:
+async def load_event_page(database: Database, event_filter: Events, window: keyset.Window) -> keyset.Page:
     """A page of events, newest first."""
-    digest = keyset.digest("events", chosen)
-    cursor = keyset.resume(window, [digest], keyset.is_moment)
-    parameters = chosen.parameters() | keyset.parameters(window, cursor)
-    rows = await database.fetch(_page(chosen.filters, cursor is not None), parameters)
-    return keyset.page_of(rows, window, lambda row: keyset.encode(digest, keyset.Cursor(row.timestamp, row.id)))
+    digest = keyset.compute_list_digest("events", event_filter)
+    cursor = keyset.decode_window_cursor(window, [digest], keyset.is_timestamp)
+    parameters = event_filter.build_parameters() | keyset.build_parameters(window, cursor)
+    rows = await database.fetch(_select_event_page(event_filter.filters, cursor is not None), parameters)
+    return keyset.build_page(rows, window, lambda row: keyset.encode_cursor(digest, keyset.Cursor(row.timestamp, row.id)))
 
 
 @cache
-def _page(filters: tuple[str, ...], behind: bool) -> Statement:
-    key, tie = events.c.timestamp, events.c.id
-    wanted = [keyset.behind(key, tie, descending=True)] if behind else []
-    newest = keyset.order(key, tie, descending=True)
-    return compiled(select(events).where(*_wanted(filters), *wanted).order_by(*newest).limit(bindparam("limit")))
+def _select_event_page(filters: tuple[str, ...], has_cursor: bool) -> Statement:
+    key, tie_breaker = events.c.timestamp, events.c.id
+    conditions = [keyset.is_behind_cursor(key, tie_breaker, descending=True)] if has_cursor else []
+    newest_first = keyset.order_by_key(key, tie_breaker, descending=True)
+    return compile_statement(
+        select(events).where(*_build_conditions(filters), *conditions).order_by(*newest_first).limit(bindparam("limit"))
+    )
 
 
-async def count(database: Database, chosen: Events) -> int:
+async def count_events(database: Database, event_filter: Events) -> int:
     """How many events there are."""
-    [(found,)] = await database.fetch(_count(chosen.filters), chosen.parameters())
-    return int(found)
+    [(total,)] = await database.fetch(_select_event_count(event_filter.filters), event_filter.build_parameters())
+    return int(total)
 
 
 @cache
-def _count(filters: tuple[str, ...]) -> Statement:
-    return compiled(select(func.count()).select_from(events).where(*_wanted(filters)))
+def _select_event_count(filters: tuple[str, ...]) -> Statement:
+    return compile_statement(select(func.count()).select_from(events).where(*_build_conditions(filters)))
 
 
-def _wanted(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
-    return [events.c.config_id == bindparam("config_id"), *(_CONDITIONS[name] for name in filters)]
+def _build_conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    return [events.c.config_id == bindparam("config_id"), *(_FILTER_CONDITIONS[name] for name in filters)]

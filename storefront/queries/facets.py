@@ -7,18 +7,25 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, Text, case, column, func, literal, select, true
 
-from storefront.core.cache_dependencies import Named
-from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.cache_dependencies import ParameterDependency
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, variants
-from storefront.queries.batching import by_parent
-from storefront.queries.listing import Scope, Selection, Shape, fits_attributes, parents, within
-from storefront.queries.visibility import available
+from storefront.queries.batching import group_by_parent
+from storefront.queries.listing import (
+    Selection,
+    StatementShape,
+    StoreScope,
+    build_parent_rows,
+    build_product_source,
+    has_requested_attributes,
+)
+from storefront.queries.visibility import is_variant_available
 
 # A facet lists its most frequent values; past these nobody reads on.
-MOST = 100
+MAX_FACET_VALUES = 100
 
 # Which filters a facet leaves out of its own count.
-OWN_FILTERS = {
+FILTERS_BY_FACET = {
     "category": ("category",),
     "tags": ("tags",),
     "availability": ("in_stock",),
@@ -27,74 +34,86 @@ OWN_FILTERS = {
 }
 
 
-async def values(database: Database, facet: str, scopes: Sequence[Scope], selection: Selection) -> list[list[Row]]:
+async def load_facet_values(
+    database: Database, facet: str, scopes: Sequence[StoreScope], selection: Selection
+) -> list[list[Row]]:
     """For each scope the facet's rows: `value` and `count`, for attributes also `name`; for price one row `min`, `max`."""
-    counted = selection.without(*OWN_FILTERS[facet])
-    parameters = counted.parameters(scopes)
+    counted_selection = selection.without_filters(*FILTERS_BY_FACET[facet])
+    parameters = counted_selection.build_parameters(scopes)
     if facet == "attributes":
         parameters |= {"attributes": dict(selection.filters).get("attributes", "{}")}
-    rows = await database.fetch(_facet(facet, Shape.of(counted, scopes)), parameters)
-    return by_parent(rows, range(1, len(scopes) + 1))
+    rows = await database.fetch(_select_facet(facet, StatementShape.from_selection(counted_selection, scopes)), parameters)
+    return group_by_parent(rows, range(1, len(scopes) + 1))
 
 
 @cache
-def _facet(facet: str, shape: Shape) -> Statement:
-    parent = parents(shape)
-    source, wanted = within(shape, parent)
-    counted = _FACETS[facet](Products(source, wanted, parent)).lateral("counted")
-    return compiled(
-        select(parent.c.number.label("parent_id"), counted).select_from(parent.join(counted, true())),
-        reads=Named("config_ids"),
+def _select_facet(facet: str, shape: StatementShape) -> Statement:
+    parent = build_parent_rows(shape)
+    source, conditions = build_product_source(shape, parent)
+    facet_rows = _FACET_BUILDERS[facet](FacetProducts(source, conditions, parent)).lateral("counted")
+    return compile_statement(
+        select(parent.c.number.label("parent_id"), facet_rows).select_from(parent.join(facet_rows, true())),
+        depends_on=ParameterDependency("config_ids"),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Products:
+class FacetProducts:
     """The products of a parent row that a facet counts."""
 
     source: FromClause
-    wanted: list[ColumnElement[bool]]
+    conditions: list[ColumnElement[bool]]
     parent: FromClause
 
-    def select(self, *columns: ColumnElement[Any], beside: FromClause | None = None) -> Select[Any]:
+    def select(self, *columns: ColumnElement[Any], joined_with: FromClause | None = None) -> Select[Any]:
         """Columns of the products, or of what stands beside each of them."""
-        source = self.source if beside is None else self.source.join(beside, true())
-        return select(*columns).select_from(source).where(*self.wanted).correlate(self.parent)
+        source = self.source if joined_with is None else self.source.join(joined_with, true())
+        return select(*columns).select_from(source).where(*self.conditions).correlate(self.parent)
 
 
-def _categories(of: Products) -> Select[Any]:
+def _select_categories(facet_products: FacetProducts) -> Select[Any]:
     category = products.c.category
-    return _most_frequent(of.select(category.label("value")).where(category.is_not(None)))
+    return _select_most_frequent(facet_products.select(category.label("value")).where(category.is_not(None)))
 
 
-def _tags(of: Products) -> Select[Any]:
+def _select_tags(facet_products: FacetProducts) -> Select[Any]:
     tag = func.jsonb_array_elements_text(products.c.tags).table_valued("value", name="tag")
-    return _most_frequent(of.select(tag.c.value, beside=tag))
+    return _select_most_frequent(facet_products.select(tag.c.value, joined_with=tag))
 
 
-def _availability(of: Products) -> Select[Any]:
-    return _most_frequent(of.select(case((products.c.in_stock, "IN_STOCK"), else_="OUT_OF_STOCK").label("value")))
+def _select_availability(facet_products: FacetProducts) -> Select[Any]:
+    return _select_most_frequent(
+        facet_products.select(case((products.c.in_stock, "IN_STOCK"), else_="OUT_OF_STOCK").label("value"))
+    )
 
 
-def _price(of: Products) -> Select[Any]:
-    return of.select(func.min(products.c.price).label("min"), func.max(products.c.price).label("max"))
+def _select_price_range(facet_products: FacetProducts) -> Select[Any]:
+    return facet_products.select(func.min(products.c.price).label("min"), func.max(products.c.price).label("max"))
 
 
-def _attributes(of: Products) -> Select[Any]:
+def _select_attributes(facet_products: FacetProducts) -> Select[Any]:
     pair = func.jsonb_each_text(variants.c.attributes).table_valued(column("key", Text), column("value", Text), name="pair")
-    forms = variants.join(pair, true())
+    variant_pairs = variants.join(pair, true())
     # Each pair once per product, however many of its variants have it. A name is counted under the other names' filters:
     # choosing a size narrows the colours, not the sizes.
-    pairs = of.select(products.c.id, pair.c.key.label("name"), pair.c.value, beside=forms).distinct()
-    found = pairs.where(variants.c.product_id == products.c.id, available(), fits_attributes(but=pair.c.key))
-    return _most_frequent(found, "name", "value")
+    pairs = facet_products.select(products.c.id, pair.c.key.label("name"), pair.c.value, joined_with=variant_pairs).distinct()
+    matching_pairs = pairs.where(
+        variants.c.product_id == products.c.id, is_variant_available(), has_requested_attributes(excluded_name=pair.c.key)
+    )
+    return _select_most_frequent(matching_pairs, "name", "value")
 
 
-def _most_frequent(rows: Select[Any], *by: str) -> Select[Any]:
-    counted = rows.subquery("row")
-    columns = [counted.c[name] for name in by or ("value",)]
+def _select_most_frequent(rows: Select[Any], *group_names: str) -> Select[Any]:
+    grouped_rows = rows.subquery("row")
+    columns = [grouped_rows.c[name] for name in group_names or ("value",)]
     count = func.count().label("count")
-    return select(*columns, count).group_by(*columns).order_by(count.desc(), *columns).limit(literal(MOST))
+    return select(*columns, count).group_by(*columns).order_by(count.desc(), *columns).limit(literal(MAX_FACET_VALUES))
 
 
-_FACETS = {"category": _categories, "tags": _tags, "availability": _availability, "price": _price, "attributes": _attributes}
+_FACET_BUILDERS = {
+    "category": _select_categories,
+    "tags": _select_tags,
+    "availability": _select_availability,
+    "price": _select_price_range,
+    "attributes": _select_attributes,
+}

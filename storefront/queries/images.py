@@ -8,25 +8,27 @@ from typing import NamedTuple
 
 from sqlalchemy import select
 
-from storefront.core.cache_dependencies import WITHIN
-from storefront.core.db.database import Database, Row, Statement, compiled
-from storefront.core.image_processing import MADE
+from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
+from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.image_processing import ENCODER_FORMATS
 from storefront.models import images
-from storefront.queries.batching import by_key
-from storefront.queries.visibility import ids
+from storefront.queries.batching import align_by_key
+from storefront.queries.visibility import any_of_ids
 
-MOUNT = "/media"
+MEDIA_PATH = "/media"
 # The widths in pixels that there are; besides them each picture has its own.
-WIDTHS = (32, 64, 128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_600, 2_048, 2_560, 3_200)
+RENDITION_WIDTHS = (32, 64, 128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_600, 2_048, 2_560, 3_200)
 # A picture at its own width.
-FULL = "full"
+FULL_SIZE_NAME = "full"
 
-_KEY = r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?P<token>[0-9a-f]{32})"
-_OURS = re.compile(rf"{MOUNT}/{_KEY}/{FULL}\.[a-z]+$")
-_NAME = re.compile(rf"(?P<width>{FULL}|[1-9][0-9]{{1,3}})\.(?P<extension>{'|'.join(MADE)})")
+_ADDRESS_KEY_PATTERN = r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?P<token>[0-9a-f]{32})"
+_IMAGE_ADDRESS_PATTERN = re.compile(rf"{MEDIA_PATH}/{_ADDRESS_KEY_PATTERN}/{FULL_SIZE_NAME}\.[a-z]+$")
+_RENDITION_NAME_PATTERN = re.compile(
+    rf"(?P<width>{FULL_SIZE_NAME}|[1-9][0-9]{{1,3}})\.(?P<extension>{'|'.join(ENCODER_FORMATS)})"
+)
 
 
-class Shown(NamedTuple):
+class ProductImage(NamedTuple):
     """A picture of a product: its address, and what is known of it. Of one that is kept elsewhere nothing is."""
 
     address: str
@@ -40,65 +42,71 @@ class Shown(NamedTuple):
     place: str | None = None
 
 
-async def by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
+async def load_images_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
     """The pictures with these ids."""
-    return by_key(await database.fetch(_by_ids(), {"ids": list(keys)}), keys)
+    return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
 
 @cache
-def _by_ids() -> Statement:
-    return compiled(select(images).where(images.c.id == ids("ids")), reads=WITHIN)
+def _select_by_ids() -> Statement:
+    return compile_statement(select(images).where(images.c.id == any_of_ids("ids")), depends_on=INHERITED_DEPENDENCY)
 
 
-async def by_address_key(database: Database, key: str) -> Row | None:
+async def load_image_by_address_key(database: Database, address_key: str) -> Row | None:
     """The picture whose address has this key: its id and its token. The id alone finds none."""
-    parts = re.fullmatch(_KEY, key)
-    (row,) = await by_ids(database, [parts["id"]]) if parts else [None]
-    is_found = row is not None and parts is not None and compare_digest(row.token, parts["token"])
-    return row if is_found else None
+    key_match = re.fullmatch(_ADDRESS_KEY_PATTERN, address_key)
+    (row,) = await load_images_by_ids(database, [key_match["id"]]) if key_match else [None]
+    is_valid_token = row is not None and key_match is not None and compare_digest(row.token, key_match["token"])
+    return row if is_valid_token else None
 
 
-def address_of(base_url: str, id_: str, token: str, extension: str) -> str:
+def build_image_address(base_url: str, image_id: str, token: str, extension: str) -> str:
     """Where a picture is served at its own width: what the images of a product list. The token is not to be guessed."""
-    return f"{base_url}{MOUNT}/{id_}-{token}/{FULL}.{extension}"
+    return f"{base_url}{MEDIA_PATH}/{image_id}-{token}/{FULL_SIZE_NAME}.{extension}"
 
 
-def id_in(address: str) -> str | None:
+def parse_image_id(address: str) -> str | None:
     """The id of the picture that an address looks like that of."""
-    found = _OURS.search(address)
-    return found["id"] if found else None
+    match = _IMAGE_ADDRESS_PATTERN.search(address)
+    return match["id"] if match else None
 
 
-def shown(address: str, config_id: str, found: Mapping[str, Row | None]) -> Shown:
+def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[str, Row | None]) -> ProductImage:
     """What a product of a store shows under an address. The pictures of other stores are as any others elsewhere."""
-    row = found.get(id_in(address) or "")
-    is_theirs = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
-    return of_row(address, row) if is_theirs else Shown(address)
+    row = images_by_id.get(parse_image_id(address) or "")
+    is_own_image = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
+    return build_product_image(address, row) if is_own_image else ProductImage(address)
 
 
-def of_row(address: str, row: Row) -> Shown:
+def build_product_image(address: str, row: Row) -> ProductImage:
     """A picture of ours."""
-    return Shown(address, row.id, row.width, row.height, row.alt, row.placeholder, row.version, row.extension, row.place)
+    return ProductImage(address, row.id, row.width, row.height, row.alt, row.placeholder, row.version, row.extension, row.place)
 
 
-def resized(picture: Shown, width: int | None, height: int | None, extension: str | None) -> str:
+def build_resized_address(image: ProductImage, width: int | None, height: int | None, extension: str | None) -> str:
     """Where it is served at least so large, as far as it is, in a format; elsewhere it is as it is."""
-    if picture.width is None or picture.height is None:
-        return picture.address
-    needed = max(width or 0, -(-(height or 0) * picture.width // picture.height)) or picture.width
+    if image.width is None or image.height is None:
+        return image.address
+    needed_width = max(width or 0, -(-(height or 0) * image.width // image.height)) or image.width
     if width and height:
         # To fit into both, rather than to cover them.
-        needed = min(width, -(-height * picture.width // picture.height))
-    chosen = next((rung for rung in WIDTHS if needed <= rung < picture.width), FULL)
-    return f"{picture.address.rpartition('/')[0]}/{chosen}.{extension or picture.extension}"
+        needed_width = min(width, -(-height * image.width // image.height))
+    rendition = next(
+        (candidate_width for candidate_width in RENDITION_WIDTHS if needed_width <= candidate_width < image.width), FULL_SIZE_NAME
+    )
+    return f"{image.address.rpartition('/')[0]}/{rendition}.{extension or image.extension}"
 
 
-def named(name: str, width: int) -> tuple[int, str] | None:
+def parse_rendition_name(name: str, original_width: int) -> tuple[int, str] | None:
     """The width and the format of what a picture of some width has under a name; None: it has nothing by that name."""
-    found = _NAME.fullmatch(name)
-    if found is None:
+    match = _RENDITION_NAME_PATTERN.fullmatch(name)
+    if match is None:
         return None
-    if found["width"] == FULL:
-        return width, found["extension"]
-    wanted = int(found["width"])
-    return (wanted, found["extension"]) if wanted in WIDTHS and wanted < width else None
+    if match["width"] == FULL_SIZE_NAME:
+        return original_width, match["extension"]
+    requested_width = int(match["width"])
+    return (
+        (requested_width, match["extension"])
+        if requested_width in RENDITION_WIDTHS and requested_width < original_width
+        else None
+    )

@@ -32,18 +32,18 @@ from sqlalchemy import (
 
 from storefront.models import configs, products, reviews, users, variants
 from storefront.queries import keyset, related
-from storefront.queries.projection import MOST_STATEMENTS
-from storefront.queries.visibility import available
+from storefront.queries.projection import MAX_CACHED_STATEMENTS
+from storefront.queries.visibility import is_variant_available
 
 # Postgres calls functions with at most so many arguments.
-MOST_ARGUMENTS = 100
+MAX_FUNCTION_ARGUMENTS = 100
 
 # JSON text in pieces: what is always the same, and what comes from the row, which is never null.
-Written = Iterable[str | ColumnElement[Any]]
+JsonFragments = Iterable[str | ColumnElement[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class ColumnField:
     """A column of the row, under a key. An enum's values are written in upper case."""
 
     key: str
@@ -54,218 +54,241 @@ class Column:
         """The columns of the row that this takes."""
         return {self.name}
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """The value."""
-        return _value(row.c[self.name])
+        return _render_column(row.c[self.name])
 
 
 @dataclass(frozen=True, slots=True)
-class Constant:
+class ConstantField:
     """Always the same name."""
 
     key: str
     text: str
     columns: ClassVar[frozenset[str]] = frozenset()
 
-    def written(self, _: FromClause) -> Written:
+    def render(self, _: FromClause) -> JsonFragments:
         """The name."""
-        return [f'"{_name(self.text)}"']
+        return [f'"{_check_name(self.text)}"']
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
+class PriceRangeField:
     """The prices of a product: the least and the greatest."""
 
     key: str
-    parts: tuple[Column | Constant, ...]
+    fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset({"price", "variants_min_price", "variants_max_price"})
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """Both of them."""
         ends = {end: func.coalesce(row.c[f"variants_{end}_price"], row.c.price) for end in ("min", "max")}
-        return _figures(self.parts, row, {end: ['"', price, '"'] for end, price in ends.items()})
+        return _render_figures(self.fields, row, {end: ['"', price, '"'] for end, price in ends.items()})
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ReviewSummaryField:
     """What the reviews of a product come to: how many there are, of each number of stars too, and their average."""
 
     key: str
-    parts: tuple[Column | Constant, ...]
+    fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset({"rating", "rating_counts"})
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """All of it."""
         counts: Any = row.c.rating_counts
         # Without reviews the rating is 0, to sort by.
         average = func.coalesce(func.nullif(row.c.rating, 0).cast(Text), "null")
         total = counts[1] + counts[2] + counts[3] + counts[4] + counts[5]
-        return _figures(self.parts, row, {"average": [average], "count": [total], "distribution": [func.to_json(counts)]})
+        return _render_figures(self.fields, row, {"average": [average], "count": [total], "distribution": [func.to_json(counts)]})
 
 
 @dataclass(frozen=True, slots=True)
-class Variants:
+class VariantListField:
     """The first variants of a product; at most `limit`."""
 
     key: str
-    parts: "Parts"
+    fields: "JsonFields"
     limit: int
     available_only: bool
     columns: ClassVar[frozenset[str]] = frozenset({"id", "track_inventory"})
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """A list of them."""
-        stocked = (~row.c.track_inventory | (func.coalesce(variants.c.inventory, 1) > 0)).label("in_stock")
-        wanted = [variants.c.product_id == row.c.id, *([available()] if self.available_only else [])]
-        rows = select(*(stocked if name == "in_stock" else variants.c[name] for name in columns_of(self.parts))).where(*wanted)
-        return _list(rows.order_by(variants.c.created_at, variants.c.id), self, row)
+        is_in_stock = (~row.c.track_inventory | (func.coalesce(variants.c.inventory, 1) > 0)).label("in_stock")
+        conditions = [variants.c.product_id == row.c.id, *([is_variant_available()] if self.available_only else [])]
+        rows = select(*(is_in_stock if name == "in_stock" else variants.c[name] for name in collect_columns(self.fields))).where(
+            *conditions
+        )
+        return _render_list(rows.order_by(variants.c.created_at, variants.c.id), self, row)
 
 
 @dataclass(frozen=True, slots=True)
-class Reviews:
+class ReviewListField:
     """The newest reviews of a product; at most `limit`."""
 
     key: str
-    parts: "Parts"
+    fields: "JsonFields"
     limit: int
     columns: ClassVar[frozenset[str]] = frozenset({"id"})
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """A list of them."""
-        rows = select(*(reviews.c[name] for name in columns_of(self.parts))).where(reviews.c.product_id == row.c.id)
-        return _list(rows.order_by(*keyset.order(reviews.c.created_at, reviews.c.id, descending=True)), self, row)
+        rows = select(*(reviews.c[name] for name in collect_columns(self.fields))).where(reviews.c.product_id == row.c.id)
+        return _render_list(rows.order_by(*keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True)), self, row)
 
 
 @dataclass(frozen=True, slots=True)
-class Related:
+class RelatedProductsField:
     """What else a shopper of a product may like; at most `limit`."""
 
     key: str
-    parts: "Parts"
+    fields: "JsonFields"
     limit: int
-    columns: ClassVar[frozenset[str]] = related.PARENT
+    columns: ClassVar[frozenset[str]] = related.PARENT_COLUMNS
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """A list of them."""
-        parent = select(*(row.c[name] for name in sorted(related.PARENT))).correlate(row).lateral("parent")
-        best = related.best(self.limit)
-        found = parent.join(best, true()).join(products, products.c.id == best.c.id)
-        rows = select(*(products.c[name] for name in columns_of(self.parts))).select_from(found)
-        return _list(rows.order_by(best.c.place), self, row)
+        parent = select(*(row.c[name] for name in sorted(related.PARENT_COLUMNS))).correlate(row).lateral("parent")
+        ranked = related.rank_related_products(self.limit)
+        ranked_products = parent.join(ranked, true()).join(products, products.c.id == ranked.c.id)
+        rows = select(*(products.c[name] for name in collect_columns(self.fields))).select_from(ranked_products)
+        return _render_list(rows.order_by(ranked.c.place), self, row)
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class ForeignRowField:
     """The row that a key of the row leads to: always there, and to be seen by all who see the row."""
 
     key: str
-    parts: "Parts"
-    by: str
+    fields: "JsonFields"
+    foreign_key: str
 
     @property
     def columns(self) -> set[str]:
         """The columns of the row that this takes."""
-        return {self.by}
+        return {self.foreign_key}
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """The one that it is."""
-        target = _TARGETS[self.by].alias()
-        return [select(_text(_parts(self.parts, target))).where(target.c.id == row.c[self.by]).correlate(row).scalar_subquery()]
+        target = _FOREIGN_TABLES[self.foreign_key].alias()
+        return [
+            select(_concatenate(_render_fields(self.fields, target)))
+            .where(target.c.id == row.c[self.foreign_key])
+            .correlate(row)
+            .scalar_subquery()
+        ]
 
 
-_TARGETS: Mapping[str, Table] = {"config_id": configs, "user_id": users}
+_FOREIGN_TABLES: Mapping[str, Table] = {"config_id": configs, "user_id": users}
 
 
 @dataclass(frozen=True, slots=True)
-class Object:
+class ObjectField:
     """An object of the same row."""
 
     key: str
-    parts: "Parts"
+    fields: "JsonFields"
 
     @property
     def columns(self) -> set[str]:
         """The columns of the row that this takes."""
-        return set(columns_of(self.parts))
+        return set(collect_columns(self.fields))
 
-    def written(self, row: FromClause) -> Written:
+    def render(self, row: FromClause) -> JsonFragments:
         """The parts."""
-        return _parts(self.parts, row)
+        return _render_fields(self.fields, row)
 
 
-Part = Column | Constant | Range | Summary | Variants | Reviews | Related | Target | Object
-Parts = tuple[Part, ...]
+JsonField = (
+    ColumnField
+    | ConstantField
+    | PriceRangeField
+    | ReviewSummaryField
+    | VariantListField
+    | ReviewListField
+    | RelatedProductsField
+    | ForeignRowField
+    | ObjectField
+)
+JsonFields = tuple[JsonField, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Document:
+class JsonDocument:
     """What is written of each row. There is one of a kind, see `document`: statements are known by it."""
 
-    parts: Parts
+    fields: JsonFields
     columns: tuple[str, ...]
 
-    def written(self, row: FromClause) -> ColumnElement[Any]:
+    def render(self, row: FromClause) -> ColumnElement[Any]:
         """The row as JSON text. It is of a subquery that has these columns."""
-        return _text(_parts(self.parts, row))
+        return _concatenate(_render_fields(self.fields, row))
 
 
-@lru_cache(MOST_STATEMENTS)
-def document(parts: Parts) -> Document:
+@lru_cache(MAX_CACHED_STATEMENTS)
+def build_document(fields: JsonFields) -> JsonDocument:
     """The document of these parts."""
-    return Document(parts, columns_of(parts))
+    return JsonDocument(fields, collect_columns(fields))
 
 
-def columns_of(parts: Sequence[Part]) -> tuple[str, ...]:
+def collect_columns(fields: Sequence[JsonField]) -> tuple[str, ...]:
     """The columns that a row has to have."""
     # Without any column a row would still be one.
-    return tuple(sorted({"id"}.union(*(part.columns for part in parts))))
+    return tuple(sorted({"id"}.union(*(field.columns for field in fields))))
 
 
 # ------------------------------------------------------------------------------------------------ as text
 
 
-def _parts(parts: Parts, row: FromClause) -> Written:
-    return _object((part.key, part.written(row)) for part in parts)
+def _render_fields(fields: JsonFields, row: FromClause) -> JsonFragments:
+    return _render_object((field.key, field.render(row)) for field in fields)
 
 
-def _figures(parts: Iterable[Column | Constant], row: FromClause, values: Mapping[str, Written]) -> Written:
-    return _object((part.key, values[part.name] if isinstance(part, Column) else part.written(row)) for part in parts)
+def _render_figures(
+    fields: Iterable[ColumnField | ConstantField], row: FromClause, values: Mapping[str, JsonFragments]
+) -> JsonFragments:
+    return _render_object(
+        (field.key, values[field.name] if isinstance(field, ColumnField) else field.render(row)) for field in fields
+    )
 
 
-def _object(members: Iterable[tuple[str, Written]]) -> Iterator[str | ColumnElement[Any]]:
-    before = "{"
+def _render_object(members: Iterable[tuple[str, JsonFragments]]) -> Iterator[str | ColumnElement[Any]]:
+    separator = "{"
     for key, value in members:
-        yield f'{before}"{_name(key)}":'
+        yield f'{separator}"{_check_name(key)}":'
         yield from value
-        before = ","
-    yield "{}" if before == "{" else "}"
+        separator = ","
+    yield "{}" if separator == "{" else "}"
 
 
-def _list(rows: Select[Any], of: Variants | Reviews | Related, row: FromClause) -> Written:
+def _render_list(
+    rows: Select[Any], list_field: VariantListField | ReviewListField | RelatedProductsField, row: FromClause
+) -> JsonFragments:
     # Written out: without a number Postgres expects a tenth of all rows, and never keeps its plan.
-    first = rows.limit(literal_column(str(of.limit))).correlate(row).subquery()
-    items = func.string_agg(_text(_parts(of.parts, first)), literal_column("','"))
+    limited_rows = rows.limit(literal_column(str(list_field.limit))).correlate(row).subquery()
+    items = func.string_agg(_concatenate(_render_fields(list_field.fields, limited_rows)), literal_column("','"))
     # Of no rows this is null, which `concat` takes for nothing.
-    return ["[", select(items).select_from(first).scalar_subquery(), "]"]
+    return ["[", select(items).select_from(limited_rows).scalar_subquery(), "]"]
 
 
-def _value(column: ColumnElement[Any]) -> Written:
+def _render_column(column: ColumnElement[Any]) -> JsonFragments:
     if isinstance(column.type, DateTime):
         # Sessions are in UTC.
-        return ['"', func.replace(column.cast(TIMESTAMP).cast(Text), _BLANK, _T), 'Z"']
+        return ['"', func.replace(column.cast(TIMESTAMP).cast(Text), _SPACE_SQL, _T_SQL), 'Z"']
     quote = '"' if isinstance(column.type, Numeric | Uuid) or column.key == "status" else ""
-    text = _printed(column)
+    printed = _convert_for_json(column)
     if not getattr(column, "nullable", True):
-        return [quote, text, quote]
+        return [quote, printed, quote]
     # What is made with null is null.
-    around = literal_column(f"'{quote}'", Text)
-    return [func.coalesce(around + text.cast(Text) + around if quote else text.cast(Text), _NULL)]
+    quote_sql = literal_column(f"'{quote}'", Text)
+    return [func.coalesce(quote_sql + printed.cast(Text) + quote_sql if quote else printed.cast(Text), _NULL_SQL)]
 
 
-_NULL, _BLANK, _T = (literal_column(f"'{text}'", Text) for text in ("null", " ", "T"))
+_NULL_SQL, _SPACE_SQL, _T_SQL = (literal_column(f"'{text}'", Text) for text in ("null", " ", "T"))
 
 
-def _printed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+def _convert_for_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
     if column.key == "status":
         return func.upper(column)
     if isinstance(column.type, Boolean):
@@ -273,21 +296,26 @@ def _printed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     return column if isinstance(column.type, JSON | Integer | Numeric | Uuid) else func.to_json(column)
 
 
-def _text(written: Written) -> ColumnElement[Any]:
-    pieces: list[ColumnElement[Any]] = []
-    for is_constant, group in groupby(written, lambda piece: isinstance(piece, str)):
-        told: list[Any] = list(group)
-        pieces += [literal_column(f"'{''.join(told)}'")] if is_constant else told
-    return _joined(pieces)
+def _concatenate(fragments: JsonFragments) -> ColumnElement[Any]:
+    columns: list[ColumnElement[Any]] = []
+    for is_constant, group in groupby(fragments, lambda fragment: isinstance(fragment, str)):
+        group_fragments: list[Any] = list(group)
+        columns += [literal_column(f"'{''.join(group_fragments)}'")] if is_constant else group_fragments
+    return _concatenate_columns(columns)
 
 
-def _joined(pieces: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
-    if len(pieces) <= MOST_ARGUMENTS:
-        return func.concat(*pieces, type_=Text)
-    return _joined([_joined(pieces[start : start + MOST_ARGUMENTS]) for start in range(0, len(pieces), MOST_ARGUMENTS)])
+def _concatenate_columns(columns: Sequence[ColumnElement[Any]]) -> ColumnElement[Any]:
+    if len(columns) <= MAX_FUNCTION_ARGUMENTS:
+        return func.concat(*columns, type_=Text)
+    return _concatenate_columns(
+        [
+            _concatenate_columns(columns[start : start + MAX_FUNCTION_ARGUMENTS])
+            for start in range(0, len(columns), MAX_FUNCTION_ARGUMENTS)
+        ]
+    )
 
 
-def _name(name: str) -> str:
+def _check_name(name: str) -> str:
     # Names of GraphQL's, letters, digits and underscores: they need no quoting, and could do no harm.
     if not name.replace("_", "a").isalnum() or not name.isascii():
         raise ValueError(f"{name!r} is no name.")

@@ -19,7 +19,7 @@ from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
 
 # Python reads more notations than Postgres does.
-_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
+_TIMESTAMP_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Window:
     backward: bool = False
 
     @property
-    def argument(self) -> str:
+    def argument_name(self) -> str:
         """The name of the argument that the cursor came in."""
         return "before" if self.backward else "after"
 
@@ -51,74 +51,76 @@ class Page(NamedTuple):
     rows: Sequence[Row]
     has_next: bool
     has_previous: bool
-    cursor_of: Callable[[Row], str]
+    encode_cursor: Callable[[Row], str]
 
 
-def page_of(rows: Sequence[Row], window: Window, cursor_of: Callable[[Row], str]) -> Page:
+def build_page(rows: Sequence[Row], window: Window, encode_row: Callable[[Row], str]) -> Page:
     """Make a page of rows read in the window's direction, one more than its limit where there are more."""
-    more, kept = len(rows) > window.limit, rows[: window.limit]
-    behind = window.cursor is not None
+    has_more, page_rows = len(rows) > window.limit, rows[: window.limit]
+    has_cursor = window.cursor is not None
     if window.backward:
-        return Page(kept[::-1], behind, more, cursor_of)
-    return Page(kept, more, behind, cursor_of)
+        return Page(page_rows[::-1], has_cursor, has_more, encode_row)
+    return Page(page_rows, has_more, has_cursor, encode_row)
 
 
-def order(key: ColumnElement[Any], tie: ColumnElement[Any], descending: bool) -> list[ColumnElement[Any]]:
+def order_by_key(key: ColumnElement[Any], tie_breaker: ColumnElement[Any], descending: bool) -> list[ColumnElement[Any]]:
     """By key, then by id, both the same way: one index serves it in either direction."""
-    return [key.desc(), tie.desc()] if descending else [key.asc(), tie.asc()]
+    return [key.desc(), tie_breaker.desc()] if descending else [key.asc(), tie_breaker.asc()]
 
 
-def behind(key: ColumnElement[Any], tie: ColumnElement[Any], descending: bool) -> ColumnElement[bool]:
+def is_behind_cursor(key: ColumnElement[Any], tie_breaker: ColumnElement[Any], descending: bool) -> ColumnElement[bool]:
     """The rows behind the cursor: parameters `cursor_value` and `cursor_id`."""
-    row = tuple_(key, tie)
-    cursor = tuple_(bindparam("cursor_value", type_=key.type), bindparam("cursor_id", type_=tie.type))
-    return row < cursor if descending else row > cursor
+    row_key = tuple_(key, tie_breaker)
+    cursor_key = tuple_(bindparam("cursor_value", type_=key.type), bindparam("cursor_id", type_=tie_breaker.type))
+    return row_key < cursor_key if descending else row_key > cursor_key
 
 
-def is_moment(value: object) -> bool:
+def is_timestamp(value: object) -> bool:
     """Whether a cursor's value is a point in time as rows have it."""
     try:
-        return isinstance(value, str) and _MOMENT.fullmatch(value) is not None and datetime.fromisoformat(value).year > 0
+        return (
+            isinstance(value, str) and _TIMESTAMP_PATTERN.fullmatch(value) is not None and datetime.fromisoformat(value).year > 0
+        )
     except ValueError:
         return False
 
 
-def parameters(window: Window, cursor: Cursor | None) -> dict[str, Any]:
+def build_parameters(window: Window, cursor: Cursor | None) -> dict[str, Any]:
     """What a windowed statement takes: one row more than the limit tells whether there is more."""
-    behind_it = {} if cursor is None else {"cursor_value": cursor.value, "cursor_id": cursor.id}
-    return {"limit": window.limit + 1, **behind_it}
+    cursor_parameters = {} if cursor is None else {"cursor_value": cursor.value, "cursor_id": cursor.id}
+    return {"limit": window.limit + 1, **cursor_parameters}
 
 
-def resume(window: Window, digests: Iterable[str], is_value: Callable[[object], bool]) -> Cursor | None:
+def decode_window_cursor(window: Window, digests: Iterable[str], is_valid_value: Callable[[object], bool]) -> Cursor | None:
     """The window's cursor. It is of one list: under several parents it fits one at most, and for the others this raises."""
     if window.cursor is None:
         return None
-    first, *_ = [decode(window.cursor, list_digest, window.argument, is_value) for list_digest in digests]
-    return first
+    cursor, *_ = [decode_cursor(window.cursor, list_digest, window.argument_name, is_valid_value) for list_digest in digests]
+    return cursor
 
 
-def digest(*parts: object) -> str:
+def compute_list_digest(*components: object) -> str:
     """A short fingerprint of what a list is: its parent, sort and filter."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()
+    return hashlib.blake2b(repr(components).encode(), digest_size=6).hexdigest()
 
 
-def encode(list_digest: str, cursor: Cursor) -> str:
+def encode_cursor(list_digest: str, cursor: Cursor) -> str:
     """The cursor as clients hold it: opaque, and safe in a URL."""
     fields = [list_digest, cursor.value, cursor.id] + ([cursor.extra] if cursor.extra else [])
     return urlsafe_b64encode(orjson.dumps(fields)).decode().rstrip("=")
 
 
-def decode(text: str, list_digest: str, argument: str, is_value: Callable[[object], bool]) -> Cursor:
+def decode_cursor(text: str, list_digest: str, argument: str, is_valid_value: Callable[[object], bool]) -> Cursor:
     """Read a client's cursor; raises InvalidInput for one that is no cursor, or one of another list."""
     try:
-        found, value, id_, *extra = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        key = parse_id(id_)
+        cursor_digest, value, row_id, *extra = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        parsed_id = parse_id(row_id)
     except (ValueError, TypeError, AttributeError):
         raise InvalidInput(
             argument, "this is not a cursor. Take one from pageInfo or edges of this list, or leave it out."
         ) from None
-    if found != list_digest:
+    if cursor_digest != list_digest:
         raise InvalidInput(argument, "this cursor belongs to a list with another sort, filter or parent. Start again without it.")
-    if key is None or not is_value(value) or not all(isinstance(item, str) for item in extra):
+    if parsed_id is None or not is_valid_value(value) or not all(isinstance(item, str) for item in extra):
         raise InvalidInput(argument, "this cursor was altered. Start again without it.")
-    return Cursor(value, key, extra[0] if extra else None)
+    return Cursor(value, parsed_id, extra[0] if extra else None)

@@ -7,81 +7,89 @@ from typing import Any
 
 from sqlalchemy import Select, bindparam, select
 
-from storefront.core.cache_dependencies import Found, Named, Reads
-from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.cache_dependencies import CacheDependency, ParameterDependency, RowDependency
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, variants
-from storefront.queries.batching import by_key
-from storefront.queries.json_sql import Document
-from storefront.queries.projection import COLUMNS, MOST_STATEMENTS, needed
-from storefront.queries.visibility import available, ids, visible_product
+from storefront.queries.batching import align_by_key
+from storefront.queries.json_sql import JsonDocument
+from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, filter_columns
+from storefront.queries.visibility import any_of_ids, is_product_visible, is_variant_available
 
 
-async def by_ids(
-    database: Database, keys: Sequence[str], owned: Sequence[str], document: Document | None = None
+async def load_products_by_ids(
+    database: Database, keys: Sequence[str], owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> list[Row | None]:
     """The visible products with these ids. Of a document, here as below, each row has the `id` and what is written as `node`."""
     if len(keys) == 1:
-        return [await _one(database, "id", {"id": keys[0], "owned": list(owned)}, document)]
-    return by_key(await _all(database, "ids", {"ids": list(keys), "owned": list(owned)}, document), keys)
+        return [await _load_one(database, "id", {"id": keys[0], "owned": list(owned_store_ids)}, document)]
+    return align_by_key(await _load_all(database, "ids", {"ids": list(keys), "owned": list(owned_store_ids)}, document), keys)
 
 
-async def by_handle(
-    database: Database, config_id: str, handle: str, owned: Sequence[str], document: Document | None = None
+async def load_product_by_handle(
+    database: Database, config_id: str, handle: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> Row | None:
     """The visible product with this handle in a store."""
-    return await _one(database, "handle", {"config_id": config_id, "handle": handle, "owned": list(owned)}, document)
+    return await _load_one(
+        database, "handle", {"config_id": config_id, "handle": handle, "owned": list(owned_store_ids)}, document
+    )
 
 
-async def by_sku(
-    database: Database, config_id: str, sku: str, owned: Sequence[str], document: Document | None = None
+async def load_product_by_sku(
+    database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> Row | None:
     """The visible product one of whose visible variants has this SKU; the first made where several have it."""
-    return await _one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned)}, document)
+    return await _load_one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)}, document)
 
 
-async def _one(database: Database, by: str, given: Mapping[str, Any], document: Document | None) -> Row | None:
-    rows = await _all(database, by, given, document)
+async def _load_one(
+    database: Database, lookup_name: str, parameters: Mapping[str, Any], document: JsonDocument | None
+) -> Row | None:
+    rows = await _load_all(database, lookup_name, parameters, document)
     return rows[0] if rows else None
 
 
-async def _all(database: Database, by: str, given: Mapping[str, Any], document: Document | None) -> list[Row]:
-    return await database.fetch(_found(by, document), given)
+async def _load_all(
+    database: Database, lookup_name: str, parameters: Mapping[str, Any], document: JsonDocument | None
+) -> list[Row]:
+    return await database.fetch(_select_products(lookup_name, document), parameters)
 
 
-def _of_sku(rows: Select[Any]) -> Select[Any]:
-    seen = available() | (products.c.config_id == ids("owned"))
+def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
+    is_variant_visible = is_variant_available() | (products.c.config_id == any_of_ids("owned"))
     joined = rows.join_from(products, variants, variants.c.product_id == products.c.id)
-    here = joined.where(products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"), seen)
-    return here.order_by(variants.c.created_at, variants.c.id).limit(1)
+    in_store = joined.where(
+        products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"), is_variant_visible
+    )
+    return in_store.order_by(variants.c.created_at, variants.c.id).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _ProductLookup:
     """How products are asked for, and of which stores the answer is."""
 
-    of: Callable[[Select[Any]], Select[Any]]
-    reads: Reads
+    filter_rows: Callable[[Select[Any]], Select[Any]]
+    dependency: CacheDependency
 
 
-_BY = {
+_LOOKUPS = {
     # One key by itself: of a list Postgres knows the length only when it plans anew.
-    "id": _Question(lambda rows: rows.where(products.c.id == bindparam("id")), Found("config_id")),
-    "ids": _Question(lambda rows: rows.where(products.c.id == ids("ids")), Found("config_id", "ids")),
-    "handle": _Question(
+    "id": _ProductLookup(lambda rows: rows.where(products.c.id == bindparam("id")), RowDependency("config_id")),
+    "ids": _ProductLookup(lambda rows: rows.where(products.c.id == any_of_ids("ids")), RowDependency("config_id", "ids")),
+    "handle": _ProductLookup(
         lambda rows: rows.where(products.c.config_id == bindparam("config_id"), products.c.handle == bindparam("handle")),
-        Named("config_id"),
+        ParameterDependency("config_id"),
     ),
-    "sku": _Question(_of_sku, Named("config_id")),
+    "sku": _ProductLookup(_filter_by_sku, ParameterDependency("config_id")),
 }
 
 
-@lru_cache(MOST_STATEMENTS)
-def _found(by: str, document: Document | None) -> Statement:
-    asked = _BY[by]
-    columns = needed(COLUMNS, document.columns if document else None, "id", "config_id")
-    rows = asked.of(select(*columns).where(visible_product()))
+@lru_cache(MAX_CACHED_STATEMENTS)
+def _select_products(lookup_name: str, document: JsonDocument | None) -> Statement:
+    lookup = _LOOKUPS[lookup_name]
+    columns = filter_columns(PRODUCT_COLUMNS, document.columns if document else None, "id", "config_id")
+    rows = lookup.filter_rows(select(*columns).where(is_product_visible()))
     if document is None:
-        return compiled(rows, reads=asked.reads)
+        return compile_statement(rows, depends_on=lookup.dependency)
     product = rows.subquery("product")
-    told = select(product.c.id, product.c.config_id, document.written(product).label("node"))
-    return compiled(told, reads=asked.reads)
+    document_rows = select(product.c.id, product.c.config_id, document.render(product).label("node"))
+    return compile_statement(document_rows, depends_on=lookup.dependency)

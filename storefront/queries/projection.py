@@ -8,15 +8,17 @@ from sqlalchemy import ColumnElement
 from storefront.models import products
 
 # What a whole row of a product has; what only sorts and finds it stays in the database.
-COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title")]
+PRODUCT_COLUMNS = [c for c in products.c if c.name not in ("search_vector", "sort_title")]
 
 # The names of columns, sorted; None for all of them.
-Wanted = tuple[str, ...] | None
+RequestedColumns = tuple[str, ...] | None
 
 # There are more sets of columns than anybody needs: statements for the latest are kept.
-MOST_STATEMENTS = 200
+MAX_CACHED_STATEMENTS = 200
 
 
-def needed(columns: Iterable[ColumnElement[Any]], wanted: Wanted, *always: str) -> list[ColumnElement[Any]]:
+def filter_columns(
+    columns: Iterable[ColumnElement[Any]], requested: RequestedColumns, *required: str
+) -> list[ColumnElement[Any]]:
     """Those of the columns that are wanted, and those that are always needed."""
-    return [column for column in columns if wanted is None or column.key in wanted or column.key in always]
+    return [column for column in columns if requested is None or column.key in requested or column.key in required]

@@ -12,30 +12,30 @@ from rapidfuzz.distance import OSA
 from sqlalchemy import Text, bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
-from storefront.core.cache_dependencies import WITHIN, Named
-from storefront.core.db.database import Database, Statement, compiled
+from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDependency
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.errors import InputTooLarge
-from storefront.queries.configs import positions_of
-from storefront.queries.listing import Found, Listing, Scope, Selection, pages
-from storefront.queries.search import Search, check_size, fold
+from storefront.queries.configs import load_log_positions
+from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope, load_pages
+from storefront.queries.search import Search, check_search_size, fold_text
 from storefront.queries.visibility import Audience
 
-Counts = dict[str, int]
+WordCounts = dict[str, int]
 
 # A search that the store's words cannot mend is answered from words of up to this age: under constant writing, reading
 # them anew at every typo would cost more than a new word's first seconds without its typos are worth. What a search
 # finds is read from the tables in any case, so an old word shows nothing that has left view.
-MOST_SECONDS = 5.0
+MAX_WORDS_AGE_SECONDS = 5.0
 
 # Words of a store, the most used ones. A comparison takes about 0.1 µs: what an operation may spend on its searches,
 # however many words they have and stores they are about, is some 5 ms. The rest stays as it was typed.
 MAX_WORDS = 10_000
 MAX_COMPARISONS = 50_000
 # Searches of an operation that are mended; each of them takes statements of its own.
-MAX_MENDED_SEARCHES = 10
+MAX_CORRECTED_SEARCHES = 10
 MIN_WORD_CHARACTERS, MAX_WORD_CHARACTERS = 3, 40
 
-_WORDS = f"""
+_WORDS_SQL = f"""
 SELECT config_id, word, uses, (ts_lexize('english_stem', word))[1] AS stem
 FROM (
   SELECT config_id, word, count(*) AS uses,
@@ -50,158 +50,186 @@ WHERE rank <= {MAX_WORDS}
 """
 
 # A word that says nothing, such as "the", has no stem.
-_STEMS = "SELECT word, (ts_lexize('english_stem', storefront_fold(word)))[1] AS stem FROM unnest(:words) AS word"
+_STEMS_SQL = "SELECT word, (ts_lexize('english_stem', storefront_fold(word)))[1] AS stem FROM unnest(:words) AS word"
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
+class StoreWords:
     """The words of a store with the number of their uses, and the stems by which a search finds them."""
 
-    uses: Counts
+    use_counts: WordCounts
     stems: set[str]
     # In alphabetical order.
-    ordered: list[str]
+    sorted_words: list[str]
 
-    def has_beginning(self, beginning: str) -> bool:
+    def has_word_with_prefix(self, prefix: str) -> bool:
         """Whether a word begins like this."""
-        at = bisect_left(self.ordered, beginning)
-        return at < len(self.ordered) and self.ordered[at].startswith(beginning)
+        index = bisect_left(self.sorted_words, prefix)
+        return index < len(self.sorted_words) and self.sorted_words[index].startswith(prefix)
 
 
-class Allowance:
+class CorrectionBudget:
     """The searches that one operation may have mended, and the comparisons of words for them.
 
     Once there are too few comparisons for a word there are none.
     """
 
-    def __init__(self, comparisons: int = MAX_COMPARISONS, searches: int = MAX_MENDED_SEARCHES) -> None:
-        self._left, self._searches = comparisons, searches
+    def __init__(self, comparisons: int = MAX_COMPARISONS, searches: int = MAX_CORRECTED_SEARCHES) -> None:
+        self._comparisons_left, self._searches_left = comparisons, searches
 
-    def take_search(self) -> bool:
+    def spend_search(self) -> bool:
         """Take a search, if there is one left, and any comparisons for it."""
-        if self._searches <= 0 or self._left <= 0:
+        if self._searches_left <= 0 or self._comparisons_left <= 0:
             return False
-        self._searches -= 1
+        self._searches_left -= 1
         return True
 
-    def take(self, comparisons: int) -> bool:
+    def spend_comparisons(self, comparisons: int) -> bool:
         """Take as many, if there are."""
-        is_enough = comparisons <= self._left
-        self._left = self._left - comparisons if is_enough else 0
+        is_enough = comparisons <= self._comparisons_left
+        self._comparisons_left = self._comparisons_left - comparisons if is_enough else 0
         return is_enough
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _CachedWords:
     position: int
     read_at: float
-    words: Words
+    words: StoreWords
 
 
-class Vocabularies:
+class SpellingCorrector:
     """Words per store and audience, the `stores` most recently used ones."""
 
-    def __init__(self, stores: int = 200) -> None:
-        self._stores = stores
-        self._kept: OrderedDict[tuple[str, Audience], _Kept] = OrderedDict()
+    def __init__(self, max_stores: int = 200) -> None:
+        self._max_stores = max_stores
+        self._cache: OrderedDict[tuple[str, Audience], _CachedWords] = OrderedDict()
 
-    async def pages(self, database: Database, scopes: Sequence[Scope], listing: Listing, allowance: Allowance) -> list[Found]:
+    async def load_pages(
+        self, database: Database, scopes: Sequence[StoreScope], listing: Listing, budget: CorrectionBudget
+    ) -> list[ScopedPage]:
         """Pages of products; where the words as typed find nothing, of what they were probably meant to be."""
-        found = await pages(database, scopes, listing)
-        nothing = [f.scope for f in found if listing.selection.search and not f.page.rows and not listing.window.cursor]
-        again = await self.mended(database, nothing, listing.selection, allowance)
-        better = {f.scope.config_id: f for f in await pages(database, again, listing) if f.page.rows} if again else {}
-        return [better.get(f.scope.config_id, f) for f in found]
+        typed_pages = await load_pages(database, scopes, listing)
+        empty_scopes = [
+            scoped_page.scope
+            for scoped_page in typed_pages
+            if listing.selection.search and not scoped_page.page.rows and not listing.window.cursor
+        ]
+        corrected_scopes = await self.correct_scopes(database, empty_scopes, listing.selection, budget)
+        corrected_pages = (
+            {
+                scoped_page.scope.config_id: scoped_page
+                for scoped_page in await load_pages(database, corrected_scopes, listing)
+                if scoped_page.page.rows
+            }
+            if corrected_scopes
+            else {}
+        )
+        return [corrected_pages.get(scoped_page.scope.config_id, scoped_page) for scoped_page in typed_pages]
 
-    async def mended(
-        self, database: Database, scopes: Sequence[Scope], selection: Selection, allowance: Allowance
-    ) -> list[Scope]:
+    async def correct_scopes(
+        self, database: Database, scopes: Sequence[StoreScope], selection: Selection, budget: CorrectionBudget
+    ) -> list[StoreScope]:
         """The scopes with misspelt words replaced by the store's own, less those whose store has none that are near."""
-        if selection.search is None or not scopes or not allowance.take_search():
+        if selection.search is None or not scopes or not budget.spend_search():
             return []
-        words = await self._words(database, [scope.config_id for scope in scopes], selection.audience)
-        stems = {row.word: row.stem for row in await database.fetch(_stems(), {"words": selection.search.words()})}
-        searches = {config_id: mend(selection.search, stems, known, allowance) for config_id, known in words.items()}
-        return [Scope(config_id, search) for config_id, search in searches.items() if search is not None]
+        words_by_store = await self._load_words(database, [scope.config_id for scope in scopes], selection.audience)
+        stem_by_word = {
+            row.word: row.stem for row in await database.fetch(_select_stems(), {"words": selection.search.list_plain_words()})
+        }
+        searches = {
+            config_id: correct_search(selection.search, stem_by_word, store_words, budget)
+            for config_id, store_words in words_by_store.items()
+        }
+        return [StoreScope(config_id, search) for config_id, search in searches.items() if search is not None]
 
-    async def _words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, Words]:
-        positions = dict(zip(config_ids, await positions_of(database, config_ids), strict=True))
+    async def _load_words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, StoreWords]:
+        position_by_store = dict(zip(config_ids, await load_log_positions(database, config_ids), strict=True))
         # Taken out before the rest is read: what is kept meanwhile may push them out.
-        fresh = {c: self._kept[c, audience].words for c in config_ids if self._fresh((c, audience), positions[c])}
-        stale = [c for c in config_ids if c not in fresh]
-        if any(self._kept[c, audience].position != positions[c] for c in fresh):
-            database.unrecorded()
-        return fresh | (await self._read(database, stale, audience, positions) if stale else {})
+        fresh_words = {
+            config_id: self._cache[config_id, audience].words
+            for config_id in config_ids
+            if self._is_fresh((config_id, audience), position_by_store[config_id])
+        }
+        stale_ids = [config_id for config_id in config_ids if config_id not in fresh_words]
+        if any(self._cache[config_id, audience].position != position_by_store[config_id] for config_id in fresh_words):
+            database.mark_uncacheable()
+        return fresh_words | (await self._read_words(database, stale_ids, audience, position_by_store) if stale_ids else {})
 
-    def _fresh(self, key: tuple[str, Audience], position: int) -> bool:
-        kept = self._kept.get(key)
-        if kept is not None:
-            self._kept.move_to_end(key)
-        return kept is not None and (kept.position == position or monotonic() - kept.read_at < MOST_SECONDS)
+    def _is_fresh(self, key: tuple[str, Audience], position: int) -> bool:
+        cached = self._cache.get(key)
+        if cached is not None:
+            self._cache.move_to_end(key)
+        return cached is not None and (cached.position == position or monotonic() - cached.read_at < MAX_WORDS_AGE_SECONDS)
 
-    async def _read(
-        self, database: Database, config_ids: list[str], audience: Audience, positions: dict[str, int]
-    ) -> dict[str, Words]:
-        found = {config_id: Words({}, set(), []) for config_id in config_ids}
+    async def _read_words(
+        self, database: Database, config_ids: list[str], audience: Audience, position_by_store: dict[str, int]
+    ) -> dict[str, StoreWords]:
+        words_by_store = {config_id: StoreWords({}, set(), []) for config_id in config_ids}
         everything = audience is Audience.OWNER
-        for row in await database.fetch(_words(), {"ids": config_ids, "everything": everything}):
-            found[row.config_id].uses[row.word] = row.uses
-            found[row.config_id].stems.add(row.stem)
-        for config_id, words in found.items():
-            words.ordered.extend(sorted(words.uses))
-            self._kept[config_id, audience] = _Kept(positions[config_id], monotonic(), words)
-            self._kept.move_to_end((config_id, audience))
-        while len(self._kept) > self._stores:
-            self._kept.popitem(last=False)
-        return found
+        for row in await database.fetch(_select_words(), {"ids": config_ids, "everything": everything}):
+            words_by_store[row.config_id].use_counts[row.word] = row.uses
+            words_by_store[row.config_id].stems.add(row.stem)
+        for config_id, words in words_by_store.items():
+            words.sorted_words.extend(sorted(words.use_counts))
+            self._cache[config_id, audience] = _CachedWords(position_by_store[config_id], monotonic(), words)
+            self._cache.move_to_end((config_id, audience))
+        while len(self._cache) > self._max_stores:
+            self._cache.popitem(last=False)
+        return words_by_store
 
 
 @cache
-def _words() -> Statement:
-    return compiled(text(_WORDS).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")), reads=Named("ids"))
+def _select_words() -> Statement:
+    return compile_statement(
+        text(_WORDS_SQL).bindparams(bindparam("ids", type_=ARRAY(UUID)), bindparam("everything")),
+        depends_on=ParameterDependency("ids"),
+    )
 
 
 @cache
-def _stems() -> Statement:
-    return compiled(text(_STEMS).bindparams(bindparam("words", type_=ARRAY(Text))), reads=WITHIN)
+def _select_stems() -> Statement:
+    return compile_statement(text(_STEMS_SQL).bindparams(bindparam("words", type_=ARRAY(Text))), depends_on=INHERITED_DEPENDENCY)
 
 
-def mend(search: Search, stems: Mapping[str, str | None], known: Words, allowance: Allowance) -> Search | None:
+def correct_search(
+    search: Search, stem_by_word: Mapping[str, str | None], store_words: StoreWords, budget: CorrectionBudget
+) -> Search | None:
     """The search with each wrong word replaced by the nearest known one; None where nothing is near."""
-    folded = {word: fold(word) for word in search.words()}
-    wrong = {word for word in folded if not _is_right(folded[word], stems[word], known)}
-    wrong -= {search.tail} if search.tail in folded and known.has_beginning(folded[search.tail]) else set()
+    folded = {word: fold_text(word) for word in search.list_plain_words()}
+    misspelt = {word for word in folded if not _is_spelt_correctly(folded[word], stem_by_word[word], store_words)}
+    misspelt -= {search.tail} if search.tail in folded and store_words.has_word_with_prefix(folded[search.tail]) else set()
     # In their order: an allowance that ends is spent on the first ones.
-    found = {word: nearest(folded[word], known.uses, allowance) for word in folded if word in wrong}
-    corrections = {word: near for word, near in found.items() if near is not None}
-    return _replaced(search, corrections) if corrections else None
+    replacements = {word: find_nearest_word(folded[word], store_words.use_counts, budget) for word in folded if word in misspelt}
+    corrections = {word: replacement for word, replacement in replacements.items() if replacement is not None}
+    return _replace_words(search, corrections) if corrections else None
 
 
-def _replaced(search: Search, corrections: dict[str, str]) -> Search | None:
-    corrected = search.replacing(corrections)
+def _replace_words(search: Search, corrections: dict[str, str]) -> Search | None:
+    corrected = search.replace_words(corrections)
     try:
-        check_size("search", corrected.text)
+        check_search_size("search", corrected.text)
     except InputTooLarge:
         # A cursor has to hold it, and is checked like what was typed.
         return None
     return corrected
 
 
-def _is_right(folded: str, stem: str | None, known: Words) -> bool:
-    return stem is None or stem in known.stems or folded in known.uses
+def _is_spelt_correctly(folded: str, stem: str | None, store_words: StoreWords) -> bool:
+    return stem is None or stem in store_words.stems or folded in store_words.use_counts
 
 
-def nearest(word: str, uses: Counts, allowance: Allowance) -> str | None:
+def find_nearest_word(word: str, use_counts: WordCounts, budget: CorrectionBudget) -> str | None:
     """The known word within one edit (two from six letters on), the beginning of one otherwise; the more used the better."""
-    if not MIN_WORD_CHARACTERS <= len(word) <= MAX_WORD_CHARACTERS + 2 or not allowance.take(len(uses)):
+    if not MIN_WORD_CHARACTERS <= len(word) <= MAX_WORD_CHARACTERS + 2 or not budget.spend_comparisons(len(use_counts)):
         return None
-    edits = 1 if len(word) < 6 else 2
-    whole = process.extract(word, uses.keys(), scorer=OSA.distance, score_cutoff=edits, limit=20)
-    if whole:
-        return min(whole, key=lambda match: (match[1], match[0][0] != word[0], -uses[match[0]], match[0]))[0]
-    if not allowance.take(len(uses)):
+    max_edits = 1 if len(word) < 6 else 2
+    whole_matches = process.extract(word, use_counts.keys(), scorer=OSA.distance, score_cutoff=max_edits, limit=20)
+    if whole_matches:
+        return min(whole_matches, key=lambda match: (match[1], match[0][0] != word[0], -use_counts[match[0]], match[0]))[0]
+    if not budget.spend_comparisons(len(use_counts)):
         return None
     # Words that are no longer were compared whole.
-    beginnings = {known: known[: len(word)] for known in uses if len(known) > len(word)}
-    begun = process.extract(word, beginnings, scorer=OSA.distance, score_cutoff=1, limit=20)
-    return min(begun, key=lambda match: (match[1], -uses[match[2]], match[2]))[2] if begun else None
+    prefixes = {candidate: candidate[: len(word)] for candidate in use_counts if len(candidate) > len(word)}
+    prefix_matches = process.extract(word, prefixes, scorer=OSA.distance, score_cutoff=1, limit=20)
+    return min(prefix_matches, key=lambda match: (match[1], -use_counts[match[2]], match[2]))[2] if prefix_matches else None

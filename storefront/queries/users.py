@@ -8,107 +8,113 @@ from sqlalchemy import ColumnElement, Text, bindparam, exists, false, func, or_,
 from sqlalchemy.sql.expression import Select
 
 from storefront.core.auth.tokens import Claims
-from storefront.core.cache_dependencies import WITHIN
-from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, user_identities, users, verified_emails
-from storefront.queries.batching import by_key
-from storefront.queries.visibility import ids
+from storefront.queries.batching import align_by_key
+from storefront.queries.visibility import any_of_ids
 
-SIGNED_OUT = (
+SIGNED_OUT_MESSAGE = (
     "You have signed out everywhere since these credentials were issued. Sign in again. Credentials of an issuer that are dated "
     "within STOREFRONT_CLOCK_SKEW seconds of signing out do not count: its clock may be ahead by so much."
 )
 # Rows of lists that are for an operator to read.
-MAX_LISTED = 20
+MAX_LISTED_USERS = 20
 
 
-class Proof(NamedTuple):
+class Credentials(NamedTuple):
     """That somebody was known to be a user: the user's id, and when the proof was issued, in seconds since 1970."""
 
     user_id: str
-    issued: float
+    issued_at: float
 
 
-async def by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
+async def load_users_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
     """The users with these ids. Who may read which of their columns is the noun's affair."""
-    return by_key(await database.fetch(_by_ids(), {"ids": list(keys)}), keys)
+    return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
 
-async def by_identity(database: Database, claims: Claims) -> Row | None:
+async def load_user_by_identity(database: Database, claims: Claims) -> Row | None:
     """The user whom the claims name: `id`, the ids of their stores as `owned`, whether they have signed out everywhere since.
 
     `states_email`: the claims say something new about the user's address. `verified_email` is what the identity said before.
     """
-    given = {"email": claims.email, "address": claims.verified_email}
-    named = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued}
-    rows = await database.fetch(_by_identity(), named | given)
+    email_parameters = {"email": claims.email, "address": claims.verified_email}
+    identity_parameters = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued_at}
+    rows = await database.fetch(_select_by_identity(), identity_parameters | email_parameters)
     return rows[0] if rows else None
 
 
-async def id_by_email(database: Database, address: str) -> str | None:
+async def find_user_id_by_email(database: Database, address: str) -> str | None:
     """The user to whom a normalized address leads."""
-    rows = await database.fetch(_by_email(), {"address": address})
+    rows = await database.fetch(_select_by_email(), {"address": address})
     return str(rows[0].user_id) if rows else None
 
 
-async def ids_by_unverified_email(database: Database, email: str) -> list[str]:
+async def find_user_ids_by_unverified_email(database: Database, email: str) -> list[str]:
     """Users who gave this address, which is not proven to be theirs. Reads all users: for an operator."""
-    return [str(row.id) for row in await database.fetch(_by_unverified_email(), {"email": email.strip(), "limit": MAX_LISTED})]
+    return [
+        str(row.id)
+        for row in await database.fetch(_select_by_unverified_email(), {"email": email.strip(), "limit": MAX_LISTED_USERS})
+    ]
 
 
-async def address_conflicts(database: Database) -> list[Row]:
+async def load_address_conflicts(database: Database) -> list[Row]:
     """Users, at most MAX_LISTED, who have proven an address that leads to another user, and those whom no credentials name.
 
     `id`, their `email`, and the other user as `holder_id`, null for the second kind. Reads all users: for an operator.
     """
-    return await database.fetch(_address_conflicts(), {"limit": MAX_LISTED})
+    return await database.fetch(_select_address_conflicts(), {"limit": MAX_LISTED_USERS})
 
 
-async def by_proof(database: Database, proof: Proof) -> Row | None:
+async def load_user_by_credentials(database: Database, credentials: Credentials) -> Row | None:
     """The same of a user who was known before, as things are now."""
-    rows = await database.fetch(_by_id(), {"id": proof.user_id, "issued": proof.issued})
+    rows = await database.fetch(_select_by_id(), {"id": credentials.user_id, "issued": credentials.issued_at})
     return rows[0] if rows else None
 
 
-async def revoked(database: Database, proofs: Collection[Proof]) -> list[Proof]:
+async def find_revoked_credentials(database: Database, candidates: Collection[Credentials]) -> list[Credentials]:
     """Those proofs that no longer count: their users are gone, or have signed out everywhere since. One statement for all."""
-    given = {"ids": [proof.user_id for proof in proofs], "issued": [proof.issued for proof in proofs]}
-    return [Proof(row.user_id, row.issued) for row in await database.fetch(_revoked(), given)]
+    parameters = {
+        "ids": [credentials.user_id for credentials in candidates],
+        "issued": [credentials.issued_at for credentials in candidates],
+    }
+    return [Credentials(row.user_id, row.issued) for row in await database.fetch(_select_revoked(), parameters)]
 
 
 @cache
-def _by_ids() -> Statement:
-    return compiled(select(users).where(users.c.id == ids("ids")), reads=WITHIN)
+def _select_by_ids() -> Statement:
+    return compile_statement(select(users).where(users.c.id == any_of_ids("ids")), depends_on=INHERITED_DEPENDENCY)
 
 
 @cache
-def _by_identity() -> Statement:
+def _select_by_identity() -> Statement:
     identity = user_identities.c
     email, address = bindparam("email", type_=Text), bindparam("address", type_=Text)
-    is_free = ~exists().where(verified_emails.c.address == address)
-    is_news = or_(identity.email != email, address.is_not(None) & or_(identity.verified_email.is_(None), is_free))
+    is_address_free = ~exists().where(verified_emails.c.address == address)
+    is_new_email = or_(identity.email != email, address.is_not(None) & or_(identity.verified_email.is_(None), is_address_free))
     is_latest = identity.stated_at <= func.to_timestamp(bindparam("issued"))
-    states_email = func.coalesce(is_latest & is_news, false()).label("states_email")
-    named = (identity.issuer == bindparam("issuer")) & (identity.subject == bindparam("subject"))
-    known = _known().add_columns(states_email, identity.verified_email)
-    return compiled(known.join(user_identities, identity.user_id == users.c.id).where(named))
+    states_email = func.coalesce(is_latest & is_new_email, false()).label("states_email")
+    matches_identity = (identity.issuer == bindparam("issuer")) & (identity.subject == bindparam("subject"))
+    user_state = _select_user_state().add_columns(states_email, identity.verified_email)
+    return compile_statement(user_state.join(user_identities, identity.user_id == users.c.id).where(matches_identity))
 
 
 @cache
-def _by_email() -> Statement:
-    return compiled(select(verified_emails.c.user_id).where(verified_emails.c.address == bindparam("address")))
+def _select_by_email() -> Statement:
+    return compile_statement(select(verified_emails.c.user_id).where(verified_emails.c.address == bindparam("address")))
 
 
 @cache
-def _by_unverified_email() -> Statement:
+def _select_by_unverified_email() -> Statement:
     # Near enough to find them: what is equal for sure is only known of addresses that are verified.
-    alike = func.lower(func.btrim(users.c.email)) == func.lower(bindparam("email"))
-    return compiled(select(users.c.id).where(alike).order_by(users.c.id).limit(bindparam("limit")))
+    is_same_address = func.lower(func.btrim(users.c.email)) == func.lower(bindparam("email"))
+    return compile_statement(select(users.c.id).where(is_same_address).order_by(users.c.id).limit(bindparam("limit")))
 
 
 @cache
-def _address_conflicts() -> Statement:
-    return compiled(
+def _select_address_conflicts() -> Statement:
+    return compile_statement(
         text("""
 SELECT DISTINCT identity.user_id AS id, users.email, held.user_id AS holder_id
 FROM user_identities AS identity
@@ -124,13 +130,13 @@ ORDER BY id LIMIT :limit
 
 
 @cache
-def _by_id() -> Statement:
-    return compiled(_known().where(users.c.id == bindparam("id")))
+def _select_by_id() -> Statement:
+    return compile_statement(_select_user_state().where(users.c.id == bindparam("id")))
 
 
-def _known() -> "Select[tuple[str, list[str], bool]]":
-    owned = select(configs.c.id).where(configs.c.user_id == users.c.id).correlate(users).scalar_subquery()
-    return select(users.c.id, func.array(owned).label("owned"), _is_signed_out().label("is_signed_out"))
+def _select_user_state() -> "Select[tuple[str, list[str], bool]]":
+    owned_store_ids = select(configs.c.id).where(configs.c.user_id == users.c.id).correlate(users).scalar_subquery()
+    return select(users.c.id, func.array(owned_store_ids).label("owned"), _is_signed_out().label("is_signed_out"))
 
 
 def _is_signed_out() -> ColumnElement[bool]:
@@ -138,8 +144,8 @@ def _is_signed_out() -> ColumnElement[bool]:
 
 
 @cache
-def _revoked() -> Statement:
-    return compiled(
+def _select_revoked() -> Statement:
+    return compile_statement(
         text("""
 SELECT proof.user_id, proof.issued
 FROM unnest(CAST(:ids AS uuid[]), CAST(:issued AS float8[])) AS proof (user_id, issued)

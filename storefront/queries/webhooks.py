@@ -5,14 +5,14 @@ from functools import cache
 
 from sqlalchemy import bindparam, func, select, text, true
 
-from storefront.core.db.database import Database, Row, Statement, compiled
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, webhook_deliveries, webhooks
 from storefront.queries import keyset
-from storefront.queries.batching import by_key, by_parent
-from storefront.queries.visibility import ids
+from storefront.queries.batching import align_by_key, group_by_parent
+from storefront.queries.visibility import any_of_ids
 
 # As the tables have it, in the order in which operators want to see it.
-_OVERVIEW = """
+_OVERVIEW_SQL = """
 SELECT configs.slug, webhooks.id, webhooks.url, webhooks.disabled_at, webhooks.disabled_reason, webhooks.failures,
        webhooks.failing_since, webhooks.resting_until, coalesce(store_positions.position, 0) - webhooks.position AS unread,
        pending.number AS pending, pending.oldest, last.tried ->> 'error' AS error
@@ -32,118 +32,122 @@ ORDER BY webhooks.disabled_at IS NULL, webhooks.failures DESC, pending.number DE
 """
 
 
-async def of_store(database: Database, config_id: str) -> list[Row]:
+async def load_webhooks_of_store(database: Database, config_id: str) -> list[Row]:
     """The webhooks of a store, oldest first: they are few."""
-    return await database.fetch(_of_store(), {"config_id": config_id})
+    return await database.fetch(_select_of_store(), {"config_id": config_id})
 
 
 @cache
-def _of_store() -> Statement:
-    found = select(webhooks).where(webhooks.c.config_id == bindparam("config_id"))
-    return compiled(found.order_by(webhooks.c.created_at, webhooks.c.id))
+def _select_of_store() -> Statement:
+    query = select(webhooks).where(webhooks.c.config_id == bindparam("config_id"))
+    return compile_statement(query.order_by(webhooks.c.created_at, webhooks.c.id))
 
 
-async def own(database: Database, webhook_id: str, owned: Sequence[str]) -> Row | None:
+async def load_own_webhook(database: Database, webhook_id: str, owned_store_ids: Sequence[str]) -> Row | None:
     """The webhook with this id, if it is of one of these stores."""
-    rows = await database.fetch(_own(), {"id": webhook_id, "ids": list(owned)})
+    rows = await database.fetch(_select_own(), {"id": webhook_id, "ids": list(owned_store_ids)})
     return rows[0] if rows else None
 
 
 @cache
-def _own() -> Statement:
-    return compiled(select(webhooks).where(webhooks.c.id == bindparam("id"), webhooks.c.config_id == ids("ids")))
+def _select_own() -> Statement:
+    return compile_statement(select(webhooks).where(webhooks.c.id == bindparam("id"), webhooks.c.config_id == any_of_ids("ids")))
 
 
-async def pending_of(database: Database, keys: Sequence[str]) -> list[int]:
+async def count_pending_deliveries(database: Database, keys: Sequence[str]) -> list[int]:
     """How many deliveries of each webhook wait."""
-    rows = by_key(await database.fetch(_pending(), {"ids": list(keys)}), keys, "webhook_id")
+    rows = align_by_key(await database.fetch(_select_pending_counts(), {"ids": list(keys)}), keys, "webhook_id")
     return [row.pending if row else 0 for row in rows]
 
 
 @cache
-def _pending() -> Statement:
+def _select_pending_counts() -> Statement:
     columns = webhook_deliveries.c
-    waiting = select(columns.webhook_id, func.count().label("pending")).where(columns.webhook_id == ids("ids"))
-    return compiled(waiting.where(text("state = 'pending'")).group_by(columns.webhook_id))
+    pending_counts = select(columns.webhook_id, func.count().label("pending")).where(columns.webhook_id == any_of_ids("ids"))
+    return compile_statement(pending_counts.where(text("state = 'pending'")).group_by(columns.webhook_id))
 
 
-async def deliveries_of(database: Database, keys: Sequence[str], window: keyset.Window, state: str | None) -> list[keyset.Page]:
+async def load_deliveries(database: Database, keys: Sequence[str], window: keyset.Window, state: str | None) -> list[keyset.Page]:
     """A page of what each webhook was told, or is to be told, newest first. `state`: those in it only."""
-    cursor = keyset.resume(window, (_digest(key) for key in keys), keyset.is_moment)
-    parameters = {"ids": list(keys), "state": state} | keyset.parameters(window, cursor)
-    rows = by_parent(await database.fetch(_deliveries(cursor is not None), parameters), keys, "webhook_id")
-    return [keyset.page_of(found, window, _cursor_of) for found in rows]
+    cursor = keyset.decode_window_cursor(window, (_compute_delivery_digest(key) for key in keys), keyset.is_timestamp)
+    parameters = {"ids": list(keys), "state": state} | keyset.build_parameters(window, cursor)
+    rows = group_by_parent(await database.fetch(_select_deliveries(cursor is not None), parameters), keys, "webhook_id")
+    return [keyset.build_page(page_rows, window, _encode_delivery_cursor) for page_rows in rows]
 
 
-async def count_of(database: Database, keys: Sequence[str], state: str | None) -> list[int]:
+async def count_deliveries(database: Database, keys: Sequence[str], state: str | None) -> list[int]:
     """How many deliveries of each webhook are known."""
-    rows = by_key(await database.fetch(_count(), {"ids": list(keys), "state": state}), keys, "webhook_id")
+    rows = align_by_key(await database.fetch(_select_counts(), {"ids": list(keys), "state": state}), keys, "webhook_id")
     return [row.count if row else 0 for row in rows]
 
 
 @cache
-def _count() -> Statement:
+def _select_counts() -> Statement:
     columns = webhook_deliveries.c
-    found = select(columns.webhook_id, func.count().label("count")).where(columns.webhook_id == ids("ids"), _IN_STATE)
-    return compiled(found.group_by(columns.webhook_id))
+    query = select(columns.webhook_id, func.count().label("count")).where(
+        columns.webhook_id == any_of_ids("ids"), _HAS_REQUESTED_STATE
+    )
+    return compile_statement(query.group_by(columns.webhook_id))
 
 
-def _digest(webhook_id: str) -> str:
-    return keyset.digest("deliveries", webhook_id)
+def _compute_delivery_digest(webhook_id: str) -> str:
+    return keyset.compute_list_digest("deliveries", webhook_id)
 
 
-def _cursor_of(row: Row) -> str:
-    return keyset.encode(_digest(row.webhook_id), keyset.Cursor(row.created_at, row.id))
+def _encode_delivery_cursor(row: Row) -> str:
+    return keyset.encode_cursor(_compute_delivery_digest(row.webhook_id), keyset.Cursor(row.created_at, row.id))
 
 
-_IN_STATE = text("(CAST(:state AS text) IS NULL OR webhook_deliveries.state = :state)")
+_HAS_REQUESTED_STATE = text("(CAST(:state AS text) IS NULL OR webhook_deliveries.state = :state)")
 
 
 @cache
-def _deliveries(behind: bool) -> Statement:
-    key, tie = webhook_deliveries.c.created_at, webhook_deliveries.c.id
-    wanted = [keyset.behind(key, tie, descending=True)] if behind else []
-    mine = select(webhook_deliveries).where(webhook_deliveries.c.webhook_id == webhooks.c.id, _IN_STATE, *wanted)
-    newest = mine.correlate(webhooks).order_by(*keyset.order(key, tie, descending=True))
-    page = newest.limit(bindparam("limit")).lateral("page")
-    return compiled(select(page).select_from(webhooks.join(page, true())).where(webhooks.c.id == ids("ids")))
+def _select_deliveries(has_cursor: bool) -> Statement:
+    key, tie_breaker = webhook_deliveries.c.created_at, webhook_deliveries.c.id
+    conditions = [keyset.is_behind_cursor(key, tie_breaker, descending=True)] if has_cursor else []
+    webhook_rows = select(webhook_deliveries).where(
+        webhook_deliveries.c.webhook_id == webhooks.c.id, _HAS_REQUESTED_STATE, *conditions
+    )
+    newest_first = webhook_rows.correlate(webhooks).order_by(*keyset.order_by_key(key, tie_breaker, descending=True))
+    page = newest_first.limit(bindparam("limit")).lateral("page")
+    return compile_statement(select(page).select_from(webhooks.join(page, true())).where(webhooks.c.id == any_of_ids("ids")))
 
 
-async def last_test(database: Database, webhook_id: str) -> Row | None:
+async def load_last_test(database: Database, webhook_id: str) -> Row | None:
     """What the last test of a webhook came to."""
-    rows = await database.fetch(_last_test(), {"id": webhook_id})
+    rows = await database.fetch(_select_last_test(), {"id": webhook_id})
     return rows[0] if rows else None
 
 
 @cache
-def _last_test() -> Statement:
+def _select_last_test() -> Statement:
     columns = webhook_deliveries.c
     tests = select(webhook_deliveries).where(columns.webhook_id == bindparam("id"), text("type = 'webhook.test'"))
-    return compiled(tests.order_by(columns.created_at.desc(), columns.id.desc()).limit(1))
+    return compile_statement(tests.order_by(columns.created_at.desc(), columns.id.desc()).limit(1))
 
 
-async def newest_product(database: Database, config_id: str, *, active_only: bool) -> str | None:
+async def find_newest_product_id(database: Database, config_id: str, *, active_only: bool) -> str | None:
     """The id of the newest product of a store."""
-    rows = await database.fetch(_newest_product(active_only), {"config_id": config_id})
+    rows = await database.fetch(_select_newest_product(active_only), {"config_id": config_id})
     return str(rows[0].id) if rows else None
 
 
 @cache
-def _newest_product(active_only: bool) -> Statement:
-    found = select(products.c.id).where(products.c.config_id == bindparam("config_id"))
-    seen = found.where(products.c.status == "active") if active_only else found
-    return compiled(seen.order_by(products.c.created_at.desc(), products.c.id.desc()).limit(1))
+def _select_newest_product(active_only: bool) -> Statement:
+    store_products = select(products.c.id).where(products.c.config_id == bindparam("config_id"))
+    eligible_products = store_products.where(products.c.status == "active") if active_only else store_products
+    return compile_statement(eligible_products.order_by(products.c.created_at.desc(), products.c.id.desc()).limit(1))
 
 
-async def owner_of(database: Database, config_id: str) -> Row:
+async def load_store_owner(database: Database, config_id: str) -> Row:
     """Whose a store is, whether it is open, and how far its log has come."""
-    [row] = await database.fetch(_owner(), {"config_id": config_id})
+    [row] = await database.fetch(_select_owner(), {"config_id": config_id})
     return row
 
 
 @cache
-def _owner() -> Statement:
-    return compiled(
+def _select_owner() -> Statement:
+    return compile_statement(
         text("""
 SELECT configs.user_id AS owner_id, is_published AS is_open, coalesce(store_positions.position, 0) AS head
 FROM configs LEFT JOIN store_positions ON store_positions.config_id = configs.id WHERE configs.id = :config_id
@@ -151,11 +155,11 @@ FROM configs LEFT JOIN store_positions ON store_positions.config_id = configs.id
     )
 
 
-async def overview(database: Database, slug: str | None, most: int) -> list[Row]:
+async def load_webhook_overview(database: Database, slug: str | None, limit: int) -> list[Row]:
     """All webhooks, or those of one store, for operators: those that are in trouble first."""
-    return await database.fetch(_overview(), {"slug": slug, "most": most})
+    return await database.fetch(_select_overview(), {"slug": slug, "most": limit})
 
 
 @cache
-def _overview() -> Statement:
-    return compiled(text(_OVERVIEW))
+def _select_overview() -> Statement:
+    return compile_statement(text(_OVERVIEW_SQL))

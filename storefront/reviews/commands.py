@@ -6,73 +6,75 @@ from typing import Any
 
 from sqlalchemy import select
 
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.models import configs, products, reviews
-from storefront.queries.visibility import ids, visible_product
+from storefront.queries.visibility import any_of_ids, is_product_visible
 from storefront.writes import validation
-from storefront.writes.authorization import missing, own_review
-from storefront.writes.changelog import record_part
-from storefront.writes.optimistic_lock import refuse_stale
-from storefront.writes.sql import change_row, columns, delete_row, insert_row
-from storefront.writes.transaction import Refused, Unit, Written
+from storefront.writes.authorization import lock_own_review, make_not_found_error
+from storefront.writes.changelog import record_child_change
+from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
+from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork
 
 Values = Mapping[str, Any]
 
-REVIEW: validation.Rules = {
-    "rating": validation.given(validation.whole(1, 5)),
-    "title": validation.optional(validation.text(255, least=0)),
-    "body": validation.optional(validation.text(10_000, least=0)),
+REVIEW_RULES: validation.Rules = {
+    "rating": validation.non_null_rule(validation.integer_rule(1, 5)),
+    "title": validation.optional_rule(validation.text_rule(255, min_characters=0)),
+    "body": validation.optional_rule(validation.text_rule(10_000, min_characters=0)),
 }
-CREATE: validation.Rules = {"productId": validation.key, **REVIEW}
-UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **REVIEW}
-DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
+CREATE_RULES: validation.Rules = {"productId": validation.validate_id, **REVIEW_RULES}
+UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **REVIEW_RULES}
+DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
 
-async def create_review(unit: Unit, values: Values) -> Sequence[Written]:
+async def create_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """The actor's one review of a product that they can see."""
-    clean = validation.require(CREATE, values)
-    product = await _seen_product(unit, clean.pop("productId"))
-    made = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **columns(clean)})
-    record_part(unit, product.id, product, made.state, ["reviews"])
-    return [made]
+    clean = validation.require_valid_fields(CREATE_RULES, values)
+    product = await _lock_visible_product(unit, clean.pop("productId"))
+    pending = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **convert_to_columns(clean)})
+    record_child_change(unit, product.id, product, pending.state, ["reviews"])
+    return [pending]
 
 
-async def update_review(unit: Unit, values: Values) -> Sequence[Written]:
+async def update_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """Those fields of the actor's review that are given."""
-    clean = validation.require(UPDATE, values)
-    old = await own_review(unit, clean.pop("id"), ["id"])
-    await refuse_stale(unit, old, clean.pop("expectedVersion", None), old.config_id)
-    made = change_row(unit, reviews, old, columns(clean))
-    if made.fields:
-        record_part(unit, old.product_id, old, made.state, [f"reviews.{field}" for field in made.fields])
-    return [made]
+    clean = validation.require_valid_fields(UPDATE_RULES, values)
+    old = await lock_own_review(unit, clean.pop("id"), ["id"])
+    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.config_id)
+    pending = update_row(unit, reviews, old, convert_to_columns(clean))
+    if pending.changed_fields:
+        record_child_change(unit, old.product_id, old, pending.state, [f"reviews.{field}" for field in pending.changed_fields])
+    return [pending]
 
 
-async def delete_review(unit: Unit, values: Values) -> Sequence[Row]:
+async def delete_review(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """The actor's review, for good."""
-    clean = validation.require(DELETE, values)
-    old = await own_review(unit, clean["id"], ["id"])
-    await refuse_stale(unit, old, clean.get("expectedVersion"), old.config_id)
+    clean = validation.require_valid_fields(DELETE_RULES, values)
+    old = await lock_own_review(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean.get("expectedVersion"), old.config_id)
     delete_row(unit, reviews, old)
-    record_part(unit, old.product_id, old, old, ["reviews"])
+    record_child_change(unit, old.product_id, old, old, ["reviews"])
     return [old]
 
 
-async def _seen_product(unit: Unit, product_id: str) -> Row:
-    owned = await unit.fetch(_owned(), {"ids": [unit.actor_id]})
-    found = await unit.fetch(_seen(), {"ids": [product_id], "owned": [row.id for row in owned]})
-    if not found:
-        raise Refused(missing("product", product_id, ["productId"]))
-    return found[0]
+async def _lock_visible_product(unit: UnitOfWork, product_id: str) -> Row:
+    owned = await unit.fetch(_select_owned_stores(), {"ids": [unit.actor_id]})
+    rows = await unit.fetch(_select_visible_product(), {"ids": [product_id], "owned": [row.id for row in owned]})
+    if not rows:
+        raise MutationRejected(make_not_found_error("product", product_id, ["productId"]))
+    return rows[0]
 
 
 @cache
-def _owned() -> Statement:
-    return compiled(select(configs.c.id).where(configs.c.user_id == ids("ids")))
+def _select_owned_stores() -> Statement:
+    return compile_statement(select(configs.c.id).where(configs.c.user_id == any_of_ids("ids")))
 
 
 @cache
-def _seen() -> Statement:
+def _select_visible_product() -> Statement:
     # Locked, so that it is not deleted or hidden before the review is there.
-    found = select(products.c.id, products.c.config_id, products.c.status).where(products.c.id == ids("ids"), visible_product())
-    return compiled(found.with_for_update(of=products, key_share=True))
+    query = select(products.c.id, products.c.config_id, products.c.status).where(
+        products.c.id == any_of_ids("ids"), is_product_visible()
+    )
+    return compile_statement(query.with_for_update(of=products, key_share=True))

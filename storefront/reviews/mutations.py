@@ -3,7 +3,14 @@
 import strawberry
 
 from storefront.graph.context import Info
-from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, deleted, paid
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    DeletePayload,
+    MutationInput,
+    Payload,
+    deletion_payload,
+    mutation_payload,
+)
 from storefront.graph.types import Review
 from storefront.reviews import commands
 
@@ -19,7 +26,7 @@ class CreateReviewInput(MutationInput):
 @strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
 class UpdateReviewInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     rating: int | None = strawberry.UNSET
     title: str | None = strawberry.UNSET
     body: str | None = strawberry.UNSET
@@ -28,7 +35,7 @@ class UpdateReviewInput(MutationInput):
 @strawberry.input
 class DeleteReviewInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.type
@@ -50,12 +57,12 @@ class DeleteReviewPayload(DeletePayload):
 class ReviewMutation:
     @strawberry.mutation(description="One per user and product.")
     async def create_review(self, info: Info, input: CreateReviewInput) -> CreateReviewPayload:
-        return await paid(info, input, commands.create_review, CreateReviewPayload, "review")
+        return await mutation_payload(info, input, commands.create_review, CreateReviewPayload, "review")
 
     @strawberry.mutation
     async def update_review(self, info: Info, input: UpdateReviewInput) -> UpdateReviewPayload:
-        return await paid(info, input, commands.update_review, UpdateReviewPayload, "review")
+        return await mutation_payload(info, input, commands.update_review, UpdateReviewPayload, "review")
 
     @strawberry.mutation
     async def delete_review(self, info: Info, input: DeleteReviewInput) -> DeleteReviewPayload:
-        return await deleted(info, input, commands.delete_review, DeleteReviewPayload)
+        return await deletion_payload(info, input, commands.delete_review, DeleteReviewPayload)

@@ -15,4 +15,4 @@ class UserQuery:
     @strawberry.field(description="The user that the token names; null without one.", metadata=PERSONAL)
     async def me(self, info: Info) -> User | None:
         viewer = info.context.viewer
-        return cast(User | None, await info.context.load(loaders.user, viewer.id)) if viewer else None
+        return cast(User | None, await info.context.load(loaders.load_users, viewer.id)) if viewer else None

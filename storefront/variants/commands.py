@@ -6,67 +6,69 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from storefront.core.casing import camel
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.casing import to_camel_case
+from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.models import variants
-from storefront.queries.variants import of_ids
+from storefront.queries.variants import load_variants_by_ids
 from storefront.writes import validation
-from storefront.writes.authorization import own_product, own_variant
-from storefront.writes.changelog import record_part
-from storefront.writes.optimistic_lock import refuse_stale
-from storefront.writes.product_validation import MOST_VARIANTS, VARIANT, contradictions
-from storefront.writes.sql import change_row, columns, delete_row, insert_row
-from storefront.writes.transaction import Refused, Unit, invalid
+from storefront.writes.authorization import lock_own_product, lock_own_variant
+from storefront.writes.changelog import record_child_change
+from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.product_validation import MAX_VARIANTS, VARIANT_RULES, find_contradictions
+from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
+from storefront.writes.transaction import MutationRejected, UnitOfWork, make_invalid_input_error
 
 Values = Mapping[str, Any]
 
-CREATE: validation.Rules = {"productId": validation.key, **VARIANT}
-UPDATE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is, **VARIANT}
-DELETE: validation.Rules = {"id": validation.key, "expectedVersion": validation.as_is}
+CREATE_RULES: validation.Rules = {"productId": validation.validate_id, **VARIANT_RULES}
+UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **VARIANT_RULES}
+DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
 
-async def create_variant(unit: Unit, values: Values) -> Sequence[Row]:
+async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """One more form of a product."""
-    clean = validation.require(CREATE, values)
-    faults = contradictions(clean)
+    clean = validation.require_valid_fields(CREATE_RULES, values)
+    faults = find_contradictions(clean)
     if faults:
-        raise Refused(*faults)
-    product = await own_product(unit, clean.pop("productId"), ["productId"])
-    [(count,)] = await unit.fetch(_count(), {"product_id": product.id})
-    if count >= MOST_VARIANTS:
-        raise Refused(invalid(["productId"], f"the product has {count} variants, and may have at most {MOST_VARIANTS}."))
-    made = insert_row(unit, variants, {"product_id": product.id, **columns(clean)})
-    return await _told(unit, product, made.state, ["variants"])
+        raise MutationRejected(*faults)
+    product = await lock_own_product(unit, clean.pop("productId"), ["productId"])
+    [(count,)] = await unit.fetch(_count_variants(), {"product_id": product.id})
+    if count >= MAX_VARIANTS:
+        raise MutationRejected(
+            make_invalid_input_error(["productId"], f"the product has {count} variants, and may have at most {MAX_VARIANTS}.")
+        )
+    pending = insert_row(unit, variants, {"product_id": product.id, **convert_to_columns(clean)})
+    return await _record_change(unit, product, pending.state, ["variants"])
 
 
-async def update_variant(unit: Unit, values: Values) -> Sequence[Row]:
+async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """Those fields of a variant that are given."""
-    clean = validation.require(UPDATE, values)
-    old, product = await own_variant(unit, clean.pop("id"), ["id"])
-    await refuse_stale(unit, old, clean.pop("expectedVersion", None), product.config_id)
-    faults = contradictions({camel(name): value for name, value in old._asdict().items()} | clean)
+    clean = validation.require_valid_fields(UPDATE_RULES, values)
+    old, product = await lock_own_variant(unit, clean.pop("id"), ["id"])
+    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), product.config_id)
+    faults = find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | clean)
     if faults:
-        raise Refused(*faults)
-    made = change_row(unit, variants, old, columns(clean))
-    return await _told(unit, product, made.state, [f"variants.{field}" for field in made.fields])
+        raise MutationRejected(*faults)
+    pending = update_row(unit, variants, old, convert_to_columns(clean))
+    return await _record_change(unit, product, pending.state, [f"variants.{field}" for field in pending.changed_fields])
 
 
-async def delete_variant(unit: Unit, values: Values) -> Sequence[Row]:
+async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     """A variant, for good."""
-    clean = validation.require(DELETE, values)
-    old, product = await own_variant(unit, clean["id"], ["id"])
-    await refuse_stale(unit, old, clean.get("expectedVersion"), product.config_id)
+    clean = validation.require_valid_fields(DELETE_RULES, values)
+    old, product = await lock_own_variant(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
     delete_row(unit, variants, old)
-    record_part(unit, product.id, product, old, ["variants"])
+    record_child_change(unit, product.id, product, old, ["variants"])
     return [old]
 
 
-async def _told(unit: Unit, product: Row, row: Row, fields: Sequence[str]) -> Sequence[Row]:
+async def _record_change(unit: UnitOfWork, product: Row, row: Row, fields: Sequence[str]) -> Sequence[Row]:
     if fields:
-        record_part(unit, product.id, product, row, fields)
-    return await of_ids(unit.connection, [row.id])
+        record_child_change(unit, product.id, product, row, fields)
+    return await load_variants_by_ids(unit.connection, [row.id])
 
 
 @cache
-def _count() -> Statement:
-    return compiled(select(func.count()).where(variants.c.product_id == bindparam("product_id")))
+def _count_variants() -> Statement:
+    return compile_statement(select(func.count()).where(variants.c.product_id == bindparam("product_id")))

@@ -7,7 +7,15 @@ import strawberry
 from storefront.graph.context import Info
 from storefront.graph.inputs import AttributeInput
 from storefront.graph.limits import limits
-from storefront.graph.mutations import EXPECTED, STOCK, DeletePayload, MutationInput, Payload, deleted, paid
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    INVENTORY_DESCRIPTION,
+    DeletePayload,
+    MutationInput,
+    Payload,
+    deletion_payload,
+    mutation_payload,
+)
 from storefront.graph.types import ProductVariant
 from storefront.variants import commands
 from storefront.writes.product_validation import MAX_ATTRIBUTES
@@ -20,7 +28,7 @@ class CreateVariantInput(MutationInput):
     price: Decimal
     compare_at_price: Decimal | None = None
     attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
-    inventory: int | None = strawberry.field(default=0, description=STOCK)
+    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
     sku: str | None = None
     is_available: bool = True
 
@@ -28,7 +36,7 @@ class CreateVariantInput(MutationInput):
 @strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
 class UpdateVariantInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     name: str | None = strawberry.UNSET
     price: Decimal | None = strawberry.UNSET
     compare_at_price: Decimal | None = strawberry.UNSET
@@ -41,7 +49,7 @@ class UpdateVariantInput(MutationInput):
 @strawberry.input
 class DeleteVariantInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.type
@@ -63,12 +71,12 @@ class DeleteVariantPayload(DeletePayload):
 class VariantMutation:
     @strawberry.mutation
     async def create_variant(self, info: Info, input: CreateVariantInput) -> CreateVariantPayload:
-        return await paid(info, input, commands.create_variant, CreateVariantPayload, "variant")
+        return await mutation_payload(info, input, commands.create_variant, CreateVariantPayload, "variant")
 
     @strawberry.mutation
     async def update_variant(self, info: Info, input: UpdateVariantInput) -> UpdateVariantPayload:
-        return await paid(info, input, commands.update_variant, UpdateVariantPayload, "variant")
+        return await mutation_payload(info, input, commands.update_variant, UpdateVariantPayload, "variant")
 
     @strawberry.mutation
     async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload:
-        return await deleted(info, input, commands.delete_variant, DeleteVariantPayload)
+        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload)

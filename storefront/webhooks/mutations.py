@@ -10,18 +10,27 @@ from storefront.core.db.database import Row
 from storefront.core.ids import parse_id
 from storefront.graph.context import Info
 from storefront.graph.limits import limits
-from storefront.graph.mutations import EXPECTED, DeletePayload, MutationInput, Payload, common, deleted, mutate, paid
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    DeletePayload,
+    MutationInput,
+    Payload,
+    common_payload_fields,
+    deletion_payload,
+    mutate,
+    mutation_payload,
+)
 from storefront.graph.scalars import Position
 from storefront.queries import webhooks
 from storefront.webhooks import commands
-from storefront.webhooks.commands import Faults
-from storefront.webhooks.ping import tested
-from storefront.webhooks.rendering import document_fault
+from storefront.webhooks.commands import FieldProblems
+from storefront.webhooks.ping import send_test
+from storefront.webhooks.rendering import find_document_problem
 from storefront.webhooks.topics import Topic
 from storefront.webhooks.types import Webhook, WebhookDelivery, WebhookReader
 
-URL = "https:// with a host that leads to public addresses only, port 443, 80 or from 1024 on."
-QUERY = (
+URL_DESCRIPTION = "https:// with a host that leads to public addresses only, port 443, 80 or from 1024 on."
+QUERY_DESCRIPTION = (
     "A query: what it selects is sent as `data`. It may have the variables $configId: ID!, $productId: ID!, $position: Position! "
     "and $changedFields: [String!]!. One with $productId: ID! is executed for what is about a product, and data is null for the "
     "rest. Without a query messages say what happened, and no more."
@@ -31,19 +40,19 @@ QUERY = (
 @strawberry.input
 class CreateWebhookInput(MutationInput):
     config_id: strawberry.ID
-    url: str = strawberry.field(description=URL)
+    url: str = strawberry.field(description=URL_DESCRIPTION)
     topics: list[Topic] = strawberry.field(metadata=limits(items=len(Topic)))
-    query: str | None = strawberry.field(default=None, description=QUERY)
+    query: str | None = strawberry.field(default=None, description=QUERY_DESCRIPTION)
     read_as: WebhookReader = strawberry.field(default=WebhookReader.SHOPPER, description="OWNER for what shoppers do not see.")
 
 
 @strawberry.input(description="Fields that are left out stay as they are; null empties `query`.")
 class UpdateWebhookInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
-    url: str | None = strawberry.field(default=strawberry.UNSET, description=URL)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+    url: str | None = strawberry.field(default=strawberry.UNSET, description=URL_DESCRIPTION)
     topics: list[Topic] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=len(Topic)))
-    query: str | None = strawberry.field(default=strawberry.UNSET, description=QUERY)
+    query: str | None = strawberry.field(default=strawberry.UNSET, description=QUERY_DESCRIPTION)
     read_as: WebhookReader | None = strawberry.UNSET
     is_enabled: bool | None = strawberry.field(
         default=strawberry.UNSET, description="False: nothing is sent. True: it goes on where it was."
@@ -53,13 +62,13 @@ class UpdateWebhookInput(MutationInput):
 @strawberry.input
 class RotateWebhookSecretInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
 class DeleteWebhookInput(MutationInput):
     id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
@@ -123,65 +132,73 @@ class TestWebhookPayload(Payload):
 class WebhookMutation:
     @strawberry.mutation(description="Have an address told of what happens in a store of one's own, from now on.")
     async def create_webhook(self, info: Info, input: CreateWebhookInput) -> CreateWebhookPayload:
-        faults: Faults = ()
+        problems: FieldProblems = ()
         # Names are looked up for owners only.
-        if parse_id(input.config_id) in info.context.signed_in().owned:
-            faults = await _faults(info, input.url, input.query)
-        outcome = await mutate(info, input, partial(commands.create_webhook, vault=info.context.vault, faults=faults))
-        webhook = outcome.rows[0] if outcome.rows else None
-        return CreateWebhookPayload(webhook=webhook, secret=_secret(info, webhook), **common(outcome, input))
+        if parse_id(input.config_id) in info.context.require_viewer().owned_store_ids:
+            problems = await _find_problems(info, input.url, input.query)
+        result = await mutate(info, input, partial(commands.create_webhook, vault=info.context.vault, problems=problems))
+        webhook = result.rows[0] if result.rows else None
+        return CreateWebhookPayload(
+            webhook=webhook, secret=_decrypt_secret(info, webhook), **common_payload_fields(result, input)
+        )
 
     @strawberry.mutation
     async def update_webhook(self, info: Info, input: UpdateWebhookInput) -> UpdateWebhookPayload:
-        faults = await _faults(info, input.url or None, input.query or None) if await _owns(info, input.id) else ()
-        command = partial(commands.update_webhook, faults=faults)
-        return await paid(info, input, command, UpdateWebhookPayload, "webhook")
+        problems = (
+            await _find_problems(info, input.url or None, input.query or None) if await _is_own_webhook(info, input.id) else ()
+        )
+        command = partial(commands.update_webhook, problems=problems)
+        return await mutation_payload(info, input, command, UpdateWebhookPayload, "webhook")
 
     @strawberry.mutation(description="A new secret. For a day messages are signed with the one before as well.")
     async def rotate_webhook_secret(self, info: Info, input: RotateWebhookSecretInput) -> RotateWebhookSecretPayload:
-        outcome = await mutate(info, input, partial(commands.rotate_webhook_secret, vault=info.context.vault))
-        webhook = outcome.rows[0] if outcome.rows else None
-        return RotateWebhookSecretPayload(webhook=webhook, secret=_secret(info, webhook), **common(outcome, input))
+        result = await mutate(info, input, partial(commands.rotate_webhook_secret, vault=info.context.vault))
+        webhook = result.rows[0] if result.rows else None
+        return RotateWebhookSecretPayload(
+            webhook=webhook, secret=_decrypt_secret(info, webhook), **common_payload_fields(result, input)
+        )
 
     @strawberry.mutation(description="With all that it was told, and was to be told.")
     async def delete_webhook(self, info: Info, input: DeleteWebhookInput) -> DeleteWebhookPayload:
-        return await deleted(info, input, commands.delete_webhook, DeleteWebhookPayload)
+        return await deletion_payload(info, input, commands.delete_webhook, DeleteWebhookPayload)
 
     @strawberry.mutation(description="Tell all that stands in the log behind a position once more, in new messages.")
     async def replay_webhook(self, info: Info, input: ReplayWebhookInput) -> ReplayWebhookPayload:
-        return await paid(info, input, commands.replay_webhook, ReplayWebhookPayload, "webhook")
+        return await mutation_payload(info, input, commands.replay_webhook, ReplayWebhookPayload, "webhook")
 
     @strawberry.mutation(description="Send a message once more, as soon as it is its turn.")
     async def resend_webhook_delivery(self, info: Info, input: ResendWebhookDeliveryInput) -> ResendWebhookDeliveryPayload:
-        return await paid(info, input, commands.resend_webhook_delivery, ResendWebhookDeliveryPayload, "delivery")
+        return await mutation_payload(info, input, commands.resend_webhook_delivery, ResendWebhookDeliveryPayload, "delivery")
 
     @strawberry.mutation(description="Send a message of the type webhook.test, and wait for what comes of it.")
     async def test_webhook(self, info: Info, input: TestWebhookInput) -> TestWebhookPayload:
-        outcome = await mutate(info, input, commands.claim_test)
-        hook = outcome.rows[0] if outcome.rows else None
-        if hook is None or outcome.replayed:
+        result = await mutate(info, input, commands.claim_test)
+        hook = result.rows[0] if result.rows else None
+        if hook is None or result.is_replayed:
             # Under the same key it was tested before.
-            last = await webhooks.last_test(info.context.database, hook.id) if hook else None
-            return TestWebhookPayload(delivery=cast(WebhookDelivery | None, last), body=None, **common(outcome, input))
-        delivery, body = await tested(info.context, hook, parse_id(input.product_id or ""))
-        return TestWebhookPayload(delivery=cast(WebhookDelivery, delivery), body=body, **common(outcome, input))
+            last = await webhooks.load_last_test(info.context.database, hook.id) if hook else None
+            return TestWebhookPayload(
+                delivery=cast(WebhookDelivery | None, last), body=None, **common_payload_fields(result, input)
+            )
+        delivery, body = await send_test(info.context, hook, parse_id(input.product_id or ""))
+        return TestWebhookPayload(delivery=cast(WebhookDelivery, delivery), body=body, **common_payload_fields(result, input))
 
 
-def _secret(info: Info, webhook: Row | None) -> str | None:
+def _decrypt_secret(info: Info, webhook: Row | None) -> str | None:
     return info.context.vault.decrypt(webhook.secret) if webhook else None
 
 
-async def _faults(info: Info, url: str | None, query: str | None) -> Faults:
-    outside = info.context.way_out()
-    is_read = query and len(query) <= commands.LONGEST_QUERY
-    found: Mapping[str, str | None] = {
-        "url": await outside.outgoing.fault(url, info.context.signed_in().id) if url else None,
-        "query": await document_fault(outside.operations, query or "") if is_read else None,
+async def _find_problems(info: Info, url: str | None, query: str | None) -> FieldProblems:
+    outbound = info.context.require_outbound()
+    is_query_checked = query and len(query) <= commands.MAX_QUERY_LENGTH
+    problems: Mapping[str, str | None] = {
+        "url": await outbound.http_client.find_target_problem(url, info.context.require_viewer().id) if url else None,
+        "query": await find_document_problem(outbound.operations, query or "") if is_query_checked else None,
     }
-    return [(name, problem) for name, problem in found.items() if problem]
+    return [(name, problem) for name, problem in problems.items() if problem]
 
 
-async def _owns(info: Info, webhook_id: str) -> bool:
+async def _is_own_webhook(info: Info, webhook_id: str) -> bool:
     key = parse_id(webhook_id)
-    owned = [*info.context.signed_in().owned]
-    return key is not None and await webhooks.own(info.context.database, key, owned) is not None
+    owned_store_ids = [*info.context.require_viewer().owned_store_ids]
+    return key is not None and await webhooks.load_own_webhook(info.context.database, key, owned_store_ids) is not None

@@ -7,41 +7,49 @@ from typing import Any
 import orjson
 
 from storefront.core.db.database import Row
-from storefront.core.encryption import Undecryptable
+from storefront.core.encryption import DecryptionError
 from storefront.core.ids import new_id
 from storefront.graph.context import Context
 from storefront.queries import webhooks
 from storefront.webhooks.commands import record_test
-from storefront.webhooks.rendering import Renderer
-from storefront.webhooks.sending import NotMade, message, now
-from storefront.webhooks.topics import TEST
+from storefront.webhooks.rendering import MessageRenderer
+from storefront.webhooks.sending import RenderError, build_message, utc_now_iso
+from storefront.webhooks.topics import TEST_MESSAGE_TYPE
 
 
-async def tested(context: Context, hook: Row, product_id: str | None) -> tuple[Row, str | None]:
+async def send_test(context: Context, hook: Row, product_id: str | None) -> tuple[Row, str | None]:
     """The delivery of a test, and its body. Nothing of it is tried again."""
-    row = await _row(context, hook, product_id)
-    outside = context.way_out()
-    at = row.occurred_at
+    row = await _build_delivery_row(context, hook, product_id)
+    outbound = context.require_outbound()
+    started_at = row.occurred_at
     try:
-        made = await message(Renderer(outside.operations, context, outside.most_bytes), context.vault, row, is_last=True)
-    except (NotMade, Undecryptable) as error:
-        return await _recorded(context, row, "failed", {"at": at, "status": None, "milliseconds": 0, "error": str(error)}), None
-    async with outside.outgoing.session(owner=row.owner_id) as session:
-        answer = await session.post(made.url, made.body, made.headers)
-    tried = {"at": at, "status": answer.status, "milliseconds": answer.milliseconds, "error": answer.error}
-    return await _recorded(context, row, "delivered" if answer.is_success else "failed", tried), made.body.decode()
+        test_message = await build_message(
+            MessageRenderer(outbound.operations, context, outbound.max_payload_bytes), context.vault, row, is_last=True
+        )
+    except (RenderError, DecryptionError) as error:
+        return await _record_result(
+            context, row, "failed", {"at": started_at, "status": None, "milliseconds": 0, "error": str(error)}
+        ), None
+    async with outbound.http_client.session(owner=row.owner_id) as session:
+        response = await session.post(test_message.url, test_message.body, test_message.headers)
+    attempt = {"at": started_at, "status": response.status, "milliseconds": response.milliseconds, "error": response.error}
+    return await _record_result(
+        context, row, "delivered" if response.is_success else "failed", attempt
+    ), test_message.body.decode()
 
 
-async def _row(context: Context, hook: Row, product_id: str | None) -> Row:
+async def _build_delivery_row(context: Context, hook: Row, product_id: str | None) -> Row:
     """As a delivery is read from the queue."""
-    store = await webhooks.owner_of(context.database, hook.config_id)
-    chosen = product_id or await webhooks.newest_product(context.database, hook.config_id, active_only=hook.read_as != "owner")
-    about = {"id": new_id(), "type": TEST, "position": store.head, "product_id": chosen, "attempts": 0}
-    about |= {"changed_fields": [], "client_mutation_id": None, "reason": None, "occurred_at": now()}
-    return SimpleNamespace(**hook._asdict() | about | {"webhook_id": hook.id, "owner_id": store.owner_id})
+    store = await webhooks.load_store_owner(context.database, hook.config_id)
+    sample_product_id = product_id or await webhooks.find_newest_product_id(
+        context.database, hook.config_id, active_only=hook.read_as != "owner"
+    )
+    columns = {"id": new_id(), "type": TEST_MESSAGE_TYPE, "position": store.head, "product_id": sample_product_id, "attempts": 0}
+    columns |= {"changed_fields": [], "client_mutation_id": None, "reason": None, "occurred_at": utc_now_iso()}
+    return SimpleNamespace(**hook._asdict() | columns | {"webhook_id": hook.id, "owner_id": store.owner_id})
 
 
-async def _recorded(context: Context, row: Row, state: str, tried: Mapping[str, Any]) -> Row:
+async def _record_result(context: Context, row: Row, state: str, attempt: Mapping[str, Any]) -> Row:
     names = ("id", "webhook_id", "position", "product_id")
-    given = {name: getattr(row, name) for name in names}
-    return await record_test(context.database, {**given, "state": state, "tries": orjson.dumps([tried]).decode()})
+    columns = {name: getattr(row, name) for name in names}
+    return await record_test(context.database, {**columns, "state": state, "tries": orjson.dumps([attempt]).decode()})

@@ -13,18 +13,18 @@ import orjson
 from sqlalchemy import ARRAY, BigInteger, BindParameter, Double, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
-from storefront.core.db.database import Connection, Database, Row, Statement, compiled
-from storefront.core.db.pipeline import Sent
+from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 
 # Deliveries that wait at a time, of one webhook. What is beyond stays in the log.
-MOST_PENDING = 10_000
+MAX_PENDING_DELIVERIES = 10_000
 # Attempts of a delivery that are told of.
-MOST_TRIES = 20
+MAX_RECORDED_ATTEMPTS = 20
 # Nothing gets through: so many failures in a row, of so many products or stores.
-FAILURES, LANES = 3, 3
+MIN_FAILURES_BEFORE_REST, MIN_FAILING_LANES_BEFORE_REST = 3, 3
 
-_HAS_WORK = """
+_HAS_WORK_SQL = """
   webhooks.position <> coalesce(store_positions.position, 0)
   OR EXISTS (SELECT FROM webhook_deliveries AS due WHERE due.webhook_id = webhooks.id AND due.next_attempt_at <= now())
 """
@@ -35,7 +35,7 @@ FREE_SLOTS_PER_SLOT = 3
 
 # `held`: how many webhooks of each owner are leased, by all processes and by this one. Those owners come first that hold the
 # fewest; within an owner those webhooks that were released first.
-_CLAIM = f"""
+_CLAIM_SQL = f"""
 WITH held AS (
   SELECT configs.user_id, count(*) AS everywhere, count(*) FILTER (WHERE leased_by = :worker AND {{held}}) AS here
   FROM webhooks JOIN configs ON configs.id = webhooks.config_id WHERE leased_until > now() GROUP BY configs.user_id
@@ -45,7 +45,7 @@ waiting AS (
     row_number() OVER (PARTITION BY configs.user_id ORDER BY leased_until NULLS FIRST, webhooks.id) AS number
   FROM webhooks JOIN configs ON configs.id = webhooks.config_id
   LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
-  WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{waiting}} AND ({_HAS_WORK})
+  WHERE disabled_at IS NULL AND (leased_until IS NULL OR leased_until <= now()) AND {{waiting}} AND ({_HAS_WORK_SQL})
 ),
 ranked AS (
   SELECT waiting.id, waiting.user_id, coalesce(here, 0) + number AS slot,
@@ -60,15 +60,15 @@ claimed AS (
 UPDATE webhooks SET leased_by = :worker, leased_until = now() + make_interval(secs => :seconds)
 FROM claimed WHERE webhooks.id = claimed.id RETURNING webhooks.id, webhooks.config_id, claimed.user_id AS owner_id
 """
-_WELL = {"held": "resting_until IS NULL", "waiting": "resting_until IS NULL"}
-_DOWN = {"held": "resting_until IS NOT NULL", "waiting": "resting_until <= now()"}
+_HEALTHY_FILTERS = {"held": "resting_until IS NULL", "waiting": "resting_until IS NULL"}
+_DOWN_FILTERS = {"held": "resting_until IS NOT NULL", "waiting": "resting_until <= now()"}
 
-_RENEW = """
+_RENEW_SQL = """
 UPDATE webhooks SET leased_until = now() + make_interval(secs => :seconds) WHERE id = :id AND leased_by = :worker RETURNING id
 """
-_RELEASE = "UPDATE webhooks SET leased_by = NULL, leased_until = now() WHERE id = ANY(:ids) AND leased_by = :worker"
+_RELEASE_SQL = "UPDATE webhooks SET leased_by = NULL, leased_until = now() WHERE id = ANY(:ids) AND leased_by = :worker"
 
-_DUE = """
+_DUE_SQL = """
 SELECT webhooks.id AS webhook_id, webhooks.config_id, webhooks.url, webhooks.topics, webhooks.query, webhooks.read_as,
        webhooks.secret, CASE WHEN webhooks.previous_until > now() THEN webhooks.previous_secret END AS previous_secret,
        webhooks.position AS read_to, coalesce(store_positions.position, 0) AS head, resting_until IS NOT NULL AS is_down,
@@ -84,14 +84,14 @@ WHERE webhooks.id = :id AND leased_by = :worker AND disabled_at IS NULL
 """
 
 # A statement of its own, so that those after it see all that was committed by whoever had the lock.
-_LOCK = "SELECT id FROM webhooks WHERE id = :id FOR NO KEY UPDATE"
-_IS_OURS = "EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker)"
+_LOCK_SQL = "SELECT id FROM webhooks WHERE id = :id FOR NO KEY UPDATE"
+_IS_LEASED_SQL = "EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker)"
 
-_PENDING = """
+_COUNT_PENDING_SQL = """
 SELECT count(*) AS waiting FROM (SELECT FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' LIMIT :most) AS known
 """
 
-_ADD = """
+_INSERT_DELIVERIES_SQL = """
 INSERT INTO webhook_deliveries
   (id, webhook_id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, next_attempt_at)
 SELECT id, :id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
@@ -107,16 +107,19 @@ FROM (
 ) AS given
 WHERE EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker AND position = :read_from)
 """
-_MOVE = "UPDATE webhooks SET position = :read_to WHERE id = :id AND leased_by = :worker AND position = :read_from RETURNING id"
+_ADVANCE_POSITION_SQL = (
+    "UPDATE webhooks SET position = :read_to WHERE id = :id AND leased_by = :worker AND position = :read_from RETURNING id"
+)
 
 # What was tried, and with it the next of the lane, once this one is over.
-_FINISH = f"""
+_FINISH_ATTEMPT_SQL = f"""
 WITH tried AS (
   UPDATE webhook_deliveries SET state = CAST(:state AS text), attempts = attempts + 1,
-    tries = (CASE WHEN jsonb_array_length(tries) < {MOST_TRIES} THEN tries ELSE tries - 0 END) || CAST(:attempt AS jsonb),
+    tries = (CASE WHEN jsonb_array_length(tries) < {MAX_RECORDED_ATTEMPTS} THEN tries ELSE tries - 0 END)
+      || CAST(:attempt AS jsonb),
     next_attempt_at = CASE WHEN CAST(:state AS text) = 'pending' THEN now() + make_interval(secs => :delay) END,
     finished_at = CASE WHEN CAST(:state AS text) <> 'pending' THEN now() END
-  WHERE id = :delivery AND webhook_id = :id AND state = 'pending' AND {_IS_OURS}
+  WHERE id = :delivery AND webhook_id = :id AND state = 'pending' AND {_IS_LEASED_SQL}
   RETURNING lane
 )
 UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id = (
@@ -126,17 +129,18 @@ UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id = (
 )
 """
 
-_GOT_THROUGH = """
+_RESET_FAILURES_SQL = """
 UPDATE webhooks SET failures = 0, failing_since = NULL, resting_until = NULL
 WHERE id = :id AND leased_by = :worker AND (failures > 0 OR resting_until IS NOT NULL)
 """
 
-_FAILED = f"""
+_RECORD_FAILURE_SQL = f"""
 UPDATE webhooks SET failures = failures + 1, failing_since = coalesce(failing_since, now()),
-  resting_until = CASE WHEN failures + 1 >= {FAILURES} AND (
+  resting_until = CASE WHEN failures + 1 >= {MIN_FAILURES_BEFORE_REST} AND (
     SELECT count(*) FROM webhook_deliveries WHERE webhook_id = :id AND next_attempt_at IS NOT NULL AND attempts > 0
-  ) >= {LANES}
-    THEN now() + make_interval(secs => LEAST(:longest, :rest * 2 ^ LEAST(failures + 1 - {FAILURES}, 30))) ELSE resting_until END,
+  ) >= {MIN_FAILING_LANES_BEFORE_REST}
+    THEN now() + make_interval(secs => LEAST(:longest, :rest * 2 ^ LEAST(failures + 1 - {MIN_FAILURES_BEFORE_REST}, 30)))
+    ELSE resting_until END,
   disabled_at = CASE WHEN :is_gone OR failing_since < now() - make_interval(secs => :patience) THEN now() END,
   disabled_reason = CASE WHEN :is_gone THEN 'The address answered 410 Gone.'
     WHEN failing_since < now() - make_interval(secs => :patience)
@@ -148,158 +152,164 @@ WHERE id = :id AND leased_by = :worker AND disabled_at IS NULL RETURNING disable
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long is waited: seconds before the first retry, attempts of a delivery, seconds of failure before one is disabled."""
 
-    retry: float = 5.0
-    attempts: int = 14
-    disable: float = 259_200.0
-    longest_rest: float = 600.0
+    first_retry_seconds: float = 5.0
+    max_attempts: int = 14
+    disable_after_seconds: float = 259_200.0
+    max_rest_seconds: float = 600.0
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class DeliveryAttempt:
     """One attempt. `state` is what the delivery is in after it; `delay`: seconds to the next one."""
 
-    status: int | None
+    status_code: int | None
     milliseconds: int
     error: str | None
     state: str
-    delay: float = 0.0
+    delay_seconds: float = 0.0
     # Whether it says something about the address; else it was our own fault.
-    counts: bool = True
+    is_endpoint_failure: bool = True
     is_gone: bool = False
 
 
-class Queue:
+class DeliveryQueue:
     """The queue as one process works at it, under a name of its own."""
 
-    def __init__(self, database: Database, patience: Patience) -> None:
-        self._database, self._patience = database, patience
-        self._worker = new_id()
+    def __init__(self, database: Database, retry_policy: RetryPolicy) -> None:
+        self._database, self._retry_policy = database, retry_policy
+        self._worker_id = new_id()
 
-    async def claim(self, free: int, seconds: float, *, down: bool = False) -> list[Row]:
+    async def claim_webhooks(self, free_slots: int, lease_seconds: float, *, is_down: bool = False) -> list[Row]:
         """Lease webhooks with work to do for so many seconds, into at most so many free slots, fairly between their owners.
 
         `down`: only those where nothing gets through, instead of only the others. Rows have `id`, `config_id` and `owner_id`.
         """
-        given = {"worker": self._worker, "seconds": seconds, "free": free}
-        return await self._database.fetch(_claim(down), given) if free > 0 else []
+        parameters = {"worker": self._worker_id, "seconds": lease_seconds, "free": free_slots}
+        return await self._database.fetch(_claim_statement(is_down), parameters) if free_slots > 0 else []
 
-    async def renew(self, webhook_id: str, seconds: float) -> bool:
+    async def renew_lease(self, webhook_id: str, lease_seconds: float) -> bool:
         """Keep a webhook for so many seconds more; False where it is somebody else's by now."""
-        given = {"id": webhook_id, "worker": self._worker, "seconds": seconds}
-        return bool(await self._database.fetch(_renew(), given))
+        parameters = {"id": webhook_id, "worker": self._worker_id, "seconds": lease_seconds}
+        return bool(await self._database.fetch(_renew_statement(), parameters))
 
-    async def release(self, webhook_ids: Sequence[str]) -> None:
+    async def release_webhooks(self, webhook_ids: Sequence[str]) -> None:
         """Let others have them."""
-        await self._database.fetch(_release(), {"ids": list(webhook_ids), "worker": self._worker})
+        await self._database.fetch(_release_statement(), {"ids": list(webhook_ids), "worker": self._worker_id})
 
-    async def due(self, webhook_id: str, busy: Iterable[str], most: int) -> list[Row]:
+    async def load_due(self, webhook_id: str, busy_lanes: Iterable[str], limit: int) -> list[Row]:
         """The webhook as it is now, once for each delivery that is due, or once without any. Nothing where it is not ours.
 
         `busy` are lanes that have to wait.
         """
-        given = {"id": webhook_id, "worker": self._worker, "busy": list(busy), "most": most}
-        return await self._database.fetch(_due(), given)
+        parameters = {"id": webhook_id, "worker": self._worker_id, "busy": list(busy_lanes), "most": limit}
+        return await self._database.fetch(_due_statement(), parameters)
 
-    async def waiting(self, webhook_id: str) -> int:
+    async def count_pending(self, webhook_id: str) -> int:
         """How many deliveries wait, as far as it matters."""
-        [(found,)] = await self._database.fetch(_pending(), {"id": webhook_id, "most": MOST_PENDING})
-        return int(found)
+        [(count,)] = await self._database.fetch(_count_pending_statement(), {"id": webhook_id, "most": MAX_PENDING_DELIVERIES})
+        return int(count)
 
-    async def add(self, hook: Row, read_to: int, rows: Sequence[dict[str, Any]]) -> bool:
+    async def enqueue(self, hook: Row, read_to: int, rows: Sequence[dict[str, Any]]) -> bool:
         """Deliveries for what stands in the log up to a position, all or none; False where the webhook has moved meanwhile."""
-        given = {"id": hook.webhook_id, "worker": self._worker, "read_from": hook.read_to, "read_to": read_to}
+        parameters = {"id": hook.webhook_id, "worker": self._worker_id, "read_from": hook.read_to, "read_to": read_to}
         async with self._database.transaction() as connection:
-            connection.send(lock(), {"id": hook.webhook_id})
+            connection.enqueue(lock_webhook_statement(), {"id": hook.webhook_id})
             if rows:
-                connection.send(_add(), {**given, "rows": orjson.dumps(rows).decode()})
-            moved = connection.send(_move(), given)
+                connection.enqueue(_insert_deliveries_statement(), {**parameters, "rows": orjson.dumps(rows).decode()})
+            advanced = connection.enqueue(_advance_position_statement(), parameters)
             await connection.commit()
-        return bool(moved.rows)
+        return bool(advanced.rows)
 
-    async def finish(self, webhook_id: str, delivery_id: str, attempt: Attempt, at: str) -> str | None:
+    async def finish_attempt(self, webhook_id: str, delivery_id: str, attempt: DeliveryAttempt, started_at: str) -> str | None:
         """Note what an attempt at a moment came to. Returns why the webhook is disabled with it, if it is."""
-        tried = {"at": at, "status": attempt.status, "milliseconds": attempt.milliseconds, "error": attempt.error}
-        ours = {"id": webhook_id, "worker": self._worker}
-        given = {**ours, "delivery": delivery_id, "state": attempt.state, "delay": attempt.delay}
+        record = {"at": started_at, "status": attempt.status_code, "milliseconds": attempt.milliseconds, "error": attempt.error}
+        lease = {"id": webhook_id, "worker": self._worker_id}
+        parameters = {**lease, "delivery": delivery_id, "state": attempt.state, "delay": attempt.delay_seconds}
         async with self._database.transaction() as connection:
-            connection.send(lock(), {"id": webhook_id})
-            connection.send(_finish(), {**given, "attempt": orjson.dumps([tried]).decode()})
-            judged = self._judge(connection, ours, attempt)
+            connection.enqueue(lock_webhook_statement(), {"id": webhook_id})
+            connection.enqueue(_finish_attempt_statement(), {**parameters, "attempt": orjson.dumps([record]).decode()})
+            failure_update = self._record_outcome(connection, lease, attempt)
             await connection.commit()
-        return next((row.disabled_reason for row in judged.rows), None) if judged else None
+        return next((row.disabled_reason for row in failure_update.rows), None) if failure_update else None
 
-    def _judge(self, connection: Connection, ours: dict[str, Any], attempt: Attempt) -> Sent | None:
+    def _record_outcome(self, connection: Connection, lease: dict[str, Any], attempt: DeliveryAttempt) -> QueuedStatement | None:
         if attempt.error is None:
-            connection.send(_got_through(), ours)
-        elif attempt.counts:
-            waits = {"rest": self._patience.retry, "longest": self._patience.longest_rest, "patience": self._patience.disable}
-            return connection.send(_failed(), {**ours, **waits, "is_gone": attempt.is_gone, "error": attempt.error})
+            connection.enqueue(_reset_failures_statement(), lease)
+        elif attempt.is_endpoint_failure:
+            delays = {
+                "rest": self._retry_policy.first_retry_seconds,
+                "longest": self._retry_policy.max_rest_seconds,
+                "patience": self._retry_policy.disable_after_seconds,
+            }
+            return connection.enqueue(
+                _record_failure_statement(), {**lease, **delays, "is_gone": attempt.is_gone, "error": attempt.error}
+            )
         return None
 
 
 @cache
-def lock() -> Statement:
+def lock_webhook_statement() -> Statement:
     """Locks the webhook `id`."""
-    return compiled(text(_LOCK))
+    return compile_statement(text(_LOCK_SQL))
 
 
 @cache
-def _claim(down: bool) -> Statement:
-    claim = _CLAIM.format(**(_DOWN if down else _WELL))
-    return compiled(text(claim).bindparams(*_floats("seconds"), bindparam("free", type_=BigInteger)))
+def _claim_statement(is_down: bool) -> Statement:
+    sql = _CLAIM_SQL.format(**(_DOWN_FILTERS if is_down else _HEALTHY_FILTERS))
+    return compile_statement(text(sql).bindparams(*_double_parameters("seconds"), bindparam("free", type_=BigInteger)))
 
 
 @cache
-def _renew() -> Statement:
-    return compiled(text(_RENEW).bindparams(*_floats("seconds")))
+def _renew_statement() -> Statement:
+    return compile_statement(text(_RENEW_SQL).bindparams(*_double_parameters("seconds")))
 
 
 @cache
-def _release() -> Statement:
-    return compiled(text(_RELEASE).bindparams(_keys("ids")))
+def _release_statement() -> Statement:
+    return compile_statement(text(_RELEASE_SQL).bindparams(_uuid_array_parameter("ids")))
 
 
 @cache
-def _due() -> Statement:
-    return compiled(text(_DUE).bindparams(_keys("busy")))
+def _due_statement() -> Statement:
+    return compile_statement(text(_DUE_SQL).bindparams(_uuid_array_parameter("busy")))
 
 
 @cache
-def _pending() -> Statement:
-    return compiled(text(_PENDING))
+def _count_pending_statement() -> Statement:
+    return compile_statement(text(_COUNT_PENDING_SQL))
 
 
 @cache
-def _add() -> Statement:
-    return compiled(text(_ADD))
+def _insert_deliveries_statement() -> Statement:
+    return compile_statement(text(_INSERT_DELIVERIES_SQL))
 
 
 @cache
-def _move() -> Statement:
-    return compiled(text(_MOVE))
+def _advance_position_statement() -> Statement:
+    return compile_statement(text(_ADVANCE_POSITION_SQL))
 
 
 @cache
-def _finish() -> Statement:
-    return compiled(text(_FINISH).bindparams(*_floats("delay")))
+def _finish_attempt_statement() -> Statement:
+    return compile_statement(text(_FINISH_ATTEMPT_SQL).bindparams(*_double_parameters("delay")))
 
 
 @cache
-def _got_through() -> Statement:
-    return compiled(text(_GOT_THROUGH))
+def _reset_failures_statement() -> Statement:
+    return compile_statement(text(_RESET_FAILURES_SQL))
 
 
 @cache
-def _failed() -> Statement:
-    return compiled(text(_FAILED).bindparams(*_floats("longest", "rest", "patience")))
+def _record_failure_statement() -> Statement:
+    return compile_statement(text(_RECORD_FAILURE_SQL).bindparams(*_double_parameters("longest", "rest", "patience")))
 
 
-def _keys(name: str) -> BindParameter[Any]:
+def _uuid_array_parameter(name: str) -> BindParameter[Any]:
     return bindparam(name, type_=ARRAY(UUID))
 
 
-def _floats(*names: str) -> list[BindParameter[float]]:
+def _double_parameters(*names: str) -> list[BindParameter[float]]:
     return [bindparam(name, type_=Double) for name in names]

@@ -10,21 +10,21 @@ from graphql import OperationType, print_ast
 
 from storefront.core.db.database import Row
 from storefront.core.errors import RequestError
-from storefront.core.request_context import Activity
+from storefront.core.request_context import RequestContext
 from storefront.graph.context import Context, Viewer
-from storefront.serving.documents.document_store import NotExecutable
+from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.graphql_request import GraphQLRequest
-from storefront.serving.run.operations import Operation, Operations, answer, refused
-from storefront.webhooks.sending import NotMade
-from storefront.webhooks.topics import RESET
+from storefront.serving.run.operations import Operations, PreparedOperation, format_request_error, format_result
+from storefront.webhooks.sending import RenderError
+from storefront.webhooks.topics import RESET_MESSAGE_TYPE
 
 # Seconds for a document, and what it may cost: fields times sizes of lists.
-PATIENCE, MOST_COST = 5.0, 5_000
+QUERY_TIMEOUT_SECONDS, MAX_QUERY_COST = 5.0, 5_000
 # What may be otherwise the next time.
-_PASSING = {"INTERNAL_SERVER_ERROR", "TIMEOUT", "SERVICE_UNAVAILABLE"}
+_RETRYABLE_CODES = {"INTERNAL_SERVER_ERROR", "TIMEOUT", "SERVICE_UNAVAILABLE"}
 
 # The variables that a document may have, and the types under which it may.
-_VARIABLES = {
+_VARIABLE_TYPES = {
     "configId": ("ID!", "ID"),
     "productId": ("ID!", "ID"),
     "position": ("Position!", "Position"),
@@ -33,57 +33,59 @@ _VARIABLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Renderer:
+class MessageRenderer:
     """Makes messages of at most so many bytes. `nobody` is the context of somebody unknown."""
 
     operations: Operations
-    nobody: Context
-    most_bytes: int
+    anonymous_context: Context
+    max_bytes: int
 
-    async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+    async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
         """A message; raises NotMade, but not for the last attempt: then it says what is wrong with it."""
-        about = envelope(hook)
-        if hook.query is None or hook.type == RESET:
-            return orjson.dumps(about)
+        fields = build_envelope(hook)
+        if hook.query is None or hook.type == RESET_MESSAGE_TYPE:
+            return orjson.dumps(fields)
         try:
-            with Activity(hook.id):
-                told = await self._executed(hook)
+            with RequestContext(hook.id):
+                response = await self._execute_query(hook)
         except TimeoutError:
-            told = _failed("TIMEOUT", f"The document took longer than the {PATIENCE:g} s that it has.")
-        passing = {error["extensions"]["code"] for error in told.get("errors", ())} & _PASSING
-        if passing and not is_last:
-            raise NotMade(f"the document could not be executed: {', '.join(sorted(passing))}")
-        return self._bounded(about, told)
+            response = _build_error_response(
+                "TIMEOUT", f"The document took longer than the {QUERY_TIMEOUT_SECONDS:g} s that it has."
+            )
+        retryable = {error["extensions"]["code"] for error in response.get("errors", ())} & _RETRYABLE_CODES
+        if retryable and not is_last:
+            raise RenderError(f"the document could not be executed: {', '.join(sorted(retryable))}")
+        return self._limit_size(fields, response)
 
-    def _bounded(self, about: Mapping[str, Any], told: Mapping[str, Any]) -> bytes:
-        body = orjson.dumps({**about, "data": None, **told})
-        if len(body) <= self.most_bytes:
+    def _limit_size(self, fields: Mapping[str, Any], response: Mapping[str, Any]) -> bytes:
+        body = orjson.dumps({**fields, "data": None, **response})
+        if len(body) <= self.max_bytes:
             return body
-        problem = f"The message would have {len(body):,} bytes, and may have {self.most_bytes:,}. Select less."
-        return orjson.dumps({**about, **_failed("LIMIT_EXCEEDED", problem)})
+        problem = f"The message would have {len(body):,} bytes, and may have {self.max_bytes:,}. Select less."
+        return orjson.dumps({**fields, **_build_error_response("LIMIT_EXCEEDED", problem)})
 
-    async def _executed(self, hook: Row) -> dict[str, Any]:
+    async def _execute_query(self, hook: Row) -> dict[str, Any]:
         try:
-            operation = await self.operations.prepared(_request(hook.query, _variables(hook)))
-            if (fault := _kind_fault(operation)) is not None:
-                return _failed("BAD_REQUEST", fault)
-            if hook.product_id is None and _declared(operation).get("productId") == "ID!":
+            operation = await self.operations.prepare_async(_build_request(hook.query, _build_variables(hook)))
+            if (problem := _find_operation_problem(operation)) is not None:
+                return _build_error_response("BAD_REQUEST", problem)
+            if hook.product_id is None and _get_variable_types(operation).get("productId") == "ID!":
                 return {"data": None}
-            async with asyncio.timeout(PATIENCE):
-                return answer(await self.operations.run(operation, self._reader(hook)), hook.id)
-        except (NotExecutable, RequestError) as error:
-            return refused(error, hook.id)
+            async with asyncio.timeout(QUERY_TIMEOUT_SECONDS):
+                return format_result(await self.operations.run(operation, self._build_viewer_context(hook)), hook.id)
+        except (NotExecutableError, RequestError) as error:
+            return format_request_error(error, hook.id)
 
-    def _reader(self, hook: Row) -> Context:
+    def _build_viewer_context(self, hook: Row) -> Context:
         if hook.read_as != "owner":
-            return self.nobody.anonymous()
+            return self.anonymous_context.as_anonymous()
         # Of all that is the owner's this one store: what else they have is none of the webhook's business.
-        return self.nobody.seen_by(Viewer(hook.owner_id, frozenset({hook.config_id})))
+        return self.anonymous_context.as_viewer(Viewer(hook.owner_id, frozenset({hook.config_id})))
 
 
-def envelope(hook: Row) -> dict[str, Any]:
+def build_envelope(hook: Row) -> dict[str, Any]:
     """Which change it is."""
-    about = {
+    fields = {
         "type": hook.type,
         "timestamp": hook.occurred_at,
         "configId": hook.config_id,
@@ -92,29 +94,29 @@ def envelope(hook: Row) -> dict[str, Any]:
         "changedFields": hook.changed_fields,
         "clientMutationId": hook.client_mutation_id,
     }
-    return about | ({"reason": hook.reason} if hook.reason else {})
+    return fields | ({"reason": hook.reason} if hook.reason else {})
 
 
-async def document_fault(operations: Operations, query: str) -> str | None:
+async def find_document_problem(operations: Operations, query: str) -> str | None:
     """What keeps a text from being a webhook's document, or None."""
-    samples = {"configId": _SAMPLE, "productId": _SAMPLE, "position": "1", "changedFields": ["title"]}
+    sample_variables = {"configId": _SAMPLE_ID, "productId": _SAMPLE_ID, "position": "1", "changedFields": ["title"]}
     try:
-        operation = await operations.prepared(_request(query, samples))
-    except NotExecutable as error:
-        return "; ".join(one.message for one in error.errors)
+        operation = await operations.prepare_async(_build_request(query, sample_variables))
+    except NotExecutableError as error:
+        return "; ".join(fault.message for fault in error.errors)
     except RequestError as error:
         return str(error)
-    return _kind_fault(operation) or _variables_fault(operation)
+    return _find_operation_problem(operation) or _find_variables_problem(operation)
 
 
-_SAMPLE = "018f0000-0000-7000-8000-000000000000"
+_SAMPLE_ID = "018f0000-0000-7000-8000-000000000000"
 
 
-def _request(query: str, variables: dict[str, Any]) -> GraphQLRequest:
+def _build_request(query: str, variables: dict[str, Any]) -> GraphQLRequest:
     return GraphQLRequest(query, variables)
 
 
-def _variables(hook: Row) -> dict[str, Any]:
+def _build_variables(hook: Row) -> dict[str, Any]:
     return {
         "configId": hook.config_id,
         "productId": hook.product_id,
@@ -123,34 +125,34 @@ def _variables(hook: Row) -> dict[str, Any]:
     }
 
 
-def _kind_fault(operation: Operation) -> str | None:
+def _find_operation_problem(operation: PreparedOperation) -> str | None:
     if operation.kind is None:
         return "must have one operation, and not several."
     if operation.kind is not OperationType.QUERY:
         return f"must be a query, not a {operation.kind.value}."
-    if operation.cost > MOST_COST:
-        return f"costs {operation.cost:,}, and may cost {MOST_COST:,}: it is executed for each message. Select less."
+    if operation.cost > MAX_QUERY_COST:
+        return f"costs {operation.cost:,}, and may cost {MAX_QUERY_COST:,}: it is executed for each message. Select less."
     if operation.document.is_personal:
         return "must not ask for what is told to one person alone, such as me or an e-mail address."
     return None
 
 
-def _variables_fault(operation: Operation) -> str | None:
-    for name, type_ in _declared(operation).items():
-        if name not in _VARIABLES:
-            offered = ", ".join(f"${one}: {types[0]}" for one, types in _VARIABLES.items())
+def _find_variables_problem(operation: PreparedOperation) -> str | None:
+    for name, type_ in _get_variable_types(operation).items():
+        if name not in _VARIABLE_TYPES:
+            offered = ", ".join(f"${variable}: {types[0]}" for variable, types in _VARIABLE_TYPES.items())
             return f"must not have the variable ${name}: there are {offered}."
-        if type_ not in _VARIABLES[name]:
-            return f"must have ${name} as {_VARIABLES[name][0]}, not as {type_}."
+        if type_ not in _VARIABLE_TYPES[name]:
+            return f"must have ${name} as {_VARIABLE_TYPES[name][0]}, not as {type_}."
     return None
 
 
-def _declared(operation: Operation) -> dict[str, str]:
+def _get_variable_types(operation: PreparedOperation) -> dict[str, str]:
     """The variables of a document, with their types."""
-    asked = operation.document.operation(None)
-    definitions = asked.variable_definitions or () if asked else ()
+    operation_node = operation.document.find_operation(None)
+    definitions = operation_node.variable_definitions or () if operation_node else ()
     return {definition.variable.name.value: print_ast(definition.type) for definition in definitions}
 
 
-def _failed(code: str, message: str) -> dict[str, Any]:
+def _build_error_response(code: str, message: str) -> dict[str, Any]:
     return {"data": None, "errors": [{"message": message, "extensions": {"code": code}}]}

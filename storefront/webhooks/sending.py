@@ -8,32 +8,32 @@ from time import time
 from typing import Protocol
 
 from storefront.core.db.database import Row, is_transient
-from storefront.core.encryption import Undecryptable, Vault
-from storefront.core.net.safe_http import Outgoing, Session
-from storefront.webhooks.queue import Attempt, Patience
-from storefront.webhooks.signing import signed
+from storefront.core.encryption import DecryptionError, Vault
+from storefront.core.net.safe_http import HttpSession, SafeHttpClient
+from storefront.webhooks.queue import DeliveryAttempt, RetryPolicy
+from storefront.webhooks.signing import build_signature_headers
 
 log = logging.getLogger("storefront")
 
 USER_AGENT = "storefront-webhooks/1"
 # Seconds between two attempts, at most.
-LONGEST_DELAY = 21_600.0
-GONE = 410
+MAX_RETRY_SECONDS = 21_600.0
+HTTP_GONE = 410
 
 
-class NotMade(Exception):
+class RenderError(Exception):
     """There is no message to send now, for a reason that is ours."""
 
 
-class Messages(Protocol):
+class BodyRenderer(Protocol):
     """Makes what is sent of a delivery and the webhook that it is for."""
 
-    async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+    async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
         """The body; raises NotMade where it may be made another time, which for the last attempt there is not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class WebhookMessage:
     """What is sent where."""
 
     url: str
@@ -42,31 +42,37 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class DeliveryDependencies:
     """What messages are made and sent with. Making one takes so many seconds at most."""
 
-    messages: Messages
-    outgoing: Outgoing
+    renderer: BodyRenderer
+    http_client: SafeHttpClient
     vault: Vault
-    patience: Patience
-    making: float
+    retry_policy: RetryPolicy
+    render_timeout_seconds: float
 
 
-async def message(messages: Messages, vault: Vault, row: Row, *, is_last: bool = False) -> Message:
+async def build_message(renderer: BodyRenderer, vault: Vault, row: Row, *, is_last: bool = False) -> WebhookMessage:
     """The message of a delivery, signed; raises NotMade and Undecryptable."""
-    body = await messages.body(row, is_last=is_last)
+    body = await renderer.render_body(row, is_last=is_last)
     # Two while a new one is brought in.
     secrets = [vault.decrypt(secret) for secret in (row.secret, row.previous_secret) if secret]
-    headers = {"content-type": "application/json", "user-agent": USER_AGENT, **signed(secrets, row.id, int(time()), body)}
-    return Message(row.url, body, headers)
+    headers = {
+        "content-type": "application/json",
+        "user-agent": USER_AGENT,
+        **build_signature_headers(secrets, row.id, int(time()), body),
+    }
+    return WebhookMessage(row.url, body, headers)
 
 
-async def render(means: Means, row: Row) -> Message | Attempt:
+async def render_message(dependencies: DeliveryDependencies, row: Row) -> WebhookMessage | DeliveryAttempt:
     """The message of a delivery, or the failed attempt where none can be made."""
-    number = row.attempts + 1
+    attempt_number = row.attempts + 1
     try:
-        return await message(means.messages, means.vault, row, is_last=number >= means.patience.attempts)
-    except (NotMade, Undecryptable) as error:
+        return await build_message(
+            dependencies.renderer, dependencies.vault, row, is_last=attempt_number >= dependencies.retry_policy.max_attempts
+        )
+    except (RenderError, DecryptionError) as error:
         problem = str(error)
     except Exception as error:
         problem = "the database did not answer"
@@ -74,29 +80,42 @@ async def render(means: Means, row: Row) -> Message | Attempt:
             # A fault of ours in what is about one product must not keep the others waiting.
             log.exception("the message %s could not be made", row.id)
             problem = "something went wrong on our side"
-    return Attempt(None, 0, problem, _state_after_failure(means, row), delay(means.patience, number), counts=False)
+    return DeliveryAttempt(
+        None,
+        0,
+        problem,
+        _state_after_failure(dependencies, row),
+        compute_retry_delay(dependencies.retry_policy, attempt_number),
+        is_endpoint_failure=False,
+    )
 
 
-async def send(means: Means, session: Session, row: Row, made: Message) -> Attempt:
+async def send_message(
+    dependencies: DeliveryDependencies, session: HttpSession, row: Row, message: WebhookMessage
+) -> DeliveryAttempt:
     """Send the message of a delivery once."""
-    answer = await session.post(made.url, made.body, made.headers)
-    if answer.is_success:
-        return Attempt(answer.status, answer.milliseconds, None, "delivered")
-    waits = max(delay(means.patience, row.attempts + 1), float(answer.wait or 0))
-    state = _state_after_failure(means, row)
-    return Attempt(answer.status, answer.milliseconds, answer.error, state, waits, is_gone=answer.status == GONE)
+    response = await session.post(message.url, message.body, message.headers)
+    if response.is_success:
+        return DeliveryAttempt(response.status, response.milliseconds, None, "delivered")
+    delay_seconds = max(
+        compute_retry_delay(dependencies.retry_policy, row.attempts + 1), float(response.retry_after_seconds or 0)
+    )
+    state = _state_after_failure(dependencies, row)
+    return DeliveryAttempt(
+        response.status, response.milliseconds, response.error, state, delay_seconds, is_gone=response.status == HTTP_GONE
+    )
 
 
-def _state_after_failure(means: Means, row: Row) -> str:
-    return "failed" if row.attempts + 1 >= means.patience.attempts else "pending"
+def _state_after_failure(dependencies: DeliveryDependencies, row: Row) -> str:
+    return "failed" if row.attempts + 1 >= dependencies.retry_policy.max_attempts else "pending"
 
 
-def now() -> str:
+def utc_now_iso() -> str:
     """The moment, as it is told."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def delay(patience: Patience, attempts: int) -> float:
+def compute_retry_delay(retry_policy: RetryPolicy, attempts: int) -> float:
     """Seconds to the next attempt after so many: three times as long each time, and never quite the same."""
-    longest = min(patience.retry * 3.0 ** min(attempts - 1, 30), LONGEST_DELAY)
-    return longest * random.uniform(0.75, 1.25)  # noqa: S311  nobody gains by knowing it
+    base_delay = min(retry_policy.first_retry_seconds * 3.0 ** min(attempts - 1, 30), MAX_RETRY_SECONDS)
+    return base_delay * random.uniform(0.75, 1.25)  # noqa: S311  nobody gains by knowing it

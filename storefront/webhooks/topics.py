@@ -3,7 +3,7 @@
 from enum import Enum
 
 from storefront.core.db.database import Row
-from storefront.queries.changes import seen_as
+from storefront.queries.changes import classify_entry
 from storefront.queries.visibility import Audience
 
 
@@ -19,22 +19,22 @@ class Topic(Enum):
 
 
 # What every webhook is told, whatever its topics: that some of the log can be told no more, and what a test sends.
-RESET, TEST = "log.reset", "webhook.test"
+RESET_MESSAGE_TYPE, TEST_MESSAGE_TYPE = "log.reset", "webhook.test"
 
-AUDIENCES = {"shopper": Audience.SHOPPER, "owner": Audience.OWNER}
+AUDIENCE_BY_READER = {"shopper": Audience.SHOPPER, "owner": Audience.OWNER}
 
-_PRODUCT = {"created": Topic.PRODUCT_CREATED, "updated": Topic.PRODUCT_UPDATED, "deleted": Topic.PRODUCT_DELETED}
-_STORE = {
+_PRODUCT_TOPICS = {"created": Topic.PRODUCT_CREATED, "updated": Topic.PRODUCT_UPDATED, "deleted": Topic.PRODUCT_DELETED}
+_STORE_TOPICS = {
     "store_updated": Topic.STORE_UPDATED,
     "store_published": Topic.STORE_PUBLISHED,
     "store_unpublished": Topic.STORE_UNPUBLISHED,
 }
 
 
-def topic_of(entry: Row, audience: Audience, *, is_open: bool) -> Topic | None:
+def find_topic(entry: Row, audience: Audience, *, is_published: bool) -> Topic | None:
     """What an entry is to an audience; None for what it is not told. Of the products of a closed store shoppers see nothing."""
     is_owner = audience is Audience.OWNER
     if entry.product_id is not None:
-        return _PRODUCT.get(seen_as(entry, audience) or "") if is_owner or is_open else None
-    is_seen = is_owner or entry.was_visible or entry.is_visible
-    return _STORE.get(entry.kind) if is_seen else None
+        return _PRODUCT_TOPICS.get(classify_entry(entry, audience) or "") if is_owner or is_published else None
+    is_visible = is_owner or entry.was_visible or entry.is_visible
+    return _STORE_TOPICS.get(entry.kind) if is_visible else None

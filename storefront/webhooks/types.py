@@ -9,7 +9,7 @@ from typing import cast
 import strawberry
 
 from storefront.core.db.database import Row
-from storefront.execution.batch_field import edge
+from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
@@ -69,8 +69,10 @@ class WebhookDelivery:
     @strawberry.field(description="The last 20 times, oldest first.", metadata=costs(size=3))
     def attempts(self) -> list[WebhookAttempt]:
         return [
-            WebhookAttempt(at=tried["at"], status_code=tried["status"], milliseconds=tried["milliseconds"], error=tried["error"])
-            for tried in cast(Row, self).tries
+            WebhookAttempt(
+                at=attempt["at"], status_code=attempt["status"], milliseconds=attempt["milliseconds"], error=attempt["error"]
+            )
+            for attempt in cast(Row, self).tries
         ]
 
 
@@ -79,17 +81,17 @@ class WebhookDeliveryConnection(Connection[WebhookDelivery]):
     """A page of deliveries."""
 
 
-async def _deliveries(
+async def _resolve_deliveries(
     webhooks: Sequence[Row], info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
 ) -> Sequence[WebhookDeliveryConnection]:
-    window, wanted, context = arguments.window(first, after), str(state.value) if state else None, info.context
+    window, state_value, context = arguments.build_window(first, after), str(state.value) if state else None, info.context
     # Each by its own key: another field that asks for one of them meanwhile gets the same.
-    loading = [context.load_many(loaders.deliveries_of_webhook, (row.id,), window, wanted) for row in webhooks]
+    page_loads = [context.load_many(loaders.load_webhook_deliveries, (row.id,), window, state_value) for row in webhooks]
     return [
         WebhookDeliveryConnection(
-            page=(await pages)[0], count=partial(context.load, loaders.delivery_count_of_webhook, row.id, wanted)
+            page=(await pages)[0], count=partial(context.load, loaders.count_webhook_deliveries, row.id, state_value)
         )
-        for row, pages in zip(webhooks, loading, strict=True)
+        for row, pages in zip(webhooks, page_loads, strict=True)
     ]
 
 
@@ -122,6 +124,8 @@ class Webhook:
 
     @strawberry.field(description="How many deliveries wait.")
     async def pending(self, info: Info) -> int:
-        return await info.context.load(loaders.pending_of_webhook, str(self.id))
+        return await info.context.load(loaders.count_pending_deliveries, str(self.id))
 
-    deliveries: WebhookDeliveryConnection = edge(_deliveries, description="What it was told and is to be told, newest first.")
+    deliveries: WebhookDeliveryConnection = batch_field(
+        _resolve_deliveries, description="What it was told and is to be told, newest first."
+    )

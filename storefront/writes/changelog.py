@@ -3,36 +3,36 @@
 from collections.abc import Sequence
 
 from storefront.core.db.database import Row
-from storefront.feed.log import Entry
-from storefront.writes.transaction import Unit
+from storefront.feed.log import LogEntry
+from storefront.writes.transaction import UnitOfWork
 
 
-def record_product(unit: Unit, kind: str, old: Row | None, new: Row | None, fields: Sequence[str] = ()) -> None:
+def record_product_change(unit: UnitOfWork, kind: str, old: Row | None, new: Row | None, fields: Sequence[str] = ()) -> None:
     """A product came, changed or went."""
     row: Row = new or old
-    seen = [state is not None and state.status == "active" for state in (old, new)]
-    _record(unit, row.config_id, kind, row.id, row, seen, fields)
+    visibility = [state is not None and state.status == "active" for state in (old, new)]
+    _record_entry(unit, row.config_id, kind, row.id, row, visibility, fields)
 
 
-def record_part(unit: Unit, product_id: str, shelf: Row, part: Row, fields: Sequence[str]) -> None:
+def record_child_change(unit: UnitOfWork, product_id: str, product: Row, child: Row, fields: Sequence[str]) -> None:
     """A variant or review of a product came, changed or went: to those who follow the product, a change of it.
 
     `shelf` has the product's `config_id` and `status`; fields are named as in variants.price.
     """
-    seen = shelf.status == "active"
-    _record(unit, shelf.config_id, "product_updated", product_id, part, [seen, seen], fields)
+    is_visible = product.status == "active"
+    _record_entry(unit, product.config_id, "product_updated", product_id, child, [is_visible, is_visible], fields)
 
 
-def _record(
-    unit: Unit, config_id: str, kind: str, product_id: str, row: Row, seen: Sequence[bool], fields: Sequence[str]
+def _record_entry(
+    unit: UnitOfWork, config_id: str, kind: str, product_id: str, row: Row, visibility: Sequence[bool], fields: Sequence[str]
 ) -> None:
-    entry = Entry(
+    entry = LogEntry(
         kind=kind,
         entity_id=row.id,
         product_id=product_id,
         version=row.version,
-        was_visible=seen[0],
-        is_visible=seen[1],
+        was_visible=visibility[0],
+        is_visible=visibility[1],
         changed_fields=fields,
     )
-    unit.record(config_id, entry)
+    unit.record_change(config_id, entry)

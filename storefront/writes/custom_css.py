@@ -17,15 +17,15 @@ ALLOWED_AT_RULES = frozenset(
     "-webkit-keyframes container counter-style font-face keyframes layer media page property scope starting-style "
     "supports".split()
 )
-_GRADIENTS = frozenset(
+_GRADIENT_FUNCTIONS = frozenset(
     "linear-gradient radial-gradient conic-gradient repeating-linear-gradient repeating-radial-gradient repeating-conic-gradient "
     "-webkit-linear-gradient -webkit-radial-gradient -webkit-repeating-linear-gradient -webkit-repeating-radial-gradient".split()
 )
-_COLOURS = frozenset("rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark".split())
+_COLOUR_FUNCTIONS = frozenset("rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark".split())
 # Functions whose strings are addresses. `src()` and `image()` are left out of every list: no browser needs them.
 LOADING_FUNCTIONS = frozenset("url image-set -webkit-image-set cross-fade -webkit-cross-fade".split())
 # Inside of them, no function may stand whose result is unknown here (var, attr, env, if): it might be an address.
-_ALLOWED_WHILE_LOADING = LOADING_FUNCTIONS | _GRADIENTS | _COLOURS | {"type", "calc"}
+_ALLOWED_WHILE_LOADING = LOADING_FUNCTIONS | _GRADIENT_FUNCTIONS | _COLOUR_FUNCTIONS | {"type", "calc"}
 ALLOWED_FUNCTIONS = _ALLOWED_WHILE_LOADING | frozenset(
     # Mathematics and values.
     "min max clamp round mod rem sin cos tan asin acos atan atan2 pow sqrt hypot log exp abs sign calc-size var env attr "
@@ -47,17 +47,17 @@ MAX_CHARACTERS, MAX_TOKENS = 50_000, 40_000
 _TOKEN = re.compile(r"[^\W\d][\w-]*|\d+|\s+|.", re.DOTALL)
 # Characters that the syntax module of CSS takes for parts of names since 2023. Browsers of before take all beyond ASCII, so that
 # one and the same text has a function for some of them and none for others.
-_NAME = re.compile(
+_PORTABLE_NAME = re.compile(
     "[\\x00-\\x7f\u00b7\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u037d\u037f-\u1fff\u200c\u200d\u203f\u2040\u2070-\u218f\u2c00-\u2fef"
     "\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]*"
 )
 # Where tokens have their names.
-_NAMED = {"ident": "value", "hash": "value", "at-keyword": "value", "function": "name", "dimension": "unit"}
+_NAME_ATTRIBUTES = {"ident": "value", "hash": "value", "at-keyword": "value", "function": "name", "dimension": "unit"}
 # A word that ends every text that is checked: where it does not come out as the last token, something before it was not closed.
-_END = "storefront-end-of-text"
+_END_MARKER = "storefront-end-of-text"
 
 
-class UnsafeCSS(ValueError):
+class UnsafeCSSError(ValueError):
     """CSS that is malformed, or that may load from elsewhere. The message says what is wrong, and where."""
 
 
@@ -67,74 +67,82 @@ async def prevalidate_stylesheet(sheet: str) -> None:
     One at a time: threads that read style sheets together would keep the event loop from its turn.
     """
     if len(sheet) <= MAX_CHARACTERS:
-        async with _one_at_a_time:
+        async with _validation_lock:
             await asyncio.to_thread(_find_problem, sheet)
 
 
-_one_at_a_time = asyncio.Lock()
+_validation_lock = asyncio.Lock()
 
 
 def validate_stylesheet(sheet: str) -> None:
     """Check a style sheet that is going to stand in a <style> element. Raises UnsafeCSS."""
     if problem := _find_problem(sheet):
-        raise UnsafeCSS(problem)
+        raise UnsafeCSSError(problem)
 
 
 @lru_cache(maxsize=32)
 def _find_problem(sheet: str) -> str | None:
     try:
         _validate(sheet)
-    except UnsafeCSS as error:
+    except UnsafeCSSError as error:
         return str(error)
     return None
 
 
 def _validate(sheet: str) -> None:
     if "<" in sheet or "-->" in sheet:
-        raise UnsafeCSS("must not contain < or -->, which could end the style element it stands in.")
+        raise UnsafeCSSError("must not contain < or -->, which could end the style element it stands in.")
     if "\ufeff" in sheet:
-        raise UnsafeCSS("must not contain a byte order mark (U+FEFF).")
+        raise UnsafeCSSError("must not contain a byte order mark (U+FEFF).")
     if len(sheet) > MAX_TOKENS and len(_TOKEN.findall(sheet)) > MAX_TOKENS:
-        raise UnsafeCSS(f"must have at most {MAX_TOKENS:,} words, numbers, signs and spaces.")
-    for token, function, is_loading in _walk(_parse_tokens(sheet)):
-        _check(token, function, is_loading)
+        raise UnsafeCSSError(f"must have at most {MAX_TOKENS:,} words, numbers, signs and spaces.")
+    for token, function, is_loading in _walk_tokens(_parse_tokens(sheet)):
+        _check_token(token, function, is_loading)
 
 
 def _parse_tokens(text: str) -> list[Any]:
     tokens: list[Any]
-    *tokens, last = tinycss2.parse_component_value_list(f"{text}\n{_END}")
-    if last.type != "ident" or last.value != _END:
-        raise UnsafeCSS("must close every bracket, string and comment that it opens.")
+    *tokens, last = tinycss2.parse_component_value_list(f"{text}\n{_END_MARKER}")
+    if last.type != "ident" or last.value != _END_MARKER:
+        raise UnsafeCSSError("must close every bracket, string and comment that it opens.")
     return tokens
 
 
-def _walk(tokens: Sequence[Any]) -> Iterator[tuple[Any, str, bool]]:
+def _walk_tokens(tokens: Sequence[Any]) -> Iterator[tuple[Any, str, bool]]:
     """Yield each token with the function that it is an argument of, and whether one of those around it loads."""
     # A stack of what is left, not a call per level: brackets may be nested deeper than calls may.
-    left = [(token, "", False) for token in reversed(tokens)]
-    while left:
-        token, function, is_loading = left.pop()
+    stack = [(token, "", False) for token in reversed(tokens)]
+    while stack:
+        token, function, is_loading = stack.pop()
         yield token, function, is_loading
         if token.type == "function":
-            inner, function, is_loading = token.arguments, token.lower_name, is_loading or token.lower_name in LOADING_FUNCTIONS
+            children, function, is_loading = (
+                token.arguments,
+                token.lower_name,
+                is_loading or token.lower_name in LOADING_FUNCTIONS,
+            )
         else:
-            inner, function = getattr(token, "content", None) or (), ""
-        left += [(part, function, is_loading) for part in reversed(inner)]
+            children, function = getattr(token, "content", None) or (), ""
+        stack += [(child, function, is_loading) for child in reversed(children)]
 
 
-def _check(token: Any, function: str, is_loading: bool) -> None:
-    at = f"at line {token.source_line}"
+def _check_token(token: Any, function: str, is_loading: bool) -> None:
+    location = f"at line {token.source_line}"
     if token.type == "error" or (token.type == "literal" and token.value == "\\"):
-        raise UnsafeCSS(f"is not CSS {at}: {getattr(token, 'message', 'a backslash escapes nothing')}.")
-    if (named := _NAMED.get(token.type)) and not _NAME.fullmatch(getattr(token, named)):
-        raise UnsafeCSS(f"must not use {getattr(token, named)[:40]!r} {at}: not all browsers take it for one word.")
+        raise UnsafeCSSError(f"is not CSS {location}: {getattr(token, 'message', 'a backslash escapes nothing')}.")
+    if (name_attribute := _NAME_ATTRIBUTES.get(token.type)) and not _PORTABLE_NAME.fullmatch(getattr(token, name_attribute)):
+        raise UnsafeCSSError(
+            f"must not use {getattr(token, name_attribute)[:40]!r} {location}: not all browsers take it for one word."
+        )
     if token.type == "at-keyword" and token.lower_value not in ALLOWED_AT_RULES:
-        raise UnsafeCSS(f"must not use @{token.lower_value[:40]} {at}. Allowed are @{', @'.join(sorted(ALLOWED_AT_RULES))}.")
+        raise UnsafeCSSError(
+            f"must not use @{token.lower_value[:40]} {location}. Allowed are @{', @'.join(sorted(ALLOWED_AT_RULES))}."
+        )
     if token.type == "function" and token.lower_name not in (_ALLOWED_WHILE_LOADING if is_loading else ALLOWED_FUNCTIONS):
-        inside = " inside a function that loads an image" if is_loading else ""
-        raise UnsafeCSS(f"must not use {token.lower_name[:40]}(){inside} {at}.")
+        context = " inside a function that loads an image" if is_loading else ""
+        raise UnsafeCSSError(f"must not use {token.lower_name[:40]}(){context} {location}.")
     if (token.type == "url" or (token.type == "string" and is_loading and function != "type")) and not _is_inline(token.value):
-        raise UnsafeCSS(f"must not load from elsewhere {at}: only addresses that begin with data:image/ are allowed.")
+        raise UnsafeCSSError(f"must not load from elsewhere {location}: only addresses that begin with data:image/ are allowed.")
 
 
 def _is_inline(address: str) -> bool:

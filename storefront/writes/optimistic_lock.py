@@ -7,11 +7,11 @@ from functools import cache
 
 from sqlalchemy import text
 
-from storefront.writes.transaction import Code, Failure, Refused, Unit
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected, UnitOfWork
 
 # What a variant's or a review's change was logged as begins with its noun: variants.price.
-_SINCE = """
+_CHANGED_FIELDS_SQL = """
 SELECT DISTINCT seen.entity_id, substring(field FROM '[^.]+$') AS field
 FROM unnest(CAST(:config_ids AS uuid[]), CAST(:entity_ids AS uuid[]), CAST(:versions AS integer[]))
   AS seen (config_id, entity_id, version)
@@ -22,47 +22,54 @@ ORDER BY field
 
 
 @dataclass(frozen=True, slots=True)
-class Stale:
+class StaleRow:
     """A row that has moved on since the version that was expected; `path` leads to what it was expected of."""
 
     row: Row
-    expected: int
+    expected_version: int
     config_id: str | None
     path: Sequence[str] = ()
 
 
-async def refuse_stale(unit: Unit, row: Row, expected: int | None, config_id: str | None, path: Sequence[str] = ()) -> None:
+async def reject_stale_version(
+    unit: UnitOfWork, row: Row, expected_version: int | None, config_id: str | None, path: Sequence[str] = ()
+) -> None:
     """Without an expected version the last write wins; with one the row must still have it."""
-    if expected is not None and row.version != expected:
-        raise Refused(*await stale(unit, [Stale(row, expected, config_id, path)]))
+    if expected_version is not None and row.version != expected_version:
+        raise MutationRejected(*await load_stale_version_errors(unit, [StaleRow(row, expected_version, config_id, path)]))
 
 
-async def stale(unit: Unit, found: Sequence[Stale]) -> list[Failure]:
+async def load_stale_version_errors(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> list[FieldError]:
     """What is told of rows that have moved on, in one statement for all of them."""
-    fields = await _changed_since(unit, [one for one in found if one.config_id is not None])
-    return [_failure(one, fields[one.row.id]) for one in found]
+    fields = await _load_changed_fields(unit, [stale_row for stale_row in stale_rows if stale_row.config_id is not None])
+    return [_make_stale_version_error(stale_row, fields[stale_row.row.id]) for stale_row in stale_rows]
 
 
-def _failure(one: Stale, fields: Sequence[str]) -> Failure:
-    where = (*one.path, "expectedVersion")
-    message = f"{'.'.join(where)}: the version is {one.row.version} by now, not {one.expected}. Read it again, then decide."
-    return Failure(Code.STALE_VERSION, message, where, {"current_version": one.row.version, "changed_fields": fields})
+def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> FieldError:
+    error_path = (*stale_row.path, "expectedVersion")
+    message = (
+        f"{'.'.join(error_path)}: the version is {stale_row.row.version} by now, not {stale_row.expected_version}. "
+        "Read it again, then decide."
+    )
+    return FieldError(
+        ErrorCode.STALE_VERSION, message, error_path, {"current_version": stale_row.row.version, "changed_fields": fields}
+    )
 
 
-async def _changed_since(unit: Unit, found: Sequence[Stale]) -> Mapping[str, list[str]]:
+async def _load_changed_fields(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Mapping[str, list[str]]:
     """The fields that changed after the expected versions, as far back as the log is kept, by the rows' ids."""
     fields: dict[str, list[str]] = defaultdict(list)
-    if found:
+    if stale_rows:
         parameters = {
-            "config_ids": [one.config_id for one in found],
-            "entity_ids": [one.row.id for one in found],
-            "versions": [one.expected for one in found],
+            "config_ids": [stale_row.config_id for stale_row in stale_rows],
+            "entity_ids": [stale_row.row.id for stale_row in stale_rows],
+            "versions": [stale_row.expected_version for stale_row in stale_rows],
         }
-        for row in await unit.fetch(_since(), parameters):
+        for row in await unit.fetch(_select_changed_fields(), parameters):
             fields[row.entity_id].append(row.field)
     return fields
 
 
 @cache
-def _since() -> Statement:
-    return compiled(text(_SINCE))
+def _select_changed_fields() -> Statement:
+    return compile_statement(text(_CHANGED_FIELDS_SQL))

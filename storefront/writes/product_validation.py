@@ -4,61 +4,74 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storefront.writes import validation
-from storefront.writes.transaction import Failure, invalid
-from storefront.writes.validation import Rules, Unfit, as_is, given, listed, money, optional, text, url, whole
+from storefront.writes.transaction import FieldError, make_invalid_input_error
+from storefront.writes.validation import (
+    InvalidValueError,
+    Rules,
+    accept_any,
+    integer_rule,
+    list_rule,
+    non_null_rule,
+    optional_rule,
+    text_rule,
+    validate_money,
+    validate_url,
+)
 
-MOST_INT = 2_147_483_647
-MOST_VARIANTS = 250
-MOST_IMAGES = 250
+MAX_INT32 = 2_147_483_647
+MAX_VARIANTS = 250
+MAX_IMAGES = 250
 MAX_TAGS = 250
 MAX_ATTRIBUTES = 10
 
-STOCK = optional(whole(0, MOST_INT))
+INVENTORY_RULE = optional_rule(integer_rule(0, MAX_INT32))
 
 
-_PAIRS = validation.listed(validation.record({"name": text(255), "value": text(255)}), MAX_ATTRIBUTES, distinct=False)
+_ATTRIBUTE_PAIRS_RULE = validation.list_rule(
+    validation.object_rule({"name": text_rule(255), "value": text_rule(255)}), MAX_ATTRIBUTES, distinct=False
+)
 
 
-def attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
+def validate_attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Names and values, each name once."""
-    clean = _PAIRS(pairs)
-    found = {pair["name"]: pair["value"] for pair in clean}
-    if len(found) < len(clean):
-        raise Unfit("each name may be given once.")
-    return found
+    valid_pairs = _ATTRIBUTE_PAIRS_RULE(pairs)
+    value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
+    if len(value_by_name) < len(valid_pairs):
+        raise InvalidValueError("each name may be given once.")
+    return value_by_name
 
 
-VARIANT: Rules = {
-    "name": given(text(255)),
-    "price": given(money),
-    "compareAtPrice": optional(money),
-    "attributes": given(attributes),
-    "inventory": STOCK,
-    "sku": optional(text(255)),
-    "isAvailable": given(as_is),
+VARIANT_RULES: Rules = {
+    "name": non_null_rule(text_rule(255)),
+    "price": non_null_rule(validate_money),
+    "compareAtPrice": optional_rule(validate_money),
+    "attributes": non_null_rule(validate_attributes),
+    "inventory": INVENTORY_RULE,
+    "sku": optional_rule(text_rule(255)),
+    "isAvailable": non_null_rule(accept_any),
 }
 
-PRODUCT: Rules = {
-    "title": given(text(255)),
-    "handle": given(validation.slug),
-    "description": optional(text(65_536, least=0)),
-    "price": given(money),
-    "compareAtPrice": optional(money),
-    "images": given(listed(url, MOST_IMAGES)),
-    "category": optional(text(255)),
-    "tags": given(listed(text(255), MAX_TAGS)),
-    "inventory": STOCK,
-    "trackInventory": given(as_is),
-    "seoTitle": optional(text(255)),
-    "seoDescription": optional(text(65_536, least=0)),
-    "status": given(as_is),
+PRODUCT_RULES: Rules = {
+    "title": non_null_rule(text_rule(255)),
+    "handle": non_null_rule(validation.validate_slug),
+    "description": optional_rule(text_rule(65_536, min_characters=0)),
+    "price": non_null_rule(validate_money),
+    "compareAtPrice": optional_rule(validate_money),
+    "images": non_null_rule(list_rule(validate_url, MAX_IMAGES)),
+    "category": optional_rule(text_rule(255)),
+    "tags": non_null_rule(list_rule(text_rule(255), MAX_TAGS)),
+    "inventory": INVENTORY_RULE,
+    "trackInventory": non_null_rule(accept_any),
+    "seoTitle": optional_rule(text_rule(255)),
+    "seoDescription": optional_rule(text_rule(65_536, min_characters=0)),
+    "status": non_null_rule(accept_any),
 }
 
 
-def contradictions(whole_: Mapping[str, Any], path: Sequence[str] = ()) -> list[Failure]:
+def find_contradictions(row: Mapping[str, Any], path: Sequence[str] = ()) -> list[FieldError]:
     """Faults that only show when a row's fields are seen together. Amounts are text with two decimals."""
-    compared = whole_.get("compareAtPrice")
-    if compared is not None and float(compared) < float(whole_["price"]):
-        problem = f"must not be below the price, which is {whole_['price']}. Give null for none."
-        return [invalid([*path, "compareAtPrice"], problem)]
+    compare_at_price = row.get("compareAtPrice")
+    if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
+        problem = f"must not be below the price, which is {row['price']}. Give null for none."
+        return [make_invalid_input_error([*path, "compareAtPrice"], problem)]
     return []

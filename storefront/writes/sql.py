@@ -9,91 +9,93 @@ import orjson
 from sqlalchemy import ColumnElement, Table, bindparam, delete, insert, text, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from storefront.core.casing import camel, snake
-from storefront.core.db.database import Row, Statement, compiled
+from storefront.core.casing import to_camel_case, to_snake_case
+from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.ids import new_id
-from storefront.writes.transaction import Unit, Written
+from storefront.writes.transaction import PendingRow, UnitOfWork
 
-Columns = tuple[str, ...]
+ColumnNames = tuple[str, ...]
 
 
-def columns(values: Mapping[str, Any]) -> dict[str, Any]:
+def convert_to_columns(values: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of an input as columns."""
-    return {snake(name): value for name, value in values.items()}
+    return {to_snake_case(name): value for name, value in values.items()}
 
 
-def as_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+def convert_to_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values as parameters: documents and lists become JSON where the column is one."""
-    documents = _documents(table)
-    return {name: _document(value) if name in documents else value for name, value in values.items()}
+    json_columns = _list_json_columns(table)
+    return {name: _serialize_json(value) if name in json_columns else value for name, value in values.items()}
 
 
 @cache
-def _documents(table: Table) -> frozenset[str]:
+def _list_json_columns(table: Table) -> frozenset[str]:
     return frozenset(column.name for column in table.c if isinstance(column.type, JSONB))
 
 
-def insert_row(unit: Unit, table: Table, values: Mapping[str, Any]) -> Written:
+def insert_row(unit: UnitOfWork, table: Table, values: Mapping[str, Any]) -> PendingRow:
     """A new row with a key of its own, in its first version."""
     row = {"id": new_id(), "version": 1, **values}
-    sent = unit.send(inserted(table, names(row)), as_parameters(table, row))
-    return Written(SimpleNamespace(**row), sent)
+    statement = unit.enqueue(build_insert(table, sort_column_names(row)), convert_to_parameters(table, row))
+    return PendingRow(SimpleNamespace(**row), statement)
 
 
-def change_row(unit: Unit, table: Table, old: Row, values: Mapping[str, Any]) -> Written:
+def update_row(unit: UnitOfWork, table: Table, old: Row, values: Mapping[str, Any]) -> PendingRow:
     """A row that is locked, with these values and a new version."""
-    changed = {name: value for name, value in values.items() if getattr(old, name) != value}
-    if not changed:
-        return Written(old, None)
-    sent = unit.send(updated(table, names(changed)), {"id": old.id, **as_parameters(table, changed)})
-    state = old._replace(**changed, version=old.version + 1)
-    return Written(state, sent, [camel(name) for name in values if name in changed])
+    changed_values = {name: value for name, value in values.items() if getattr(old, name) != value}
+    if not changed_values:
+        return PendingRow(old, None)
+    statement = unit.enqueue(
+        build_update(table, sort_column_names(changed_values)), {"id": old.id, **convert_to_parameters(table, changed_values)}
+    )
+    state = old._replace(**changed_values, version=old.version + 1)
+    return PendingRow(state, statement, [to_camel_case(name) for name in values if name in changed_values])
 
 
-def delete_row(unit: Unit, table: Table, old: Row) -> None:
+def delete_row(unit: UnitOfWork, table: Table, old: Row) -> None:
     """Delete a row, and with it what the tables say goes with it."""
-    unit.send(deleted(table), {"id": old.id})
+    unit.enqueue(build_delete(table), {"id": old.id})
 
 
 @cache
-def inserted(table: Table, names: Columns, computed: tuple[tuple[str, str], ...] = ()) -> Statement:
+def build_insert(table: Table, names: ColumnNames, computed: tuple[tuple[str, str], ...] = ()) -> Statement:
     """Insert one row with these columns, and those that are `computed` in SQL; returns the whole row."""
-    given = {name: _parameter(table, name) for name in names}
-    row = insert(table).values({**given, **{name: text(sql) for name, sql in computed}})
-    return compiled(row.returning(*returned(table)))
+    assignments = {name: _bind_column(table, name) for name in names}
+    row = insert(table).values({**assignments, **{name: text(sql) for name, sql in computed}})
+    return compile_statement(row.returning(*list_returned_columns(table)))
 
 
 @cache
-def updated(table: Table, names: Columns) -> Statement:
+def build_update(table: Table, names: ColumnNames) -> Statement:
     """Set these columns of the row `id` and raise its version; returns the whole row."""
-    raised: dict[str, Any] = {"version": table.c.version + 1}
+    computed_values: dict[str, Any] = {"version": table.c.version + 1}
     if "updated_at" in table.c:
-        raised["updated_at"] = text("now()")
-    changed = {name: _parameter(table, name) for name in names} | raised
-    row = update(table).where(table.c.id == bindparam("id")).values(changed)
-    return compiled(row.returning(*returned(table)))
+        computed_values["updated_at"] = text("now()")
+    assignments = {name: _bind_column(table, name) for name in names} | computed_values
+    row = update(table).where(table.c.id == bindparam("id")).values(assignments)
+    return compile_statement(row.returning(*list_returned_columns(table)))
 
 
 @cache
-def deleted(table: Table) -> Statement:
+def build_delete(table: Table) -> Statement:
     """Delete the row `id`."""
-    return compiled(delete(table).where(table.c.id == bindparam("id")))
+    return compile_statement(delete(table).where(table.c.id == bindparam("id")))
 
 
 @cache
-def returned(table: Table) -> tuple[ColumnElement[Any], ...]:
+def list_returned_columns(table: Table) -> tuple[ColumnElement[Any], ...]:
     """The columns that clients are told of: all but those that only indexes are made of."""
     return tuple(column for column in table.c if column.name not in ("search_vector", "sort_title"))
 
 
-def names(values: Iterable[str]) -> Columns:
+def sort_column_names(values: Iterable[str]) -> ColumnNames:
     """Column names in an order of their own: the same set is the same statement."""
     return tuple(sorted(values))
 
 
-def _document(value: Any) -> str | None:
+def _serialize_json(value: Any) -> str | None:
     return None if value is None else orjson.dumps(value).decode()
 
 
-def _parameter(table: Table, name: str) -> ColumnElement[Any]:
+def _bind_column(table: Table, name: str) -> ColumnElement[Any]:
     return bindparam(name, type_=table.c[name].type)

@@ -7,40 +7,40 @@ from typing import Any
 
 from sqlalchemy import text
 
-from storefront.core.db.database import Database, Statement, compiled
+from storefront.core.db.database import Database, Statement, compile_statement
 
 # Rows whose stores are remembered: a row never moves to another store.
-MAX_REMEMBERED = 20_000
-_IDS = ("productId", "variantId", "id")
+MAX_CACHED_ROWS = 20_000
+_ID_FIELDS = ("productId", "variantId", "id")
 
-_remembered: OrderedDict[str, str] = OrderedDict()
+_store_ids_by_row: OrderedDict[str, str] = OrderedDict()
 
 
-async def find_store(database: Database, values: Mapping[str, Any]) -> str | None:
+async def find_store_id(database: Database, values: Mapping[str, Any]) -> str | None:
     """The id of the store that an input is about; None where it names none, or nothing that is there.
 
     One statement the first time that a process writes to a row, none afterwards.
     """
-    given = values.get("configId")
-    if given is not None:
-        return str(given)
-    id_ = _find_id(values)
-    if id_ is None:
+    config_id = values.get("configId")
+    if config_id is not None:
+        return str(config_id)
+    row_id = _find_row_id(values)
+    if row_id is None:
         return None
-    if id_ in _remembered:
-        _remembered.move_to_end(id_)
+    if row_id in _store_ids_by_row:
+        _store_ids_by_row.move_to_end(row_id)
     else:
-        for row in await database.fetch(_store_of(), {"id": id_}):
-            _remembered[id_] = row.config_id
-            while len(_remembered) > MAX_REMEMBERED:
-                _remembered.popitem(last=False)
-    return _remembered.get(id_)
+        for row in await database.fetch(_select_store_id(), {"id": row_id}):
+            _store_ids_by_row[row_id] = row.config_id
+            while len(_store_ids_by_row) > MAX_CACHED_ROWS:
+                _store_ids_by_row.popitem(last=False)
+    return _store_ids_by_row.get(row_id)
 
 
-def _find_id(values: Mapping[str, Any]) -> str | None:
-    for name in _IDS:
-        if isinstance(found := values.get(name), str):
-            return found
+def _find_row_id(values: Mapping[str, Any]) -> str | None:
+    for name in _ID_FIELDS:
+        if isinstance(row_id := values.get(name), str):
+            return row_id
     for rows in values.values():
         # A bulk is of one store: its first row stands for all.
         if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping) and isinstance(rows[0].get("id"), str):
@@ -49,8 +49,8 @@ def _find_id(values: Mapping[str, Any]) -> str | None:
 
 
 @cache
-def _store_of() -> Statement:
-    return compiled(
+def _select_store_id() -> Statement:
+    return compile_statement(
         text(
             """
 SELECT config_id FROM products WHERE id = CAST(:id AS uuid)

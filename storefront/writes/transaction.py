@@ -15,19 +15,19 @@ from psycopg import Rollback, errors
 from sqlalchemy import bindparam, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from storefront.core.db.database import Connection, Database, Row, Statement, compiled
-from storefront.core.db.pipeline import LOST_PREPARED, Sent
+from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.pipeline import PREPARED_STATEMENT_ERRORS, QueuedStatement
 from storefront.feed import log
-from storefront.feed.log import Entry
+from storefront.feed.log import LogEntry
 from storefront.models import idempotency_keys
-from storefront.writes.store_lookup import find_store
+from storefront.writes.store_lookup import find_store_id
 
 # How often a transaction is begun anew after Postgres had to break it off for the sake of another one.
-ATTEMPTS = 4
-KEPT_HOURS = 24
+MAX_TRANSACTION_ATTEMPTS = 4
+IDEMPOTENCY_KEY_TTL_HOURS = 24
 
 
-class Code(Enum):
+class ErrorCode(Enum):
     """Why a mutation was refused."""
 
     INVALID_INPUT = "INVALID_INPUT"
@@ -39,283 +39,303 @@ class Code(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class FieldError:
     """One reason why, with the path into the input. `details` are what the code's own error type tells besides."""
 
-    code: Code
+    code: ErrorCode
     message: str
     path: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Refused(Exception):
+class MutationRejected(Exception):
     """Ends a command without a trace of it in the database."""
 
-    def __init__(self, *failures: Failure) -> None:
-        super().__init__(*(failure.message for failure in failures))
-        self.failures = failures
+    def __init__(self, *field_errors: FieldError) -> None:
+        super().__init__(*(field_error.message for field_error in field_errors))
+        self.field_errors = field_errors
 
 
-def invalid(path: Sequence[str], problem: str) -> Failure:
+def make_invalid_input_error(path: Sequence[str], problem: str) -> FieldError:
     """An input that cannot be used."""
-    return Failure(Code.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
+    return FieldError(ErrorCode.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class MutationRequest:
     """What a client wants done: by whom, which operation, with which input."""
 
     actor_id: str
     operation: str
-    values: Mapping[str, Any]
-    key: str | None = None
+    input_values: Mapping[str, Any]
+    idempotency_key: str | None = None
     client_mutation_id: str | None = None
     dry_run: bool = False
 
-    def digest(self) -> bytes:
+    def compute_digest(self) -> bytes:
         """What tells this order from another one under the same key."""
-        content = orjson.dumps([self.operation, self.values], option=orjson.OPT_SORT_KEYS, default=str)
+        content = orjson.dumps([self.operation, self.input_values], option=orjson.OPT_SORT_KEYS, default=str)
         return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class MutationResult:
     """What became of an order: its rows as they stand at `position`, or why there are none. `moved`: stores to wake."""
 
     rows: Sequence[Row | None] = ()
-    failures: Sequence[Failure] = ()
+    field_errors: Sequence[FieldError] = ()
     position: int | None = None
-    replayed: bool = False
-    moved: Sequence[str] = ()
+    is_replayed: bool = False
+    moved_store_ids: Sequence[str] = ()
 
-    def as_json(self) -> str:
+    def to_json(self) -> str:
         """To be kept under a key. Rows hold nothing but what JSON has."""
         rows = [None if row is None else row._asdict() for row in self.rows]
-        failures = [{**asdict(failure), "code": failure.code.value} for failure in self.failures]
-        return orjson.dumps({"rows": rows, "failures": failures, "position": self.position}).decode()
+        field_errors = [{**asdict(field_error), "code": field_error.code.value} for field_error in self.field_errors]
+        return orjson.dumps({"rows": rows, "failures": field_errors, "position": self.position}).decode()
 
 
-def _kept_outcome(kept: Mapping[str, Any]) -> Outcome:
-    rows = [None if row is None else SimpleNamespace(**row) for row in kept["rows"]]
-    failures = [Failure(Code(f["code"]), f["message"], tuple(f["path"]), f["details"]) for f in kept["failures"]]
-    return Outcome(rows, failures, kept["position"], replayed=True)
+def _parse_stored_result(stored: Mapping[str, Any]) -> MutationResult:
+    rows = [None if row is None else SimpleNamespace(**row) for row in stored["rows"]]
+    field_errors = [FieldError(ErrorCode(f["code"]), f["message"], tuple(f["path"]), f["details"]) for f in stored["failures"]]
+    return MutationResult(rows, field_errors, stored["position"], is_replayed=True)
 
 
-class Written:
+class PendingRow:
     """A row on its way into its table: what is known of it by now, and the whole `row` once the log is written with it."""
 
-    __slots__ = ("_sent", "fields", "state")
+    __slots__ = ("_statement", "changed_fields", "state")
 
-    def __init__(self, state: Row, sent: Sent | None, fields: Sequence[str] = ()) -> None:
-        self.state, self._sent = state, sent
+    def __init__(self, state: Row, statement: QueuedStatement | None, changed_fields: Sequence[str] = ()) -> None:
+        self.state, self._statement = state, statement
         # Those that really changed; none: nothing was written.
-        self.fields = fields
+        self.changed_fields = changed_fields
 
     @property
     def row(self) -> Row:
         """The row as it stands."""
-        return self.state if self._sent is None else self._sent.rows[0]
+        return self.state if self._statement is None else self._statement.rows[0]
 
 
-class Unit:
+class UnitOfWork:
     """The transaction of one order. Commands read and write on `connection` and record each change that they make.
 
     `assumes`: commands may take for granted what hardly ever is not so and save the trip that would tell, where Postgres then
     refuses what they write with a NotNullViolation. The order is begun anew after that, and nothing is assumed.
     """
 
-    def __init__(self, connection: Connection, order: Order, *, assumes: bool = False) -> None:
-        self.connection, self.assumes = connection, assumes
-        self.actor_id = order.actor_id
+    def __init__(self, connection: Connection, request: MutationRequest, *, is_optimistic: bool = False) -> None:
+        self.connection, self.is_optimistic = connection, is_optimistic
+        self.actor_id = request.actor_id
         # Failures that do not end the command: of single rows of a bulk.
-        self.failures: list[Failure] = []
-        self._client_mutation_id = order.client_mutation_id
-        self._entries: dict[str, list[Entry]] = {}
-        self._shared: list[tuple[Sequence[str], Entry]] = []
-        self._gone: list[str] = []
-        self._appended: list[Sent] = []
+        self.field_errors: list[FieldError] = []
+        self._client_mutation_id = request.client_mutation_id
+        self._entries: dict[str, list[LogEntry]] = {}
+        self._shared_entries: list[tuple[Sequence[str], LogEntry]] = []
+        self._deleted_store_ids: list[str] = []
+        self._append_statements: list[QueuedStatement] = []
 
     async def fetch(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> list[Row]:
         """Run a statement in the transaction."""
         return await self.connection.fetch(statement, parameters)
 
-    def send(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> Sent:
+    def enqueue(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> QueuedStatement:
         """Have a statement run with the next one that is waited for."""
-        return self.connection.send(statement, parameters)
+        return self.connection.enqueue(statement, parameters)
 
-    def record(self, config_id: str, entry: Entry) -> None:
+    def record_change(self, config_id: str, entry: LogEntry) -> None:
         """A change for the store's log, written when the command is done."""
-        self._entries.setdefault(config_id, []).append(self._signed(entry))
+        self._entries.setdefault(config_id, []).append(self._attribute_entry(entry))
 
-    def record_in_each(self, config_ids: Sequence[str], entry: Entry) -> None:
+    def record_change_in_each(self, config_ids: Sequence[str], entry: LogEntry) -> None:
         """A change of what many stores show, for all their logs."""
-        self._shared.append((config_ids, self._signed(entry)))
+        self._shared_entries.append((config_ids, self._attribute_entry(entry)))
 
-    def record_gone(self, config_id: str) -> None:
+    def record_deleted_store(self, config_id: str) -> None:
         """A store that is gone, with its log."""
-        self._gone.append(config_id)
+        self._deleted_store_ids.append(config_id)
 
-    def _signed(self, entry: Entry) -> Entry:
+    def _attribute_entry(self, entry: LogEntry) -> LogEntry:
         return entry._replace(actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
 
-    def stores(self) -> Sequence[str]:
+    def list_moved_stores(self) -> Sequence[str]:
         """The stores whose logs the order moves, or ends."""
-        return [*self._entries, *chain.from_iterable(config_ids for config_ids, _ in self._shared), *self._gone]
+        return [
+            *self._entries,
+            *chain.from_iterable(config_ids for config_ids, _ in self._shared_entries),
+            *self._deleted_store_ids,
+        ]
 
-    def append_log(self) -> None:
+    def enqueue_log_entries(self) -> None:
         """Last of all, because from here to the commit other writers of the store wait."""
-        self._appended = [log.send(self.connection, config_id, entries) for config_id, entries in sorted(self._entries.items())]
-        for config_ids, entry in self._shared:
-            log.send_to_each(self.connection, config_ids, entry)
+        self._append_statements = [
+            log.enqueue_append(self.connection, config_id, entries) for config_id, entries in sorted(self._entries.items())
+        ]
+        for config_ids, entry in self._shared_entries:
+            log.enqueue_append_to_each(self.connection, config_ids, entry)
 
-    def position(self) -> int | None:
+    def get_position(self) -> int | None:
         """The position reached, once the log is written."""
-        return log.position_of(self._appended[-1]) if self._appended else None
+        return log.get_last_position(self._append_statements[-1]) if self._append_statements else None
 
 
 # What is returned is a row, one on its way, or none.
-Command = Callable[[Unit, Mapping[str, Any]], Awaitable[Sequence[Any]]]
+Command = Callable[[UnitOfWork, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
 # What may be otherwise the next time: others were in the way, or something was assumed that is not so.
-_PASSING = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation, *LOST_PREPARED)
+_RETRYABLE_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation, *PREPARED_STATEMENT_ERRORS)
 
 
-async def perform(database: Database, order: Order, command: Command) -> Outcome:
+async def execute_mutation(database: Database, request: MutationRequest, command: Command) -> MutationResult:
     """Do the order, or return the result that its key has had already. All of it is committed, or nothing.
 
     Writers of one store wait for each other here rather than in Postgres, where each would hold a connection meanwhile.
     """
 
-    async def find_key() -> str:
-        return await find_store(database, order.values) or order.actor_id
+    async def find_writer_key() -> str:
+        return await find_store_id(database, request.input_values) or request.actor_id
 
-    async with database.writers.hold(find_key):
-        for attempt in range(1, ATTEMPTS):
-            with suppress(*_PASSING):
-                return await _tried(database, order, command, assumes=attempt == 1)
-        return await _tried(database, order, command, assumes=False)
+    async with database.write_bulkhead.hold(find_writer_key):
+        for attempt in range(1, MAX_TRANSACTION_ATTEMPTS):
+            with suppress(*_RETRYABLE_ERRORS):
+                return await _attempt_mutation(database, request, command, is_optimistic=attempt == 1)
+        return await _attempt_mutation(database, request, command, is_optimistic=False)
 
 
-async def _tried(database: Database, order: Order, command: Command, *, assumes: bool) -> Outcome:
+async def _attempt_mutation(
+    database: Database, request: MutationRequest, command: Command, *, is_optimistic: bool
+) -> MutationResult:
     try:
-        return await _once(database, order, command, assumes)
-    except Refused as refusal:
-        return Outcome(failures=refusal.failures)
+        return await _run_transaction(database, request, command, is_optimistic)
+    except MutationRejected as rejection:
+        return MutationResult(field_errors=rejection.field_errors)
     except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
-        return Outcome(failures=[_refusal_of(error)])
+        return MutationResult(field_errors=[_convert_database_error(error)])
 
 
-async def _once(database: Database, order: Order, command: Command, assumes: bool) -> Outcome:
-    outcome = Outcome()
+async def _run_transaction(database: Database, request: MutationRequest, command: Command, is_optimistic: bool) -> MutationResult:
+    result = MutationResult()
     async with database.transaction() as connection:
-        unit = Unit(connection, order, assumes=assumes)
-        if order.key is None:
-            outcome = await _worked(unit, order, command, connection.flush if order.dry_run else connection.commit)
+        unit = UnitOfWork(connection, request, is_optimistic=is_optimistic)
+        if request.idempotency_key is None:
+            result = await _run_command(unit, request, command, connection.flush if request.dry_run else connection.commit)
         else:
-            kept = await _claimed(unit, order)
-            if kept is not None:
-                return kept
-            outcome = await _worked_under_key(unit, order, command)
-            unit.send(_keep(), {"actor_id": order.actor_id, "key": order.key, "result": outcome.as_json()})
-        if order.dry_run:
-            outcome = replace(outcome, position=None)
+            stored_result = await _claim_key(unit, request)
+            if stored_result is not None:
+                return stored_result
+            result = await _run_command_in_savepoint(unit, request, command)
+            unit.enqueue(
+                _update_key_result(), {"actor_id": request.actor_id, "key": request.idempotency_key, "result": result.to_json()}
+            )
+        if request.dry_run:
+            result = replace(result, position=None)
             raise Rollback
-    return outcome
+    return result
 
 
-async def _worked(unit: Unit, order: Order, command: Command, end: Callable[[], Awaitable[None]]) -> Outcome:
-    made = await command(unit, order.values)
-    unit.append_log()
-    await end()
-    rows = [one.row if isinstance(one, Written) else one for one in made]
-    return Outcome(rows, unit.failures, unit.position(), moved=unit.stores())
+async def _run_command(
+    unit: UnitOfWork, request: MutationRequest, command: Command, finish: Callable[[], Awaitable[None]]
+) -> MutationResult:
+    command_rows = await command(unit, request.input_values)
+    unit.enqueue_log_entries()
+    await finish()
+    rows = [row.row if isinstance(row, PendingRow) else row for row in command_rows]
+    return MutationResult(rows, unit.field_errors, unit.get_position(), moved_store_ids=unit.list_moved_stores())
 
 
-async def _worked_under_key(unit: Unit, order: Order, command: Command) -> Outcome:
+async def _run_command_in_savepoint(unit: UnitOfWork, request: MutationRequest, command: Command) -> MutationResult:
     # A refusal undoes the work but keeps the key: it is a result like any other, and a retry gets it again.
     try:
         async with unit.connection.savepoint():
-            return await _worked(unit, order, command, unit.connection.flush)
-    except Refused as refusal:
-        return Outcome(failures=refusal.failures)
+            return await _run_command(unit, request, command, unit.connection.flush)
+    except MutationRejected as rejection:
+        return MutationResult(field_errors=rejection.field_errors)
     except (errors.IntegrityError, errors.ProgramLimitExceeded) as error:
-        return Outcome(failures=[_refusal_of(error)])
+        return MutationResult(field_errors=[_convert_database_error(error)])
 
 
 # --------------------------------------------------------------------------------------------- idempotency
 
 
-async def _claimed(unit: Unit, order: Order) -> Outcome | None:
+async def _claim_key(unit: UnitOfWork, request: MutationRequest) -> MutationResult | None:
     """The kept outcome of the key, or None once the key is ours. Waits while another transaction is at it."""
-    own = {"actor_id": order.actor_id, "key": order.key, "digest": order.digest()}
-    while not await unit.fetch(_claim(), own):
+    parameters = {"actor_id": request.actor_id, "key": request.idempotency_key, "digest": request.compute_digest()}
+    while not await unit.fetch(_insert_key(), parameters):
         # Nothing where the sweep has taken the old key between the two statements: then it is free to be claimed.
-        for digest, result in await unit.fetch(_kept(), own):
-            return _kept_outcome(result) if digest == own["digest"] else Outcome(failures=[_CONFLICT])
+        for digest, result in await unit.fetch(_select_key(), parameters):
+            return (
+                _parse_stored_result(result)
+                if digest == parameters["digest"]
+                else MutationResult(field_errors=[_KEY_CONFLICT_ERROR])
+            )
     return None
 
 
-_CONFLICT = Failure(
-    Code.IDEMPOTENCY_CONFLICT,
+_KEY_CONFLICT_ERROR = FieldError(
+    ErrorCode.IDEMPOTENCY_CONFLICT,
     "idempotencyKey: this key was used with another input. Use a new key for each new request.",
     ("idempotencyKey",),
 )
 
 
 @cache
-def _claim() -> Statement:
+def _insert_key() -> Statement:
     names = ("actor_id", "key", "digest")
     row = upsert(idempotency_keys).values({name: bindparam(name, type_=idempotency_keys.c[name].type) for name in names})
-    return compiled(row.on_conflict_do_nothing().returning(idempotency_keys.c.key))
+    return compile_statement(row.on_conflict_do_nothing().returning(idempotency_keys.c.key))
 
 
 @cache
-def _kept() -> Statement:
-    mine = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
-    return compiled(select(idempotency_keys.c.digest, idempotency_keys.c.result).where(mine))
+def _select_key() -> Statement:
+    is_own_key = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
+    return compile_statement(select(idempotency_keys.c.digest, idempotency_keys.c.result).where(is_own_key))
 
 
 @cache
-def _keep() -> Statement:
-    mine = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
-    return compiled(update(idempotency_keys).where(mine).values(result=bindparam("result", type_=idempotency_keys.c.result.type)))
+def _update_key_result() -> Statement:
+    is_own_key = (idempotency_keys.c.actor_id == bindparam("actor_id")) & (idempotency_keys.c.key == bindparam("key"))
+    return compile_statement(
+        update(idempotency_keys).where(is_own_key).values(result=bindparam("result", type_=idempotency_keys.c.result.type))
+    )
 
 
-async def sweep_keys(database: Database) -> int:
+async def delete_expired_keys(database: Database) -> int:
     """Forget the keys of more than a day ago; returns how many."""
-    return len(await database.fetch(_sweep()))
+    return len(await database.fetch(_delete_expired()))
 
 
 @cache
-def _sweep() -> Statement:
-    old = f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{KEPT_HOURS} hours' RETURNING 1 AS one"
-    return compiled(text(old))
+def _delete_expired() -> Statement:
+    sql = (
+        f"DELETE FROM idempotency_keys WHERE created_at < now() - interval '{IDEMPOTENCY_KEY_TTL_HOURS} hours' RETURNING 1 AS one"
+    )
+    return compile_statement(text(sql))
 
 
 # ------------------------------------------------------------------------------------- what Postgres refuses
 
 # Rules that only the database can judge, because only it knows the other rows. By the constraint's name.
-_TAKEN = {
+_UNIQUE_CONSTRAINT_MESSAGES = {
     "configs_slug_key": ("slug", "another store has this slug already. Choose another one."),
     "products_config_id_handle_key": ("handle", "another product of this store has this handle already. Choose another one."),
     "reviews_product_id_user_id_key": ("productId", "you have reviewed this product already. Update that review instead."),
 }
 
 
-def taken(constraint: str, path: Sequence[str] = ()) -> Failure:
+def make_already_exists_error(constraint: str, path: Sequence[str] = ()) -> FieldError:
     """A name that another row has."""
-    field_, message = _TAKEN[constraint]
-    where = (*path, field_)
-    return Failure(Code.ALREADY_EXISTS, f"{'.'.join(where)}: {message}", where)
+    field_name, message = _UNIQUE_CONSTRAINT_MESSAGES[constraint]
+    error_path = (*path, field_name)
+    return FieldError(ErrorCode.ALREADY_EXISTS, f"{'.'.join(error_path)}: {message}", error_path)
 
 
-def _refusal_of(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> Failure:
+def _convert_database_error(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> FieldError:
     if isinstance(error, errors.ProgramLimitExceeded):
         # Letters that fold into several: nobody writes a megabyte of them but to see what happens.
-        return invalid(["description"], "has, with the tags, more text than can be searched. Shorten it.")
+        return make_invalid_input_error(["description"], "has, with the tags, more text than can be searched. Shorten it.")
     constraint = error.diag.constraint_name or ""
-    if constraint not in _TAKEN:
+    if constraint not in _UNIQUE_CONSTRAINT_MESSAGES:
         # A rule that a command should have checked itself: a fault of ours, to be seen as one.
         raise error
-    return taken(constraint)
+    return make_already_exists_error(constraint)

@@ -12,13 +12,15 @@ import psycopg
 import pytest
 
 from storefront.analytics.dashboard import assets
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.ids import uuid7
 from tests.browser import Browser, chromium, needs_chromium, watched
 from tests.client import SECRET, Client, token_of
 from tests.feed.processes import Server, running
 
-installed = pytest.mark.skipif("chart.js" not in assets.served(), reason="the dashboard's chart is not installed: make install")
+installed = pytest.mark.skipif(
+    "chart.js" not in assets.list_installed_files(), reason="the dashboard's chart is not installed: make install"
+)
 
 PEOPLE = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
 
@@ -48,7 +50,7 @@ async def test_what_is_no_slug_has_no_page(shopper: Client, slug: str) -> None:
 async def test_its_files_are_served_for_ever_and_nothing_else_is(shopper: Client) -> None:
     page = await shopper.http.get("/dashboard/a-store")
     addresses = re.findall(r'(?:src|href)="\.\./(dashboard-files/[^"]+)"', page.text)
-    assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.served())
+    assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.list_installed_files())
     for address in addresses:
         file = await shopper.http.get(f"/{address}")
         assert (file.status_code, file.headers["cache-control"]) == (200, "public, max-age=31536000, immutable")
@@ -181,7 +183,7 @@ def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, s
 def test_a_token_that_expires_ends_the_visit(empty_url: str, server: Server, browser: Browser) -> None:
     _, owner, _ = fill(empty_url)
     browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
-    sign_in(browser, sign(Claims(owner), SECRET, seconds=-25))
+    sign_in(browser, sign_token(Claims(owner), SECRET, seconds=-25))
     # Good for five seconds more, as clocks may differ.
     browser.wait("!document.getElementById('dashboard').hidden")
     browser.wait("!document.getElementById('sign-in').hidden")

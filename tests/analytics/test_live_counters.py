@@ -20,9 +20,9 @@ from websockets.exceptions import ConnectionClosed
 
 from storefront.analytics.commands import track_events
 from storefront.analytics.rollups import roll_up
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
-from storefront.core.net.client_info import Sender
+from storefront.core.net.client_info import ClientInfo
 from storefront.queries import analytics
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
@@ -104,18 +104,18 @@ async def test_sessions_are_active_for_five_minutes_after_their_last_event(datab
         now = datetime.now(UTC)
         events = [(f"{rng.randrange(60)}", now - timedelta(minutes=rng.uniform(0, 12))) for _ in range(60)]
         sent = [{"event": "any", "sessionId": session, "timestamp": at.isoformat()} for session, at in events]
-        await track_events(database, store, [*sent, {"event": "of no session"}], Sender())
-        await track_events(database, store, [{"event": "any", "sessionId": "bot"}], Sender({"user-agent": GOOGLE}))
+        await track_events(database, store, [*sent, {"event": "of no session"}], ClientInfo())
+        await track_events(database, store, [{"event": "any", "sessionId": "bot"}], ClientInfo({"user-agent": GOOGLE}))
         await roll_up(database)
         for session, at in events:
             seen[session].append(at)
         for _ in range(2):
             minute = datetime.now(UTC).replace(second=0, microsecond=0)
-            active = await analytics.active_sessions(database, store, user)
+            active = await analytics.count_active_sessions(database, store, user)
             if datetime.now(UTC).replace(second=0, microsecond=0) == minute:
                 break
         assert active == sum(max(moments) >= minute - timedelta(minutes=5) for moments in seen.values())
-    assert await analytics.active_sessions(database, store, await make_user(database)) is None
+    assert await analytics.count_active_sessions(database, store, await make_user(database)) is None
 
 
 async def test_there_is_at_most_one_a_second_and_none_without_a_change(shop: Client) -> None:
@@ -202,7 +202,7 @@ async def test_a_store_that_is_deleted_ends_the_feed(shop: Client) -> None:
 async def test_a_token_that_expires_ends_the_feed(shop: Client) -> None:
     user = await make_user(shop.database)
     store = await make_store(shop.database, user_id=user)
-    token = sign(Claims(user), SECRET, seconds=2)
+    token = sign_token(Claims(user), SECRET, seconds=2)
     start = time.monotonic()
     async with streaming(shop.http, store, token) as ticks, asyncio.timeout(10):
         assert len([event async for event in ticks]) == 1
@@ -213,7 +213,7 @@ async def test_the_feed_over_a_websocket_ends_with_the_token_too(shop: Client) -
     user = await make_user(shop.database)
     store = await make_store(shop.database, user_id=user)
     address = str(shop.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
-    token = sign(Claims(user), SECRET, seconds=3)
+    token = sign_token(Claims(user), SECRET, seconds=3)
     async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
         await socket.send(json.dumps({"type": "connection_init", "payload": {"authorization": f"Bearer {token}"}}))
         assert json.loads(await socket.recv())["type"] == "connection_ack"

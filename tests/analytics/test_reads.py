@@ -14,8 +14,8 @@ import pytest
 from storefront.analytics.rollups import roll_up
 from storefront.core.db.database import Database
 from storefront.core.ids import parse_id, uuid7
-from storefront.queries.analytics import Span, begins
-from storefront.queries.rollups import ORIGIN
+from storefront.queries.analytics import Span, list_interval_starts
+from storefront.queries.rollups import GRAIN_ORIGIN
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
@@ -276,7 +276,7 @@ async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zon
     assert set(told) == set(events)
     for store, report in told.items():
         assert_report(report, events[store], live[store], span, interval, zone)
-        assert_report(report["previous"], events[store], live[store], span.before(), interval, zone)
+        assert_report(report["previous"], events[store], live[store], span.get_previous(), interval, zone)
         assert report["previous"]["previous"] is None
 
 
@@ -285,7 +285,7 @@ async def test_any_range_equals_a_count_by_hand(shopper: Client) -> None:
     store = await make_store(shopper.database, user_id=owner)
     live = [await make_product(shopper.database, store) for _ in range(4)]
     # Dense around an hour, a midnight and where the longest grains begin, so that whatever a range ends in holds events.
-    centres = [datetime(2026, 2, 3, 7, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), ORIGIN + timedelta(days=16 * 573)]
+    centres = [datetime(2026, 2, 3, 7, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), GRAIN_ORIGIN + timedelta(days=16 * 573)]
     events = [event for at in centres for m in (1, 40) for event in drawn(rng, around(at, minutes=m), live, 80)]
     await add_events(shopper.database, store, events)
     moments = [event.at + rng.choice([0, 1, -1]) * timedelta.resolution for event in events]
@@ -311,14 +311,14 @@ async def test_any_range_equals_a_count_by_hand(shopper: Client) -> None:
     ],
 )
 def test_intervals_follow_the_clocks(start: str, end: str, interval: str, points: int) -> None:
-    assert len(begins(between(start, end, "America/New_York"), interval.lower(), "America/New_York")) == points
+    assert len(list_interval_starts(between(start, end, "America/New_York"), interval.lower(), "America/New_York")) == points
 
 
 def test_weeks_begin_on_mondays_and_a_skipped_day_is_none() -> None:
-    weeks = begins(between("2026-11-01", "2026-12-01", "Europe/Berlin"), "week", "Europe/Berlin")
+    weeks = list_interval_starts(between("2026-11-01", "2026-12-01", "Europe/Berlin"), "week", "Europe/Berlin")
     assert {at.astimezone(ZoneInfo("Europe/Berlin")).strftime("%a %H:%M") for at in weeks} == {"Mon 00:00"}
     apia = ZoneInfo("Pacific/Apia")
-    days = begins(between("2011-12-29", "2012-01-01", "Pacific/Apia"), "day", "Pacific/Apia")
+    days = list_interval_starts(between("2011-12-29", "2012-01-01", "Pacific/Apia"), "day", "Pacific/Apia")
     assert [at.astimezone(apia).day for at in days] == [29, 31]
 
 

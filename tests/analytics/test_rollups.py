@@ -17,19 +17,19 @@ import pytest
 from alembic import command
 
 from storefront.analytics.commands import refresh_popularity, track_events
-from storefront.analytics.rollups import keep_months, roll_up
+from storefront.analytics.rollups import maintain_partitions, roll_up
 from storefront.core.db.database import Database
-from storefront.core.db.migrations import config_for, connect
+from storefront.core.db.migrations import build_config, connect
 from storefront.core.ids import uuid7
-from storefront.core.net.client_info import Sender
-from storefront.queries.rollups import GRAINS, ORIGIN, pieces
-from storefront.writes.transaction import Refused
+from storefront.core.net.client_info import ClientInfo
+from storefront.queries.rollups import GRAIN_ORIGIN, GRAINS_SECONDS, split_span
+from storefront.writes.transaction import MutationRejected
 from tests.analytics.counting import RIGHT, count_for_ever, differences
 from tests.factories import insert, make_product, make_store
 
 KINDS = "page_view", "product_click", "add_to_cart", "purchase", "search", "newsletter"
-PEOPLE = Sender({"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"}, "203.0.113.7")
-BOT = Sender({"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"})
+PEOPLE = ClientInfo({"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"}, "203.0.113.7")
+BOT = ClientInfo({"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"})
 
 
 def drawn(rng: random.Random, products: list[str], number: int) -> list[dict[str, Any]]:
@@ -212,7 +212,7 @@ async def test_events_are_of_stores_that_are_there(empty_url: str, database: Dat
         assert not deletion.done()
     await deletion
     assert await one(database, "SELECT array_agg(DISTINCT config_id::text) FROM analytics_events") == [other]
-    with pytest.raises(Refused):
+    with pytest.raises(MutationRejected):
         await track_events(database, store, drawn(random.Random(13), products, 5), PEOPLE)
 
 
@@ -301,19 +301,19 @@ def test_a_span_is_put_together_of_few_grains_without_gaps() -> None:
     rng = random.Random(6)
     for _ in range(2_000):
         start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=rng.randrange(10**14))
-        start -= (start - ORIGIN) % timedelta(seconds=rng.choice([1, 60, 900, 3_600, 86_400]))
+        start -= (start - GRAIN_ORIGIN) % timedelta(seconds=rng.choice([1, 60, 900, 3_600, 86_400]))
         end = start + timedelta(seconds=rng.choice([1, 900, 86_400, 10**6, 3 * 10**7]) * (0.01 + rng.random()))
-        most = rng.choice(GRAINS)
-        found = pieces(start, end, most=most)
+        most = rng.choice(GRAINS_SECONDS)
+        found = split_span(start, end, max_grain=most)
         assert (found[0].start, found[-1].stop) == (start, end)
         assert all(before.stop == piece.start for before, piece in pairwise(found))
         for piece in found:
             assert piece.grain <= most and piece.start < piece.stop
             if piece.grain:
-                assert not any((moment - ORIGIN) % timedelta(seconds=piece.grain) for moment in (piece.start, piece.stop))
+                assert not any((moment - GRAIN_ORIGIN) % timedelta(seconds=piece.grain) for moment in (piece.start, piece.stop))
             else:
-                assert piece.stop - piece.start < 2 * timedelta(seconds=GRAINS[0])
-        assert len(found) <= 2 * len(GRAINS) + 1
+                assert piece.stop - piece.start < 2 * timedelta(seconds=GRAINS_SECONDS[0])
+        assert len(found) <= 2 * len(GRAINS_SECONDS) + 1
 
 
 # -------------------------------------------------------------------------------------------------- months
@@ -336,9 +336,9 @@ async def test_there_are_partitions_ahead_and_more_are_made(database: Database) 
     assert {month(n) for n in range(-1, 4)} <= {*await partitions(database)}
     async with database.transaction() as connection:
         await connection.raw.execute(f"DROP TABLE {month(2)}".encode())
-    assert await keep_months(database, days=400) == 1
+    assert await maintain_partitions(database, days=400) == 1
     assert month(2) in await partitions(database)
-    assert await keep_months(database, days=400) == 0
+    assert await maintain_partitions(database, days=400) == 0
 
 
 async def test_events_that_came_before_their_partition_move_into_it(database: Database) -> None:
@@ -349,7 +349,7 @@ async def test_events_that_came_before_their_partition_move_into_it(database: Da
     await roll_up(database)
     before = await one(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e")
     assert await one(database, "SELECT count(*) FROM analytics_events_other") > 0
-    assert await keep_months(database, days=400) == 1
+    assert await maintain_partitions(database, days=400) == 1
     assert (
         await one(database, """SELECT count(*) FROM analytics_events_other WHERE "timestamp" >= date_trunc('month', now())""")
         == 0
@@ -366,9 +366,9 @@ async def test_old_months_go_once_they_are_counted(database: Database) -> None:
     for days in (0, 40, 100, 1_000):
         at = datetime.now(UTC) - timedelta(days=days)
         await insert(database, "analytics_events", config_id=store, event="page_view", session_id=f"{days}", timestamp=at)
-    assert await keep_months(database, days=31) == 0
+    assert await maintain_partitions(database, days=31) == 0
     await roll_up(database)
-    assert await keep_months(database, days=31) >= 3
+    assert await maintain_partitions(database, days=31) >= 3
     kept = await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_events")
     assert kept[0] == "0" and not {"100", "1000"} & {*kept}
     assert await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_sessions") == kept
@@ -380,7 +380,7 @@ async def test_old_months_go_once_they_are_counted(database: Database) -> None:
 
 def step(url: str, to: str) -> None:
     with connect(url) as connection:
-        getattr(command, "downgrade" if to != "head" else "upgrade")(config_for(connection), to)
+        getattr(command, "downgrade" if to != "head" else "upgrade")(build_config(connection), to)
         connection.commit()
 
 

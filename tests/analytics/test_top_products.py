@@ -10,7 +10,7 @@ import pytest
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.queries import analytics
-from storefront.queries.analytics import Span, top_products
+from storefront.queries.analytics import Span, load_top_products
 from tests.analytics.test_reads import Event, add_events
 from tests.factories import make_store
 
@@ -47,14 +47,14 @@ async def test_they_are_those_of_a_count_of_every_grain(
     ]
 
     async def found(limit: int) -> list[Any]:
-        return [await top_products(database, stores, span, limit) for span in spans]
+        return [await load_top_products(database, stores, span, limit) for span in spans]
 
     quick = [await found(limit) for limit in (1, 10, 100)]
     # However few it may be, the fine grains are read from end to end.
-    few = f" {analytics._FEW}\n"
-    assert analytics._TOP_OF_DAYS.count(few) == 2
-    monkeypatch.setattr(analytics, "_TOP_OF_DAYS", analytics._TOP_OF_DAYS.replace(few, " 0\n"))
-    monkeypatch.setattr(analytics, "_top_of_days", cache(analytics._top_of_days.__wrapped__))
+    few = f" {analytics._MAX_PRODUCTS_BY_ID}\n"
+    assert analytics._TOP_PRODUCTS_BY_DAY_SQL.count(few) == 2
+    monkeypatch.setattr(analytics, "_TOP_PRODUCTS_BY_DAY_SQL", analytics._TOP_PRODUCTS_BY_DAY_SQL.replace(few, " 0\n"))
+    monkeypatch.setattr(analytics, "_select_top_products_by_day", cache(analytics._select_top_products_by_day.__wrapped__))
     assert quick == [await found(limit) for limit in (1, 10, 100)]
     # Without whole days every grain is.
     monkeypatch.setattr(analytics, "DAY", 10**9)

@@ -13,7 +13,7 @@ import pytest
 
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
-from storefront.core.net.client_info import truncated
+from storefront.core.net.client_info import truncate_address
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import counted, insert, make_product, make_store, make_user
@@ -176,7 +176,7 @@ async def test_bots_are_flagged(shopper: Client, agent: str, bot: bool) -> None:
     ],
 )
 def test_addresses_are_truncated(address: str, network: str | None) -> None:
-    assert truncated(address) == network
+    assert truncate_address(address) == network
 
 
 @pytest.mark.parametrize(

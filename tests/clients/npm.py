@@ -28,11 +28,11 @@ def installed(folder: Path) -> Path:
     with InterProcessLock(Path(gettempdir()) / f"storefront-npm-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"):
         if not stamp.is_file() or stamp.read_text() != wanted:
             try:
-                assets.npm_ci(folder)
+                assets.run_npm_ci(folder)
             except assets.InstallError as error:
                 pytest.skip(f"the npm packages of {folder.name}/ cannot be fetched: {error}")
             stamp.write_text(wanted)
-    return assets.node_and_npm()[0]
+    return assets.find_node_and_npm()[0]
 
 
 def environment() -> dict[str, str]:

@@ -9,13 +9,13 @@ from typer.testing import CliRunner
 
 from storefront.cli.main import app
 from storefront.configs import secret_rotation as rotating
-from storefront.configs.secret_rotation import Rotation, rotate_tokens
+from storefront.configs.secret_rotation import RotationSummary, rotate_stored_secrets
 from storefront.core.db.database import Database
-from storefront.core.encryption import Vault, new_key
-from storefront.core.settings import settings
+from storefront.core.encryption import Vault, generate_key
+from storefront.core.settings import get_settings
 from tests.factories import counted, insert, make_store, make_user
 
-OLD, NEW = new_key(), new_key()
+OLD, NEW = generate_key(), generate_key()
 BEFORE, AFTER = Vault([OLD]), Vault([NEW, OLD])
 
 
@@ -44,7 +44,7 @@ async def test_every_token_comes_under_the_newest_key_and_nothing_else_changes(d
     old = await connected(database, BEFORE.encrypt("shpat_1"))
     current = await connected(database, token := AFTER.encrypt("shpat_2"))
     without = [await make_store(database, integrations=value) for value in ({}, {"shopify": {"domain": "x"}}, {"analytics": 1})]
-    assert await rotate_tokens(database, AFTER, silent) == Rotation(rotated=1, current=1)
+    assert await rotate_stored_secrets(database, AFTER, silent) == RotationSummary(rotated=1, current=1)
     assert Vault([NEW]).decrypt(await token_of(database, old)) == "shpat_1"
     assert await token_of(database, current) == token
     kept = await integrations(database, old)
@@ -57,8 +57,8 @@ async def test_secrets_of_webhooks_come_under_the_newest_key_too(database: Datab
     about = {"config_id": store, "url": "https://example.com", "read_as": "shopper", "position": 0}
     secrets = {"secret": BEFORE.encrypt("whsec_new"), "previous_secret": BEFORE.encrypt("whsec_old")}
     both = await insert(database, "webhooks", **about, **secrets)
-    lost = await insert(database, "webhooks", **about, secret=Vault([new_key()]).encrypt("whsec_lost"))
-    assert await rotate_tokens(database, AFTER, silent) == Rotation(rotated=2, unreadable=(store,))
+    lost = await insert(database, "webhooks", **about, secret=Vault([generate_key()]).encrypt("whsec_lost"))
+    assert await rotate_stored_secrets(database, AFTER, silent) == RotationSummary(rotated=2, unreadable=(store,))
     async with database.transaction() as connection:
         cursor = await connection.raw.execute("SELECT id::text, secret, previous_secret FROM webhooks")
         rows = {row[0]: row[1:] for row in await cursor.fetchall()}
@@ -68,44 +68,44 @@ async def test_secrets_of_webhooks_come_under_the_newest_key_too(database: Datab
 
 async def test_a_second_run_writes_nothing(database: Database) -> None:
     await connected(database, BEFORE.encrypt("shpat_1"))
-    await rotate_tokens(database, AFTER, silent)
+    await rotate_stored_secrets(database, AFTER, silent)
     with counted(database) as statements:
-        assert await rotate_tokens(database, AFTER, silent) == Rotation(current=1)
+        assert await rotate_stored_secrets(database, AFTER, silent) == RotationSummary(current=1)
     assert not [sql for sql in statements if "UPDATE" in sql]
 
 
 @pytest.mark.parametrize("number", [0, 1, 10])
 async def test_batches_reach_every_store(database: Database, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rotating, "BATCH", 4)
+    monkeypatch.setattr(rotating, "BATCH_ROWS", 4)
     user = await make_user(database)
     stores = [await connected(database, BEFORE.encrypt(f"shpat_{n}"), user_id=user) for n in range(number)]
     told: list[tuple[int, int]] = []
-    rotation = await rotate_tokens(database, AFTER, lambda done, total: told.append((done, total)))
-    assert rotation == Rotation(rotated=number)
+    rotation = await rotate_stored_secrets(database, AFTER, lambda done, total: told.append((done, total)))
+    assert rotation == RotationSummary(rotated=number)
     assert told == [(done, number) for done in range(4, number, 4)] + ([(number, number)] if number else [])
     assert all([AFTER.is_current(await token_of(database, store)) for store in stores])
 
 
 async def test_what_no_key_opens_is_left_and_told(database: Database) -> None:
-    lost = await connected(database, token := Vault([new_key()]).encrypt("shpat_1"))
+    lost = await connected(database, token := Vault([generate_key()]).encrypt("shpat_1"))
     plain = await connected(database, "shpat_in_the_clear")
     good = await connected(database, BEFORE.encrypt("shpat_2"))
-    rotation = await rotate_tokens(database, AFTER, silent)
-    assert rotation == Rotation(rotated=1, unreadable=tuple(sorted([lost, plain])))
+    rotation = await rotate_stored_secrets(database, AFTER, silent)
+    assert rotation == RotationSummary(rotated=1, unreadable=tuple(sorted([lost, plain])))
     assert (await token_of(database, lost), await token_of(database, plain)) == (token, "shpat_in_the_clear")
     assert AFTER.is_current(await token_of(database, good))
 
 
 async def test_a_token_that_changes_meanwhile_is_not_overwritten(database: Database) -> None:
     store = await connected(database, BEFORE.encrypt("shpat_old"))
-    read = rotating._read(rotating.SHOPIFY)
+    read = rotating._select_secrets(rotating.SHOPIFY_TOKEN_COLUMN)
     [row] = await database.fetch(read, {"after": None, "limit": 10})
     newer = AFTER.encrypt("shpat_new")
     async with database.transaction() as connection:
         await connection.raw.execute(
             "UPDATE configs SET integrations = jsonb_set(integrations, '{shopify,accessToken}', to_jsonb(%s::text))", [newer]
         )
-    assert (await rotating._rotate(database, AFTER, rotating.SHOPIFY, [row])) == Rotation()
+    assert (await rotating._rotate_batch(database, AFTER, rotating.SHOPIFY_TOKEN_COLUMN, [row])) == RotationSummary()
     assert await token_of(database, store) == newer
 
 
@@ -117,11 +117,11 @@ async def test_the_command_says_how_many(
     monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
     monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("STOREFRONT_ENCRYPTION_KEYS", f"{NEW},{OLD}")
-    settings.cache_clear()
+    get_settings.cache_clear()
     try:
         result = await asyncio.to_thread(CliRunner().invoke, app, ["rotate-secrets"])
     finally:
-        settings.cache_clear()
+        get_settings.cache_clear()
     assert result.exit_code == 1
     assert "1 secrets are encrypted anew; 0 were under the newest key already." in result.output
     assert "1 open with none of the keys" in result.output

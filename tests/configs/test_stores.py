@@ -10,7 +10,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from storefront.core.db.database import Database
-from storefront.core.encryption import Vault, new_key
+from storefront.core.encryption import Vault, generate_key
 from storefront.core.ids import uuid7
 from storefront.feed import log
 from tests.client import Client
@@ -28,7 +28,7 @@ PUBLISH = f"mutation($i: PublishConfigInput!) {{ publishConfig(input: $i) {{ {TO
 DELETE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId position replayed {ERRORS} }} }}"
 FIND = "query($i: ID!) { config(by: {id: $i}) { id integrations { shopify { domain } stripe { publishableKey } } } }"
 
-KEY = new_key()
+KEY = generate_key()
 TOKEN = "shpat_0123456789abcdef_the_secret"
 SHOP = {"domain": "my-shop.myshopify.com", "accessToken": TOKEN}
 STRIPE = {"publishableKey": "pk_test_12345678"}
@@ -97,7 +97,7 @@ async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
         "shopify": {"domain": SHOP["domain"], "isConnected": True}, "stripe": STRIPE, "analytics": None,
     }  # fmt: skip
     assert config["owner"]["id"] == (await owner.ask("{ me { id } }"))["me"]["id"]
-    [entry] = await log.read(owner.database, config["id"], 0, 10)
+    [entry] = await log.read_entries(owner.database, config["id"], 0, 10)
     assert (entry.kind, entry.entity_id, entry.actor_id) == ("store_created", config["id"], config["owner"]["id"])
     assert (entry.client_mutation_id, entry.was_visible, entry.is_visible) == ("s", False, False)
     assert faults(await told(owner, CREATE, storeName="Other", slug="my-shop")) == [("ALREADY_EXISTS", "slug")]
@@ -123,7 +123,7 @@ async def test_what_cannot_be_made_is_refused(owner: Client, given: dict[str, An
     assert faults(answer) == [("INVALID_INPUT", path) for path in expected] and answer["config"] is None
     store = await made(owner)
     assert faults(await told(owner, UPDATE, id=store["id"], **given)) == [("INVALID_INPUT", path) for path in expected]
-    assert [entry.kind for entry in await log.read(owner.database, store["id"], 0, 10)] == ["store_created"]
+    assert [entry.kind for entry in await log.read_entries(owner.database, store["id"], 0, 10)] == ["store_created"]
 
 
 async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
@@ -132,7 +132,7 @@ async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
     config = answer["config"]
     assert (config["storeName"], config["description"], config["theme"], config["version"]) == ("New", None, THEME, 2)
     assert answer["position"] == "2"
-    entry = (await log.read(owner.database, store["id"], 1, 10))[0]
+    entry = (await log.read_entries(owner.database, store["id"], 1, 10))[0]
     assert (entry.kind, sorted(entry.changed_fields), entry.version) == ("store_updated", ["description", "storeName"], 2)
     assert entry.client_mutation_id == "u"
     again = await told(owner, UPDATE, id=store["id"], storeName="New", theme=THEME)
@@ -158,7 +158,7 @@ async def test_a_store_is_opened_and_closed(owner: Client, shop: Client) -> None
     closed = await told(owner, PUBLISH, id=store, isPublished=False)
     assert (closed["config"]["isPublished"], closed["position"]) == (False, "3")
     assert (await shop.ask(FIND, i=store))["config"] is None
-    entries = await log.read(owner.database, store, 1, 10)
+    entries = await log.read_entries(owner.database, store, 1, 10)
     assert [(e.kind, e.was_visible, e.is_visible) for e in entries] == [
         ("store_published", False, True), ("store_unpublished", True, False),
     ]  # fmt: skip
@@ -172,7 +172,7 @@ async def test_a_store_goes_with_all_that_it_has(owner: Client) -> None:
     other = await make_product(owner.database, await make_store(owner.database))
     answer = await told(owner, DELETE, id=store, idempotencyKey="gone")
     assert (answer["deletedId"], answer["position"]) == (store, None)
-    assert await log.read(owner.database, store, 0, 10) == []
+    assert await log.read_entries(owner.database, store, 0, 10) == []
     async with owner.database.transaction() as connection:
         left = await (
             await connection.raw.execute("SELECT id::text FROM products WHERE id = ANY(%s::uuid[])", [[product, other]])

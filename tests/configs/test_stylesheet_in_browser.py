@@ -9,10 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from tests.writes.test_validation import GOOD_SHEETS
 
-from storefront.writes.custom_css import UnsafeCSS, validate_stylesheet
+from storefront.writes.custom_css import UnsafeCSSError, validate_stylesheet
 from tests.browser import Browser, chromium, needs_chromium, watched
+from tests.writes.test_validation import GOOD_SHEETS
 
 pytestmark = needs_chromium
 
@@ -136,7 +136,7 @@ def apply_sheets(page: tuple[Browser, str, list[str]], sheets: list[str]) -> lis
 def is_accepted(sheet: str) -> bool:
     try:
         validate_stylesheet(sheet)
-    except UnsafeCSS:
+    except UnsafeCSSError:
         return False
     return True
 

@@ -13,12 +13,12 @@ import pytest
 from pydantic import SecretStr
 
 from storefront.core import logs
-from storefront.core.request_context import Activity
+from storefront.core.request_context import RequestContext
 from storefront.core.settings import Settings
 
 
 def line_of(
-    formatter: logs.Lines, message: str, *args: object, error: BaseException | None = None, name: str = "storefront"
+    formatter: logs.LineFormatter, message: str, *args: object, error: BaseException | None = None, name: str = "storefront"
 ) -> str:
     told = (type(error), error, error.__traceback__) if error else None
     return formatter.format(logging.LogRecord(name, logging.WARNING, "", 0, message, args, told))
@@ -33,7 +33,7 @@ def forgotten() -> Iterator[None]:
 
 
 def test_lines_of_json_name_time_level_logger_message_and_request() -> None:
-    with Activity("r-1"):
+    with RequestContext("r-1"):
         line = json.loads(line_of(logs.JsonLines(), "%s things", 3))
     assert line.pop("time").endswith("Z")
     assert line == {"level": "warning", "logger": "storefront", "message": "3 things", "requestId": "r-1"}
@@ -43,7 +43,7 @@ def test_lines_of_json_name_time_level_logger_message_and_request() -> None:
 def test_lines_of_text_say_the_same() -> None:
     record = logging.LogRecord("storefront", logging.WARNING, "", 0, "slow operation", (), None)
     record.fields = {"seconds": 1.5, "operation": "Shop", "variables": {"first": "Int"}}
-    with Activity("r-1"):
+    with RequestContext("r-1"):
         line = logs.TextLines().format(record)
     assert line.endswith('Z WARNING slow operation requestId=r-1 seconds=1.5 operation=Shop variables={"first":"Int"}')
 
@@ -59,7 +59,7 @@ def test_lines_of_text_say_the_same() -> None:
 def test_what_looks_like_a_secret_is_hidden(words: str) -> None:
     for formatter in (logs.JsonLines(), logs.TextLines()):
         line = line_of(formatter, words)
-        assert "kept-to-myself" not in line and logs.HIDDEN in line
+        assert "kept-to-myself" not in line and logs.REDACTED in line
 
 
 def test_secrets_of_the_settings_are_hidden_each_part_by_itself() -> None:
@@ -68,14 +68,14 @@ def test_secrets_of_the_settings_are_hidden_each_part_by_itself() -> None:
         secret=SecretStr("a secret of thirty-two characters"),
         authjs_secret=SecretStr("newest-secret, older-secret"),
     )
-    logs.hide(settings.secret_words())
+    logs.register_secrets(settings.list_secret_values())
     line = line_of(logs.JsonLines(), "pass-word; a secret of thirty-two characters; older-secret; newest-secret")
-    assert json.loads(line)["message"] == "; ".join([logs.HIDDEN] * 4)
+    assert json.loads(line)["message"] == "; ".join([logs.REDACTED] * 4)
 
 
 def test_what_was_asked_with_is_hidden_however_it_is_quoted() -> None:
     given = {"email": "ada@example.com", "deep": [{"note": 'she said "yes"\n'}], "amount": 123_456, "first": 3, "is": True}
-    with Activity("r-1", asked=[given]):
+    with RequestContext("r-1", sensitive_inputs=[given]):
         line = line_of(logs.JsonLines(), "%r and %s", given, "first 3 of ada@example.com")
         line += line_of(logs.JsonLines(), "failed", error=ValueError(f"{given!r} {json.dumps(given)}"))
     assert not [value for value in ("ada@", "she said", "123456") if value in line]
@@ -83,7 +83,7 @@ def test_what_was_asked_with_is_hidden_however_it_is_quoted() -> None:
 
 
 def test_a_value_cannot_break_a_line() -> None:
-    with Activity("r-1", asked=[['","level":"', '"message"', "warning"]]):
+    with RequestContext("r-1", sensitive_inputs=[['","level":"', '"message"', "warning"]]):
         line = json.loads(line_of(logs.JsonLines(), 'warning: {"a","level":"b"}'))
     assert line["level"] == "warning" and line["requestId"] == "r-1"
 
@@ -126,11 +126,11 @@ def test_paths_are_logged_without_what_they_ask() -> None:
 
 
 FORMATTERS = [logs.JsonLines(), logs.TextLines()]
-HIDDEN = logs.HIDDEN
+HIDDEN = logs.REDACTED
 
 
 def formatted(
-    formatter: logs.Lines, template: Any, *args: object, error: BaseException | None = None, name: str = "storefront"
+    formatter: logs.LineFormatter, template: Any, *args: object, error: BaseException | None = None, name: str = "storefront"
 ) -> str:
     """The line of a record that was made at a fixed time; a single mapping is what its template names."""
     info = (type(error), error, error.__traceback__) if error else None
@@ -158,22 +158,22 @@ OUR_WORDS = r"""failed File line in a f ai ailed Error ValueError RuntimeError e
 
 @pytest.mark.parametrize("formatter", FORMATTERS, ids=["json", "text"])
 @pytest.mark.parametrize("is_named", [False, True])
-def test_redaction_leaves_words_of_ours(formatter: logs.Lines, is_named: bool) -> None:
+def test_redaction_leaves_words_of_ours(formatter: logs.LineFormatter, is_named: bool) -> None:
     error = raised("x-y-z@example.com", "another value")
     template, args = "failed at %s: the next try is in %.1f s, %d of them", (logs.Verbatim(["products", 0]), 1.5, 7)
     given = ["x-y-z@example.com", "another value"]
-    with Activity("r-1", asked=given):
+    with RequestContext("r-1", sensitive_inputs=given):
         expected = formatted(formatter, template, *args, error=error)
     assert expected.count(HIDDEN) == 3 and "failed to read a line of the File" in expected
     for word in OUR_WORDS:
-        with Activity("r-1", asked=[*given, {word: word} if is_named else word]):
+        with RequestContext("r-1", sensitive_inputs=[*given, {word: word} if is_named else word]):
             assert formatted(formatter, template, *args, error=error) == expected, word
 
 
 def test_redaction_leaves_frames_and_access_lines() -> None:
     words = [__file__, "test_logs.py", "raised", "GET", "/graphql", "graphql", "HTTP", "1.1", "200", "::1"]
     access = '%s - "%s %s HTTP/%s" %d', "::1", "GET", "/graphql", "1.1", 200
-    with Activity("r-1", asked=[{"words": words}]):
+    with RequestContext("r-1", sensitive_inputs=[{"words": words}]):
         told = json.loads(line_of(logs.JsonLines(), "failed", error=raised(1)))["exception"]
         line = json.loads(line_of(logs.JsonLines(), *access, name="uvicorn.access"))
     assert f'File "{__file__}", line ' in told and ", in raised" in told
@@ -197,10 +197,12 @@ ID = "018f0000-0000-7000-8000-00000000000b"
         ("it failed: %s", lambda value: json.dumps({"key": str(value)})),
     ],
 )
-def test_values_are_hidden_wherever_they_are_values(formatter: logs.Lines, value: Any, template: str, argument: Any) -> None:
-    with Activity("r-1", asked=[{"deep": [value]}]):
+def test_values_are_hidden_wherever_they_are_values(
+    formatter: logs.LineFormatter, value: Any, template: str, argument: Any
+) -> None:
+    with RequestContext("r-1", sensitive_inputs=[{"deep": [value]}]):
         line = formatted(formatter, template, argument(value))
-    with Activity("r-1", asked=[{"deep": ["another"]}]):
+    with RequestContext("r-1", sensitive_inputs=[{"deep": ["another"]}]):
         expected = formatted(formatter, template, argument(HIDDEN))
         shown = formatted(formatter, template, argument(value))
     assert line == expected != shown
@@ -208,7 +210,7 @@ def test_values_are_hidden_wherever_they_are_values(formatter: logs.Lines, value
 
 @pytest.mark.parametrize("value", [value for value in [*WORDS, ID] if len(str(value)) >= logs.MIN_WORD_CHARACTERS], ids=ascii)
 def test_values_are_hidden_in_messages_of_libraries(value: Any) -> None:
-    with Activity("r-1", asked=[{"deep": [value]}]):
+    with RequestContext("r-1", sensitive_inputs=[{"deep": [value]}]):
         line = json.loads(line_of(logs.JsonLines(), f"Unclosed session of {value}.", name="library"))
     assert line["message"] == f"Unclosed session of {HIDDEN}."
 
@@ -218,7 +220,7 @@ def test_lone_surrogates_lose_no_line() -> None:
 
 
 def test_arguments_that_are_no_text_are_hidden() -> None:
-    with Activity("r-1", asked=[{"n": 4_242, "f": 42.125, "id": ID, "in": {"s": "Smith"}}]):
+    with RequestContext("r-1", sensitive_inputs=[{"n": 4_242, "f": 42.125, "id": ID, "in": {"s": "Smith"}}]):
         message = json.loads(line_of(logs.JsonLines(), "%d %5.1f %s %s %s", 4_242, 42.125, Decimal("42.125"), UUID(ID), 7))[
             "message"
         ]
@@ -230,26 +232,29 @@ def test_arguments_that_are_no_text_are_hidden() -> None:
 
 
 def test_values_in_exceptions_are_hidden_amid_our_words() -> None:
-    with Activity("r-1", asked=[{"unused": "failed", "word": "File", "other": "Smith"}]):
+    with RequestContext("r-1", sensitive_inputs=[{"unused": "failed", "word": "File", "other": "Smith"}]):
         told = json.loads(line_of(logs.JsonLines(), "failed", error=raised("failed", "Smith")))["exception"]
     assert f"ValueError: failed to read a line of the File, which was '{HIDDEN}' or {HIDDEN}" in told
     assert f"RuntimeError: the file failed: a line of {HIDDEN} in it" in told
 
 
 def test_inner_activities_know_what_outer_ones_were_given() -> None:
-    with Activity("request", asked=["the header's token"]), Activity("operation", asked=[{"v": "the variable"}]):
+    with (
+        RequestContext("request", sensitive_inputs=["the header's token"]),
+        RequestContext("operation", sensitive_inputs=[{"v": "the variable"}]),
+    ):
         line = line_of(logs.JsonLines(), "%s and %s", "the header's token", "the variable")
     assert json.loads(line)["message"] == f"{HIDDEN} and {HIDDEN}"
 
 
 @pytest.mark.parametrize("formatter", FORMATTERS, ids=["json", "text"])
 @pytest.mark.parametrize("secret", ["pw", "p@s", "0pen", "pass-word", 'q"uo\\te', "p@ss/w:rd"])
-def test_secrets_are_hidden_in_values_of_any_kind(formatter: logs.Lines, secret: str) -> None:
-    logs.hide([secret])
+def test_secrets_are_hidden_in_values_of_any_kind(formatter: logs.LineFormatter, secret: str) -> None:
+    logs.register_secrets([secret])
     words = f"no entry for {secret!r}: user=shop password={secret} host=db"
     group = ExceptionGroup("several", [RuntimeError(f"cannot take {secret!r}"), raised(secret, words)])
     # A part of it that was given hides nothing of the rest.
-    with Activity("r-1", asked=[secret[:-1], secret[1:]]):
+    with RequestContext("r-1", sensitive_inputs=[secret[:-1], secret[1:]]):
         lines = [
             formatted(formatter, "File %s: %r", words, [f"postgresql://shop:{quote(secret, safe='')}@db/shop"], error=group),
             formatted(formatter, "File %s", OSError(words)),
@@ -262,7 +267,7 @@ def test_secrets_are_hidden_in_values_of_any_kind(formatter: logs.Lines, secret:
 
 
 def test_fields_have_no_secrets() -> None:
-    logs.hide(["pass-word"])
+    logs.register_secrets(["pass-word"])
     record = logging.LogRecord("storefront", logging.WARNING, "", 0, "slow operation", (), None)
     record.fields = {"variables": {"pass-word": "String", "n": [1, "pass-word"]}}
     assert json.loads(logs.JsonLines().format(record))["variables"] == {HIDDEN: "String", "n": [1, HIDDEN]}
@@ -270,7 +275,7 @@ def test_fields_have_no_secrets() -> None:
 
 def test_no_value_of_a_full_request_is_overlooked() -> None:
     given = {"all": [f"value number {n}" for n in range(15_000)]}
-    with Activity("r-1", asked=[given, given["all"]]):
+    with RequestContext("r-1", sensitive_inputs=[given, given["all"]]):
         line = line_of(logs.JsonLines(), "%s, %s", "value number 0", "value number 14999")
     assert json.loads(line)["message"] == f"{HIDDEN}, {HIDDEN}"
 
@@ -281,7 +286,7 @@ def test_words_of_postgres_are_left_where_values_are_not(empty_url: str) -> None
             connection.execute("SELECT t.absent FROM (SELECT 1) AS t")
         with pytest.raises(psycopg.errors.SyntaxError) as query:
             connection.execute("SELECT to_tsquery(%s)", ["confidential word"])
-    with Activity("r-1", asked=["column", "exist", "syntax", "error", "confidential word"]):
+    with RequestContext("r-1", sensitive_inputs=["column", "exist", "syntax", "error", "confidential word"]):
         lines = [line_of(logs.JsonLines(), "failed", error=raised.value) for raised in (column, query)]
     assert "column t.absent does not exist" in lines[0]
     assert f'syntax error in tsquery: \\"{HIDDEN}\\"' in lines[1]

@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import text
 
 from storefront import doctor
-from storefront.core.db.database import Database, compiled
+from storefront.core.db.database import Database, compile_statement
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
 from tests.pgbouncer import needs_pgbouncer, pgbouncer
 
 pytestmark = needs_pgbouncer
 
-MOMENT = compiled(
+MOMENT = compile_statement(
     text("SELECT CAST('2026-03-01 12:00:00+02' AS timestamptz) AS at, current_setting('statement_timeout') AS limit")
 )
 UPDATE = """mutation($i: UpdateProductInput!) { updateProduct(input: $i) {
@@ -33,7 +33,9 @@ def pooled_url(empty_url: str) -> Iterator[str]:
 async def test_pooled_statement_runs_as_itself(pooled_url: str) -> None:
     # Of different types and numbers of values: one that ran in another's place would be seen.
     statements = [
-        compiled(text(f"SELECT {n} AS n, CAST(:value AS {kind}) AS value")) for n in range(12) for kind in ("text", "int")
+        compile_statement(text(f"SELECT {n} AS n, CAST(:value AS {kind}) AS value"))
+        for n in range(12)
+        for kind in ("text", "int")
     ]
 
     async def ask(database: Database, number: int) -> None:
@@ -80,13 +82,13 @@ async def test_server_behind_pooler_does_every_write(
             assert (await client.ask(READ, id=product))["product"]["id"] == product
 
         await asyncio.gather(*(write(number) for number in range(150)))
-    [(head,)] = await database.fetch(compiled(text("SELECT position FROM store_positions")))
+    [(head,)] = await database.fetch(compile_statement(text("SELECT position FROM store_positions")))
     assert head == 150
 
 
 async def test_doctor_tells_pooler_in_transaction_mode(empty_url: str, pooled_url: str) -> None:
-    assert [finding.mend for finding in doctor.database(empty_url)] == ["", ""]
-    states = [finding.state for finding in doctor.database(pooled_url)]
+    assert [finding.remedy for finding in doctor.check_database(empty_url)] == ["", ""]
+    states = [finding.state for finding in doctor.check_database(pooled_url)]
     assert any("transaction mode" in state for state in states)
     with pgbouncer(empty_url, mode="session") as session:
-        assert not any("transaction mode" in finding.state for finding in doctor.database(session))
+        assert not any("transaction mode" in finding.state for finding in doctor.check_database(session))

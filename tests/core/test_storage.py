@@ -21,12 +21,20 @@ from storefront import doctor
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from storefront.core.storage import s3
-from storefront.core.storage.base import Missing, Objects, StorageFailed, StorageFull, WrongSize, read, remove
-from storefront.core.storage.disk import Disk
-from storefront.core.storage.factory import opened
-from storefront.core.storage.s3 import S3, Bucket
-from storefront.serving.http.storage_endpoint import routes
-from storefront.serving.protection.security_headers import SecurityHeaders
+from storefront.core.storage.base import (
+    ObjectNotFoundError,
+    ObjectStorage,
+    SizeMismatchError,
+    StorageError,
+    StorageFullError,
+    delete_prefix,
+    read_object,
+)
+from storefront.core.storage.disk import DiskStorage
+from storefront.core.storage.factory import create_object_storage
+from storefront.core.storage.s3 import Bucket, S3Storage
+from storefront.serving.http.storage_endpoint import create_storage_routes
+from storefront.serving.protection.security_headers import SecurityHeadersMiddleware
 from tests.s3 import S3Server, free_port
 
 # The least that services take as a part that is not the last.
@@ -35,11 +43,11 @@ CSV = b"handle,title\n" + b"mug,A mug\n" * 1_000
 
 
 @asynccontextmanager
-async def on_disk(folder: Path) -> AsyncIterator[Disk]:
+async def on_disk(folder: Path) -> AsyncIterator[DiskStorage]:
     """The folder behind its routes, on a real socket."""
     port = free_port()
-    disk = Disk(folder, f"http://127.0.0.1:{port}", "the secret of a server, long enough")
-    app = SecurityHeaders(Starlette(routes=routes(disk)))
+    disk = DiskStorage(folder, f"http://127.0.0.1:{port}", "the secret of a server, long enough")
+    app = SecurityHeadersMiddleware(Starlette(routes=create_storage_routes(disk)))
     server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="warning", lifespan="off"))
     task = asyncio.create_task(server.serve())
     while not server.started:  # noqa: ASYNC110  it has no event for it
@@ -51,7 +59,7 @@ async def on_disk(folder: Path) -> AsyncIterator[Disk]:
 
 
 @pytest_asyncio.fixture(params=["disk", "s3"])
-async def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> AsyncIterator[Objects]:
+async def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> AsyncIterator[ObjectStorage]:
     if request.param == "disk":
         async with on_disk(tmp_path) as disk:
             yield disk
@@ -62,7 +70,7 @@ async def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3S
 
 
 @pytest_asyncio.fixture
-async def disk(tmp_path: Path) -> AsyncIterator[Disk]:
+async def disk(tmp_path: Path) -> AsyncIterator[DiskStorage]:
     async with on_disk(tmp_path) as opened_disk:
         yield opened_disk
 
@@ -81,20 +89,22 @@ async def chunked(content: bytes, size: int = 65_000) -> AsyncIterator[bytes]:
 # ------------------------------------------------------------------------------------------------------ both kinds
 
 
-async def test_what_a_client_puts_with_the_presigned_request_is_read(objects: Objects, http: httpx.AsyncClient) -> None:
+async def test_what_a_client_puts_with_the_presigned_request_is_read(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
     permit = objects.presign_put("uploads/rows/one", content_type="text/csv", size=len(CSV), seconds=60)
     answer = await http.request(permit.method, permit.url, headers=dict(permit.headers), content=CSV)
     assert answer.status_code == 200 and 55 < permit.expires_at.timestamp() - time() <= 61
     stored = await objects.head("uploads/rows/one")
     assert (
-        stored and (stored.size, stored.content_type) == (len(CSV), "text/csv") and abs(stored.modified.timestamp() - time()) < 5
+        stored
+        and (stored.size, stored.content_type) == (len(CSV), "text/csv")
+        and abs(stored.modified_at.timestamp() - time()) < 5
     )
     async with objects.open("uploads/rows/one") as reading:
         chunks = [chunk async for chunk in reading.chunks]
-    assert b"".join(chunks) == CSV and reading.stored == stored
+    assert b"".join(chunks) == CSV and reading.stored_object == stored
 
 
-async def test_an_object_is_downloaded_under_a_name(objects: Objects, http: httpx.AsyncClient) -> None:
+async def test_an_object_is_downloaded_under_a_name(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
     await objects.put("exports/one.csv", CSV, "text/csv")
     answer = await http.get(objects.presign_get("exports/one.csv", seconds=60, filename='Töpfe "2026".csv'))
     assert answer.content == CSV and answer.headers["content-type"].startswith("text/csv")
@@ -104,17 +114,19 @@ async def test_an_object_is_downloaded_under_a_name(objects: Objects, http: http
 
 
 @pytest.mark.parametrize("length", [0, 1, PART, PART + 1, 2 * PART, 2 * PART + 12_345])
-async def test_a_stream_of_unknown_length_is_written(objects: Objects, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
-    monkeypatch.setattr(s3, "PART", PART)
+async def test_a_stream_of_unknown_length_is_written(
+    objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
     content = (bytes(range(251)) * (length // 251 + 1))[:length]
     assert await objects.put("exports/many", chunked(content), "text/csv") == length
-    assert await read(objects, "exports/many", length) == content
+    assert await read_object(objects, "exports/many", length) == content
     stored = await objects.head("exports/many")
     assert stored and (stored.size, stored.content_type) == (length, "text/csv")
 
 
-async def test_what_ends_halfway_was_never_there(objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "PART", PART)
+async def test_what_ends_halfway_was_never_there(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "PART_BYTES", PART)
     await objects.put("exports/kept", b"before", "text/csv")
 
     async def failing() -> AsyncIterator[bytes]:
@@ -125,13 +137,13 @@ async def test_what_ends_halfway_was_never_there(objects: Objects, monkeypatch: 
     for key in ("exports/kept", "exports/new"):
         with pytest.raises(ArithmeticError):
             await objects.put(key, failing(), "text/csv")
-    assert await read(objects, "exports/kept", 100) == b"before"
+    assert await read_object(objects, "exports/kept", 100) == b"before"
     assert await objects.head("exports/new") is None
     assert [stored.key async for stored in objects.list("exports/")] == ["exports/kept"]
 
 
-async def test_what_is_not_there_is_missing(objects: Objects) -> None:
-    with pytest.raises(Missing):
+async def test_what_is_not_there_is_missing(objects: ObjectStorage) -> None:
+    with pytest.raises(ObjectNotFoundError):
         async with objects.open("uploads/none"):
             pass
     assert await objects.head("uploads/none") is None
@@ -139,28 +151,28 @@ async def test_what_is_not_there_is_missing(objects: Objects) -> None:
     assert [stored async for stored in objects.list("uploads/")] == []
 
 
-async def test_what_is_larger_than_asked_for_is_not_read_to_its_end(objects: Objects) -> None:
+async def test_what_is_larger_than_asked_for_is_not_read_to_its_end(objects: ObjectStorage) -> None:
     await objects.put("uploads/large", b"x" * 100_000, "text/csv")
-    with pytest.raises(WrongSize):
-        await read(objects, "uploads/large", 99_999)
+    with pytest.raises(SizeMismatchError):
+        await read_object(objects, "uploads/large", 99_999)
 
 
-async def test_objects_are_found_by_the_beginning_of_their_keys_and_removed(objects: Objects) -> None:
+async def test_objects_are_found_by_the_beginning_of_their_keys_and_removed(objects: ObjectStorage) -> None:
     keys = [f"media/{number:04}/full.webp" for number in range(12)]
     for key in (*keys, "media-other/one", "exports/one"):
         await objects.put(key, b"x", "image/webp")
     found = [stored async for stored in objects.list("media/")]
     assert [stored.key for stored in found] == keys and {stored.size for stored in found} == {1}
-    assert all(abs(stored.modified.timestamp() - time()) < 10 for stored in found)
-    assert await remove(objects, "media/0003/") == 1
-    assert await remove(objects, "media/") == 11
+    assert all(abs(stored.modified_at.timestamp() - time()) < 10 for stored in found)
+    assert await delete_prefix(objects, "media/0003/") == 1
+    assert await delete_prefix(objects, "media/") == 11
     assert await objects.head("exports/one") and await objects.head("media-other/one")
 
 
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "../secret", "a/../../secret", "a//b", "a/./b", "A", "a b", "a\\b", "a\0", "a/", ".a"]
 )
-async def test_what_is_no_key_is_refused(objects: Objects, key: str) -> None:
+async def test_what_is_no_key_is_refused(objects: ObjectStorage, key: str) -> None:
     for made in (objects.presign_get, objects.presign_put):
         with pytest.raises(ValueError, match="is no key"):
             made(key, seconds=60, **({} if made == objects.presign_get else {"content_type": "text/csv", "size": 1}))  # type: ignore[arg-type]
@@ -176,12 +188,12 @@ def files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-async def put(http: httpx.AsyncClient, disk: Disk, content: bytes, **headers: str) -> int:
+async def put(http: httpx.AsyncClient, disk: DiskStorage, content: bytes, **headers: str) -> int:
     permit = disk.presign_put("uploads/one", content_type="image/png", size=10, seconds=60)
     return (await http.put(permit.url, headers={**permit.headers, **headers}, content=content)).status_code
 
 
-async def test_type_and_size_are_those_that_were_signed(disk: Disk, http: httpx.AsyncClient) -> None:
+async def test_type_and_size_are_those_that_were_signed(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     assert await put(http, disk, b"x" * 10, **{"content-type": "text/html"}) == 400
     assert await put(http, disk, b"x" * 9) == 413
     assert await put(http, disk, b"x" * 11) == 413
@@ -189,7 +201,7 @@ async def test_type_and_size_are_those_that_were_signed(disk: Disk, http: httpx.
     assert await put(http, disk, b"x" * 10) == 200
 
 
-async def test_a_body_without_a_length_is_counted_as_it_comes(disk: Disk, http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_a_body_without_a_length_is_counted_as_it_comes(disk: DiskStorage, http: httpx.AsyncClient, tmp_path: Path) -> None:
     permit = disk.presign_put("uploads/one", content_type="image/png", size=100_000, seconds=60)
     for length in (99_999, 100_001, 5_000_000):
         answer = await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * length))
@@ -199,7 +211,7 @@ async def test_a_body_without_a_length_is_counted_as_it_comes(disk: Disk, http: 
     assert (await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * 100_000))).status_code == 200
 
 
-async def test_an_address_is_good_for_nothing_else(disk: Disk, http: httpx.AsyncClient) -> None:
+async def test_an_address_is_good_for_nothing_else(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/one", b"secret", "text/csv")
     url = disk.presign_get("exports/one", seconds=60)
     parts = urlsplit(url)
@@ -220,28 +232,28 @@ async def test_an_address_is_good_for_nothing_else(disk: Disk, http: httpx.Async
     assert (await http.get(url)).content == b"secret"
 
 
-async def test_an_address_ends(disk: Disk, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_address_ends(disk: DiskStorage, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
     now = time()
     monkeypatch.setattr("storefront.core.storage.disk.time.time", lambda: now + 61)
     assert (await http.put(permit.url, headers=dict(permit.headers), content=b"x")).status_code == 403
 
 
-async def test_what_is_given_runs_nowhere(disk: Disk, http: httpx.AsyncClient) -> None:
+async def test_what_is_given_runs_nowhere(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/page.html", b"<script>alert(1)</script>", "text/html")
     headers = (await http.get(disk.presign_get("exports/page.html", seconds=60))).headers
     assert headers["x-content-type-options"] == "nosniff" and "sandbox" in headers["content-security-policy"]
     assert headers["content-disposition"].startswith("attachment") and headers["cache-control"] == "private, no-store"
 
 
-async def test_a_download_is_taken_up_again(disk: Disk, http: httpx.AsyncClient) -> None:
+async def test_a_download_is_taken_up_again(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/one", CSV, "text/csv")
     url = disk.presign_get("exports/one", seconds=60)
     answer = await http.get(url, headers={"range": "bytes=1000-1999"})
     assert answer.status_code == 206 and answer.content == CSV[1_000:2_000]
 
 
-async def test_pages_of_any_origin_may_use_an_address(disk: Disk, http: httpx.AsyncClient) -> None:
+async def test_pages_of_any_origin_may_use_an_address(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
     asked = {
         "origin": "https://shop.example",
@@ -258,19 +270,19 @@ async def test_pages_of_any_origin_may_use_an_address(disk: Disk, http: httpx.As
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_readers_of_what_is_replaced_read_on(disk: Disk) -> None:
+async def test_readers_of_what_is_replaced_read_on(disk: DiskStorage) -> None:
     await disk.put("exports/one", b"a" * 600_000, "text/csv")
     async with disk.open("exports/one") as reading:
         first = await anext(reading.chunks)
         await disk.put("exports/one", b"b" * 600_000, "text/csv")
         rest = [chunk async for chunk in reading.chunks]
-    assert set(b"".join([first, *rest])) == {ord("a")} and set(await read(disk, "exports/one", 600_000)) == {ord("b")}
+    assert set(b"".join([first, *rest])) == {ord("a")} and set(await read_object(disk, "exports/one", 600_000)) == {ord("b")}
 
 
 async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path) -> None:
-    disks = [Disk(tmp_path, "http://localhost", "the same secret for every worker") for _ in range(4)]
+    disks = [DiskStorage(tmp_path, "http://localhost", "the same secret for every worker") for _ in range(4)]
 
-    async def work(disk: Disk, number: int) -> None:
+    async def work(disk: DiskStorage, number: int) -> None:
         for turn in range(40):
             await disk.put(f"shared/{number}-{turn}", b"x", "text/csv")
             await disk.delete(f"shared/{number}-{turn}")
@@ -280,18 +292,18 @@ async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path)
 
 
 async def test_an_address_of_one_worker_is_good_at_another(tmp_path: Path) -> None:
-    one, two = (Disk(tmp_path, "http://localhost", secret) for secret in ("the same secret", "the same secret"))
+    one, two = (DiskStorage(tmp_path, "http://localhost", secret) for secret in ("the same secret", "the same secret"))
     query = {name: values[0] for name, values in parse_qs(urlsplit(one.presign_get("a/b", seconds=60)).query).items()}
-    assert two.permit("GET", "a/b", query)
-    assert Disk(tmp_path, "http://localhost", "another secret").permit("GET", "a/b", query) is None
+    assert two.verify_grant("GET", "a/b", query)
+    assert DiskStorage(tmp_path, "http://localhost", "another secret").verify_grant("GET", "a/b", query) is None
 
 
 # --------------------------------------------------------------------------------------------------------- buckets
 
 
-def bucket(**values: str) -> S3:
+def bucket(**values: str) -> S3Storage:
     given = {"endpoint": "https://s3.eu-central-1.amazonaws.com", "name": "shop", "region": "eu-central-1"}
-    return S3(Bucket(**{**given, "access_key_id": "AKIDEXAMPLE", "secret_access_key": "SECRET", **values}))  # type: ignore[arg-type]
+    return S3Storage(Bucket(**{**given, "access_key_id": "AKIDEXAMPLE", "secret_access_key": "SECRET", **values}))  # type: ignore[arg-type]
 
 
 def test_type_and_length_are_signed_in_a_bucket() -> None:
@@ -315,14 +327,14 @@ def test_where_the_name_of_a_bucket_stands() -> None:
 async def test_a_service_that_is_out_of_reach_is_told_of_without_addresses() -> None:
     away = bucket(endpoint=f"http://127.0.0.1:{free_port()}")
     async with away.running():
-        with pytest.raises(StorageFailed, match=r"^GET of an object: ConnectError$"):
-            await read(away, "a/b", 10)
+        with pytest.raises(StorageError, match=r"^GET of an object: ConnectError$"):
+            await read_object(away, "a/b", 10)
 
 
 async def test_a_bucket_that_is_not_there_is_told_of(s3_server: S3Server) -> None:
-    absent = S3(Bucket(s3_server.endpoint, "no-such-bucket", "us-east-1", "key", "secret"))
+    absent = S3Storage(Bucket(s3_server.endpoint, "no-such-bucket", "us-east-1", "key", "secret"))
     async with absent.running():
-        with pytest.raises(StorageFailed, match="NoSuchBucket"):
+        with pytest.raises(StorageError, match="NoSuchBucket"):
             await absent.put("a/b", b"", "text/csv")
 
 
@@ -330,11 +342,11 @@ async def test_a_bucket_that_is_not_there_is_told_of(s3_server: S3Server) -> Non
 
 
 def test_without_settings_objects_are_in_the_data_folder(tmp_path: Path) -> None:
-    found = opened(Settings(data_dir=tmp_path, port=9_000))
-    assert isinstance(found, Disk) and found.describe() == f"the folder {tmp_path}/objects"
+    found = create_object_storage(Settings(data_dir=tmp_path, port=9_000))
+    assert isinstance(found, DiskStorage) and found.describe() == f"the folder {tmp_path}/objects"
     assert found.presign_get("a/b", seconds=60).startswith("http://127.0.0.1:9000/objects/a/b?")
     assert (
-        opened(Settings(data_dir=tmp_path, public_url="https://api.example/"))
+        create_object_storage(Settings(data_dir=tmp_path, public_url="https://api.example/"))
         .presign_get("a/b", seconds=9)
         .startswith("https://api.example/objects/a/b?")
     )
@@ -342,9 +354,9 @@ def test_without_settings_objects_are_in_the_data_folder(tmp_path: Path) -> None
 
 def test_a_bucket_of_aws_and_one_of_another_service(tmp_path: Path) -> None:
     keys = {"s3_bucket": "shop", "s3_access_key_id": "id", "s3_secret_access_key": "secret"}
-    aws = opened(Settings(data_dir=tmp_path, **keys))  # type: ignore[arg-type]
+    aws = create_object_storage(Settings(data_dir=tmp_path, **keys))  # type: ignore[arg-type]
     assert aws.presign_get("a/b", seconds=60).startswith("https://shop.s3.us-east-1.amazonaws.com/a/b?")
-    minio = opened(Settings(data_dir=tmp_path, **keys, s3_endpoint="http://minio:9000"))  # type: ignore[arg-type]
+    minio = create_object_storage(Settings(data_dir=tmp_path, **keys, s3_endpoint="http://minio:9000"))  # type: ignore[arg-type]
     assert minio.presign_get("a/b", seconds=60).startswith("http://minio:9000/shop/a/b?")
 
 
@@ -364,37 +376,39 @@ def test_settings_that_do_not_fit_are_told(given: dict[str, str], told: str) -> 
 
 def test_the_secret_of_a_bucket_is_a_secret() -> None:
     options = Settings(s3_bucket="shop", s3_access_key_id="id", s3_secret_access_key=SecretStr("a very secret word"))
-    assert "a very secret word" in options.secret_words()
+    assert "a very secret word" in options.list_secret_values()
     assert "a very secret word" not in json.dumps(options.model_dump(mode="json", exclude_none=True), default=str)
 
 
 async def test_the_doctor_tries_the_store(tmp_path: Path, s3_server: S3Server) -> None:
-    found = await doctor.storage(Settings(data_dir=tmp_path, host="::"))
-    assert str(tmp_path) in found.state and "STOREFRONT_PUBLIC_URL" in found.mend
+    found = await doctor.check_storage(Settings(data_dir=tmp_path, host="::"))
+    assert str(tmp_path) in found.state and "STOREFRONT_PUBLIC_URL" in found.remedy
     assert files(tmp_path / "objects") == []
     given = s3_server.settings(f"bucket-{uuid7().hex}")
-    found = await doctor.storage(Settings(data_dir=tmp_path, **given))
-    assert given["s3_bucket"] in found.state and not found.mend
-    found = await doctor.storage(Settings(data_dir=tmp_path, **{**given, "s3_bucket": "none-such"}))
-    assert "NoSuchBucket" in found.state and "STOREFRONT_S3_" in found.mend
+    found = await doctor.check_storage(Settings(data_dir=tmp_path, **given))
+    assert given["s3_bucket"] in found.state and not found.remedy
+    found = await doctor.check_storage(Settings(data_dir=tmp_path, **{**given, "s3_bucket": "none-such"}))
+    assert "NoSuchBucket" in found.state and "STOREFRONT_S3_" in found.remedy
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "objects").write_text("a file")
-    found = await doctor.storage(Settings(data_dir=tmp_path / "other"))
-    assert "Not a directory" in found.state and "STOREFRONT_DATA_DIR" in found.mend
+    found = await doctor.check_storage(Settings(data_dir=tmp_path / "other"))
+    assert "Not a directory" in found.state and "STOREFRONT_DATA_DIR" in found.remedy
 
 
 async def test_the_doctor_asks_whether_pages_may_send(tmp_path: Path, s3_server: S3Server) -> None:
     name = f"bucket-{uuid7().hex}"
     options = Settings(data_dir=tmp_path, allowed_origins="https://admin.example", **s3_server.settings(name))
-    assert "https://admin.example" in (await doctor.storage(options)).mend
+    assert "https://admin.example" in (await doctor.check_storage(options)).remedy
     s3_server.let_in(name, "https://other.example")
-    assert "https://admin.example" in (await doctor.storage(options)).mend
+    assert "https://admin.example" in (await doctor.check_storage(options)).remedy
     s3_server.let_in(name, "https://admin.example")
-    assert (await doctor.storage(options)).mend == ""
+    assert (await doctor.check_storage(options)).remedy == ""
 
 
-async def test_so_many_uploads_come_in_at_a_time(disk: Disk, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storefront.serving.http.storage_endpoint.MOST_AT_A_TIME", 2)
+async def test_so_many_uploads_come_in_at_a_time(
+    disk: DiskStorage, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storefront.serving.http.storage_endpoint.MAX_CONCURRENT_UPLOADS", 2)
     end = asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -427,13 +441,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 async def test_full_disk_refuses_upload_and_keeps_nothing(small_disk: Path) -> None:
-    disk = Disk(small_disk, "http://shop.example", "secret")
+    disk = DiskStorage(small_disk, "http://shop.example", "secret")
     await disk.put("files/small", b"x" * 1_000, "text/plain")
-    with pytest.raises(StorageFull):
+    with pytest.raises(StorageFullError):
         await disk.put("files/large", b"x" * 3_000_000, "text/plain")
     assert [stored.key async for stored in disk.list("files/")] == ["files/small"]
     assert [path.name for path in (small_disk / "unfinished").iterdir()] == []
-    app = Starlette(routes=routes(disk))
+    app = Starlette(routes=create_storage_routes(disk))
     permit = disk.presign_put("files/upload", content_type="text/plain", size=3_000_000, seconds=60)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example") as http:
         answer = await http.put(permit.url, content=b"x" * 3_000_000, headers=dict(permit.headers))

@@ -10,8 +10,8 @@ import pytest
 
 from storefront.core.ids import uuid7
 from storefront.core.storage import s3
-from storefront.core.storage.base import read
-from storefront.core.storage.s3 import S3, Bucket
+from storefront.core.storage.base import read_object
+from storefront.core.storage.s3 import Bucket, S3Storage
 from tests.clients.npm import CLIENTS, installed, lines
 from tests.s3 import KEY, SECRET, S3Server
 
@@ -40,7 +40,7 @@ ENDPOINTS = [
 async def test_requests_are_signed_as_by_the_sdk(node: Path) -> None:
     requests, ours = [], []
     for endpoint, addressing in ENDPOINTS:
-        bucket = S3(Bucket(endpoint, "shop", "eu-central-1", KEY, SECRET, addressing))  # type: ignore[arg-type]
+        bucket = S3Storage(Bucket(endpoint, "shop", "eu-central-1", KEY, SECRET, addressing))  # type: ignore[arg-type]
         put = bucket.presign_put("uploads/images/one", content_type="image/png", size=123_456, seconds=900)
         for method, url, headers in (
             ("PUT", put.url, {**put.headers, "content-length": "123456"}),
@@ -55,7 +55,7 @@ async def test_requests_are_signed_as_by_the_sdk(node: Path) -> None:
 
 
 async def test_a_signature_is_of_this_type_size_key_and_time_alone(node: Path) -> None:
-    put = S3(Bucket("https://s3.example", "shop", "eu-central-1", KEY, SECRET)).presign_put(
+    put = S3Storage(Bucket("https://s3.example", "shop", "eu-central-1", KEY, SECRET)).presign_put(
         "uploads/images/one", content_type="image/png", size=10, seconds=900
     )
     right = {"method": "PUT", "url": put.url, "headers": {"content-type": "image/png", "content-length": "10"}}
@@ -72,7 +72,7 @@ async def test_a_signature_is_of_this_type_size_key_and_time_alone(node: Path) -
 
 async def test_the_sdk_reads_what_we_wrote_and_we_what_it_wrote(node: Path, s3_server: S3Server) -> None:
     name = f"bucket-{uuid7().hex}"
-    content = (bytes(range(256)) * 80_000)[: s3.PART + 1_000_000]
+    content = (bytes(range(256)) * 80_000)[: s3.PART_BYTES + 1_000_000]
     bucket = s3_server.bucket(name)
     async with bucket.running():
 
@@ -84,4 +84,4 @@ async def test_the_sdk_reads_what_we_wrote_and_we_what_it_wrote(node: Path, s3_s
         found = await check(node, endpoint=s3_server.endpoint, bucket=name, read="exports/large.csv", write="uploads/theirs")
         digest = hashlib.sha256(content).hexdigest()
         assert found["read"] == {"size": len(content), "type": "text/csv", "cache": "no-store", "digest": digest}
-        assert found["listed"] == ["uploads/theirs"] and await read(bucket, "uploads/theirs", 100) == b"from the SDK"
+        assert found["listed"] == ["uploads/theirs"] and await read_object(bucket, "uploads/theirs", 100) == b"from the SDK"

@@ -9,14 +9,14 @@ import uvloop
 from sqlalchemy import text
 
 from storefront.core.db import pipeline
-from storefront.core.db.database import Database, compiled
+from storefront.core.db.database import Database, compile_statement
 from storefront.core.errors import Unavailable
 from tests.postgres_proxy import LAST_WORDS, PostgresProxy, postgres_proxy
 
-ONE, TWO = compiled(text("SELECT 1 AS one")), compiled(text("SELECT CAST(:number AS integer) AS two"))
-SLOW = compiled(text("SELECT pg_sleep(60)"))
-MAKE = compiled(text("CREATE TABLE made (id integer)"))
-NAMES = compiled(text("SELECT name FROM pg_prepared_statements ORDER BY 1"))
+ONE, TWO = compile_statement(text("SELECT 1 AS one")), compile_statement(text("SELECT CAST(:number AS integer) AS two"))
+SLOW = compile_statement(text("SELECT pg_sleep(60)"))
+MAKE = compile_statement(text("CREATE TABLE made (id integer)"))
+NAMES = compile_statement(text("SELECT name FROM pg_prepared_statements ORDER BY 1"))
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 
 
@@ -62,7 +62,7 @@ async def test_wire_reset_with_last_words_ends_exchange(
 async def test_wire_frozen_connection_ends_exchange(
     proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline, "EXCHANGE_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.2)
 
     async def wait() -> None:
         async with Database(proxy.url(), size=1, statement_timeout=200) as database:
@@ -71,7 +71,7 @@ async def test_wire_frozen_connection_ends_exchange(
             async with asyncio.timeout(8):
                 with pytest.raises(Unavailable) as raised:
                     await database.fetch(ONE)
-            assert isinstance(raised.value.__cause__, pipeline.ExchangeTimedOut)
+            assert isinstance(raised.value.__cause__, pipeline.PipelineTimeoutError)
             proxy.heal()
             assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
 
@@ -83,25 +83,25 @@ async def test_wire_frozen_connection_ends_exchange(
 
 
 async def test_transaction_longer_timeout_is_kept(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "EXCHANGE_GRACE_SECONDS", 0.0)
-    naps = compiled(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))
+    monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.0)
+    naps = compile_statement(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))
     async with Database(proxy.url(), size=1, statement_timeout=200) as database:
         async with database.transaction(statement_timeout=60_000) as connection:
             assert [row.set for row in await connection.fetch(naps)] == ["1min"]
-        [(usual,)] = await database.fetch(compiled(text("SELECT current_setting('statement_timeout') AS set")))
+        [(usual,)] = await database.fetch(compile_statement(text("SELECT current_setting('statement_timeout') AS set")))
         assert usual == "200ms"
 
 
 async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProxy) -> None:
-    made = compiled(text("SELECT to_regclass('made') AS name"))
-    drop = compiled(text("DROP TABLE IF EXISTS made"))
+    made = compile_statement(text("SELECT to_regclass('made') AS name"))
+    drop = compile_statement(text("DROP TABLE IF EXISTS made"))
 
     async def write(database: Database) -> None:
         async with database.transaction() as connection:
-            connection.send(ONE)
-            connection.send(TWO, {"number": 2})
+            connection.enqueue(ONE)
+            connection.enqueue(TWO, {"number": 2})
             await connection.flush()
-            connection.send(MAKE)
+            connection.enqueue(MAKE)
 
     outcomes = set()
     for number in range(1, 40):
@@ -119,7 +119,7 @@ async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProx
             [(name,)] = await database.fetch(made)
             outcomes.add(outcome)
             assert outcome == "unknown" or name == ("made" if outcome == "done" else None), (number, outcome, name)
-            counted = database.pooled()
+            counted = database.get_pool_stats()
             assert counted.connections == counted.free
         if outcome == "done":
             break
@@ -135,7 +135,7 @@ async def test_statement_name_follows_from_text_and_types(empty_url: str) -> Non
             await database.fetch(NAMES)
             names.append([row.name for row in await database.fetch(NAMES)])
     assert names[0] == names[1] and len(names[0]) == 3
-    assert len({pipeline.statement_name((b"SELECT $1", types)) for types in [(), (23,), (20,)]}) == 3
+    assert len({pipeline.derive_statement_name((b"SELECT $1", types)) for types in [(), (23,), (20,)]}) == 3
 
 
 @pytest.mark.parametrize(
@@ -145,14 +145,16 @@ async def test_lost_prepared_statement_is_run_all_the_same(empty_url: str, spoil
     async with Database(empty_url, size=1) as database:
         await database.fetch(ONE)
         await database.fetch(TWO, {"number": 1})
-        name = pipeline.statement_name((MAKE.query, ())).decode()
+        name = pipeline.derive_statement_name((MAKE.numbered_sql, ())).decode()
         async with database.transaction() as connection:
             await connection.raw.execute(spoil.format(name).encode())
             if "PREPARE" not in spoil:
                 await connection.raw.execute("SELECT 1")
         assert [tuple(row) for row in await database.fetch(TWO, {"number": 2})] == [(2,)]
         await database.fetch(MAKE)
-        assert [row.name for row in await database.fetch(compiled(text("SELECT to_regclass('made') AS name")))] == ["made"]
+        assert [row.name for row in await database.fetch(compile_statement(text("SELECT to_regclass('made') AS name")))] == [
+            "made"
+        ]
 
 
 async def test_lost_prepared_statement_amid_transaction_takes_all_back(empty_url: str) -> None:
@@ -167,5 +169,5 @@ async def test_lost_prepared_statement_amid_transaction_takes_all_back(empty_url
 
         with pytest.raises(psycopg.errors.InvalidSqlStatementName):
             await write()
-        assert [row.name for row in await database.fetch(compiled(text("SELECT to_regclass('made') AS name")))] == [None]
+        assert [row.name for row in await database.fetch(compile_statement(text("SELECT to_regclass('made') AS name")))] == [None]
         await database.fetch(TWO, {"number": 2})

@@ -7,7 +7,7 @@ import pytest
 from psycopg.rows import tuple_row
 
 from storefront.core.db.database import Database
-from storefront.demo.commands import AlreadySeeded, is_empty, seed
+from storefront.demo.commands import AlreadySeededError, is_empty, seed
 
 TABLES = (
     "users", "verified_emails", "configs", "products", "product_variants", "reviews", "changes", "store_positions",
@@ -144,7 +144,7 @@ async def test_negative_sizes_are_refused(database: Database) -> None:
 async def test_a_second_seed_is_refused_and_changes_nothing(database: Database) -> None:
     await seed(database, products=30, events=30, anchor=ANCHOR)
     first = await digests(database)
-    with pytest.raises(AlreadySeeded, match="nordic-oak-living"):
+    with pytest.raises(AlreadySeededError, match="nordic-oak-living"):
         await seed(database, products=60, events=5)
     assert await digests(database) == first
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import graphql.execution  # noqa: F401 - the module below is a part of it
 
-from storefront.execution.executor import BreadthFirst
-from storefront.execution.plan import Plans
+from storefront.execution.executor import BreadthFirstExecutor
+from storefront.execution.plan import DocumentPlans
 
 USED = {"composite": 0}
 
 
-class Counting(BreadthFirst[Any]):
+class Counting(BreadthFirstExecutor[Any]):
     """Counts the values that it completes. Built twice, so that what is found out the first time is used."""
 
     @classmethod
     def build(cls, *arguments: Any, **named: Any) -> Any:
         """An executor, or errors."""
-        plans = Plans()
+        plans = DocumentPlans()
         super().build(*arguments, plans=plans, **named)
         return super().build(*arguments, plans=plans, **named)
 

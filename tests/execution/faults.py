@@ -18,11 +18,11 @@ from graphql import GraphQLObjectType, GraphQLSchema
 from strawberry.types.field import StrawberryField
 
 from storefront.core.errors import NotFound
-from storefront.execution.batch_field import Batch, batch_of
+from storefront.execution.batch_field import BatchResolver, get_batch_resolver
 from storefront.graph import json_pushdown, loaders
 from storefront.graph.context import Context
 from storefront.queries.keyset import Page
-from storefront.queries.listing import Found
+from storefront.queries.listing import ScopedPage
 
 DEFINITION = "strawberry-definition"
 
@@ -64,14 +64,14 @@ class FaultyContext(Context):
 
     __slots__ = ()
 
-    def load_many(self, edge: Any, keys: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
+    def load_many(self, load: Any, keys: Any, *args: Any, **kwargs: Any) -> Awaitable[Any]:
         seed = WATCH.get().seed
-        return super().load_many(edge if seed is None else _faulty(edge, seed), keys, *args, **kwargs)
+        return super().load_many(load if seed is None else _faulty(load, seed), keys, *args, **kwargs)
 
 
 @cache
 def _faulty(edge: Any, seed: int) -> Any:
-    if edge is loaders.product_count_of_config or chance(seed, edge.__name__) % PLACES:
+    if edge is loaders.count_config_products or chance(seed, edge.__name__) % PLACES:
         # That one is loaded where its page could not bring it along: not the same places whoever executes.
         return edge
 
@@ -104,7 +104,7 @@ def _with_odd_rows(value: Any, number: int) -> Any:
         return _with(value, rows=_with_odd_rows([*value.rows], number))
     if isinstance(value, list):
         return [_with_odd_rows(one, chance(number, at)) if at % 2 else one for at, one in enumerate(value)]
-    if isinstance(value, Found):
+    if isinstance(value, ScopedPage):
         return _with(value, page=_with_odd_rows(value.page, number))
     return _odd_row(value, number) if hasattr(value, "_replace") else value
 
@@ -133,14 +133,14 @@ def watched(schema: GraphQLSchema) -> Iterator[None]:
 
     def nodes_of(*args: Any, **kwargs: Any) -> Any:
         # Faults are in rows: what Postgres writes as JSON has none.
-        return None if WATCH.get().reads_rows else json_pushdown.nodes_of(*args, **kwargs)
+        return None if WATCH.get().reads_rows else json_pushdown.build_nodes_document(*args, **kwargs)
 
     def product_of(*args: Any, **kwargs: Any) -> Any:
-        return None if WATCH.get().reads_rows else json_pushdown.product_of(*args, **kwargs)
+        return None if WATCH.get().reads_rows else json_pushdown.build_product_document(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("storefront.graph.types.nodes_of", nodes_of)
-        patch.setattr("storefront.products.api.product_of", product_of)
+        patch.setattr("storefront.graph.types.build_nodes_document", nodes_of)
+        patch.setattr("storefront.products.api.build_product_document", product_of)
         for type_, name, resolver in _resolvers(schema):
             is_root = type_ in (schema.query_type, schema.mutation_type)
             patch.setattr(resolver, "wrapped_func", _watched(resolver.wrapped_func, f"{type_.name}.{name}", is_root))
@@ -171,12 +171,12 @@ def _watched(function: Any, place: str, is_root: bool) -> Any:
         fault = _fault(place, is_root, args)
         return await _late(fault, place) if fault else await function(*args, **kwargs)
 
-    if batch := batch_of(function):
+    if batch := get_batch_resolver(function):
         later.batch = _watched_batch(batch, place)  # type: ignore[attr-defined]
     return later
 
 
-def _watched_batch(batch: Batch, place: str) -> Batch:
+def _watched_batch(batch: BatchResolver, place: str) -> BatchResolver:
     @wraps(batch)
     async def many(parents: Sequence[Any], *args: Any, **kwargs: Any) -> Sequence[Any]:
         faults = [_fault(place, False, (parent,)) for parent in parents]

@@ -9,12 +9,12 @@ from typing import Any
 from psycopg import sql
 
 from storefront.core.db.database import Database
-from storefront.core.encryption import Vault, new_key
+from storefront.core.encryption import Vault, generate_key
 from storefront.feed.hub import Hub
-from storefront.feed.log import Entry, append
-from storefront.feed.pubsub import WakeUps
+from storefront.feed.log import LogEntry, append_entries
+from storefront.feed.pubsub import PubSub
 from storefront.graph.context import Context, Feed, Viewer
-from storefront.queries.spelling import Vocabularies
+from storefront.queries.spelling import SpellingCorrector
 from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
 
 THEME = {"primaryColor": "#000", "secondaryColor": "#fff", "fontFamily": "serif"}
@@ -34,7 +34,7 @@ class Shop:
     """An open database with rows, those who look at it, and what documents may be sent with."""
 
     database: Database
-    vocabularies: Vocabularies
+    vocabularies: SpellingCorrector
     vault: Vault
     feed: Feed
     viewers: Sequence[Viewer | None]
@@ -63,11 +63,11 @@ async def open_shop(database: Database) -> Shop:
     for of in (store, closed, other):
         await _past(database, ids, of, products)
     hub = Hub(database, 60)
-    feed = Feed(hub, WakeUps("memory://", hub.heard))
+    feed = Feed(hub, PubSub("memory://", hub.notify))
     viewer = Viewer(owner, frozenset({store, closed}))
     viewers = [viewer, None, viewer, Viewer(rival, frozenset({other, empty})), viewer, Viewer(reader)]
     values = _values([store] * 9 + [closed, other, empty], products)
-    return Shop(database, Vocabularies(), Vault([new_key()]), feed, viewers, values)
+    return Shop(database, SpellingCorrector(), Vault([generate_key()]), feed, viewers, values)
 
 
 TOKEN = "0" * 32
@@ -105,11 +105,11 @@ async def _past(database: Database, ids: Iterator[str], store: str, products: Se
     kinds = ("created", "updated", "deleted")
     entries = [_entry(kind, product) for product in products[:3] for kind in kinds[: 3 if product == products[2] else 2]]
     async with database.transaction() as connection:
-        await append(connection, store, [*entries, Entry(kind="config_updated", entity_id=store)])
+        await append_entries(connection, store, [*entries, LogEntry(kind="config_updated", entity_id=store)])
 
 
-def _entry(kind: str, product: str) -> Entry:
-    return Entry(
+def _entry(kind: str, product: str) -> LogEntry:
+    return LogEntry(
         kind=f"product_{kind}",
         entity_id=product,
         product_id=product,

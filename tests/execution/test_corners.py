@@ -24,8 +24,8 @@ from graphql import (
 )
 from graphql.execution import Executor
 
-from storefront.execution.executor import BreadthFirst
-from storefront.execution.plan import MOST_PLANS, Plans
+from storefront.execution.executor import BreadthFirstExecutor
+from storefront.execution.plan import MAX_PLANS, DocumentPlans
 
 # What is to be awaited inside of a value may be the parent's own, which graphql-core is handed after: it is not closed.
 pytestmark = pytest.mark.filterwarnings(
@@ -41,9 +41,11 @@ def swept() -> Iterator[None]:
     gc.collect()
 
 
-async def run(schema: GraphQLSchema, query: str, root: Any = None, plans: Plans | None = None, **options: Any) -> Any:
+async def run(schema: GraphQLSchema, query: str, root: Any = None, plans: DocumentPlans | None = None, **options: Any) -> Any:
     """What is answered: by graphql-core without plans."""
-    how: dict[str, Any] = {"executor_class": Executor} if plans is None else {"executor_class": BreadthFirst, "plans": plans}
+    how: dict[str, Any] = (
+        {"executor_class": Executor} if plans is None else {"executor_class": BreadthFirstExecutor, "plans": plans}
+    )
     result = execute(schema, parse(query), root_value=root, **how, **options)
     return told(result if isinstance(result, ExecutionResult) else await result)
 
@@ -55,7 +57,7 @@ def told(result: ExecutionResult) -> Any:
 async def same(schema: GraphQLSchema, query: str, make: Callable[[], Any], **options: Any) -> Any:
     """Both executors' answer, over a root value of its own each."""
     expected = await run(schema, query, make(), **options)
-    assert await run(schema, query, make(), Plans(parse(query)), **options) == expected
+    assert await run(schema, query, make(), DocumentPlans(parse(query)), **options) == expected
     return expected
 
 
@@ -211,8 +213,8 @@ async def test_an_operation_that_is_cancelled_leaves_nothing_behind_and_takes_no
         return {"things": [Waiting(1), Waiting(2)]}
 
     query, Thing.closed = "{ things { slow quick } }", 0
-    given_up = asyncio.create_task(run(WAITING, query, root(), Plans(parse(query))))
-    patient = asyncio.create_task(run(WAITING, query, root(), Plans(parse(query))))
+    given_up = asyncio.create_task(run(WAITING, query, root(), DocumentPlans(parse(query))))
+    patient = asyncio.create_task(run(WAITING, query, root(), DocumentPlans(parse(query))))
     await asyncio.sleep(0.01)
     given_up.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -237,23 +239,23 @@ fragment Inner on Thing { slow @include(if: $c) again: quick }
 
 async def test_conditions_in_nested_fragments_have_plans_of_their_own_and_these_are_bounded() -> None:
     document = parse(NESTED)
-    plans = Plans(document)
+    plans = DocumentPlans(document)
     for values in list(product((True, False), repeat=5)) * 2:
         variables = dict(zip("abcde", values, strict=True))
         answers = []
-        for how in ({"executor_class": Executor}, {"executor_class": BreadthFirst, "plans": plans}):
+        for how in ({"executor_class": Executor}, {"executor_class": BreadthFirstExecutor, "plans": plans}):
             result = execute(WAITING, document, root_value=everything(), variable_values=variables, **how)
             answers.append(told(result if isinstance(result, ExecutionResult) else await result))
         assert answers[0] == answers[1]
-    assert len(plans._roots) == MOST_PLANS == 16
+    assert len(plans._root_fields) == MAX_PLANS == 16
 
 
 async def test_operations_of_one_document_have_plans_of_their_own() -> None:
     document = parse("query A { things { id } } query B { things { quick } } query C { things: other { slow } }")
-    plans = Plans(document)
+    plans = DocumentPlans(document)
     for name in "ABCABC":
         answers = []
-        for how in ({"executor_class": Executor}, {"executor_class": BreadthFirst, "plans": plans}):
+        for how in ({"executor_class": Executor}, {"executor_class": BreadthFirstExecutor, "plans": plans}):
             result = execute(WAITING, document, root_value=everything(), operation_name=name, **how)
             answers.append(told(result if isinstance(result, ExecutionResult) else await result))
         assert answers[0] == answers[1]

@@ -21,12 +21,12 @@ from graphql.execution import Executor
 from psycopg import IntegrityError
 
 from storefront.core.db.database import Database
-from storefront.execution.executor import BreadthFirst
-from storefront.execution.plan import Plans
+from storefront.execution.executor import BreadthFirstExecutor
+from storefront.execution.plan import DocumentPlans
 from storefront.graph.context import Context, Viewer
-from storefront.products.changes import change_page
-from storefront.schema import mend_introspection, schema
-from storefront.serving.run.operations import answer
+from storefront.products.changes import load_change_page
+from storefront.schema import fix_introspection, schema
+from storefront.serving.run.operations import format_result
 from tests.conftest import fresh
 from tests.execution.documents import Drawn, documents
 from tests.execution.faults import WATCH, FaultyContext, Watch, watched
@@ -144,7 +144,7 @@ async def executed(
 
 def answer_of(result: ExecutionResult) -> Answer:
     """The result as it is served, and in parts."""
-    served = answer(result, "request")
+    served = format_result(result, "request")
     try:
         # Some of it may have been written by Postgres, with spaces.
         text = orjson.dumps(orjson.loads(orjson.dumps(served)))
@@ -167,7 +167,7 @@ def null_for(path: Sequence[str | int], data: Any) -> tuple[str | int, ...]:
 
 
 async def compared(
-    shop: Shop, drawn: Drawn, viewer: Viewer | None, plans: Plans, seed: int | None = None, root: Any = None
+    shop: Shop, drawn: Drawn, viewer: Viewer | None, plans: DocumentPlans, seed: int | None = None, root: Any = None
 ) -> Watch:
     """Execute by both and compare; returns what was seen of the breadth-first one."""
     reads_rows = seed is not None or shop.is_damaged
@@ -179,7 +179,7 @@ async def compared(
     about = f"{drawn.query}\n{drawn.variables}\n{viewer}, {seed=}"
     try:
         expected = await executed(drawn, context(), theirs, root)
-        got = await executed(drawn, context(), ours, root, BreadthFirst, plans=plans)
+        got = await executed(drawn, context(), ours, root, BreadthFirstExecutor, plans=plans)
     except BaseException as error:
         raise AssertionError(f"no answer\n{about}") from error
     assert ours.roots == theirs.roots, f"root fields were resolved another number of times\n{about}"
@@ -198,7 +198,7 @@ async def all_compared(shop: Shop, start: int, count: int, *, with_faults: bool 
     found = []
     for number, drawn in enumerate(islice(documents(SCHEMA, shop.values, REFUSED, start), count), start):
         viewer, seed = shop.viewers[number % len(shop.viewers)], number if with_faults else None
-        plans = Plans(drawn.parsed)
+        plans = DocumentPlans(drawn.parsed)
         found.append(await compared(shop, drawn, viewer, plans, seed))
         for kind in (int, bool):
             turned = {name: another(value, kind) for name, value in drawn.variables.items()}
@@ -266,7 +266,7 @@ async def test_what_is_wrong_below_is_told_where_it_is(shop: Shop, number: int) 
     variable, selection = WRONG_BELOW[number]
     query = f"query Asked($store: ID!, {variable}) {{ {selection} me {{ id }} }}"
     drawn = Drawn(query, {"store": shop.values["configId"][0], "n": None}, None, parse(query))
-    watch = await compared(shop, drawn, shop.viewers[0], Plans(drawn.parsed))
+    watch = await compared(shop, drawn, shop.viewers[0], DocumentPlans(drawn.parsed))
     assert watch.errors == 1
     assert not watch.is_other_error
 
@@ -280,7 +280,7 @@ async def test_what_postgres_writes_as_json_needs_no_second_look(shop: Shop, tab
 
 async def test_of_types_that_are_wrapped_it_is_not_said_whether_one_field_is_to_be_given(shop: Shop) -> None:
     # Another test may have built a schema of its own.
-    mend_introspection()
+    fix_introspection()
     one, many = '__type(name: "ProductBy")', '__type(name: "ProductFilter")'
     WATCH.set(Watch())
     asked = parse(f"{{ by: {one} {{ isOneOf }} filter: {many} {{ isOneOf inputFields {{ type {{ isOneOf }} }} }} }}")
@@ -295,12 +295,12 @@ async def test_events_are_told_the_same(shop: Shop) -> None:
     listening = documents(SCHEMA, shop.values, REFUSED, 0, "subscription")
     drawn = islice((one for one in listening if "productFeed" in one.query), 300)
     owner = shop.viewers[0]
-    page = await change_page(shop.context(owner), shop.values["configId"][0], 0, 100)
+    page = await load_change_page(shop.context(owner), shop.values["configId"][0], 0, 100)
     kinds = {type(event): event for event in page.changes}
     assert len(kinds) >= 3
     for number, (one, event) in enumerate(zip(drawn, cycle(kinds.values()), strict=False)):
         viewer = shop.viewers[number % len(shop.viewers)]
-        await compared(shop, one, viewer, Plans(one.parsed), number if number % 2 else None, event)
+        await compared(shop, one, viewer, DocumentPlans(one.parsed), number if number % 2 else None, event)
 
 
 async def test_payloads_are_told_the_same(postgres: str, template: str) -> None:
@@ -310,4 +310,4 @@ async def test_payloads_are_told_the_same(postgres: str, template: str) -> None:
             viewer = opened.viewers[number % len(opened.viewers)]
             # Done once; from then on told again.
             await executed(drawn, opened.context(viewer), Watch())
-            await compared(opened, drawn, viewer, Plans(drawn.parsed), number if number % 2 else None)
+            await compared(opened, drawn, viewer, DocumentPlans(drawn.parsed), number if number % 2 else None)

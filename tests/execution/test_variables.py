@@ -9,7 +9,7 @@ from graphql.execution.values import VariableValueSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storefront.execution.variables import Unclear, Variables
+from storefront.execution.variables import UnsupportedVariables, VariableCoercer
 from storefront.schema import schema as ours
 
 SCHEMA = build_schema("""
@@ -68,8 +68,8 @@ def same(schema: GraphQLSchema, node: OperationDefinitionNode, given_: dict[str,
     """Whether the values were read; if so, they are what graphql-core makes of them."""
     expected = get_variable_values(schema, node.variable_definitions or (), given_)
     try:
-        read = Variables(schema, node).values(given_)
-    except Unclear:
+        read = VariableCoercer(schema, node).coerce_values(given_)
+    except UnsupportedVariables:
         return False
     assert not isinstance(expected, list), "what is wrong is for graphql-core to tell"
     # As text: a number that is none is equal to nothing. The order counts, too.
@@ -137,7 +137,7 @@ def test_what_a_document_brings_goes_with_it() -> None:
     def kept(number: int) -> int:
         for n in range(number):
             text = f"query Q{n}($a{n}: [ID!]!, $input: CreateProductInput!) {{ __typename }}"
-            Variables(ours._schema, cast(OperationDefinitionNode, parse(text).definitions[0]))
+            VariableCoercer(ours._schema, cast(OperationDefinitionNode, parse(text).definitions[0]))
         gc.collect()
         return sum(isinstance(one, GraphQLNonNull | GraphQLList) for one in gc.get_objects())
 

@@ -12,7 +12,7 @@ import pytest
 from redis import Redis as Connecting
 
 from storefront.feed import pubsub
-from storefront.feed.pubsub import WakeUps, broadcast_to
+from storefront.feed.pubsub import PubSub, create_broadcast
 from tests.feed.redis import Redis, redis_server
 
 KINDS = ["postgres", "redis", "redis-stream"]
@@ -30,9 +30,9 @@ def redis() -> Iterator[Redis]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Probes come often, so that tests need not wait for long."""
-    monkeypatch.setattr(pubsub, "PROBE_EVERY", 0.2)
-    monkeypatch.setattr(pubsub, "PROBE_WITHIN", 0.5)
-    monkeypatch.setattr(pubsub, "LONGEST_PAUSE", 0.4)
+    monkeypatch.setattr(pubsub, "PROBE_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr(pubsub, "PROBE_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(pubsub, "MAX_RECONNECT_DELAY_SECONDS", 0.4)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ class Process:
 
     def __init__(self, url: str) -> None:
         self.heard: Counter[str] = Counter()
-        self.wakeups = WakeUps(url, self._hear)
+        self.wakeups = PubSub(url, self._hear)
 
     def _hear(self, config_id: str) -> None:
         self.heard[config_id] += 1
@@ -126,13 +126,13 @@ async def test_a_listener_that_dies_without_a_word_is_noticed(url: str, monkeypa
     lines: list[Any] = []
 
     def noted(url: str) -> Any:
-        lines.append(broadcast_to(url))
+        lines.append(create_broadcast(url))
         return lines[-1]
 
-    monkeypatch.setattr(pubsub, "broadcast_to", noted)
+    monkeypatch.setattr(pubsub, "create_broadcast", noted)
     process = Process(url)
     async with process.wakeups.running():
-        await until(process.wakeups._answered.is_set)
+        await until(process.wakeups._probe_received.is_set)
         lines[0]._listener_task.cancel()
         await until(lambda: len(lines) == 2, 3)
         before = process.heard["a"]
@@ -176,7 +176,7 @@ async def test_publishing_never_waits_for_a_line_that_is_down(nowhere: str, capl
             process.wakeups.publish(f"store {n % 7}")
         assert time.perf_counter() - start < 0.5
         await asyncio.sleep(1)
-        assert len(process.wakeups._pending) == 7
+        assert len(process.wakeups._pending_keys) == 7
     # The process itself heard every one of them, and nobody's log was flooded.
     assert process.heard.total() == 10_000
     assert 1 <= len(caplog.records) <= 6
@@ -197,7 +197,7 @@ async def test_what_was_said_while_the_line_was_down_is_said_once_when_it_is_up(
 
 
 async def test_a_stream_does_not_grow_without_end(redis: Redis) -> None:
-    backend = broadcast_to(f"redis-stream://{redis.address}")
+    backend = create_broadcast(f"redis-stream://{redis.address}")
     async with backend:
         for n in range(3_000):
             await backend.publish("growing", str(n))
@@ -216,7 +216,7 @@ async def test_a_store_that_moves_often_is_told_less_often(empty_url: str) -> No
 
 @pytest.mark.parametrize("url", KINDS, indirect=True)
 async def test_leaving_while_the_line_breaks_ends_at_once(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pubsub, "PROBE_WITHIN", 0.0)
+    monkeypatch.setattr(pubsub, "PROBE_TIMEOUT_SECONDS", 0.0)
     for n in range(40):
         async with asyncio.timeout(3), Process(url).wakeups.running():
             await asyncio.sleep(n / 2_000)

@@ -20,5 +20,5 @@ async def test_what_is_committed_between_two_looks_is_not_taken_for_lost(databas
                 connection.execute(f"{row} VALUES (%s, 1, 'store_updated', %s, true, true)".encode(), [store, new_id()])
 
     database.observers.append(commit)
-    part = await changes.after(database, store, 0, 10)
-    assert len(seen) == 3 and not part.is_lost and [entry.position for entry in part.entries] == [1]
+    part = await changes.load_changes_after(database, store, 0, 10)
+    assert len(seen) == 3 and not part.has_gap and [entry.position for entry in part.entries] == [1]

@@ -112,7 +112,7 @@ async def test_changes_are_told_as_they_happen(shopper: Client, owner: Client, s
 
 
 @pytest.mark.parametrize("deflate", [True, False])
-@pytest.mark.parametrize("protocol", ["websockets-sansio", websocket_protocol.OPTIONS["ws"]])
+@pytest.mark.parametrize("protocol", ["websockets-sansio", websocket_protocol.UVICORN_OPTIONS["ws"]])
 async def test_sockets_without_a_way_past_the_queue_are_told_the_same(
     protocol: str, deflate: bool, empty_url: str, tmp_path: Path
 ) -> None:
@@ -250,7 +250,7 @@ async def test_without_any_wake_up_a_change_is_late_by_one_poll_at_most(empty_ur
 async def test_what_is_older_than_the_log_is_kept_is_swept_by_the_server(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storefront.app, "HOUR", 0.3)
+    monkeypatch.setattr(storefront.app, "SWEEP_INTERVAL_SECONDS", 0.3)
     async with serving(empty_url, tmp_path, log_retention_days=2) as shopper:
         owner = shopper.signed_in(await make_user(shopper.database))
         store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])

@@ -13,7 +13,7 @@ from storefront.core.db.database import Database
 from storefront.feed import hub as hubs
 from storefront.feed import log
 from storefront.feed.hub import Gap, Hub
-from storefront.feed.log import Entry
+from storefront.feed.log import LogEntry
 from tests.factories import make_store
 
 POLL = 0.3
@@ -32,9 +32,9 @@ async def running(database: Database, poll_interval: float = POLL) -> AsyncItera
 
 
 async def append(database: Database, store: str, count: int = 1) -> int:
-    entry = Entry(kind="product_updated", entity_id=store, product_id=store, was_visible=True, is_visible=True)
+    entry = LogEntry(kind="product_updated", entity_id=store, product_id=store, was_visible=True, is_visible=True)
     async with database.transaction() as connection:
-        return await log.append(connection, store, [entry] * count)
+        return await log.append_entries(connection, store, [entry] * count)
 
 
 async def take(entries: AsyncGenerator[Any, None], count: int) -> list[int]:
@@ -43,7 +43,7 @@ async def take(entries: AsyncGenerator[Any, None], count: int) -> list[int]:
 
 
 async def gap(hub: Hub, store: str, after: int) -> Gap:
-    async with asyncio.timeout(5), aclosing(hub.entries(store, after)) as entries:
+    async with asyncio.timeout(5), aclosing(hub.stream_entries(store, after)) as entries:
         found = await anext(entries)
     assert isinstance(found, Gap), found
     return found
@@ -57,26 +57,26 @@ async def start(entries: AsyncGenerator[Any, None]) -> "asyncio.Task[Any]":
 
 
 async def test_catching_up_from_the_tail_reads_nothing(database: Database, store: str) -> None:
-    async with running(database) as hub, aclosing(hub.entries(store, None)) as first:
+    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as first:
         coming = await start(first)
         await append(database, store, 20)
-        hub.heard(store)
+        hub.notify(store)
         await coming
         assert await take(first, 19) == list(range(2, 21))
         statements: list[str] = []
         database.observers.append(statements.append)
-        async with aclosing(hub.entries(store, 5)) as late:
+        async with aclosing(hub.stream_entries(store, 5)) as late:
             assert await take(late, 15) == list(range(6, 21))
         assert [sql for sql in statements if "FROM changes" in sql] == []
 
 
 async def test_catching_up_from_the_log_goes_on_live(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hubs, "BATCH", 50)
+    monkeypatch.setattr(hubs, "BATCH_ENTRIES", 50)
     await append(database, store, 420)
-    async with running(database) as hub, aclosing(hub.entries(store, 0)) as entries:
+    async with running(database) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
         assert await take(entries, 420) == list(range(1, 421))
         await append(database, store)
-        hub.heard(store)
+        hub.notify(store)
         assert await take(entries, 1) == [421]
 
 
@@ -86,7 +86,7 @@ async def test_listeners_that_catch_up_share_what_is_read(database: Database, st
     database.observers.append(statements.append)
     async with running(database) as hub, AsyncExitStack() as stack:
         positions = range(1, 400, 20)
-        listeners = [await stack.enter_async_context(aclosing(hub.entries(store, after))) for after in positions]
+        listeners = [await stack.enter_async_context(aclosing(hub.stream_entries(store, after))) for after in positions]
         found = await asyncio.gather(*(take(one, 420 - after) for one, after in zip(listeners, positions, strict=True)))
     assert found == [list(range(after + 1, 421)) for after in positions]
     # Five batches, the last of them not full, and a look at what is new.
@@ -101,7 +101,7 @@ async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database:
         kept, ahead = await gap(hub, store, 3), await gap(hub, store, 31)
         assert (kept.position, ahead.position) == (30, 30)
         assert "no longer kept" in kept.reason and "ahead" in ahead.reason
-        async with aclosing(hub.entries(store, 10)) as entries:
+        async with aclosing(hub.stream_entries(store, 10)) as entries:
             assert await take(entries, 20) == list(range(11, 31))
     async with database.transaction() as connection:
         await connection.raw.execute("UPDATE store_positions SET position = 20000 WHERE config_id = %s", [store])
@@ -112,26 +112,26 @@ async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database:
 
 async def test_after_a_gap_the_feed_goes_on(database: Database, store: str) -> None:
     await append(database, store, 3)
-    async with running(database) as hub, aclosing(hub.entries(store, 99)) as entries:
+    async with running(database) as hub, aclosing(hub.stream_entries(store, 99)) as entries:
         assert await take(entries, 1) == [3]
         coming = await start(entries)
         await append(database, store)
-        hub.heard(store)
+        hub.notify(store)
         assert (await asyncio.wait_for(coming, 5)).position == 4
 
 
 async def test_a_log_that_was_swept_while_nobody_looked_is_a_gap(database: Database, store: str) -> None:
     await append(database, store, 5)
-    async with running(database, 60) as hub, aclosing(hub.entries(store, 0)) as entries:
+    async with running(database, 60) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
         assert await take(entries, 5) == [1, 2, 3, 4, 5]
         coming = await start(entries)
         await append(database, store, 5)
         async with database.transaction() as connection:
             await connection.raw.execute("DELETE FROM changes WHERE config_id = %s AND position <= 8", [store])
-        hub.heard(store)
+        hub.notify(store)
         found = await asyncio.wait_for(coming, 5)
         assert isinstance(found, Gap) and found.position == 10
-        async with aclosing(hub.entries(store, 8)) as late:
+        async with aclosing(hub.stream_entries(store, 8)) as late:
             assert await take(late, 2) == [9, 10]
 
 
@@ -142,24 +142,28 @@ async def test_entries_come_in_order_while_eight_write_and_some_give_up(database
         for n in range(writes):
             try:
                 async with database.transaction() as connection:
-                    entry = Entry(kind="product_updated", entity_id=store, client_mutation_id=f"{writer}-{n}")
-                    await log.append(connection, store, [entry] * (1 + n % 3))
+                    entry = LogEntry(kind="product_updated", entity_id=store, client_mutation_id=f"{writer}-{n}")
+                    await log.append_entries(connection, store, [entry] * (1 + n % 3))
                     if n % 4 == 3:
                         raise ZeroDivisionError
             except ZeroDivisionError:
                 pass
             if n % 5:
-                hub.heard(store)
+                hub.notify(store)
 
     expected = 8 * sum(1 + n % 3 for n in range(writes) if n % 4 != 3)
-    async with running(database) as hub, aclosing(hub.entries(store, 0)) as one, aclosing(hub.entries(store, 0)) as two:
+    async with (
+        running(database) as hub,
+        aclosing(hub.stream_entries(store, 0)) as one,
+        aclosing(hub.stream_entries(store, 0)) as two,
+    ):
         listeners = [asyncio.create_task(take(entries, expected)) for entries in (one, two)]
         await asyncio.gather(*(write(n) for n in range(8)))
         assert await asyncio.gather(*listeners) == [list(range(1, expected + 1))] * 2
 
 
 async def test_without_wake_ups_entries_are_late_by_one_poll_at_most(database: Database, store: str) -> None:
-    async with running(database) as hub, aclosing(hub.entries(store, None)) as entries:
+    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
         coming = await start(entries)
         delays: list[float] = []
         for _ in range(5):
@@ -175,7 +179,7 @@ async def test_without_wake_ups_entries_are_late_by_one_poll_at_most(database: D
 
 async def test_the_end_of_a_store_ends_its_streams(database: Database, store: str) -> None:
     await append(database, store)
-    async with running(database) as hub, aclosing(hub.entries(store, None)) as entries:
+    async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
         coming = await start(entries)
         async with database.transaction() as connection:
             await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
@@ -187,9 +191,9 @@ async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(datab
     other = await make_store(database)
     for config_id in (store, other):
         await append(database, config_id)
-    async with running(database, 0.02) as hub, aclosing(hub.entries(store, None)) as first:
+    async with running(database, 0.02) as hub, aclosing(hub.stream_entries(store, None)) as first:
         coming = await start(first)
-        asked, go_on = hub._heads, asyncio.Event()
+        asked, go_on = hub._load_heads, asyncio.Event()
 
         async def slow(config_ids: list[str]) -> dict[str, int]:
             found = await asked(config_ids)
@@ -197,9 +201,9 @@ async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(datab
                 await go_on.wait()
             return found
 
-        hub._heads = slow  # type: ignore[method-assign]
+        hub._load_heads = slow  # type: ignore[method-assign]
         await asyncio.sleep(0.1)
-        async with aclosing(hub.entries(other, None)) as second:
+        async with aclosing(hub.stream_entries(other, None)) as second:
             late = await start(second)
             go_on.set()
             await asyncio.sleep(0.1)
@@ -212,37 +216,37 @@ async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(datab
 
 async def test_nothing_is_left_of_the_last_listener(database: Database, store: str) -> None:
     async with running(database) as hub:
-        one, two = hub.entries(store, None), hub.entries(store, None)
+        one, two = hub.stream_entries(store, None), hub.stream_entries(store, None)
         waiting = [await start(entries) for entries in (one, two)]
-        follower = hub._followers[store]
+        follower = hub._follower_tasks[store]
         for entries, coming in zip((one, two), waiting, strict=True):
             assert hub._channels and not follower.done()
             coming.cancel()
             await asyncio.gather(coming, return_exceptions=True)
             await entries.aclose()
         await asyncio.sleep(0)
-        assert hub._channels == {} and hub._followers == {} and follower.done()
+        assert hub._channels == {} and hub._follower_tasks == {} and follower.done()
 
 
 async def test_after_a_restore_nobody_resumes_among_other_changes(database: Database, store: str) -> None:
     await append(database, store, 5)
     # Of a restored database this is all that is known; a client was told of the seventh.
-    assert await log.leap(database) == 1
+    assert await log.advance_positions(database) == 1
     await append(database, store, 4)
     async with running(database) as hub:
         for told in (3, 5, 7):
-            assert (await gap(hub, store, told)).position == log.LEAP + 9
+            assert (await gap(hub, store, told)).position == log.POSITION_LEAP + 9
 
 
 async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, store: str) -> None:
     async with running(database, 60) as hub:
-        listeners = [hub.entries(store, None) for _ in range(1_000)]
+        listeners = [hub.stream_entries(store, None) for _ in range(1_000)]
         waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
         await asyncio.sleep(3)
         statements: list[str] = []
         database.observers.append(statements.append)
         await append(database, store, 20)
-        hub.heard(store)
+        hub.notify(store)
         assert await asyncio.gather(*waiting) == [list(range(1, 21))] * 1_000
         await asyncio.sleep(0.1)
         # One that finds the twenty, and one that finds that there is no more.
@@ -255,38 +259,38 @@ async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, 
 async def test_a_listener_that_does_not_ask_keeps_nothing(
     database: Database, store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hubs, "BATCH", 20)
+    monkeypatch.setattr(hubs, "BATCH_ENTRIES", 20)
 
     def rows() -> int:
         gc.collect()
         return sum(1 for found in gc.get_objects() if type(found).__name__ == "Row" and hasattr(found, "actor_id"))
 
     others = rows()
-    async with running(database, 60) as hub, aclosing(hub.entries(store, None)) as idle:
+    async with running(database, 60) as hub, aclosing(hub.stream_entries(store, None)) as idle:
         coming = await start(idle)
         await append(database, store)
-        hub.heard(store)
+        hub.notify(store)
         await coming
         for _ in range(30):
             await append(database, store, 100)
-        hub.heard(store)
+        hub.notify(store)
         async with asyncio.timeout(10):
             while hub._channels[store].head < 3_001:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
-        assert len(hub._channels[store].tail) == hubs.KEPT
-        assert rows() <= others + hubs.KEPT + 2 * hubs.BATCH
+        assert len(hub._channels[store].recent_entries) == hubs.MAX_RECENT_ENTRIES
+        assert rows() <= others + hubs.MAX_RECENT_ENTRIES + 2 * hubs.BATCH_ENTRIES
         # It has lost nothing: what the hub no longer has comes from the log.
         assert await take(idle, 3_000) == list(range(2, 3_002))
 
 
 async def test_a_position_that_this_process_has_not_heard_of_yet_is_waited_for(database: Database, store: str) -> None:
     await append(database, store)
-    async with running(database, poll_interval=60) as hub, aclosing(hub.entries(store, None)) as first:
+    async with running(database, poll_interval=60) as hub, aclosing(hub.stream_entries(store, None)) as first:
         await start(first)
         # Another process commits and tells its client, who comes here before the wake-up does.
         await append(database, store)
-        async with aclosing(hub.entries(store, 2)) as second:
+        async with aclosing(hub.stream_entries(store, 2)) as second:
             coming = await start(second)
             await append(database, store)
-            hub.heard(store)
+            hub.notify(store)
             assert (await asyncio.wait_for(coming, 5)).position == 3

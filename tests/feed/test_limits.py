@@ -20,16 +20,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 import storefront.app
-from storefront.core.auth.tokens import Claims, sign
+from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
 from storefront.feed import log
 from storefront.feed.hub import Hub
-from storefront.feed.log import Entry
-from storefront.serving.documents.document_store import Documents
+from storefront.feed.log import LogEntry
+from storefront.serving.documents.document_store import DocumentStore
 from storefront.serving.http import streams
 from storefront.serving.protection.revocations import Revocations
 from storefront.serving.run.operations import Operations
-from storefront.serving.websocket.connections import Limits, Sockets
+from storefront.serving.websocket.connections import SocketLimits, Sockets
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
@@ -83,17 +83,17 @@ def address_of(client: Client) -> str:
 class Anyone:
     """The context of the small server: nobody in particular, for as long as they like."""
 
-    asker = proof = expires = None
+    viewer_id = credentials = expires = None
 
-    async def current(self) -> "Anyone":
+    async def reauthenticate(self) -> "Anyone":
         return self
 
-    def renewed(self) -> "Anyone":
+    def fresh(self) -> "Anyone":
         return self
 
-    anonymous = apart = renewed
+    as_anonymous = fork = fresh
 
-    def abandon(self) -> None:
+    def cancel(self) -> None:
         """Nothing runs on behalf of anyone."""
 
     def release(self) -> None:
@@ -124,7 +124,7 @@ class Subscription:
 
 
 @asynccontextmanager
-async def small_server(limits: Limits) -> AsyncIterator[str]:
+async def small_server(limits: SocketLimits) -> AsyncIterator[str]:
     """The address of a server of two fields with other limits than the shop's."""
 
     async def none(_: Any) -> list[Any]:
@@ -134,7 +134,7 @@ async def small_server(limits: Limits) -> AsyncIterator[str]:
         return Anyone()
 
     schema = strawberry.Schema(query=Query, subscription=Subscription)
-    operations = Operations(Documents(schema._schema))
+    operations = Operations(DocumentStore(schema._schema))
     app = Starlette(routes=[WebSocketRoute("/graphql", Sockets(operations, authenticate, limits, Revocations(none, 1.0)).serve)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", ws="websockets-sansio"))
     task = asyncio.create_task(server.serve())
@@ -151,7 +151,7 @@ async def subscribe(socket: ClientConnection, id_: str, query: str = "subscripti
 
 
 async def test_connection_init_has_to_come_in_time() -> None:
-    async with small_server(Limits(init_timeout=0.3)) as address:
+    async with small_server(SocketLimits(init_timeout_seconds=0.3)) as address:
         async with connect(address, subprotocols=["graphql-transport-ws"]) as silent:  # type: ignore[list-item]
             assert await close_code(silent, 2) == 4408
         async with opened(address) as prompt:
@@ -161,7 +161,7 @@ async def test_connection_init_has_to_come_in_time() -> None:
 
 
 async def test_a_socket_runs_so_many_operations_at_once() -> None:
-    async with small_server(Limits(operations=3)) as address, opened(address) as socket:
+    async with small_server(SocketLimits(operations=3)) as address, opened(address) as socket:
         for n in range(3):
             await subscribe(socket, str(n))
             assert (await hear(socket))["type"] == "next"
@@ -174,7 +174,7 @@ async def test_a_socket_runs_so_many_operations_at_once() -> None:
 
 
 async def test_a_server_holds_so_many_sockets() -> None:
-    async with small_server(Limits(sockets=2)) as address, opened(address), opened(address) as second:
+    async with small_server(SocketLimits(sockets=2)) as address, opened(address), opened(address) as second:
         async with connect(address, subprotocols=["graphql-transport-ws"]) as third:  # type: ignore[list-item]
             assert await close_code(third) == 4430
         await second.close()
@@ -184,7 +184,7 @@ async def test_a_server_holds_so_many_sockets() -> None:
 
 
 async def test_messages_are_as_long_as_they_may_be_in_bytes_and_no_longer() -> None:
-    async with small_server(Limits(message=1_000)) as address:
+    async with small_server(SocketLimits(message_bytes=1_000)) as address:
         for text, code in (("x" * 900, None), ("x" * 1_000, 4400), ("é" * 450, None), ("é" * 500, 4400)):
             async with opened(address) as socket:
                 await socket.send(json.dumps({"type": "ping", "payload": {"text": text}}, ensure_ascii=False))
@@ -219,7 +219,7 @@ async def test_the_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
 
 
 async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> None:
-    async with small_server(Limits()) as address, opened(address) as socket:
+    async with small_server(SocketLimits()) as address, opened(address) as socket:
         for _ in range(2):
             await subscribe(socket, "1", "{ hello }")
             assert [(await hear(socket))["type"] for _ in range(2)] == ["next", "complete"]
@@ -231,7 +231,7 @@ async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> 
 
 async def test_ping_is_answered_with_pong_at_any_time() -> None:
     async with (
-        small_server(Limits()) as address,
+        small_server(SocketLimits()) as address,
         connect(address, subprotocols=["graphql-transport-ws"]) as socket,  # type: ignore[list-item]
     ):
         await say(socket, "ping", payload={"n": 1})
@@ -244,7 +244,7 @@ async def test_ping_is_answered_with_pong_at_any_time() -> None:
 
 
 async def test_a_socket_that_leaves_closes_its_streams() -> None:
-    async with small_server(Limits()) as address:
+    async with small_server(SocketLimits()) as address:
         async with opened(address) as socket:
             for n in range(5):
                 await subscribe(socket, str(n))
@@ -284,7 +284,7 @@ async def test_without_a_token_one_is_nobody_and_with_one_in_the_header_somebody
 
 
 async def test_a_token_that_expires_ends_the_socket(shopper: Client) -> None:
-    token = sign(Claims(await make_user(shopper.database)), SECRET, seconds=2)
+    token = sign_token(Claims(await make_user(shopper.database)), SECRET, seconds=2)
     store = await make_store(shopper.database)
     async with opened(address_of(shopper), token) as socket:
         await subscribe(socket, "1", FEED, c=store)
@@ -294,7 +294,7 @@ async def test_a_token_that_expires_ends_the_socket(shopper: Client) -> None:
 
 
 async def test_a_token_that_expires_ends_the_event_stream(shopper: Client) -> None:
-    token = sign(Claims(await make_user(shopper.database)), SECRET, seconds=2)
+    token = sign_token(Claims(await make_user(shopper.database)), SECRET, seconds=2)
     store = await make_store(shopper.database)
     start = time.monotonic()
     lines = await event_lines(shopper.http, store, token)
@@ -315,7 +315,7 @@ async def event_lines(http: httpx.AsyncClient, store: str, token: str | None = N
 
 
 async def test_a_silent_event_stream_is_kept_alive(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(streams, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     store = await make_store(shopper.database)
     assert await event_lines(shopper.http, store, most=10) == [":", ""] * 5
 
@@ -335,7 +335,7 @@ async def test_nothing_is_left_in_the_hub_of_those_who_stopped(
         store = await make_store(client.database)
 
         def listeners() -> int:
-            return sum(channel.listeners for channel in hub._channels.values())
+            return sum(channel.listener_count for channel in hub._channels.values())
 
         async with opened(address_of(client)) as socket:
             await subscribe(socket, "1", FEED, c=store)
@@ -346,21 +346,21 @@ async def test_nothing_is_left_in_the_hub_of_those_who_stopped(
             await until(lambda: listeners() == 1)
             # Gone without a word.
             socket.transport.abort()
-        await until(lambda: not hub._channels and not hub._followers)
+        await until(lambda: not hub._channels and not hub._follower_tasks)
         stream = asyncio.create_task(event_lines(client.http, store))
         await until(lambda: listeners() == 1)
         stream.cancel()
         await asyncio.gather(stream, return_exceptions=True)
-        await until(lambda: not hub._channels and not hub._followers)
+        await until(lambda: not hub._channels and not hub._follower_tasks)
 
 
 # ----------------------------------------------------------------------------------------- processes of their own
 
 
 async def append(database: Database, store: str, product: str, count: int) -> None:
-    entry = Entry(kind="product_updated", entity_id=product, product_id=product, was_visible=True, is_visible=True)
+    entry = LogEntry(kind="product_updated", entity_id=product, product_id=product, was_visible=True, is_visible=True)
     async with database.transaction() as connection:
-        await log.append(connection, store, [entry] * count)
+        await log.append_entries(connection, store, [entry] * count)
 
 
 async def test_clients_that_stop_reading_cost_bounded_memory(empty_url: str, database: Database, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from storefront.core.db.database import Database
-from storefront.core.db.embedded_postgres import create_database, database_url, embedded_server
+from storefront.core.db.embedded_postgres import build_database_url, create_database, embedded_server
 from storefront.core.db.migrations import migrate
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
@@ -104,7 +104,7 @@ async def test_killed_postgres_loses_and_silences_nothing(tmp_path: Path, worker
     with ExitStack() as servers:
         uri = servers.enter_context(embedded_server(folder))
         create_database(uri, "killed")
-        url = database_url(uri, "killed")
+        url = build_database_url(uri, "killed")
         migrate(url)
         async with Database(url) as database:
             user = await make_user(database)

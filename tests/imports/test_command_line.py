@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from storefront.cli.main import app
 from storefront.core.ids import new_id
-from storefront.core.settings import settings
+from storefront.core.settings import get_settings
 from tests.imports.catalogues import catalogue
 
 
@@ -18,7 +18,7 @@ def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     """A database with two stores, which the command line finds."""
     monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
     monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
-    settings.cache_clear()
+    get_settings.cache_clear()
     with psycopg.connect(empty_url) as connection:
         user = new_id()
         connection.execute("INSERT INTO users (id, email) VALUES (%s, 'o@example.com')", [user])
@@ -26,7 +26,7 @@ def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
             values = [new_id(), user, slug, slug]
             connection.execute("INSERT INTO configs (id, user_id, store_name, slug) VALUES (%s, %s, %s, %s)", values)
     yield empty_url
-    settings.cache_clear()
+    get_settings.cache_clear()
 
 
 def run(*words: str) -> Result:

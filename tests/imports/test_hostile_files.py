@@ -5,16 +5,22 @@ from collections.abc import Iterable
 
 import pytest
 
-from storefront.imports.csv_columns import Layout, Record
-from storefront.imports.product_parser import Assembly
-from storefront.imports.row_types import Item, Mark, ProductRow, Rejection, Stop
+from storefront.imports.csv_columns import CsvRecord, SourceLayout
+from storefront.imports.product_parser import ProductParser
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 from storefront.imports.shopify import csv_file
-from storefront.imports.shopify.csv_file import CHUNK, MAX_RECORD_BYTES, UnreadableFile, read, read_in_turns
+from storefront.imports.shopify.csv_file import (
+    MAX_RECORD_BYTES,
+    READ_CHUNK_BYTES,
+    UnreadableFileError,
+    read_csv_products,
+    read_csv_products_cooperatively,
+)
 
 HEADER = b"Handle,Title,Variant Price\n"
 MUG = b"mug,Mug,5\n"
 # What is read ahead of a record, and what a line may be too long by before that is seen.
-STEP_BYTES = MAX_RECORD_BYTES + 2 * CHUNK
+STEP_BYTES = MAX_RECORD_BYTES + 2 * READ_CHUNK_BYTES
 
 HOSTILE = {
     "a quote opened again and again": b'a,b,"' + b'x","\n' * 400_000,
@@ -43,20 +49,20 @@ class Metered(io.BytesIO):
         return found
 
 
-def steps(file: Metered, **options: int) -> Iterable[tuple[Item | None, int]]:
+def steps(file: Metered, **options: int) -> Iterable[tuple[SourceItem | None, int]]:
     """Each step of reading a file between which other tasks run: what came of it, and how many bytes it has read."""
     taken = 0
-    for item in csv_file._read(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
+    for item in csv_file._open_items(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
         yield item, file.taken - taken
         taken = file.taken
 
 
-def items(content: bytes, **options: int) -> list[Item]:
-    return [item for item in read(io.BytesIO(content), "shop.csv", **options) if not isinstance(item, Mark)]  # type: ignore[arg-type]
+def items(content: bytes, **options: int) -> list[SourceItem]:
+    return [item for item in read_csv_products(io.BytesIO(content), "shop.csv", **options) if not isinstance(item, Checkpoint)]  # type: ignore[arg-type]
 
 
-def rejections(content: bytes) -> list[Rejection]:
-    return [item for item in items(content) if isinstance(item, Rejection)]
+def rejections(content: bytes) -> list[RowError]:
+    return [item for item in items(content) if isinstance(item, RowError)]
 
 
 @pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
@@ -79,7 +85,9 @@ def test_rows_without_result_are_steps(content: bytes) -> None:
 
 async def test_read_in_turns_returns_what_read_does() -> None:
     content = HEADER + MUG + b"\n\ncup,Cup,x\n" + b'"' * 1_100_000 + b"\nbowl,Bowl,5\n"
-    assert [item async for item in read_in_turns(io.BytesIO(content), "shop.csv")] == list(read(io.BytesIO(content), "shop.csv"))
+    assert [item async for item in read_csv_products_cooperatively(io.BytesIO(content), "shop.csv")] == list(
+        read_csv_products(io.BytesIO(content), "shop.csv")
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +104,7 @@ async def test_read_in_turns_returns_what_read_does() -> None:
 )
 def test_record_beyond_limit_is_rejected(record: bytes, problem: str) -> None:
     found = items(HEADER + MUG + record + b"bowl,Bowl,7\n")
-    first = next(item for item in found if isinstance(item, Rejection))
+    first = next(item for item in found if isinstance(item, RowError))
     assert (first.line, first.column) == (3, "")
     assert problem in first.problem
     # The rest of the file is read, but for what an unclosed quote has left of its record.
@@ -109,13 +117,15 @@ def test_line_numbers_hold_after_long_lines() -> None:
 
 
 @pytest.mark.parametrize("end", [b"\r", b"\r\n", b"\n"])
-@pytest.mark.parametrize("size", [CHUNK - 1, CHUNK, MAX_RECORD_BYTES - 1, MAX_RECORD_BYTES, MAX_RECORD_BYTES + CHUNK])
+@pytest.mark.parametrize(
+    "size", [READ_CHUNK_BYTES - 1, READ_CHUNK_BYTES, MAX_RECORD_BYTES - 1, MAX_RECORD_BYTES, MAX_RECORD_BYTES + READ_CHUNK_BYTES]
+)
 def test_lines_end_at_chunk_edges(end: bytes, size: int) -> None:
     content = b"Handle,Title,Variant Price" + end
     content += b"x" * (size - len(content)) + end + b"mug,Mug,5" + end + b"cup,Cup,x" + end
     found = items(content)
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug"]
-    assert found[-1] == Rejection("shop.csv", 4, found[-1].problem, "cup", "Variant Price")  # type: ignore[union-attr]
+    assert found[-1] == RowError("shop.csv", 4, found[-1].problem, "cup", "Variant Price")  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(
@@ -153,8 +163,8 @@ def test_lines_end_at_chunk_edges(end: bytes, size: int) -> None:
 )
 def test_header_beyond_limit_is_unreadable(header: bytes, problem: str) -> None:
     file = Metered(header + b"\n" + MUG)
-    with pytest.raises(UnreadableFile) as error:
-        read(file, "shop.csv")
+    with pytest.raises(UnreadableFileError) as error:
+        read_csv_products(file, "shop.csv")
     assert problem in str(error.value) and len(str(error.value)) < 400
     assert file.taken <= STEP_BYTES
 
@@ -162,17 +172,21 @@ def test_header_beyond_limit_is_unreadable(header: bytes, problem: str) -> None:
 def test_file_ends_at_its_row_limit() -> None:
     rows = b"".join(b"mug-%d,Mug,5\n,,\n" % n for n in range(10))
     content = HEADER + rows
-    found = list(read(io.BytesIO(content), "shop.csv", max_rows=7))
-    assert isinstance(found[-1], Stop) and "more than 7 rows" in found[-1].problem
+    found = list(read_csv_products(io.BytesIO(content), "shop.csv", max_rows=7))
+    assert isinstance(found[-1], EarlyStop) and "more than 7 rows" in found[-1].problem
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug-0", "mug-1", "mug-2", "mug-3"]
-    mark = [item for item in found if isinstance(item, Mark)][-1]
-    assert mark.place["rows"] == 7
+    mark = [item for item in found if isinstance(item, Checkpoint)][-1]
+    assert mark.resume_point["rows"] == 7
     # Gone on with it is at its limit still, and with a higher one it goes on.
-    [again, stop] = read(io.BytesIO(content), "shop.csv", mark.place, max_rows=7)
-    assert again == mark and isinstance(stop, Stop)
-    more = [item.handle for item in read(io.BytesIO(content), "shop.csv", mark.place) if isinstance(item, ProductRow)]
+    [again, stop] = read_csv_products(io.BytesIO(content), "shop.csv", mark.resume_point, max_rows=7)
+    assert again == mark and isinstance(stop, EarlyStop)
+    more = [
+        item.handle
+        for item in read_csv_products(io.BytesIO(content), "shop.csv", mark.resume_point)
+        if isinstance(item, ProductRow)
+    ]
     assert more == [f"mug-{n}" for n in range(4, 10)]
-    assert not any(isinstance(item, Stop) for item in read(io.BytesIO(content), "shop.csv", max_rows=20))
+    assert not any(isinstance(item, EarlyStop) for item in read_csv_products(io.BytesIO(content), "shop.csv", max_rows=20))
 
 
 def test_rejection_of_huge_cells_is_small() -> None:
@@ -190,8 +204,8 @@ def test_rejection_of_huge_cells_is_small() -> None:
 def test_text_unfit_for_postgres_is_named(cell: str, problem: str) -> None:
     # A surrogate comes out of JSON: no UTF-8 has one.
     spellings = {"handle": "Handle", "title": "Title", "variant price": "Price"}
-    assembly = Assembly(Layout("shop", 3, spellings))
-    found = list(assembly.take(Record(1, {"handle": "mug", "title": cell, "variant price": "5"})))
-    [rejection] = [item for item in found if isinstance(item, Rejection)]
+    assembly = ProductParser(SourceLayout("shop", 3, spellings))
+    found = list(assembly.add_row(CsvRecord(1, {"handle": "mug", "title": cell, "variant price": "5"})))
+    [rejection] = [item for item in found if isinstance(item, RowError)]
     assert (rejection.column, rejection.handle) == ("Title", "mug")
     assert problem in rejection.problem

@@ -9,10 +9,10 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import bindparam, column, insert, select, text, update
 
-from storefront.core.db.database import Database, Statement, compiled
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.feed import log
 from storefront.imports.product_writer import ImportSummary, import_products
-from storefront.imports.shopify.csv_file import read
+from storefront.imports.shopify.csv_file import read_csv_products
 from storefront.models import configs, products, users, variants
 
 HEADER = "Handle,Title,Option1 Name,Option1 Value,Variant Price,Variant SKU,Status,Variant Compare At Price"
@@ -27,15 +27,15 @@ async def store(database: Database) -> str:
 async def new_store(database: Database) -> str:
     user, config = str(uuid4()), str(uuid4())
     values: dict[str, Any] = {name: bindparam(name) for name in ("id", "email")}
-    await database.fetch(compiled(insert(users).values(values)), {"id": user, "email": f"{user}@example.com"})
+    await database.fetch(compile_statement(insert(users).values(values)), {"id": user, "email": f"{user}@example.com"})
     names = ("id", "user_id", "store_name", "slug")
     row = insert(configs).values({name: bindparam(name) for name in names})
-    await database.fetch(compiled(row), {"id": config, "user_id": user, "store_name": "Shop", "slug": config})
+    await database.fetch(compile_statement(row), {"id": config, "user_id": user, "store_name": "Shop", "slug": config})
     return config
 
 
 async def bring(database: Database, store: str, file: str, **options: Any) -> ImportSummary:
-    return await import_products(database, store, read(io.BytesIO(file.encode()), "shop.csv"), **options)
+    return await import_products(database, store, read_csv_products(io.BytesIO(file.encode()), "shop.csv"), **options)
 
 
 def counts(summary: ImportSummary) -> tuple[int, int, int]:
@@ -44,12 +44,12 @@ def counts(summary: ImportSummary) -> tuple[int, int, int]:
 
 @cache
 def all_products() -> Statement:
-    return compiled(select(products).order_by(products.c.id))
+    return compile_statement(select(products).order_by(products.c.id))
 
 
 @cache
 def all_variants() -> Statement:
-    return compiled(select(variants, column("xmin")).order_by(variants.c.id))
+    return compile_statement(select(variants, column("xmin")).order_by(variants.c.id))
 
 
 def many(count: int, price: int = 5) -> str:
@@ -64,7 +64,7 @@ async def test_products_are_created_with_variants_and_logged(database: Database,
     assert (shirt.handle, shirt.price, shirt.version, shirt.variants_total, shirt.inventory) == ("shirt", "20.00", 1, 2, None)
     assert (mug.compare_at_price, mug.status, mug.images, mug.tags, mug.track_inventory) == ("9.00", "inactive", [], [], False)
     assert [(row.name, row.sku) for row in await database.fetch(all_variants())] == [("S", "S-1"), ("M", "S-2")]
-    entries = await log.read(database, store, 0, 10)
+    entries = await log.read_entries(database, store, 0, 10)
     assert [(row.kind, row.entity_id, row.version, row.was_visible, row.is_visible) for row in entries] == [
         ("product_created", shirt.id, 1, False, True),
         ("product_created", mug.id, 1, False, False),
@@ -79,7 +79,7 @@ async def test_the_same_file_again_changes_nothing(database: Database, store: st
     assert counts(summary) == (0, 0, 2)
     assert summary.position is None
     assert (await database.fetch(all_products()), await database.fetch(all_variants())) == before
-    assert len(await log.read(database, store, 0, 10)) == 2
+    assert len(await log.read_entries(database, store, 0, 10)) == 2
 
 
 async def test_only_what_differs_is_written(database: Database, store: str) -> None:
@@ -96,7 +96,7 @@ async def test_only_what_differs_is_written(database: Database, store: str) -> N
     small_now, medium_now = await database.fetch(all_variants())
     assert small_now == small
     assert (medium_now.id, medium_now.price, medium_now.version) == (medium.id, "25.00", 2)
-    [entry] = await log.read(database, store, 2, 10)
+    [entry] = await log.read_entries(database, store, 2, 10)
     assert (entry.kind, entry.version, entry.changed_fields) == ("product_updated", 2, ["title", "variants"])
     assert (entry.actor_id, entry.was_visible, entry.is_visible) == (actor, True, True)
 
@@ -104,7 +104,7 @@ async def test_only_what_differs_is_written(database: Database, store: str) -> N
 async def test_field_names_in_the_log_are_those_of_the_api(database: Database, store: str) -> None:
     await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
     await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
-    [entry] = await log.read(database, store, 1, 10)
+    [entry] = await log.read_entries(database, store, 1, 10)
     assert entry.changed_fields == ["compareAtPrice", "inventory", "trackInventory", "seoTitle", "status"]
     assert (entry.was_visible, entry.is_visible) == (True, False)
 
@@ -114,7 +114,7 @@ async def test_a_variant_is_recognised_by_attributes_or_name(database: Database,
     small, medium = await database.fetch(all_variants())
     await bring(database, store, SHIRT.replace("Size", "Fit"))
     assert [row.id for row in await database.fetch(all_variants())] == [small.id, medium.id]
-    await database.fetch(compiled(update(variants).values(name=variants.c.name.concat("!"))))
+    await database.fetch(compile_statement(update(variants).values(name=variants.c.name.concat("!"))))
     await bring(database, store, SHIRT.replace("Size", "Fit"))
     assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(small.id, "S"), (medium.id, "M")]
 
@@ -132,7 +132,7 @@ async def test_a_rejected_row_deletes_no_variant(database: Database, store: str)
     await bring(database, store, SHIRT)
     summary = await bring(database, store, SHIRT.replace("M,21", "M,oops"))
     assert counts(summary) == (0, 0, 1)
-    assert [item.line for item in summary.rejections] == [3]
+    assert [item.line for item in summary.row_errors] == [3]
     assert summary.rows == 2
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "M"]
 
@@ -144,7 +144,7 @@ async def test_a_dry_run_counts_and_writes_nothing(database: Database, store: st
     assert counts(summary) == (1, 1, 0)
     assert summary.position is None
     assert await database.fetch(all_products()) == before
-    assert len(await log.read(database, store, 0, 10)) == 1
+    assert len(await log.read_entries(database, store, 0, 10)) == 1
 
 
 async def test_batches_keep_file_order_and_report_progress(database: Database, store: str) -> None:
@@ -169,7 +169,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_products(database
 
 async def test_a_product_twice_in_one_import_is_updated(database: Database, store: str) -> None:
     files = (io.BytesIO(f"{HEADER}\nmug,Mug,,,{price}\n".encode()) for price in (5, 6))
-    summary = await import_products(database, store, (item for file in files for item in read(file, "shop.csv")))
+    summary = await import_products(database, store, (item for file in files for item in read_csv_products(file, "shop.csv")))
     assert counts(summary) == (1, 1, 0)
 
 
@@ -193,12 +193,12 @@ async def test_nothing_but_rejections_touches_no_database(database: Database, st
     seen: list[str] = []
     database.observers.append(seen.append)
     summary = await bring(database, store, f"{HEADER}\n,Mug,,,5\n")
-    assert (summary.rows, len(summary.rejections), seen) == (1, 1, [])
+    assert (summary.rows, len(summary.row_errors), seen) == (1, 1, [])
 
 
 async def test_hidden_variants_stay_hidden(database: Database, store: str) -> None:
     await bring(database, store, SHIRT)
-    await database.fetch(compiled(update(variants).values(is_available=False).where(text("sku = 'S-1'"))))
+    await database.fetch(compile_statement(update(variants).values(is_available=False).where(text("sku = 'S-1'"))))
     await bring(database, store, SHIRT.replace("S,20", "S,18"))
     assert [row.is_available for row in await database.fetch(all_variants())] == [False, True]
 

@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from storefront.core.db.database import Database, Statement, compiled
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.imports import exports, lossless_cell
-from storefront.imports.diff import FACTS, VARIANT_FACTS
-from storefront.imports.exports import ExportSummary, count, export_products
+from storefront.imports.diff import PRODUCT_COLUMNS, VARIANT_COLUMNS
+from storefront.imports.exports import ExportSummary, count_products, export_products
 from storefront.imports.product_writer import import_products
-from storefront.imports.row_types import Mark, ProductRow, Rejection, VariantRow
-from storefront.imports.shopify.csv_file import read
-from storefront.imports.shopify.rows import Unwritable, Writer
+from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
+from storefront.imports.shopify.csv_file import read_csv_products
+from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
 from storefront.models import products, variants
 from tests.factories import make_product, make_store, make_variant
 from tests.imports.catalogues import catalogue
@@ -68,9 +68,9 @@ def a_product(draw: Any) -> ProductRow:
     return ProductRow(
         handle=draw(st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", fullmatch=True)),
         line=0,
-        rows=0,
-        complete=True,
-        given=frozenset(),
+        row_count=0,
+        is_complete=True,
+        present_fields=frozenset(),
         title=draw(texts()),
         description=draw(st.one_of(st.none(), texts(60, least=0))),
         images=draw(
@@ -91,59 +91,60 @@ def a_product(draw: Any) -> ProductRow:
 def facts(product: ProductRow) -> ProductRow:
     """What it says, wherever it stands."""
     parts = [replace(variant, line=0) for variant in product.variants]
-    return replace(product, line=0, rows=0, given=frozenset(), variants=parts)
+    return replace(product, line=0, row_count=0, present_fields=frozenset(), variants=parts)
 
 
 @pytest.mark.parametrize("quotes", [True, False])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(a_product(), max_size=3, unique_by=lambda product: product.handle))
 def test_any_products_come_back_from_their_file(quotes: bool, catalogue: list[ProductRow]) -> None:
-    writer = Writer(quotes=quotes)
-    file = writer.header() + "".join(map(writer.product, catalogue))
-    found = [item for item in read(io.BytesIO(file.encode()), "x") if not isinstance(item, Mark)]
+    writer = ProductCsvWriter(quote_formulas=quotes)
+    file = writer.render_header() + "".join(map(writer.render_product, catalogue))
+    found = [item for item in read_csv_products(io.BytesIO(file.encode()), "x") if not isinstance(item, Checkpoint)]
     assert [facts(item) for item in found if isinstance(item, ProductRow)] == catalogue
-    assert not [item for item in found if isinstance(item, Rejection)]
+    assert not [item for item in found if isinstance(item, RowError)]
 
 
 @given(st.text(LETTERS))
 @example("'")
 @example("''=1")
 def test_quoting_is_exact_and_leaves_no_formula(cell: str) -> None:
-    assert lossless_cell.unquoted(lossless_cell.quoted(cell)) == cell
-    assert not lossless_cell.quoted(cell).startswith(lossless_cell.FORMULAS)
+    assert lossless_cell.unquote_formula(lossless_cell.quote_formula(cell)) == cell
+    assert not lossless_cell.quote_formula(cell).startswith(lossless_cell.FORMULA_PREFIXES)
 
 
 def test_no_cell_of_an_export_is_a_formula() -> None:
     variant = VariantRow(0, "=V", Decimal(1), None, {"=O": "+v", "@p": "-w"}, None, "=SKU")
     product = ProductRow(
-        handle="-a", line=0, rows=0, complete=True, given=frozenset(), title="=T", description="@d", price=Decimal(1),
+        handle="-a", line=0, row_count=0, is_complete=True, present_fields=frozenset(),
+        title="=T", description="@d", price=Decimal(1),
         compare_at_price=None, images=["=i"], category="+c", tags=["-t"], inventory=None, track_inventory=False,
         seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
     )  # fmt: skip
-    rows = list(csv.reader(io.StringIO(Writer().product(product), newline="")))
-    assert not [cell for row in rows for cell in row if cell.startswith(lossless_cell.FORMULAS)]
+    rows = list(csv.reader(io.StringIO(ProductCsvWriter().render_product(product), newline="")))
+    assert not [cell for row in rows for cell in row if cell.startswith(lossless_cell.FORMULA_PREFIXES)]
     assert "'=T" in rows[0]
 
 
 def test_an_ordinary_product_needs_nothing_of_ours() -> None:
-    for item in read(io.BytesIO(catalogue(300).encode()), "x"):
+    for item in read_csv_products(io.BytesIO(catalogue(300).encode()), "x"):
         if isinstance(item, ProductRow):
-            assert not [row for row in Writer().product(item).splitlines() if row.endswith('}"')]
+            assert not [row for row in ProductCsvWriter().render_product(item).splitlines() if row.endswith('}"')]
 
 
 def test_a_file_of_shopifys_keeps_its_apostrophes() -> None:
     [item, _, _] = sorted(
-        read(io.BytesIO(b"Handle,Title,Price\na,'=x,1\n"), "x"), key=lambda one: not isinstance(one, ProductRow)
+        read_csv_products(io.BytesIO(b"Handle,Title,Price\na,'=x,1\n"), "x"), key=lambda one: not isinstance(one, ProductRow)
     )
     assert isinstance(item, ProductRow) and item.title == "'=x"
 
 
 def test_what_no_file_can_tell_is_told() -> None:
-    [item] = [one for one in read(io.BytesIO(b"Handle,Title,Price\na,A,1\n"), "x") if isinstance(one, ProductRow)]
+    [item] = [one for one in read_csv_products(io.BytesIO(b"Handle,Title,Price\na,A,1\n"), "x") if isinstance(one, ProductRow)]
     for wrong in ({"handle": "a b"}, {"images": ["x", "x"] * 60 + ["y" * 2_000] * 60, "tags": [" "] * 3}):
         if wrong.get("handle"):
-            with pytest.raises(Unwritable, match="handle"):
-                Writer().product(replace(item, **wrong))
+            with pytest.raises(UnwritableProductError, match="handle"):
+                ProductCsvWriter().render_product(replace(item, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -162,8 +163,8 @@ def test_what_no_file_can_tell_is_told() -> None:
 )
 def test_a_cell_of_ours_that_was_changed_is_judged(cell: str, words: str) -> None:
     row = '"' + cell.replace('"', '""') + '"'
-    items = list(read(io.BytesIO(f"Handle,Title,Price,Storefront\na,A,1,{row}\n".encode()), "x"))
-    [rejection] = [item for item in items if isinstance(item, Rejection)]
+    items = list(read_csv_products(io.BytesIO(f"Handle,Title,Price,Storefront\na,A,1,{row}\n".encode()), "x"))
+    [rejection] = [item for item in items if isinstance(item, RowError)]
     assert rejection.column == "Storefront"
     assert words in rejection.problem
 
@@ -172,23 +173,23 @@ def test_a_cell_of_ours_that_was_changed_is_judged(cell: str, words: str) -> Non
 
 
 def stored_products() -> Statement:
-    names = [products.c[name] for name in ("id", "handle", *FACTS)]
-    return compiled(select(*names).order_by(products.c.config_id, products.c.handle))
+    names = [products.c[name] for name in ("id", "handle", *PRODUCT_COLUMNS)]
+    return compile_statement(select(*names).order_by(products.c.config_id, products.c.handle))
 
 
 def stored_variants() -> Statement:
-    names = [variants.c[name] for name in ("product_id", *VARIANT_FACTS)]
-    return compiled(select(*names).order_by(variants.c.product_id, variants.c.created_at, variants.c.id))
+    names = [variants.c[name] for name in ("product_id", *VARIANT_COLUMNS)]
+    return compile_statement(select(*names).order_by(variants.c.product_id, variants.c.created_at, variants.c.id))
 
 
 async def contents(database: Database, config_id: str) -> list[Any]:
     """What a store has, ids and dates aside."""
-    [*rows] = await database.fetch(compiled(select(products).where(products.c.config_id == config_id)))
+    [*rows] = await database.fetch(compile_statement(select(products).where(products.c.config_id == config_id)))
     parts: dict[str, list[Any]] = {row.id: [] for row in rows}
     for variant in await database.fetch(stored_variants()):
         if variant.product_id in parts:
             parts[variant.product_id].append(variant._asdict() | {"product_id": None})
-    told = ("handle", *FACTS)
+    told = ("handle", *PRODUCT_COLUMNS)
     return sorted(
         ([{name: getattr(row, name) for name in told}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
     )
@@ -199,7 +200,7 @@ async def exported(database: Database, config_id: str, **options: Any) -> bytes:
 
 
 async def bring(database: Database, config_id: str, file: bytes) -> Any:
-    return await import_products(database, config_id, read(io.BytesIO(file), "x"))
+    return await import_products(database, config_id, read_csv_products(io.BytesIO(file), "x"))
 
 
 async def test_a_store_is_the_same_after_export_and_import(database: Database) -> None:
@@ -217,7 +218,7 @@ async def test_a_store_is_the_same_after_export_and_import(database: Database) -
     for quotes in (True, False):
         told = ExportSummary()
         file = await exported(database, first, quotes=quotes, summary=told)
-        assert told.products == await count(database, first) and not told.issues
+        assert told.products == await count_products(database, first) and not told.issues
         again = await bring(database, first, file)
         assert (again.created, again.updated, again.rejected) == (0, 0, 0)
     await bring(database, second, file)
@@ -255,7 +256,7 @@ async def test_product_that_no_row_can_hold_is_left_out(database: Database, desc
     file = b"".join([part async for part in export_products(database, store, summary=summary)])
     assert (summary.products, summary.rejected) == (2, 1)
     assert [(issue.handle, issue.column) for issue in summary.issues] == [("long", "description")]
-    [mug] = [item for item in read(io.BytesIO(file), "shop.csv") if not isinstance(item, Mark)]
+    [mug] = [item for item in read_csv_products(io.BytesIO(file), "shop.csv") if not isinstance(item, Checkpoint)]
     assert isinstance(mug, ProductRow) and (mug.description or "").split() == ["a"] * 9_000
 
 
@@ -267,13 +268,13 @@ async def test_export_pages_are_bounded_by_text(database: Database, monkeypatch:
             await make_variant(database, product_id=product, name=str(size), attributes={"Size": str(size)})
 
     async def parts() -> list[bytes]:
-        exports._page.cache_clear()
+        exports._select_page_statement.cache_clear()
         return [part async for part in export_products(database, store)]
 
     whole = await parts()
-    monkeypatch.setattr(exports, "_PAGE", exports._PAGE.replace(f"< {exports.MAX_PAGE_BYTES}", "< 2000"))
+    monkeypatch.setattr(exports, "_PAGE_SQL", exports._PAGE_SQL.replace(f"< {exports.MAX_PAGE_BYTES}", "< 2000"))
     cut = await parts()
-    exports._page.cache_clear()
+    exports._select_page_statement.cache_clear()
     assert (len(whole), len(cut) > 4) == (2, True)
     assert b"".join(cut) == b"".join(whole)
 

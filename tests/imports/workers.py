@@ -6,27 +6,27 @@ from pathlib import Path
 
 from storefront.core.db.database import Database
 from storefront.core.encryption import Vault
-from storefront.core.storage.disk import Disk
-from storefront.feed.keyed_events import Stirs
-from storefront.feed.pubsub import WakeUps
-from storefront.imports.jobs.handlers import Means
-from storefront.imports.jobs.worker import Hours, Workers
+from storefront.core.storage.disk import DiskStorage
+from storefront.feed.keyed_events import KeyedEvents
+from storefront.feed.pubsub import PubSub
+from storefront.imports.jobs.handlers import JobDependencies
+from storefront.imports.jobs.worker import WorkerPool, WorkerTimings
 
 # Of the tests' own.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 
-def means(database: Database, folder: Path, shopify: str | None = None) -> Means:
+def means(database: Database, folder: Path, shopify: str | None = None) -> JobDependencies:
     """What the jobs of a test are done with."""
-    disk = Disk(folder, "http://localhost", "a secret of thirty-two characters")
-    return Means(database, disk, Vault([KEY]), WakeUps("memory://"), shopify_url=shopify)
+    disk = DiskStorage(folder, "http://localhost", "a secret of thirty-two characters")
+    return JobDependencies(database, disk, Vault([KEY]), PubSub("memory://"), shopify_url=shopify)
 
 
 async def main(url: str, folder: str, lease: str, shopify: str | None = None) -> None:
     """Work."""
     async with Database(url, size=4) as database:
-        hours = Hours(lease=float(lease), look=0.05, pause=0.05)
-        async with Workers(means(database, Path(folder), shopify), Stirs(), 1, hours=hours).running():
+        hours = WorkerTimings(lease_seconds=float(lease), poll_interval_seconds=0.05, min_retry_seconds=0.05)
+        async with WorkerPool(means(database, Path(folder), shopify), KeyedEvents(), 1, timings=hours).running():
             await asyncio.Event().wait()
 
 

@@ -17,7 +17,7 @@ EXAMPLE = CLIENTS / "media" / "upload.mjs"
 async def run(merchant: Merchant, path: Path, type_: str) -> Any:
     """What the example prints."""
     endpoint, token = f"{merchant.client.http.base_url}/graphql".replace("//graphql", "/graphql"), merchant.client.token or ""
-    node, _ = assets.node_and_npm()
+    node, _ = assets.find_node_and_npm()
     command = [str(node), str(EXAMPLE), endpoint, token, merchant.store, merchant.product, str(path), type_]
     process = await create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment())
     said, complaints = await process.communicate()

@@ -11,9 +11,9 @@ from storefront.cli.main import app
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
-from storefront.core.storage.base import Objects, StorageFailed
+from storefront.core.storage.base import ObjectStorage, StorageError
 from storefront.media import garbage_collection
-from storefront.media.garbage_collection import sweep_images, sweep_strays
+from storefront.media.garbage_collection import sweep_images, sweep_orphaned_objects
 from tests.factories import make_product
 from tests.media.flow import REMOVE, Merchant
 from tests.pictures import picture
@@ -24,7 +24,7 @@ CALL = "mutation($input: UpdateImageInput!) { updateImage(input: $input) { userE
 DELETE_STORE = "mutation($input: DeleteConfigInput!) { deleteConfig(input: $input) { userErrors { message } } }"
 
 
-async def keys(objects: Objects, id_: str) -> list[str]:
+async def keys(objects: ObjectStorage, id_: str) -> list[str]:
     return [stored.key for prefix in ("uploads/", "media/") async for stored in objects.list(prefix) if id_ in stored.key]
 
 
@@ -42,7 +42,7 @@ async def rows(database: Database, table: str, id_: str) -> list[Any]:
         return await found.fetchall()
 
 
-async def swept(merchant: Merchant, objects: Objects, *, hours: float = 25) -> None:
+async def swept(merchant: Merchant, objects: ObjectStorage, *, hours: float = 25) -> None:
     """All that is left to do once so much time has passed."""
     database = merchant.client.database
     await later(database, hours)
@@ -51,7 +51,7 @@ async def swept(merchant: Merchant, objects: Objects, *, hours: float = 25) -> N
     await sweep_images(database, objects)
 
 
-async def test_an_upload_that_is_never_confirmed_goes(merchant: Merchant, objects: Objects) -> None:
+async def test_an_upload_that_is_never_confirmed_goes(merchant: Merchant, objects: ObjectStorage) -> None:
     upload_id, database = await merchant.uploaded(picture()), merchant.client.database
     await sweep_images(database, objects)
     await later(database, 2)
@@ -62,7 +62,7 @@ async def test_an_upload_that_is_never_confirmed_goes(merchant: Merchant, object
     assert await keys(objects, upload_id) == [] == await rows(database, "image_uploads", upload_id)
 
 
-async def test_what_is_shown_stays(merchant: Merchant, objects: Objects) -> None:
+async def test_what_is_shown_stays(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(picture())
     await swept(merchant, objects, hours=10_000)
     assert len(await keys(objects, image["id"])) == 1 and (await merchant.http.get(image["url"])).status_code == 200
@@ -72,7 +72,7 @@ async def test_what_is_shown_stays(merchant: Merchant, objects: Objects) -> None
 
 
 @pytest.mark.parametrize("how", ["removed", "written over", "product deleted", "store deleted"])
-async def test_what_is_no_longer_shown_goes_a_day_later(merchant: Merchant, objects: Objects, how: str) -> None:
+async def test_what_is_no_longer_shown_goes_a_day_later(merchant: Merchant, objects: ObjectStorage, how: str) -> None:
     image, database = await merchant.show(picture()), merchant.client.database
     assert (await merchant.http.get(image["small"])).status_code == 200
     await {
@@ -88,7 +88,7 @@ async def test_what_is_no_longer_shown_goes_a_day_later(merchant: Merchant, obje
     assert (await merchant.http.get(image["url"])).status_code == 404
 
 
-async def test_a_picture_that_is_taken_back_stays(merchant: Merchant, objects: Objects) -> None:
+async def test_a_picture_that_is_taken_back_stays(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(picture())
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
     await later(merchant.client.database, 23)
@@ -98,7 +98,7 @@ async def test_a_picture_that_is_taken_back_stays(merchant: Merchant, objects: O
     assert (await merchant.seen())["media"][0]["id"] == image["id"]
 
 
-async def test_a_picture_that_another_product_shows_stays_with_it(merchant: Merchant, objects: Objects) -> None:
+async def test_a_picture_that_another_product_shows_stays_with_it(merchant: Merchant, objects: ObjectStorage) -> None:
     image, database = await merchant.show(picture()), merchant.client.database
     other = await make_product(database, merchant.store, images=[image["url"]])
     await merchant.client.ask(DELETE, input={"id": merchant.product})
@@ -110,7 +110,7 @@ async def test_a_picture_that_another_product_shows_stays_with_it(merchant: Merc
     assert await keys(objects, image["id"]) == []
 
 
-async def test_a_picture_that_nobody_shows_is_taken_over_by_a_new_product(merchant: Merchant, objects: Objects) -> None:
+async def test_a_picture_that_nobody_shows_is_taken_over_by_a_new_product(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(picture(), alt="A mug")
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
     create = """mutation($input: CreateProductInput!) { createProduct(input: $input) { userErrors { message }
@@ -124,7 +124,7 @@ async def test_a_picture_that_nobody_shows_is_taken_over_by_a_new_product(mercha
     assert updated["userErrors"] == [] and updated["product"]["id"] == product["id"]
 
 
-async def test_a_picture_that_is_about_to_go_is_no_longer_served_or_made(merchant: Merchant, objects: Objects) -> None:
+async def test_a_picture_that_is_about_to_go_is_no_longer_served_or_made(merchant: Merchant, objects: ObjectStorage) -> None:
     image, database = await merchant.show(picture()), merchant.client.database
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
     await later(database, 25)
@@ -138,7 +138,7 @@ async def test_a_picture_that_is_about_to_go_is_no_longer_served_or_made(merchan
 
 @pytest.mark.parametrize("step", range(4))
 async def test_killed_anywhere_the_next_sweep_does_the_rest(
-    merchant: Merchant, objects: Objects, monkeypatch: pytest.MonkeyPatch, step: int
+    merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     gone, waiting = await merchant.show(picture()), await merchant.uploaded(picture())
     stays, database = await merchant.show(picture()), merchant.client.database
@@ -155,7 +155,7 @@ async def test_killed_anywhere_the_next_sweep_does_the_rest(
         async def delete(self, key: str) -> None:
             nonlocal left
             if left == 0:
-                raise StorageFailed("DELETE of an object: ConnectError")
+                raise StorageError("DELETE of an object: ConnectError")
             left -= 1
             await objects.delete(key)
 
@@ -168,7 +168,7 @@ async def test_killed_anywhere_the_next_sweep_does_the_rest(
 
     await later(database, 25)
     for _ in range(2):
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StorageError):
             await tried()
     assert (await merchant.http.get(stays["url"])).status_code == 200
     await swept(merchant, objects)
@@ -177,7 +177,7 @@ async def test_killed_anywhere_the_next_sweep_does_the_rest(
 
 
 async def test_what_a_confirmation_left_behind_goes_with_its_upload(
-    merchant: Merchant, objects: Objects, monkeypatch: pytest.MonkeyPatch
+    merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload_id = await merchant.uploaded(picture())
 
@@ -198,8 +198,10 @@ async def test_what_a_confirmation_left_behind_goes_with_its_upload(
     assert len(await keys(objects, upload_id)) == 1 and (await merchant.http.get(image["url"])).status_code == 200
 
 
-async def test_sweeps_and_confirmations_at_once(merchant: Merchant, objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage_collection, "MOST", 3)
+async def test_sweeps_and_confirmations_at_once(
+    merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "MAX_BATCH_ROWS", 3)
     database = merchant.client.database
     uploads = [await merchant.uploaded(picture(size=(40, 30))) for _ in range(12)]
     async with database.transaction() as connection:
@@ -217,14 +219,16 @@ async def test_sweeps_and_confirmations_at_once(merchant: Merchant, objects: Obj
     assert len((await merchant.seen())["images"]) == 7
 
 
-async def test_strays_are_what_no_row_knows_of(merchant: Merchant, objects: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(garbage_collection, "AT_A_TIME", 3)
+async def test_strays_are_what_no_row_knows_of(
+    merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(garbage_collection, "MAX_LOOKUP_KEYS", 3)
     image, waiting, database = await merchant.show(picture()), await merchant.uploaded(picture()), merchant.client.database
     assert (await merchant.http.get(image["small"])).status_code == 200
     strays = [f"media/{uuid7()}-0123456789abcdef/full.jpg", f"uploads/images/{uuid7()}"]
     for key in strays:
         await objects.put(key, b"x", "image/jpeg")
-    assert await sweep_strays(database, objects) == 0
+    assert await sweep_orphaned_objects(database, objects) == 0
 
     class Tomorrow(datetime):
         @classmethod
@@ -232,7 +236,7 @@ async def test_strays_are_what_no_row_knows_of(merchant: Merchant, objects: Obje
             return cls.fromtimestamp(datetime.now(tz).timestamp() + 90_000, tz)
 
     monkeypatch.setattr(garbage_collection, "datetime", Tomorrow)
-    assert await sweep_strays(database, objects) == 2
+    assert await sweep_orphaned_objects(database, objects) == 2
     assert [await objects.head(key) for key in strays] == [None, None]
     assert len(await keys(objects, image["id"])) == 2 and len(await keys(objects, waiting)) == 1
 

@@ -10,8 +10,8 @@ from pydantic import SecretStr
 
 from storefront.core import image_processing
 from storefront.core.ids import uuid7
-from storefront.core.storage.base import Objects
-from storefront.queries.images import WIDTHS, Shown, named, resized
+from storefront.core.storage.base import ObjectStorage
+from storefront.queries.images import RENDITION_WIDTHS, ProductImage, build_resized_address, parse_rendition_name
 from tests.conftest import fresh, serving
 from tests.media.flow import REMOVE, Merchant, merchant_of
 from tests.pictures import opened, picture
@@ -27,7 +27,7 @@ async def addresses(merchant: Merchant, fields: str) -> dict[str, str]:
     return found
 
 
-async def kept(objects: Objects, image: Any) -> list[str]:
+async def kept(objects: ObjectStorage, image: Any) -> list[str]:
     """What there is of a picture."""
     return [stored.key.rpartition("/")[2] async for stored in objects.list("media/") if image["id"] in stored.key]
 
@@ -38,8 +38,8 @@ async def kept(objects: Objects, image: Any) -> list[str]:
 def address(
     width: int | None = None, height: int | None = None, extension: str | None = None, own: tuple[int, int] = (900, 600)
 ) -> str:
-    shown = Shown("https://a.example/media/1/full.jpg", "1", *own, extension="jpg")
-    return resized(shown, width, height, extension).rpartition("/")[2]
+    shown = ProductImage("https://a.example/media/1/full.jpg", "1", *own, extension="jpg")
+    return build_resized_address(shown, width, height, extension).rpartition("/")[2]
 
 
 def test_the_next_larger_width_is_taken() -> None:
@@ -57,21 +57,21 @@ def test_a_height_is_that_of_a_box_to_fit_into() -> None:
 
 def test_addresses_are_few() -> None:
     every = {address(width, height, own=(4_096, 3_072)) for width in range(1, 10_000, 7) for height in (None, 50, 500, 5_000)}
-    assert every == {f"{width}.jpg" for width in WIDTHS if width < 4_096} | {"full.jpg"}
-    assert all(named(name, 4_096) for name in every)
+    assert every == {f"{width}.jpg" for width in RENDITION_WIDTHS if width < 4_096} | {"full.jpg"}
+    assert all(parse_rendition_name(name, 4_096) for name in every)
 
 
 @pytest.mark.parametrize(
     "name", ["33.jpg", "0.jpg", "-1.jpg", "64", "64.svg", "64.jpg.exe", "full", "064.jpg", "640.webp", "1e3.jpg"]
 )
 def test_no_other_names_are_known(name: str) -> None:
-    assert named(name, 640) is None
+    assert parse_rendition_name(name, 640) is None
 
 
 # ------------------------------------------------------------------------------------------------------ served
 
 
-async def test_a_size_is_made_when_it_is_asked_for_and_kept(merchant: Merchant, objects: Objects) -> None:
+async def test_a_size_is_made_when_it_is_asked_for_and_kept(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(picture(size=(900, 600)))
     assert await kept(objects, image) == ["full.jpg"]
     found = await addresses(
@@ -111,7 +111,7 @@ async def test_what_is_under_an_address_never_changes(merchant: Merchant) -> Non
         assert (await merchant.http.send(request)).status_code == 304
 
 
-async def test_nobody_has_others_made(merchant: Merchant, objects: Objects) -> None:
+async def test_nobody_has_others_made(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(picture())
     base = image["url"].rpartition("/")[0]
     others = ["100.jpg", "601.jpg", "640.jpg", "768.webp", "64.bmp", "..%2ffull.jpg", "full.jpg%00", "full.svg"]
@@ -124,13 +124,13 @@ async def test_nobody_has_others_made(merchant: Merchant, objects: Objects) -> N
 
 async def test_asked_for_by_many_at_once_it_is_made_once(merchant: Merchant, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
-    real = image_processing.resized
+    real = image_processing.resize_image
 
     def counting(content: bytes, width: int, extension: str) -> bytes:
         made.append(extension)
         return real(content, width, extension)
 
-    monkeypatch.setattr(image_processing, "resized", counting)
+    monkeypatch.setattr(image_processing, "resize_image", counting)
     image = await merchant.show(picture())
     answers = await asyncio.gather(*(merchant.http.get(image["small"]) for _ in range(10)))
     assert {answer.status_code for answer in answers} == {200} and made == ["jpg"]

@@ -7,9 +7,9 @@ import pytest
 from alembic import command
 
 from storefront.core.db.database import Database
-from storefront.core.db.migrations import config_for, connect
+from storefront.core.db.migrations import build_config, connect
 from storefront.core.ids import uuid7
-from storefront.core.logs import without_secrets
+from storefront.core.logs import redact_secrets
 from tests.client import Client
 from tests.factories import make_image, make_product, make_store
 from tests.media.flow import REMOVE, UPDATE, Merchant
@@ -121,7 +121,7 @@ async def test_foreign_id_with_wrong_token_shows_nothing(merchant: Merchant) -> 
 
 def test_log_hides_tokens_of_pictures() -> None:
     id_, token = str(uuid7()), "0123456789abcdef" * 2
-    line = without_secrets(f'127.0.0.1 - "GET /media/{id_}-{token}/full.jpg HTTP/1.1" 200')
+    line = redact_secrets(f'127.0.0.1 - "GET /media/{id_}-{token}/full.jpg HTTP/1.1" 200')
     assert id_ in line and token not in line
 
 
@@ -137,11 +137,11 @@ async def test_migration_gives_old_pictures_a_token(database: Database, empty_ur
 
     before, _ = await stored()
     with connect(empty_url) as connection:
-        command.downgrade(config_for(connection), "20261204_products_by_grain")
+        command.downgrade(build_config(connection), "20261204_products_by_grain")
         connection.commit()
     assert (await stored())[0] == ["https://elsewhere.example/media/a.jpg", f"http://localhost/media/{image}/full.jpg"]
     with connect(empty_url) as connection:
-        command.upgrade(config_for(connection), "head")
+        command.upgrade(build_config(connection), "head")
         connection.commit()
     after, shown_by = await stored()
     assert after[0] == before[0] and after[1] != before[1] and shown_by == product

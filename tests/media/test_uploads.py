@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from storefront.core.ids import uuid7
-from storefront.core.storage.base import Objects
+from storefront.core.storage.base import ObjectStorage
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
 from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, merchant_of
@@ -17,7 +17,7 @@ from tests.pictures import frames, half_animated_gif, huge_png, located, noise, 
 ELSEWHERE = "https://elsewhere.example/mug.jpg"
 
 
-async def keys(objects: Objects, *parts: str) -> list[str]:
+async def keys(objects: ObjectStorage, *parts: str) -> list[str]:
     """What there is in the store, of the uploads and pictures that are meant."""
     found = [stored.key for prefix in ("uploads/", "media/") async for stored in objects.list(prefix)]
     return [key for key in found if any(part in key for part in parts)]
@@ -26,7 +26,7 @@ async def keys(objects: Objects, *parts: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- as it should
 
 
-async def test_a_picture_comes_to_be_shown(merchant: Merchant, objects: Objects) -> None:
+async def test_a_picture_comes_to_be_shown(merchant: Merchant, objects: ObjectStorage) -> None:
     content = picture(size=(900, 600))
     created = await merchant.create(content, filename="Töpfe.jpg")
     upload = created["upload"]
@@ -62,7 +62,7 @@ async def test_other_kinds_of_pictures(merchant: Merchant, content_type: str, ca
     assert image["url"].endswith(f"/full.{ending}") and (image["width"], image["height"]) == (600, 400)
 
 
-async def test_where_it_was_taken_is_nowhere(merchant: Merchant, objects: Objects) -> None:
+async def test_where_it_was_taken_is_nowhere(merchant: Merchant, objects: ObjectStorage) -> None:
     image = await merchant.show(located())
     assert (image["width"], image["height"]) == (400, 600)
     for url in (image["url"], image["small"]):
@@ -125,7 +125,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_picture_is_removed(merchant: Merchant, objects: Objects, name: str) -> None:
+async def test_what_is_no_picture_is_removed(merchant: Merchant, objects: ObjectStorage, name: str) -> None:
     content_type, content, told = REFUSED[name]
     upload_id = await merchant.uploaded(content, content_type)
     assert await keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
@@ -138,7 +138,7 @@ async def test_what_is_no_picture_is_removed(merchant: Merchant, objects: Object
     assert product["images"] == [ELSEWHERE] and product["version"] == 1
 
 
-async def test_another_size_than_was_announced_is_not_shown(merchant: Merchant, objects: Objects, kind: str) -> None:
+async def test_another_size_than_was_announced_is_not_shown(merchant: Merchant, objects: ObjectStorage, kind: str) -> None:
     content = picture()
     for sent in (content + b"\0", content[:-1]):
         upload = (await merchant.create(content))["upload"]
@@ -178,7 +178,7 @@ async def test_a_refused_one_can_be_sent_anew(merchant: Merchant) -> None:
     assert (await merchant.confirm(upload["id"]))["userErrors"] == []
 
 
-async def test_faults_of_the_confirmation_leave_the_upload(merchant: Merchant, objects: Objects) -> None:
+async def test_faults_of_the_confirmation_leave_the_upload(merchant: Merchant, objects: ObjectStorage) -> None:
     upload_id = await merchant.uploaded(picture())
     for given, path in (({"alt": "x" * 513}, "alt"), ({"position": -1}, "position"), ({"productId": str(uuid7())}, "productId")):
         (error,) = (await merchant.confirm(upload_id, **given))["userErrors"]
@@ -222,7 +222,7 @@ async def test_a_store_has_room_for_so_many_uploads(merchant: Merchant) -> None:
 # ------------------------------------------------------------------------------------------------- whose it is
 
 
-async def test_what_is_somebody_elses(merchant: Merchant, shop: tuple[Client, Objects], http: httpx.AsyncClient) -> None:
+async def test_what_is_somebody_elses(merchant: Merchant, shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient) -> None:
     other = await merchant_of(shop[0], http)
     upload_id, image = await merchant.uploaded(picture()), await merchant.show(picture())
     (error,) = (await other.confirm(upload_id))["userErrors"]
@@ -241,7 +241,7 @@ async def test_what_is_somebody_elses(merchant: Merchant, shop: tuple[Client, Ob
 
 
 async def test_a_picture_of_another_store_is_told_of_as_one_elsewhere(
-    merchant: Merchant, shop: tuple[Client, Objects], http: httpx.AsyncClient
+    merchant: Merchant, shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient
 ) -> None:
     image = await merchant.show(picture(), alt="A secret word")
     other = await merchant_of(shop[0], http)
@@ -254,7 +254,7 @@ async def test_a_picture_of_another_store_is_told_of_as_one_elsewhere(
 # ------------------------------------------------------------------------------------------------- again, and at once
 
 
-async def test_confirmed_again_the_answer_is_the_same(merchant: Merchant, objects: Objects) -> None:
+async def test_confirmed_again_the_answer_is_the_same(merchant: Merchant, objects: ObjectStorage) -> None:
     upload_id = await merchant.uploaded(picture())
     first = await merchant.confirm(upload_id)
     again = await merchant.confirm(upload_id)
@@ -274,7 +274,7 @@ async def test_with_a_key_the_answer_is_the_first_one(merchant: Merchant) -> Non
     assert created[0]["upload"]["id"] == created[1]["upload"]["id"]
 
 
-async def test_confirmed_by_many_at_once_it_is_one(merchant: Merchant, objects: Objects) -> None:
+async def test_confirmed_by_many_at_once_it_is_one(merchant: Merchant, objects: ObjectStorage) -> None:
     upload_id = await merchant.uploaded(picture())
     confirmed = await asyncio.gather(*(merchant.confirm(upload_id) for _ in range(5)))
     assert [one["userErrors"] for one in confirmed] == [[]] * 5

@@ -14,7 +14,7 @@ import pytest_asyncio
 from psycopg.rows import dict_row
 
 from storefront.core.db.database import Database
-from storefront.queries.search import fold
+from storefront.queries.search import fold_text
 from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_variant
 
@@ -56,7 +56,7 @@ KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "CREATED_AT": lambda row: datetime.fromisoformat(row["created_at"]),
     "UPDATED_AT": lambda row: datetime.fromisoformat(row["updated_at"]),
     "PRICE": lambda row: Decimal(row["price"]),
-    "NAME": lambda row: fold(row["title"]),
+    "NAME": lambda row: fold_text(row["title"]),
     "POPULARITY": lambda row: row["popularity"],
     "RATING": stars,
     "RELEVANCE": lambda row: row["relevance"],

@@ -8,9 +8,9 @@ import pytest_asyncio
 from sqlalchemy import bindparam, text
 from sqlalchemy.dialects.postgresql import ARRAY, TEXT
 
-from storefront.core.db.database import compiled
-from storefront.queries.search import fold, parse
-from storefront.queries.spelling import MAX_MENDED_SEARCHES, Allowance, Vocabularies, Words, mend
+from storefront.core.db.database import compile_statement
+from storefront.queries.search import fold_text, parse_search
+from storefront.queries.spelling import MAX_CORRECTED_SEARCHES, CorrectionBudget, SpellingCorrector, StoreWords, correct_search
 from storefront.queries.visibility import Audience
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
@@ -249,9 +249,9 @@ async def test_each_store_corrects_by_its_own_words(shopper: Client) -> None:
 
 async def test_more_stores_than_are_kept_are_corrected_nevertheless(shopper: Client) -> None:
     stores = [await store_with(shopper, "Lantern") for _ in range(4)]
-    few = Vocabularies(stores=1)
+    few = SpellingCorrector(max_stores=1)
     for asked in (stores[:1], stores[1:2], stores[:2], stores[1:]):
-        assert {*await few._words(shopper.database, asked, Audience.SHOPPER)} == {*asked}
+        assert {*await few._load_words(shopper.database, asked, Audience.SHOPPER)} == {*asked}
 
 
 async def test_numbered_pages_forgive_typos_too(shopper: Client, lamps: str) -> None:
@@ -298,41 +298,43 @@ async def test_letters_fold_alike_in_python_and_in_sql(shopper: Client) -> None:
     samples = [*letters, *(f"A{letter}" for letter in letters), *(f"a{letter}b" for letter in letters)]
     statement = text("SELECT storefront_fold(sample) AS folded FROM unnest(:samples) WITH ORDINALITY AS s (sample, n) ORDER BY n")
     rows = await shopper.database.fetch(
-        compiled(statement.bindparams(bindparam("samples", type_=ARRAY(TEXT)))), {"samples": samples}
+        compile_statement(statement.bindparams(bindparam("samples", type_=ARRAY(TEXT)))), {"samples": samples}
     )
-    assert {s: row.folded for s, row in zip(samples, rows, strict=True)} == {sample: fold(sample) for sample in samples}
+    assert {s: row.folded for s, row in zip(samples, rows, strict=True)} == {sample: fold_text(sample) for sample in samples}
 
 
-def words_of(*words: str) -> Words:
-    return Words(dict.fromkeys(words, 1), set(words), sorted(words))
+def words_of(*words: str) -> StoreWords:
+    return StoreWords(dict.fromkeys(words, 1), set(words), sorted(words))
 
 
 def test_allowance_ends_corrections_of_one_operation() -> None:
     known = words_of("lantern", "wooden", *(f"w{n:05}" for n in range(998)))
-    search_, stems = parse("lanxern woxden zzz"), {"lanxern": "lanxern", "woxden": "woxden", "zzz": "zzz"}
-    corrected = mend(search_, stems, known, Allowance())
+    search_, stems = parse_search("lanxern woxden zzz"), {"lanxern": "lanxern", "woxden": "woxden", "zzz": "zzz"}
+    corrected = correct_search(search_, stems, known, CorrectionBudget())
     assert corrected is not None and corrected.text == "lantern wooden zzz"
-    few = Allowance(1_500)
-    corrected = mend(search_, stems, known, few)
+    few = CorrectionBudget(1_500)
+    corrected = correct_search(search_, stems, known, few)
     assert corrected is not None and corrected.text == "lantern woxden zzz"
-    assert not few.take_search()
-    assert mend(search_, stems, known, few) is None
+    assert not few.spend_search()
+    assert correct_search(search_, stems, known, few) is None
 
 
 def test_corrected_search_stays_within_limits() -> None:
     typed = " ".join(["lanx"] * 31 + ["x" * 45])
-    assert mend(parse(typed), {"lanx": "lanx", "x" * 45: "x"}, words_of("lanterns" * 4), Allowance()) is None
+    assert (
+        correct_search(parse_search(typed), {"lanx": "lanx", "x" * 45: "x"}, words_of("lanterns" * 4), CorrectionBudget()) is None
+    )
 
 
 async def test_operation_shares_one_allowance(shopper: Client) -> None:
     store = await store_with(shopper, "Lantern")
     # Searches of one text would be one search.
-    searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_MENDED_SEARCHES + 5)}
+    searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_CORRECTED_SEARCHES + 5)}
     declared = ", ".join(f"${name}: String!" for name in searches)
     fields = " ".join(f"{name}: products(configId: $s, search: ${name}) {{ correctedSearch }}" for name in searches)
     with counted(shopper.database) as statements:
         found = await shopper.ask(f"query($s: ID!, {declared}) {{ {fields} }}", s=store, **searches)
     corrected = [one["correctedSearch"] for one in found.values()]
-    assert sorted(corrected, key=str) == [None] * 5 + ["lantern"] * MAX_MENDED_SEARCHES
+    assert sorted(corrected, key=str) == [None] * 5 + ["lantern"] * MAX_CORRECTED_SEARCHES
     # What is beyond the allowance is not looked for at all.
-    assert sum("unnest" in sql and "ts_lexize" in sql for sql in statements) == MAX_MENDED_SEARCHES
+    assert sum("unnest" in sql and "ts_lexize" in sql for sql in statements) == MAX_CORRECTED_SEARCHES

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from storefront.core.db.database import compiled
+from storefront.core.db.database import compile_statement
 from storefront.core.ids import uuid7
 from storefront.feed import log
 from tests.client import Client
@@ -59,7 +59,7 @@ async def test_a_review_is_written_and_counted(author: Client) -> None:
     assert (review["rating"], review["title"], review["body"], review["version"]) == (4, "Good", "It holds tea.\nLots.", 1)
     assert review["user"]["id"] == await own_id(author) and review["user"]["email"]
     assert review["product"] == {"id": product, "reviewSummary": {"average": 4.0, "count": 1, "distribution": [0, 0, 0, 1, 0]}}
-    [entry] = await log.read(author.database, store, 0, 10)
+    [entry] = await log.read_entries(author.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.product_id) == ("product_updated", review["id"], product)
     assert (entry.changed_fields, entry.actor_id, entry.client_mutation_id) == (["reviews"], review["user"]["id"], "r")
 
@@ -72,7 +72,7 @@ async def test_there_is_one_review_per_user_and_product(author: Client, shopper:
     assert faults(await told(other, CREATE, productId=product, rating=2)) == []
     summary = (await shopper.ask(SUMMARY, i=product))["product"]["reviewSummary"]
     assert summary == {"average": 3.5, "count": 2, "distribution": [0, 1, 0, 0, 1]}
-    assert [entry.position for entry in await log.read(author.database, store, 0, 10)] == [1, 2]
+    assert [entry.position for entry in await log.read_entries(author.database, store, 0, 10)] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ async def test_what_cannot_be_written_is_refused(author: Client, given: dict[str
     product, store = await a_product(author)
     answer = await told(author, CREATE, **{"productId": product, "rating": 3, **given})
     assert sorted(faults(answer)) == sorted(expected) and answer["review"] is None
-    assert await log.read(author.database, store, 0, 10) == []
+    assert await log.read_entries(author.database, store, 0, 10) == []
 
 
 async def test_what_is_not_for_sale_is_not_reviewed_but_by_its_owner(author: Client) -> None:
@@ -98,7 +98,7 @@ async def test_what_is_not_for_sale_is_not_reviewed_but_by_its_owner(author: Cli
     assert faults(await told(author, CREATE, productId=hidden, rating=3)) == [("NOT_FOUND", "productId")]
     mine = await make_product(author.database, await make_store(author.database, user_id=await own_id(author)), status="inactive")
     assert faults(await told(author, CREATE, productId=mine, rating=3)) == []
-    assert await log.read(author.database, store, 0, 10) == []
+    assert await log.read_entries(author.database, store, 0, 10) == []
 
 
 async def test_only_given_fields_change_and_are_logged(author: Client) -> None:
@@ -108,7 +108,7 @@ async def test_only_given_fields_change_and_are_logged(author: Client) -> None:
     changed = answer["review"]
     assert (changed["rating"], changed["title"], changed["body"], changed["version"]) == (2, "T", None, 2)
     assert changed["product"]["reviewSummary"] == {"average": 2.0, "count": 1, "distribution": [0, 1, 0, 0, 0]}
-    [entry] = await log.read(author.database, store, 0, 10)
+    [entry] = await log.read_entries(author.database, store, 0, 10)
     assert sorted(entry.changed_fields) == ["reviews.body", "reviews.rating"]
     assert (entry.version, entry.client_mutation_id, entry.position) == (2, "u", 1)
     again = await told(author, UPDATE, id=review, rating=2)
@@ -133,7 +133,7 @@ async def test_a_deleted_review_is_no_longer_counted(author: Client, shopper: Cl
     left = (await shopper.ask(SUMMARY, i=product))["product"]
     assert left["reviewSummary"] == {"average": None, "count": 0, "distribution": [0] * 5} and left["reviews"]["nodes"] == []
     assert faults(await told(author, DELETE, id=review)) == [("NOT_FOUND", "id")]
-    [entry] = await log.read(author.database, store, 0, 10)
+    [entry] = await log.read_entries(author.database, store, 0, 10)
     assert (entry.entity_id, entry.changed_fields) == (review, ["reviews"])
     assert faults(await told(author, CREATE, productId=product, rating=1)) == []
 
@@ -161,5 +161,7 @@ async def test_a_review_of_a_product_that_is_hidden_by_now_can_be_changed(author
     # The product itself is not told of: there is none to its author.
     error = await author.refusal(UPDATE, i={"id": review, "rating": 1})
     assert (error["extensions"]["code"], error["path"]) == ("NOT_FOUND", ["updateReview", "review", "product"])
-    [(rating,)] = await author.database.fetch(compiled(text("SELECT rating FROM reviews WHERE id = :id")), {"id": review})
+    [(rating,)] = await author.database.fetch(
+        compile_statement(text("SELECT rating FROM reviews WHERE id = :id")), {"id": review}
+    )
     assert rating == 1

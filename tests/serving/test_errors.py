@@ -7,7 +7,7 @@ from graphql import OperationDefinitionNode, parse
 from graphql.execution import get_variable_values
 
 from storefront.schema import schema
-from storefront.serving.errors import formatted
+from storefront.serving.errors import format_errors
 
 SECRET = "shpat_0123456789"
 INPUT = "UpdateProductInput!"
@@ -59,6 +59,6 @@ def test_a_variable_that_cannot_be_used_is_not_quoted(kind: str, value: Any, tol
     assert isinstance(operation, OperationDefinitionNode)
     errors = get_variable_values(schema._schema, operation.variable_definitions or (), {"input": value})
     assert isinstance(errors, list)
-    (error,) = formatted(errors, "a request")
+    (error,) = format_errors(errors, "a request")
     assert error["message"] == f"Variable '$input' has invalid value{told}"
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "requestId": "a request"}

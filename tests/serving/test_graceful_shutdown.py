@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from storefront.core.db.database import Database
-from storefront.feed.log import Entry, append
+from storefront.feed.log import LogEntry, append_entries
 from tests.client import token_of
 from tests.factories import make_product, make_store
 from tests.feed.processes import running
@@ -145,7 +145,9 @@ async def test_sigterm_does_not_wait_for_clients_that_read_nothing(empty_url: st
     store = await make_store(database)
     product = await make_product(database, store, description="long " * 4_000)
     async with database.transaction() as writes:
-        await append(writes, store, [Entry("product_updated", product, product, was_visible=True, is_visible=True)] * 100)
+        await append_entries(
+            writes, store, [LogEntry("product_updated", product, product, was_visible=True, is_visible=True)] * 100
+        )
     fields = "... on ProductUpdated { product { description } }"
     query = f'subscription {{ productFeed(configId: "{store}", after: "1") {{ {fields} }} }}'
     request = b"GET /graphql?query=%b HTTP/1.1\r\nhost: x\r\naccept: text/event-stream\r\n\r\n" % quote(query).encode()

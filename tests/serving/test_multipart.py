@@ -58,7 +58,7 @@ async def test_results_come_in_envelopes(shopper: Client) -> None:
 
 
 async def test_silence_is_told(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "KEEP_ALIVE", 0.1)
+    monkeypatch.setattr(streams, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     store = await make_store(shopper.database)
     async with asyncio.timeout(10), subscribed(shopper, c=store) as response:
         told = parts(response)

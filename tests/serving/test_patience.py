@@ -12,8 +12,8 @@ import psycopg
 from sqlalchemy import text
 from websockets.asyncio.client import connect
 
-from storefront.core.db.database import Database, compiled
-from storefront.execution.coroutines import Begun, begin, close
+from storefront.core.db.database import Database, compile_statement
+from storefront.execution.coroutines import PendingCoroutine, cancel_all, start_awaitables
 from storefront.graph.context import Context
 from tests.client import Client
 from tests.conftest import serving
@@ -96,7 +96,7 @@ async def owner(client: Client) -> tuple[Client, list[str]]:
 
 
 async def stock(database: Database, product: str) -> int:
-    (row,) = await database.fetch(compiled(text("SELECT inventory FROM products WHERE id = :id")), {"id": product})
+    (row,) = await database.fetch(compile_statement(text("SELECT inventory FROM products WHERE id = :id")), {"id": product})
     return int(row.inventory)
 
 
@@ -206,29 +206,29 @@ async def test_what_is_too_much_at_a_time_is_refused_at_once(empty_url: str, tmp
 
 
 async def test_a_coroutine_that_is_given_up_leaves_its_connection_as_it_was(database: Database, empty_url: str) -> None:
-    slow = compiled(text("SELECT pg_sleep(30)"))
+    slow = compile_statement(text("SELECT pg_sleep(30)"))
     async with watching(empty_url) as watcher:
         before = await watcher.backends()
-        begun: list[Begun] = []
-        begin([database.fetch(slow)], begun)
+        begun: list[PendingCoroutine] = []
+        start_awaitables([database.fetch(slow)], begun)
         await asyncio.sleep(0.2)
-        close(begun)
+        cancel_all(begun)
         async with asyncio.timeout(5):
-            assert (await database.fetch(compiled(text("SELECT 1 AS one"))))[0].one == 1
+            assert (await database.fetch(compile_statement(text("SELECT 1 AS one"))))[0].one == 1
         assert await watcher.backends() >= before
 
 
 async def test_of_several_requests_in_one_body_each_gives_up_its_own_loads(database: Database) -> None:
     async def slow(context: Context, keys: Sequence[str]) -> Sequence[str]:
-        await context.database.fetch(compiled(text("SELECT pg_sleep(0.3)")))
+        await context.database.fetch(compile_statement(text("SELECT pg_sleep(0.3)")))
         return keys
 
     nothing: Any = None
     asker = Context(database, nothing, nothing, nothing, nothing)
-    one, other = asker.apart(), asker.apart()
+    one, other = asker.fork(), asker.fork()
     loads = [asyncio.ensure_future(context.load(slow, "key")) for context in (one, other)]
     await asyncio.sleep(0.1)
-    one.abandon()
+    one.cancel()
     assert await asyncio.wait_for(loads[1], 5) == "key"
     assert not loads[0].done()
     loads[0].cancel()

@@ -16,10 +16,10 @@ from websockets.typing import Subprotocol
 from storefront.cli.main import app
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
-from storefront.schema import documents
-from storefront.serving.documents.document_store import MOST_CHARACTERS, Document, UnknownDocument
-from storefront.serving.documents.manifests import UnusableManifest, read
-from storefront.serving.http.graphql_request import GraphQLRequest, hash_of
+from storefront.schema import build_document_store
+from storefront.serving.documents.document_store import MAX_CACHED_CHARACTERS, PersistedQueryNotFoundError, PreparedDocument
+from storefront.serving.documents.manifests import ManifestError, load_manifests
+from storefront.serving.http.graphql_request import GraphQLRequest, hash_document
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_store
@@ -59,34 +59,39 @@ def refusal(answer: httpx.Response) -> tuple[str, str]:
 @pytest.mark.parametrize("send", [post, get])
 async def test_a_hash_is_known_once_its_text_was_sent(shopper: Client, send: Callable[..., Any]) -> None:
     text = new()
-    asked = persisted(hash_of(text))
+    asked = persisted(hash_document(text))
     assert refusal(await send(shopper, asked)) == NOT_FOUND
-    for given in (asked | {"query": text}, asked, {"documentId": hash_of(text)}, {"documentId": f"sha256:{hash_of(text)}"}):
+    for given in (
+        asked | {"query": text},
+        asked,
+        {"documentId": hash_document(text)},
+        {"documentId": f"sha256:{hash_document(text)}"},
+    ):
         assert (await send(shopper, given)).json() == {"data": {"__typename": "Query"}}
 
 
 async def test_a_hash_takes_variables_and_never_makes_a_mutation_safe(shopper: Client) -> None:
     store = await make_store(shopper.database)
     text = f"# {uuid7()}\n{STORE}"
-    assert (await post(shopper, persisted(hash_of(text), query=text, variables={"id": store}))).status_code == 200
-    answer = await get(shopper, persisted(hash_of(text), variables={"id": store}, operationName="Store"))
+    assert (await post(shopper, persisted(hash_document(text), query=text, variables={"id": store}))).status_code == 200
+    answer = await get(shopper, persisted(hash_document(text), variables={"id": store}, operationName="Store"))
     assert answer.json() == {"data": {"config": {"id": store}}}
     mutation = f"# {uuid7()}\nmutation {{ __typename }}"
-    await post(shopper, persisted(hash_of(mutation), query=mutation))
-    assert (await get(shopper, persisted(hash_of(mutation)))).status_code == 405
+    await post(shopper, persisted(hash_document(mutation), query=mutation))
+    assert (await get(shopper, persisted(hash_document(mutation)))).status_code == 405
 
 
 async def test_a_hash_has_to_be_that_of_the_text(shopper: Client) -> None:
     text, other = new(), new()
-    code, message = refusal(await post(shopper, persisted(hash_of(other), query=text)))
+    code, message = refusal(await post(shopper, persisted(hash_document(other), query=text)))
     assert code == "BAD_REQUEST" and "SHA-256" in message
-    assert refusal(await post(shopper, persisted(hash_of(other)))) == NOT_FOUND
+    assert refusal(await post(shopper, persisted(hash_document(other)))) == NOT_FOUND
 
 
 async def test_what_cannot_run_is_not_kept(shopper: Client) -> None:
     text = f"{{ nothing{uuid7().hex} }}"
-    assert refusal(await post(shopper, persisted(hash_of(text), query=text)))[0] == "GRAPHQL_VALIDATION_FAILED"
-    assert refusal(await post(shopper, persisted(hash_of(text)))) == NOT_FOUND
+    assert refusal(await post(shopper, persisted(hash_document(text), query=text)))[0] == "GRAPHQL_VALIDATION_FAILED"
+    assert refusal(await post(shopper, persisted(hash_document(text)))) == NOT_FOUND
 
 
 @pytest.mark.parametrize(
@@ -103,37 +108,39 @@ async def test_an_id_beside_a_query_is_anybodys(shopper: Client) -> None:
 
 async def test_in_a_batch_one_may_send_its_hash(shopper: Client) -> None:
     text = new()
-    answer = await post(shopper, [persisted(hash_of(text)), {"query": text}, persisted(hash_of(text))])
+    answer = await post(shopper, [persisted(hash_document(text)), {"query": text}, persisted(hash_document(text))])
     assert [one.get("data") for one in answer.json()] == [None, {"__typename": "Query"}, {"__typename": "Query"}]
-    assert (await post(shopper, [persisted(hash_of(text))])).json() == [{"data": {"__typename": "Query"}}]
+    assert (await post(shopper, [persisted(hash_document(text))])).json() == [{"data": {"__typename": "Query"}}]
 
 
 @pytest.mark.parametrize(("accept", "status"), [("application/json", 200), ("application/graphql-response+json", 400)])
 async def test_an_unknown_hash_has_the_status_of_its_media_type(shopper: Client, accept: str, status: int) -> None:
-    answer = await shopper.http.post("/graphql", json=persisted(hash_of(new())), headers={"accept": accept})
+    answer = await shopper.http.post("/graphql", json=persisted(hash_document(new())), headers={"accept": accept})
     assert (answer.status_code, "data" in answer.json()) == (status, False)
 
 
-def find(known: Any, **request: Any) -> Document:
-    found: Document = known.find(GraphQLRequest(**{"query": None, **request}))
+def find(known: Any, **request: Any) -> PreparedDocument:
+    found: PreparedDocument = known.find(GraphQLRequest(**{"query": None, **request}))
     return found
 
 
 def test_memory_is_bounded_by_the_documents_that_are_kept() -> None:
-    known = documents(Settings())
-    texts = [f"query Q{n} {{ __typename }}".ljust(MOST_CHARACTERS // 4, "#") for n in range(6)]
+    known = build_document_store(Settings())
+    texts = [f"query Q{n} {{ __typename }}".ljust(MAX_CACHED_CHARACTERS // 4, "#") for n in range(6)]
     for text in texts:
-        find(known, query=text, document_id=hash_of(text))
+        find(known, query=text, document_id=hash_document(text))
     for text in texts[:2]:
-        with pytest.raises(UnknownDocument):
-            find(known, document_id=hash_of(text))
-    assert [find(known, document_id=hash_of(text)).hash for text in texts[2:]] == [hash_of(text) for text in texts[2:]]
+        with pytest.raises(PersistedQueryNotFoundError):
+            find(known, document_id=hash_document(text))
+    assert [find(known, document_id=hash_document(text)).hash for text in texts[2:]] == [
+        hash_document(text) for text in texts[2:]
+    ]
 
 
 async def test_they_can_be_switched_off(postgres: str, template: str, tmp_path: Path) -> None:
     text = new()
     async with serving(fresh(postgres, template), tmp_path, persisted_queries=False) as client:
-        for body in (persisted(hash_of(text)), persisted(hash_of(text), query=text)):
+        for body in (persisted(hash_document(text)), persisted(hash_document(text), query=text)):
             assert refusal(await post(client, body)) == ("PERSISTED_QUERY_NOT_SUPPORTED", "PersistedQueryNotSupported")
         assert (await post(client, {"query": text})).status_code == 200
 
@@ -146,7 +153,7 @@ def manifests(folder: Path) -> str:
     apollo = {
         "format": "apollo-persisted-query-manifest",
         "version": 1,
-        "operations": [{"id": hash_of(FEED), "name": "Feed", "type": "subscription", "body": FEED}],
+        "operations": [{"id": hash_document(FEED), "name": "Feed", "type": "subscription", "body": FEED}],
     }
     contents = {"relay.json": {"relay": STORE}, "codegen.json": {"codegen": OTHER}, "apollo.json": apollo}
     for name, content in contents.items():
@@ -168,10 +175,10 @@ async def strict(postgres: str, template: str, tmp_path_factory: pytest.TempPath
     [
         {"documentId": "relay"},
         {"id": "relay"},
-        {"documentId": hash_of(STORE)},
-        {"documentId": f"sha256:{hash_of(STORE)}"},
-        persisted(hash_of(STORE)),
-        persisted(hash_of(STORE), query=STORE),
+        {"documentId": hash_document(STORE)},
+        {"documentId": f"sha256:{hash_document(STORE)}"},
+        persisted(hash_document(STORE)),
+        persisted(hash_document(STORE), query=STORE),
         {"query": STORE},
         {"documentId": "relay", "query": STORE},
     ],
@@ -190,7 +197,11 @@ async def test_a_trusted_document_is_run_however_it_is_named(strict: Client, sen
         ({"query": "query { __typename }"}, "PERSISTED_QUERY_NOT_IN_LIST", "trusted documents are run here"),
         ({"query": "{"}, "PERSISTED_QUERY_NOT_IN_LIST", "trusted documents are run here"),
         ({"documentId": "other"}, "PERSISTED_QUERY_NOT_IN_LIST", "'other'"),
-        (persisted(hash_of("{ me { id } }"), query="{ me { id } }"), "PERSISTED_QUERY_NOT_IN_LIST", hash_of("{ me { id } }")),
+        (
+            persisted(hash_document("{ me { id } }"), query="{ me { id } }"),
+            "PERSISTED_QUERY_NOT_IN_LIST",
+            hash_document("{ me { id } }"),
+        ),
         ({"documentId": "relay", "query": OTHER}, "BAD_REQUEST", "SHA-256"),
     ],
     ids=str,
@@ -213,7 +224,7 @@ async def test_over_a_socket_and_events_as_well(strict: Client) -> None:
             ({"query": "{ me { id } }"}, "error"),
             ({"query": FEED.replace("__typename", "... on FeedReset { position }"), "variables": {"id": store}}, "error"),
             ({"documentId": "relay", "variables": {"id": store}}, "next"),
-            (persisted(hash_of(OTHER)), "next"),
+            (persisted(hash_document(OTHER)), "next"),
         ):
             await socket.send(json.dumps({"type": "subscribe", "id": str(uuid7()), "payload": payload}))
             message = json.loads(await socket.recv())
@@ -222,7 +233,7 @@ async def test_over_a_socket_and_events_as_well(strict: Client) -> None:
                 assert message["payload"][0]["extensions"]["code"] == "PERSISTED_QUERY_NOT_IN_LIST"
             else:
                 assert json.loads(await socket.recv())["type"] == "complete"
-    asked = persisted(hash_of(FEED), variables={"id": store})
+    asked = persisted(hash_document(FEED), variables={"id": store})
     async with strict.http.stream("POST", "/graphql", json=asked, headers={"accept": "text/event-stream"}) as response:
         assert response.status_code == 200
 
@@ -247,19 +258,19 @@ async def test_beside_others_trusted_documents_are_known_by_their_ids(postgres: 
 
 
 def test_a_trusted_document_is_prepared_once_and_stays(tmp_path: Path) -> None:
-    known = documents(Settings(trusted_manifests=manifests(tmp_path)))
+    known = build_document_store(Settings(trusted_manifests=manifests(tmp_path)))
     first = find(known, document_id="relay")
     for n in range(5):
-        known.of_text(f"query Q{n} {{ __typename }}".ljust(MOST_CHARACTERS // 4, "#"))
-    for request in ({"document_id": "relay"}, {"document_id": hash_of(STORE)}, {"query": STORE}):
+        known.find_by_text(f"query Q{n} {{ __typename }}".ljust(MAX_CACHED_CHARACTERS // 4, "#"))
+    for request in ({"document_id": "relay"}, {"document_id": hash_document(STORE)}, {"query": STORE}):
         assert find(known, **request) is first
 
 
 def test_documents_that_do_not_fit_are_named_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"good": OTHER, "bad": "query Bad { shoeSize }", "worse": "query Worse {"}))
-    with pytest.raises(UnusableManifest) as refused:
-        documents(Settings(trusted_manifests=str(file)))
+    with pytest.raises(ManifestError) as refused:
+        build_document_store(Settings(trusted_manifests=str(file)))
     first, *rest = str(refused.value).splitlines()
     assert first == "Trusted documents do not fit the schema:"
     assert [line.split(": ")[0] for line in rest] == ["bad (query Bad)", "worse (query Worse)"]
@@ -285,18 +296,18 @@ def test_documents_that_do_not_fit_are_named_at_the_start(tmp_path: Path) -> Non
 def test_what_is_no_manifest_is_told(tmp_path: Path, content: str, told: str) -> None:
     file = tmp_path / "manifest.json"
     file.write_text(content)
-    with pytest.raises(UnusableManifest, match=told) as refused:
-        read([file])
+    with pytest.raises(ManifestError, match=told) as refused:
+        load_manifests([file])
     assert str(file) in str(refused.value)
 
 
 def test_manifests_have_to_be_there_and_agree(tmp_path: Path) -> None:
-    with pytest.raises(UnusableManifest, match="cannot be read: No such file"):
-        read([tmp_path / "none.json"])
+    with pytest.raises(ManifestError, match="cannot be read: No such file"):
+        load_manifests([tmp_path / "none.json"])
     for name, text in (("a.json", OTHER), ("b.json", STORE)):
         (tmp_path / name).write_text(json.dumps({"one": text}))
-    with pytest.raises(UnusableManifest, match=r"b\.json: another manifest has another document under the id 'one'"):
-        read([tmp_path / "a.json", tmp_path / "b.json"])
+    with pytest.raises(ManifestError, match=r"b\.json: another manifest has another document under the id 'one'"):
+        load_manifests([tmp_path / "a.json", tmp_path / "b.json"])
 
 
 def test_only_trusted_ones_need_manifests() -> None:

@@ -11,19 +11,19 @@ import pytest
 import pytest_asyncio
 from alembic import command as alembic
 from pydantic import SecretStr
-from tests.core.auth.test_authjs import SECRET as SHARED
-from tests.core.auth.test_identity import bearing, bringing, me, new, refusal
 from typer.testing import CliRunner
 
 from storefront.cli.main import app
 from storefront.core.db.database import Database
-from storefront.core.db.migrations import config_for, connect
+from storefront.core.db.migrations import build_config, connect
 from storefront.core.ids import uuid7
-from storefront.core.settings import settings
-from storefront.queries.users import address_conflicts
-from storefront.users.administration import MergeRefused, UserNotFound, find_user, merge_users
+from storefront.core.settings import get_settings
+from storefront.queries.users import load_address_conflicts
+from storefront.users.administration import MergeRejectedError, UserNotFoundError, find_user, merge_users
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
+from tests.core.auth.test_authjs import SECRET as SHARED
+from tests.core.auth.test_identity import bearing, bringing, me, new, refusal
 from tests.factories import counted, make_product, make_review, make_store, make_user
 from tests.issuer import AUDIENCE, Issuer, hosting
 
@@ -57,7 +57,7 @@ async def holder(server: Client, email: str) -> str | None:
     """The user to whom an address leads."""
     try:
         return await find_user(server.database, email=email)
-    except UserNotFound:
+    except UserNotFoundError:
         return None
 
 
@@ -124,7 +124,7 @@ async def test_late_verification_takes_no_address_of_another(server: Client, iss
     for _ in range(2):
         assert await user_of(server, issuer.token(sub=email, email=email, email_verified=True)) == late
     assert await holder(server, email) == owner["id"]
-    assert (late["id"], owner["id"]) in [(row.id, row.holder_id) for row in await address_conflicts(server.database)]
+    assert (late["id"], owner["id"]) in [(row.id, row.holder_id) for row in await load_address_conflicts(server.database)]
     # Once the other one has another address, this one is free for whom it belongs to.
     await user_of(server, other.token(sub=email, email=new(), email_verified=True))
     await user_of(server, issuer.token(sub=email, email=email, email_verified=True))
@@ -218,9 +218,9 @@ def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iter
     monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
     monkeypatch.setenv("STOREFRONT_SECRET", SECRET)
     monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
-    settings.cache_clear()
+    get_settings.cache_clear()
     yield empty_url
-    settings.cache_clear()
+    get_settings.cache_clear()
 
 
 async def run(*words: str) -> tuple[int, str]:
@@ -301,7 +301,7 @@ OLD_USERS = [
 
 def step(url: str, down: bool = False) -> None:
     with connect(url) as connection:
-        (alembic.downgrade if down else alembic.upgrade)(config_for(connection), BEFORE if down else "head")
+        (alembic.downgrade if down else alembic.upgrade)(build_config(connection), BEFORE if down else "head")
         connection.commit()
 
 
@@ -377,16 +377,16 @@ async def test_merge_refuses_two_reviews_of_a_product(shopper: Client) -> None:
     product = await make_product(database, await make_store(database))
     for user in (keep, other):
         await make_review(database, product, user_id=user)
-    with pytest.raises(MergeRefused, match="reviews"):
+    with pytest.raises(MergeRejectedError, match="reviews"):
         await merge_users(database, keep, other)
     assert await shopper.signed_in(other).ask(MINE) == {"me": {"id": other, "configs": {"nodes": [{"id": store}]}}}
 
 
 async def test_merge_needs_two_users(shopper: Client) -> None:
     user = await make_user(shopper.database)
-    with pytest.raises(MergeRefused):
+    with pytest.raises(MergeRejectedError):
         await merge_users(shopper.database, user, user.upper())
-    with pytest.raises(UserNotFound):
+    with pytest.raises(UserNotFoundError):
         await merge_users(shopper.database, user, "01900000-0000-7000-8000-00000000000a")
 
 

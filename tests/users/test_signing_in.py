@@ -12,7 +12,7 @@ import httpx
 import pytest
 from psycopg.rows import dict_row
 
-from storefront.core.auth.tokens import LEEWAY
+from storefront.core.auth.tokens import DEFAULT_LEEWAY_SECONDS
 from storefront.core.ids import uuid7
 from tests.client import SECRET, Client, token_of
 from tests.factories import make_store, make_user
@@ -141,7 +141,11 @@ async def test_one_sub_with_two_addresses_at_once_is_one_user(shopper: Client) -
 
 async def test_clocks_may_differ_a_little(shopper: Client) -> None:
     now = int(time.time())
-    for times in ({"exp": now - LEEWAY // 2}, {"nbf": now + LEEWAY // 2}, {"iat": now + LEEWAY // 2}):
+    for times in (
+        {"exp": now - DEFAULT_LEEWAY_SECONDS // 2},
+        {"nbf": now + DEFAULT_LEEWAY_SECONDS // 2},
+        {"iat": now + DEFAULT_LEEWAY_SECONDS // 2},
+    ):
         assert await me(shopper, forged(claims(**times)))
 
 

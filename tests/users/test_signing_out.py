@@ -13,11 +13,11 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from tests.core.auth.test_authjs import V5, encrypted
 
 from storefront.core.ids import uuid7
 from tests.client import SECRET, Client, token_of
 from tests.conftest import serving
+from tests.core.auth.test_authjs import V5, encrypted
 from tests.factories import counted, make_store, make_user
 from tests.feed.test_limits import FEED, address_of, close_code, event_lines, hear, opened, subscribe
 from tests.issuer import AUDIENCE, Issuer, hosting

@@ -55,7 +55,7 @@ async def test_a_variant_is_made_with_all_that_is_given(owner: Client) -> None:
     assert variant["product"] == {
         "id": product, "version": 1, "variantCount": 1, "priceRange": {"min": "9.50", "max": "9.50"}, "inStock": True,
     }  # fmt: skip
-    [entry] = await log.read(owner.database, store, 0, 10)
+    [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.product_id, entry.version) == ("product_updated", variant["id"], product, 1)
     assert (entry.changed_fields, entry.client_mutation_id) == (["variants"], "mine")
     assert entry.actor_id == (await owner.ask("{ me { id } }"))["me"]["id"]
@@ -88,7 +88,7 @@ async def test_what_cannot_be_made_is_refused(owner: Client, given: dict[str, An
     product, store = await own_product(owner)
     answer = await told(owner, CREATE, **{"productId": product, "name": "V", "price": "1", **given})
     assert faults(answer) == expected and answer["variant"] is None and answer["position"] is None
-    assert await log.read(owner.database, store, 0, 10) == []
+    assert await log.read_entries(owner.database, store, 0, 10) == []
 
 
 async def test_a_product_has_250_variants_at_most(owner: Client) -> None:
@@ -110,7 +110,7 @@ async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
     changed = answer["variant"]
     assert (changed["price"], changed["compareAtPrice"], changed["sku"], changed["version"]) == ("11.00", "12.00", None, 2)
     assert changed["attributes"] == [{"name": "a", "value": "1"}]
-    [entry] = await log.read(owner.database, store, 0, 10)
+    [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert sorted(entry.changed_fields) == ["variants.price", "variants.sku"] and entry.version == 2
     assert (entry.entity_id, entry.product_id, entry.client_mutation_id) == (variant, product, "c")
 
@@ -122,7 +122,7 @@ async def test_what_stays_as_it_is_makes_no_version_and_no_change(owner: Client)
     for given in same:
         answer = await told(owner, UPDATE, id=variant, **given)
         assert answer["variant"]["version"] == 1 and answer["position"] is None and faults(answer) == []
-    assert await log.read(owner.database, store, 0, 10) == []
+    assert await log.read_entries(owner.database, store, 0, 10) == []
 
 
 async def test_null_empties_what_may_be_empty_and_nothing_else(owner: Client) -> None:
@@ -160,7 +160,7 @@ async def test_a_deleted_variant_is_gone_from_its_product(owner: Client) -> None
     left = (await owner.ask(PRODUCT, i=product))["product"]
     assert left["variants"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
     assert faults(await told(owner, DELETE, id=gone)) == [("NOT_FOUND", "id")]
-    [entry] = await log.read(owner.database, store, 0, 10)
+    [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.changed_fields) == ("product_updated", gone, ["variants"])
 
 

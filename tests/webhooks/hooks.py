@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from storefront.core.encryption import new_key
+from storefront.core.encryption import generate_key
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_store, make_user
@@ -52,7 +52,7 @@ QUICK: dict[str, Any] = {
 @asynccontextmanager
 async def delivering(url: str, folder: Path, **options: Any) -> AsyncIterator[Client]:
     """A server that delivers quickly."""
-    async with serving(url, folder, encryption_keys=SecretStr(new_key()), **{**QUICK, **options}) as client:
+    async with serving(url, folder, encryption_keys=SecretStr(generate_key()), **{**QUICK, **options}) as client:
         yield client
 
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from storefront.feed.log import sweep
+from storefront.feed.log import delete_old_entries
 from tests.client import Client
 from tests.conftest import fresh
 from tests.webhooks import receiver as receiving
@@ -407,7 +407,7 @@ async def test_what_is_no_longer_kept_is_told_to_be_lost(stocked: tuple[Client, 
         await connection.raw.execute(
             "UPDATE changes SET occurred_at = now() - interval '9 days' WHERE config_id = %s AND position < 4", [store]
         )
-    assert await sweep(owner.database, days=7) >= 3
+    assert await delete_old_entries(owner.database, days=7) >= 3
     refused = await told(owner, REPLAY, id=hook["id"], after="1")
     assert "the log begins behind 3" in refused["userErrors"][0]["message"]
     await told(owner, UPDATE, id=hook["id"], isEnabled=True)

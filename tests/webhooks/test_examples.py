@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from storefront.serving.graphiql import assets
-from storefront.webhooks.signing import new_secret, signed
+from storefront.webhooks.signing import build_signature_headers, generate_secret
 from tests.clients.npm import CLIENTS, environment, marked
 from tests.webhooks.hooks import TEST, delivering, made, owner_with_store, told
 
@@ -26,7 +26,7 @@ GUIDE = (CLIENTS.parent / "docs" / "webhooks.md").read_text()
 @asynccontextmanager
 async def receiving(name: str, secret: str) -> AsyncIterator[tuple[int, Any]]:
     """The port of a receiver, and what it prints."""
-    program = str(assets.node_and_npm()[0]) if name.endswith(".mjs") else sys.executable
+    program = str(assets.find_node_and_npm()[0]) if name.endswith(".mjs") else sys.executable
     given = environment() | {"WEBHOOK_SECRET": secret, "PORT": "0"}
     process = await asyncio.create_subprocess_exec(program, str(EXAMPLES / name), stdout=PIPE, env=given)
     assert process.stdout
@@ -40,12 +40,12 @@ async def receiving(name: str, secret: str) -> AsyncIterator[tuple[int, Any]]:
 
 @pytest.mark.parametrize("name", RECEIVERS)
 async def test_a_receiver_takes_what_is_signed_and_nothing_else(name: str) -> None:
-    secret, body, now = new_secret(), '{"type":"webhook.test","title":"Tasse für Öl"}'.encode(), int(time.time())
-    good = signed([new_secret(), secret], "some id", now, body)
+    secret, body, now = generate_secret(), '{"type":"webhook.test","title":"Tasse für Öl"}'.encode(), int(time.time())
+    good = build_signature_headers([generate_secret(), secret], "some id", now, body)
     bad = {
-        "another secret": signed([new_secret()], "some id", now, body),
-        "too old": signed([secret], "some id", now - 301, body),
-        "too new": signed([secret], "some id", now + 330, body),
+        "another secret": build_signature_headers([generate_secret()], "some id", now, body),
+        "too old": build_signature_headers([secret], "some id", now - 301, body),
+        "too new": build_signature_headers([secret], "some id", now + 330, body),
         "another id": good | {"webhook-id": "other"},
         "another time": good | {"webhook-timestamp": str(now - 1)},
         "no signature": {"webhook-id": "some id", "webhook-timestamp": str(now)},

@@ -14,7 +14,7 @@ from storefront.core.db.database import Database, Row
 from storefront.core.ids import new_id
 from storefront.webhooks import dispatcher
 from storefront.webhooks.dispatcher import MAX_OWNER_RENDERS
-from storefront.webhooks.queue import Patience, Queue
+from storefront.webhooks.queue import DeliveryQueue, RetryPolicy
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import Server, running
 from tests.webhooks import receiver as receiving
@@ -57,31 +57,31 @@ URL = "http://127.0.0.1:1/"
 
 async def test_claim_leaves_slots_to_other_owners(database: Database) -> None:
     crowd, _, _ = await make_owner(database, URL, MANY_WEBHOOKS, stores=2)
-    queue = Queue(database, Patience())
-    claimed = await queue.claim(64, 30)
+    queue = DeliveryQueue(database, RetryPolicy())
+    claimed = await queue.claim_webhooks(64, 30)
     assert count_by_owner(claimed, crowd) == 16 == len(claimed)
     # It has its share, however often it is looked for more.
-    assert await queue.claim(48, 30) == []
+    assert await queue.claim_webhooks(48, 30) == []
     other, _, hooks = await make_owner(database, URL, 1)
-    [row] = await queue.claim(48, 30)
+    [row] = await queue.claim_webhooks(48, 30)
     assert (row.owner_id, {row.id}) == (other, hooks)
 
 
 async def test_claim_prefers_owner_with_fewest_leases(database: Database) -> None:
     crowd, _, _ = await make_owner(database, URL, MANY_WEBHOOKS)
-    first, second = Queue(database, Patience()), Queue(database, Patience())
-    assert len(await first.claim(64, 30)) == 16
+    first, second = DeliveryQueue(database, RetryPolicy()), DeliveryQueue(database, RetryPolicy())
+    assert len(await first.claim_webhooks(64, 30)) == 16
     other, _, _ = await make_owner(database, URL, 3)
     # The leases of the other process count too.
-    assert [row.owner_id for row in await second.claim(1, 30)] == [other]
-    assert {row.owner_id for row in await second.claim(60, 30)} == {crowd, other}
+    assert [row.owner_id for row in await second.claim_webhooks(1, 30)] == [other]
+    assert {row.owner_id for row in await second.claim_webhooks(60, 30)} == {crowd, other}
 
 
 async def test_claim_always_leaves_room_for_newcomers(database: Database) -> None:
-    queue, free = Queue(database, Patience()), 64
+    queue, free = DeliveryQueue(database, RetryPolicy()), 64
     for _ in range(10):
         owner, _, _ = await make_owner(database, URL, 20)
-        claimed = await queue.claim(free, 30)
+        claimed = await queue.claim_webhooks(free, 30)
         assert count_by_owner(claimed, owner) == len(claimed) > 0
         free -= len(claimed)
     assert free > 0
@@ -89,20 +89,20 @@ async def test_claim_always_leaves_room_for_newcomers(database: Database) -> Non
 
 async def test_claim_of_one_slot_takes_one(database: Database) -> None:
     await make_owner(database, URL, 5)
-    assert len(await Queue(database, Patience()).claim(1, 30)) == 1
+    assert len(await DeliveryQueue(database, RetryPolicy()).claim_webhooks(1, 30)) == 1
 
 
 async def test_failing_webhooks_leave_slots_to_own_healthy_ones(database: Database) -> None:
     owner, _, _ = await make_owner(database, URL, MANY_WEBHOOKS)
     await rest(database, owner)
-    queue = Queue(database, Patience())
-    assert await queue.claim(64, 30) == []
-    failing = await queue.claim(32, 30, down=True)
-    assert len(failing) == 8 and await queue.claim(24, 30, down=True) == []
+    queue = DeliveryQueue(database, RetryPolicy())
+    assert await queue.claim_webhooks(64, 30) == []
+    failing = await queue.claim_webhooks(32, 30, is_down=True)
+    assert len(failing) == 8 and await queue.claim_webhooks(24, 30, is_down=True) == []
     store = await make_store(database, user_id=owner)
     healthy = {await hooked(database, store, URL) for _ in range(2)}
     await changed(database, store, await make_product(database, store))
-    assert {row.id for row in await queue.claim(56, 30)} == healthy
+    assert {row.id for row in await queue.claim_webhooks(56, 30)} == healthy
 
 
 # ------------------------------------------------------------------------------------------- real sockets
@@ -149,7 +149,7 @@ KINDS: dict[str, Callable[[], AbstractAsyncContextManager[str]]] = {
 async def test_saturating_owner_delays_no_other_owner(
     database: Database, empty_url: str, kind: str, processes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatcher, "LEAVING", 0.1)
+    monkeypatch.setattr(dispatcher, "SHUTDOWN_TIMEOUT_SECONDS", 0.1)
     async with KINDS[kind]() as url, Receiver().running() as receiver, Database(empty_url) as second:
         crowd, crowded, _ = await make_owner(database, url, MANY_WEBHOOKS, stores=2)
         store = await make_store(database)
@@ -162,7 +162,7 @@ async def test_saturating_owner_delays_no_other_owner(
             for number in range(1, 6):
                 await changed(database, store, product)
                 for one in several:
-                    one.heard(store)
+                    one.notify_log_moved(store)
                 await receiver.wait(number)
                 for other in crowded:
                     await changed(database, other, *[await make_product(database, other) for _ in range(PRODUCTS)])
@@ -183,7 +183,7 @@ async def saturated(database: Database, owner: str) -> None:
 
 
 async def test_webhooks_of_one_owner_take_turns(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "TURN", 0.2)
+    monkeypatch.setattr(dispatcher, "MAX_SESSION_SECONDS", 0.2)
     async with Receiver().running() as receiver:
         _, [store], hooks = await make_owner(database, receiver.url, 12)
         product = await make_product(database, store)
@@ -194,19 +194,19 @@ async def test_webhooks_of_one_owner_take_turns(database: Database, monkeypatch:
 
 
 async def test_slow_rendering_delays_no_other_owner(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "LEAVING", 0.1)
+    monkeypatch.setattr(dispatcher, "SHUTDOWN_TIMEOUT_SECONDS", 0.1)
     crowd, _, _ = await make_owner(database, URL, MANY_WEBHOOKS)
     rendering: list[str] = []
     is_full = asyncio.Event()
 
     class Slow(Thin):
-        async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+        async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
             if hook.owner_id == crowd:
                 rendering.append(hook.id)
                 if len(rendering) == MAX_OWNER_RENDERS:
                     is_full.set()
                 await asyncio.sleep(3_600)
-            return await super().body(hook, is_last=is_last)
+            return await super().render_body(hook, is_last=is_last)
 
     async with Receiver().running() as receiver:
         store = await make_store(database)

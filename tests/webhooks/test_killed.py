@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from storefront.core.db.database import Database
-from storefront.core.encryption import new_key
+from storefront.core.encryption import generate_key
 from tests.client import Client, token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
@@ -20,7 +20,7 @@ from tests.webhooks.hooks import made
 from tests.webhooks.receiver import Received, Receiver, Writer, status
 
 OPTIONS: dict[str, Any] = {
-    "ENCRYPTION_KEYS": new_key(),
+    "ENCRYPTION_KEYS": generate_key(),
     "WEBHOOK_INTERVAL": "0.2",
     "WEBHOOK_HTTP": "true",
     "WEBHOOK_NETWORKS": "127.0.0.1/32",

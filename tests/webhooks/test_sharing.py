@@ -13,11 +13,11 @@ import pytest
 from psycopg import OperationalError
 
 from storefront.core.db.database import Database, Row, Statement
-from storefront.feed.log import LEAP, leap
+from storefront.feed.log import POSITION_LEAP, advance_positions
 from storefront.webhooks import commands, dispatcher
-from storefront.webhooks.queue import Patience, Queue
-from storefront.webhooks.sending import LONGEST_DELAY, delay
-from storefront.writes.transaction import Command, Order, perform
+from storefront.webhooks.queue import DeliveryQueue, RetryPolicy
+from storefront.webhooks.sending import MAX_RETRY_SECONDS, compute_retry_delay
+from storefront.writes.transaction import Command, MutationRequest, execute_mutation
 from tests.factories import make_product, make_store, make_user
 from tests.webhooks.changes import changed
 from tests.webhooks.deliverers import Thin, at_work, deliverer, hooked
@@ -51,12 +51,12 @@ async def test_a_webhook_is_one_process_s_at_a_time(database: Database, empty_ur
         async with at_work(*several):
             for _ in range(10):
                 await changed(database, store, *products)
-                several[0].heard(store)
+                several[0].notify_log_moved(store)
             await told_all(receiver, set(range(1, 31)), hooks)
     assert len(receiver.received) == 30 * len(hooks) and set(most) == {1}
-    assert sum(one.told.delivered for one in several) == 30 * len(hooks)
+    assert sum(one.stats.delivered for one in several) == 30 * len(hooks)
     # All of them had some of it to do.
-    assert all(one.told.delivered for one in several)
+    assert all(one.stats.delivered for one in several)
     for hook in hooks:
         for n, product in enumerate(products):
             told = [r.position for r in receiver.received if (r.json["webhook"], r.json["productId"]) == (hook, product)]
@@ -69,15 +69,15 @@ async def test_who_does_not_come_back_is_replaced(database: Database) -> None:
     async with Receiver().running() as receiver:
         hook = await hooked(database, store, receiver.url)
         await changed(database, store, product)
-        lost, next_ = Queue(database, Patience()), Queue(database, Patience())
-        assert [row.id for row in await lost.claim(5, 0.5)] == [hook]
-        assert await next_.claim(5, 0.5) == []
-        [claimed] = await lost.due(hook, [], 4)
+        lost, next_ = DeliveryQueue(database, RetryPolicy()), DeliveryQueue(database, RetryPolicy())
+        assert [row.id for row in await lost.claim_webhooks(5, 0.5)] == [hook]
+        assert await next_.claim_webhooks(5, 0.5) == []
+        [claimed] = await lost.load_due(hook, [], 4)
         async with at_work(deliverer(database)):
             await receiver.wait(1)
         # By now it is not theirs any more: what they know of it counts for nothing.
-        assert not await lost.renew(hook, 10) and await lost.due(hook, [], 4) == []
-        assert not await lost.add(claimed, 1, [])
+        assert not await lost.renew_lease(hook, 10) and await lost.load_due(hook, [], 4) == []
+        assert not await lost.enqueue(claimed, 1, [])
     assert receiver.positions == [1]
 
 
@@ -87,18 +87,18 @@ async def test_a_log_that_leaps_after_a_restore_is_told_to_be_lost(database: Dat
     async with Receiver().running() as receiver:
         await hooked(database, store, receiver.url)
         await changed(database, store, product)
-        await leap(database)
+        await advance_positions(database)
         async with at_work(deliverer(database)):
             await receiver.wait(2)
             await changed(database, store, product)
             await receiver.wait(3)
     # What is kept is told as ever, and that there may be more of it.
-    assert sorted(receiver.positions) == [1, LEAP + 1, LEAP + 2]
-    assert next(r for r in receiver.received if r.position == LEAP + 1).json["productId"] == "None"
+    assert sorted(receiver.positions) == [1, POSITION_LEAP + 1, POSITION_LEAP + 2]
+    assert next(r for r in receiver.received if r.position == POSITION_LEAP + 1).json["productId"] == "None"
 
 
 async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatcher, "LEAVING", 0.2)
+    monkeypatch.setattr(dispatcher, "SHUTDOWN_TIMEOUT_SECONDS", 0.2)
     store = await make_store(database)
     product = await make_product(database, store)
     async with Receiver(behave=silence).running() as receiver:
@@ -107,9 +107,9 @@ async def test_who_leaves_lets_others_have_the_rest(database: Database, monkeypa
         async with at_work(deliverer(database)):
             await receiver.wait(1)
         # What was under way was cut off, and is for whoever comes next.
-        next_ = Queue(database, Patience())
-        assert [row.id for row in await next_.claim(5, 10)] == [hook]
-        assert [row.position for row in await next_.due(hook, [], 4)] == [1]
+        next_ = DeliveryQueue(database, RetryPolicy())
+        assert [row.id for row in await next_.claim_webhooks(5, 10)] == [hook]
+        assert [row.position for row in await next_.load_due(hook, [], 4)] == [1]
 
 
 async def test_whatever_owners_do_meanwhile_nothing_is_stuck_or_told_side_by_side(database: Database, empty_url: str) -> None:
@@ -128,7 +128,7 @@ async def test_whatever_owners_do_meanwhile_nothing_is_stuck_or_told_side_by_sid
         await status(200 if chance.random() < 0.8 else 503)(request, writer)
 
     async def do(command: Command, **values: Any) -> None:
-        await perform(database, Order(user, "any", values), command)
+        await execute_mutation(database, MutationRequest(user, "any", values), command)
 
     async with Receiver(behave=behave).running() as receiver, Database(empty_url) as other:
         hook = await hooked(database, store, receiver.url)
@@ -136,14 +136,14 @@ async def test_whatever_owners_do_meanwhile_nothing_is_stuck_or_told_side_by_sid
             lambda _, __: changed(database, store, *chance.sample(products, 3)),
             lambda head, _: do(commands.replay_webhook, id=hook, after=chance.randint(0, head)),
             lambda _, id_: do(commands.resend_webhook_delivery, id=id_),
-            lambda _, __: do(partial(commands.update_webhook, faults=()), id=hook, isEnabled=chance.random() < 0.5),
+            lambda _, __: do(partial(commands.update_webhook, problems=()), id=hook, isEnabled=chance.random() < 0.5),
         ]
         async with at_work(deliverer(database), deliverer(other)):
             for _ in range(80):
                 [(head, id_)] = await database.fetch(SOME, {"id": hook, "store": store, "chance": chance.random()})
                 await chance.choices(ways, [5, 1, 4, 1])[0](head, id_ or hook)
                 await asyncio.sleep(0.01)
-            await do(partial(commands.update_webhook, faults=()), id=hook, isEnabled=True)
+            await do(partial(commands.update_webhook, problems=()), id=hook, isEnabled=True)
             await _settled(database, hook)
     told = {request.position for request in receiver.received}
     [(head, _)] = await database.fetch(SOME, {"id": hook, "store": store, "chance": 0.0})
@@ -163,16 +163,16 @@ async def test_a_fault_of_ours_in_one_message_holds_up_no_other_product(database
     bad, good = await make_product(database, store), await make_product(database, store)
 
     class Faulty(Thin):
-        async def body(self, hook: Row, *, is_last: bool = False) -> bytes:
+        async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
             if hook.product_id == bad:
                 raise RuntimeError("a fault of ours")
-            return await super().body(hook, is_last=is_last)
+            return await super().render_body(hook, is_last=is_last)
 
     async with Receiver().running() as receiver:
         await hooked(database, store, receiver.url)
         await changed(database, store, bad, good, bad, good)
         one = deliverer(database)
-        async with at_work(replace(one, means=replace(one.means, messages=Faulty()))):
+        async with at_work(replace(one, dependencies=replace(one.dependencies, renderer=Faulty()))):
             await receiver.wait(2)
     assert receiver.positions == [2, 4]
 
@@ -199,8 +199,8 @@ async def test_a_database_that_is_lost_at_any_statement_loses_nothing(
     database: Database, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Leases end soon.
-    monkeypatch.setattr(dispatcher, "SLACK", 0.3)
-    monkeypatch.setattr(dispatcher, "MARGIN", 0.1)
+    monkeypatch.setattr(dispatcher, "LEASE_SLACK_SECONDS", 0.3)
+    monkeypatch.setattr(dispatcher, "LEASE_MARGIN_SECONDS", 0.1)
     store = await make_store(database)
     products = [await make_product(database, store) for _ in range(2)]
     async with Receiver().running() as receiver:
@@ -230,5 +230,5 @@ async def _settled(database: Database, hook: str) -> None:
 
 
 def test_what_is_tried_again_waits_longer_each_time() -> None:
-    waits = [delay(Patience(retry=5), attempts) for attempts in range(1, 40)]
-    assert 3.75 <= waits[0] <= 6.25 and 11.25 <= waits[1] <= 18.75 and waits[-1] <= LONGEST_DELAY * 1.25
+    waits = [compute_retry_delay(RetryPolicy(first_retry_seconds=5), attempts) for attempts in range(1, 40)]
+    assert 3.75 <= waits[0] <= 6.25 and 11.25 <= waits[1] <= 18.75 and waits[-1] <= MAX_RETRY_SECONDS * 1.25

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from storefront.core.ids import uuid7
-from storefront.webhooks.commands import MOST_OF_STORE, sweep_deliveries
+from storefront.webhooks.commands import MAX_WEBHOOKS_PER_STORE, sweep_deliveries
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import insert, make_user
@@ -149,9 +149,9 @@ async def test_others_learn_nothing(shop: Client, owned: tuple[Client, str]) -> 
 async def test_a_store_has_so_many_and_no_more(owned: tuple[Client, str]) -> None:
     owner, store = owned
     made_ = await asyncio.gather(
-        *(told(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MOST_OF_STORE + 3))
+        *(told(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MAX_WEBHOOKS_PER_STORE + 3))
     )
-    assert sum(one["webhook"] is not None for one in made_) == MOST_OF_STORE
+    assert sum(one["webhook"] is not None for one in made_) == MAX_WEBHOOKS_PER_STORE
     assert {fault for one in made_ for fault in faults(one)} == {("INVALID_INPUT", "configId")}
 
 

@@ -55,7 +55,7 @@ async def outcome(client: Client, document: str, **input_: Any) -> str:
 
 
 async def positions(database: Database, store: str) -> list[int]:
-    return [row.position for row in await log.read(database, store, 0, 100_000)]
+    return [row.position for row in await log.read_entries(database, store, 0, 100_000)]
 
 
 # ------------------------------------------------------------------------------------------- four processes
@@ -219,7 +219,7 @@ async def test_every_reader_sees_the_positions_in_order_while_eight_write(owner:
     async def read() -> list[int]:
         seen: list[int] = []
         while not (done.is_set() and len(seen) == 160):
-            new = [row.position for row in await log.read(owner.database, store, seen[-1] if seen else 0, 500)]
+            new = [row.position for row in await log.read_entries(owner.database, store, seen[-1] if seen else 0, 500)]
             # What was read is followed by what comes next: a position that came late would be missing here.
             assert new == list(range(len(seen) + 1, len(seen) + len(new) + 1))
             seen += new

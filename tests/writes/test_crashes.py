@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from storefront.core import request_context
 from storefront.core.db.database import Database
-from storefront.core.db.pipeline import Sent, Wire
-from storefront.serving.errors import MASKED
+from storefront.core.db.pipeline import Pipeline, QueuedStatement
+from storefront.serving.errors import MASKED_ERROR_MESSAGE
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import counted, make_product, make_store, make_user
@@ -83,7 +83,7 @@ def at_statement(database: Database, number: int, strike: Callable[[], None]) ->
     seen: list[str] = []
 
     def observe(sql: str) -> None:
-        if request_context.current() is None:
+        if request_context.get_current_context() is None:
             return
         seen.append(sql)
         if len(seen) == number + 1:
@@ -137,7 +137,7 @@ def assert_unavailable(response: httpx.Response) -> None:
 def assert_masked(response: httpx.Response) -> None:
     body = response.json()
     [error] = body["errors"]
-    assert error["message"] == MASKED and error["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
+    assert error["message"] == MASKED_ERROR_MESSAGE and error["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
     assert error["extensions"]["requestId"] and set(error["extensions"]) == {"code", "requestId"}
     assert not body.get("data")
 
@@ -211,16 +211,16 @@ async def test_a_write_costs_few_statements(shop: Client, name: str) -> None:
 async def test_a_write_makes_few_trips_to_postgres(shop: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What need not be waited for goes out with what follows; BEGIN, COMMIT and savepoints always do."""
     trips: list[int] = []
-    exchange = Wire.exchange
+    exchange = Pipeline.execute_batch
 
-    async def counting(wire: Wire, batch: Sequence[Sent]) -> None:
+    async def counting(wire: Pipeline, batch: Sequence[QueuedStatement]) -> None:
         # Jobs in the background are nobody's request.
-        if request_context.current() is not None:
+        if request_context.get_current_context() is not None:
             trips.append(len(batch))
         await exchange(wire, batch)
 
     document, given = await work(shop, name)
-    monkeypatch.setattr(Wire, "exchange", counting)
+    monkeypatch.setattr(Pipeline, "execute_batch", counting)
     await shop.ask(document, input=given)
     assert len(trips) == COST[name][1], trips
 

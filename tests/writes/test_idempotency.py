@@ -12,7 +12,14 @@ from psycopg.errors import DeadlockDetected
 from storefront.core.db.database import Database
 from storefront.products.commands import create_product
 from storefront.writes import transaction
-from storefront.writes.transaction import Code, Order, Outcome, Unit, perform, sweep_keys
+from storefront.writes.transaction import (
+    ErrorCode,
+    MutationRequest,
+    MutationResult,
+    UnitOfWork,
+    delete_expired_keys,
+    execute_mutation,
+)
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
@@ -176,58 +183,60 @@ async def test_an_empty_key_is_none(owner: Client, key: str | None) -> None:
 # --------------------------------------------------------------------------------------------- at one time
 
 
-async def order_of(database: Database) -> Order:
+async def order_of(database: Database) -> MutationRequest:
     user = await make_user(database)
     store = await make_store(database, user_id=user)
-    return Order(user, "createProduct", {"configId": store, "title": "Once", "price": 1, "handle": "once"}, key="k")
+    return MutationRequest(
+        user, "createProduct", {"configId": store, "title": "Once", "price": 1, "handle": "once"}, idempotency_key="k"
+    )
 
 
 async def test_where_the_first_of_two_fails_the_second_does_the_work(database: Database) -> None:
     order, entered = await order_of(database), asyncio.Event()
 
-    async def fails(unit_: Unit, values: Mapping[str, Any]) -> list[Any]:
+    async def fails(unit_: UnitOfWork, values: Mapping[str, Any]) -> list[Any]:
         await create_product(unit_, values)
         entered.set()
         await asyncio.sleep(0.2)
         raise RuntimeError
 
-    first = asyncio.create_task(perform(database, order, fails))
+    first = asyncio.create_task(execute_mutation(database, order, fails))
     await entered.wait()
-    second = await perform(database, order, create_product)
+    second = await execute_mutation(database, order, create_product)
     with pytest.raises(RuntimeError):
         await first
-    assert second.replayed is False and second.position == 1
+    assert second.is_replayed is False and second.position == 1
     assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
 
 
 async def test_where_the_first_of_two_works_the_second_waits_for_its_result(database: Database) -> None:
     order, entered = await order_of(database), asyncio.Event()
 
-    async def slow(unit_: Unit, values: Mapping[str, Any]) -> Any:
+    async def slow(unit_: UnitOfWork, values: Mapping[str, Any]) -> Any:
         done = await create_product(unit_, values)
         entered.set()
         await asyncio.sleep(0.2)
         return done
 
-    first = asyncio.create_task(perform(database, order, slow))
+    first = asyncio.create_task(execute_mutation(database, order, slow))
     await entered.wait()
-    second = await perform(database, order, create_product)
-    assert second.replayed is True and second.rows[0].id == (await first).rows[0].id  # type: ignore[union-attr]
+    second = await execute_mutation(database, order, create_product)
+    assert second.is_replayed is True and second.rows[0].id == (await first).rows[0].id  # type: ignore[union-attr]
 
 
 async def test_a_deadlock_is_tried_again_under_its_key(database: Database) -> None:
     order, attempts = await order_of(database), 0
 
-    async def unlucky(unit_: Unit, values: Mapping[str, Any]) -> Any:
+    async def unlucky(unit_: UnitOfWork, values: Mapping[str, Any]) -> Any:
         nonlocal attempts
         attempts += 1
         done = await create_product(unit_, values)
-        if attempts < transaction.ATTEMPTS:
+        if attempts < transaction.MAX_TRANSACTION_ATTEMPTS:
             raise DeadlockDetected
         return done
 
-    outcome = await perform(database, order, unlucky)
-    assert (attempts, outcome.position, outcome.replayed) == (transaction.ATTEMPTS, 1, False)
+    outcome = await execute_mutation(database, order, unlucky)
+    assert (attempts, outcome.position, outcome.is_replayed) == (transaction.MAX_TRANSACTION_ATTEMPTS, 1, False)
     assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
 
 
@@ -241,7 +250,7 @@ async def test_the_key_is_in_the_transaction_of_the_work(database: Database) -> 
     observer: Callable[[str], None] = fail
     database.observers.append(observer)
     with pytest.raises(RuntimeError):
-        await perform(database, order, create_product)
+        await execute_mutation(database, order, create_product)
     database.observers.remove(observer)
     for table in ("products", "changes", "idempotency_keys"):
         assert await rows(database, f"SELECT count(*) FROM {table}") == [(0,)]
@@ -249,10 +258,10 @@ async def test_the_key_is_in_the_transaction_of_the_work(database: Database) -> 
 
 async def test_a_replay_takes_two_statements(database: Database) -> None:
     order = await order_of(database)
-    await perform(database, order, create_product)
+    await execute_mutation(database, order, create_product)
     with counted(database) as seen:
-        outcome = await perform(database, order, create_product)
-    assert outcome.replayed is True and len(seen) == 2
+        outcome = await execute_mutation(database, order, create_product)
+    assert outcome.is_replayed is True and len(seen) == 2
 
 
 # -------------------------------------------------------------------------------------------- the day after
@@ -260,24 +269,27 @@ async def test_a_replay_takes_two_statements(database: Database) -> None:
 
 async def test_keys_are_forgotten_after_a_day(database: Database) -> None:
     order = await order_of(database)
-    await perform(database, order, create_product)
-    await perform(database, replace(order, key="old", values={**order.values, "handle": "old"}), create_product)
+    await execute_mutation(database, order, create_product)
+    old = replace(order, idempotency_key="old", input_values={**order.input_values, "handle": "old"})
+    await execute_mutation(database, old, create_product)
     await rows(
         database, "UPDATE idempotency_keys SET created_at = now() - interval '24 hours 1 second' WHERE key = 'old' RETURNING 1"
     )
     await rows(
         database, "UPDATE idempotency_keys SET created_at = now() - interval '23 hours 59 minutes' WHERE key = 'k' RETURNING 1"
     )
-    assert await sweep_keys(database) == 1
-    assert (await perform(database, order, create_product)).replayed is True
-    fresh = await perform(database, replace(order, key="old", values={**order.values, "handle": "new"}), create_product)
-    assert isinstance(fresh, Outcome) and fresh.replayed is False and not fresh.failures
-    assert await sweep_keys(database) == 0
+    assert await delete_expired_keys(database) == 1
+    assert (await execute_mutation(database, order, create_product)).is_replayed is True
+    fresh = await execute_mutation(
+        database, replace(order, idempotency_key="old", input_values={**order.input_values, "handle": "new"}), create_product
+    )
+    assert isinstance(fresh, MutationResult) and fresh.is_replayed is False and not fresh.field_errors
+    assert await delete_expired_keys(database) == 0
 
 
 async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_claimed_anew(database: Database, empty_url: str) -> None:
     order = await order_of(database)
-    await perform(database, order, create_product)
+    await execute_mutation(database, order, create_product)
     forgotten: list[str] = []
 
     def forget(sql: str) -> None:
@@ -288,12 +300,12 @@ async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_claimed_anew(dat
 
     observer: Callable[[str], None] = forget
     database.observers.append(observer)
-    outcome = await perform(database, order, create_product)
+    outcome = await execute_mutation(database, order, create_product)
     database.observers.remove(observer)
     # The work is done again, and finds what the first time made.
-    assert forgotten and outcome.replayed is False
-    assert [failure.code for failure in outcome.failures] == [Code.ALREADY_EXISTS]
-    assert (await perform(database, order, create_product)).replayed is True
+    assert forgotten and outcome.is_replayed is False
+    assert [failure.code for failure in outcome.field_errors] == [ErrorCode.ALREADY_EXISTS]
+    assert (await execute_mutation(database, order, create_product)).is_replayed is True
 
 
 # -------------------------------------------------------------------------- what became of its surroundings

@@ -9,15 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storefront.writes import validation
-from storefront.writes.product_validation import PRODUCT, attributes, contradictions
-from storefront.writes.transaction import Code, Refused
-from storefront.writes.validation import Rule, Unfit
+from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions, validate_attributes
+from storefront.writes.transaction import ErrorCode, MutationRejected
+from storefront.writes.validation import InvalidValueError, Rule
 
 
 def fits(rule: Rule, value: object) -> bool:
     try:
         rule(value)
-    except Unfit:
+    except InvalidValueError:
         return False
     return True
 
@@ -110,18 +110,18 @@ BAD_SHEETS = (
 
 @pytest.mark.parametrize("sheet", GOOD_SHEETS)
 def test_a_sheet_that_loads_nothing_is_kept(sheet: str) -> None:
-    assert validation.css(sheet) == sheet
+    assert validation.validate_css(sheet) == sheet
 
 
 @pytest.mark.parametrize("sheet", BAD_SHEETS)
 def test_a_sheet_that_loads_or_breaks_out_is_refused(sheet: str) -> None:
-    assert not fits(validation.css, sheet)
+    assert not fits(validation.validate_css, sheet)
 
 
 @pytest.mark.parametrize("bracket", ["(", "[", "{", "a("])
 def test_depth_does_not_matter(bracket: str) -> None:
     closing = {"(": ")", "[": "]", "{": "}", "a(": ")"}[bracket]
-    validation.css("a { b: " + bracket.replace("a", "min") * 4_000 + closing * 4_000 + " }")
+    validation.validate_css("a { b: " + bracket.replace("a", "min") * 4_000 + closing * 4_000 + " }")
 
 
 _PIECES = st.sampled_from(
@@ -143,7 +143,7 @@ _PIECES = st.sampled_from(
 
 @given(st.lists(_PIECES, max_size=40).map("".join) | st.text(max_size=100))
 def test_any_sheet_is_kept_or_refused(sheet: str) -> None:
-    if fits(validation.css, sheet):
+    if fits(validation.validate_css, sheet):
         # What stands at the very beginning is part of nothing else; a name goes on behind letters, hyphens and backslashes.
         assert "<" not in sheet and not re.match(r"[ \t\r\n\f]*@import(?![\w\\-]|[^\x00-\x7f])", sheet, re.IGNORECASE)
 
@@ -194,11 +194,11 @@ HOSTS: tuple[tuple[str, bool], ...] = (
     ("a" * 64 + ".com", False), ("a." * 127 + "com", False),
 )  # fmt: skip
 CASES: Sequence[tuple[str, Rule, tuple[tuple[str, bool], ...]]] = (
-    ("url", validation.url, ADDRESSES),
-    ("slug", validation.slug, SLUGS),
-    ("colour", validation.colour, COLOURS),
-    ("currency", validation.currency, CURRENCIES),
-    ("host", validation.host, HOSTS),
+    ("url", validation.validate_url, ADDRESSES),
+    ("slug", validation.validate_slug, SLUGS),
+    ("colour", validation.validate_colour, COLOURS),
+    ("currency", validation.validate_currency, CURRENCIES),
+    ("host", validation.validate_host, HOSTS),
 )
 
 
@@ -223,8 +223,8 @@ _AMOUNTS = st.decimals(Decimal("-1e20"), Decimal("1e20"), allow_nan=False, allow
 
 @given(_AMOUNTS | st.decimals(0, 100, places=3) | st.decimals(0, 99_999_999, places=2))
 def test_an_amount_is_kept_exactly_or_refused(value: Decimal) -> None:
-    if fits(validation.money, value):
-        assert Decimal(validation.money(value)) == value and 0 <= value < 100_000_000
+    if fits(validation.validate_money, value):
+        assert Decimal(validation.validate_money(value)) == value and 0 <= value < 100_000_000
 
 
 @pytest.mark.parametrize(
@@ -232,17 +232,17 @@ def test_an_amount_is_kept_exactly_or_refused(value: Decimal) -> None:
     [("0", "0.00"), ("-0", "0.00"), ("-0.00", "0.00"), ("5.5", "5.50"), ("5.500", "5.50"), ("99999999.99", "99999999.99")],
 )
 def test_an_amount_is_written_as_rows_have_it(value: str, kept: str) -> None:
-    assert validation.money(Decimal(value)) == kept
+    assert validation.validate_money(Decimal(value)) == kept
 
 
 @pytest.mark.parametrize("value", ["-0.01", "100000000", "1.999", "0.001", "99999999.999"])
 def test_an_amount_beyond_its_bounds_is_refused(value: str) -> None:
-    assert not fits(validation.money, Decimal(value))
+    assert not fits(validation.validate_money, Decimal(value))
 
 
 @pytest.mark.parametrize("value", ["Inter", "Source Sans 3", "'Open Sans', \"Noto_2\", sans-serif", "ヒラギノ角ゴ", "a" * 100])
 def test_fonts_are_named_as_in_css(value: str) -> None:
-    assert validation.font_family(f" {value} ") == value
+    assert validation.validate_font_family(f" {value} ") == value
 
 
 @pytest.mark.parametrize(
@@ -270,12 +270,12 @@ def test_fonts_are_named_as_in_css(value: str) -> None:
     ],
 )
 def test_what_could_end_the_declaration_of_fonts_is_refused(value: str) -> None:
-    assert not fits(validation.font_family, value)
+    assert not fits(validation.validate_font_family, value)
 
 
 @given(st.text(max_size=12))
 def test_text_is_trimmed_and_has_no_control_characters(value: str) -> None:
-    rule = validation.text(10)
+    rule = validation.text_rule(10)
     if fits(rule, value):
         kept = rule(value)
         assert kept == value.strip() and 1 <= len(kept) <= 10 and "\x00" not in kept
@@ -283,7 +283,7 @@ def test_text_is_trimmed_and_has_no_control_characters(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["", "  ", "\x00", "a\x00b", "a\x1b", "a\x7f", "a" * 11])
 def test_text_that_is_no_text_is_refused(value: str) -> None:
-    assert not fits(validation.text(10), value)
+    assert not fits(validation.text_rule(10), value)
 
 
 # --------------------------------------------------------------------------------------------- composition
@@ -291,45 +291,52 @@ def test_text_that_is_no_text_is_refused(value: str) -> None:
 
 def test_faults_of_lists_and_records_are_told_with_their_paths() -> None:
     rule = {
-        "form": validation.listed(validation.record({"price": validation.money, "name": validation.text(5)}), 3, distinct=False)
+        "form": validation.list_rule(
+            validation.object_rule({"price": validation.validate_money, "name": validation.text_rule(5)}), 3, distinct=False
+        )
     }
     forms = [{"price": Decimal(1), "name": "ok"}, {"price": Decimal(-1), "name": "far too long"}]
-    _, failures = validation.checked(rule, {"form": forms}, ["rows", "4"])
+    _, failures = validation.validate_fields(rule, {"form": forms}, ["rows", "4"])
     assert [failure.path for failure in failures] == [("rows", "4", "form", "1", "price"), ("rows", "4", "form", "1", "name")]
-    assert {failure.code for failure in failures} == {Code.INVALID_INPUT}
+    assert {failure.code for failure in failures} == {ErrorCode.INVALID_INPUT}
     assert all(failure.message.startswith(".".join(failure.path)) for failure in failures)
 
 
 def test_all_faults_are_raised_at_once() -> None:
-    with pytest.raises(Refused) as raised:
-        validation.require(PRODUCT, {"title": "", "price": Decimal(-1), "handle": None, "tags": ["ok", "\x00"]})
-    assert [failure.path for failure in raised.value.failures] == [("title",), ("price",), ("handle",), ("tags", "1")]
+    with pytest.raises(MutationRejected) as raised:
+        validation.require_valid_fields(
+            PRODUCT_RULES, {"title": "", "price": Decimal(-1), "handle": None, "tags": ["ok", "\x00"]}
+        )
+    assert [failure.path for failure in raised.value.field_errors] == [("title",), ("price",), ("handle",), ("tags", "1")]
 
 
 def test_a_list_leaves_repeats_out_and_has_an_end() -> None:
-    rule = validation.listed(validation.text(5), 3)
+    rule = validation.list_rule(validation.text_rule(5), 3)
     assert rule([" a", "b", "a "]) == ["a", "b"]
     assert not fits(rule, ["a", "b", "c", "d"])
 
 
 def test_null_is_for_what_may_be_empty() -> None:
-    assert validation.optional(validation.slug)(None) is None
-    assert not fits(validation.given(validation.slug), None)
+    assert validation.optional_rule(validation.validate_slug)(None) is None
+    assert not fits(validation.non_null_rule(validation.validate_slug), None)
 
 
 def test_an_attribute_has_one_value() -> None:
-    assert attributes([{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]) == {"size": "S", "colour": "red"}
-    assert not fits(attributes, [{"name": "size", "value": "S"}, {"name": " size", "value": "M"}])
-    assert not fits(attributes, [{"name": str(n), "value": "x"} for n in range(11)])
+    assert validate_attributes([{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]) == {
+        "size": "S",
+        "colour": "red",
+    }
+    assert not fits(validate_attributes, [{"name": "size", "value": "S"}, {"name": " size", "value": "M"}])
+    assert not fits(validate_attributes, [{"name": str(n), "value": "x"} for n in range(11)])
 
 
 def test_what_it_was_compared_with_is_never_below_the_price() -> None:
-    assert not contradictions({"price": "9.99", "compareAtPrice": "9.99"})
-    assert not contradictions({"price": "9.99", "compareAtPrice": None})
-    [failure] = contradictions({"price": "99999999.99", "compareAtPrice": "99999999.98"}, ["rows", "0"])
+    assert not find_contradictions({"price": "9.99", "compareAtPrice": "9.99"})
+    assert not find_contradictions({"price": "9.99", "compareAtPrice": None})
+    [failure] = find_contradictions({"price": "99999999.99", "compareAtPrice": "99999999.98"}, ["rows", "0"])
     assert failure.path == ("rows", "0", "compareAtPrice")
 
 
 @given(st.text(max_size=40))
 def test_an_id_is_ours_or_is_refused(value: str) -> None:
-    assert not fits(validation.key, value)
+    assert not fits(validation.validate_id, value)

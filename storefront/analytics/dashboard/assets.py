@@ -15,7 +15,7 @@ FILES = {
 }
 
 
-def served() -> dict[str, Path]:
+def list_installed_files() -> dict[str, Path]:
     """The files that are there. Without the chart's, the page shows its figures all the same."""
     return {name: FOLDER / path for name, path in FILES.items() if (FOLDER / path).is_file()}
 
@@ -23,7 +23,7 @@ def served() -> dict[str, Path]:
 def main() -> int:
     """Entry point of `python -m storefront.analytics.dashboard.assets`: 0 when the files are there, 1 when not."""
     try:
-        assets.install(FOLDER, FILES)
+        assets.install_files(FOLDER, FILES)
     except assets.InstallError as error:
         print(f"The dashboard's charts are not installed. {error}", file=sys.stderr)
         return 1

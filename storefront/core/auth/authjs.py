@@ -9,76 +9,83 @@ from joserfc import jwe, jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import OctKey
 
-from storefront.core.auth.tokens import Claims, invalid, said
+from storefront.core.auth.tokens import Claims, build_invalid_credentials_error, parse_claims
 from storefront.core.errors import Unauthenticated
 
-PROOF = "session cookie"
+CREDENTIAL_KIND = "session cookie"
 ISSUER = "authjs"
 # Seconds, as in Auth.js itself.
-LEEWAY = 15
-MOST_CHUNKS = 20
+LEEWAY_SECONDS = 15
+MAX_CHUNKS = 20
 
 # Bytes of the key for each way to encrypt.
-_SIZES = {"A256CBC-HS512": 64, "A256GCM": 32}
-_V5 = ("__Secure-authjs.session-token", "authjs.session-token")
-_V4 = ("__Secure-next-auth.session-token", "next-auth.session-token")
+_KEY_BYTES_BY_ENCRYPTION = {"A256CBC-HS512": 64, "A256GCM": 32}
+_V5_COOKIE_NAMES = ("__Secure-authjs.session-token", "authjs.session-token")
+_V4_COOKIE_NAMES = ("__Secure-next-auth.session-token", "next-auth.session-token")
 
 
-class Sessions:
+class AuthjsSessionVerifier:
     """The secrets of the front ends, newest first. With `trust_email`, they vouch for the addresses in their sessions."""
 
     def __init__(self, secrets: Sequence[str], *, trust_email: bool = False) -> None:
         self._trust_email = trust_email
-        self._keys = {name: [_v5(secret, name, size) for secret in secrets for size in _SIZES.values()] for name in _V5}
-        self._keys |= {name: [_v4(secret) for secret in secrets] for name in _V4}
+        self._keys = {
+            name: [_derive_v5_key(secret, name, size) for secret in secrets for size in _KEY_BYTES_BY_ENCRYPTION.values()]
+            for name in _V5_COOKIE_NAMES
+        }
+        self._keys |= {name: [_derive_v4_key(secret) for secret in secrets] for name in _V4_COOKIE_NAMES}
 
-    def held(self, cookies: Mapping[str, str]) -> dict[str, str]:
+    def find_sessions(self, cookies: Mapping[str, str]) -> dict[str, str]:
         """The sessions among the cookies, by name; those that were too long for one cookie put together again."""
-        found = {name: cookies.get(name) or _joined(cookies, name) for name in self._keys}
-        return {name: session for name, session in found.items() if session}
+        sessions = {name: cookies.get(name) or _join_chunks(cookies, name) for name in self._keys}
+        return {name: session for name, session in sessions.items() if session}
 
-    def claims(self, held: Mapping[str, str], *, now: int | None = None) -> Claims:
+    def verify(self, sessions: Mapping[str, str], *, now: int | None = None) -> Claims:
         """What the first session that holds says; raises Unauthenticated where none does."""
         refusals = []
-        for name, session in held.items():
+        for name, session in sessions.items():
             try:
-                return self._claims(name, session, int(time.time()) if now is None else now)
+                return self._verify_session(name, session, int(time.time()) if now is None else now)
             except Unauthenticated as error:
                 # A front end that moved from version 4 to 5 leaves an old cookie beside the new one.
                 refusals.append(error)
         raise refusals[0]
 
-    def _claims(self, name: str, session: str, now: int) -> Claims:
-        opened = [token for key in self._keys[name] if (token := _decrypted(session, key))]
-        if not opened:
+    def _verify_session(self, name: str, session: str, now: int) -> Claims:
+        tokens = [token for key in self._keys[name] if (token := _decrypt_session(session, key))]
+        if not tokens:
             raise Unauthenticated("The session cookie is not valid: no STOREFRONT_AUTHJS_SECRET opens it. Sign in again.")
         try:
-            jwt.JWTClaimsRegistry(now, LEEWAY, sub={"essential": True}, exp={"essential": True}).validate(opened[0].claims)
+            jwt.JWTClaimsRegistry(now, LEEWAY_SECONDS, sub={"essential": True}, exp={"essential": True}).validate(
+                tokens[0].claims
+            )
         except JoseError as error:
-            raise invalid(PROOF, error) from None
-        return said(PROOF, opened[0].claims, issuer=ISSUER, email_verified=self._trust_email, skew=LEEWAY)
+            raise build_invalid_credentials_error(CREDENTIAL_KIND, error) from None
+        return parse_claims(
+            CREDENTIAL_KIND, tokens[0].claims, issuer=ISSUER, email_verified=self._trust_email, skew=LEEWAY_SECONDS
+        )
 
 
-def _joined(cookies: Mapping[str, str], name: str) -> str:
-    chunks = [cookies.get(f"{name}.{number}", "") for number in range(MOST_CHUNKS)]
+def _join_chunks(cookies: Mapping[str, str], name: str) -> str:
+    chunks = [cookies.get(f"{name}.{number}", "") for number in range(MAX_CHUNKS)]
     return "".join(chunks[: chunks.index("")] if "" in chunks else chunks)
 
 
-def _decrypted(session: str, key: OctKey) -> jwt.Token | None:
-    registry = jwe.JWERegistry(algorithms=["dir", *_SIZES])
+def _decrypt_session(session: str, key: OctKey) -> jwt.Token | None:
+    registry = jwe.JWERegistry(algorithms=["dir", *_KEY_BYTES_BY_ENCRYPTION])
     try:
         return jwt.decode(session, key, registry=registry)
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
-def _v4(secret: str) -> OctKey:
-    return _derived(secret, "", "NextAuth.js Generated Encryption Key", 32)
+def _derive_v4_key(secret: str) -> OctKey:
+    return _derive_key(secret, "", "NextAuth.js Generated Encryption Key", 32)
 
 
-def _v5(secret: str, cookie: str, size: int) -> OctKey:
-    return _derived(secret, cookie, f"Auth.js Generated Encryption Key ({cookie})", size)
+def _derive_v5_key(secret: str, cookie: str, size: int) -> OctKey:
+    return _derive_key(secret, cookie, f"Auth.js Generated Encryption Key ({cookie})", size)
 
 
-def _derived(secret: str, salt: str, info: str, size: int) -> OctKey:
+def _derive_key(secret: str, salt: str, info: str, size: int) -> OctKey:
     return OctKey.import_key(HKDF(SHA256(), size, salt.encode(), info.encode()).derive(secret.encode()))

@@ -5,16 +5,16 @@ from urllib.parse import urlsplit
 
 from storefront.core.errors import Forbidden
 
-PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Headers that nobody needs but those who want to say that they could send them: a page of another origin has to ask first.
-PREFLIGHT = ("apollo-require-preflight", "graphql-require-preflight", "x-apollo-operation-name", "x-requested-with")
+PREFLIGHT_HEADERS = ("apollo-require-preflight", "graphql-require-preflight", "x-apollo-operation-name", "x-requested-with")
 
 # A page of the same origin, or the address bar: no foreign site had a hand in either. Scripts cannot set this header.
-_OWN = frozenset({"same-origin", "none"})
+_TRUSTED_FETCH_SITES = frozenset({"same-origin", "none"})
 
 
-def check(headers: Mapping[str, str], allowed: Collection[str]) -> None:
+def check_request_origin(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:
     """Raise Forbidden unless the request comes from this origin or an allowed one. For cookies only: nobody else can send
     a bearer token. `headers` by lower-case name; of a handshake for a WebSocket as of any other request.
 
@@ -22,44 +22,51 @@ def check(headers: Mapping[str, str], allowed: Collection[str]) -> None:
     headers `PREFLIGHT`: browsers of before 2021 leave the origin out of what they send unasked, and cannot add these to it.
     """
     origin = headers.get("origin")
-    if origin is not None and origin in allowed:
+    if origin is not None and origin in allowed_origins:
         return
-    site = headers.get("sec-fetch-site")
+    fetch_site = headers.get("sec-fetch-site")
     # A browser that names the relation knows it better than we do behind a proxy. Where it does not (an old one, or plain
     # HTTP on a local network), the origin has to be the very host that was asked.
-    if site in _OWN or (site is None and _same_host(origin, headers.get("host"))):
+    if fetch_site in _TRUSTED_FETCH_SITES or (fetch_site is None and _is_same_host(origin, headers.get("host"))):
         return
-    if site is None and origin is None and any(headers.get(name) for name in PREFLIGHT):
+    if fetch_site is None and origin is None and any(headers.get(name) for name in PREFLIGHT_HEADERS):
         return
-    raise Forbidden(_refusal(origin))
+    raise Forbidden(_format_refusal(origin))
 
 
-def normal_origin(text: str) -> str:
+def normalize_origin(text: str) -> str:
     """An origin as browsers write it, such as https://shop.example; raises ValueError for anything else."""
     parts = urlsplit(text.strip().rstrip("/").lower())
-    if parts.scheme not in PORTS or not parts.hostname or "@" in parts.netloc or parts.path or parts.query or parts.fragment:
+    if (
+        parts.scheme not in DEFAULT_PORTS
+        or not parts.hostname
+        or "@" in parts.netloc
+        or parts.path
+        or parts.query
+        or parts.fragment
+    ):
         raise ValueError(f"{text.strip()[:100]!r} is no origin. Write it such as https://shop.example or http://localhost:3000")
-    return f"{parts.scheme}://{_without_port(parts.netloc, PORTS[parts.scheme])}"
+    return f"{parts.scheme}://{_strip_default_port(parts.netloc, DEFAULT_PORTS[parts.scheme])}"
 
 
-def _same_host(origin: str | None, host: str | None) -> bool:
+def _is_same_host(origin: str | None, host: str | None) -> bool:
     if not origin or not host:
         return False
     try:
-        scheme, _, asked = normal_origin(origin).partition("://")
+        scheme, _, origin_netloc = normalize_origin(origin).partition("://")
     except ValueError:
         return False
-    return asked == _without_port(host.lower(), PORTS[scheme])
+    return origin_netloc == _strip_default_port(host.lower(), DEFAULT_PORTS[scheme])
 
 
-def _without_port(netloc: str, default: int) -> str:
-    return netloc.removesuffix(f":{default}")
+def _strip_default_port(netloc: str, default_port: int) -> str:
+    return netloc.removesuffix(f":{default_port}")
 
 
-def _refusal(origin: str | None) -> str:
-    came = f"this one came from {origin[:100]!r}" if origin else "this one has no Origin header"
+def _format_refusal(origin: str | None) -> str:
+    origin_text = f"this one came from {origin[:100]!r}" if origin else "this one has no Origin header"
     return (
-        f"A request with a session cookie must come from a page of this server or of an allowed origin; {came}. "
+        f"A request with a session cookie must come from a page of this server or of an allowed origin; {origin_text}. "
         "Add the page's origin to STOREFRONT_ALLOWED_ORIGINS, or send Authorization: Bearer <token>. A server that passes "
         "its users' cookies on says so with the header x-requested-with."
     )

@@ -17,28 +17,28 @@ def normalize_email(text: str) -> str | None:
     """
     address = text.strip()
     local, _, domain = address.rpartition("@")
-    if not local or "@" in local or not _is_plain(address):
+    if not local or "@" in local or not _is_unambiguous(address):
         return None
-    ascii_domain = _to_ascii(domain.removesuffix("."))
+    ascii_domain = _encode_domain(domain.removesuffix("."))
     if ascii_domain is None:
         return None
     normal = f"{_fold_case(local)}@{ascii_domain}"
     return normal if len(normal.encode()) <= MAX_ADDRESS_BYTES else None
 
 
-def _is_plain(address: str) -> bool:
+def _is_unambiguous(address: str) -> bool:
     if not unicodedata.is_normalized("NFKC", address):
         return False
     return all(character.isprintable() and not character.isspace() for character in address)
 
 
-def _to_ascii(domain: str) -> str | None:
+def _encode_domain(domain: str) -> str | None:
     try:
         # IDNA 2008: that of 2003 takes "ß" for "ss", and these are different domains with different owners.
-        found = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True).decode()
+        encoded = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True).decode()
     except UnicodeError:
         return None
-    return found if all(found.split(".")) else None
+    return encoded if all(encoded.split(".")) else None
 
 
 def _fold_case(text: str) -> str:

@@ -15,7 +15,7 @@ from joserfc.jwk import JWKRegistry, Key
 from joserfc.jws import JWSRegistry
 
 from storefront.core.errors import RequestError
-from storefront.core.request_context import for_all
+from storefront.core.request_context import create_detached_task
 
 log = logging.getLogger("storefront")
 
@@ -23,151 +23,153 @@ log = logging.getLogger("storefront")
 ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 
 # Seconds, for discovery and keys together; bytes of each answer.
-TIMEOUT = 5
-MOST_BYTES = 256_000
-MOST_KEYS = 100
+FETCH_TIMEOUT_SECONDS = 5
+MAX_RESPONSE_BYTES = 256_000
+MAX_KEYS = 100
 # Seconds between two looks for a key that is not known, between two tries while an issuer that we know does not answer,
 # and while one does not of which we know nothing yet.
-LOOK_AGAIN = 30
-TRY_AGAIN = 30
-TRY_COLD = 5
+MIN_REFETCH_SECONDS = 30
+RETRY_SECONDS = 30
+INITIAL_RETRY_SECONDS = 5
 # Seconds for which old keys go on working while their issuer does not answer.
-MOST_STALE = 3_600
+MAX_STALE_SECONDS = 3_600
 # Base64 of 2048 bits: shorter RSA keys are not safe any more.
-SHORTEST_RSA = 342
+MIN_RSA_MODULUS_CHARACTERS = 342
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
 
-Known = dict[tuple[str | None, str], list[Key]]
+KeysByName = dict[tuple[str | None, str], list[Key]]
 
 
-class IssuerUnreachable(RequestError):
+class IssuerUnreachableError(RequestError):
     """A token that may be good, but cannot be checked now."""
 
     code = "SERVICE_UNAVAILABLE"
 
 
-class Unusable(Exception):
+class InvalidKeySetError(Exception):
     """What an issuer answered instead of its keys."""
 
 
-class Keys:
+class IssuerKeys:
     """The keys of one issuer. Without the URL of its keys, the issuer's discovery document names it."""
 
     def __init__(
         self, issuer: str, url: str | None = None, *, max_age: int = 600, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._issuer, self._url, self._max_age, self._clock = issuer, url, max_age, clock
-        self._known: Known = {}
-        self._fetch_at = self._look_again_at = self._stale_at = float("-inf")
-        self._fetching: asyncio.Task[None] | None = None
+        self._keys: KeysByName = {}
+        self._fetch_at = self._refetch_at = self._stale_at = float("-inf")
+        self._fetch_task: asyncio.Task[None] | None = None
 
-    async def find(self, kid: str | None, algorithm: str) -> Key | None:
+    async def find_key(self, kid: str | None, algorithm: str) -> Key | None:
         """The key of this name that fits the algorithm; raises IssuerUnreachable where none can be known at all."""
         if self._clock() >= self._fetch_at:
-            await self._fetched()
+            await self._join_fetch()
         if self._clock() >= self._stale_at:
-            raise IssuerUnreachable(
+            raise IssuerUnreachableError(
                 "The issuer of the bearer token does not answer, so the token cannot be checked. Try again soon."
             )
-        found = self._fitting(kid, algorithm)
-        if found is None:
+        key = self._select_key(kid, algorithm)
+        if key is None:
             # The issuer may have changed its keys since.
-            await self._look_again()
-            found = self._fitting(kid, algorithm)
-        return found
+            await self._refetch_if_due()
+            key = self._select_key(kid, algorithm)
+        return key
 
-    def _fitting(self, kid: str | None, algorithm: str) -> Key | None:
-        found = self._known.get((kid, algorithm), [])
+    def _select_key(self, kid: str | None, algorithm: str) -> Key | None:
+        candidates = self._keys.get((kid, algorithm), [])
         # A token that names no key is only clear where there is one.
-        return found[0] if found and (kid is not None or len(found) == 1) else None
+        return candidates[0] if candidates and (kid is not None or len(candidates) == 1) else None
 
-    async def _look_again(self) -> None:
-        if self._fetching is None:
-            if self._clock() < self._look_again_at:
+    async def _refetch_if_due(self) -> None:
+        if self._fetch_task is None:
+            if self._clock() < self._refetch_at:
                 return
-            self._look_again_at = self._clock() + LOOK_AGAIN
-        await self._fetched()
+            self._refetch_at = self._clock() + MIN_REFETCH_SECONDS
+        await self._join_fetch()
 
-    async def _fetched(self) -> None:
+    async def _join_fetch(self) -> None:
         """Wait for the one fetch that is under way. A request that is cancelled meanwhile does not take it along."""
-        if self._fetching is None:
-            self._fetching = for_all(self._fetch())
-        await asyncio.shield(self._fetching)
+        if self._fetch_task is None:
+            self._fetch_task = create_detached_task(self._fetch())
+        await asyncio.shield(self._fetch_task)
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT):
-                known, max_age = await self._download()
-        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, Unusable) as error:
+            async with asyncio.timeout(FETCH_TIMEOUT_SECONDS):
+                keys, max_age = await self._download()
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError, InvalidKeySetError) as error:
             log.warning("the keys of %s could not be fetched: %s %s", self._issuer, type(error).__name__, error)
-            self._fetch_at = self._clock() + (TRY_AGAIN if self._known else TRY_COLD)
+            self._fetch_at = self._clock() + (RETRY_SECONDS if self._keys else INITIAL_RETRY_SECONDS)
         else:
-            self._known = known
+            self._keys = keys
             self._fetch_at = self._clock() + max_age
-            self._stale_at = self._fetch_at + MOST_STALE
+            self._stale_at = self._fetch_at + MAX_STALE_SECONDS
         finally:
-            self._fetching = None
+            self._fetch_task = None
 
-    async def _download(self) -> tuple[Known, int]:
-        async with httpx.AsyncClient(timeout=TIMEOUT) as client:
-            document, headers = await _json(client, self._url or await self._discovered(client))
-        known = _imported(document)
-        if not known:
-            raise Unusable("it has no key that can be used")
-        return known, _freshness(headers.get("cache-control", ""), self._max_age)
+    async def _download(self) -> tuple[KeysByName, int]:
+        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
+            document, headers = await _fetch_json(client, self._url or await self._discover_url(client))
+        keys = _import_keys(document)
+        if not keys:
+            raise InvalidKeySetError("it has no key that can be used")
+        return keys, _parse_max_age(headers.get("cache-control", ""), self._max_age)
 
-    async def _discovered(self, client: httpx.AsyncClient) -> str:
-        document, _ = await _json(client, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
+    async def _discover_url(self, client: httpx.AsyncClient) -> str:
+        document, _ = await _fetch_json(client, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != self._issuer:
-            raise Unusable("its discovery document is of another issuer: write STOREFRONT_OIDC_ISSUER exactly as it does")
+            raise InvalidKeySetError(
+                "its discovery document is of another issuer: write STOREFRONT_OIDC_ISSUER exactly as it does"
+            )
         url = document.get("jwks_uri")
         # An issuer at https must not send us to fetch its keys where anybody on the way could replace them.
         if not isinstance(url, str) or not url.startswith(("https://", self._issuer.partition("://")[0] + "://")):
-            raise Unusable("its discovery document has no jwks_uri that can be used")
+            raise InvalidKeySetError("its discovery document has no jwks_uri that can be used")
         return url
 
 
-async def _json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+async def _fetch_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
     # Not compressed: a small answer must not be able to unfold into a huge one.
-    wanted = {"accept": "application/json", "accept-encoding": "identity"}
-    async with client.stream("GET", url, headers=wanted) as response:
+    request_headers = {"accept": "application/json", "accept-encoding": "identity"}
+    async with client.stream("GET", url, headers=request_headers) as response:
         if response.status_code != 200:
-            raise Unusable(f"{url} answered with status {response.status_code}")
+            raise InvalidKeySetError(f"{url} answered with status {response.status_code}")
         body = bytearray()
         async for chunk in response.aiter_raw():
             body += chunk
-            if len(body) > MOST_BYTES:
-                raise Unusable(f"{url} answered with more than {MOST_BYTES:,} bytes")
+            if len(body) > MAX_RESPONSE_BYTES:
+                raise InvalidKeySetError(f"{url} answered with more than {MAX_RESPONSE_BYTES:,} bytes")
     document = orjson.loads(body)
     if not isinstance(document, dict):
-        raise Unusable(f"{url} answered with no JSON object")
+        raise InvalidKeySetError(f"{url} answered with no JSON object")
     return document, response.headers
 
 
-def _freshness(cache_control: str, most: int) -> int:
+def _parse_max_age(cache_control: str, maximum: int) -> int:
     """Seconds for which keys are fresh: as the issuer says, but no longer than we want and never so short as to hammer it."""
-    found = _MAX_AGE.search(cache_control.lower())
-    return min(most, max(int(found[1]), LOOK_AGAIN)) if found else most
+    match = _MAX_AGE.search(cache_control.lower())
+    return min(maximum, max(int(match[1]), MIN_REFETCH_SECONDS)) if match else maximum
 
 
-def _imported(document: Mapping[str, Any]) -> Known:
-    given = document.get("keys")
-    known: Known = {}
-    for jwk in given[:MOST_KEYS] if isinstance(given, list) else []:
-        key = _key(jwk)
+def _import_keys(document: Mapping[str, Any]) -> KeysByName:
+    jwks = document.get("keys")
+    keys: KeysByName = {}
+    for jwk in jwks[:MAX_KEYS] if isinstance(jwks, list) else []:
+        key = _import_key(jwk)
         if key is None:
             continue
-        for name, algorithm in product({key.kid, None}, _algorithms(key)):
-            known.setdefault((name, algorithm), []).append(key)
-    return known
+        for name, algorithm in product({key.kid, None}, _list_algorithms(key)):
+            keys.setdefault((name, algorithm), []).append(key)
+    return keys
 
 
-def _key(jwk: Any) -> Key | None:
+def _import_key(jwk: Any) -> Key | None:
     """A key as far as it can be used; the others of its set are not its fault."""
     if not isinstance(jwk, dict) or jwk.get("kty") == "oct" or (jwk.get("kty") == "OKP" and jwk.get("crv") != "Ed25519"):
         return None
-    if jwk.get("kty") == "RSA" and len(str(jwk.get("n"))) < SHORTEST_RSA:
+    if jwk.get("kty") == "RSA" and len(str(jwk.get("n"))) < MIN_RSA_MODULUS_CHARACTERS:
         return None
     try:
         key = JWKRegistry.import_key(jwk)
@@ -177,6 +179,6 @@ def _key(jwk: Any) -> Key | None:
     return key
 
 
-def _algorithms(key: Key) -> list[str]:
+def _list_algorithms(key: Key) -> list[str]:
     """What a signature by this key may be called, so that none can be passed off as made by another algorithm."""
     return [algorithm.name for algorithm in JWSRegistry.filter_algorithms(key, ALGORITHMS)]

@@ -15,27 +15,27 @@ class Bulkhead:
 
     def __init__(self, limit: int, timeout: float) -> None:
         self._limit, self._timeout = limit, timeout
-        self._without_key = 0
+        self._unkeyed_holders = 0
         # Only of keys that somebody holds or waits for.
         self._slots: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def hold(self, find_key: Callable[[], Awaitable[Hashable]]) -> AsyncIterator[None]:
         """Hold a slot while this lasts. Raises Unavailable."""
-        if self._without_key < self._limit:
-            self._without_key += 1
+        if self._unkeyed_holders < self._limit:
+            self._unkeyed_holders += 1
             try:
                 yield
             finally:
-                self._without_key -= 1
+                self._unkeyed_holders -= 1
         else:
-            async with self._hold(await find_key()):
+            async with self._hold_slot(await find_key()):
                 yield
 
     @asynccontextmanager
-    async def _hold(self, key: Hashable) -> AsyncIterator[None]:
-        slots, users = self._slots.get(key) or (asyncio.Semaphore(self._limit), 0)
-        self._slots[key] = slots, users + 1
+    async def _hold_slot(self, key: Hashable) -> AsyncIterator[None]:
+        slots, holders = self._slots.get(key) or (asyncio.Semaphore(self._limit), 0)
+        self._slots[key] = slots, holders + 1
         try:
             await self._acquire(slots)
             try:
@@ -43,9 +43,9 @@ class Bulkhead:
             finally:
                 slots.release()
         finally:
-            slots, users = self._slots.pop(key)
-            if users > 1:
-                self._slots[key] = slots, users - 1
+            slots, holders = self._slots.pop(key)
+            if holders > 1:
+                self._slots[key] = slots, holders - 1
 
     async def _acquire(self, slots: asyncio.Semaphore) -> None:
         try:

@@ -20,12 +20,12 @@ import psutil
 
 from storefront.core.db.postgres_binaries import (
     MAJOR_VERSION,
-    copied_programs,
     copy_programs,
+    find_copied_programs,
+    find_installed_programs,
+    find_temporary_folder_paths,
     has_shell_syntax,
-    installed_programs,
     remove_temporary_folder,
-    temporary_folder_paths,
 )
 
 SUPERUSER, APPLICATION_ROLE = "postgres", "storefront"
@@ -39,13 +39,13 @@ ORPHANS_TIMEOUT_SECONDS = 1
 # The address of a Unix socket has 104 bytes on macOS and 108 on Linux, with a zero at the end.
 MAX_SOCKET_PATH_BYTES = 103
 
-_SOCKET = f".s.PGSQL.{PORT}"
-_LEFTOVERS = ("postmaster.pid", _SOCKET, f"{_SOCKET}.lock")
+_SOCKET_NAME = f".s.PGSQL.{PORT}"
+_STALE_FILES = ("postmaster.pid", _SOCKET_NAME, f"{_SOCKET_NAME}.lock")
 # By this path a process reaches its working folder even where it may not enter the folders above it.
-_WORKING_FOLDER = "/proc/self/cwd"
+_WORKING_FOLDER_LINK = "/proc/self/cwd"
 # What URLs and all the clients that read them take for one path.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._-]*")
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "TZDIR")
+_INHERITED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "TZDIR")
 _LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:.]+ \S+ \[\d+\] ")
 _ERROR_LINE = re.compile(r"\b(?:FATAL|PANIC|ERROR|error):")
 _MAX_REASON_CHARACTERS = 500
@@ -60,26 +60,26 @@ class Cluster:
     """An embedded Postgres in `data_dir`/postgres. Callers hold a lock while they start or stop it."""
 
     def __init__(self, data_dir: Path) -> None:
-        place = data_dir / "postgres"
-        self._is_link = place.is_symlink()
-        self.folder = place.resolve()
-        self.log = data_dir / "postgres.log"
+        data_folder = data_dir / "postgres"
+        self._is_link = data_folder.is_symlink()
+        self.folder = data_folder.resolve()
+        self.log_path = data_dir / "postgres.log"
         # There while initdb runs: what it left behind when it was killed is no data.
-        self._unfinished = data_dir / "postgres.unfinished"
+        self._initdb_marker = data_dir / "postgres.unfinished"
         # Leads to a temporary folder with what cannot be reached where it is, while the server runs.
-        self._runtime = data_dir / "postgres.runtime"
-        self._programs = installed_programs()
+        self._runtime_link = data_dir / "postgres.runtime"
+        self._programs_folder = find_installed_programs()
 
     @property
     def socket_folder(self) -> Path:
         """The folder of the socket, by a path that the address of a socket and a URL can hold."""
-        return self.folder if _is_plain(self.folder) else self._runtime.readlink() / "data"
+        return self.folder if _is_plain_socket_path(self.folder) else self._runtime_link.readlink() / "data"
 
     def is_listening(self) -> bool:
         """Whether a server takes connections in the folder."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             try:
-                client.connect(str(self.socket_folder / _SOCKET))
+                client.connect(str(self.socket_folder / _SOCKET_NAME))
             except OSError:
                 return False
             return True
@@ -92,28 +92,28 @@ class Cluster:
         """
         self._open_folder()
         self._stop_processes()
-        if is_first or not self._runtime.exists():
-            self._remove_runtime()
-            self._make_runtime()
+        if is_first or not self._runtime_link.exists():
+            self._remove_runtime_folder()
+            self._make_runtime_folder()
         else:
-            self._programs = copied_programs(self._runtime.readlink()) or self._programs
+            self._programs_folder = find_copied_programs(self._runtime_link.readlink()) or self._programs_folder
         try:
             self._check_that_nothing_listens()
-            self._remove_leftovers()
-            self._initialise(lock)
+            self._remove_stale_files()
+            self._run_initdb(lock)
             self._write_authentication()
-            self._launch()
+            self._launch_server()
         except BaseException:
             self._stop_processes()
             if is_first:
-                self._remove_runtime()
+                self._remove_runtime_folder()
             raise
 
     def stop(self) -> None:
         """Stop the server, and remove what was there only while it ran."""
         self._stop_processes()
-        self._remove_leftovers()
-        self._remove_runtime()
+        self._remove_stale_files()
+        self._remove_runtime_folder()
 
     def _check_that_nothing_listens(self) -> None:
         # Processes of this system were stopped. What still listens in a folder that is shared is nothing to be overwritten.
@@ -134,8 +134,8 @@ class Cluster:
         descriptor = os.open(self.folder, _FOLDER_FLAGS)
         try:
             if os.fstat(descriptor).st_uid == 0:
-                self._check_that_it_is_new(is_initialised)
-                account = _system_account()
+                self._check_folder_is_new(is_initialised)
+                account = _ensure_system_account()
                 os.fchown(descriptor, account.pw_uid, account.pw_gid)
             os.fchmod(descriptor, 0o700)
         finally:
@@ -143,8 +143,8 @@ class Cluster:
 
     def _read_version(self) -> str | None:
         """The version of Postgres that made the data; None for an empty folder. Raises for all that cannot be used."""
-        if self._unfinished.exists():
-            _empty(self.folder)
+        if self._initdb_marker.exists():
+            _clear_folder(self.folder)
         try:
             version = (self.folder / "PG_VERSION").read_text().strip()
         except FileNotFoundError:
@@ -164,131 +164,131 @@ class Cluster:
 
     def _check_user(self) -> None:
         user, owner = os.geteuid(), self.folder.stat().st_uid
-        if _name_of(user) is None:
+        if _get_user_name(user) is None:
             raise EmbeddedPostgresError(
                 f"The user id {user} has no name on this system, and Postgres needs one. "
                 "Add it to /etc/passwd, or start as another user."
             )
         if user not in (0, owner):
             raise EmbeddedPostgresError(
-                f"{self.folder} belongs to {_name_of(owner) or owner}, and this is {_name_of(user)}. "
+                f"{self.folder} belongs to {_get_user_name(owner) or owner}, and this is {_get_user_name(user)}. "
                 "Start as that user, or set STOREFRONT_DATA_DIR to a folder of your own."
             )
 
-    def _check_that_it_is_new(self, is_initialised: bool) -> None:
+    def _check_folder_is_new(self, is_initialised: bool) -> None:
         if is_initialised or self._is_link:
             raise EmbeddedPostgresError(
                 f"{self.folder} belongs to root, and Postgres does not run as root. "
                 f"Give it to an account of its own: chown -R {SYSTEM_ACCOUNT} {shlex.quote(str(self.folder))}"
             )
 
-    def _initialise(self, lock: int) -> None:
+    def _run_initdb(self, lock: int) -> None:
         if (self.folder / "PG_VERSION").exists():
             return
-        self._unfinished.touch(mode=0o600)
+        self._initdb_marker.touch(mode=0o600)
         options = "--no-locale", "--encoding=UTF8", "--auth=reject", f"--username={SUPERUSER}", "--no-instructions"
         # With the lock: if this process is killed, the next one waits for initdb to end before it clears what that made.
-        result = self._run("initdb", *options, keep=(lock,))
+        result = self._run_program("initdb", *options, inherited_descriptors=(lock,))
         if result.returncode:
-            raise self._failure("could not make its data folder", result.stdout)
-        self._unfinished.unlink()
+            raise self._build_error("could not make its data folder", result.stdout)
+        self._initdb_marker.unlink()
 
     def _write_authentication(self) -> None:
         # The kernel says which user connects: there is no password that could leak.
-        owner = _name_of(self.folder.stat().st_uid)
-        users = {_name_of(os.geteuid()), _name_of(0), None if owner == SYSTEM_ACCOUNT else owner} - {None}
-        quoted = ['"{}"'.format(str(user).replace('"', '""')) for user in sorted(map(str, users))]
-        maps = [f"storefront {user} {role}\n" for user in quoted for role in (APPLICATION_ROLE, SUPERUSER)]
-        self._write("pg_hba.conf", f"local all {SUPERUSER},{APPLICATION_ROLE} peer map=storefront\n")
-        self._write("pg_ident.conf", "".join(maps))
+        owner = _get_user_name(self.folder.stat().st_uid)
+        users = {_get_user_name(os.geteuid()), _get_user_name(0), None if owner == SYSTEM_ACCOUNT else owner} - {None}
+        quoted_users = ['"{}"'.format(str(user).replace('"', '""')) for user in sorted(map(str, users))]
+        user_mappings = [f"storefront {user} {role}\n" for user in quoted_users for role in (APPLICATION_ROLE, SUPERUSER)]
+        self._replace_file("pg_hba.conf", f"local all {SUPERUSER},{APPLICATION_ROLE} peer map=storefront\n")
+        self._replace_file("pg_ident.conf", "".join(user_mappings))
 
-    def _write(self, name: str, text: str) -> None:
+    def _replace_file(self, name: str, text: str) -> None:
         """Replace a file in the data folder. Links that its owner put there are not followed: this process may be root."""
         folder = os.open(self.folder, _FOLDER_FLAGS)
-        aside = f"{name}.new"
+        temporary_name = f"{name}.new"
         try:
             with suppress(FileNotFoundError):
-                os.unlink(aside, dir_fd=folder)
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "w") as file:
+                os.unlink(temporary_name, dir_fd=folder)
+            with open(os.open(temporary_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "w") as file:
                 file.write(f"# Written anew at every start of the embedded Postgres: changes are lost.\n{text}")
-                os.fchown(file.fileno(), *self._owner())
-            os.rename(aside, name, src_dir_fd=folder, dst_dir_fd=folder)
+                os.fchown(file.fileno(), *self._get_owner())
+            os.rename(temporary_name, name, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
             os.close(folder)
 
-    def _remove_leftovers(self) -> None:
-        for name in _LEFTOVERS:
+    def _remove_stale_files(self) -> None:
+        for name in _STALE_FILES:
             (self.folder / name).unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------- runtime folder
 
-    def _make_runtime(self) -> None:
+    def _make_runtime_folder(self) -> None:
         """See that programs and socket can be reached: where they cannot as they are, through a temporary folder."""
         reason = self._try_programs()
-        if not reason and _is_plain(self.folder):
+        if not reason and _is_plain_socket_path(self.folder):
             return
         needs_copy = bool(reason)
-        for path in temporary_folder_paths():
-            if _is_plain(path / "data"):
-                reason = self._try_runtime(path, needs_copy=needs_copy)
+        for path in find_temporary_folder_paths():
+            if _is_plain_socket_path(path / "data"):
+                reason = self._try_runtime_folder(path, needs_copy=needs_copy)
                 if not reason:
                     return
-                self._remove_runtime()
-        needs = "runs its programs from" if needs_copy else "reaches its socket through"
+                self._remove_runtime_folder()
+        purpose = "runs its programs from" if needs_copy else "reaches its socket through"
         raise EmbeddedPostgresError(
-            f"The embedded Postgres {needs} a temporary folder, and none can be used"
+            f"The embedded Postgres {purpose} a temporary folder, and none can be used"
             + (f" ({reason[:_MAX_REASON_CHARACTERS]})" if reason else "")
             + ". Set TMPDIR to a folder with a short path that every user can enter and programs can run from."
         )
 
-    def _try_runtime(self, path: Path, *, needs_copy: bool) -> str:
+    def _try_runtime_folder(self, path: Path, *, needs_copy: bool) -> str:
         """Make a temporary folder; returns why it cannot be used, or an empty string."""
         # Noted first: what a process leaves that is killed meanwhile is found and removed.
-        self._runtime.symlink_to(path)
+        self._runtime_link.symlink_to(path)
         try:
             path.mkdir(mode=0o700)
             (path / "data").symlink_to(self.folder)
             if needs_copy:
-                self._programs = copy_programs(path)
+                self._programs_folder = copy_programs(path)
                 # The server's user enters it, and sees nothing but the programs.
                 path.chmod(0o711)
         except OSError as error:
             return str(error)
         return self._try_programs()
 
-    def _remove_runtime(self) -> None:
+    def _remove_runtime_folder(self) -> None:
         with suppress(FileNotFoundError):
-            remove_temporary_folder(self._runtime.readlink())
-            self._runtime.unlink()
+            remove_temporary_folder(self._runtime_link.readlink())
+            self._runtime_link.unlink()
 
     # --------------------------------------------------------------------------------------------- processes
 
     def _try_programs(self) -> str:
         """Why the programs cannot be run; an empty string where they can."""
-        if has_shell_syntax(self._programs):
-            return f"{self._programs} has characters that shells interpret"
+        if has_shell_syntax(self._programs_folder):
+            return f"{self._programs_folder} has characters that shells interpret"
         try:
-            result = self._run("initdb", "--version")
+            result = self._run_program("initdb", "--version")
         except OSError as error:
             return str(error)
         return str(result.stdout) if result.returncode else ""
 
-    def _run(
-        self, program: str, *arguments: str, stdout: int | IO[str] = subprocess.PIPE, keep: Sequence[int] = ()
+    def _run_program(
+        self, program: str, *arguments: str, stdout: int | IO[str] = subprocess.PIPE, inherited_descriptors: Sequence[int] = ()
     ) -> subprocess.CompletedProcess[str]:
         """Run a program in the data folder, as the folder's owner."""
-        uid, gid = self._owner() if os.geteuid() == 0 else (None, None)
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        folder = _WORKING_FOLDER if os.path.exists(_WORKING_FOLDER) else str(self.folder)
+        uid, gid = self._get_owner() if os.geteuid() == 0 else (None, None)
+        environment = {name: os.environ[name] for name in _INHERITED_VARIABLES if name in os.environ}
+        folder = _WORKING_FOLDER_LINK if os.path.exists(_WORKING_FOLDER_LINK) else str(self.folder)
         return subprocess.run(
-            [str(self._programs / program), *arguments],
+            [str(self._programs_folder / program), *arguments],
             check=False,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.STDOUT,
-            pass_fds=keep,
+            pass_fds=inherited_descriptors,
             cwd=self.folder,
             user=uid,
             group=gid,
@@ -298,7 +298,7 @@ class Cluster:
             env={"PATH": os.defpath, **environment, "LC_ALL": "C", "PGDATA": folder},
         )
 
-    def _owner(self) -> tuple[int, int]:
+    def _get_owner(self) -> tuple[int, int]:
         """The user and the group that own the server's files and run its processes."""
         status = self.folder.stat()
         try:
@@ -306,47 +306,47 @@ class Cluster:
         except KeyError:
             return status.st_uid, status.st_gid
 
-    def _launch(self) -> None:
+    def _launch_server(self) -> None:
         settings = {
             "listen_addresses": "",
             "port": str(PORT),
             # In the data folder, which no other user may enter. The path is relative: the address of a socket is short.
             "unix_socket_directories": ".",
             "unix_socket_permissions": "0700",
-            "cluster_name": self._name,
+            "cluster_name": self._cluster_name,
         }
-        options = shlex.join(part for name, value in settings.items() for part in ("-c", f"{name}={value}"))
-        wait = "--wait", f"--timeout={START_TIMEOUT_SECONDS}"
-        with open(self.log, "w", opener=_open_private) as log:
-            result = self._run("pg_ctl", "start", *wait, "--options", options, stdout=log)
+        options = shlex.join(argument for name, value in settings.items() for argument in ("-c", f"{name}={value}"))
+        wait_options = "--wait", f"--timeout={START_TIMEOUT_SECONDS}"
+        with open(self.log_path, "w", opener=_open_private) as log:
+            result = self._run_program("pg_ctl", "start", *wait_options, "--options", options, stdout=log)
         if result.returncode:
-            raise self._failure(f"did not start (its log is {self.log})", self.log.read_text(errors="replace"))
+            raise self._build_error(f"did not start (its log is {self.log_path})", self.log_path.read_text(errors="replace"))
 
-    def _failure(self, what: str, output: str) -> EmbeddedPostgresError:
+    def _build_error(self, problem: str, output: str) -> EmbeddedPostgresError:
         lines = [_LOG_PREFIX.sub("", line.strip()) for line in output.splitlines() if line.strip()]
         errors = [number for number, line in enumerate(lines) if _ERROR_LINE.search(line)]
         # With the line before, which may say more, and the one behind, which may have a hint.
-        told = lines[max(0, errors[0] - 1) : errors[0] + 2] if errors else lines[-1:]
-        reason = " ".join(told) or f"it wrote no log, and the disk has {shutil.disk_usage(self.folder).free:,} bytes left"
-        return EmbeddedPostgresError(f"The embedded Postgres in {self.folder} {what}: {reason[:_MAX_REASON_CHARACTERS]}")
+        excerpt = lines[max(0, errors[0] - 1) : errors[0] + 2] if errors else lines[-1:]
+        reason = " ".join(excerpt) or f"it wrote no log, and the disk has {shutil.disk_usage(self.folder).free:,} bytes left"
+        return EmbeddedPostgresError(f"The embedded Postgres in {self.folder} {problem}: {reason[:_MAX_REASON_CHARACTERS]}")
 
     @property
-    def _name(self) -> str:
+    def _cluster_name(self) -> str:
         """What the command lines of its processes have in common. A copy of the folder has another name."""
         status = self.folder.stat()
         return f"storefront-{hashlib.sha256(f'{status.st_dev}:{status.st_ino}'.encode()).hexdigest()[:16]}"
 
     def _stop_processes(self) -> None:
-        for sign, seconds in STOP_SIGNALS:
+        for stop_signal, seconds in STOP_SIGNALS:
             processes = self._find_processes()
             if not processes:
                 return
             # The postmaster ends the others. Where it was killed they end by themselves, or else by force.
-            postmasters = [process for process in processes if _is_postmaster(_command_line(process))]
-            for process in postmasters if sign == Signals.SIGINT else processes:
+            postmasters = [process for process in processes if _is_postmaster(_read_command_line(process))]
+            for process in postmasters if stop_signal == Signals.SIGINT else processes:
                 with suppress(psutil.NoSuchProcess):
-                    process.send_signal(sign)
-            _wait_for_end(processes, seconds if postmasters else ORPHANS_TIMEOUT_SECONDS)
+                    process.send_signal(stop_signal)
+            _wait_for_exit(processes, seconds if postmasters else ORPHANS_TIMEOUT_SECONDS)
         if self._find_processes():
             raise EmbeddedPostgresError(f"The processes of the Postgres in {self.folder} survive SIGKILL. Start again later.")
 
@@ -354,35 +354,35 @@ class Cluster:
         """The processes of this cluster. Process ids are used again: it is by their command lines that they are known."""
         if not (self.folder / "postmaster.pid").exists() and not self.is_listening():
             return []
-        name, owner = self._name, self.folder.stat().st_uid
-        found = [
+        name, owner = self._cluster_name, self.folder.stat().st_uid
+        owned_processes = [
             process for process in psutil.process_iter(["uids"]) if process.info["uids"] and process.info["uids"].real == owner
         ]
-        return [process for process in found if _is_of_cluster(_command_line(process), name, self.folder)]
+        return [process for process in owned_processes if _is_cluster_process(_read_command_line(process), name, self.folder)]
 
 
-def _is_of_cluster(line: Sequence[str], name: str, folder: Path) -> bool:
-    if not line:
+def _is_cluster_process(command_line: Sequence[str], name: str, folder: Path) -> bool:
+    if not command_line:
         return False
     # Older releases gave the postmaster the path of the folder: one that was never stopped is known by that.
-    is_older = any(pair == ("-D", str(folder)) for pair in pairwise(line))
-    is_ours = is_older or f"cluster_name={name}" in line
-    return (_is_postmaster(line) and is_ours) or line[0].startswith(f"postgres: {name}: ")
+    is_older_release = any(pair == ("-D", str(folder)) for pair in pairwise(command_line))
+    is_ours = is_older_release or f"cluster_name={name}" in command_line
+    return (_is_postmaster(command_line) and is_ours) or command_line[0].startswith(f"postgres: {name}: ")
 
 
-def _is_postmaster(line: Sequence[str]) -> bool:
+def _is_postmaster(command_line: Sequence[str]) -> bool:
     # The others write what they do in place of their command lines.
-    return bool(line) and os.path.basename(line[0]) == "postgres"
+    return bool(command_line) and os.path.basename(command_line[0]) == "postgres"
 
 
-def _command_line(process: psutil.Process) -> list[str]:
+def _read_command_line(process: psutil.Process) -> list[str]:
     try:
         return list(process.cmdline())
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return []
 
 
-def _wait_for_end(processes: Sequence[psutil.Process], seconds: float) -> None:
+def _wait_for_exit(processes: Sequence[psutil.Process], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while any(_is_alive(process) for process in processes) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -396,13 +396,13 @@ def _is_alive(process: psutil.Process) -> bool:
         return False
 
 
-def _is_plain(folder: Path) -> bool:
+def _is_plain_socket_path(folder: Path) -> bool:
     """Whether a socket in this folder has an address that fits, and one that can stand in a URL as it is."""
-    path = str(folder / _SOCKET)
+    path = str(folder / _SOCKET_NAME)
     return len(path) <= MAX_SOCKET_PATH_BYTES and _PLAIN_PATH.fullmatch(path) is not None
 
 
-def _empty(folder: Path) -> None:
+def _clear_folder(folder: Path) -> None:
     for child in folder.iterdir():
         if child.is_dir() and not child.is_symlink():
             shutil.rmtree(child)
@@ -414,14 +414,14 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW, 0o600)
 
 
-def _name_of(uid: int) -> str | None:
+def _get_user_name(uid: int) -> str | None:
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return None
 
 
-def _system_account() -> pwd.struct_passwd:
+def _ensure_system_account() -> pwd.struct_passwd:
     """The account that runs Postgres when this process is root's, made where it is missing."""
     command = "useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"
     reason = ""
@@ -431,13 +431,13 @@ def _system_account() -> pwd.struct_passwd:
         except KeyError:
             pass
         try:
-            made = subprocess.run([*command, SYSTEM_ACCOUNT], capture_output=True, text=True, check=False)
+            result = subprocess.run([*command, SYSTEM_ACCOUNT], capture_output=True, text=True, check=False)
         except OSError as error:
             reason = str(error)
             break
-        if made.returncode:
+        if result.returncode:
             # Perhaps another process makes it at this moment.
-            reason = made.stderr.strip()
+            reason = result.stderr.strip()
             time.sleep(0.2)
     raise EmbeddedPostgresError(
         f"Postgres does not run as root, and the account {SYSTEM_ACCOUNT} for it cannot be made: {reason}. "

@@ -20,11 +20,11 @@ from psycopg.errors import DuplicateDatabase, UniqueViolation
 from storefront.core.db.cluster import APPLICATION_ROLE, PORT, SUPERUSER, Cluster, EmbeddedPostgresError
 from storefront.core.db.postgres_binaries import make_folders
 
-NAME = "storefront"
+DATABASE_NAME = "storefront"
 CONNECT_TIMEOUT_SECONDS = 60
 
 # What the superuser owns of a database: older releases made everything as superuser. Objects of extensions stay as they are.
-_OWNED_BY_SUPERUSER = """
+_OWNED_BY_SUPERUSER_SQL = """
 WITH extended AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
 schemas AS (SELECT oid, nspowner, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
 SELECT format('ALTER TABLE %s OWNER TO', c.oid::regclass) FROM pg_class c JOIN schemas s ON s.oid = c.relnamespace
@@ -51,39 +51,39 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
     Processes share the server. The last one to leave stops it; the next one to come clears what killed ones left.
     Raises EmbeddedPostgresError where it cannot run.
     """
-    with _explained(data_dir):
+    with _translating_errors(data_dir):
         make_folders(data_dir)
         folder = data_dir.resolve()
         cluster = Cluster(folder)
-        users = _open_lock(folder / "postgres.users")
+        users_lock = _open_lock(folder / "postgres.users")
         try:
-            with _locked(folder / "postgres.lock") as lock:
-                _join(cluster, users, lock)
+            with _exclusive_lock(folder / "postgres.lock") as lock:
+                _join_server(cluster, users_lock, lock)
         except BaseException:
-            os.close(users)
+            os.close(users_lock)
             raise
     try:
-        yield _uri(cluster, APPLICATION_ROLE)
+        yield _build_uri(cluster, APPLICATION_ROLE)
     finally:
-        with _explained(data_dir), _locked(folder / "postgres.lock"):
-            _leave(cluster, users)
+        with _translating_errors(data_dir), _exclusive_lock(folder / "postgres.lock"):
+            _leave_server(cluster, users_lock)
 
 
 @contextmanager
 def embedded_postgres(data_dir: Path) -> Iterator[str]:
     """The URL of our database on the embedded server, made on the first start."""
     with embedded_server(data_dir) as uri:
-        create_database(uri, NAME)
-        yield database_url(uri, NAME)
+        create_database(uri, DATABASE_NAME)
+        yield build_database_url(uri, DATABASE_NAME)
 
 
-def database_url(server_uri: str, name: str) -> str:
+def build_database_url(server_uri: str, name: str) -> str:
     """The URL of another database of the same server."""
     scheme, _, query = server_uri.partition("?")
     return f"{scheme.rpartition('/')[0]}/{quote(name)}" + (f"?{query}" if query else "")
 
 
-def superuser_url(url: str) -> str:
+def build_superuser_url(url: str) -> str:
     """The URL of the same database for the embedded server's superuser: for tests and benchmarks, never for a server."""
     return url.replace(f"//{APPLICATION_ROLE}@", f"//{SUPERUSER}@", 1)
 
@@ -105,10 +105,10 @@ def create_database(server_uri: str, name: str, template: str = "template0") -> 
 # ------------------------------------------------------------------------------------------------ processes
 
 
-def _join(cluster: Cluster, users: int, lock: int) -> None:
+def _join_server(cluster: Cluster, users_lock: int, lock: int) -> None:
     """Count this process among those that use the server, and see that it runs."""
     # The kernel drops the lock of a process that is killed: no list of processes can be wrong about who is left.
-    is_first = _try_lock(users, fcntl.LOCK_EX)
+    is_first = _try_lock(users_lock, fcntl.LOCK_EX)
     if is_first or not _is_running(cluster):
         cluster.start(lock, is_first=is_first)
         try:
@@ -117,12 +117,12 @@ def _join(cluster: Cluster, users: int, lock: int) -> None:
             if is_first:
                 cluster.stop()
             raise
-    fcntl.flock(users, fcntl.LOCK_SH)
+    fcntl.flock(users_lock, fcntl.LOCK_SH)
 
 
 def _is_running(cluster: Cluster) -> bool:
     try:
-        _connect(cluster).close()
+        _connect_as_superuser(cluster).close()
     except psycopg.OperationalError:
         if cluster.is_listening():
             raise
@@ -130,28 +130,28 @@ def _is_running(cluster: Cluster) -> bool:
     return True
 
 
-def _leave(cluster: Cluster, users: int) -> None:
+def _leave_server(cluster: Cluster, users_lock: int) -> None:
     try:
-        if _try_lock(users, fcntl.LOCK_EX):
+        if _try_lock(users_lock, fcntl.LOCK_EX):
             cluster.stop()
     finally:
-        os.close(users)
+        os.close(users_lock)
 
 
 def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
-def _try_lock(descriptor: int, kind: int) -> bool:
+def _try_lock(descriptor: int, lock_type: int) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, lock_type | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[int]:
+def _exclusive_lock(path: Path) -> Iterator[int]:
     """Only one process at a time starts or stops the server."""
     descriptor = _open_lock(path)
     try:
@@ -162,7 +162,7 @@ def _locked(path: Path) -> Iterator[int]:
 
 
 @contextmanager
-def _explained(data_dir: Path) -> Iterator[None]:
+def _translating_errors(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -182,17 +182,17 @@ def _explained(data_dir: Path) -> Iterator[None]:
 # ----------------------------------------------------------------------------------------------------- roles
 
 
-def _uri(cluster: Cluster, role: str, database: str = "postgres") -> str:
+def _build_uri(cluster: Cluster, role: str, database: str = "postgres") -> str:
     # With the port, or PGPORT would count.
     return f"postgresql://{role}@/{quote(database)}?host={cluster.socket_folder}&port={PORT}"
 
 
-def _connect(cluster: Cluster, database: str = "postgres") -> psycopg.Connection:
+def _connect_as_superuser(cluster: Cluster, database: str = "postgres") -> psycopg.Connection:
     """A connection of the superuser. A server that recovers from a crash takes connections a little later."""
     deadline = time.monotonic() + CONNECT_TIMEOUT_SECONDS
     while True:
         try:
-            return psycopg.connect(_uri(cluster, SUPERUSER, database), autocommit=True, connect_timeout=10)
+            return psycopg.connect(_build_uri(cluster, SUPERUSER, database), autocommit=True, connect_timeout=10)
         except psycopg.OperationalError:
             if time.monotonic() > deadline or not cluster.is_listening():
                 raise
@@ -202,15 +202,15 @@ def _connect(cluster: Cluster, database: str = "postgres") -> psycopg.Connection
 def _prepare_roles(cluster: Cluster) -> None:
     """Give the application a role that is no superuser, and to it all that older releases made as superuser."""
     role = sql.Identifier(APPLICATION_ROLE)
-    with _connect(cluster) as connection:
+    with _connect_as_superuser(cluster) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE]).fetchone():
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEDB").format(role))
         databases = connection.execute(
             "SELECT datname FROM pg_database WHERE datdba = 10 AND datallowconn AND NOT datistemplate AND datname <> 'postgres'"
         ).fetchall()
         for (name,) in databases:
-            with _connect(cluster, name) as owned, owned.transaction():
-                for (statement,) in owned.execute(_OWNED_BY_SUPERUSER.encode()).fetchall():
-                    owned.execute(sql.SQL(statement + " {}").format(role))
+            with _connect_as_superuser(cluster, name) as database_connection, database_connection.transaction():
+                for (statement,) in database_connection.execute(_OWNED_BY_SUPERUSER_SQL.encode()).fetchall():
+                    database_connection.execute(sql.SQL(statement + " {}").format(role))
             # Last: it marks a database whose objects have all changed hands.
             connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), role))

@@ -9,7 +9,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.pool import NullPool
 
-FOLDER = Path(__file__).parents[3] / "migrations"
+MIGRATIONS_FOLDER = Path(__file__).parents[3] / "migrations"
 
 
 def connect(url: str) -> Connection:
@@ -17,7 +17,7 @@ def connect(url: str) -> Connection:
     return create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool).connect()
 
 
-class NewerSchema(Exception):
+class NewerSchemaError(Exception):
     """The database is at a revision that this version of the software does not know."""
 
     def __init__(self, revision: str) -> None:
@@ -30,35 +30,35 @@ class NewerSchema(Exception):
 def migrate(url: str) -> None:
     """Step up to the newest schema. All steps happen or none; a second process waits for the first. Raises NewerSchema."""
     with connect(url) as connection:
-        check_known(current(connection))
-        command.upgrade(config_for(connection), "head")
+        check_revision(get_current_revision(connection))
+        command.upgrade(build_config(connection), "head")
         connection.commit()
 
 
-def current(connection: Connection) -> str:
+def get_current_revision(connection: Connection) -> str:
     """The revision that the database is at, "base" for an empty one."""
     return MigrationContext.configure(connection).get_current_revision() or "base"
 
 
-def head() -> str:
+def get_head_revision() -> str:
     """The newest revision that this code knows."""
-    return ScriptDirectory(str(FOLDER)).get_current_head() or "base"
+    return ScriptDirectory(str(MIGRATIONS_FOLDER)).get_current_head() or "base"
 
 
-def check_known(revision: str) -> None:
+def check_revision(revision: str) -> None:
     """Raise NewerSchema where this code has not heard of a revision."""
-    if revision != "base" and not knows(revision):
-        raise NewerSchema(revision)
+    if revision != "base" and not has_revision(revision):
+        raise NewerSchemaError(revision)
 
 
-def knows(revision: str) -> bool:
+def has_revision(revision: str) -> bool:
     """Whether this code has heard of a revision: of one from later it has not."""
-    return any(script.revision == revision for script in ScriptDirectory(str(FOLDER)).walk_revisions())
+    return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS_FOLDER)).walk_revisions())
 
 
-def config_for(connection: Connection) -> Config:
+def build_config(connection: Connection) -> Config:
     """What alembic's own commands take, bound to this connection."""
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(FOLDER))
+    config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
     config.set_main_option("path_separator", "os")
     return config

@@ -24,81 +24,81 @@ from psycopg.pq.abc import PGresult
 log = logging.getLogger("storefront")
 
 # Statements that a connection keeps prepared.
-MOST_PREPARED = 100
+MAX_PREPARED_STATEMENTS = 100
 # Seconds within which a statement ends that was told to.
-PATIENCE = 5.0
+CANCEL_TIMEOUT_SECONDS = 5.0
 # Seconds beyond the timeouts of its statements that an exchange may take before its connection is taken for lost.
-EXCHANGE_GRACE_SECONDS = 5.0
+BATCH_GRACE_SECONDS = 5.0
 
 # As plain numbers: an enumeration takes longer to look its members up than libpq to answer.
-OPEN, IDLE = int(ConnStatus.OK), int(TransactionStatus.IDLE)
-FAILED, SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
-AUTO = PyFormat.AUTO
+CONNECTION_OK, TRANSACTION_IDLE = int(ConnStatus.OK), int(TransactionStatus.IDLE)
+RESULT_FATAL_ERROR, RESULT_PIPELINE_SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
+AUTO_FORMAT = PyFormat.AUTO
 
 T = TypeVar("T")
 
 # What Postgres says of prepared statements where a pooler hands the connection's backend to another client in between.
-LOST_PREPARED = (InvalidSqlStatementName, DuplicatePreparedStatement)
+PREPARED_STATEMENT_ERRORS = (InvalidSqlStatementName, DuplicatePreparedStatement)
 
 # A statement with the types of its values: Postgres prepares it for these.
-Kind = tuple[bytes, tuple[int, ...]]
+StatementKey = tuple[bytes, tuple[int, ...]]
 
 
-class Query(Protocol):
+class PipelineStatement(Protocol):
     """What can be sent: SQL with numbered parameters. What `varies` is not prepared, but planned anew each time."""
 
     @property
-    def query(self) -> bytes: ...
+    def numbered_sql(self) -> bytes: ...
 
     @property
-    def varies(self) -> bool: ...
+    def needs_custom_plan(self) -> bool: ...
 
-    def row_maker(self, result: PGresult, /) -> Callable[[Sequence[Any]], Any]:
+    def get_row_maker(self, result: PGresult, /) -> Callable[[Sequence[Any]], Any]:
         """What makes a row of its values."""
 
 
-class ExchangeTimedOut(OperationalError):
+class PipelineTimeoutError(OperationalError):
     """Postgres did not answer in time, statement timeouts and all: the connection is taken for lost and is closed."""
 
 
-class Text:
+class PlainSQL:
     """SQL whose rows are of no interest."""
 
-    varies = True
+    needs_custom_plan = True
 
     def __init__(self, sql: str) -> None:
-        self.query = sql.encode()
+        self.numbered_sql = sql.encode()
 
-    def row_maker(self, _: PGresult, /) -> Callable[[Sequence[Any]], Any]:
+    def get_row_maker(self, _: PGresult, /) -> Callable[[Sequence[Any]], Any]:
         """Rows as tuples."""
         return tuple
 
 
-class Sent:
+class QueuedStatement:
     """A statement that goes out with the next exchange. Then its `rows` are there; none, where it returns none."""
 
-    __slots__ = ("_answer", "_rows", "query", "values")
+    __slots__ = ("_result", "_rows", "statement", "values")
 
-    def __init__(self, query: Query, values: Sequence[Any] = ()) -> None:
-        self.query, self.values = query, values
+    def __init__(self, statement: PipelineStatement, values: Sequence[Any] = ()) -> None:
+        self.statement, self.values = statement, values
         self._rows: list[Any] = []
-        self._answer: tuple[PGresult, Types] | None = None
+        self._result: tuple[PGresult, Types] | None = None
 
-    def answer(self, result: PGresult, types: Types) -> None:
+    def set_result(self, result: PGresult, types: Types) -> None:
         """What the statement returned."""
-        self._answer = result, types
+        self._result = result, types
 
     @property
     def rows(self) -> list[Any]:
         """The rows, made when somebody wants them."""
-        if self._answer is not None:
-            (result, types), self._answer = self._answer, None
+        if self._result is not None:
+            (result, types), self._result = self._result, None
             types.set_pgresult(result)
-            self._rows = types.load_rows(0, result.ntuples, self.query.row_maker(result))
+            self._rows = types.load_rows(0, result.ntuples, self.statement.get_row_maker(result))
         return self._rows
 
 
-class Wire:
+class Pipeline:
     """A connection of psycopg's, and a way to run statements on it. Both may be used in turns, also in one transaction.
 
     `statement_seconds`: within how many seconds Postgres ends each statement by itself (0: it does not). An exchange that takes
@@ -106,29 +106,29 @@ class Wire:
     """
 
     def __init__(self, raw: AsyncConnection[Any]) -> None:
-        self.raw, self.born = raw, monotonic()
-        self.statement_seconds = 0.0
+        self.raw, self.opened_at = raw, monotonic()
+        self.statement_timeout_seconds = 0.0
         self._pgconn, self._socket = raw.pgconn, raw.pgconn.socket
         self._types = Transformer(raw)
-        self._prepared = _Prepared()
-        self._prepares = True
+        self._prepared_statements = _PreparedStatements()
+        self._use_prepared = True
         # Behind a pooler: what sets a transaction up, and whether the one that is open has been. Direct sessions are set up once.
-        self._set_up: Text | None = None
-        self._is_set_up = False
-        self._input = _Input(self._socket)
+        self._session_setup: PlainSQL | None = None
+        self._is_session_configured = False
+        self._socket_poll = _SocketPoll(self._socket)
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         # Who listens to the socket, and what was heard in the exchange that is under way.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._results: list[PGresult] = []
-        self._is_over = True
-        self._failure: OperationalError | None = None
-        self._news: asyncio.Future[None] | None = None
+        self._is_batch_done = True
+        self._batch_error: OperationalError | None = None
+        self._waiter: asyncio.Future[None] | None = None
 
     @property
     def is_idle(self) -> bool:
         """Whether no transaction is open."""
-        return self._pgconn.transaction_status == IDLE
+        return self._pgconn.transaction_status == TRANSACTION_IDLE
 
     def is_alive(self) -> bool:
         """Whether Postgres has not closed the connection, as far as it has told. Asks nothing of it."""
@@ -137,30 +137,33 @@ class Wire:
             self._pgconn.consume_input()
             self._pgconn.consume_input()
         except OperationalError:
-            self.leave()
-        return self._pgconn.status == OPEN
+            self.stop_listening()
+        return self._pgconn.status == CONNECTION_OK
 
-    async def configure(self, settings: Mapping[str, str], *, prepares: bool | None) -> None:
+    async def configure(self, settings: Mapping[str, str], *, use_prepared: bool | None) -> None:
         """Give the session its settings, or each of its transactions where a pooler stands in between.
 
         A pooler is told by the backend's number, which is not the one that the connection began with. `prepares`: whether
         statements are prepared by name; None: unless there is a pooler, which may hand each transaction to another backend.
         """
-        sets = ", ".join(f"set_config('{name}', '{value}', %s)" for name, value in settings.items())
-        asked = Sent(
-            Text(f"SELECT CASE WHEN pg_backend_pid() = {self._pgconn.backend_pid} THEN concat({sets.replace('%s', 'false')}) END")
+        set_config_calls = ", ".join(f"set_config('{name}', '{value}', %s)" for name, value in settings.items())
+        settings_statement = QueuedStatement(
+            PlainSQL(
+                f"SELECT CASE WHEN pg_backend_pid() = {self._pgconn.backend_pid} "
+                f"THEN concat({set_config_calls.replace('%s', 'false')}) END"
+            )
         )
-        await self.exchange([asked])
-        if asked.rows[0][0] is None:
-            self._set_up = Text(f"SELECT {sets.replace('%s', 'true')}")
-        self._prepares = self._set_up is None if prepares is None else prepares
+        await self.execute_batch([settings_statement])
+        if settings_statement.rows[0][0] is None:
+            self._session_setup = PlainSQL(f"SELECT {set_config_calls.replace('%s', 'true')}")
+        self._use_prepared = self._session_setup is None if use_prepared is None else use_prepared
 
     @property
-    def is_pooled(self) -> bool:
+    def is_behind_pooler(self) -> bool:
         """Whether a connection pooler stands between this process and Postgres."""
-        return self._set_up is not None
+        return self._session_setup is not None
 
-    async def exchange(self, batch: Sequence[Sent]) -> None:
+    async def execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
         """Run the statements in their order and give each its rows. Outside of a transaction they are one together.
 
         Raises the first error: what comes after a statement that fails is not run.
@@ -168,46 +171,46 @@ class Wire:
         async with self.raw.lock:
             was_idle = self.is_idle
             try:
-                await self._exchange(batch)
-            except LOST_PREPARED as error:
+                await self._execute_batch(batch)
+            except PREPARED_STATEMENT_ERRORS as error:
                 log.warning(
                     "prepared statements are lost (%s): a pooler in between? This connection prepares none any more", error
                 )
-                self._prepares = False
+                self._use_prepared = False
                 if not was_idle:
                     raise
                 # Nothing of the batch was done.
                 if not self.is_idle:
-                    await self._exchange([Sent(Text("ROLLBACK"))])
-                await self._exchange(batch)
+                    await self._execute_batch([QueuedStatement(PlainSQL("ROLLBACK"))])
+                await self._execute_batch(batch)
 
-    async def _exchange(self, batch: Sequence[Sent]) -> None:
-        if self._pgconn.status != OPEN:
+    async def _execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
+        if self._pgconn.status != CONNECTION_OK:
             raise OperationalError("the connection is closed")
-        if self._set_up is not None and (self.is_idle or not self._is_set_up):
-            batch = [Sent(self._set_up), *batch]
+        if self._session_setup is not None and (self.is_idle or not self._is_session_configured):
+            batch = [QueuedStatement(self._session_setup), *batch]
         # All values are written out before anything leaves.
-        messages = [(sent, *self._dumped(sent.values)) for sent in batch]
-        places: list[Place] = []
-        self._results, self._is_over = [], False
+        messages = [(queued, *self._dump_values(queued.values)) for queued in batch]
+        targets: list[ResultTarget] = []
+        self._results, self._is_batch_done = [], False
         try:
             self._pgconn.enter_pipeline_mode()
-            self._send(messages, places)
+            self._send_batch(messages, targets)
             self._set_deadline(len(batch))
-            await self._heard()
+            await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
         except asyncio.CancelledError:
-            await self._stop()
+            await self._cancel_batch()
             raise
         except BaseException:
             # Nobody knows what would be heard next. The last words tell more than that there is nobody left.
             self.finish()
-            self._take(places)
+            self._assign_results(targets)
             raise
-        self._is_set_up = not self.is_idle
-        self._take(places)
+        self._is_session_configured = not self.is_idle
+        self._assign_results(targets)
 
-    def leave(self) -> None:
+    def stop_listening(self) -> None:
         """Stop listening: the socket is somebody else's for a while, or closed."""
         if self._loop is not None:
             self._loop.remove_reader(self._socket)
@@ -216,37 +219,37 @@ class Wire:
 
     # ------------------------------------------------------------------------------------------------- speaking
 
-    def _dumped(self, values: Sequence[Any]) -> tuple[Sequence[Buffer | None], tuple[int, ...], Sequence[int] | None]:
+    def _dump_values(self, values: Sequence[Any]) -> tuple[Sequence[Buffer | None], tuple[int, ...], Sequence[int] | None]:
         """The values as Postgres reads them, their types and formats."""
-        dumped = self._types.dump_sequence(values, [AUTO] * len(values))
+        dumped = self._types.dump_sequence(values, [AUTO_FORMAT] * len(values))
         return dumped, self._types.types or (), self._types.formats
 
-    def _send(self, messages: Sequence[Any], places: "list[Place]") -> None:
+    def _send_batch(self, messages: Sequence[Any], targets: "list[ResultTarget]") -> None:
         """Send the statements; `places` gets what each of the results will be about."""
-        pgconn, new = self._pgconn, dict[Kind, bytes]()
-        for sent, values, types, formats in messages:
-            query: Query = sent.query
-            if query.varies or not self._prepares:
-                pgconn.send_query_params(query.query, values, types, formats)
+        pgconn, new_names = self._pgconn, dict[StatementKey, bytes]()
+        for queued, values, types, formats in messages:
+            statement: PipelineStatement = queued.query
+            if statement.needs_custom_plan or not self._use_prepared:
+                pgconn.send_query_params(statement.numbered_sql, values, types, formats)
             else:
-                kind = (query.query, types)
-                name = self._prepared.name(kind) or new.get(kind)
+                key = (statement.numbered_sql, types)
+                name = self._prepared_statements.get_name(key) or new_names.get(key)
                 if name is None:
-                    name = new[kind] = statement_name(kind)
-                    pgconn.send_prepare(name, query.query, types)
-                    places.append((kind, name))
+                    name = new_names[key] = derive_statement_name(key)
+                    pgconn.send_prepare(name, statement.numbered_sql, types)
+                    targets.append((key, name))
                 pgconn.send_query_prepared(name, values, formats)
-            places.append(sent)
-        for name in self._prepared.given_up(len(new)):
+            targets.append(queued)
+        for name in self._prepared_statements.evict(len(new_names)):
             pgconn.send_close_prepared(name)
         pgconn.pipeline_sync()
 
-    async def _stop(self) -> None:
+    async def _cancel_batch(self) -> None:
         """Have Postgres give up what it is at, so that the connection can be used again. Where it does not, it is closed."""
         try:
-            async with asyncio.timeout(PATIENCE):
-                await self.raw.cancel_safe(timeout=PATIENCE)
-                await self._heard()
+            async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
+                await self.raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
+                await self._wait_for_results()
             self._pgconn.exit_pipeline_mode()
         except BaseException as error:
             log.warning("a statement could not be stopped (%s): its connection is closed", type(error).__name__)
@@ -256,7 +259,7 @@ class Wire:
 
     def finish(self) -> None:
         """Close the connection."""
-        self.leave()
+        self.stop_listening()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -264,7 +267,7 @@ class Wire:
 
     # ------------------------------------------------------------------------------------------------ listening
 
-    async def _heard(self) -> None:
+    async def _wait_for_results(self) -> None:
         """Wait for all results of the exchange."""
         if self._loop is None:
             # For good: to begin and to end for each exchange takes longer than to read its results.
@@ -272,105 +275,105 @@ class Wire:
             self._loop.add_reader(self._socket, self._on_readable)
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._on_writable)
-        if self._input.is_there():
+        if self._socket_poll.is_readable():
             # The loop may watch the socket no longer, if it was once told of an error there.
             self._on_readable()
-        while not self._is_over:
-            self._news = self._loop.create_future()
-            await self._news
-        if self._failure is not None:
-            raise self._failure
+        while not self._is_batch_done:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        if self._batch_error is not None:
+            raise self._batch_error
 
     def _on_readable(self) -> None:
         try:
             # Until nothing is left: where last words and a reset come together, uvloop calls once and never again.
             while True:
                 self._pgconn.consume_input()
-                self._read()
-                if self._is_over or not self._input.is_there():
+                self._read_results()
+                if self._is_batch_done or not self._socket_poll.is_readable():
                     break
         except OperationalError as error:
-            self._fail(error)
-        self._tell()
+            self._fail_batch(error)
+        self._wake_waiter()
 
     def _on_writable(self) -> None:
         try:
             if not self._pgconn.flush() and self._loop is not None:
                 self._loop.remove_writer(self._socket)
         except OperationalError as error:
-            self._fail(error)
-            self._tell()
+            self._fail_batch(error)
+            self._wake_waiter()
 
-    def _read(self) -> None:
+    def _read_results(self) -> None:
         """Take what results there are."""
         pgconn = self._pgconn
-        while not self._is_over and not pgconn.is_busy():
+        while not self._is_batch_done and not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
                 # The end of what belongs to one message. On a connection that is lost there is no end of such ends.
-                if pgconn.status != OPEN:
+                if pgconn.status != CONNECTION_OK:
                     raise OperationalError("the connection is lost")
-            elif result.status == SYNC:
-                self._is_over = True
+            elif result.status == RESULT_PIPELINE_SYNC:
+                self._is_batch_done = True
             else:
                 self._results.append(result)
 
-    def _fail(self, error: OperationalError) -> None:
+    def _fail_batch(self, error: OperationalError) -> None:
         # At once: another connection may get the number of this one's socket.
-        self.leave()
-        self._failure, self._is_over = error, True
+        self.stop_listening()
+        self._batch_error, self._is_batch_done = error, True
 
-    def _set_deadline(self, statements: int) -> None:
+    def _set_deadline(self, statement_count: int) -> None:
         self._deadline = None
-        if self.statement_seconds:
-            self._deadline = monotonic() + self.statement_seconds * statements + EXCHANGE_GRACE_SECONDS
+        if self.statement_timeout_seconds:
+            self._deadline = monotonic() + self.statement_timeout_seconds * statement_count + BATCH_GRACE_SECONDS
             if self._timer is None:
-                self._watch()
+                self._check_deadline()
 
-    def _watch(self) -> None:
+    def _check_deadline(self) -> None:
         # One timer that goes on from exchange to exchange: to start and cancel one for each would cost more than it is worth.
         self._timer = None
-        if self._is_over or self._deadline is None:
+        if self._is_batch_done or self._deadline is None:
             return
-        left = self._deadline - monotonic()
-        if left > 0:
-            self._timer = asyncio.get_running_loop().call_later(left, self._watch)
+        seconds_left = self._deadline - monotonic()
+        if seconds_left > 0:
+            self._timer = asyncio.get_running_loop().call_later(seconds_left, self._check_deadline)
         else:
-            self._fail(ExchangeTimedOut("Postgres does not answer: the connection is closed"))
-            self._tell()
+            self._fail_batch(PipelineTimeoutError("Postgres does not answer: the connection is closed"))
+            self._wake_waiter()
 
-    def _tell(self) -> None:
-        if self._is_over and self._news is not None and not self._news.done():
-            self._news.set_result(None)
+    def _wake_waiter(self) -> None:
+        if self._is_batch_done and self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
-    def _take(self, places: "Sequence[Place]") -> None:
+    def _assign_results(self, targets: "Sequence[ResultTarget]") -> None:
         """Give the statements their rows, and remember what was prepared. Raises the first error."""
         types = self._types
         for number, result in enumerate(self._results):
-            if result.status == FAILED:
+            if result.status == RESULT_FATAL_ERROR:
                 raise error_from_result(result, types.encoding)
             # Statements that are given up come last, and are about no place.
-            place = places[number] if number < len(places) else None
-            if isinstance(place, tuple):
-                self._prepared.keep(*place)
-            elif place is not None and result.nfields:
-                place.answer(result, types)
+            target = targets[number] if number < len(targets) else None
+            if isinstance(target, tuple):
+                self._prepared_statements.add(*target)
+            elif target is not None and result.nfields:
+                target.set_result(result, types)
 
 
 # What a result is about: a statement that was run, or one that was prepared under a name.
-Place = Sent | tuple[Kind, bytes]
+ResultTarget = QueuedStatement | tuple[StatementKey, bytes]
 
 
-def statement_name(kind: Kind) -> bytes:
+def derive_statement_name(key: StatementKey) -> bytes:
     """The name under which a statement is prepared: it follows from the text and its types, so it is the same on every backend.
 
     Behind a pooler that hands backends from one client to the next, one that counts would name other clients' statements.
     """
-    query, types = kind
-    return b"storefront_" + blake2b(repr(types).encode() + query, digest_size=16).hexdigest().encode()
+    sql, types = key
+    return b"storefront_" + blake2b(repr(types).encode() + sql, digest_size=16).hexdigest().encode()
 
 
-class _Input:
+class _SocketPoll:
     """Whether there is something to read on a socket: data, its end, or an error."""
 
     def __init__(self, descriptor: int) -> None:
@@ -380,48 +383,52 @@ class _Input:
         if self._poll is not None:
             self._poll.register(descriptor, select.POLLIN)
 
-    def is_there(self) -> bool:
+    def is_readable(self) -> bool:
         """Look, without waiting."""
         if self._poll is not None:
             return bool(self._poll.poll(0))
         return bool(select.select([self._descriptor], [], [], 0)[0])
 
 
-class _Prepared:
+class _PreparedStatements:
     """The statements that a connection keeps prepared, the most recent ones, by their names."""
 
     def __init__(self) -> None:
-        self._names: OrderedDict[Kind, bytes] = OrderedDict()
+        self._names: OrderedDict[StatementKey, bytes] = OrderedDict()
 
-    def name(self, kind: Kind) -> bytes | None:
+    def get_name(self, key: StatementKey) -> bytes | None:
         """The name of a statement that is prepared."""
-        name = self._names.get(kind)
+        name = self._names.get(key)
         if name is not None:
-            self._names.move_to_end(kind)
+            self._names.move_to_end(key)
         return name
 
-    def keep(self, kind: Kind, name: bytes) -> None:
+    def add(self, key: StatementKey, name: bytes) -> None:
         """It is prepared by now."""
-        self._names[kind] = name
+        self._names[key] = name
 
-    def given_up(self, new: int) -> list[bytes]:
+    def evict(self, new_count: int) -> list[bytes]:
         """The names that so many new ones take the place of."""
-        return [self._names.popitem(last=False)[1] for _ in range(len(self._names) + new - MOST_PREPARED)] if new else []
+        return (
+            [self._names.popitem(last=False)[1] for _ in range(len(self._names) + new_count - MAX_PREPARED_STATEMENTS)]
+            if new_count
+            else []
+        )
 
 
-class Wired(AsyncConnection[Any]):
+class PipelineConnection(AsyncConnection[Any]):
     """A connection of psycopg's with its wire, which leaves the socket to it whenever it is used itself."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.wire = Wire(self)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.statements = Pipeline(self)
 
-    async def wait(self, gen: PQGen[T], *arguments: Any, **named: Any) -> T:
+    async def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
         """Talk as psycopg does."""
-        self.wire.leave()
-        return await super().wait(gen, *arguments, **named)
+        self.statements.stop_listening()
+        return await super().wait(gen, *arguments, **options)
 
     async def close(self) -> None:
         """Close the connection."""
-        self.wire.leave()
+        self.statements.stop_listening()
         await super().close()

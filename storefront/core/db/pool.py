@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 from psycopg import InterfaceError, OperationalError
 
-from storefront.core.db.pipeline import Wired
+from storefront.core.db.pipeline import PipelineConnection
 from storefront.core.errors import Unavailable
 
 log = logging.getLogger("storefront")
 
-BUSY = "Too much is asked at this moment. Try again soon."
+POOL_EXHAUSTED_MESSAGE = "Too much is asked at this moment. Try again soon."
 # Seconds for which the first connection is waited for, when Postgres and this process start together.
 OPEN_TIMEOUT_SECONDS = 30.0
 # Seconds between two tries to make one while Postgres cannot be reached.
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 0.5
+MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 0.5
 # Seconds after which a connection is replaced, and after which one is closed that nobody has needed.
-LIFETIME, IDLE = 3_600.0, 600.0
+MAX_LIFETIME_SECONDS, MAX_IDLE_SECONDS = 3_600.0, 600.0
 
 
-class Pooled(NamedTuple):
+class PoolStats(NamedTuple):
     """Connections that there are, those of them that are free, and how many wait for one."""
 
     connections: int
@@ -31,123 +31,127 @@ class Pooled(NamedTuple):
     waiting: int
 
 
-class Pool:
+class ConnectionPool:
     """At most `size` connections, made by `connect` as they are needed.
 
     `waiting`: how many may wait for one (0: any number). `timeout`: for how many seconds each of them waits.
     """
 
-    def __init__(self, connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0, timeout: float = 30.0) -> None:
-        self._connect, self._size, self._most_waiting, self._timeout = connect, size, waiting, timeout
-        self._count = 0
+    def __init__(
+        self, connect: Callable[[], Awaitable[PipelineConnection]], size: int, max_waiting: int = 0, timeout: float = 30.0
+    ) -> None:
+        self._connect, self._size, self._max_waiting, self._timeout = connect, size, max_waiting, timeout
+        self._connection_count = 0
         # With the moments since when: the one that was used last is the next one that is lent.
-        self._free: list[tuple[Wired, float]] = []
-        self._waiting: deque[asyncio.Future[Wired | None]] = deque()
+        self._free: list[tuple[PipelineConnection, float]] = []
+        self._waiters: deque[asyncio.Future[PipelineConnection | None]] = deque()
         self._is_open = False
 
     async def open(self) -> None:
         """Make the first connection; raises Unavailable where there is no Postgres."""
         self._is_open = True
-        self.give_back(await self._awaited(OPEN_TIMEOUT_SECONDS))
+        self.release(await self._acquire_within(OPEN_TIMEOUT_SECONDS))
 
     async def close(self) -> None:
         """Close all connections, those that are lent as soon as they come back."""
         self._is_open = False
         while self._free:
-            self._drop(self._free.pop()[0])
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_exception(InterfaceError("the pool is closed"))
+            self._discard(self._free.pop()[0])
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(InterfaceError("the pool is closed"))
 
-    def counted(self) -> Pooled:
+    def get_stats(self) -> PoolStats:
         """How things stand."""
-        return Pooled(self._count, len(self._free), len(self._waiting))
+        return PoolStats(self._connection_count, len(self._free), len(self._waiters))
 
-    async def take(self) -> Wired:
+    async def acquire(self) -> PipelineConnection:
         """A connection, as far as is known a living one; raises Unavailable where none comes free in time, or too many wait."""
         if not self._is_open:
             raise InterfaceError("the pool is closed")
         while self._free:
-            raw, _ = self._free.pop()
+            connection, _ = self._free.pop()
             # After a restart of Postgres all of them may be closed ones.
-            if raw.wire.is_alive():
-                return raw
-            self._drop(raw)
-        return await self._awaited(self._timeout)
+            if connection.statements.is_alive():
+                return connection
+            self._discard(connection)
+        return await self._acquire_within(self._timeout)
 
-    def give_back(self, raw: Wired) -> None:
+    def release(self, connection: PipelineConnection) -> None:
         """Have a connection lent to the next one. One that is in the midst of something, or old, is closed."""
         now = monotonic()
-        if not (self._is_open and raw.wire.is_idle and now - raw.wire.born < LIFETIME):
-            self._drop(raw)
-        elif not self._hand(raw):
-            self._free.append((raw, now))
-            if now - self._free[0][1] > IDLE:
-                self._drop(self._free.pop(0)[0])
+        if not (self._is_open and connection.statements.is_idle and now - connection.statements.opened_at < MAX_LIFETIME_SECONDS):
+            self._discard(connection)
+        elif not self._wake_waiter(connection):
+            self._free.append((connection, now))
+            if now - self._free[0][1] > MAX_IDLE_SECONDS:
+                self._discard(self._free.pop(0)[0])
 
-    async def _awaited(self, seconds: float) -> Wired:
+    async def _acquire_within(self, timeout_seconds: float) -> PipelineConnection:
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(timeout_seconds):
                 while True:
-                    raw = await (self._made() if self._count < self._size else self._lent())
-                    if raw is not None and raw.wire.is_alive():
-                        return raw
-                    if raw is not None:
-                        self._drop(raw)
+                    connection = await (
+                        self._open_connection() if self._connection_count < self._size else self._wait_for_release()
+                    )
+                    if connection is not None and connection.statements.is_alive():
+                        return connection
+                    if connection is not None:
+                        self._discard(connection)
         except TimeoutError:
-            raise Unavailable(BUSY) from None
+            raise Unavailable(POOL_EXHAUSTED_MESSAGE) from None
 
-    async def _made(self) -> Wired:
-        self._count += 1
-        pause = SHORTEST_PAUSE
+    async def _open_connection(self) -> PipelineConnection:
+        self._connection_count += 1
+        pause_seconds = MIN_RETRY_SECONDS
         try:
             while True:
                 try:
                     return await self._connect()
                 except OperationalError as error:
-                    log.warning("Postgres cannot be reached, the next try is in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-                pause = min(2 * pause, LONGEST_PAUSE)
+                    log.warning("Postgres cannot be reached, the next try is in %.1f s: %s", pause_seconds, error)
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
         except BaseException:
-            self._leave_room()
+            self._free_slot()
             raise
 
-    async def _lent(self) -> Wired | None:
+    async def _wait_for_release(self) -> PipelineConnection | None:
         """The next one that comes back; None where there is room for a new one instead."""
-        if self._most_waiting and len(self._waiting) >= self._most_waiting:
-            raise Unavailable(BUSY)
-        waiting: asyncio.Future[Wired | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        if self._max_waiting and len(self._waiters) >= self._max_waiting:
+            raise Unavailable(POOL_EXHAUSTED_MESSAGE)
+        waiter: asyncio.Future[PipelineConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
         try:
-            return await waiting
+            return await waiter
         except asyncio.CancelledError:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
-            elif not waiting.cancelled():
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled():
                 # It came just then.
-                self._pass_on(waiting.result())
+                self._release_or_free_slot(waiter.result())
             raise
 
-    def _pass_on(self, raw: Wired | None) -> None:
-        if raw is None:
-            self._hand(None)
+    def _release_or_free_slot(self, connection: PipelineConnection | None) -> None:
+        if connection is None:
+            self._wake_waiter(None)
         else:
-            self.give_back(raw)
+            self.release(connection)
 
-    def _hand(self, raw: Wired | None) -> bool:
+    def _wake_waiter(self, connection: PipelineConnection | None) -> bool:
         """Give a connection, or the room for one, to who waits for it; whether anybody does."""
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(raw)
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(connection)
                 return True
         return False
 
-    def _drop(self, raw: Wired) -> None:
-        raw.wire.finish()
-        self._leave_room()
+    def _discard(self, connection: PipelineConnection) -> None:
+        connection.statements.finish()
+        self._free_slot()
 
-    def _leave_room(self) -> None:
-        self._count -= 1
-        self._hand(None)
+    def _free_slot(self) -> None:
+        self._connection_count -= 1
+        self._wake_waiter(None)

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 # Bits of an address that are kept: they name a network, not the one who is in it.
-_KEPT = {4: 24, 6: 48}
+_NETWORK_PREFIX_BITS = {4: 24, 6: 48}
 
 
 @dataclass(frozen=True, slots=True)
-class Sender:
+class ClientInfo:
     """The headers of a request, by lower-case name, and the address that it came from."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -18,15 +18,15 @@ class Sender:
     @property
     def network(self) -> str | None:
         """The address without what would tell one shopper from their neighbours. The whole of it is for nobody to keep."""
-        return truncated(self.host) if self.host else None
+        return truncate_address(self.host) if self.host else None
 
     @property
-    def objects(self) -> bool:
+    def has_opted_out(self) -> bool:
         """Whether the browser says that its user does not want to be tracked: Do Not Track, or Global Privacy Control."""
         return self.headers.get("dnt") == "1" or self.headers.get("sec-gpc") == "1"
 
 
-def truncated(host: str) -> str | None:
+def truncate_address(host: str) -> str | None:
     """An address as /24 (IPv4) or /48 (IPv6) with the rest zero; None for what is no address, such as a socket's path."""
     try:
         address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
@@ -34,5 +34,5 @@ def truncated(host: str) -> str | None:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
-    dropped = address.max_prefixlen - _KEPT[address.version]
-    return str(type(address)(int(address) >> dropped << dropped))
+    dropped_bits = address.max_prefixlen - _NETWORK_PREFIX_BITS[address.version]
+    return str(type(address)(int(address) >> dropped_bits << dropped_bits))

@@ -9,11 +9,11 @@ Network = IPv4Network | IPv6Network
 
 # Ports below 1,024 that are the web's. The others are of services that might take a request for something else.
 WEB_PORTS = (80, 443)
-LONGEST_URL = 2_048
+MAX_URL_CHARACTERS = 2_048
 
 # What the registries of IANA keep from the public Internet, and an address that looks public: at Azure it is the host of every
 # machine.
-_CLOSED = [
+_NON_PUBLIC_NETWORKS = [
     ip_network(text)
     for text in (
         "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 168.63.129.16/32 169.254.0.0/16 172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 "
@@ -24,51 +24,51 @@ _CLOSED = [
 ]
 # All of IPv6 that is given out. NAT64, mapped and compatible addresses, unique local, link-local, site-local and multicast ones
 # lie outside: they name something of IPv4, or of the network that this server is in.
-_PUBLIC_6 = ip_network("2000::/3")
+_PUBLIC_IPV6_NETWORK = ip_network("2000::/3")
 
 
-class Networks:
+class NetworkPolicy:
     """What may be connected to. `allowed` are networks that count as public, whatever they are."""
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, allowed_networks: Iterable[str] = ()) -> None:
         """Raises ValueError where one is no network."""
-        self._allowed = [ip_network(text) for text in allowed]
+        self._allowed_networks = [ip_network(text) for text in allowed_networks]
 
-    def permit(self, text: str) -> bool:
+    def is_allowed(self, text: str) -> bool:
         """Whether an address, as text, may be connected to."""
         try:
             address = ip_address(text)
         except ValueError:
             # With a zone, as fe80::1%eth0: never public.
             return False
-        return any(address in network for network in self._allowed) or _is_public(address)
+        return any(address in network for network in self._allowed_networks) or _is_public(address)
 
 
 def _is_public(address: Address) -> bool:
-    if isinstance(address, IPv6Address) and address not in _PUBLIC_6:
+    if isinstance(address, IPv6Address) and address not in _PUBLIC_IPV6_NETWORK:
         return False
-    return not any(address in network for network in _CLOSED)
+    return not any(address in network for network in _NON_PUBLIC_NETWORKS)
 
 
-def url_fault(url: str, *, plain: bool) -> str | None:
+def find_url_problem(url: str, *, allow_http: bool) -> str | None:
     """What is wrong with an address to send to, or None. `plain`: http:// will do as well."""
-    if len(url) > LONGEST_URL:
-        return f"must have at most {LONGEST_URL:,} characters, not {len(url):,}."
-    if not url.isascii() or not url.isprintable() or any(sign in url for sign in ' <>"\\^`{|}'):
+    if len(url) > MAX_URL_CHARACTERS:
+        return f"must have at most {MAX_URL_CHARACTERS:,} characters, not {len(url):,}."
+    if not url.isascii() or not url.isprintable() or any(character in url for character in ' <>"\\^`{|}'):
         return 'must be written in ASCII without spaces and control characters: a host with other letters as "xn--…".'
     try:
         parts = urlsplit(url)
-        return _parts_fault(parts, parts.port, ("https", "http") if plain else ("https",))
+        return _find_parts_problem(parts, parts.port, ("https", "http") if allow_http else ("https",))
     except ValueError:
-        return _NO_URL
+        return _NOT_A_URL_PROBLEM
 
 
-_NO_URL = 'must be an address such as "https://example.com/hooks".'
+_NOT_A_URL_PROBLEM = 'must be an address such as "https://example.com/hooks".'
 
 
-def _parts_fault(parts: SplitResult, port: int | None, schemes: tuple[str, ...]) -> str | None:
+def _find_parts_problem(parts: SplitResult, port: int | None, schemes: tuple[str, ...]) -> str | None:
     if parts.scheme not in schemes or not parts.hostname:
-        return _NO_URL
+        return _NOT_A_URL_PROBLEM
     if parts.username is not None or parts.password is not None:
         return "must not have a user or password in it: requests are signed instead."
     if parts.fragment:

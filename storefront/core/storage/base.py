@@ -25,32 +25,32 @@ from datetime import datetime
 from typing import Protocol
 
 # Bytes of what is read at a time.
-CHUNK = 262_144
+CHUNK_BYTES = 262_144
 # Longest time for which a request can be signed ahead: S3 takes no more.
-MOST_SECONDS = 604_800
+MAX_PRESIGN_SECONDS = 604_800
 
-_KEY = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*(/[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*)*")
-_TYPE = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*(; ?[a-z]+=[a-z0-9-]+)?")
+_KEY_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*(/[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*)*")
+_MEDIA_TYPE_PATTERN = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*(; ?[a-z]+=[a-z0-9-]+)?")
 
 
-class StorageFailed(Exception):
+class StorageError(Exception):
     """The store did not do it. Says which step failed and how, never an address or a signature."""
 
 
-class StorageFull(StorageFailed):
+class StorageFullError(StorageError):
     """There is no room left in the store."""
 
 
-class Missing(Exception):
+class ObjectNotFoundError(Exception):
     """There is no object with this key."""
 
 
-class WrongSize(Exception):
+class SizeMismatchError(Exception):
     """Not as many bytes as were announced."""
 
 
 @dataclass(frozen=True, slots=True)
-class Presigned:
+class PresignedRequest:
     """A request that its bearer may send: this method to this address with these headers, until `expires_at` (UTC)."""
 
     method: str
@@ -60,30 +60,30 @@ class Presigned:
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredObject:
     """An object: its bytes counted, its media type (empty in lists), and when it was last written (UTC)."""
 
     key: str
     size: int
     content_type: str
-    modified: datetime
+    modified_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ObjectStream:
     """An object that is being read: once, from its beginning, at most `CHUNK` bytes at a time."""
 
-    stored: Stored
+    stored_object: StoredObject
     chunks: AsyncIterator[bytes]
 
 
-class Objects(Protocol):
+class ObjectStorage(Protocol):
     """The store. Every method raises StorageFailed where the store is out of reach, and ValueError for what is no key."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """Has to last while anything but signing is done."""
 
-    def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> Presigned:
+    def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> PresignedRequest:
         """An upload of exactly `size` bytes as this media type within so many seconds. An object that is there is replaced."""
 
     def presign_get(self, key: str, *, seconds: int, filename: str | None = None) -> str:
@@ -97,80 +97,80 @@ class Objects(Protocol):
     ) -> int:
         """Write an object, whole or not at all; returns its size. What is raised by `content` is raised on."""
 
-    def open(self, key: str) -> AbstractAsyncContextManager[Reading]:
+    def open(self, key: str) -> AbstractAsyncContextManager[ObjectStream]:
         """Read an object; raises Missing."""
 
-    async def head(self, key: str) -> Stored | None:
+    async def head(self, key: str) -> StoredObject | None:
         """What there is to know of an object without reading it; None: it is not there."""
 
     async def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
 
-    def list(self, prefix: str) -> AsyncIterator[Stored]:
+    def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """The objects whose keys begin so, in the order of their keys."""
 
     def describe(self) -> str:
         """Which store this is, without its secrets."""
 
 
-async def read(objects: Objects, key: str, most: int) -> bytes:
+async def read_object(storage: ObjectStorage, key: str, max_bytes: int) -> bytes:
     """A whole object of at most so many bytes; raises Missing, and WrongSize where it is longer."""
-    found = bytearray()
-    async with objects.open(key) as reading:
-        async for chunk in reading.chunks:
-            found += chunk
-            if len(found) > most:
-                raise WrongSize(f"more than {most:,} bytes")
-    return bytes(found)
+    content = bytearray()
+    async with storage.open(key) as stream:
+        async for chunk in stream.chunks:
+            content += chunk
+            if len(content) > max_bytes:
+                raise SizeMismatchError(f"more than {max_bytes:,} bytes")
+    return bytes(content)
 
 
-async def exactly(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
+async def enforce_size(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
     """The same chunks; raises WrongSize as soon as they are more than so many bytes, or end before."""
-    seen = 0
+    total = 0
     async for chunk in chunks:
-        seen += len(chunk)
-        if seen > size:
-            raise WrongSize(f"more than {size:,} bytes")
+        total += len(chunk)
+        if total > size:
+            raise SizeMismatchError(f"more than {size:,} bytes")
         yield chunk
-    if seen < size:
-        raise WrongSize(f"{seen:,} bytes of {size:,}")
+    if total < size:
+        raise SizeMismatchError(f"{total:,} bytes of {size:,}")
 
 
-async def remove(objects: Objects, prefix: str) -> int:
+async def delete_prefix(storage: ObjectStorage, prefix: str) -> int:
     """Delete all objects whose keys begin so; returns how many there were."""
-    found = [stored.key async for stored in objects.list(prefix)]
-    for key in found:
-        await objects.delete(key)
-    return len(found)
+    keys = [stored.key async for stored in storage.list(prefix)]
+    for key in keys:
+        await storage.delete(key)
+    return len(keys)
 
 
-def checked_key(key: str) -> str:
+def validate_key(key: str) -> str:
     """The key; raises ValueError where it is none.
 
     Keys are lower-case letters, digits, `_`, `-` and `.` in parts divided by `/`: the same on every disk, and never a way out.
     """
-    if len(key) > 500 or not _KEY.fullmatch(key):
+    if len(key) > 500 or not _KEY_PATTERN.fullmatch(key):
         raise ValueError(f"{key[:100]!r} is no key of an object.")
     return key
 
 
-def checked_prefix(prefix: str) -> str:
+def validate_prefix(prefix: str) -> str:
     """The beginning of keys: one or more whole parts of them, and a `/`."""
     if not prefix.endswith("/"):
         raise ValueError(f"{prefix[:100]!r} does not end in a slash.")
-    checked_key(prefix[:-1])
+    validate_key(prefix[:-1])
     return prefix
 
 
-def checked_type(content_type: str) -> str:
+def validate_media_type(content_type: str) -> str:
     """The media type; raises ValueError where it is none."""
-    if len(content_type) > 100 or not _TYPE.fullmatch(content_type):
+    if len(content_type) > 100 or not _MEDIA_TYPE_PATTERN.fullmatch(content_type):
         raise ValueError(f"{content_type[:100]!r} is no media type such as text/csv.")
     return content_type
 
 
-def checked_seconds(seconds: int) -> int:
+def validate_presign_seconds(seconds: int) -> int:
     """A time for which a request can be signed ahead."""
-    if not 1 <= seconds <= MOST_SECONDS:
-        raise ValueError(f"Requests are signed for 1 to {MOST_SECONDS:,} seconds, not {seconds:,}.")
+    if not 1 <= seconds <= MAX_PRESIGN_SECONDS:
+        raise ValueError(f"Requests are signed for 1 to {MAX_PRESIGN_SECONDS:,} seconds, not {seconds:,}.")
     return seconds

@@ -16,27 +16,27 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from storefront.core.storage.base import (
-    CHUNK,
-    Missing,
-    Presigned,
-    Reading,
-    StorageFailed,
-    Stored,
-    checked_key,
-    checked_prefix,
-    checked_seconds,
-    checked_type,
+    CHUNK_BYTES,
+    ObjectNotFoundError,
+    ObjectStream,
+    PresignedRequest,
+    StorageError,
+    StoredObject,
+    validate_key,
+    validate_media_type,
+    validate_prefix,
+    validate_presign_seconds,
 )
 
 # Bytes of a part of what is longer than one part. There may be 10,000 of them: 160 GB.
-PART = 16_777_216
-ATTEMPTS = 3
+PART_BYTES = 16_777_216
+MAX_ATTEMPTS = 3
 # What another attempt may mend.
-_BUSY = (429, 500, 502, 503, 504)
-_NAMESPACE = "{*}"
+_RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
+_ANY_NAMESPACE = "{*}"
 
-Query = Mapping[str, str]
-NOTHING: Mapping[str, str] = {}
+QueryParameters = Mapping[str, str]
+EMPTY_MAPPING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Bucket:
     addressing: Literal["path", "virtual"] = "path"
     public_url: str | None = None
 
-    def address(self, key: str = "") -> str:
+    def build_url(self, key: str = "") -> str:
         """Of an object, or of the bucket itself."""
         parts = urlsplit(self.endpoint)
         if self.addressing == "virtual":
@@ -59,13 +59,13 @@ class Bucket:
         return f"{parts.scheme}://{parts.netloc}/{quote(self.name)}" + (f"/{quote(key)}" if key else "")
 
 
-class _Answer(NamedTuple):
+class _Response(NamedTuple):
     status: int
     headers: httpx.Headers
     body: bytes
 
 
-class S3:
+class S3Storage:
     """A bucket. Each request of ours is signed by itself; what is longer than one part goes up in parts."""
 
     def __init__(self, bucket: Bucket) -> None:
@@ -86,25 +86,27 @@ class S3:
 
     # ------------------------------------------------------------------------------------------- addresses
 
-    def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> Presigned:
+    def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> PresignedRequest:
         """An address of the service. Type and length are among the signed headers: it takes no other request for this one."""
-        headers = {"content-type": checked_type(content_type)}
-        url = self._presigned("PUT", key, {**headers, "content-length": str(size)}, {}, seconds)
-        return Presigned("PUT", url, headers, datetime.now(UTC) + timedelta(seconds=seconds))
+        headers = {"content-type": validate_media_type(content_type)}
+        url = self._presign_url("PUT", key, {**headers, "content-length": str(size)}, {}, seconds)
+        return PresignedRequest("PUT", url, headers, datetime.now(UTC) + timedelta(seconds=seconds))
 
     def presign_get(self, key: str, *, seconds: int, filename: str | None = None) -> str:
         """An address of the service, which answers with what is signed here as the name to save by."""
-        saved = {"response-content-disposition": attachment(filename)} if filename else {}
-        return self._presigned("GET", key, {}, saved, seconds)
+        query = {"response-content-disposition": build_content_disposition(filename)} if filename else {}
+        return self._presign_url("GET", key, {}, query, seconds)
 
     def public_url(self, key: str) -> str | None:
         """Where the bucket is public, if it is."""
         base = self._bucket.public_url
-        return f"{base.rstrip('/')}/{quote(checked_key(key))}" if base else None
+        return f"{base.rstrip('/')}/{quote(validate_key(key))}" if base else None
 
-    def _presigned(self, method: str, key: str, headers: Query, query: Query, seconds: int) -> str:
-        request = AWSRequest(method, _with(self._bucket.address(checked_key(key)), query), headers=dict(headers))
-        S3SigV4QueryAuth(self._credentials, "s3", self._bucket.region, expires=checked_seconds(seconds)).add_auth(request)
+    def _presign_url(self, method: str, key: str, headers: QueryParameters, query: QueryParameters, seconds: int) -> str:
+        request = AWSRequest(method, _append_query(self._bucket.build_url(validate_key(key)), query), headers=dict(headers))
+        S3SigV4QueryAuth(self._credentials, "s3", self._bucket.region, expires=validate_presign_seconds(seconds)).add_auth(
+            request
+        )
         return str(request.url)
 
     # --------------------------------------------------------------------------------------------- objects
@@ -113,73 +115,77 @@ class S3:
         self, key: str, content: bytes | AsyncIterable[bytes], content_type: str, *, cache_control: str | None = None
     ) -> int:
         """One request for what fits into a part; else in parts, which only count once all of them are there."""
-        headers = {"content-type": checked_type(content_type)} | ({"cache-control": cache_control} if cache_control else {})
-        parts = _parts(content)
-        checked_key(key)
+        headers = {"content-type": validate_media_type(content_type)} | (
+            {"cache-control": cache_control} if cache_control else {}
+        )
+        parts = _split_into_parts(content)
+        validate_key(key)
         first = await anext(parts)
         second = await anext(parts, None)
         if second is None:
-            await self._done("PUT", key, headers=headers, body=first)
+            await self._send_expecting_ok("PUT", key, headers=headers, body=first)
             return len(first)
-        return await self._put_in_parts(key, headers, _chained(first, second, parts))
+        return await self._put_multipart(key, headers, _chain_parts(first, second, parts))
 
-    async def _put_in_parts(self, key: str, headers: Mapping[str, str], parts: AsyncIterator[bytes]) -> int:
-        begun = await self._done("POST", key, {"uploads": ""}, headers)
-        upload = {"uploadId": _text(begun.body, "UploadId")}
+    async def _put_multipart(self, key: str, headers: Mapping[str, str], parts: AsyncIterator[bytes]) -> int:
+        initiated = await self._send_expecting_ok("POST", key, {"uploads": ""}, headers)
+        upload = {"uploadId": _find_text(initiated.body, "UploadId")}
         size, tags = 0, list[str]()
         try:
             async for part in parts:
-                numbered = {**upload, "partNumber": str(len(tags) + 1)}
-                tags.append((await self._done("PUT", key, numbered, body=part)).headers["etag"])
+                part_query = {**upload, "partNumber": str(len(tags) + 1)}
+                tags.append((await self._send_expecting_ok("PUT", key, part_query, body=part)).headers["etag"])
                 size += len(part)
-            done = await self._done("POST", key, upload, {"content-type": "application/xml"}, _completed(tags))
+            completed = await self._send_expecting_ok(
+                "POST", key, upload, {"content-type": "application/xml"}, _build_completion_xml(tags)
+            )
             # The status is sent before the parts are put together.
-            _text(done.body, "ETag")
+            _find_text(completed.body, "ETag")
         except BaseException:
             # Parts of what was never completed cost as much as what was.
-            with suppress(StorageFailed):
-                await self._send("DELETE", key, upload)
+            with suppress(StorageError):
+                await self._send_with_retry("DELETE", key, upload)
             raise
         return size
 
     @asynccontextmanager
-    async def open(self, key: str) -> AsyncIterator[Reading]:
+    async def open(self, key: str) -> AsyncIterator[ObjectStream]:
         """Read as it comes; raises Missing."""
-        request = self._signed("GET", checked_key(key), {}, {}, b"")
+        request = self._sign_request("GET", validate_key(key), {}, {}, b"")
         try:
-            async with self._opened.stream("GET", str(request.url), headers=dict(request.headers.items())) as response:
+            async with self._open_client.stream("GET", str(request.url), headers=dict(request.headers.items())) as response:
                 if response.status_code == 404:
-                    raise Missing
+                    raise ObjectNotFoundError
                 if response.status_code != 200:
-                    raise _failed("GET", response.status_code, await response.aread())
-                yield Reading(_stored(key, response.headers), response.aiter_raw(CHUNK))
+                    raise _build_error("GET", response.status_code, await response.aread())
+                yield ObjectStream(_build_stored_object(key, response.headers), response.aiter_raw(CHUNK_BYTES))
         except httpx.HTTPError as error:
-            raise StorageFailed(f"GET of an object: {type(error).__name__}") from error
+            raise StorageError(f"GET of an object: {type(error).__name__}") from error
 
-    async def head(self, key: str) -> Stored | None:
+    async def head(self, key: str) -> StoredObject | None:
         """What the headers say of it."""
-        answer = await self._send("HEAD", checked_key(key))
-        if answer.status == 404:
+        response = await self._send_with_retry("HEAD", validate_key(key))
+        if response.status == 404:
             return None
-        if answer.status != 200:
-            raise _failed("HEAD", answer.status, b"")
-        return _stored(key, answer.headers)
+        if response.status != 200:
+            raise _build_error("HEAD", response.status, b"")
+        return _build_stored_object(key, response.headers)
 
     async def delete(self, key: str) -> None:
         """Remove it. Of one that is not there services say the same."""
-        answer = await self._send("DELETE", checked_key(key))
-        if answer.status not in (200, 204, 404):
-            raise _failed("DELETE", answer.status, answer.body)
+        response = await self._send_with_retry("DELETE", validate_key(key))
+        if response.status not in (200, 204, 404):
+            raise _build_error("DELETE", response.status, response.body)
 
-    async def list(self, prefix: str) -> AsyncIterator[Stored]:
+    async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
         """A thousand at a time."""
-        query = {"list-type": "2", "prefix": checked_prefix(prefix)}
+        query = {"list-type": "2", "prefix": validate_prefix(prefix)}
         while True:
-            page = ET.fromstring((await self._done("GET", "", query)).body)  # noqa: S314  the service is trusted
-            for one in page.iterfind(f"{_NAMESPACE}Contents"):
-                found = {name: one.findtext(f"{_NAMESPACE}{name}") or "" for name in ("Key", "Size", "LastModified")}
-                yield Stored(found["Key"], int(found["Size"]), "", datetime.fromisoformat(found["LastModified"]))
-            token = page.findtext(f"{_NAMESPACE}NextContinuationToken")
+            page = ET.fromstring((await self._send_expecting_ok("GET", "", query)).body)  # noqa: S314  the service is trusted
+            for element in page.iterfind(f"{_ANY_NAMESPACE}Contents"):
+                fields = {name: element.findtext(f"{_ANY_NAMESPACE}{name}") or "" for name in ("Key", "Size", "LastModified")}
+                yield StoredObject(fields["Key"], int(fields["Size"]), "", datetime.fromisoformat(fields["LastModified"]))
+            token = page.findtext(f"{_ANY_NAMESPACE}NextContinuationToken")
             if not token:
                 return
             query["continuation-token"] = token
@@ -187,85 +193,97 @@ class S3:
     # -------------------------------------------------------------------------------------------- requests
 
     @property
-    def _opened(self) -> httpx.AsyncClient:
+    def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
             raise RuntimeError("The bucket is used outside of running().")
         return self._client
 
-    async def _done(
-        self, method: str, key: str, query: Query = NOTHING, headers: Mapping[str, str] = NOTHING, body: bytes = b""
-    ) -> _Answer:
-        answer = await self._send(method, key, query, headers, body)
-        if answer.status != 200:
-            raise _failed(method, answer.status, answer.body)
-        return answer
+    async def _send_expecting_ok(
+        self,
+        method: str,
+        key: str,
+        query: QueryParameters = EMPTY_MAPPING,
+        headers: Mapping[str, str] = EMPTY_MAPPING,
+        body: bytes = b"",
+    ) -> _Response:
+        response = await self._send_with_retry(method, key, query, headers, body)
+        if response.status != 200:
+            raise _build_error(method, response.status, response.body)
+        return response
 
-    async def _send(
-        self, method: str, key: str, query: Query = NOTHING, headers: Mapping[str, str] = NOTHING, body: bytes = b""
-    ) -> _Answer:
-        for attempt in range(1, ATTEMPTS + 1):
-            answer = await self._sent(method, key, query, headers, body, is_last=attempt == ATTEMPTS)
-            if answer is not None:
-                return answer
+    async def _send_with_retry(
+        self,
+        method: str,
+        key: str,
+        query: QueryParameters = EMPTY_MAPPING,
+        headers: Mapping[str, str] = EMPTY_MAPPING,
+        body: bytes = b"",
+    ) -> _Response:
+        for attempt in range(1, MAX_ATTEMPTS + 1):
+            response = await self._send_once(method, key, query, headers, body, is_last=attempt == MAX_ATTEMPTS)
+            if response is not None:
+                return response
             await asyncio.sleep(0.2 * 4**attempt)
         raise AssertionError("unreachable")
 
-    async def _sent(
-        self, method: str, key: str, query: Query, headers: Mapping[str, str], body: bytes, *, is_last: bool
-    ) -> _Answer | None:
-        request = self._signed(method, key, query, headers, body)
+    async def _send_once(
+        self, method: str, key: str, query: QueryParameters, headers: Mapping[str, str], body: bytes, *, is_last: bool
+    ) -> _Response | None:
+        request = self._sign_request(method, key, query, headers, body)
         try:
-            named = dict(request.headers.items())
-            response = await self._opened.request(method, str(request.url), headers=named, content=body)
+            signed_headers = dict(request.headers.items())
+            response = await self._open_client.request(method, str(request.url), headers=signed_headers, content=body)
         except httpx.HTTPError as error:
             if is_last:
-                raise StorageFailed(f"{method} of an object: {type(error).__name__}") from error
+                raise StorageError(f"{method} of an object: {type(error).__name__}") from error
             return None
-        return None if response.status_code in _BUSY and not is_last else _answer(response)
+        return None if response.status_code in _RETRYABLE_STATUSES and not is_last else _parse_response(response)
 
-    def _signed(self, method: str, key: str, query: Query, headers: Mapping[str, str], body: bytes) -> AWSRequest:
+    def _sign_request(self, method: str, key: str, query: QueryParameters, headers: Mapping[str, str], body: bytes) -> AWSRequest:
         # In a header rather than in the address: addresses get into logs.
-        request = AWSRequest(method, _with(self._bucket.address(key), query), headers=dict(headers), data=body)
+        request = AWSRequest(method, _append_query(self._bucket.build_url(key), query), headers=dict(headers), data=body)
         S3SigV4Auth(self._credentials, "s3", self._bucket.region).add_auth(request)
         return request
 
 
-def attachment(filename: str) -> str:
+def build_content_disposition(filename: str) -> str:
     """The header that has a browser save something by this name, whatever is in it."""
-    plain = "".join(letter if letter.isascii() and (letter.isalnum() or letter in "._- ") else "_" for letter in filename)
-    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(filename, safe='')}"
+    ascii_filename = "".join(
+        letter if letter.isascii() and (letter.isalnum() or letter in "._- ") else "_" for letter in filename
+    )
+    return f"attachment; filename=\"{ascii_filename}\"; filename*=UTF-8''{quote(filename, safe='')}"
 
 
-def _with(url: str, query: Query) -> str:
+def _append_query(url: str, query: QueryParameters) -> str:
     return f"{url}?{urlencode(query, quote_via=quote, safe='-_.~')}" if query else url
 
 
-def _answer(response: httpx.Response) -> _Answer:
-    return _Answer(response.status_code, response.headers, response.content)
+def _parse_response(response: httpx.Response) -> _Response:
+    return _Response(response.status_code, response.headers, response.content)
 
 
-def _stored(key: str, headers: httpx.Headers) -> Stored:
-    modified = parsedate_to_datetime(headers["last-modified"])
-    return Stored(key, int(headers["content-length"]), headers.get("content-type", ""), modified)
+def _build_stored_object(key: str, headers: httpx.Headers) -> StoredObject:
+    modified_at = parsedate_to_datetime(headers["last-modified"])
+    return StoredObject(key, int(headers["content-length"]), headers.get("content-type", ""), modified_at)
 
 
-def _failed(method: str, status: int, body: bytes) -> StorageFailed:
+def _build_error(method: str, status: int, body: bytes) -> StorageError:
     # The service's code for it; its message may quote the request.
     try:
         code = ET.fromstring(body).findtext("Code") or ""  # noqa: S314  the service is trusted
     except ET.ParseError:
         code = ""
-    return StorageFailed(f"{method} of an object: {f'status {status} {code}'.strip()}")
+    return StorageError(f"{method} of an object: {f'status {status} {code}'.strip()}")
 
 
-def _text(body: bytes, name: str) -> str:
-    found = ET.fromstring(body).findtext(f"{_NAMESPACE}{name}")  # noqa: S314  the service is trusted
-    if not found:
-        raise _failed("POST", 200, body)
-    return found
+def _find_text(body: bytes, name: str) -> str:
+    text = ET.fromstring(body).findtext(f"{_ANY_NAMESPACE}{name}")  # noqa: S314  the service is trusted
+    if not text:
+        raise _build_error("POST", 200, body)
+    return text
 
 
-def _completed(tags: list[str]) -> bytes:
+def _build_completion_xml(tags: list[str]) -> bytes:
     root = ET.Element("CompleteMultipartUpload")
     for number, tag in enumerate(tags, 1):
         part = ET.SubElement(root, "Part")
@@ -274,21 +292,21 @@ def _completed(tags: list[str]) -> bytes:
     return ET.tostring(root)
 
 
-async def _parts(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
+async def _split_into_parts(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
     """The content in parts of one length, all but the last; one at least."""
     if isinstance(content, bytes):
         yield content
         return
-    waiting = bytearray()
+    buffer = bytearray()
     async for chunk in content:
-        waiting += chunk
-        while len(waiting) > PART:
-            yield bytes(waiting[:PART])
-            del waiting[:PART]
-    yield bytes(waiting)
+        buffer += chunk
+        while len(buffer) > PART_BYTES:
+            yield bytes(buffer[:PART_BYTES])
+            del buffer[:PART_BYTES]
+    yield bytes(buffer)
 
 
-async def _chained(first: bytes, second: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _chain_parts(first: bytes, second: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield first
     yield second
     async for other in others:

@@ -10,132 +10,146 @@ from sqlalchemy import BigInteger, Boolean, Integer, Text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from storefront.core.db.database import Connection, Database, Row, Statement
-from storefront.imports.csv_columns import quoted
+from storefront.imports.csv_columns import sanitize_excerpt
 from storefront.imports.jobs import queue
-from storefront.imports.jobs.queue import Claim
-from storefront.imports.product_writer import MOST_TOLD, Batch, Tally
-from storefront.imports.row_types import Rejection
+from storefront.imports.jobs.queue import Lease
+from storefront.imports.product_writer import MAX_ROW_ERRORS, BatchCounts, ProductBatch
+from storefront.imports.row_types import RowError
 
 
-async def advance(database: Database, mine: Claim, done: int, *, rows: int, rejected: int, issues: Sequence[Rejection]) -> None:
+async def record_progress(
+    database: Database, lease: Lease, done: int, *, rows: int, rejected: int, issues: Sequence[RowError]
+) -> None:
     """Say how far it has come that has nothing else to say it with. Raises Lost and Cancelled."""
     async with database.transaction() as connection:
-        row = await queue.lock(connection, mine)
-        facts = {"done": done, "rows": rows, "rejected": rejected}
-        _keep(connection, mine, row, facts, None, issues)
+        row = await queue.lock_job(connection, lease)
+        progress = {"done": done, "rows": rows, "rejected": rejected}
+        _save_checkpoint(connection, lease, row, progress, None, issues)
 
 
-class Kept:
+class JobCheckpointer:
     """What is kept of an import with each batch: how far it has come, what it left out, which handles it has had."""
 
-    def __init__(self, mine: Claim, *, handles: bool, extra: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, lease: Lease, *, tracks_handles: bool, extra: Mapping[str, Any] | None = None) -> None:
         """`handles`: whether the source may have one twice. `extra` stands in every checkpoint."""
-        self._mine, self._handles, self._extra = mine, handles, extra or {}
-        self._row: Row | None = None
-        self._before: dict[str, int] = {}
+        self._lease, self._tracks_handles, self._extra = lease, tracks_handles, extra or {}
+        self._job: Row | None = None
+        self._earlier_lines: dict[str, int] = {}
 
-    async def begin(self, connection: Connection, batch: Batch) -> dict[str, int]:
+    async def begin_batch(self, connection: Connection, batch: ProductBatch) -> dict[str, int]:
         """Make sure that the job is ours, and tell which handles it has had."""
-        locked = connection.send(queue.held(), self._mine.parameters)
-        had = connection.send(_had(), {"id": self._mine.job_id, "handles": list(batch.products)}) if self._handles else None
+        locked = connection.enqueue(queue.lock_job_statement(), self._lease.parameters)
+        earlier_handles = (
+            connection.enqueue(_select_handles_statement(), {"id": self._lease.job_id, "handles": list(batch.products)})
+            if self._tracks_handles
+            else None
+        )
         await connection.flush()
-        queue.judge(locked.rows, self._mine)
-        self._row = locked.rows[0]
-        self._before = {row.handle: row.row for row in had.rows} if had else {}
-        return self._before
+        queue.check_lease(locked.rows, self._lease)
+        self._job = locked.rows[0]
+        self._earlier_lines = {row.handle: row.row for row in earlier_handles.rows} if earlier_handles else {}
+        return self._earlier_lines
 
-    def end(self, connection: Connection, batch: Batch, tally: Tally) -> None:
+    def finish_batch(self, connection: Connection, batch: ProductBatch, counts: BatchCounts) -> None:
         """Keep the checkpoint with what was written."""
-        new = [product for product in batch.products.values() if product.handle not in self._before] if self._handles else []
-        if new:
-            given = {"handles": [product.handle for product in new], "rows": [product.line for product in new]}
-            connection.send(_remember(), {"id": self._mine.job_id, **given})
-        facts = {name: getattr(tally, name) for name in ("rows", "created", "updated", "unchanged", "rejected")}
+        new_products = (
+            [product for product in batch.products.values() if product.handle not in self._earlier_lines]
+            if self._tracks_handles
+            else []
+        )
+        if new_products:
+            columns = {
+                "handles": [product.handle for product in new_products],
+                "rows": [product.line for product in new_products],
+            }
+            connection.enqueue(_insert_handles_statement(), {"id": self._lease.job_id, **columns})
+        progress = {name: getattr(counts, name) for name in ("rows", "created", "updated", "unchanged", "rejected")}
         # Where nothing but rejected rows has come, the import goes on from where it was.
-        place = {**self._extra, **(batch.mark.place if batch.mark else self._place())}
-        done = batch.mark.done if batch.mark else None
-        _keep(connection, self._mine, self._row, {**facts, "done": done}, place, tally.rejections)
+        resume_point = {**self._extra, **(batch.checkpoint.resume_point if batch.checkpoint else self._last_resume_point())}
+        done = batch.checkpoint.progress if batch.checkpoint else None
+        _save_checkpoint(connection, self._lease, self._job, {**progress, "done": done}, resume_point, counts.row_errors)
 
-    def _place(self) -> Mapping[str, Any]:
+    def _last_resume_point(self) -> Mapping[str, Any]:
         """The place of the last checkpoint, where it is one of the same source."""
-        last = (self._row.checkpoint if self._row else None) or {}
-        return last if self._extra.items() <= last.items() else {}
+        checkpoint = (self._job.checkpoint if self._job else None) or {}
+        return checkpoint if self._extra.items() <= checkpoint.items() else {}
 
 
-class HandlesOnDisk:
+class SqliteHandleStore:
     """The handles that an import without a job has had, in a temporary file: memory does not grow with them."""
 
     def __init__(self) -> None:
         # An empty name is a file of SQLite's own, which is gone with the connection.
-        self._file = sqlite3.connect("", isolation_level=None)
-        self._file.execute("CREATE TABLE handles (handle TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
-        self._last: Batch | None = None
+        self._sqlite = sqlite3.connect("", isolation_level=None)
+        self._sqlite.execute("CREATE TABLE handles (handle TEXT PRIMARY KEY, line INTEGER) WITHOUT ROWID")
+        self._last_batch: ProductBatch | None = None
 
-    def __enter__(self) -> "HandlesOnDisk":
+    def __enter__(self) -> "SqliteHandleStore":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._sqlite.close()
 
-    async def begin(self, _connection: Connection, batch: Batch) -> dict[str, int]:
+    async def begin_batch(self, _connection: Connection, batch: ProductBatch) -> dict[str, int]:
         """Returns the products of the batch that an earlier one had already, with their lines there."""
         # A batch that is tried again is still the last one: only with the next is it known to be written.
-        if self._last is not None and self._last is not batch:
-            rows = [(product.handle, product.line) for product in self._last.products.values()]
-            with self._file:
-                self._file.execute("BEGIN")
-                self._file.executemany("INSERT OR IGNORE INTO handles VALUES (?, ?)", rows)
-        self._last = batch
-        found = self._file.execute(
+        if self._last_batch is not None and self._last_batch is not batch:
+            rows = [(product.handle, product.line) for product in self._last_batch.products.values()]
+            with self._sqlite:
+                self._sqlite.execute("BEGIN")
+                self._sqlite.executemany("INSERT OR IGNORE INTO handles VALUES (?, ?)", rows)
+        self._last_batch = batch
+        cursor = self._sqlite.execute(
             "SELECT handle, line FROM handles WHERE handle IN (SELECT value FROM json_each(?))",
             [orjson.dumps(list(batch.products)).decode()],
         )
-        return dict(found.fetchall())
+        return dict(cursor.fetchall())
 
-    def end(self, _connection: Connection, _batch: Batch, _tally: Tally) -> None:
+    def finish_batch(self, _connection: Connection, _batch: ProductBatch, _counts: BatchCounts) -> None:
         """Nothing has to be committed with the batch."""
 
 
-def _keep(
+def _save_checkpoint(
     connection: Connection,
-    mine: Claim,
+    lease: Lease,
     row: Row,
-    facts: Mapping[str, Any],
-    place: Mapping[str, Any] | None,
-    issues: Sequence[Rejection],
+    progress: Mapping[str, Any],
+    resume_point: Mapping[str, Any] | None,
+    issues: Sequence[RowError],
 ) -> None:
-    count = (row.checkpoint or {}).get("issues", 0)
-    told = issues[: MOST_TOLD - count]
-    if told:
-        rows = [_issue(count + n, issue) for n, issue in enumerate(told, 1)]
-        connection.send(_tell(), {"id": mine.job_id, "issues": orjson.dumps(rows).decode()})
-    checkpoint = orjson.dumps({**(place or {}), "issues": count + len(told)}).decode()
-    nothing = dict.fromkeys(("created", "updated", "unchanged"), 0)
-    connection.send(
-        _advance(), {**mine.parameters, **nothing, **facts, "checkpoint": checkpoint, "is_durable": place is not None}
+    issue_count = (row.checkpoint or {}).get("issues", 0)
+    new_issues = issues[: MAX_ROW_ERRORS - issue_count]
+    if new_issues:
+        rows = [_to_issue_row(issue_count + n, issue) for n, issue in enumerate(new_issues, 1)]
+        connection.enqueue(_insert_issues_statement(), {"id": lease.job_id, "issues": orjson.dumps(rows).decode()})
+    checkpoint = orjson.dumps({**(resume_point or {}), "issues": issue_count + len(new_issues)}).decode()
+    zero_counts = dict.fromkeys(("created", "updated", "unchanged"), 0)
+    connection.enqueue(
+        _save_checkpoint_statement(),
+        {**lease.parameters, **zero_counts, **progress, "checkpoint": checkpoint, "is_durable": resume_point is not None},
     )
 
 
-def _issue(number: int, issue: Rejection) -> dict[str, Any]:
+def _to_issue_row(number: int, issue: RowError) -> dict[str, Any]:
     # Names of columns and handles come from the file.
-    handle, column = (quoted(value, 255) if value else None for value in (issue.handle, issue.column))
-    told = {"handle": handle, "field": column, "message": quoted(issue.problem, 1_000)}
-    return {"number": number, "row": issue.line or None, **told}
+    handle, column = (sanitize_excerpt(value, 255) if value else None for value in (issue.handle, issue.column))
+    columns = {"handle": handle, "field": column, "message": sanitize_excerpt(issue.problem, 1_000)}
+    return {"number": number, "row": issue.line or None, **columns}
 
 
 @cache
-def _advance() -> Statement:
+def _save_checkpoint_statement() -> Statement:
     counts = ("rows", "created", "updated", "unchanged", "rejected")
-    return queue.statement(
+    return queue.build_statement(
         f"""
-UPDATE jobs SET checkpoint = :checkpoint, done = coalesce(:done, done), lease_until = {queue.UNTIL},
+UPDATE jobs SET checkpoint = :checkpoint, done = coalesce(:done, done), lease_until = {queue.LEASE_UNTIL_SQL},
   {", ".join(f"{name} = {name} + :{name}" for name in counts)},
   attempts = CASE WHEN :is_durable THEN 0 ELSE attempts END, crashes = CASE WHEN :is_durable THEN 0 ELSE crashes END,
   position = CASE WHEN :created + :updated > 0 AND NOT coalesce(CAST(options ->> 'preview' AS boolean), false)
     THEN (SELECT position FROM store_positions WHERE config_id = jobs.config_id) ELSE position END
 WHERE id = :id AND worker = :worker
 """,
-        **queue.MINE,
+        **queue.LEASE_PARAMETER_TYPES,
         checkpoint=JSONB(),
         done=BigInteger(),
         # An export that is begun again has come no further.
@@ -145,25 +159,25 @@ WHERE id = :id AND worker = :worker
 
 
 @cache
-def _had() -> Statement:
+def _select_handles_statement() -> Statement:
     sql = 'SELECT handle, "row" FROM job_handles WHERE job_id = :id AND handle = ANY(:handles)'
-    return queue.statement(sql, id=queue.MINE["id"], handles=ARRAY(Text()))
+    return queue.build_statement(sql, id=queue.LEASE_PARAMETER_TYPES["id"], handles=ARRAY(Text()))
 
 
 @cache
-def _remember() -> Statement:
+def _insert_handles_statement() -> Statement:
     sql = 'INSERT INTO job_handles (job_id, handle, "row") SELECT :id, * FROM unnest(:handles, :rows)'
-    return queue.statement(sql, id=queue.MINE["id"], handles=ARRAY(Text()), rows=ARRAY(Integer()))
+    return queue.build_statement(sql, id=queue.LEASE_PARAMETER_TYPES["id"], handles=ARRAY(Text()), rows=ARRAY(Integer()))
 
 
 @cache
-def _tell() -> Statement:
-    return queue.statement(
+def _insert_issues_statement() -> Statement:
+    return queue.build_statement(
         """
 INSERT INTO job_issues (job_id, number, "row", handle, field, message)
 SELECT :id, issue.number, issue."row", issue.handle, issue.field, issue.message
 FROM jsonb_to_recordset(:issues) AS issue (number integer, "row" integer, handle text, field text, message text)
 """,
-        id=queue.MINE["id"],
+        id=queue.LEASE_PARAMETER_TYPES["id"],
         issues=JSONB(),
     )

@@ -14,28 +14,28 @@ import orjson
 from sqlalchemy import BigInteger, Double, Integer, Text, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB, UUID
 
-from storefront.core.db.database import Connection, Database, Row, Statement, compiled
+from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
 
 # The wake-up for whoever has time for jobs; that of one job is its id.
-WORK = "jobs"
+JOBS_CHANNEL = "jobs"
 # Seconds for which a job is its worker's without a word from it.
-LEASE = 15.0
+LEASE_SECONDS = 15.0
 # How often a job is begun again that does not get any further.
-MOST_ATTEMPTS = 6
+MAX_JOB_ATTEMPTS = 6
 # Poison job: it has lost its worker so often at the same place. It is failed, for the sake of all other work of the process.
-MAX_CRASHES = 2
+MAX_JOB_CRASHES = 2
 # Jobs of one owner that run at a time, in all processes.
-MAX_RUNNING_PER_OWNER = 1
+MAX_RUNNING_JOBS_PER_OWNER = 1
 # Of the advisory lock under which jobs are taken: those of an owner that run are counted and added to by one at a time.
-_CLAIM_LOCK = 7_312_029
+_CLAIM_LOCK_ID = 7_312_029
 
 
-def second_thoughts(job_id: str) -> str:
+def cancel_channel(job_id: str) -> str:
     """The wake-up for whoever runs a job that is no longer wanted."""
     return f"cancel {job_id}"
 
 
-class Lost(Exception):
+class LeaseLost(Exception):
     """The job is somebody else's by now, or gone with its store."""
 
 
@@ -52,21 +52,24 @@ class JobFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class Lease:
     """Who runs which job, and for how long it is theirs without a word."""
 
     job_id: str
-    worker: str
-    lease: float = LEASE
+    worker_id: str
+    seconds: float = LEASE_SECONDS
 
     @property
     def parameters(self) -> dict[str, Any]:
         """Of every statement about it."""
-        return {"id": self.job_id, "worker": self.worker, "lease": self.lease}
+        return {"id": self.job_id, "worker": self.worker_id, "lease": self.seconds}
 
 
-async def claim(
-    database: Database, worker: str, lease: float = LEASE, max_running_per_owner: int = MAX_RUNNING_PER_OWNER
+async def claim_job(
+    database: Database,
+    worker_id: str,
+    lease_seconds: float = LEASE_SECONDS,
+    max_running_per_owner: int = MAX_RUNNING_JOBS_PER_OWNER,
 ) -> Row | None:
     """Take a job that waits, or whose worker is gone; None where there is none that may run.
 
@@ -74,79 +77,83 @@ async def claim(
     their jobs, the oldest. So an owner with many jobs delays others by one job at most.
     """
     async with database.transaction() as connection:
-        connection.send(_claim_lock(), {"lock": _CLAIM_LOCK})
-        rows = await connection.fetch(_claim(), {"worker": worker, "lease": lease, "most": max_running_per_owner})
+        connection.enqueue(_lock_claims_statement(), {"lock": _CLAIM_LOCK_ID})
+        rows = await connection.fetch(
+            _claim_job_statement(), {"worker": worker_id, "lease": lease_seconds, "most": max_running_per_owner}
+        )
     return rows[0] if rows else None
 
 
-async def beat(database: Database, mine: Claim) -> None:
+async def heartbeat(database: Database, lease: Lease) -> None:
     """Say that it is being worked at; raises Lost and Cancelled. Waits for nobody: whoever has the row locked is at work."""
-    rows = await database.fetch(_beat(), mine.parameters)
-    judge(rows, mine)
+    rows = await database.fetch(_heartbeat_statement(), lease.parameters)
+    check_lease(rows, lease)
 
 
-async def finish(database: Database, mine: Claim, status: str, error: Mapping[str, Any] | None = None, **facts: Any) -> bool:
+async def finish_job(
+    database: Database, lease: Lease, status: str, error: Mapping[str, Any] | None = None, **columns: Any
+) -> bool:
     """Say what has become of it; False where it was no longer the worker's."""
-    given = {"object_key": None, "object_size": None, **facts}
-    told = orjson.dumps(error).decode() if error else None
-    rows = await database.fetch(_finish(), {**mine.parameters, "status": status, "error": told, **given})
+    values = {"object_key": None, "object_size": None, **columns}
+    error_json = orjson.dumps(error).decode() if error else None
+    rows = await database.fetch(_finish_job_statement(), {**lease.parameters, "status": status, "error": error_json, **values})
     return bool(rows)
 
 
-async def put_off(database: Database, mine: Claim, seconds: float, error: Mapping[str, Any] | None = None) -> None:
+async def reschedule(database: Database, lease: Lease, seconds: float, error: Mapping[str, Any] | None = None) -> None:
     """Leave it to whoever comes after so many seconds."""
-    told = orjson.dumps(error).decode() if error else None
-    await database.fetch(_put_off(), {**mine.parameters, "seconds": seconds, "error": told})
+    error_json = orjson.dumps(error).decode() if error else None
+    await database.fetch(_reschedule_statement(), {**lease.parameters, "seconds": seconds, "error": error_json})
 
 
-async def begin_again(database: Database, mine: Claim, total: int | None) -> None:
+async def restart_job(database: Database, lease: Lease, total: int | None) -> None:
     """From the beginning: what was counted before is no longer so. Raises Lost and Cancelled."""
     async with database.transaction() as connection:
-        await lock(connection, mine)
-        connection.send(_forget_issues(), {"id": mine.job_id})
-        await connection.fetch(_begin_again(), {"id": mine.job_id, "total": total})
+        await lock_job(connection, lease)
+        connection.enqueue(_delete_issues_statement(), {"id": lease.job_id})
+        await connection.fetch(_restart_job_statement(), {"id": lease.job_id, "total": total})
 
 
-async def set_total(database: Database, mine: Claim, total: int) -> None:
+async def set_total(database: Database, lease: Lease, total: int) -> None:
     """Say how much there is to do."""
-    await database.fetch(_set_total(), {**mine.parameters, "total": total})
+    await database.fetch(_set_total_statement(), {**lease.parameters, "total": total})
 
 
-async def lock(connection: Connection, mine: Claim) -> Row:
+async def lock_job(connection: Connection, lease: Lease) -> Row:
     """The job's row, locked; raises Lost and Cancelled."""
-    rows = await connection.fetch(held(), mine.parameters)
-    judge(rows, mine)
+    rows = await connection.fetch(lock_job_statement(), lease.parameters)
+    check_lease(rows, lease)
     return rows[0]
 
 
-def judge(rows: Sequence[Row], mine: Claim) -> None:
+def check_lease(rows: Sequence[Row], lease: Lease) -> None:
     """Raise Lost or Cancelled where the job's row, as it was read, says so."""
-    if not rows or rows[0].worker != mine.worker or rows[0].status != "running":
-        raise Lost
+    if not rows or rows[0].worker != lease.worker_id or rows[0].status != "running":
+        raise LeaseLost
     if rows[0].is_cancelled:
         raise Cancelled
 
 
-def statement(sql: str, **types: Any) -> Statement:
+def build_statement(sql: str, **types: Any) -> Statement:
     """SQL with the types of its parameters."""
-    return compiled(text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items())))
+    return compile_statement(text(sql).bindparams(*(bindparam(name, type_=type_) for name, type_ in types.items())))
 
 
 # The parameters of a claim.
-MINE = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
-UNTIL = "now() + make_interval(secs => :lease)"
+LEASE_PARAMETER_TYPES = {"id": UUID(as_uuid=False), "worker": UUID(as_uuid=False), "lease": Double()}
+LEASE_UNTIL_SQL = "now() + make_interval(secs => :lease)"
 
 
 @cache
-def _claim() -> Statement:
-    return statement(
+def _claim_job_statement() -> Statement:
+    return build_statement(
         f"""
 WITH owner AS MATERIALIZED (
   SELECT user_id, count(*) FILTER (WHERE status = 'running' AND lease_until >= now()) AS running,
     (SELECT max(started_at) FROM jobs AS earlier WHERE earlier.user_id = active.user_id) AS served_at
   FROM jobs AS active WHERE status IN ('queued', 'running') GROUP BY user_id
 )
-UPDATE jobs SET status = 'running', worker = :worker, lease_until = {UNTIL}, attempts = attempts + 1,
+UPDATE jobs SET status = 'running', worker = :worker, lease_until = {LEASE_UNTIL_SQL}, attempts = attempts + 1,
   crashes = crashes + CAST(status = 'running' AS integer), started_at = coalesce(started_at, now()), error = NULL
 WHERE id = (
   SELECT job.id FROM jobs AS job JOIN owner ON owner.user_id = job.user_id AND owner.running < :most
@@ -157,56 +164,56 @@ WHERE id = (
 )
 RETURNING *
 """,
-        worker=MINE["worker"],
+        worker=LEASE_PARAMETER_TYPES["worker"],
         lease=Double(),
         most=Integer(),
     )
 
 
 @cache
-def _claim_lock() -> Statement:
-    return statement("SELECT pg_advisory_xact_lock(:lock)", lock=BigInteger())
+def _lock_claims_statement() -> Statement:
+    return build_statement("SELECT pg_advisory_xact_lock(:lock)", lock=BigInteger())
 
 
 @cache
-def _beat() -> Statement:
-    return statement(
+def _heartbeat_statement() -> Statement:
+    return build_statement(
         f"""
 WITH beat AS (
-  UPDATE jobs SET lease_until = {UNTIL} WHERE id IN (
+  UPDATE jobs SET lease_until = {LEASE_UNTIL_SQL} WHERE id IN (
     SELECT id FROM jobs WHERE id = :id AND worker = :worker AND status = 'running' FOR UPDATE SKIP LOCKED
   )
 )
 SELECT worker, status, is_cancelled FROM jobs WHERE id = :id
 """,
-        **MINE,
+        **LEASE_PARAMETER_TYPES,
     )
 
 
 @cache
-def held() -> Statement:
+def lock_job_statement() -> Statement:
     """The job's row, locked, where it is still the worker's."""
     # To take the job from a worker, or to change its mind, is to wait for what it is writing.
     sql = "SELECT worker, status, is_cancelled, checkpoint FROM jobs WHERE id = :id AND worker = :worker FOR NO KEY UPDATE"
-    return statement(sql, id=MINE["id"], worker=MINE["worker"])
+    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], worker=LEASE_PARAMETER_TYPES["worker"])
 
 
 @cache
-def _begin_again() -> Statement:
-    nothing = ", ".join(f"{name} = 0" for name in ("done", "rows", "created", "updated", "unchanged", "rejected"))
-    sql = f"UPDATE jobs SET checkpoint = NULL, {nothing}, total = :total WHERE id = :id"
-    return statement(sql, id=MINE["id"], total=BigInteger())
+def _restart_job_statement() -> Statement:
+    zeroed_counts = ", ".join(f"{name} = 0" for name in ("done", "rows", "created", "updated", "unchanged", "rejected"))
+    sql = f"UPDATE jobs SET checkpoint = NULL, {zeroed_counts}, total = :total WHERE id = :id"
+    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], total=BigInteger())
 
 
 @cache
-def _set_total() -> Statement:
+def _set_total_statement() -> Statement:
     sql = "UPDATE jobs SET total = :total WHERE id = :id AND worker = :worker"
-    return statement(sql, id=MINE["id"], worker=MINE["worker"], total=BigInteger())
+    return build_statement(sql, id=LEASE_PARAMETER_TYPES["id"], worker=LEASE_PARAMETER_TYPES["worker"], total=BigInteger())
 
 
 @cache
-def _finish() -> Statement:
-    return statement(
+def _finish_job_statement() -> Statement:
+    return build_statement(
         """
 WITH finished AS (
   UPDATE jobs SET status = :status, error = :error, worker = NULL, lease_until = NULL, finished_at = now(),
@@ -217,8 +224,8 @@ WITH finished AS (
 forgotten AS (DELETE FROM job_handles WHERE job_id IN (SELECT id FROM finished WHERE status = 'succeeded'))
 SELECT id FROM finished
 """,
-        id=MINE["id"],
-        worker=MINE["worker"],
+        id=LEASE_PARAMETER_TYPES["id"],
+        worker=LEASE_PARAMETER_TYPES["worker"],
         status=Text(),
         error=JSONB(),
         object_key=Text(),
@@ -227,20 +234,20 @@ SELECT id FROM finished
 
 
 @cache
-def _put_off() -> Statement:
-    return statement(
+def _reschedule_statement() -> Statement:
+    return build_statement(
         """
 UPDATE jobs SET status = 'queued', worker = NULL, lease_until = NULL, error = :error,
   not_before = now() + make_interval(secs => :seconds)
 WHERE id = :id AND worker = :worker AND status = 'running' RETURNING 1 AS one
 """,
-        id=MINE["id"],
-        worker=MINE["worker"],
+        id=LEASE_PARAMETER_TYPES["id"],
+        worker=LEASE_PARAMETER_TYPES["worker"],
         seconds=Double(),
         error=JSONB(),
     )
 
 
 @cache
-def _forget_issues() -> Statement:
-    return statement("DELETE FROM job_issues WHERE job_id = :id", id=MINE["id"])
+def _delete_issues_statement() -> Statement:
+    return build_statement("DELETE FROM job_issues WHERE job_id = :id", id=LEASE_PARAMETER_TYPES["id"])

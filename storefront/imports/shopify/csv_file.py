@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
-from storefront.core.cooperative import in_turns
+from storefront.core.cooperative import iterate_cooperatively
 from storefront.imports import lossless_cell
-from storefront.imports.csv_columns import COLUMNS, Layout, Record, quoted
-from storefront.imports.product_parser import Assembly
-from storefront.imports.row_types import Item, Mark, Rejection, Stop
+from storefront.imports.csv_columns import COLUMNS, CsvRecord, SourceLayout, sanitize_excerpt
+from storefront.imports.product_parser import ProductParser
+from storefront.imports.row_types import Checkpoint, EarlyStop, RowError, SourceItem
 
 # Shopify renamed its columns in 2024. The older names are the keys here; case is ignored in both.
-RENAMED = {
+COLUMN_ALIASES = {
     "url handle": "handle",
     "description": "body (html)",
     "published on online store": "published",
@@ -24,9 +24,9 @@ RENAMED = {
     "inventory quantity": "variant inventory qty",
     "product image url": "image src",
     "variant image url": "variant image",
-    lossless_cell.PLAIN.lower(): lossless_cell.QUOTED.lower(),
+    lossless_cell.UNQUOTED_COLUMN.lower(): lossless_cell.QUOTED_COLUMN.lower(),
 }
-CHUNK = 65_536
+READ_CHUNK_BYTES = 65_536
 # What is parsed in one piece is bounded, because nothing else runs on the event loop meanwhile: a record at these limits takes
 # about 10 ms of CPU. docs/adr/csv-reader.md has the figures. Every comma may begin a cell, so cells are bounded by commas.
 MAX_RECORD_BYTES = 1_000_000
@@ -36,78 +36,82 @@ MAX_COLUMNS = 1_000
 # Rows of a file, empty ones included.
 MAX_ROWS = 2_000_000
 BYTE_ORDER_MARK = "\ufeff"
-NOT_UTF_8 = "is not UTF-8 text: save it as “CSV UTF-8”."
+NOT_UTF_8_MESSAGE = "is not UTF-8 text: save it as “CSV UTF-8”."
 
 
-class UnreadableFile(ValueError):
+class UnreadableFileError(ValueError):
     """The file is no product CSV at all. The message says why, for the one who chose the file."""
 
 
-def read(
+def read_csv_products(
     file: BinaryIO,
     name: str,
-    place: Mapping[str, Any] | None = None,
+    resume_point: Mapping[str, Any] | None = None,
     *,
-    remembers: bool = True,
+    remember_handles: bool = True,
     max_rows: int = MAX_ROWS,
-) -> Iterator[Item]:
+) -> Iterator[SourceItem]:
     """The products and rejected rows of a file in file order, with marks between them; `name` is for the rejections.
 
     A mark's `place` is where a later reading may go on; its `done` counts bytes. Of what was read nothing is kept but the
     handles, and these only where it `remembers`. A file of more than `max_rows` rows ends with a Stop. Raises UnreadableFile at
     once if the header is not that of a product CSV.
     """
-    return (item for item in _read(file, name, place, remembers, max_rows) if item is not None)
+    return (item for item in _open_items(file, name, resume_point, remember_handles, max_rows) if item is not None)
 
 
-def read_in_turns(
+def read_csv_products_cooperatively(
     file: BinaryIO,
     name: str,
-    place: Mapping[str, Any] | None = None,
+    resume_point: Mapping[str, Any] | None = None,
     *,
-    remembers: bool = True,
+    remember_handles: bool = True,
     max_rows: int = MAX_ROWS,
-) -> AsyncIterator[Item]:
+) -> AsyncIterator[SourceItem]:
     """The same as `read`, for the event loop: other tasks run between any two records, whatever the file holds."""
-    return in_turns(_read(file, name, place, remembers, max_rows))
+    return iterate_cooperatively(_open_items(file, name, resume_point, remember_handles, max_rows))
 
 
-def _read(file: BinaryIO, name: str, place: Mapping[str, Any] | None, remembers: bool, max_rows: int) -> Iterator[Item | None]:
-    source = _Source(file, name)
+def _open_items(
+    file: BinaryIO, name: str, resume_point: Mapping[str, Any] | None, remember_handles: bool, max_rows: int
+) -> Iterator[SourceItem | None]:
+    source = _CsvSource(file, name)
     layout = source.layout
-    if place:
-        source.go_on(place)
-    return _items(source, Assembly(layout, remembers=remembers), max_rows)
+    if resume_point:
+        source.resume(resume_point)
+    return _parse_items(source, ProductParser(layout, remember_handles=remember_handles), max_rows)
 
 
-def _items(source: "_Source", assembly: Assembly, max_rows: int) -> Iterator[Item | None]:
+def _parse_items(source: "_CsvSource", parser: ProductParser, max_rows: int) -> Iterator[SourceItem | None]:
     """What the records come to. None stands for work that has come to nothing yet: there may be much of it."""
-    for record in source.records(max_rows):
+    for record in source.read_records(max_rows):
         if record is not None:
-            yield from assembly.take(record)
+            yield from parser.add_row(record)
         yield None
-    yield from assembly.finish()
-    yield source.mark()
-    if source.rows >= max_rows and not source.lines.is_at_end():
-        problem = f"{source.layout.file}: has more than {max_rows:,} rows, empty ones included: import the rest as another file."
-        yield Stop(problem)
+    yield from parser.finish()
+    yield source.build_checkpoint()
+    if source.row_count >= max_rows and not source.line_reader.is_at_end():
+        problem = (
+            f"{source.layout.source_name}: has more than {max_rows:,} rows, empty ones included: import the rest as another file."
+        )
+        yield EarlyStop(problem)
 
 
-def fits(record: str) -> bool:
+def is_record_within_limits(record: str) -> bool:
     """Whether a record is within the limits of what is read."""
     lines, commas = record.count("\n") + record.count("\r"), record.count(",")
     return lines <= MAX_RECORD_LINES and commas <= MAX_RECORD_COMMAS and len(record.encode()) <= MAX_RECORD_BYTES
 
 
-class _RecordTooLong(Exception):
+class _RecordTooLongError(Exception):
     """More than is parsed in one piece. The message says of what."""
 
 
-class _LineTooLong(_RecordTooLong):
+class _LineTooLongError(_RecordTooLongError):
     """The rest of the line is still to be skipped."""
 
 
-class _Lines:
+class _LineReader:
     """Lines of text out of bytes, whatever they end in, and how far they have come: in bytes and in lines.
 
     Raises _RecordTooLong where a record is longer than the limits. The line that is one too many begins the next record.
@@ -118,27 +122,27 @@ class _Lines:
         self._file = file
         self.offset, self.line = offset, line
         # The last one comes first.
-        self._ready: list[bytes] = []
-        self._rest: list[bytes] = []
+        self._reversed_lines: list[bytes] = []
+        self._unfinished_chunks: list[bytes] = []
         self.begin_record()
 
     def begin_record(self) -> None:
         """What comes now belongs to another record."""
-        self._bytes, self._count, self._commas = MAX_RECORD_BYTES, MAX_RECORD_LINES, MAX_RECORD_COMMAS
+        self._bytes_left, self._lines_left, self._commas_left = MAX_RECORD_BYTES, MAX_RECORD_LINES, MAX_RECORD_COMMAS
 
-    def __iter__(self) -> "_Lines":
+    def __iter__(self) -> "_LineReader":
         return self
 
     def __next__(self) -> str:
-        if not self._ready:
-            self._fill()
-        line = self._ready.pop()
+        if not self._reversed_lines:
+            self._read_lines()
+        line = self._reversed_lines.pop()
         size = len(line)
-        self._bytes -= size
-        self._count -= 1
-        self._commas -= line.count(b",")
-        if self._bytes < 0 or self._count < 0 or self._commas < 0:
-            self._refuse(line)
+        self._bytes_left -= size
+        self._lines_left -= 1
+        self._commas_left -= line.count(b",")
+        if self._bytes_left < 0 or self._lines_left < 0 or self._commas_left < 0:
+            self._raise_too_long(line)
         is_first = not self.offset
         self.offset += size
         self.line += 1
@@ -146,159 +150,171 @@ class _Lines:
         # A byte order mark before a quoted name would hide the quote from the parser.
         return text.removeprefix(BYTE_ORDER_MARK) if is_first else text
 
-    def _refuse(self, line: bytes) -> NoReturn:
-        if self._count < MAX_RECORD_LINES - 1:
-            self._ready.append(line)
+    def _raise_too_long(self, line: bytes) -> NoReturn:
+        if self._lines_left < MAX_RECORD_LINES - 1:
+            self._reversed_lines.append(line)
         else:
             self.offset += len(line)
             self.line += 1
-        if self._count < 0:
-            raise _RecordTooLong(f"{MAX_RECORD_LINES:,} lines")
-        raise _RecordTooLong(f"{MAX_RECORD_BYTES:,} bytes" if self._bytes < 0 else f"{MAX_RECORD_COMMAS:,} commas")
+        if self._lines_left < 0:
+            raise _RecordTooLongError(f"{MAX_RECORD_LINES:,} lines")
+        raise _RecordTooLongError(f"{MAX_RECORD_BYTES:,} bytes" if self._bytes_left < 0 else f"{MAX_RECORD_COMMAS:,} commas")
 
-    def _fill(self) -> None:
+    def _read_lines(self) -> None:
         """Read on to the end of a line; raises StopIteration at the end of the file, _LineTooLong where the line goes on."""
-        size = sum(map(len, self._rest))
-        while chunk := self._file.read(CHUNK):
+        size = sum(map(len, self._unfinished_chunks))
+        while chunk := self._file.read(READ_CHUNK_BYTES):
             size += len(chunk)
-            if b"\n" in chunk or b"\r" in chunk or (self._rest and self._rest[-1].endswith(b"\r")):
+            if b"\n" in chunk or b"\r" in chunk or (self._unfinished_chunks and self._unfinished_chunks[-1].endswith(b"\r")):
                 # A carriage return at the very end may be half of a line's end.
-                held = b"\r" if chunk.endswith(b"\r") else b""
-                self._ready = b"".join([*self._rest, chunk.removesuffix(held)]).splitlines(keepends=True)
-                last = self._ready.pop() if self._ready and not self._ready[-1].endswith((b"\n", b"\r")) else b""
-                self._rest = [part for part in (last, held) if part]
-                size = len(last) + len(held)
-                if self._ready:
-                    self._ready.reverse()
+                carriage_return = b"\r" if chunk.endswith(b"\r") else b""
+                self._reversed_lines = b"".join([*self._unfinished_chunks, chunk.removesuffix(carriage_return)]).splitlines(
+                    keepends=True
+                )
+                unfinished_line = (
+                    self._reversed_lines.pop()
+                    if self._reversed_lines and not self._reversed_lines[-1].endswith((b"\n", b"\r"))
+                    else b""
+                )
+                self._unfinished_chunks = [piece for piece in (unfinished_line, carriage_return) if piece]
+                size = len(unfinished_line) + len(carriage_return)
+                if self._reversed_lines:
+                    self._reversed_lines.reverse()
                     return
             else:
-                self._rest.append(chunk)
+                self._unfinished_chunks.append(chunk)
             # One that ends in a carriage return is known to the next chunk: whether a line feed belongs to it.
-            if size > MAX_RECORD_BYTES and not self._rest[-1].endswith(b"\r"):
+            if size > MAX_RECORD_BYTES and not self._unfinished_chunks[-1].endswith(b"\r"):
                 self.offset += size
-                self._rest = []
-                raise _LineTooLong(f"{MAX_RECORD_BYTES:,} bytes")
-        self._ready, self._rest = b"".join(self._rest).splitlines(keepends=True)[::-1], []
-        if not self._ready:
+                self._unfinished_chunks = []
+                raise _LineTooLongError(f"{MAX_RECORD_BYTES:,} bytes")
+        self._reversed_lines, self._unfinished_chunks = b"".join(self._unfinished_chunks).splitlines(keepends=True)[::-1], []
+        if not self._reversed_lines:
             raise StopIteration
 
-    def skip(self) -> bool:
+    def skip_chunk(self) -> bool:
         """Skip a chunk of a line that is too long; returns whether its end was found, which then comes as a line of its own."""
-        chunk = self._file.read(CHUNK)
-        ends = [place for place in (chunk.find(b"\n"), chunk.find(b"\r")) if place >= 0]
-        place = min(ends, default=len(chunk))
-        self.offset += place
-        self._rest = [chunk[place:]] if ends else []
-        return bool(ends) or not chunk
+        chunk = self._file.read(READ_CHUNK_BYTES)
+        line_ends = [end for end in (chunk.find(b"\n"), chunk.find(b"\r")) if end >= 0]
+        end = min(line_ends, default=len(chunk))
+        self.offset += end
+        self._unfinished_chunks = [chunk[end:]] if line_ends else []
+        return bool(line_ends) or not chunk
 
     def is_at_end(self) -> bool:
         """Whether the file has no more lines."""
-        if not self._ready:
+        if not self._reversed_lines:
             try:
-                self._fill()
+                self._read_lines()
             except StopIteration:
                 return True
-            except _LineTooLong:
+            except _LineTooLongError:
                 return False
         return False
 
 
 @dataclass(frozen=True, slots=True)
-class _Columns:
+class _ColumnMap:
     """Where the known columns stand in the file."""
 
-    places: Mapping[str, int]
-    width: int
-    quotes: bool
+    index_by_column: Mapping[str, int]
+    column_count: int
+    has_quoted_formulas: bool
 
-    def record(self, line: int, cells: Sequence[str], start: int, number: int) -> Record:
-        named = {column: self._cell(cells[n]) for column, n in self.places.items() if n < len(cells) and cells[n]}
-        return Record(line, named, sum(map(bool, cells[self.width :])), start, number)
+    def build_record(self, line: int, cells: Sequence[str], start_offset: int, preceding_rows: int) -> CsvRecord:
+        cells_by_column = {
+            column: self._clean_cell(cells[n]) for column, n in self.index_by_column.items() if n < len(cells) and cells[n]
+        }
+        return CsvRecord(line, cells_by_column, sum(map(bool, cells[self.column_count :])), start_offset, preceding_rows)
 
-    def _cell(self, cell: str) -> str:
-        return (lossless_cell.unquoted(cell) if self.quotes else cell).strip()
+    def _clean_cell(self, cell: str) -> str:
+        return (lossless_cell.unquote_formula(cell) if self.has_quoted_formulas else cell).strip()
 
 
-class _Source:
+class _CsvSource:
     """A file whose header was read."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
-        self.lines = _Lines(file)
-        self.rows = 0
+        self.line_reader = _LineReader(file)
+        self.row_count = 0
         # Strict, because the lenient parser takes all that follows an unclosed quote for one cell without a word.
-        self._reader = csv.reader(self.lines, strict=True)
+        self._csv_reader = csv.reader(self.line_reader, strict=True)
         try:
-            header = next(self._reader, [])
+            header = next(self._csv_reader, [])
         except UnicodeDecodeError:
-            raise UnreadableFile(f"{name}: {NOT_UTF_8}") from None
-        except (csv.Error, _RecordTooLong) as error:
+            raise UnreadableFileError(f"{name}: {NOT_UTF_8_MESSAGE}") from None
+        except (csv.Error, _RecordTooLongError) as error:
             problem = error if isinstance(error, csv.Error) else f"it has more than {error}"
-            raise UnreadableFile(f"{name}: the header row cannot be read ({problem}).") from None
-        self.layout, self._columns = _layout(header, name)
+            raise UnreadableFileError(f"{name}: the header row cannot be read ({problem}).") from None
+        self.layout, self._column_map = _parse_header(header, name)
 
-    def go_on(self, place: Mapping[str, Any]) -> None:
+    def resume(self, resume_point: Mapping[str, Any]) -> None:
         """Read from another place on."""
-        self.lines = _Lines(self._file, place["offset"], place["line"] - 1)
-        self.rows = place.get("rows", 0)
-        self._reader = csv.reader(self.lines, strict=True)
+        self.line_reader = _LineReader(self._file, resume_point["offset"], resume_point["line"] - 1)
+        self.row_count = resume_point.get("rows", 0)
+        self._csv_reader = csv.reader(self.line_reader, strict=True)
 
-    def mark(self) -> Mark:
+    def build_checkpoint(self) -> Checkpoint:
         """The place that comes next."""
-        place = {"offset": self.lines.offset, "line": self.lines.line + 1, "rows": self.rows}
-        return Mark(place, self.lines.offset)
+        resume_point = {"offset": self.line_reader.offset, "line": self.line_reader.line + 1, "rows": self.row_count}
+        return Checkpoint(resume_point, self.line_reader.offset)
 
-    def records(self, max_rows: int) -> Iterator[Record | Rejection | None]:
+    def read_records(self, max_rows: int) -> Iterator[CsvRecord | RowError | None]:
         """The rows, and what is none. None: a row without anything in it, or a part of a line that is too long."""
-        lines, columns = self.lines, self._columns
-        while self.rows < max_rows:
-            line, start, number = lines.line + 1, lines.offset, self.rows
-            lines.begin_record()
+        line_reader, column_map = self.line_reader, self._column_map
+        while self.row_count < max_rows:
+            line, start_offset, preceding_rows = line_reader.line + 1, line_reader.offset, self.row_count
+            line_reader.begin_record()
             try:
-                cells = next(self._reader)
+                cells = next(self._csv_reader)
             except StopIteration:
                 return
-            except (_RecordTooLong, UnicodeDecodeError, csv.Error) as error:
+            except (_RecordTooLongError, UnicodeDecodeError, csv.Error) as error:
                 # The parser starts afresh on the next line, so one broken record does not cost the rest of the file.
-                yield self._rejection(line, error)
-                while isinstance(error, _LineTooLong) and not lines.skip():
+                yield self._build_row_error(line, error)
+                while isinstance(error, _LineTooLongError) and not line_reader.skip_chunk():
                     yield None
             else:
                 # Spreadsheets leave empty lines.
-                yield columns.record(line, cells, start, number) if any(cells) else None
-            self.rows += 1
+                yield column_map.build_record(line, cells, start_offset, preceding_rows) if any(cells) else None
+            self.row_count += 1
 
-    def _rejection(self, first: int, error: Exception) -> Rejection:
+    def _build_row_error(self, first_line: int, error: Exception) -> RowError:
         problem = f"not valid CSV ({error}), left out: close or double the quotes"
-        if isinstance(error, _RecordTooLong):
+        if isinstance(error, _RecordTooLongError):
             problem = f"has more than {error}, left out: close the quotes, or shorten the row"
         elif isinstance(error, UnicodeDecodeError):
-            problem = f"is left out, it {NOT_UTF_8}"
-        last = self.lines.line
-        lines = f"lines {first:,} to {last:,}: " if last > first else ""
-        return self.layout.rejection(first, None, "", lines + problem)
+            problem = f"is left out, it {NOT_UTF_8_MESSAGE}"
+        last_line = self.line_reader.line
+        line_range = f"lines {first_line:,} to {last_line:,}: " if last_line > first_line else ""
+        return self.layout.build_row_error(first_line, None, "", line_range + problem)
 
 
-def _layout(header: Sequence[str], name: str) -> tuple[Layout, _Columns]:
-    columns = [RENAMED.get(column, column) for column in (spelling.strip().lower() for spelling in header)]
-    if problem := _fault(header, columns):
-        raise UnreadableFile(f"{name}: {problem}")
-    known = {column: place for place, column in enumerate(columns) if column in COLUMNS}
-    spelt_as = {column: header[place].strip() for column, place in known.items()}
-    quotes = spelt_as.get(lossless_cell.QUOTED.lower(), "").lower() == lossless_cell.QUOTED.lower()
-    return Layout(name, len(header), spelt_as), _Columns(known, len(header), quotes)
+def _parse_header(header: Sequence[str], name: str) -> tuple[SourceLayout, _ColumnMap]:
+    columns = [COLUMN_ALIASES.get(column, column) for column in (spelling.strip().lower() for spelling in header)]
+    if problem := _find_header_problem(header, columns):
+        raise UnreadableFileError(f"{name}: {problem}")
+    index_by_column = {column: index for index, column in enumerate(columns) if column in COLUMNS}
+    spellings = {column: header[index].strip() for column, index in index_by_column.items()}
+    has_quoted_formulas = spellings.get(lossless_cell.QUOTED_COLUMN.lower(), "").lower() == lossless_cell.QUOTED_COLUMN.lower()
+    return SourceLayout(name, len(header), spellings), _ColumnMap(index_by_column, len(header), has_quoted_formulas)
 
 
-def _fault(header: Sequence[str], columns: Sequence[str]) -> str | None:
+def _find_header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
     """Why no products can be read under this header, or None."""
     if len(header) > MAX_COLUMNS:
         return f"the header row has {len(header):,} columns, at most {MAX_COLUMNS:,} are allowed."
     # Every other byte of UTF-16 is NUL where the text is plain.
     if any("\0" in spelling for spelling in header):
-        return NOT_UTF_8
+        return NOT_UTF_8_MESSAGE
     for column, spellings in (("handle", "“Handle” or “URL handle”"), ("title", "“Title”")):
         if column not in columns:
             return f"the header row has no column {spellings}. Is it a product CSV separated by commas?"
-    twice = [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]
-    spelt = " and ".join(f"“{header[n].strip()}”" for n, column in enumerate(columns) if column in twice[:1])
-    return f"the header row has one column several times ({quoted(spelt, 200)}): keep one of them." if twice else None
+    repeated = [column for column, count in Counter(columns).items() if count > 1 and column in COLUMNS]
+    repeated_spellings = " and ".join(f"“{header[n].strip()}”" for n, column in enumerate(columns) if column in repeated[:1])
+    return (
+        f"the header row has one column several times ({sanitize_excerpt(repeated_spellings, 200)}): keep one of them."
+        if repeated
+        else None
+    )

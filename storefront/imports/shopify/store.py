@@ -4,25 +4,25 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from storefront.core.cooperative import Turns
-from storefront.core.net.shopify_client import Shop, ShopifyError, TooCostly
+from storefront.core.cooperative import TimeSlice
+from storefront.core.net.shopify_client import QueryTooCostlyError, ShopifyClient, ShopifyError
 from storefront.imports import csv_columns
-from storefront.imports.csv_columns import Layout, Record
-from storefront.imports.product_parser import Assembly
-from storefront.imports.row_types import Item, Mark, ProductRow, Rejection, Stop
+from storefront.imports.csv_columns import CsvRecord, SourceLayout
+from storefront.imports.product_parser import ProductParser
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 from storefront.imports.shopify.csv_file import MAX_ROWS
 
 # Products asked for at a time, with as many of their variants and images; the rest of these comes in pages of its own. What a
 # question costs is at most 1,000 points: fewer products are asked for where this is more.
-PAGE, VARIANTS, IMAGES, REST = 8, 25, 10, 100
+PRODUCTS_PER_PAGE, VARIANTS_PER_PRODUCT, IMAGES_PER_PRODUCT, CONNECTION_PAGE_SIZE = 8, 25, 10, 100
 
 # Of one product's, one more than an import takes: the one too many is rejected in words. Media may be films, too.
-MAX_NODES = {"variants": csv_columns.VARIANTS + 1, "media": 4 * csv_columns.IMAGES}
+MAX_NODES = {"variants": csv_columns.MAX_VARIANTS + 1, "media": 4 * csv_columns.MAX_IMAGES}
 # What a count of products may be at most: it is only for the progress.
-MAX_COUNT = 2**31
+MAX_PRODUCT_COUNT = 2**31
 
 # How the columns are called here: what is wrong is told in Shopify's words for it.
-SPELLINGS = {
+SHOPIFY_FIELD_BY_COLUMN = {
     "handle": "handle",
     "title": "title",
     "body (html)": "descriptionHtml",
@@ -40,15 +40,15 @@ SPELLINGS = {
     **{f"option{n} {part}": f"variants.selectedOptions.{part}" for n in (1, 2, 3) for part in ("name", "value")},
 }
 # What is unlisted is sold to those who have its address: here that is not to be had, so it is kept from sight.
-STATUSES = {"ACTIVE": "active", "DRAFT": "draft", "ARCHIVED": "archived", "UNLISTED": "draft"}
+STATUS_CELL_BY_SHOPIFY_STATUS = {"ACTIVE": "active", "DRAFT": "draft", "ARCHIVED": "archived", "UNLISTED": "draft"}
 
-_VARIANT = """
+_VARIANT_FRAGMENT = """
 fragment Variant on ProductVariant {
   sku price compareAtPrice inventoryQuantity selectedOptions { name value } inventoryItem { tracked }
 }
 """
-_PICTURE = "fragment Picture on Media { ... on MediaImage { image { url } } }"
-_PRODUCTS = f"""
+_MEDIA_FRAGMENT = "fragment Picture on Media { ... on MediaImage { image { url } } }"
+_PRODUCTS_QUERY = f"""
 query Products($first: Int!, $after: String, $variants: Int!, $images: Int!) {{
   products(first: $first, after: $after, sortKey: ID) {{
     nodes {{
@@ -61,137 +61,145 @@ query Products($first: Int!, $after: String, $variants: Int!, $images: Int!) {{
     pageInfo {{ hasNextPage endCursor }}
   }}
 }}
-{_VARIANT}{_PICTURE}
+{_VARIANT_FRAGMENT}{_MEDIA_FRAGMENT}
 """
-_REST = {
+_CONNECTION_QUERIES = {
     "variants": f"""
 query Variants($id: ID!, $first: Int!, $after: String) {{
   product(id: $id) {{ variants(first: $first, after: $after) {{ nodes {{ ...Variant }} pageInfo {{ hasNextPage endCursor }} }} }}
 }}
-{_VARIANT}""",
+{_VARIANT_FRAGMENT}""",
     "media": f"""
 query Media($id: ID!, $first: Int!, $after: String) {{
   product(id: $id) {{ media(first: $first, after: $after) {{ nodes {{ ...Picture }} pageInfo {{ hasNextPage endCursor }} }} }}
 }}
-{_PICTURE}""",
+{_MEDIA_FRAGMENT}""",
 }
-_COUNT = "query Count { productsCount(limit: null) { count } }"
+_COUNT_QUERY = "query Count { productsCount(limit: null) { count } }"
 
 Node = Mapping[str, Any]
 
 
-async def count(shop: Shop) -> int:
+async def count_shop_products(shop: ShopifyClient) -> int:
     """How many products the shop has."""
-    return min(max(0, int((await shop.ask(_COUNT, {}))["productsCount"]["count"])), MAX_COUNT)
+    return min(max(0, int((await shop.execute_query(_COUNT_QUERY, {}))["productsCount"]["count"])), MAX_PRODUCT_COUNT)
 
 
-async def read(shop: Shop, place: Mapping[str, Any] | None = None, *, max_rows: int = MAX_ROWS) -> AsyncIterator[Item]:
+async def read_shop_products(
+    shop: ShopifyClient, resume_point: Mapping[str, Any] | None = None, *, max_rows: int = MAX_ROWS
+) -> AsyncIterator[SourceItem]:
     """The products of a shop and what cannot be taken of them, with a mark behind each page. `done` counts products.
 
     Rows are numbered from 1 on, over variants and images. With more than `max_rows` of them, or more products, it ends with a
     Stop. Raises ShopifyError, for pages without an end, too.
     """
-    cursor, row, done = (place["cursor"], place["row"], place["done"]) if place else (None, 1, 0)
-    pages = _Pages(shop)
-    layout = Layout(shop.domain, 0, SPELLINGS)
+    cursor, row_number, products_done = (
+        (resume_point["cursor"], resume_point["row"], resume_point["done"]) if resume_point else (None, 1, 0)
+    )
+    pages = _PageReader(shop)
+    layout = SourceLayout(shop.domain, 0, SHOPIFY_FIELD_BY_COLUMN)
     has_more = True
     while has_more:
-        if max(row - 1, done) >= max_rows:
-            yield Stop(f"{shop.domain}: has more than {max_rows:,} products and variants, which is all that is imported.")
+        if max(row_number - 1, products_done) >= max_rows:
+            yield EarlyStop(f"{shop.domain}: has more than {max_rows:,} products and variants, which is all that is imported.")
             return
-        page = await pages.after(cursor)
+        page = await pages.fetch_page(cursor)
         for node in page["nodes"]:
-            product = [*_records(await _whole(shop, node), row)]
-            row += len(product)
-            async for item in _product_of(product, layout):
+            product_records = [*_build_records(await _load_full_product(shop, node), row_number)]
+            row_number += len(product_records)
+            async for item in _parse_product(product_records, layout):
                 yield item
-        done += len(page["nodes"])
-        has_more, cursor = _next(shop, page, cursor)
-        yield Mark({"cursor": cursor, "row": row, "done": done}, done)
+        products_done += len(page["nodes"])
+        has_more, cursor = _next_cursor(shop, page, cursor)
+        yield Checkpoint({"cursor": cursor, "row": row_number, "done": products_done}, products_done)
 
 
-def _next(shop: Shop, page: Node, cursor: str | None) -> tuple[bool, str | None]:
+def _next_cursor(shop: ShopifyClient, page: Node, cursor: str | None) -> tuple[bool, str | None]:
     """Whether there is another page, and its cursor. Raises ShopifyError where that would be the same page again."""
-    has_more, following = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
-    if has_more and (not page["nodes"] or following is None or following == cursor):
+    has_more, end_cursor = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
+    if has_more and (not page["nodes"] or end_cursor is None or end_cursor == cursor):
         raise ShopifyError(f"{shop.domain} answers with pages that do not end. Try again later.")
-    return has_more, following or cursor
+    return has_more, end_cursor or cursor
 
 
-async def _product_of(rows: Sequence[Record], layout: Layout) -> AsyncIterator[ProductRow | Rejection]:
+async def _parse_product(product_records: Sequence[CsvRecord], layout: SourceLayout) -> AsyncIterator[ProductRow | RowError]:
     # One for each: of what it has seen nothing is wanted any more.
-    assembly, turns = Assembly(layout), Turns()
-    for record in rows:
-        for item in assembly.take(record):
+    parser, time_slice = ProductParser(layout), TimeSlice()
+    for record in product_records:
+        for item in parser.add_row(record):
             # The marks are ours: within a page there is no place to go on from.
-            if not isinstance(item, Mark):
+            if not isinstance(item, Checkpoint):
                 yield item
-        await turns.over()
-    for product in assembly.finish():
+        await time_slice.yield_if_expired()
+    for product in parser.finish():
         yield product
 
 
-class _Pages:
-    def __init__(self, shop: Shop) -> None:
-        self._shop, self._first = shop, PAGE
+class _PageReader:
+    def __init__(self, shop: ShopifyClient) -> None:
+        self._shop, self._page_size = shop, PRODUCTS_PER_PAGE
 
-    async def after(self, cursor: str | None) -> Node:
+    async def fetch_page(self, cursor: str | None) -> Node:
         """The next page, smaller where it would cost too much."""
         while True:
-            sizes = {"first": self._first, "variants": VARIANTS, "images": IMAGES}
+            sizes = {"first": self._page_size, "variants": VARIANTS_PER_PRODUCT, "images": IMAGES_PER_PRODUCT}
             try:
-                page: Node = (await self._shop.ask(_PRODUCTS, {**sizes, "after": cursor}))["products"]
-            except TooCostly:
-                if self._first == 1:
+                page: Node = (await self._shop.execute_query(_PRODUCTS_QUERY, {**sizes, "after": cursor}))["products"]
+            except QueryTooCostlyError:
+                if self._page_size == 1:
                     raise
-                self._first //= 2
+                self._page_size //= 2
             else:
                 return page
 
 
-async def _whole(shop: Shop, node: Node) -> Node:
+async def _load_full_product(shop: ShopifyClient, node: Node) -> Node:
     """A product with all of its variants and images."""
-    return {**node, **{name: await _all(shop, node, name) for name in ("variants", "media")}}
+    return {**node, **{connection: await _load_all_nodes(shop, node, connection) for connection in ("variants", "media")}}
 
 
-async def _all(shop: Shop, node: Node, name: str) -> Sequence[Node]:
-    part = node[name]
-    found = [*part["nodes"]]
-    has_more, cursor = _next(shop, part, None)
-    while has_more and len(found) < MAX_NODES[name]:
-        given = {"id": node["id"], "first": REST, "after": cursor}
-        product = (await shop.ask(_REST[name], given))["product"]
+async def _load_all_nodes(shop: ShopifyClient, node: Node, connection: str) -> Sequence[Node]:
+    page = node[connection]
+    nodes = [*page["nodes"]]
+    has_more, cursor = _next_cursor(shop, page, None)
+    while has_more and len(nodes) < MAX_NODES[connection]:
+        variables = {"id": node["id"], "first": CONNECTION_PAGE_SIZE, "after": cursor}
+        product = (await shop.execute_query(_CONNECTION_QUERIES[connection], variables))["product"]
         # It may have been deleted meanwhile.
         if product is None:
             break
-        part = product[name]
-        found += part["nodes"]
-        has_more, cursor = _next(shop, part, cursor)
-    return found[: MAX_NODES[name]]
+        page = product[connection]
+        nodes += page["nodes"]
+        has_more, cursor = _next_cursor(shop, page, cursor)
+    return nodes[: MAX_NODES[connection]]
 
 
-def _records(node: Node, first: int) -> Iterator[Record]:
+def _build_records(node: Node, first_number: int) -> Iterator[CsvRecord]:
     images = [media["image"]["url"] for media in node["media"] if media.get("image")]
     for n, (variant, url) in enumerate(zip_longest(node["variants"], images)):
-        cells = {"handle": node["handle"], **(_product(node) if n == 0 else {}), **(_variant(variant, n == 0) if variant else {})}
+        cells = {
+            "handle": node["handle"],
+            **(_build_product_cells(node) if n == 0 else {}),
+            **(_build_variant_cells(variant, n == 0) if variant else {}),
+        }
         cells |= {"image src": url, "image position": str(n + 1)} if url else {}
-        yield Record(first + n, {column: cell.strip() for column, cell in cells.items() if cell})
+        yield CsvRecord(first_number + n, {column: cell.strip() for column, cell in cells.items() if cell})
 
 
-def _product(node: Node) -> dict[str, str]:
+def _build_product_cells(node: Node) -> dict[str, str]:
     seo, category = node["seo"] or {}, node["category"] or {}
     return {
         "title": node["title"],
         "body (html)": node["descriptionHtml"],
         "type": node["productType"] or category.get("name") or "",
         "tags": ",".join(node["tags"]),
-        "status": STATUSES.get(node["status"], node["status"]),
+        "status": STATUS_CELL_BY_SHOPIFY_STATUS.get(node["status"], node["status"]),
         "seo title": seo.get("title") or "",
         "seo description": seo.get("description") or "",
     }
 
 
-def _variant(node: Node, is_first: bool) -> dict[str, str]:
+def _build_variant_cells(node: Node, is_first: bool) -> dict[str, str]:
     options: dict[str, str] = {}
     for n, option in enumerate(node["selectedOptions"], 1):
         options |= {f"option{n} value": option["value"]} | ({f"option{n} name": option["name"]} if is_first else {})

@@ -6,34 +6,36 @@ from graphql import BREAK, DocumentNode, GraphQLSchema, TypeInfo, TypeInfoVisito
 
 # The names under which a field of the schema says so: that its value depends on who asks, and that it changes without the log
 # of any scope that is read for it.
-PERSONAL = "personal"
-VOLATILE = "volatile"
+PERSONAL_EXTENSION_KEY = "personal"
+VOLATILE_EXTENSION_KEY = "volatile"
 
 
 def is_personal(schema: GraphQLSchema, document: DocumentNode) -> bool:
     """Whether any field that a valid document selects, through fragments too, is declared personal."""
-    return _has(schema, document, PERSONAL)
+    return _has_marked_field(schema, document, PERSONAL_EXTENSION_KEY)
 
 
 def is_public(schema: GraphQLSchema, document: DocumentNode) -> bool:
     """Whether its answer is the same to everybody who is unknown, and may be kept: no field is personal or volatile."""
-    return not (_has(schema, document, PERSONAL) or _has(schema, document, VOLATILE))
+    return not (
+        _has_marked_field(schema, document, PERSONAL_EXTENSION_KEY) or _has_marked_field(schema, document, VOLATILE_EXTENSION_KEY)
+    )
 
 
-def _has(schema: GraphQLSchema, document: DocumentNode, mark: str) -> bool:
+def _has_marked_field(schema: GraphQLSchema, document: DocumentNode, extension: str) -> bool:
     types = TypeInfo(schema)
-    search = _Search(types, mark)
+    search = _ExtensionSearch(types, extension)
     visit(document, TypeInfoVisitor(types, search))
-    return search.found
+    return search.is_marked
 
 
-class _Search(Visitor):
-    def __init__(self, types: TypeInfo, mark: str) -> None:
+class _ExtensionSearch(Visitor):
+    def __init__(self, types: TypeInfo, extension: str) -> None:
         super().__init__()
-        self._types, self._mark = types, mark
-        self.found = False
+        self._types, self._extension = types, extension
+        self.is_marked = False
 
     def enter_field(self, *_: Any) -> Any:
         field = self._types.get_field_def()
-        self.found = field is not None and bool(field.extensions.get(self._mark))
-        return BREAK if self.found else None
+        self.is_marked = field is not None and bool(field.extensions.get(self._extension))
+        return BREAK if self.is_marked else None

@@ -29,21 +29,27 @@ from graphql import (
     type_from_ast,
 )
 
-from storefront.serving.documents.field_merging import Level, Merged, Selected, below, known_by
-from storefront.serving.documents.input_coercion import items_in, items_in_literal
+from storefront.serving.documents.field_merging import (
+    FieldCollector,
+    FieldOccurrence,
+    SelectionLevel,
+    get_child_level,
+    get_level_key,
+)
+from storefront.serving.documents.input_coercion import count_items, count_literal_items
 
 # The name under which a field of the schema says so.
-COST = "cost"
+COST_EXTENSION_KEY = "cost"
 
 # Items of a list of which nothing is declared and no argument says how many.
-ASSUMED = 10
+DEFAULT_LIST_SIZE = 10
 
 # What a mutation costs besides what is told of it: a transaction, and an entry in a log.
-TRANSACTION = 50
+MUTATION_FIELD_COST = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class FieldCost:
     """What a field costs, each time that it is resolved, and how many items its list has.
 
     `by`: the arguments that say how many, the first that is given: a number, or a list as long; "input.limit" is a field of an
@@ -53,193 +59,218 @@ class Cost:
     """
 
     weight: float = 1
-    size: float | None = None
-    by: tuple[str, ...] = ("first", "last")
-    most: int = 100
+    default_size: float | None = None
+    size_arguments: tuple[str, ...] = ("first", "last")
+    max_size: int = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class ListSizeFactor:
     """How many items there are by what a request says: the first of the variables that is given."""
 
     variables: tuple[tuple[str, tuple[str, ...], Any], ...]
-    otherwise: float
-    most: int
+    fallback: float
+    max_size: int
 
-    def of(self, given: Mapping[str, Any]) -> float:
+    def evaluate(self, variable_values: Mapping[str, Any]) -> float:
         """The number for these variables. What is no number is refused where it is used."""
         for name, path, default in self.variables:
-            value = given.get(name, default)
-            for part in path:
-                value = value.get(part) if isinstance(value, dict) else None
+            value = variable_values.get(name, default)
+            for key in path:
+                value = value.get(key) if isinstance(value, dict) else None
             if isinstance(value, int | list):
-                return max(0, min(len(value) if isinstance(value, list) else value, self.most))
-        return self.otherwise
+                return max(0, min(len(value) if isinstance(value, list) else value, self.max_size))
+        return self.fallback
 
 
 @dataclass(frozen=True, slots=True)
-class Either:
+class ConditionFactor:
     """Whether a condition holds: 1, or 0."""
 
     name: str
-    wanted: bool
+    expected: bool
     default: Any
 
-    def of(self, given: Mapping[str, Any]) -> float:
+    def evaluate(self, variable_values: Mapping[str, Any]) -> float:
         """For these variables."""
-        return given.get(self.name, self.default) is self.wanted
+        return variable_values.get(self.name, self.default) is self.expected
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
+class InputItemsFactor:
     """How many items all lists in a variable's value have together: each costs as much as a field."""
 
     name: str
-    otherwise: int
+    fallback: int
 
-    def of(self, given: Mapping[str, Any]) -> float:
+    def evaluate(self, variable_values: Mapping[str, Any]) -> float:
         """The number for these variables."""
-        return items_in(given[self.name]) if self.name in given else self.otherwise
+        return count_items(variable_values[self.name]) if self.name in variable_values else self.fallback
 
 
-Factor = Size | Either | Items
+Factor = ListSizeFactor | ConditionFactor | InputItemsFactor
 # The weights that are multiplied by the same factors, added up.
-Sum = Mapping[tuple[Factor, ...], float]
+CostSum = Mapping[tuple[Factor, ...], float]
 
 
-class Costs:
+class DocumentCosts:
     """The costs of a document's operations, by their names."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
-        self._of: dict[str | None, Sum] = {}
+        self._sums: dict[str | None, CostSum] = {}
         self._factors: dict[str | None, set[Factor]] = {}
-        self._fixed: dict[str | None, int] = {}
-        for one in document.definitions:
-            if isinstance(one, OperationDefinitionNode):
-                self._add(one.name.value if one.name else None, _Count(schema, document, one).sum())
+        self._constant_costs: dict[str | None, int] = {}
+        for definition in document.definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                self._add_operation(
+                    definition.name.value if definition.name else None,
+                    _OperationCostBuilder(schema, document, definition).build_sum(),
+                )
 
-    def _add(self, name: str | None, terms: Sum) -> None:
-        self._of[name], self._factors[name] = terms, {factor for factors in terms for factor in factors}
+    def _add_operation(self, name: str | None, terms: CostSum) -> None:
+        self._sums[name], self._factors[name] = terms, {factor for factors in terms for factor in factors}
         if not any(terms):
-            self._fixed[name] = round(sum(terms.values()))
+            self._constant_costs[name] = round(sum(terms.values()))
 
-    def of(self, operation: OperationDefinitionNode, given: Mapping[str, Any]) -> int:
+    def estimate(self, operation: OperationDefinitionNode, variable_values: Mapping[str, Any]) -> int:
         """What the operation costs, at most, with these variables."""
         name = operation.name.value if operation.name else None
-        fixed = self._fixed.get(name)
-        if fixed is not None:
-            return fixed
+        constant_cost = self._constant_costs.get(name)
+        if constant_cost is not None:
+            return constant_cost
         # Each once: a variable's value may be large, and used by many fields.
-        values = {factor: factor.of(given) for factor in self._factors[name]}
-        return round(sum(weight * prod(values[factor] for factor in factors) for factors, weight in self._of[name].items()))
+        factor_values = {factor: factor.evaluate(variable_values) for factor in self._factors[name]}
+        return round(
+            sum(weight * prod(factor_values[factor] for factor in factors) for factors, weight in self._sums[name].items())
+        )
 
 
-class _Count:
+class _OperationCostBuilder:
     """Counts one operation of a valid document."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
-        self._merged = Merged(schema, document)
-        self._sizes = _introspection(schema)
-        self._writes = operation.operation is OperationType.MUTATION
-        self._root: Level = [(schema.get_root_type(operation.operation), operation.selection_set)]
+        self._merged = FieldCollector(schema, document)
+        self._introspection_sizes = _compute_introspection_sizes(schema)
+        self._is_mutation = operation.operation is OperationType.MUTATION
+        self._root_level: SelectionLevel = [(schema.get_root_type(operation.operation), operation.selection_set)]
         definitions = operation.variable_definitions or ()
-        self._defaults = {one.variable.name.value: _constant(one.default_value) for one in definitions}
-        self._items = {one.variable.name.value: items_in_literal(one.default_value)[0] for one in definitions}
+        self._defaults = {definition.variable.name.value: _read_literal(definition.default_value) for definition in definitions}
+        self._default_item_counts = {
+            definition.variable.name.value: count_literal_items(definition.default_value)[0] for definition in definitions
+        }
         # What no list is ever made of costs nothing.
-        self._listed = {one.variable.name.value for one in definitions if _has_lists(type_from_ast(schema, one.type))}
-        self._known: dict[Hashable, Sum] = {}
+        self._list_variables = {
+            definition.variable.name.value for definition in definitions if _has_lists(type_from_ast(schema, definition.type))
+        }
+        self._level_sums: dict[Hashable, CostSum] = {}
 
-    def sum(self) -> Sum:
+    def build_sum(self) -> CostSum:
         """The cost of the operation."""
-        total = self._level(self._root, None)
-        return _plus(TRANSACTION * len(self._merged.fields(self._root)), total) if self._writes else total
+        total = self._sum_level(self._root_level, None)
+        return (
+            _add_weight(MUTATION_FIELD_COST * len(self._merged.collect_fields(self._root_level)), total)
+            if self._is_mutation
+            else total
+        )
 
-    def _level(self, level: Level, inherited: Sum | None) -> Sum:
-        key = known_by(level), None if inherited is None else frozenset(inherited.items())
-        known = self._known.get(key)
-        if known is None:
+    def _sum_level(self, level: SelectionLevel, inherited_size: CostSum | None) -> CostSum:
+        key = get_level_key(level), None if inherited_size is None else frozenset(inherited_size.items())
+        level_sum = self._level_sums.get(key)
+        if level_sum is None:
             total: defaultdict[tuple[Factor, ...], float] = defaultdict(float)
-            for group in self._merged.fields(level).values():
-                for factors, weight in self._field(group, inherited).items():
+            for group in self._merged.collect_fields(level).values():
+                for factors, weight in self._sum_field(group, inherited_size).items():
                     total[factors] += weight
-            known = self._known[key] = total
-        return known
+            level_sum = self._level_sums[key] = total
+        return level_sum
 
-    def _field(self, group: Sequence[Selected], inherited: Sum | None) -> Sum:
+    def _sum_field(self, group: Sequence[FieldOccurrence], inherited_size: CostSum | None) -> CostSum:
         definition = group[0].definition
         if definition is None:
             return {(): 1}
-        cost, size, level = _declared(definition), self._size(group[0], inherited), below(group)
-        total: Sum = {(): cost.weight}
+        cost, size, level = _get_field_cost(definition), self._compute_list_size(group[0], inherited_size), get_child_level(group)
+        total: CostSum = {(): cost.weight}
         if level and is_list_type(get_nullable_type(definition.type)):
-            total = _plus(cost.weight, _times(size or {(): ASSUMED}, self._level(level, None)))
+            total = _add_weight(cost.weight, _multiply_sums(size or {(): DEFAULT_LIST_SIZE}, self._sum_level(level, None)))
         elif level:
-            total = _plus(cost.weight, self._level(level, size))
+            total = _add_weight(cost.weight, self._sum_level(level, size))
         if arguments := group[0].node.arguments:
-            total = self._with_inputs(total, arguments)
-        conditions = {one.conditions for one in group}
+            total = self._add_input_items(total, arguments)
+        conditions = {selected.conditions for selected in group}
         # Where it is selected on several conditions, any of them will do: it is counted as if it were on none.
-        on = (
-            [Either(name, wanted, self._defaults.get(name)) for name, wanted in sorted(*conditions)]
+        condition_factors = (
+            [ConditionFactor(name, expected, self._defaults.get(name)) for name, expected in sorted(*conditions)]
             if len(conditions) == 1
             else []
         )
-        return _times({tuple(on): 1}, total)
+        return _multiply_sums({tuple(condition_factors): 1}, total)
 
-    def _with_inputs(self, total: Sum, arguments: Sequence[ArgumentNode]) -> Sum:
-        found = defaultdict(float, total)
+    def _add_input_items(self, total: CostSum, arguments: Sequence[ArgumentNode]) -> CostSum:
+        total_with_inputs = defaultdict(float, total)
         for argument in arguments:
-            number, names = items_in_literal(argument.value)
-            found[()] += number
-            for name in names:
-                if name in self._listed:
-                    found[Items(name, self._items[name]),] += 1
-        return found
+            item_count, variable_names = count_literal_items(argument.value)
+            total_with_inputs[()] += item_count
+            for name in variable_names:
+                if name in self._list_variables:
+                    total_with_inputs[InputItemsFactor(name, self._default_item_counts[name]),] += 1
+        return total_with_inputs
 
-    def _size(self, one: Selected, inherited: Sum | None) -> Sum | None:
+    def _compute_list_size(self, selected: FieldOccurrence, inherited_size: CostSum | None) -> CostSum | None:
         """How many items the field's list has, or those right below it."""
-        definition, name = one.definition, one.node.name.value
+        definition, name = selected.definition, selected.node.name.value
         assert definition is not None  # noqa: S101 - asked of known fields only
-        declared = _declared(definition)
-        by = [path for path in declared.by if path.partition(".")[0] in definition.args]
-        if by:
-            return _slice(declared, definition, by, {a.name.value: a for a in one.node.arguments or ()}, self._defaults)
-        if declared.size is not None:
-            return {(): declared.size}
-        if one.parent and (fixed := self._sizes.get(f"{one.parent.name}.{name}")):
-            return {(): fixed}
-        return inherited
+        field_cost = _get_field_cost(definition)
+        size_arguments = [path for path in field_cost.size_arguments if path.partition(".")[0] in definition.args]
+        if size_arguments:
+            return _compute_argument_size(
+                field_cost,
+                definition,
+                size_arguments,
+                {argument.name.value: argument for argument in selected.node.arguments or ()},
+                self._defaults,
+            )
+        if field_cost.default_size is not None:
+            return {(): field_cost.default_size}
+        if selected.parent_type and (introspection_size := self._introspection_sizes.get(f"{selected.parent_type.name}.{name}")):
+            return {(): introspection_size}
+        return inherited_size
 
 
-def _slice(
-    declared: Cost, definition: GraphQLField, by: Sequence[str], given: Mapping[str, ArgumentNode], defaults: Mapping[str, Any]
-) -> Sum:
+def _compute_argument_size(
+    field_cost: FieldCost,
+    definition: GraphQLField,
+    size_arguments: Sequence[str],
+    arguments: Mapping[str, ArgumentNode],
+    defaults: Mapping[str, Any],
+) -> CostSum:
     variables: list[tuple[str, tuple[str, ...], Any]] = []
-    otherwise = declared.size
-    for path in by:
-        name, *inner = path.split(".")
-        value, rest = _inside(given[name].value if name in given else None, tuple(inner))
+    constant_size = field_cost.default_size
+    for path in size_arguments:
+        name, *input_path = path.split(".")
+        value, remaining_path = _descend_literal(arguments[name].value if name in arguments else None, tuple(input_path))
         if isinstance(value, IntValueNode | ListValueNode):
-            found = len(value.values) if isinstance(value, ListValueNode) else int(value.value)
-            otherwise = max(0, min(found, declared.most))
+            literal_size = len(value.values) if isinstance(value, ListValueNode) else int(value.value)
+            constant_size = max(0, min(literal_size, field_cost.max_size))
             break
         if isinstance(value, VariableNode):
-            variables.append((value.name.value, rest, defaults.get(value.name.value)))
-        if otherwise is None and (default := definition.args[name].default_value) is not Undefined:
-            otherwise = default if isinstance(default, int) else None
-    fallback = ASSUMED if otherwise is None else otherwise
-    return {(Size(tuple(variables), fallback, declared.most),): 1} if variables else {(): fallback}
+            variables.append((value.name.value, remaining_path, defaults.get(value.name.value)))
+        if constant_size is None and (default := definition.args[name].default_value) is not Undefined:
+            constant_size = default if isinstance(default, int) else None
+    fallback = DEFAULT_LIST_SIZE if constant_size is None else constant_size
+    return {(ListSizeFactor(tuple(variables), fallback, field_cost.max_size),): 1} if variables else {(): fallback}
 
 
-def _has_lists(type_: Any, around: frozenset[Any] = frozenset()) -> bool:
+def _has_lists(type_: Any, ancestors: frozenset[Any] = frozenset()) -> bool:
     """Whether values of an input type hold lists."""
-    inner = get_nullable_type(type_)
-    if not is_input_object_type(inner):
-        return is_list_type(inner)
-    return inner not in around and any(_has_lists(field.type, around | {inner}) for field in inner.fields.values())
+    nullable_type = get_nullable_type(type_)
+    if not is_input_object_type(nullable_type):
+        return is_list_type(nullable_type)
+    return nullable_type not in ancestors and any(
+        _has_lists(field.type, ancestors | {nullable_type}) for field in nullable_type.fields.values()
+    )
 
 
-def _inside(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
+def _descend_literal(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
     """As far into a literal as the path leads, and the rest of the path, which is for a variable's value."""
     while path and isinstance(value, ObjectValueNode):
         value = next((field.value for field in value.fields if field.name.value == path[0]), None)
@@ -247,56 +278,56 @@ def _inside(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
     return value, path
 
 
-def _constant(node: Any) -> Any:
+def _read_literal(node: Any) -> Any:
     """The default of a variable, as far as a cost may depend on it: numbers and conditions."""
     if isinstance(node, IntValueNode):
         return int(node.value)
     if isinstance(node, ObjectValueNode):
-        return {field.name.value: _constant(field.value) for field in node.fields}
+        return {field.name.value: _read_literal(field.value) for field in node.fields}
     return getattr(node, "value", None)
 
 
-def _declared(definition: GraphQLField) -> Cost:
-    found = definition.extensions.get(COST)
-    return found if isinstance(found, Cost) else _PLAIN
+def _get_field_cost(definition: GraphQLField) -> FieldCost:
+    declared_cost = definition.extensions.get(COST_EXTENSION_KEY)
+    return declared_cost if isinstance(declared_cost, FieldCost) else _DEFAULT_FIELD_COST
 
 
-_PLAIN = Cost()
+_DEFAULT_FIELD_COST = FieldCost()
 
 
-def _plus(weight: float, total: Sum) -> Sum:
+def _add_weight(weight: float, total: CostSum) -> CostSum:
     return {**total, (): total.get((), 0) + weight}
 
 
-def _times(some: Sum, others: Sum) -> Sum:
-    found: defaultdict[tuple[Factor, ...], float] = defaultdict(float)
-    for factors, weight in some.items():
-        for more, times in others.items():
-            found[factors + more] += weight * times
-    return found
+def _multiply_sums(left: CostSum, right: CostSum) -> CostSum:
+    product: defaultdict[tuple[Factor, ...], float] = defaultdict(float)
+    for factors, weight in left.items():
+        for other_factors, other_weight in right.items():
+            product[factors + other_factors] += weight * other_weight
+    return product
 
 
 # ------------------------------------------------------------------------------------------- introspection
 
 
 @lru_cache(10)
-def _introspection(schema: GraphQLSchema) -> Mapping[str, float]:
+def _compute_introspection_sizes(schema: GraphQLSchema) -> Mapping[str, float]:
     """How many items the lists of introspection have: as many as this schema's have on average."""
     types = schema.type_map.values()
     fields = [field for type_ in types for field in getattr(type_, "fields", {}).values()]
-    arguments = [one for field in fields for one in getattr(field, "args", {})]
+    arguments = [argument_name for field in fields for argument_name in getattr(field, "args", {})]
 
-    def average(name: str) -> float:
-        return sum(len(getattr(type_, name, ())) for type_ in types) / len(types)
+    def compute_average(attribute: str) -> float:
+        return sum(len(getattr(type_, attribute, ())) for type_ in types) / len(types)
 
     return {
         "__Schema.types": len(types),
         "__Schema.directives": len(schema.directives),
-        "__Type.fields": average("fields"),
-        "__Type.inputFields": average("fields"),
-        "__Type.enumValues": average("values"),
-        "__Type.interfaces": average("interfaces"),
-        "__Type.possibleTypes": average("types"),
+        "__Type.fields": compute_average("fields"),
+        "__Type.inputFields": compute_average("fields"),
+        "__Type.enumValues": compute_average("values"),
+        "__Type.interfaces": compute_average("interfaces"),
+        "__Type.possibleTypes": compute_average("types"),
         "__Field.args": len(arguments) / len(fields),
         "__Directive.args": 1,
     }

@@ -23,24 +23,24 @@ from graphql import (
 )
 
 from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
-from storefront.execution.plan import Plans
+from storefront.execution.plan import DocumentPlans
 from storefront.serving.cache.cacheability import is_personal, is_public
-from storefront.serving.documents.cost import Costs
+from storefront.serving.documents.cost import DocumentCosts
 from storefront.serving.documents.input_coercion import InputLimits
-from storefront.serving.documents.limits import GENEROUS, DocumentLimits, parsed
-from storefront.serving.documents.manifests import UnusableManifest
-from storefront.serving.documents.overlapping_fields import RULES
-from storefront.serving.errors import InvalidDocument
-from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, hash_of
+from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, parse_document
+from storefront.serving.documents.manifests import ManifestError
+from storefront.serving.documents.overlapping_fields import VALIDATION_RULES
+from storefront.serving.errors import DocumentValidationError
+from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, hash_document
 
 # Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
-MOST_CHARACTERS = 150_000
+MAX_CACHED_CHARACTERS = 150_000
 # Errors that are told of a document, and characters of each: it may quote what it is about.
-MOST_ERRORS, MOST_WORDS = 5, 500
+MAX_VALIDATION_ERRORS, MAX_ERROR_CHARACTERS = 5, 500
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class PreparedDocument:
     """A document that fits the schema, how it is executed, whether its answer depends on who asks, its costs and input limits.
 
     `hash` is that of its text: SHA-256 in hexadecimal digits. The answer of what `is_public` changes with nothing but logs.
@@ -49,18 +49,18 @@ class Document:
     hash: str
     size: int
     ast: DocumentNode
-    plans: Plans
+    plans: DocumentPlans
     is_personal: bool
     is_public: bool
-    costs: Costs
-    inputs: InputLimits
+    costs: DocumentCosts
+    input_limits: InputLimits
 
-    def operation(self, name: str | None) -> OperationDefinitionNode | None:
+    def find_operation(self, name: str | None) -> OperationDefinitionNode | None:
         """The operation of this name, or the only one; None where that says nothing."""
         return get_operation_ast(self.ast, name)
 
 
-class NotExecutable(Exception):
+class NotExecutableError(Exception):
     """A document that cannot be run at all."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
@@ -68,7 +68,7 @@ class NotExecutable(Exception):
         self.errors = errors
 
 
-class UnknownDocument(RequestError):
+class PersistedQueryNotFoundError(RequestError):
     """A document that is asked for by the hash of its text, and is not kept (any more). Clients know the message, too."""
 
     code = "PERSISTED_QUERY_NOT_FOUND"
@@ -77,7 +77,7 @@ class UnknownDocument(RequestError):
         super().__init__("PersistedQueryNotFound")
 
 
-class HashesNotTaken(RequestError):
+class PersistedQueryNotSupportedError(RequestError):
     """Documents are taken as text alone. Clients know the message, too."""
 
     code = "PERSISTED_QUERY_NOT_SUPPORTED"
@@ -86,25 +86,25 @@ class HashesNotTaken(RequestError):
         super().__init__("PersistedQueryNotSupported")
 
 
-class NotTrusted(RequestError):
+class UntrustedDocumentError(RequestError):
     """A document that stands in none of the manifests, where only those are run."""
 
     code = "PERSISTED_QUERY_NOT_IN_LIST"
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class DocumentPolicy:
     """Which documents are run: any text or only trusted ones, texts kept for those who come with their hash (`keeps_hashes`).
 
     Without `introspection` the schema is not told, and mistakes are not answered with names of it.
     """
 
     only_trusted: bool = False
-    keeps_hashes: bool = True
-    introspection: bool = True
+    allows_persisted_queries: bool = True
+    allows_introspection: bool = True
 
 
-class Documents:
+class DocumentStore:
     """The documents of a schema: the trusted ones, by their ids, and of all others the most recent.
 
     Raises UnusableManifest where a trusted one does not fit the schema.
@@ -113,143 +113,154 @@ class Documents:
     def __init__(
         self,
         schema: GraphQLSchema,
-        policy: Policy = Policy(),
-        trusted: Mapping[str, str] | None = None,
-        limits: DocumentLimits = GENEROUS,
+        policy: DocumentPolicy = DocumentPolicy(),
+        trusted_documents: Mapping[str, str] | None = None,
+        limits: DocumentLimits = DEFAULT_DOCUMENT_LIMITS,
     ) -> None:
         self.schema, self.policy, self.limits = schema, policy, limits
-        self._rules = RULES if policy.introspection else [*RULES, NoSchemaIntrospectionCustomRule]
-        self._kept: OrderedDict[str, Document] = OrderedDict()
-        self._characters = self._given_up = 0
-        self._trusted = self._prepared(trusted or {})
-        self.trusted = len(trusted or {})
+        self._rules = VALIDATION_RULES if policy.allows_introspection else [*VALIDATION_RULES, NoSchemaIntrospectionCustomRule]
+        self._cache: OrderedDict[str, PreparedDocument] = OrderedDict()
+        self._cached_characters = self._evicted_characters = 0
+        self._trusted_by_key = self._prepare_trusted(trusted_documents or {})
+        self.trusted_count = len(trusted_documents or {})
 
     @property
-    def count(self) -> int:
+    def cached_count(self) -> int:
         """How many are kept, the trusted ones aside."""
-        return len(self._kept)
+        return len(self._cache)
 
     @property
-    def characters(self) -> int:
+    def cached_characters(self) -> int:
         """How many characters those have."""
-        return self._characters
+        return self._cached_characters
 
-    def names(self) -> frozenset[str]:
+    def get_trusted_operation_names(self) -> frozenset[str]:
         """The names of the trusted operations."""
-        asts = (document.ast for document in self._trusted.values())
+        asts = (document.ast for document in self._trusted_by_key.values())
         operations = (node for ast in asts for node in ast.definitions if isinstance(node, OperationDefinitionNode))
         return frozenset(node.name.value for node in operations if node.name)
 
-    def knows(self, request: GraphQLRequest) -> bool:
+    def can_find_without_parsing(self, request: GraphQLRequest) -> bool:
         """Whether it takes no work to find the document, or that there is none."""
         return (
             self.policy.only_trusted
             or not request.text_hash
-            or request.text_hash in self._kept
-            or request.text_hash in self._trusted
+            or request.text_hash in self._cache
+            or request.text_hash in self._trusted_by_key
         )
 
-    def find(self, request: GraphQLRequest) -> Document:
+    def find_document(self, request: GraphQLRequest) -> PreparedDocument:
         """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
-        id_ = _bare(request.document_id or "")
+        id_ = _strip_hash_prefix(request.document_id or "")
         text_hash = request.text_hash
-        document = self._trusted.get(id_ or text_hash or "")
+        document = self._trusted_by_key.get(id_ or text_hash or "")
         if document is None and self.policy.only_trusted:
-            raise NotTrusted(_not_trusted(request.document_id))
-        expected = document.hash if document and id_ else id_
-        if expected and text_hash and text_hash != expected:
+            raise UntrustedDocumentError(_describe_untrusted(request.document_id))
+        expected_hash = document.hash if document and id_ else id_
+        if expected_hash and text_hash and text_hash != expected_hash:
             raise BadRequest("The id of the document is not the hash of its text: send the SHA-256 of the very text of query.")
-        if id_ and document is None and not self.policy.keeps_hashes:
-            raise HashesNotTaken
-        return document or self._of(text_hash or id_, request.query)
+        if id_ and document is None and not self.policy.allows_persisted_queries:
+            raise PersistedQueryNotSupportedError
+        return document or self._get_or_prepare(text_hash or id_, request.query)
 
-    def of_text(self, text: str) -> Document:
+    def find_by_text(self, text: str) -> PreparedDocument:
         """The document with this text, valid for the schema; raises NotExecutable."""
-        return self._of(hash_of(text), text)
+        return self._get_or_prepare(hash_document(text), text)
 
-    def _of(self, hash_: str, text: str | None) -> Document:
-        known = self._kept.get(hash_)
-        if known is not None:
-            self._kept.move_to_end(hash_)
-            return known
+    def _get_or_prepare(self, hash_: str, text: str | None) -> PreparedDocument:
+        cached = self._cache.get(hash_)
+        if cached is not None:
+            self._cache.move_to_end(hash_)
+            return cached
         if text is None:
-            raise UnknownDocument
-        document = self._checked(text, hash_)
-        self._keep(document)
+            raise PersistedQueryNotFoundError
+        document = self._prepare_document(text, hash_)
+        self._add_to_cache(document)
         return document
 
-    def _prepared(self, trusted: Mapping[str, str]) -> dict[str, Document]:
+    def _prepare_trusted(self, trusted_documents: Mapping[str, str]) -> dict[str, PreparedDocument]:
         """The trusted documents by their ids, and by the hashes of their texts."""
-        found: dict[str, Document] = {}
-        faults: list[str] = []
-        for id_, text in trusted.items():
+        documents: dict[str, PreparedDocument] = {}
+        problems: list[str] = []
+        for id_, text in trusted_documents.items():
             try:
-                hash_ = hash_of(text)
-                found[_bare(id_)] = found[hash_] = found.get(hash_) or self._checked(text, hash_)
-            except NotExecutable as refusal:
-                faults += [f"{_named(id_, text)}: {error.message}" for error in refusal.errors]
-        if faults:
-            raise UnusableManifest("Trusted documents do not fit the schema:\n" + "\n".join(faults[:20]))
-        return found
+                hash_ = hash_document(text)
+                documents[_strip_hash_prefix(id_)] = documents[hash_] = documents.get(hash_) or self._prepare_document(
+                    text, hash_
+                )
+            except NotExecutableError as not_executable:
+                problems += [f"{_describe_document(id_, text)}: {error.message}" for error in not_executable.errors]
+        if problems:
+            raise ManifestError("Trusted documents do not fit the schema:\n" + "\n".join(problems[:20]))
+        return documents
 
-    def _keep(self, document: Document) -> None:
-        self._kept[document.hash] = document
-        self._characters += document.size
-        while self._characters > MOST_CHARACTERS and len(self._kept) > 1:
-            _, oldest = self._kept.popitem(last=False)
-            self._characters -= oldest.size
-            self._given_up += oldest.size
-        if self._given_up > MOST_CHARACTERS // 2:
+    def _add_to_cache(self, document: PreparedDocument) -> None:
+        self._cache[document.hash] = document
+        self._cached_characters += document.size
+        while self._cached_characters > MAX_CACHED_CHARACTERS and len(self._cache) > 1:
+            _, oldest = self._cache.popitem(last=False)
+            self._cached_characters -= oldest.size
+            self._evicted_characters += oldest.size
+        if self._evicted_characters > MAX_CACHED_CHARACTERS // 2:
             # Plans lead back to themselves: only the collector can free them, which by itself seldom looks at what is old.
-            self._given_up = 0
+            self._evicted_characters = 0
             gc.collect()
 
-    def _checked(self, text: str, hash_: str) -> Document:
+    def _prepare_document(self, text: str, hash_: str) -> PreparedDocument:
         try:
-            ast = parsed(text, self.schema, self.limits)
-            hides = not self.policy.introspection
-            if errors := validate(self.schema, ast, self._rules, max_errors=MOST_ERRORS, hide_suggestions=hides):
-                raise NotExecutable([InvalidDocument(_said(e)[:MOST_WORDS], e.nodes) for e in errors])
-            inputs = InputLimits(self.schema, ast)
-            costs = Costs(self.schema, ast)
+            ast = parse_document(text, self.schema, self.limits)
+            hide_suggestions = not self.policy.allows_introspection
+            if errors := validate(
+                self.schema, ast, self._rules, max_errors=MAX_VALIDATION_ERRORS, hide_suggestions=hide_suggestions
+            ):
+                raise NotExecutableError(
+                    [
+                        DocumentValidationError(_describe_error(violation)[:MAX_ERROR_CHARACTERS], violation.nodes)
+                        for violation in errors
+                    ]
+                )
+            input_limits = InputLimits(self.schema, ast)
+            costs = DocumentCosts(self.schema, ast)
         except (LimitExceeded, InvalidInput) as error:
-            raise NotExecutable([GraphQLError(str(error), original_error=error)]) from None
+            raise NotExecutableError([GraphQLError(str(error), original_error=error)]) from None
         except GraphQLError as error:
-            raise NotExecutable([error]) from None
-        visit(ast, _Forgetter())
-        personal, public = is_personal(self.schema, ast), is_public(self.schema, ast)
-        return Document(hash_, len(text), ast, Plans(ast), personal, public, costs, inputs)
+            raise NotExecutableError([error]) from None
+        visit(ast, _TokenStripper())
+        has_personal_fields, has_only_public_fields = is_personal(self.schema, ast), is_public(self.schema, ast)
+        return PreparedDocument(
+            hash_, len(text), ast, DocumentPlans(ast), has_personal_fields, has_only_public_fields, costs, input_limits
+        )
 
 
-def _said(error: GraphQLError) -> str:
+def _describe_error(error: GraphQLError) -> str:
     # What Python says of a number with thousands of digits helps nobody who sent it.
     if isinstance(error.original_error, ValueError):
         return f"{error.message.partition(', but ')[0]}, found a number that is too large."
     return error.message
 
 
-def _bare(id_: str) -> str:
+def _strip_hash_prefix(id_: str) -> str:
     # A hash may say of itself what it is.
     return id_.removeprefix("sha256:")
 
 
-def _not_trusted(id_: str | None) -> str:
+def _describe_untrusted(id_: str | None) -> str:
     if id_ is None:
         return "Only trusted documents are run here, and this is none of them: send the id of one as documentId."
     return f"No trusted document has the id {id_[:100]!r}. Those of the manifests that the server was started with are known."
 
 
-def _named(id_: str, text: str) -> str:
+def _describe_document(id_: str, text: str) -> str:
     operation = re.search(r"\b(query|mutation|subscription)\s+(\w+)", text)
     return f"{id_[:100]} ({operation[0]})" if operation else id_[:100]
 
 
-class _Forgetter(Visitor):
+class _TokenStripper(Visitor):
     """Takes from a document the tokens that it was read from. Errors need the places only, and tokens are most of its memory."""
 
     def enter(self, node: Node, *_: Any) -> None:
         if node.loc is not None:
-            node.loc.start_token = node.loc.end_token = _NO_TOKEN
+            node.loc.start_token = node.loc.end_token = _EMPTY_TOKEN
 
 
-_NO_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)
+_EMPTY_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)

@@ -24,26 +24,26 @@ from graphql import (
 from storefront.core.errors import LimitExceeded
 
 # Selections that are looked at of one document, for one purpose. Fragments that are spread in ever new company multiply them.
-MOST_SELECTIONS = 5_000
+MAX_SELECTIONS = 5_000
 
 # What a selection hangs on: a variable, and the value that it must have.
 Condition = tuple[str, bool]
 
 
-class Selected(NamedTuple):
+class FieldOccurrence(NamedTuple):
     """A field where it is selected: of which type, what the type says of it, and on which conditions."""
 
-    parent: GraphQLNamedType | None
+    parent_type: GraphQLNamedType | None
     node: FieldNode
     definition: GraphQLField | None
     conditions: frozenset[Condition]
 
 
 # The selection sets that make up a level, each with the type that it selects from.
-Level = Sequence[tuple[GraphQLNamedType | None, SelectionSetNode]]
+SelectionLevel = Sequence[tuple[GraphQLNamedType | None, SelectionSetNode]]
 
 
-class Merged:
+class FieldCollector:
     """The levels of one document. Nothing has to be valid: what is unknown has no type and no definition.
 
     Raises LimitExceeded once more has been asked for than a document may take.
@@ -51,65 +51,78 @@ class Merged:
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._schema = schema
-        self._fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
-        self._left = MOST_SELECTIONS
+        self._fragments_by_name = {
+            definition.name.value: definition
+            for definition in document.definitions
+            if isinstance(definition, FragmentDefinitionNode)
+        }
+        self._remaining_selections = MAX_SELECTIONS
 
-    def fields(self, level: Level) -> Mapping[str, list[Selected]]:
+    def collect_fields(self, level: SelectionLevel) -> Mapping[str, list[FieldOccurrence]]:
         """The fields of a level by the names that the response has for them."""
-        found: dict[str, list[Selected]] = {}
-        seen: set[Hashable] = set()
+        fields_by_name: dict[str, list[FieldOccurrence]] = {}
+        visited_spreads: set[Hashable] = set()
         for type_, selections in level:
-            for one in self._selected(type_, selections, frozenset(), seen):
-                name = one.node.alias or one.node.name
-                found.setdefault(name.value, []).append(one)
-        return found
+            for occurrence in self._iterate_occurrences(type_, selections, frozenset(), visited_spreads):
+                name_node = occurrence.node.alias or occurrence.node.name
+                fields_by_name.setdefault(name_node.value, []).append(occurrence)
+        return fields_by_name
 
-    def _selected(
-        self, type_: GraphQLNamedType | None, among: SelectionSetNode, on: frozenset[Condition], seen: set[Hashable]
-    ) -> Iterator[Selected]:
-        self._left -= len(among.selections)
-        if self._left < 0:
-            raise LimitExceeded("selections", MOST_SELECTIONS, None, "The document's fragments make too many selections of it")
-        for node in among.selections:
-            conditions = on | _conditions(node.directives) if node.directives else on
+    def _iterate_occurrences(
+        self,
+        type_: GraphQLNamedType | None,
+        selection_set: SelectionSetNode,
+        inherited_conditions: frozenset[Condition],
+        visited_spreads: set[Hashable],
+    ) -> Iterator[FieldOccurrence]:
+        self._remaining_selections -= len(selection_set.selections)
+        if self._remaining_selections < 0:
+            raise LimitExceeded("selections", MAX_SELECTIONS, None, "The document's fragments make too many selections of it")
+        for node in selection_set.selections:
+            conditions = inherited_conditions | _find_conditions(node.directives) if node.directives else inherited_conditions
             if isinstance(node, FieldNode):
-                yield Selected(type_, node, self._definition(type_, node.name.value), conditions)
+                yield FieldOccurrence(type_, node, self._get_field_definition(type_, node.name.value), conditions)
             elif not isinstance(node, FragmentSpreadNode):
-                yield from self._selected(self._type(node, type_), node.selection_set, conditions, seen)  # type: ignore[attr-defined]
-            elif (node.name.value, conditions) not in seen and (fragment := self._fragments.get(node.name.value)):
-                seen.add((node.name.value, conditions))
-                yield from self._selected(self._type(fragment, None), fragment.selection_set, conditions, seen)
+                condition, nested = self._get_type_condition(node, type_), node.selection_set  # type: ignore[attr-defined]
+                yield from self._iterate_occurrences(condition, nested, conditions, visited_spreads)
+            elif (node.name.value, conditions) not in visited_spreads and (
+                fragment := self._fragments_by_name.get(node.name.value)
+            ):
+                visited_spreads.add((node.name.value, conditions))
+                yield from self._iterate_occurrences(
+                    self._get_type_condition(fragment, None), fragment.selection_set, conditions, visited_spreads
+                )
 
-    def _type(self, node: Any, otherwise: GraphQLNamedType | None) -> GraphQLNamedType | None:
+    def _get_type_condition(self, node: Any, default: GraphQLNamedType | None) -> GraphQLNamedType | None:
         condition = node.type_condition
-        return otherwise if condition is None else self._schema.get_type(condition.name.value)
+        return default if condition is None else self._schema.get_type(condition.name.value)
 
-    def _definition(self, type_: GraphQLNamedType | None, name: str) -> GraphQLField | None:
+    def _get_field_definition(self, type_: GraphQLNamedType | None, name: str) -> GraphQLField | None:
         # Every type has that one, and the specification's rules know nothing of its type.
         return None if type_ is None or name == "__typename" else self._schema.get_field(cast(Any, type_), name)
 
 
-def below(group: Sequence[Selected]) -> Level:
+def get_child_level(occurrences: Sequence[FieldOccurrence]) -> SelectionLevel:
     """The level under one name: what is selected of it wherever it stands."""
     return [
-        (get_named_type(one.definition.type) if one.definition else None, one.node.selection_set)
-        for one in group
-        if one.node.selection_set
+        (get_named_type(occurrence.definition.type) if occurrence.definition else None, occurrence.node.selection_set)
+        for occurrence in occurrences
+        if occurrence.node.selection_set
     ]
 
 
-def known_by(level: Level) -> Hashable:
+def get_level_key(level: SelectionLevel) -> Hashable:
     """What tells a level from others of the same document."""
     return frozenset(id(selections) for _, selections in level)
 
 
-def _conditions(directives: Sequence[DirectiveNode]) -> frozenset[Condition]:
+def _find_conditions(directives: Sequence[DirectiveNode]) -> frozenset[Condition]:
     """The variables of @include and @skip. What is constant is no condition: who writes `@skip(if: true)` pays for it."""
-    found = (
+    conditions = (
         (argument.value.name.value, directive.name.value == "include")
         for directive in directives
         if directive.name.value in {"include", "skip"}
         for argument in directive.arguments or ()
         if isinstance(argument.value, VariableNode)
     )
-    return frozenset(found)
+    return frozenset(conditions)

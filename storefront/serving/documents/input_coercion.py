@@ -36,10 +36,10 @@ from graphql import (
 )
 
 from storefront.core.errors import InputTooLarge, InvalidInput
-from storefront.execution.resolve_info import variables
+from storefront.execution.resolve_info import find_variable_names
 
 # The name under which an argument or an input field declares its limit.
-LIMIT = "limit"
+LIMIT_EXTENSION_KEY = "limit"
 
 # Characters of a text that declares no limit. What is looked up by is short. What mutations store is checked by rules that
 # report all faults at once: here only the work until then is bounded.
@@ -63,20 +63,20 @@ class InputLimit:
     allows_nul: bool = False
 
 
-UNDECLARED = InputLimit()
-_LOOKED_UP = InputLimit(characters=MAX_CHARACTERS)
-_STORED = InputLimit(characters=MAX_MUTATION_CHARACTERS, allows_nul=True)
+NO_LIMIT = InputLimit()
+_LOOKUP_DEFAULT_LIMIT = InputLimit(characters=MAX_CHARACTERS)
+_MUTATION_DEFAULT_LIMIT = InputLimit(characters=MAX_MUTATION_CHARACTERS, allows_nul=True)
 
-Path = tuple[str | int, ...]
+InputPath = tuple[str | int, ...]
 # Checks a value; raises InputTooLarge.
-Check = Callable[[Path, Any], None]
+InputCheck = Callable[[InputPath, Any], None]
 
 
-class Position(NamedTuple):
+class VariablePosition(NamedTuple):
     """Where a variable is used: its name, the path of the input, and what the schema says of it there."""
 
     variable: str
-    path: Path
+    path: InputPath
     type: Any
     limit: InputLimit
 
@@ -85,90 +85,100 @@ class InputLimits:
     """The limits on the inputs of a valid document. Raises GraphQLError where a literal is beyond one."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
-        fragments: dict[str, _Inputs] = {}
-        operations: list[tuple[OperationDefinitionNode, _Inputs]] = []
-        for one in document.definitions:
-            if isinstance(one, FragmentDefinitionNode):
-                on = schema.get_type(one.type_condition.name.value)
-                fragments[one.name.value] = _Inputs(schema, on, one.selection_set)
-            elif isinstance(one, OperationDefinitionNode):
-                operations.append((one, _Inputs(schema, schema.get_root_type(one.operation), one.selection_set)))
-        self._checks: dict[str | None, list[tuple[str, Path, Check]]] = {}
-        for node, inputs in operations:
-            positions = _reached(inputs, fragments)
+        fragments: dict[str, _DefinitionInputs] = {}
+        operations: list[tuple[OperationDefinitionNode, _DefinitionInputs]] = []
+        for definition in document.definitions:
+            if isinstance(definition, FragmentDefinitionNode):
+                parent_type = schema.get_type(definition.type_condition.name.value)
+                fragments[definition.name.value] = _DefinitionInputs(schema, parent_type, definition.selection_set)
+            elif isinstance(definition, OperationDefinitionNode):
+                operations.append(
+                    (definition, _DefinitionInputs(schema, schema.get_root_type(definition.operation), definition.selection_set))
+                )
+        self._checks: dict[str | None, list[tuple[str, InputPath, InputCheck]]] = {}
+        for node, definition_inputs in operations:
+            positions = _collect_positions(definition_inputs, fragments)
             _check_defaults(node, positions)
-            checks = ((p.variable, p.path, check_of(p.type, p.limit)) for p in positions)
-            self._checks[_name(node)] = [(variable, path, check) for variable, path, check in checks if check]
+            checks = ((position.variable, position.path, make_check(position.type, position.limit)) for position in positions)
+            self._checks[_get_operation_name(node)] = [(variable, path, check) for variable, path, check in checks if check]
 
-    def check(self, operation: OperationDefinitionNode, given: Mapping[str, Any]) -> None:
+    def check_variables(self, operation: OperationDefinitionNode, values: Mapping[str, Any]) -> None:
         """Check the values of the operation's variables; raises InputTooLarge."""
-        for variable, path, check in self._checks[_name(operation)]:
-            if variable in given:
-                check(path, given[variable])
+        for variable, path, check in self._checks[_get_operation_name(operation)]:
+            if variable in values:
+                check(path, values[variable])
 
 
-def _name(operation: OperationDefinitionNode) -> str | None:
+def _get_operation_name(operation: OperationDefinitionNode) -> str | None:
     return operation.name.value if operation.name else None
 
 
-def _reached(inputs: "_Inputs", fragments: Mapping[str, "_Inputs"]) -> Sequence[Position]:
+def _collect_positions(inputs: "_DefinitionInputs", fragments: Mapping[str, "_DefinitionInputs"]) -> Sequence[VariablePosition]:
     """The positions of variables in a definition and in all fragments that it spreads, each once."""
-    found: dict[tuple[str, Path, int, InputLimit], Position] = {}
-    seen: set[str] = set()
-    left = [inputs]
-    while left:
-        one = left.pop()
-        found |= {(p.variable, p.path, id(p.type), p.limit): p for p in one.positions}
-        left += [fragments[name] for name in one.spreads - seen]
-        seen |= one.spreads
-    return [*found.values()]
+    positions: dict[tuple[str, InputPath, int, InputLimit], VariablePosition] = {}
+    visited_spreads: set[str] = set()
+    pending = [inputs]
+    while pending:
+        current = pending.pop()
+        positions |= {
+            (position.variable, position.path, id(position.type), position.limit): position for position in current.positions
+        }
+        pending += [fragments[name] for name in current.spreads - visited_spreads]
+        visited_spreads |= current.spreads
+    return [*positions.values()]
 
 
-def _check_defaults(operation: OperationDefinitionNode, positions: Sequence[Position]) -> None:
+def _check_defaults(operation: OperationDefinitionNode, positions: Sequence[VariablePosition]) -> None:
     defaults = {node.variable.name.value: node.default_value for node in operation.variable_definitions or ()}
     for position in positions:
         if (default := defaults.get(position.variable)) is not None:
             _check_literal(position.path, default, position.type, position.limit, [])
 
 
-class _Inputs:
+class _DefinitionInputs:
     """The inputs of one definition: the positions of variables in them, and the fragments that it spreads."""
 
     def __init__(self, schema: GraphQLSchema, type_: Any, selections: SelectionSetNode) -> None:
-        self.positions: list[Position] = []
+        self.positions: list[VariablePosition] = []
         self.spreads: set[str] = set()
         self._schema = schema
-        self._select(type_, selections)
+        self._walk_selections(type_, selections)
 
-    def _select(self, type_: Any, selections: SelectionSetNode) -> None:
+    def _walk_selections(self, type_: Any, selections: SelectionSetNode) -> None:
         for node in selections.selections:
             if isinstance(node, FragmentSpreadNode):
                 self.spreads.add(node.name.value)
             elif isinstance(node, FieldNode):
-                self._field(type_, node)
+                self._check_field(type_, node)
             else:
                 condition = node.type_condition  # type: ignore[attr-defined]
-                on = type_ if condition is None else self._schema.get_type(condition.name.value)
-                self._select(on, node.selection_set)  # type: ignore[attr-defined]
+                parent_type = type_ if condition is None else self._schema.get_type(condition.name.value)
+                self._walk_selections(parent_type, node.selection_set)  # type: ignore[attr-defined]
 
-    def _field(self, parent: Any, node: FieldNode) -> None:
+    def _check_field(self, parent: Any, node: FieldNode) -> None:
         definition = self._schema.get_field(parent, node.name.value)
         assert definition is not None  # noqa: S101 - a valid document selects what the type has
-        default = _STORED if parent is self._schema.mutation_type else _LOOKED_UP
+        default = _MUTATION_DEFAULT_LIMIT if parent is self._schema.mutation_type else _LOOKUP_DEFAULT_LIMIT
         for argument in node.arguments or ():
             name = argument.name.value
-            one = definition.args[name]
-            _check_literal((name,), argument.value, one.type, declared(one, default), self.positions)
+            argument_definition = definition.args[name]
+            _check_literal(
+                (name,),
+                argument.value,
+                argument_definition.type,
+                get_declared_limit(argument_definition, default),
+                self.positions,
+            )
         if node.selection_set:
-            inner = definition.type
-            while hasattr(inner, "of_type"):
-                inner = inner.of_type
-            self._select(inner, node.selection_set)
+            field_type = definition.type
+            while hasattr(field_type, "of_type"):
+                field_type = field_type.of_type
+            self._walk_selections(field_type, node.selection_set)
 
 
-def declared(definition: Any, inherited: InputLimit = UNDECLARED) -> InputLimit:
+def get_declared_limit(definition: Any, inherited: InputLimit = NO_LIMIT) -> InputLimit:
     """What an argument or an input field declares; for characters it does not, those of the input around it."""
-    limit: InputLimit = definition.extensions.get(LIMIT, UNDECLARED)
+    limit: InputLimit = definition.extensions.get(LIMIT_EXTENSION_KEY, NO_LIMIT)
     characters = limit.characters if limit.characters is not None else inherited.characters
     return replace(limit, characters=characters, allows_nul=inherited.allows_nul)
 
@@ -176,51 +186,53 @@ def declared(definition: Any, inherited: InputLimit = UNDECLARED) -> InputLimit:
 # ------------------------------------------------------------------------------------------------ literals
 
 
-def _check_literal(path: Path, node: Any, type_: Any, limit: InputLimit, positions: list[Position]) -> None:
+def _check_literal(path: InputPath, node: Any, type_: Any, limit: InputLimit, positions: list[VariablePosition]) -> None:
     """Check a literal, and add the positions of the variables in it; raises GraphQLError."""
-    inner: Any = get_nullable_type(type_)
+    nullable_type: Any = get_nullable_type(type_)
     if isinstance(node, VariableNode):
-        positions.append(Position(node.name.value, path, inner, limit))
-    elif inner is GraphQLInt:
+        positions.append(VariablePosition(node.name.value, path, nullable_type, limit))
+    elif nullable_type is GraphQLInt:
         _check_literal_value(path, node, limit)
-    elif _has_text(inner):
-        _check_scalar(path, node, inner, limit, positions)
-    elif is_list_type(inner) or isinstance(node, ObjectValueNode):
-        for part in _parts(path, node, inner, limit):
-            _check_literal(*part, positions)
+    elif _has_text(nullable_type):
+        _check_scalar(path, node, nullable_type, limit, positions)
+    elif is_list_type(nullable_type) or isinstance(node, ObjectValueNode):
+        for child in _iterate_children(path, node, nullable_type, limit):
+            _check_literal(*child, positions)
 
 
-def _parts(path: Path, node: Any, type_: Any, limit: InputLimit) -> Iterator[tuple[Path, Any, Any, InputLimit]]:
+def _iterate_children(
+    path: InputPath, node: Any, type_: Any, limit: InputLimit
+) -> Iterator[tuple[InputPath, Any, Any, InputLimit]]:
     if is_list_type(type_):
         items = node.values if isinstance(node, ListValueNode) else (node,)
         _check_size(path, "items", limit.items, len(items), node)
         yield from (((*path, n), item, type_.of_type, limit) for n, item in enumerate(items))
     else:
         for field in node.fields:
-            name, one = field.name.value, type_.fields[field.name.value]
-            yield (*path, name), field.value, one.type, declared(one, limit)
+            name, field_definition = field.name.value, type_.fields[field.name.value]
+            yield (*path, name), field.value, field_definition.type, get_declared_limit(field_definition, limit)
 
 
-def _check_scalar(path: Path, node: Any, type_: Any, limit: InputLimit, positions: list[Position]) -> None:
+def _check_scalar(path: InputPath, node: Any, type_: Any, limit: InputLimit, positions: list[VariablePosition]) -> None:
     # A literal with parts, of a scalar that takes them, is as large as its text.
-    has_parts = isinstance(node, ListValueNode | ObjectValueNode)
-    size = node.loc.end - node.loc.start if has_parts else len(getattr(node, "value", None) or "")
+    is_compound = isinstance(node, ListValueNode | ObjectValueNode)
+    size = node.loc.end - node.loc.start if is_compound else len(getattr(node, "value", None) or "")
     _check_size(path, "characters", limit.characters, size, node)
-    _check_literal_value(path, node, _text_limit(type_, limit))
-    positions += (Position(name, path, type_, limit) for name in variables(node))
+    _check_literal_value(path, node, _get_text_limit(type_, limit))
+    positions += (VariablePosition(name, path, type_, limit) for name in find_variable_names(node))
 
 
-def _check_literal_value(path: Path, node: Any, limit: InputLimit) -> None:
+def _check_literal_value(path: InputPath, node: Any, limit: InputLimit) -> None:
     try:
         if isinstance(node, StringValueNode):
             _check_value(limit, path, node.value)
         elif isinstance(node, IntValueNode) and limit.check:
-            limit.check(_shown(path), int(node.value))
+            limit.check(_format_path(path), int(node.value))
     except InvalidInput as error:
         raise GraphQLError(str(error), node, original_error=error) from None
 
 
-def _text_limit(type_: Any, limit: InputLimit) -> InputLimit:
+def _get_text_limit(type_: Any, limit: InputLimit) -> InputLimit:
     # Scalars of our own say themselves what they take.
     return limit if type_ in (GraphQLString, GraphQLID) else replace(limit, allows_nul=True)
 
@@ -229,132 +241,134 @@ def _has_text(type_: Any) -> bool:
     return is_scalar_type(type_) and type_ not in (GraphQLInt, GraphQLFloat, GraphQLBoolean)
 
 
-def _check_size(path: Path, unit: str, most: int | None, found: int, node: Any) -> None:
-    if most is not None and found > most:
-        error = InputTooLarge(_shown(path), unit, most, found)
+def _check_size(path: InputPath, unit: str, maximum: int | None, actual: int, node: Any) -> None:
+    if maximum is not None and actual > maximum:
+        error = InputTooLarge(_format_path(path), unit, maximum, actual)
         raise GraphQLError(str(error), node, original_error=error)
 
 
-def _shown(path: Path) -> str:
+def _format_path(path: InputPath) -> str:
     return ".".join(map(str, path))
 
 
 # ------------------------------------------------------------------------------------------------- values
 
 
-def check_of(type_: Any, limit: InputLimit) -> Check | None:
+def make_check(type_: Any, limit: InputLimit) -> InputCheck | None:
     """The check of a variable's value where the schema wants a type; None where there is nothing to check."""
-    inner: Any = get_nullable_type(type_)
-    if is_list_type(inner):
-        item = check_of(inner.of_type, limit)
-        return None if item is None and limit.items is None else partial(_check_list, item, limit.items)
-    if is_input_object_type(inner):
+    nullable_type: Any = get_nullable_type(type_)
+    if is_list_type(nullable_type):
+        item_check = make_check(nullable_type.of_type, limit)
+        return None if item_check is None and limit.items is None else partial(_check_list, item_check, limit.items)
+    if is_input_object_type(nullable_type):
         # Looked at when it is needed: input types may hold each other.
-        return _CheckObject(inner, limit)
-    if inner is GraphQLInt:
+        return _InputObjectCheck(nullable_type, limit)
+    if nullable_type is GraphQLInt:
         return partial(_check_int, limit.check) if limit.check else None
-    return partial(_check_text, _text_limit(inner, limit)) if _has_text(inner) else None
+    return partial(_check_text, _get_text_limit(nullable_type, limit)) if _has_text(nullable_type) else None
 
 
-def _check_int(check: Callable[[str, Any], None], path: Path, value: Any) -> None:
+def _check_int(check: Callable[[str, Any], None], path: InputPath, value: Any) -> None:
     # What is no Int is told so when it is coerced.
     if type(value) is int and -(2**31) <= value < 2**31:
-        check(_shown(path), value)
+        check(_format_path(path), value)
 
 
-def _check_list(check: Check | None, most: int | None, path: Path, value: Any) -> None:
+def _check_list(check: InputCheck | None, max_items: int | None, path: InputPath, value: Any) -> None:
     if type(value) is not list:
         # A value stands for a list of itself.
         if check:
             check(path, value)
         return
-    if most is not None and len(value) > most:
-        raise InputTooLarge(_shown(path), "items", most, len(value))
+    if max_items is not None and len(value) > max_items:
+        raise InputTooLarge(_format_path(path), "items", max_items, len(value))
     if check:
         for n, item in enumerate(value):
             check((*path, n), item)
 
 
-class _CheckObject:
+class _InputObjectCheck:
     """The check of an input object: of the fields that it has."""
 
     def __init__(self, type_: Any, limit: InputLimit) -> None:
         self._type, self._limit = type_, limit
-        self._checks: dict[str, Check] | None = None
+        self._checks: dict[str, InputCheck] | None = None
 
-    def __call__(self, path: Path, value: Any) -> None:
+    def __call__(self, path: InputPath, value: Any) -> None:
         if type(value) is not dict:
             return
         if len(value) > len(self._type.fields):
             # Some are unknown. To say which of thousands, and what they may have meant, takes long.
-            raise InputTooLarge(_shown(path), "fields", len(self._type.fields), len(value))
+            raise InputTooLarge(_format_path(path), "fields", len(self._type.fields), len(value))
         if self._checks is None:
-            checks = {name: check_of(one.type, declared(one, self._limit)) for name, one in self._type.fields.items()}
+            checks = {
+                name: make_check(field.type, get_declared_limit(field, self._limit)) for name, field in self._type.fields.items()
+            }
             self._checks = {name: check for name, check in checks.items() if check}
-        for name, inner in value.items():
+        for name, field_value in value.items():
             if (check := self._checks.get(name)) is not None:
-                check((*path, name), inner)
+                check((*path, name), field_value)
 
 
-def _check_text(limit: InputLimit, path: Path, value: Any) -> None:
-    most = limit.characters
+def _check_text(limit: InputLimit, path: InputPath, value: Any) -> None:
+    max_characters = limit.characters
     if type(value) is str:
-        if most is not None and len(value) > most:
-            raise InputTooLarge(_shown(path), "characters", most, len(value))
+        if max_characters is not None and len(value) > max_characters:
+            raise InputTooLarge(_format_path(path), "characters", max_characters, len(value))
         _check_value(limit, path, value)
-    elif most is not None and type(value) in _PARTS and not _is_within(value, most):
-        raise InputTooLarge(_shown(path), "characters", most, None)
+    elif max_characters is not None and type(value) in _CONTAINER_TYPES and not _is_within_characters(value, max_characters):
+        raise InputTooLarge(_format_path(path), "characters", max_characters, None)
 
 
-def _check_value(limit: InputLimit, path: Path, text: str) -> None:
+def _check_value(limit: InputLimit, path: InputPath, text: str) -> None:
     if "\0" in text and not limit.allows_nul:
-        raise InvalidInput(_shown(path), "must not contain the character NUL.")
+        raise InvalidInput(_format_path(path), "must not contain the character NUL.")
     if limit.check:
-        limit.check(_shown(path), text)
+        limit.check(_format_path(path), text)
 
 
-_PARTS = {list, dict}
+_CONTAINER_TYPES = {list, dict}
 
 
-def _is_within(value: Any, most: int) -> bool:
+def _is_within_characters(value: Any, remaining: int) -> bool:
     """Whether a value has at most so many characters: its names and texts, and one for each value. Counts no further."""
-    left = [value]
-    while left and most >= 0:
-        one = left.pop()
-        if type(one) is str:
-            most -= len(one)
-        elif type(one) is list:
-            most -= len(one)
-            left += one
-        elif type(one) is dict:
-            most -= len(one) + sum(map(len, one))
-            left += one.values()
-    return most >= 0
+    pending = [value]
+    while pending and remaining >= 0:
+        current = pending.pop()
+        if type(current) is str:
+            remaining -= len(current)
+        elif type(current) is list:
+            remaining -= len(current)
+            pending += current
+        elif type(current) is dict:
+            remaining -= len(current) + sum(map(len, current))
+            pending += current.values()
+    return remaining >= 0
 
 
-def items_in(value: Any) -> int:
+def count_items(value: Any) -> int:
     """How many items all lists in a value have together."""
-    found, left = 0, [value]
-    while left:
-        one = left.pop()
-        if type(one) is list:
-            found += len(one)
-            left += [item for item in one if type(item) in _PARTS]
-        elif type(one) is dict:
-            left += [item for item in one.values() if type(item) in _PARTS]
-    return found
+    count, pending = 0, [value]
+    while pending:
+        current = pending.pop()
+        if type(current) is list:
+            count += len(current)
+            pending += [item for item in current if type(item) in _CONTAINER_TYPES]
+        elif type(current) is dict:
+            pending += [item for item in current.values() if type(item) in _CONTAINER_TYPES]
+    return count
 
 
-def items_in_literal(node: Any) -> tuple[int, Sequence[str]]:
+def count_literal_items(node: Any) -> tuple[int, Sequence[str]]:
     """The same of a literal, and the names of the variables in it."""
-    found, names, left = 0, list[str](), [node]
-    while left:
-        one = left.pop()
-        if isinstance(one, VariableNode):
-            names.append(one.name.value)
-        elif isinstance(one, ListValueNode):
-            found += len(one.values)
-            left += one.values
-        elif isinstance(one, ObjectValueNode):
-            left += [field.value for field in one.fields]
-    return found, names
+    count, variable_names, pending = 0, list[str](), [node]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, VariableNode):
+            variable_names.append(current.name.value)
+        elif isinstance(current, ListValueNode):
+            count += len(current.values)
+            pending += current.values
+        elif isinstance(current, ObjectValueNode):
+            pending += [field.value for field in current.fields]
+    return count, variable_names

@@ -18,8 +18,8 @@ from graphql import (
     parse,
 )
 
-from storefront.core.errors import TOO_LARGE, InvalidInput, LimitExceeded
-from storefront.serving.documents.field_merging import Merged
+from storefront.core.errors import NUMBER_TOO_LARGE_PROBLEM, InvalidInput, LimitExceeded
+from storefront.serving.documents.field_merging import FieldCollector
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,17 +43,17 @@ class DocumentLimits:
     cost: int = 100_000
 
 
-GENEROUS = DocumentLimits()
+DEFAULT_DOCUMENT_LIMITS = DocumentLimits()
 
 
-def parsed(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> DocumentNode:
+def parse_document(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> DocumentNode:
     """The document that a text is; raises GraphQLSyntaxError, LimitExceeded and InvalidInput. None of it need fit a schema."""
-    _check("characters", limits.characters, len(text), "The document is too long", "characters")
-    tokens = [token for token in _TOKENS.findall(text) if token]
-    _check("tokens", limits.tokens, len(tokens), "The document is too long", "tokens")
+    _check_limit("characters", limits.characters, len(text), "The document is too long", "characters")
+    tokens = [token for token in _TOKEN_PATTERN.findall(text) if token]
+    _check_limit("tokens", limits.tokens, len(tokens), "The document is too long", "tokens")
     try:
         document = parse(text, max_tokens=limits.tokens)
-        _check_shape(document, schema, limits)
+        _check_counts(document, schema, limits)
     except RecursionError:
         raise LimitExceeded("depth", limits.depth, None, "The document is nested too deeply", "levels") from None
     _check_numbers(tokens)
@@ -63,18 +63,18 @@ def parsed(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> Document
 def _check_numbers(tokens: Sequence[str]) -> None:
     for token in tokens:
         if token[0] in "-0123456789" and math.isinf(float(token)):
-            raise InvalidInput(token[:20], TOO_LARGE)
+            raise InvalidInput(token[:20], NUMBER_TOO_LARGE_PROBLEM)
 
 
 # Names, numbers, strings, punctuation; comments match as nothing. What is not closed goes on to the end, so that each character
 # is looked at once; parsing says what is wrong with it.
-_TOKENS = re.compile(
+_TOKEN_PATTERN = re.compile(
     r'#[^\n\r]*|("""(?:[^"\\]|\\"""|\\|"(?!""))*+(?:"""|\Z)|"(?:[^"\\\n\r]|\\.)*+"?|[A-Za-z_]\w*|-?\d[\w.+-]*|\.\.\.|[!$&()\[\]{}:=@|])'
 )
 
 
 @dataclass(slots=True)
-class _Shape:
+class _DefinitionCounts:
     """What was counted in one definition: its own depth, and the fragments that it spreads, with the depth that they stand at."""
 
     depth: int = 0
@@ -83,70 +83,73 @@ class _Shape:
     directives: int = 0
     spreads: list[tuple[str, int]] = field(default_factory=list)
 
-    def count(self, selections: SelectionSetNode, depth: int) -> None:
+    def count_selections(self, selections: SelectionSetNode, depth: int) -> None:
         """Count what is selected, and what is selected below."""
         for node in selections.selections:
             self.directives += len(node.directives or ())
             if isinstance(node, FragmentSpreadNode):
                 self.spreads.append((node.name.value, depth - 1))
                 continue
-            below: SelectionSetNode | None = node.selection_set  # type: ignore[attr-defined]
+            child_selections: SelectionSetNode | None = node.selection_set  # type: ignore[attr-defined]
             is_field = isinstance(node, FieldNode)
             if isinstance(node, FieldNode):
                 self.fields += 1
                 self.aliases += node.alias is not None
                 self.depth = max(self.depth, depth)
-            if below is not None:
-                self.count(below, depth + is_field)
+            if child_selections is not None:
+                self.count_selections(child_selections, depth + is_field)
 
 
-def _check_shape(document: DocumentNode, schema: GraphQLSchema, limits: DocumentLimits) -> None:
-    shapes: dict[Any, _Shape] = {}
+def _check_counts(document: DocumentNode, schema: GraphQLSchema, limits: DocumentLimits) -> None:
+    counts_by_definition: dict[Any, _DefinitionCounts] = {}
     for definition in document.definitions:
-        shape = _Shape(directives=len(getattr(definition, "directives", None) or ()))
+        counts = _DefinitionCounts(directives=len(getattr(definition, "directives", None) or ()))
         if isinstance(definition, OperationDefinitionNode | FragmentDefinitionNode):
-            shape.count(definition.selection_set, 1)
+            counts.count_selections(definition.selection_set, 1)
         name = definition.name.value if isinstance(definition, FragmentDefinitionNode) else id(definition)
-        shapes[name] = shape
+        counts_by_definition[name] = counts
     for name in ("fields", "aliases", "directives"):
-        _check(
-            name, getattr(limits, name), sum(getattr(one, name) for one in shapes.values()), f"The document has too many {name}"
+        _check_limit(
+            name,
+            getattr(limits, name),
+            sum(getattr(counted, name) for counted in counts_by_definition.values()),
+            f"The document has too many {name}",
         )
     # Each is validated with all fragments that it spreads.
-    operations = sum(isinstance(one, OperationDefinitionNode) for one in document.definitions)
-    _check("operations", limits.operations, operations, "The document has too many operations")
-    _check("depth", limits.depth, _depth(shapes), "The document is nested too deeply", "levels")
-    merged = Merged(schema, document)
+    operations = sum(isinstance(counted, OperationDefinitionNode) for counted in document.definitions)
+    _check_limit("operations", limits.operations, operations, "The document has too many operations")
+    _check_limit("depth", limits.depth, _measure_depth(counts_by_definition), "The document is nested too deeply", "levels")
+    collector = FieldCollector(schema, document)
     for definition in document.definitions:
         if isinstance(definition, OperationDefinitionNode):
-            _check_roots(definition, merged, limits)
+            _check_root_fields(definition, collector, limits)
 
 
-def _depth(shapes: dict[Any, _Shape]) -> int:
+def _measure_depth(counts_by_definition: dict[Any, _DefinitionCounts]) -> int:
     """The depth of the deepest definition with the fragments that it spreads. Those that spread themselves are for validation."""
-    known: dict[Any, int] = {}
+    depths: dict[Any, int] = {}
 
-    def depth(name: Any) -> int:
-        if name not in known:
-            shape, known[name] = shapes.get(name, _Shape()), 0
-            known[name] = max([shape.depth, *(at + depth(spread) for spread, at in shape.spreads)])
-        return known[name]
+    def measure(name: Any) -> int:
+        if name not in depths:
+            counts, depths[name] = counts_by_definition.get(name, _DefinitionCounts()), 0
+            depths[name] = max([counts.depth, *(spread_depth + measure(spread) for spread, spread_depth in counts.spreads)])
+        return depths[name]
 
-    return max(map(depth, shapes))
+    return max(map(measure, counts_by_definition))
 
 
-def _check_roots(operation: OperationDefinitionNode, merged: Merged, limits: DocumentLimits) -> None:
-    found = len(merged.fields([(None, operation.selection_set)]))
+def _check_root_fields(operation: OperationDefinitionNode, collector: FieldCollector, limits: DocumentLimits) -> None:
+    field_count = len(collector.collect_fields([(None, operation.selection_set)]))
     if operation.operation is OperationType.MUTATION:
-        _check("mutations", limits.mutations, found, "Too many mutations in one request")
-    _check("roots", limits.roots, found, "The operation has too many fields at the top")
+        _check_limit("mutations", limits.mutations, field_count, "Too many mutations in one request")
+    _check_limit("roots", limits.roots, field_count, "The operation has too many fields at the top")
 
 
 def check_cost(cost: int, limits: DocumentLimits) -> None:
     """What an operation may cost; raises LimitExceeded."""
-    _check("cost", limits.cost, cost, "The operation costs too much. Ask for fewer fields or shorter pages")
+    _check_limit("cost", limits.cost, cost, "The operation costs too much. Ask for fewer fields or shorter pages")
 
 
-def _check(limit: str, most: int, found: int, problem: str, unit: str = "") -> None:
-    if found > most:
-        raise LimitExceeded(limit, most, found, problem, unit)
+def _check_limit(limit_name: str, maximum: int, actual: int, problem: str, unit: str = "") -> None:
+    if actual > maximum:
+        raise LimitExceeded(limit_name, maximum, actual, problem, unit)

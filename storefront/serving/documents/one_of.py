@@ -17,7 +17,7 @@ from graphql import (
 )
 
 
-class VariablesFit(VariablesInAllowedPositionRule):
+class OneOfVariablesRule(VariablesInAllowedPositionRule):
     """Refuses a nullable variable as the member of a OneOf input."""
 
     def leave_operation_definition(self, operation: OperationDefinitionNode, *_args: Any) -> None:

@@ -29,97 +29,111 @@ from graphql import (
     specified_rules,
 )
 
-from storefront.serving.documents.field_merging import Level, Merged, Selected, below, known_by
-from storefront.serving.documents.one_of import VariablesFit
+from storefront.serving.documents.field_merging import (
+    FieldCollector,
+    FieldOccurrence,
+    SelectionLevel,
+    get_child_level,
+    get_level_key,
+)
+from storefront.serving.documents.one_of import OneOfVariablesRule
 
 
-class FieldsCanBeMerged(ValidationRule):
+class FieldsCanBeMergedRule(ValidationRule):
     """One error for each name under which something is selected that cannot stand there together."""
 
     def enter_document(self, document: DocumentNode, *_: Any) -> None:
         """Look at the operations. What no operation spreads is an error of its own."""
-        self._merged = Merged(self.context.schema, document)
-        self._seen: set[tuple[bool, Hashable]] = set()
-        for one in document.definitions:
-            if isinstance(one, OperationDefinitionNode):
-                self._check([(self.context.schema.get_root_type(one.operation), one.selection_set)])
+        self._collector = FieldCollector(self.context.schema, document)
+        self._checked_levels: set[tuple[bool, Hashable]] = set()
+        for definition in document.definitions:
+            if isinstance(definition, OperationDefinitionNode):
+                self._check_level([(self.context.schema.get_root_type(definition.operation), definition.selection_set)])
 
-    def _check(self, level: Level, *, exclusive: bool = False) -> None:
+    def _check_level(self, level: SelectionLevel, *, types_only: bool = False) -> None:
         """Look at a level; at one of which no two fields are ever of the same object, for the types only."""
-        key = exclusive, known_by(level)
-        if not level or key in self._seen:
+        key = types_only, get_level_key(level)
+        if not level or key in self._checked_levels:
             return
-        self._seen.add(key)
-        for name, group in self._merged.fields(level).items():
-            together = [group] if exclusive else list(_together(group))
-            if reason := ("" if exclusive else next(filter(None, map(_differ, together)), "")) or _types_differ(group):
-                self._report(name, reason, group)
+        self._checked_levels.add(key)
+        for name, occurrences in self._collector.collect_fields(level).items():
+            overlapping_groups = [occurrences] if types_only else list(_group_by_object_type(occurrences))
+            if reason := (
+                "" if types_only else next(filter(None, map(_explain_field_conflict, overlapping_groups)), "")
+            ) or _explain_type_conflict(occurrences):
+                self._report_conflict(name, reason, occurrences)
                 continue
-            for one in together:
-                self._check(below(one), exclusive=exclusive)
-            if len(together) > 1:
-                self._check(below(group), exclusive=True)
+            for overlapping in overlapping_groups:
+                self._check_level(get_child_level(overlapping), types_only=types_only)
+            if len(overlapping_groups) > 1:
+                self._check_level(get_child_level(occurrences), types_only=True)
 
-    def _report(self, name: str, reason: str, group: Sequence[Selected]) -> None:
+    def _report_conflict(self, name: str, reason: str, occurrences: Sequence[FieldOccurrence]) -> None:
         problem = f"Fields '{name[:100]}' conflict because {reason}."
-        mend = "Use different aliases on the fields to fetch both if this was intentional."
-        self.report_error(GraphQLError(f"{problem} {mend}", [one.node for one in group[:20]]))
+        advice = "Use different aliases on the fields to fetch both if this was intentional."
+        self.report_error(GraphQLError(f"{problem} {advice}", [occurrence.node for occurrence in occurrences[:20]]))
 
 
-_OURS: dict[Any, Any] = {OverlappingFieldsCanBeMergedRule: FieldsCanBeMerged, VariablesInAllowedPositionRule: VariablesFit}
-RULES = tuple(_OURS.get(rule, rule) for rule in specified_rules)
+_RULE_REPLACEMENTS: dict[Any, Any] = {
+    OverlappingFieldsCanBeMergedRule: FieldsCanBeMergedRule,
+    VariablesInAllowedPositionRule: OneOfVariablesRule,
+}
+VALIDATION_RULES = tuple(_RULE_REPLACEMENTS.get(rule, rule) for rule in specified_rules)
 
 
-def _together(group: Sequence[Selected]) -> Iterable[Sequence[Selected]]:
+def _group_by_object_type(occurrences: Sequence[FieldOccurrence]) -> Iterable[Sequence[FieldOccurrence]]:
     """The fields that one object may have to answer: those of its own type, and those of abstract types."""
-    if len({id(one.parent) for one in group}) == 1:
-        return [group]
-    abstract = [one for one in group if not is_object_type(one.parent)]
-    by_type: dict[int, list[Selected]] = {}
-    for one in group:
-        if is_object_type(one.parent):
-            by_type.setdefault(id(one.parent), list(abstract)).append(one)
-    return by_type.values() or [abstract]
+    if len({id(occurrence.parent_type) for occurrence in occurrences}) == 1:
+        return [occurrences]
+    abstract_occurrences = [occurrence for occurrence in occurrences if not is_object_type(occurrence.parent_type)]
+    by_type: dict[int, list[FieldOccurrence]] = {}
+    for occurrence in occurrences:
+        if is_object_type(occurrence.parent_type):
+            by_type.setdefault(id(occurrence.parent_type), list(abstract_occurrences)).append(occurrence)
+    return by_type.values() or [abstract_occurrences]
 
 
-def _differ(group: Sequence[Selected]) -> str:
+def _explain_field_conflict(occurrences: Sequence[FieldOccurrence]) -> str:
     """Why fields of one object are not the same, if they are not."""
-    first, *others = group
-    for one in others:
-        if one.node.name.value != first.node.name.value:
-            return f"'{first.node.name.value[:100]}' and '{one.node.name.value[:100]}' are different fields"
-    if any(one.node.arguments for one in group) and len({_arguments(one.node.arguments or ()) for one in group}) > 1:
+    first, *others = occurrences
+    for other in others:
+        if other.node.name.value != first.node.name.value:
+            return f"'{first.node.name.value[:100]}' and '{other.node.name.value[:100]}' are different fields"
+    if (
+        any(other.node.arguments for other in occurrences)
+        and len({_get_arguments_key(other.node.arguments or ()) for other in occurrences}) > 1
+    ):
         return "they have differing arguments"
     return ""
 
 
-def _arguments(given: Iterable[ArgumentNode]) -> Hashable:
-    return frozenset((one.name.value, _value(one.value)) for one in given)
+def _get_arguments_key(arguments: Iterable[ArgumentNode]) -> Hashable:
+    return frozenset((argument.name.value, _get_value_key(argument.value)) for argument in arguments)
 
 
-def _value(node: Any) -> Hashable:
+def _get_value_key(node: Any) -> Hashable:
     """What a value says, without where it stands."""
     if isinstance(node, ListValueNode):
-        return "[]", *map(_value, node.values)
+        return "[]", *map(_get_value_key, node.values)
     if isinstance(node, ObjectValueNode):
-        return "{}", frozenset((field.name.value, _value(field.value)) for field in node.fields)
+        return "{}", frozenset((field.name.value, _get_value_key(field.value)) for field in node.fields)
     if isinstance(node, VariableNode):
         return "$", node.name.value
     return node.kind, getattr(node, "value", None), isinstance(node, StringValueNode) and bool(node.block)
 
 
-def _types_differ(group: Sequence[Selected]) -> str:
+def _explain_type_conflict(occurrences: Sequence[FieldOccurrence]) -> str:
     """Why the values of fields are not of one shape, if they are not."""
-    types = {one.definition.type: None for one in group if one.definition}
+    types = {occurrence.definition.type: None for occurrence in occurrences if occurrence.definition}
     if len(types) < 2:
         return ""
     first, *others = types
-    shape = list(_shape(first))
-    other = next((type_ for type_ in others if list(_shape(type_)) != shape), None)
-    return f"they return conflicting types '{first}' and '{other}'" if other else ""
+    shape = list(_iterate_type_shape(first))
+    conflicting = next((type_ for type_ in others if list(_iterate_type_shape(type_)) != shape), None)
+    return f"they return conflicting types '{first}' and '{conflicting}'" if conflicting else ""
 
 
-def _shape(type_: GraphQLOutputType) -> Iterator[str]:
+def _iterate_type_shape(type_: GraphQLOutputType) -> Iterator[str]:
     while is_list_type(type_) or is_non_null_type(type_):
         yield "[]" if is_list_type(type_) else "!"
         type_ = type_.of_type

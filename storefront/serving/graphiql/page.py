@@ -12,8 +12,8 @@ from string import Template
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute
 
-from storefront.serving.graphiql.assets import FILES, FOLDER, missing
-from storefront.serving.http.static_files import asset, mounted, secured
+from storefront.serving.graphiql.assets import FILES, FOLDER, list_missing_graphiql_files
+from storefront.serving.http.static_files import build_page_headers, load_asset, mount_static_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,28 +31,34 @@ def load_examples(folder: Path) -> list[Example]:
 
     Beside `NN_name.graphql` may lie `NN_name.json` (variables) and `NN_name.headers.json` (HTTP headers).
     """
-    return [_example(path) for path in sorted(folder.glob("*.graphql"))]
+    return [_load_example(path) for path in sorted(folder.glob("*.graphql"))]
 
 
-def _example(path: Path) -> Example:
+def _load_example(path: Path) -> Example:
     return Example(
         name=path.stem,
-        query=_text(path),
-        variables=_text(path.with_suffix(".json")),
-        headers=_text(path.with_suffix(".headers.json")),
+        query=_read_text(path),
+        variables=_read_text(path.with_suffix(".json")),
+        headers=_read_text(path.with_suffix(".headers.json")),
     )
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip() if path.is_file() else ""
 
 
-def graphiql_routes(path: str = "/graphiql") -> list[BaseRoute]:
+def build_graphiql_routes(path: str = "/graphiql") -> list[BaseRoute]:
     """What to mount beside the GraphQL endpoint: the page asks for `graphiql/…` relative to its own address."""
-    return [mounted(path, "graphiql", lambda: {} if missing() else {name: FOLDER / file for name, file in FILES.items()})]
+    return [
+        mount_static_files(
+            path,
+            "graphiql",
+            lambda: {} if list_missing_graphiql_files() else {name: FOLDER / file for name, file in FILES.items()},
+        )
+    ]
 
 
-def page(
+def render_page(
     examples: Sequence[Example],
     placeholders: Mapping[str, str] | None = None,
     *,
@@ -63,54 +69,56 @@ def page(
     Each key of `placeholders` is replaced by its value in the examples' variables. The title also names the browser
     storage that keeps a visitor's tabs. Without the installed files the page says so, and how to get them.
     """
-    if absent := missing():
-        return _missing_page(absent, title)
+    if missing_files := list_missing_graphiql_files():
+        return _render_missing_page(missing_files, title)
     nonce = secrets.token_urlsafe(16)
-    tabs = [asdict(_filled(example, placeholders or {})) for example in examples]
-    settings = _json_for_html({"title": title, "styleNonce": nonce, "examples": tabs})
-    return _html("page.html", nonce, title=escape(title), settings=settings, styles=_styles(), scripts=_scripts())
+    tabs = [asdict(_fill_placeholders(example, placeholders or {})) for example in examples]
+    settings = _encode_json_for_html({"title": title, "styleNonce": nonce, "examples": tabs})
+    return _render_html(
+        "page.html", nonce, title=escape(title), settings=settings, styles=_render_style_links(), scripts=_render_script_tags()
+    )
 
 
-def _filled(example: Example, placeholders: Mapping[str, str]) -> Example:
+def _fill_placeholders(example: Example, placeholders: Mapping[str, str]) -> Example:
     variables = example.variables
     for placeholder, value in placeholders.items():
         variables = variables.replace(placeholder, json.dumps(value)[1:-1])
     return replace(example, variables=variables)
 
 
-def _json_for_html(value: object) -> str:
+def _encode_json_for_html(value: object) -> str:
     # "</script>" inside a string would end the element that holds the JSON.
     return json.dumps(value).replace("<", "\\u003c")
 
 
-def _styles() -> str:
-    return "\n    ".join(f'<link rel="stylesheet" href="{_url(name)}">' for name in FILES if name.endswith(".css"))
+def _render_style_links() -> str:
+    return "\n    ".join(f'<link rel="stylesheet" href="{_build_asset_url(name)}">' for name in FILES if name.endswith(".css"))
 
 
-def _scripts() -> str:
-    return "\n    ".join(f'<script src="{_url(name)}"></script>' for name in FILES if name.endswith(".js"))
+def _render_script_tags() -> str:
+    return "\n    ".join(f'<script src="{_build_asset_url(name)}"></script>' for name in FILES if name.endswith(".js"))
 
 
-def _url(name: str) -> str:
+def _build_asset_url(name: str) -> str:
     # Relative, so that it also holds behind a proxy that puts a prefix in front and tells nobody.
-    return f"graphiql/{name}?v={asset(FOLDER / FILES[name]).digest}"
+    return f"graphiql/{name}?v={load_asset(FOLDER / FILES[name]).digest}"
 
 
-def _missing_page(absent: Sequence[str], title: str) -> Response:
-    files = "\n      ".join(f"<li><code>{escape(path)}</code></li>" for path in absent)
-    return _html("missing.html", secrets.token_urlsafe(16), title=escape(title), files=files)
+def _render_missing_page(missing_files: Sequence[str], title: str) -> Response:
+    files = "\n      ".join(f"<li><code>{escape(path)}</code></li>" for path in missing_files)
+    return _render_html("missing.html", secrets.token_urlsafe(16), title=escape(title), files=files)
 
 
-def _html(template: str, nonce: str, **parts: str) -> Response:
-    content = _template(template).substitute(parts)
-    return HTMLResponse(content, headers=secured(_policy(nonce)) | {"Vary": "Accept"})
+def _render_html(template: str, nonce: str, **substitutions: str) -> Response:
+    content = _load_template(template).substitute(substitutions)
+    return HTMLResponse(content, headers=build_page_headers(_build_content_security_policy(nonce)) | {"Vary": "Accept"})
 
 
-def _policy(nonce: str) -> str:
+def _build_content_security_policy(nonce: str) -> str:
     # 'self' in connect-src covers WebSockets to the same host as well (CSP level 3).
     return f"script-src 'self'; connect-src 'self'; style-src 'self' 'nonce-{nonce}'; font-src data:; img-src 'self' data:"
 
 
 @cache
-def _template(name: str) -> Template:
+def _load_template(name: str) -> Template:
     return Template((FOLDER / name).read_text(encoding="utf-8"))

@@ -14,38 +14,38 @@ from starlette.types import Receive, Scope, Send
 
 from storefront.core import request_context
 from storefront.core.errors import RequestError, Unauthenticated, Unavailable
-from storefront.serving.cache.response_cache import Question, Responses
-from storefront.serving.documents.document_store import NotExecutable
+from storefront.serving.cache.response_cache import CacheLookup, ResponseCache
+from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http import lone_surrogates
-from storefront.serving.http.batches import Batch
-from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, checked_request
-from storefront.serving.http.headers import join_lines
-from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON, Accepted, accepted
-from storefront.serving.http.request_body import ROOMY, BodyLimits, HTTPError, body_of, torn_json_of
-from storefront.serving.http.status_codes import DRAFT, Edition
-from storefront.serving.http.stream_formats import Framing
-from storefront.serving.http.streams import HEADERS, Streams
-from storefront.serving.protection.rate_limit import UNLIMITED, Door, RateLimited, Rates, Visit
-from storefront.serving.run.cancellation import Attendance, ClientGone
-from storefront.serving.run.operations import Operation, Operations, Renewable, answer, refused
+from storefront.serving.http.batches import RequestBatch
+from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, parse_request
+from storefront.serving.http.headers import join_header_lines
+from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON, AcceptedTypes, negotiate_media_types
+from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, parse_lenient_json, read_body
+from storefront.serving.http.status_codes import DRAFT, SpecEdition
+from storefront.serving.http.stream_formats import StreamFormat
+from storefront.serving.http.streams import STREAM_HEADERS, Streams
+from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
+from storefront.serving.run.cancellation import ClientDisconnectedError, DisconnectWatcher
+from storefront.serving.run.operations import OperationContext, Operations, PreparedOperation, format_request_error, format_result
 
 # Where a request keeps who is counted for it.
-VISIT = "storefront.visit"
+REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
 
 T = TypeVar("T")
 
 # Bytes of a query string. Most proxies let less through.
-LONGEST_QUERY = 32_768
+MAX_QUERY_STRING_BYTES = 32_768
 # Characters of a query string that is remembered as it was decoded.
-MOST_REMEMBERED = 4_000
+MAX_CACHED_QUERY_STRING_CHARACTERS = 4_000
 
-METHODS = "GET, HEAD, OPTIONS, POST"
+ALLOWED_METHODS = "GET, HEAD, OPTIONS, POST"
 
-ContextMaker = Callable[[Request], Awaitable[Renewable]]
-Answer = Callable[[Request], Awaitable[Response]]
+ContextFactory = Callable[[Request], Awaitable[OperationContext]]
+RequestHandler = Callable[[Request], Awaitable[Response]]
 
 
-class Endpoint:
+class GraphQLEndpoint:
     """Operations over HTTP.
 
     `page` is what a browser gets that comes without a query, `most` how many requests may come in one body (0: no arrays).
@@ -55,21 +55,21 @@ class Endpoint:
     def __init__(
         self,
         operations: Operations,
-        make_context: ContextMaker,
+        create_context: ContextFactory,
         streams: Streams,
-        page: Answer | None = None,
+        serve_page: RequestHandler | None = None,
         *,
-        responses: Responses | None = None,
+        response_cache: ResponseCache | None = None,
         vary: str = "accept",
-        most: int = 10,
-        edition: Edition = DRAFT,
-        bodies: BodyLimits = ROOMY,
-        rates: Rates = UNLIMITED,
+        max_batch_size: int = 10,
+        edition: SpecEdition = DRAFT,
+        body_limits: BodyLimits = DEFAULT_BODY_LIMITS,
+        rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER,
     ) -> None:
-        self._operations, self._make_context, self._streams, self._page = operations, make_context, streams, page
-        self._responses, self._vary = responses, vary
-        self._most, self._edition, self._bodies = most, edition, bodies
-        self._rates = rates if rates.watches(Door.ADDRESS, Door.VIEWER) else None
+        self._operations, self._create_context, self._streams, self._serve_page = operations, create_context, streams, serve_page
+        self._response_cache, self._vary = response_cache, vary
+        self._max_batch_size, self._edition, self._body_limits = max_batch_size, edition, body_limits
+        self._rate_limiter = rate_limiter if rate_limiter.has_limit(RateLimitScope.ADDRESS, RateLimitScope.VIEWER) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of whatever method: an ASGI application."""
@@ -77,151 +77,183 @@ class Endpoint:
         await response(scope, receive, send)
 
     async def _serve(self, request: Request) -> Response:
-        if self._page is not None and _is_browser(request):
-            return await self._page(request)
+        if self._serve_page is not None and _is_browser_navigation(request):
+            return await self._serve_page(request)
         if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"allow": METHODS})
-        request_id = request_context.request_id()
-        takes = accepted(join_lines(request.headers, "accept"), self._edition.offers)
-        visit = self._visit(request)
+            return Response(status_code=204, headers={"allow": ALLOWED_METHODS})
+        request_id = request_context.get_request_id()
+        accept = negotiate_media_types(join_header_lines(request.headers, "accept"), self._edition.media_types)
+        quota = self._start_quota(request)
         try:
-            if visit:
-                await visit.count(1)
-            response = await self._answer(request, takes, request_id)
+            if quota:
+                await quota.count_requests(1)
+            response = await self._handle_request(request, accept, request_id)
         except Exception as error:
-            response = self._refusal(error, takes, request_id)
+            response = self._build_error_response(error, accept, request_id)
         response.headers["vary"] = self._vary
         response.headers.setdefault("cache-control", "no-store")
-        if visit and visit.allowance:
-            response.headers.update(visit.allowance.headers())
+        if quota and quota.state:
+            response.headers.update(quota.state.to_headers())
         return response
 
-    def _visit(self, request: Request) -> Visit | None:
-        if self._rates is not None:
-            request.scope[VISIT] = Visit(self._rates, request.client.host if request.client else None)
-        return _visit_of(request)
+    def _start_quota(self, request: Request) -> RequestQuota | None:
+        if self._rate_limiter is not None:
+            request.scope[REQUEST_QUOTA_SCOPE_KEY] = RequestQuota(
+                self._rate_limiter, request.client.host if request.client else None
+            )
+        return _get_quota(request)
 
-    async def _answer(self, request: Request, takes: Accepted, request_id: str) -> Response:
-        given, may_be_torn = await _read(request, self._bodies)
-        request_context.confide(given)
-        if may_be_torn:
-            lone_surrogates.check_request(given)
-        if isinstance(given, list):
-            return await self._batch(given, request, takes, request_id)
-        asked = checked_request(given, may_be_torn=may_be_torn)
-        question = None if may_be_torn else self._question(request, asked, takes)
-        known = await question.known() if question else None
-        return known or await self._executed(request, asked, question, takes, request_id)
+    async def _handle_request(self, request: Request, accept: AcceptedTypes, request_id: str) -> Response:
+        payload, needs_value_check = await _read_request(request, self._body_limits)
+        request_context.register_sensitive(payload)
+        if needs_value_check:
+            lone_surrogates.check_request(payload)
+        if isinstance(payload, list):
+            return await self._execute_batch(payload, request, accept, request_id)
+        graphql_request = parse_request(payload, may_have_lone_surrogates=needs_value_check)
+        cache_lookup = None if needs_value_check else self._build_cache_lookup(request, graphql_request, accept)
+        cached_response = await cache_lookup.get() if cache_lookup else None
+        return cached_response or await self._execute_request(request, graphql_request, cache_lookup, accept, request_id)
 
-    def _question(self, request: Request, asked: GraphQLRequest, takes: Accepted) -> Question | None:
-        return self._responses.question(request, asked, takes.json) if self._responses and takes.json else None
+    def _build_cache_lookup(self, request: Request, graphql_request: GraphQLRequest, accept: AcceptedTypes) -> CacheLookup | None:
+        return (
+            self._response_cache.create_lookup(request, graphql_request, accept.json)
+            if self._response_cache and accept.json
+            else None
+        )
 
-    async def _executed(
-        self, request: Request, asked: GraphQLRequest, question: Question | None, takes: Accepted, request_id: str
+    async def _execute_request(
+        self,
+        request: Request,
+        graphql_request: GraphQLRequest,
+        cache_lookup: CacheLookup | None,
+        accept: AcceptedTypes,
+        request_id: str,
     ) -> Response:
-        operation = await self._operations.prepared(asked)
+        operation = await self._operations.prepare_async(graphql_request)
         _check_kind(request, operation.kind)
-        media_type = _chosen(takes, operation.kind)
-        if visit := _visit_of(request):
-            await visit.ask(operation.cost)
-        if question and operation.is_public:
+        media_type = _choose_media_type(accept, operation.kind)
+        if quota := _get_quota(request):
+            await quota.count_cost(operation.cost)
+        if cache_lookup and operation.is_public:
             # Who joins an execution that began before has a deadline of its own.
             run = partial(self._operations.run, operation)
-            outcome = self._operations.wait_until_deadline(operation, question.made(run, self._operations.encode))
-            made = await _attended(request, outcome, writes=False)
-            return made if isinstance(made, Response) else self._told(answer(made, request_id), question.media_type)
-        context = await self._known(request)
-        if isinstance(media_type, Framing):
-            return self._streamed(request, operation, context, media_type, request_id)
-        running = self._operations.run(operation, context)
-        result = await _attended(request, running, writes=operation.kind is OperationType.MUTATION)
-        return self._told(answer(result, request_id), media_type, kind=operation.kind)
+            shared_execution = self._operations.await_with_timeout(
+                operation, cache_lookup.compute(run, self._operations.encode_response)
+            )
+            response_or_result = await _await_unless_disconnected(request, shared_execution, has_mutations=False)
+            return (
+                response_or_result
+                if isinstance(response_or_result, Response)
+                else self._build_response(format_result(response_or_result, request_id), cache_lookup.media_type)
+            )
+        context = await self._create_counted_context(request)
+        if isinstance(media_type, StreamFormat):
+            return self._build_stream_response(request, operation, context, media_type, request_id)
+        execution = self._operations.run(operation, context)
+        result = await _await_unless_disconnected(request, execution, has_mutations=operation.kind is OperationType.MUTATION)
+        return self._build_response(format_result(result, request_id), media_type, kind=operation.kind)
 
-    def _streamed(
-        self, request: Request, operation: Operation, context: Renewable, framing: Framing, request_id: str
+    def _build_stream_response(
+        self,
+        request: Request,
+        operation: PreparedOperation,
+        context: OperationContext,
+        stream_format: StreamFormat,
+        request_id: str,
     ) -> Response:
         if request.method == "HEAD":
-            return self._streams.head(framing)
-        return self._streams.response(framing, self._results(operation, context, request_id), context, request_id)
+            return self._streams.create_head_response(stream_format)
+        return self._streams.create_response(
+            stream_format, self._iterate_results(operation, context, request_id), context, request_id
+        )
 
-    async def _known(self, request: Request) -> Renewable:
-        context = await self._make_context(request)
-        if visit := _visit_of(request):
-            await visit.known_as(context.asker)
+    async def _create_counted_context(self, request: Request) -> OperationContext:
+        context = await self._create_context(request)
+        if quota := _get_quota(request):
+            await quota.count_viewer(context.viewer_id)
         return context
 
-    def _results(self, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
+    def _iterate_results(
+        self, operation: PreparedOperation, context: OperationContext, request_id: str
+    ) -> AsyncGenerator[bytes, None]:
         if operation.kind is OperationType.SUBSCRIPTION:
             return self._operations.stream(operation, context, request_id)
-        return _once(self._operations, operation, context, request_id)
+        return _run_once(self._operations, operation, context, request_id)
 
-    async def _batch(self, items: list[Any], request: Request, takes: Accepted, request_id: str) -> Response:
-        if not 0 < len(items) <= self._most:
-            raise BadRequest(_batch_refusal(self._most))
-        media_type = _chosen(takes, None)
-        if isinstance(media_type, Framing):
+    async def _execute_batch(self, items: list[Any], request: Request, accept: AcceptedTypes, request_id: str) -> Response:
+        if not 0 < len(items) <= self._max_batch_size:
+            raise BadRequest(_describe_batch_limit(self._max_batch_size))
+        media_type = _choose_media_type(accept, None)
+        if isinstance(media_type, StreamFormat):
             raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
-        batch = await Batch.of(self._operations, items, request_id)
-        if visit := _visit_of(request):
-            await visit.count(len(items) - 1)
-            await visit.ask(batch.cost)
-        answers = batch.answers(await self._known(request))
-        return _json_response(orjson.dumps(await _attended(request, answers, writes=batch.writes)), 200, media_type)
+        batch = await RequestBatch.prepare(self._operations, items, request_id)
+        if quota := _get_quota(request):
+            await quota.count_requests(len(items) - 1)
+            await quota.count_cost(batch.cost)
+        execution = batch.execute_all(await self._create_counted_context(request))
+        return _build_json_response(
+            orjson.dumps(await _await_unless_disconnected(request, execution, has_mutations=batch.has_mutations)), 200, media_type
+        )
 
-    def _told(
+    def _build_response(
         self,
-        whole: dict[str, Any],
+        payload: dict[str, Any],
         media_type: str,
         status: int | None = None,
         headers: Mapping[str, str] | None = None,
         kind: OperationType | None = None,
     ) -> Response:
-        status = status or self._edition.status(whole, media_type)
+        status = status or self._edition.choose_status(payload, media_type)
         if status == 503 and not headers:
             headers = {"retry-after": str(Unavailable.retry_after)}
-        content = self._operations.encode(whole, kind)
-        return _json_response(content, status, self._edition.media_type(status, media_type), headers)
+        content = self._operations.encode_response(payload, kind)
+        return _build_json_response(content, status, self._edition.choose_media_type(status, media_type), headers)
 
-    def _refusal(self, error: Exception, takes: Accepted, request_id: str) -> Response:
-        whole, media_type = refused(error, request_id), takes.json or JSON
+    def _build_error_response(self, error: Exception, accept: AcceptedTypes, request_id: str) -> Response:
+        payload, media_type = format_request_error(error, request_id), accept.json or JSON
         if isinstance(error, HTTPError):
-            return self._told(whole, media_type, error.status, error.headers)
-        if isinstance(error, NotExecutable) and takes.stream and not takes.json:
-            return _single(takes.stream, orjson.dumps(whole))
-        return self._told(whole, media_type, headers=_headers(error))
+            return self._build_response(payload, media_type, error.status, error.headers)
+        if isinstance(error, NotExecutableError) and accept.stream and not accept.json:
+            return _build_single_result_stream(accept.stream, orjson.dumps(payload))
+        return self._build_response(payload, media_type, headers=_build_error_headers(error))
 
 
 # ------------------------------------------------------------------------------------------------ requests
 
 
-async def _read(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
+async def _read_request(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
     """What is asked, and whether there may be half characters in it."""
     if request.method in ("GET", "HEAD"):
-        return _from_url(request)
+        return _read_url_parameters(request)
     if request.method != "POST":
-        raise HTTPError(405, "Use POST, or GET for queries.", allow=METHODS)
+        raise HTTPError(405, "Use POST, or GET for queries.", allow=ALLOWED_METHODS)
     _check_content_type(request.headers.get("content-type", ""))
-    return torn_json_of(await body_of(request, limits), "The body", limits.values)
+    return parse_lenient_json(await read_body(request, limits), "The body", limits.max_values)
 
 
-def _from_url(request: Request) -> tuple[dict[str, Any], bool]:
-    query = request.scope["query_string"].decode("latin-1")
-    if len(query) > LONGEST_QUERY:
-        raise HTTPError(414, f"What a URL asks must have at most {LONGEST_QUERY:,} bytes. Send it as POST.")
-    given: dict[str, Any] = dict(_parameters(query) if len(query) <= MOST_REMEMBERED else _parsed(query))
-    may_be_torn = False
-    for name in {"variables", "extensions"} & given.keys():
-        given[name], is_torn = torn_json_of(given[name].encode(errors="replace"), name)
-        may_be_torn |= is_torn
-    return given, may_be_torn
+def _read_url_parameters(request: Request) -> tuple[dict[str, Any], bool]:
+    query_string = request.scope["query_string"].decode("latin-1")
+    if len(query_string) > MAX_QUERY_STRING_BYTES:
+        raise HTTPError(414, f"What a URL asks must have at most {MAX_QUERY_STRING_BYTES:,} bytes. Send it as POST.")
+    parameters: dict[str, Any] = dict(
+        _parse_query_string_cached(query_string)
+        if len(query_string) <= MAX_CACHED_QUERY_STRING_CHARACTERS
+        else _parse_query_string(query_string)
+    )
+    needs_value_check = False
+    for name in {"variables", "extensions"} & parameters.keys():
+        parameters[name], value_needs_check = parse_lenient_json(parameters[name].encode(errors="replace"), name)
+        needs_value_check |= value_needs_check
+    return parameters, needs_value_check
 
 
-def _parsed(query: str) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(query).items()}
+def _parse_query_string(query_string: str) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(query_string).items()}
 
 
 # Decoding a document costs as much as all else that an answer takes which is kept, and the same ones come again and again.
-_parameters = lru_cache(maxsize=500)(_parsed)
+_parse_query_string_cached = lru_cache(maxsize=500)(_parse_query_string)
 
 
 @lru_cache(maxsize=256)
@@ -232,8 +264,8 @@ def _is_json(content_type: str) -> bool:
     return media_type.strip() == JSON and charset in ("", "utf-8", "utf8")
 
 
-def _check_content_type(given: str) -> None:
-    if not _is_json(given):
+def _check_content_type(content_type: str) -> None:
+    if not _is_json(content_type):
         raise HTTPError(415, f"Send the request as JSON in UTF-8, with content-type: {JSON}.", accept_post=JSON)
 
 
@@ -242,71 +274,77 @@ def _check_kind(request: Request, kind: OperationType | None) -> None:
         raise HTTPError(405, "GET is for queries: send this as POST.", allow="POST")
 
 
-def _chosen(takes: Accepted, kind: OperationType | None) -> str | Framing:
+def _choose_media_type(accept: AcceptedTypes, kind: OperationType | None) -> str | StreamFormat:
     """As what to answer."""
     if kind is OperationType.SUBSCRIPTION:
-        if takes.stream is None:
+        if accept.stream is None:
             raise HTTPError(
                 406,
                 "A subscription is answered over a WebSocket, or to those who accept it as text/event-stream "
                 "or multipart/mixed;subscriptionSpec=1.0.",
             )
-        return takes.stream
-    chosen = takes.json or takes.stream
-    if chosen is None:
+        return accept.stream
+    media_type = accept.json or accept.stream
+    if media_type is None:
         raise HTTPError(406, f"Accept {GRAPHQL_JSON} or {JSON}: answers come as nothing else.")
-    return chosen
+    return media_type
 
 
-def _visit_of(request: Request) -> Visit | None:
-    visit: Visit | None = request.scope.get(VISIT)
-    return visit
+def _get_quota(request: Request) -> RequestQuota | None:
+    quota: RequestQuota | None = request.scope.get(REQUEST_QUOTA_SCOPE_KEY)
+    return quota
 
 
-async def _attended(request: Request, answer: Awaitable[T], *, writes: bool) -> T:
+async def _await_unless_disconnected(request: Request, execution: Awaitable[T], *, has_mutations: bool) -> T:
     # What has begun to be written is written: whoever asked for it and left finds it done.
-    if writes:
-        return await answer
-    attendance = Attendance(request.receive)
+    if has_mutations:
+        return await execution
+    watcher = DisconnectWatcher(request.receive)
     try:
-        return await answer
+        return await execution
     except asyncio.CancelledError:
-        if attendance.ended():
-            raise ClientGone from None
+        if watcher.absorb_cancellation():
+            raise ClientDisconnectedError from None
         raise
     finally:
-        attendance.stop()
+        watcher.stop()
 
 
-def _is_browser(request: Request) -> bool:
-    if request.method not in ("GET", "HEAD") or "text/html" not in (join_lines(request.headers, "accept") or ""):
+def _is_browser_navigation(request: Request) -> bool:
+    if request.method not in ("GET", "HEAD") or "text/html" not in (join_header_lines(request.headers, "accept") or ""):
         return False
     return not any(name in request.query_params for name in ("query", "documentId", "id", "extensions"))
 
 
-def _batch_refusal(most: int) -> str:
-    return f"Send one to {most} requests in an array." if most else "Send one request, as an object: arrays are not taken here."
+def _describe_batch_limit(max_batch_size: int) -> str:
+    return (
+        f"Send one to {max_batch_size} requests in an array."
+        if max_batch_size
+        else "Send one request, as an object: arrays are not taken here."
+    )
 
 
 # ----------------------------------------------------------------------------------------------- responses
 
 
-async def _once(operations: Operations, operation: Operation, context: Renewable, request_id: str) -> AsyncGenerator[bytes, None]:
-    yield operations.encode(answer(await operations.run(operation, context), request_id), operation.kind)
+async def _run_once(
+    operations: Operations, operation: PreparedOperation, context: OperationContext, request_id: str
+) -> AsyncGenerator[bytes, None]:
+    yield operations.encode_response(format_result(await operations.run(operation, context), request_id), operation.kind)
 
 
-def _headers(error: Exception) -> dict[str, str]:
+def _build_error_headers(error: Exception) -> dict[str, str]:
     """What to do about an error, as headers say it."""
     challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
-    wait = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
-    rates = error.allowance.headers() if isinstance(error, RateLimited) else {}
-    return challenge | wait | rates
+    retry_after = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
+    rate_limit = error.state.to_headers() if isinstance(error, RateLimited) else {}
+    return challenge | retry_after | rate_limit
 
 
-def _single(framing: Framing, result: bytes) -> Response:
-    content = framing.opening + framing.result(result) + framing.ending
-    return Response(content, headers={**HEADERS, "content-type": framing.content_type})
+def _build_single_result_stream(stream_format: StreamFormat, result: bytes) -> Response:
+    content = stream_format.preamble + stream_format.encode_result(result) + stream_format.terminator
+    return Response(content, headers={**STREAM_HEADERS, "content-type": stream_format.content_type})
 
 
-def _json_response(content: bytes, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
+def _build_json_response(content: bytes, status: int, media_type: str, headers: Mapping[str, str] | None = None) -> Response:
     return Response(content, status, {**(headers or {}), "content-type": f"{media_type}; charset=utf-8"})

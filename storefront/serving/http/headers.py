@@ -8,18 +8,18 @@ from starlette.datastructures import Headers
 _ENTITY_TAG = re.compile(r'"[^"]*"')
 
 
-def join_lines(headers: Headers, name: str) -> str | None:
+def join_header_lines(headers: Headers, name: str) -> str | None:
     """The value of a list header over all its lines; None where there is none."""
     lines = headers.getlist(name)
     return ", ".join(lines) if lines else None
 
 
-def names_any(if_none_match: str | None) -> bool:
+def is_any_entity_tag(if_none_match: str | None) -> bool:
     """Whether If-None-Match is `*`, which is true of whatever there is."""
     return if_none_match is not None and if_none_match.strip() == "*"
 
 
-def is_unchanged(headers: Headers, entity_tag: str) -> bool:
+def is_not_modified(headers: Headers, entity_tag: str) -> bool:
     """Whether If-None-Match names this entity tag, or any: then the answer to GET is 304 (RFC 9110, section 13.1.2)."""
-    given = join_lines(headers, "if-none-match")
-    return names_any(given) or entity_tag.removeprefix("W/") in _ENTITY_TAG.findall(given or "")
+    if_none_match = join_header_lines(headers, "if-none-match")
+    return is_any_entity_tag(if_none_match) or entity_tag.removeprefix("W/") in _ENTITY_TAG.findall(if_none_match or "")

@@ -10,8 +10,8 @@ from starlette.requests import ClientDisconnect, Request
 
 from storefront.core.errors import LimitExceeded, RequestError
 from storefront.serving.http import lone_surrogates
-from storefront.serving.http.headers import join_lines
-from storefront.serving.run.cancellation import ClientGone
+from storefront.serving.http.headers import join_header_lines
+from storefront.serving.run.cancellation import ClientDisconnectedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +21,12 @@ class BodyLimits:
     A megabyte in one value is then refused as that value, not as a body.
     """
 
-    bytes: int = 1_500_000
-    seconds: float = 10.0
-    values: int = 20_000
+    max_bytes: int = 1_500_000
+    timeout_seconds: float = 10.0
+    max_values: int = 20_000
 
 
-ROOMY = BodyLimits()
+DEFAULT_BODY_LIMITS = BodyLimits()
 
 
 class HTTPError(RequestError):
@@ -38,52 +38,52 @@ class HTTPError(RequestError):
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
 
-async def body_of(request: Request, limits: BodyLimits = ROOMY) -> bytes:
+async def read_body(request: Request, limits: BodyLimits = DEFAULT_BODY_LIMITS) -> bytes:
     """The body, if it is not too long, not encoded, and comes in time. Raises HTTPError and ClientGone."""
     check_content_coding(request)
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.seconds):
+        async with asyncio.timeout(limits.timeout_seconds):
             async for chunk in request.stream():
                 body += chunk
-                if len(body) > limits.bytes:
-                    raise HTTPError(413, f"The body must have at most {limits.bytes:,} bytes.")
+                if len(body) > limits.max_bytes:
+                    raise HTTPError(413, f"The body must have at most {limits.max_bytes:,} bytes.")
     except ClientDisconnect:
-        raise ClientGone from None
+        raise ClientDisconnectedError from None
     except TimeoutError:
-        raise HTTPError(408, f"The body must come within {limits.seconds:g} s.", connection="close") from None
+        raise HTTPError(408, f"The body must come within {limits.timeout_seconds:g} s.", connection="close") from None
     return bytes(body)
 
 
 def check_content_coding(request: Request) -> None:
     """Raise HTTPError where the body is compressed, or encoded otherwise: it would be read for what it is not."""
-    codings = (join_lines(request.headers, "content-encoding") or "").lower().split(",")
-    if unknown := [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]:
-        message = f"Send the body as it is, without content-encoding: {unknown[0][:40]} is not read here."
+    codings = (join_header_lines(request.headers, "content-encoding") or "").lower().split(",")
+    if unsupported := [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]:
+        message = f"Send the body as it is, without content-encoding: {unsupported[0][:40]} is not read here."
         raise HTTPError(415, message, accept_encoding="identity")
 
 
-def torn_json_of(text: bytes | str, what: str, most: int = ROOMY.values) -> tuple[Any, bool]:
+def parse_lenient_json(text: bytes | str, label: str, max_values: int = DEFAULT_BODY_LIMITS.max_values) -> tuple[Any, bool]:
     """The JSON that a text is, and whether it may hold half characters or numbers that are too large.
 
     Raises HTTPError, and LimitExceeded where it has too many values.
     """
-    _check_values(text, what, most)
+    _check_value_count(text, label, max_values)
     try:
         return lone_surrogates.loads(text)
     except ValueError:
-        raise HTTPError(400, f"{what} is not JSON.") from None
+        raise HTTPError(400, f"{label} is not JSON.") from None
 
 
 # Strings, which may have commas too, and commas between values.
-_COMMA = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|(,)', re.DOTALL)
+_STRING_OR_COMMA = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|(,)', re.DOTALL)
 
 
-def _check_values(text: bytes | str, what: str, most: int) -> None:
+def _check_value_count(text: bytes | str, label: str, max_values: int) -> None:
     """Count the values that are not made of others, before they are made: there is one more than commas between values."""
     encoded = text if isinstance(text, bytes) else text.encode(errors="replace")
     # Only where there are many commas is it worth looking for those outside of strings, and no further than has to be.
-    if encoded.count(b",") >= most:
-        commas = (found for found in _COMMA.finditer(encoded) if found.lastindex)
-        if next(islice(commas, most - 1, None), None) is not None:
-            raise LimitExceeded("values", most, None, f"{what} is too full", "values")
+    if encoded.count(b",") >= max_values:
+        commas = (match for match in _STRING_OR_COMMA.finditer(encoded) if match.lastindex)
+        if next(islice(commas, max_values - 1, None), None) is not None:
+            raise LimitExceeded("values", max_values, None, f"{label} is too full", "values")

@@ -10,17 +10,17 @@ import orjson
 from starlette.responses import StreamingResponse
 
 from storefront.core.errors import RequestError
-from storefront.serving.documents.document_store import NotExecutable
-from storefront.serving.http.stream_formats import Framing
+from storefront.serving.documents.document_store import NotExecutableError
+from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.protection.revocations import Revocations
-from storefront.serving.run.operations import Renewable, refused
+from storefront.serving.run.operations import OperationContext, format_request_error
 
 # Seconds of silence after which a sign of life keeps proxies from closing the connection.
-KEEP_ALIVE = 12.0
-HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+HEARTBEAT_INTERVAL_SECONDS = 12.0
+STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
-class TooManyStreams(RequestError):
+class TooManyStreamsError(RequestError):
     """This process has no room for another one."""
 
     code = "SERVICE_UNAVAILABLE"
@@ -29,27 +29,27 @@ class TooManyStreams(RequestError):
 class Streams:
     """The open streams of this process, at most so many."""
 
-    def __init__(self, revocations: Revocations, most: int) -> None:
-        self._revocations, self._most = revocations, most
+    def __init__(self, revocations: Revocations, max_streams: int) -> None:
+        self._revocations, self._max_streams = revocations, max_streams
         self._open: set[asyncio.Event] = set()
-        self._is_leaving = False
+        self._is_draining = False
 
-    def response(
-        self, framing: Framing, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str
+    def create_response(
+        self, framing: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
     ) -> StreamingResponse:
         """The results in frames, until they end, the asker's proof expires or is revoked, or the server goes away.
 
         Raises TooManyStreams.
         """
-        if len(self._open) >= self._most:
-            raise TooManyStreams(f"This server holds at most {self._most} event streams. Try again later.")
-        frames = self._held(framing, results, context, request_id)
-        return StreamingResponse(frames, headers={**HEADERS, "content-type": framing.content_type})
+        if len(self._open) >= self._max_streams:
+            raise TooManyStreamsError(f"This server holds at most {self._max_streams} event streams. Try again later.")
+        frames = self._track_frames(framing, results, context, request_id)
+        return StreamingResponse(frames, headers={**STREAM_HEADERS, "content-type": framing.content_type})
 
     @staticmethod
-    def head(framing: Framing) -> StreamingResponse:
+    def create_head_response(framing: StreamFormat) -> StreamingResponse:
         """The response to HEAD: what `response` begins with. Nothing runs."""
-        return StreamingResponse(iterate_nothing(), headers={**HEADERS, "content-type": framing.content_type})
+        return StreamingResponse(iterate_nothing(), headers={**STREAM_HEADERS, "content-type": framing.content_type})
 
     @property
     def count(self) -> int:
@@ -58,25 +58,25 @@ class Streams:
 
     def drain(self) -> None:
         """Complete them all, so that listeners go on elsewhere from their positions."""
-        self._is_leaving = True
-        for over in self._open:
-            over.set()
+        self._is_draining = True
+        for closing in self._open:
+            closing.set()
 
-    async def _held(
-        self, framing: Framing, results: AsyncGenerator[bytes, None], context: Renewable, request_id: str
+    async def _track_frames(
+        self, framing: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
     ) -> AsyncGenerator[bytes, None]:
-        over, proof = asyncio.Event(), context.proof
-        if self._is_leaving:
-            over.set()
-        self._open.add(over)
-        self._revocations.watch(proof, over.set)
+        closing, credentials = asyncio.Event(), context.credentials
+        if self._is_draining:
+            closing.set()
+        self._open.add(closing)
+        self._revocations.watch(credentials, closing.set)
         try:
-            async with aclosing(_frames(framing, results, context.expires, request_id, over)) as frames:
+            async with aclosing(_frame_results(framing, results, context.expires, request_id, closing)) as frames:
                 async for frame in frames:
                     yield frame
         finally:
-            self._open.discard(over)
-            self._revocations.forget(proof, over.set)
+            self._open.discard(closing)
+            self._revocations.unwatch(credentials, closing.set)
 
 
 async def iterate_nothing() -> AsyncGenerator[bytes, None]:
@@ -86,45 +86,49 @@ async def iterate_nothing() -> AsyncGenerator[bytes, None]:
         yield chunk
 
 
-async def _frames(
-    framing: Framing, results: AsyncGenerator[bytes, None], expires: float | None, request_id: str, over: asyncio.Event
+async def _frame_results(
+    framing: StreamFormat, results: AsyncGenerator[bytes, None], expires_at: float | None, request_id: str, closing: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
-    yield framing.opening
-    leaving: asyncio.Task[Any] = asyncio.create_task(over.wait())
+    yield framing.preamble
+    closing_task: asyncio.Task[Any] = asyncio.create_task(closing.wait())
     try:
-        async with aclosing(results), aclosing(_paced(results, leaving, expires)) as paced:
-            async for result in paced:
-                yield framing.result(result) if result else framing.silence
-    except NotExecutable as refusal:
-        yield framing.result(orjson.dumps(refused(refusal, request_id)))
+        async with aclosing(results), aclosing(_add_heartbeats(results, closing_task, expires_at)) as results_with_heartbeats:
+            async for result in results_with_heartbeats:
+                yield framing.encode_result(result) if result else framing.heartbeat
+    except NotExecutableError as not_executable:
+        yield framing.encode_result(orjson.dumps(format_request_error(not_executable, request_id)))
     except Exception as error:
-        yield framing.failure(orjson.dumps(refused(error, request_id)))
+        yield framing.encode_error(orjson.dumps(format_request_error(error, request_id)))
     finally:
-        leaving.cancel()
-    yield framing.ending
+        closing_task.cancel()
+    yield framing.terminator
 
 
-async def _paced(
-    results: AsyncGenerator[bytes, None], leaving: "asyncio.Task[Any]", expires: float | None
+async def _add_heartbeats(
+    results: AsyncGenerator[bytes, None], closing_task: "asyncio.Task[Any]", expires_at: float | None
 ) -> AsyncGenerator[bytes, None]:
     """The results, and an empty one after each silence."""
-    while not leaving.done() and (expires is None or time.time() < expires):
-        coming: asyncio.Task[Any] = asyncio.create_task(_next(results))
+    while not closing_task.done() and (expires_at is None or time.time() < expires_at):
+        next_task: asyncio.Task[Any] = asyncio.create_task(_read_next(results))
         try:
-            while not coming.done() and not leaving.done() and (expires is None or time.time() < expires):
-                wait = KEEP_ALIVE if expires is None else min(KEEP_ALIVE, max(0.0, expires - time.time()))
-                await asyncio.wait({coming, leaving}, timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
+            while not next_task.done() and not closing_task.done() and (expires_at is None or time.time() < expires_at):
+                timeout_seconds = (
+                    HEARTBEAT_INTERVAL_SECONDS
+                    if expires_at is None
+                    else min(HEARTBEAT_INTERVAL_SECONDS, max(0.0, expires_at - time.time()))
+                )
+                await asyncio.wait({next_task, closing_task}, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+                if not next_task.done():
                     yield b""
         finally:
-            if not coming.done():
-                coming.cancel()
+            if not next_task.done():
+                next_task.cancel()
                 with suppress(asyncio.CancelledError):
-                    await coming
-        if coming.cancelled() or (result := coming.result()) is None:
+                    await next_task
+        if next_task.cancelled() or (result := next_task.result()) is None:
             return
         yield result
 
 
-async def _next(results: AsyncGenerator[bytes, None]) -> bytes | None:
+async def _read_next(results: AsyncGenerator[bytes, None]) -> bytes | None:
     return await anext(results, None)

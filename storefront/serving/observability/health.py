@@ -10,11 +10,11 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 # What is wrong with a part; None where nothing is. What it raises counts as wrong, and is told by its type alone.
-Check = Callable[[], Awaitable[str | None]]
+HealthCheck = Callable[[], Awaitable[str | None]]
 
 # Seconds that a part has to answer, and for which an answer is given again: asking often costs nothing.
-WITHIN, YOUNG = 2.0, 1.0
-FINE = "ok"
+CHECK_TIMEOUT_SECONDS, CACHE_SECONDS = 2.0, 1.0
+STATE_OK = "ok"
 
 
 class Health:
@@ -24,51 +24,51 @@ class Health:
     what only reads still works.
     """
 
-    def __init__(self, checks: Mapping[str, Check], warnings: Mapping[str, Check] | None = None) -> None:
+    def __init__(self, checks: Mapping[str, HealthCheck], warnings: Mapping[str, HealthCheck] | None = None) -> None:
         self._checks, self._warnings = checks, warnings or {}
-        self._is_leaving = False
-        self._looked: tuple[float, asyncio.Future[dict[str, str]]] | None = None
+        self._is_draining = False
+        self._cached_run: tuple[float, asyncio.Future[dict[str, str]]] | None = None
 
-    def leave(self) -> None:
+    def start_draining(self) -> None:
         """Be ready no longer: whoever sends requests is to send them elsewhere."""
-        self._is_leaving = True
+        self._is_draining = True
 
-    def routes(self) -> list[BaseRoute]:
+    def build_routes(self) -> list[BaseRoute]:
         """`/healthz` and `/readyz`."""
-        return [Route("/healthz", self._alive), Route("/readyz", self._ready)]
+        return [Route("/healthz", self._serve_liveness), Route("/readyz", self._serve_readiness)]
 
-    async def state(self) -> dict[str, str]:
+    async def get_states(self) -> dict[str, str]:
         """What is wrong with each part, or that it is fine. Looked up at most once a second, however many ask."""
-        if self._looked is None or monotonic() - self._looked[0] > YOUNG:
-            self._looked = monotonic(), asyncio.ensure_future(self._look())
-        parts = await asyncio.shield(self._looked[1])
-        return {**parts, "server": "leaving"} if self._is_leaving else parts
+        if self._cached_run is None or monotonic() - self._cached_run[0] > CACHE_SECONDS:
+            self._cached_run = monotonic(), asyncio.ensure_future(self._run_checks())
+        states = await asyncio.shield(self._cached_run[1])
+        return {**states, "server": "leaving"} if self._is_draining else states
 
-    async def _look(self) -> dict[str, str]:
-        asked = {**self._checks, **self._warnings}
-        found = await asyncio.gather(*map(_answer, asked.values()))
-        return dict(zip(asked, found, strict=True))
+    async def _run_checks(self) -> dict[str, str]:
+        checks = {**self._checks, **self._warnings}
+        states = await asyncio.gather(*map(_run_check, checks.values()))
+        return dict(zip(checks, states, strict=True))
 
-    async def _alive(self, _: Request) -> Response:
-        return _told(True, {})
+    async def _serve_liveness(self, _: Request) -> Response:
+        return _build_response(True, {})
 
-    async def _ready(self, _: Request) -> Response:
-        parts = await self.state()
-        is_ready = all(state == FINE for part, state in parts.items() if part not in self._warnings)
-        return _told(is_ready, {"parts": parts})
+    async def _serve_readiness(self, _: Request) -> Response:
+        states = await self.get_states()
+        is_ready = all(state == STATE_OK for name, state in states.items() if name not in self._warnings)
+        return _build_response(is_ready, {"parts": states})
 
 
-async def _answer(check: Check) -> str:
+async def _run_check(check: HealthCheck) -> str:
     try:
-        async with asyncio.timeout(WITHIN):
-            return await check() or FINE
+        async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+            return await check() or STATE_OK
     except TimeoutError:
-        return f"no answer within {WITHIN:g} s"
+        return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
     except Exception as error:
         # Its words may name hosts and users.
         return type(error).__name__
 
 
-def _told(is_fine: bool, more: Mapping[str, object]) -> Response:
-    body = orjson.dumps({"status": "ok" if is_fine else "unavailable", **more})
-    return Response(body, 200 if is_fine else 503, {"cache-control": "no-store"}, "application/json")
+def _build_response(is_ok: bool, details: Mapping[str, object]) -> Response:
+    body = orjson.dumps({"status": "ok" if is_ok else "unavailable", **details})
+    return Response(body, 200 if is_ok else 503, {"cache-control": "no-store"}, "application/json")

@@ -10,18 +10,18 @@ from typing import Any, Protocol
 from graphql import ExecutionResult, GraphQLError
 
 from storefront.core import request_context
-from storefront.core.request_context import NOTHING, Activity, Tracer
-from storefront.serving.errors import code_of
+from storefront.core.request_context import NO_SPAN, RequestContext, Tracer
+from storefront.serving.errors import get_error_code
 
 log = logging.getLogger("storefront")
 
 OK, CANCELLED, FAILED = "OK", "CANCELLED", "INTERNAL_SERVER_ERROR"
 
 # Variables whose shape is told, and how deep.
-MOST_NAMES, DEEPEST = 50, 4
+MAX_SHAPE_NAMES, MAX_SHAPE_DEPTH = 50, 4
 
 
-class Asked(Protocol):
+class ObservedOperation(Protocol):
     """What is known of an operation: its kind, its name as the document has it, its document's hash, the values it came with."""
 
     @property
@@ -41,24 +41,24 @@ class Asked(Protocol):
 class Execution:
     """One execution of an operation, or of a subscription for one event: over after so many `seconds`, with this `code`."""
 
-    operation: Asked
-    activity: Activity
+    operation: ObservedOperation
+    activity: RequestContext
     seconds: float = 0.0
     code: str = OK
 
-    def came_to(self, result: ExecutionResult) -> None:
+    def record_result(self, result: ExecutionResult) -> None:
         """It has a result."""
         if result.errors:
-            self.code = code_of(result.errors[0])
+            self.code = get_error_code(result.errors[0])
 
 
-Report = Callable[[Execution], None]
+ExecutionReporter = Callable[[Execution], None]
 
 
 class OperationTracer(Tracer, Protocol):
     """Who traces operations, too."""
 
-    def operation(self, asked: Asked) -> AbstractContextManager[Callable[[Execution], None]]:
+    def trace_operation(self, operation: ObservedOperation) -> AbstractContextManager[Callable[[Execution], None]]:
         """An operation that lasts as long as the context; gives what to tell its execution to, once it is over."""
 
 
@@ -66,68 +66,71 @@ class OperationTracer(Tracer, Protocol):
 class Observers:
     """Who is told of executions: `reports` when they are over, the `tracer` while they last; `refusals` of what is not begun."""
 
-    reports: Sequence[Report] = ()
-    refusals: Sequence[Callable[[str], None]] = ()
+    reporters: Sequence[ExecutionReporter] = ()
+    rejection_reporters: Sequence[Callable[[str], None]] = ()
     tracer: OperationTracer | None = field(default=None)
 
-    def refused(self, error: GraphQLError) -> None:
+    def report_rejection(self, error: GraphQLError) -> None:
         """An operation is not begun."""
-        for report in self.refusals:
-            report(code_of(error))
+        for report in self.rejection_reporters:
+            report(get_error_code(error))
 
     @contextmanager
-    def execution(self, asked: Asked) -> Iterator[Execution]:
+    def observe_execution(self, operation: ObservedOperation) -> Iterator[Execution]:
         """An execution that lasts as long as the context."""
-        with self.tracer.operation(asked) if self.tracer else NOTHING as traced:
-            done = Execution(asked, Activity(request_context.request_id(), asked=[asked.variables], tracer=self.tracer))
-            began = perf_counter()
+        with self.tracer.trace_operation(operation) if self.tracer else NO_SPAN as finish_span:
+            execution = Execution(
+                operation,
+                RequestContext(request_context.get_request_id(), sensitive_inputs=[operation.variables], tracer=self.tracer),
+            )
+            started_at = perf_counter()
             try:
-                with done.activity:
-                    yield done
+                with execution.activity:
+                    yield execution
             except BaseException as error:
-                done.code = FAILED if isinstance(error, Exception) else CANCELLED
+                execution.code = FAILED if isinstance(error, Exception) else CANCELLED
                 raise
             finally:
-                done.seconds = perf_counter() - began
-                for report in self.reports:
-                    report(done)
-                if traced is not None:
-                    traced(done)
+                execution.seconds = perf_counter() - started_at
+                for report in self.reporters:
+                    report(execution)
+                if finish_span is not None:
+                    finish_span(execution)
 
 
-def slow_ones(seconds: float) -> Report:
+def make_slow_operation_logger(threshold_seconds: float) -> ExecutionReporter:
     """Logs executions that took longer."""
 
-    def report(done: Execution) -> None:
-        if done.seconds > seconds:
+    def log_if_slow(execution: Execution) -> None:
+        if execution.seconds > threshold_seconds:
             # Its request's id is that of the line.
-            log.warning("slow operation", extra={"fields": _fields(done)})
+            log.warning("slow operation", extra={"fields": _build_log_fields(execution)})
 
-    return report
+    return log_if_slow
 
 
-def _fields(done: Execution) -> dict[str, Any]:
+def _build_log_fields(execution: Execution) -> dict[str, Any]:
     return {
-        "operation": done.operation.label,
-        "kind": done.operation.kind_name,
-        "document": done.operation.hash,
-        "variables": shape(done.operation.variables),
-        "code": done.code,
-        "statements": done.activity.statements,
-        "trips": done.activity.trips,
-        "secondsInSql": round(done.activity.seconds_in_sql, 4),
-        "seconds": round(done.seconds, 4),
+        "operation": execution.operation.label,
+        "kind": execution.operation.kind_name,
+        "document": execution.operation.hash,
+        "variables": describe_shape(execution.operation.variables),
+        "code": execution.code,
+        "statements": execution.activity.statements,
+        "trips": execution.activity.round_trips,
+        "secondsInSql": round(execution.activity.seconds_in_sql, 4),
+        "seconds": round(execution.seconds, 4),
     }
 
 
-def shape(value: Any, depth: int = DEEPEST) -> Any:
+def describe_shape(value: Any, depth: int = MAX_SHAPE_DEPTH) -> Any:
     """Names and types of a value, nothing of what it is: `{"first": "Int", "filter": {"ids": ["String"]}}`."""
     if isinstance(value, Mapping):
-        names = list(value)[:MOST_NAMES]
-        return {name[:MOST_NAMES]: shape(value[name], depth - 1) for name in names} if depth else "Object"
+        names = list(value)[:MAX_SHAPE_NAMES]
+        return {name[:MAX_SHAPE_NAMES]: describe_shape(value[name], depth - 1) for name in names} if depth else "Object"
     if isinstance(value, list):
-        return [shape(value[0], depth - 1), len(value)] if depth and value else []
-    return _TYPES.get(type(value), "Unknown")
+        return [describe_shape(value[0], depth - 1), len(value)] if depth and value else []
+    return _TYPE_NAMES.get(type(value), "Unknown")
 
 
-_TYPES = {str: "String", bool: "Boolean", int: "Int", float: "Float", type(None): "Null"}
+_TYPE_NAMES = {str: "String", bool: "Boolean", int: "Int", float: "Float", type(None): "Null"}

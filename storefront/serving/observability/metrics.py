@@ -21,47 +21,47 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Scope
 
-from storefront.serving.http.headers import join_lines
+from storefront.serving.http.headers import join_header_lines
 from storefront.serving.observability.instrumentation import Execution
-from storefront.serving.server.http_protocol import HeadsProtocol
+from storefront.serving.server.http_protocol import HardenedHTTPProtocol
 
 log = logging.getLogger("storefront")
 
 # Names of operations are the clients' choice: those of trusted documents are told, and so many others; the rest is one.
-MOST_NAMES, LONGEST_NAME = 100, 64
-OTHER, ANONYMOUS = "other", "anonymous"
-METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
+MAX_OPERATION_NAMES, MAX_NAME_CHARACTERS = 100, 64
+OTHER_LABEL, ANONYMOUS_LABEL = "other", "anonymous"
+COUNTED_METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
 
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+DURATION_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Gauge:
     """Something that is looked up when somebody asks for metrics: a number, or one for each value of the label.
 
     A total only grows, as long as the process lives.
     """
 
     name: str
-    what: str
-    read: Callable[[], float | Mapping[str, float]]
+    description: str
+    read_value: Callable[[], float | Mapping[str, float]]
     label: str | None = None
-    is_total: bool = False
+    is_counter: bool = False
 
 
-class Readings(Collector):
+class GaugeCollector(Collector):
     """What is looked up, as metrics."""
 
-    def __init__(self, readings: Sequence[Reading]) -> None:
-        self._readings = readings
+    def __init__(self, gauges: Sequence[Gauge]) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
         """Look all of it up."""
-        for reading in self._readings:
-            family = CounterMetricFamily if reading.is_total else GaugeMetricFamily
-            metric = family(reading.name, reading.what, labels=[reading.label] if reading.label else None)
-            found = reading.read()
-            for label, value in found.items() if isinstance(found, Mapping) else [(None, found)]:
+        for gauge in self._gauges:
+            family_class = CounterMetricFamily if gauge.is_counter else GaugeMetricFamily
+            metric = family_class(gauge.name, gauge.description, labels=[gauge.label] if gauge.label else None)
+            current = gauge.read_value()
+            for label, value in current.items() if isinstance(current, Mapping) else [(None, current)]:
                 metric.add_metric([] if label is None else [label], value)
             yield metric
 
@@ -73,73 +73,80 @@ class Readings(Collector):
 class Metrics:
     """The counts of this process. `names` are operations that are always told apart."""
 
-    def __init__(self, names: Collection[str] = ()) -> None:
+    def __init__(self, trusted_names: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry()
-        for own in (ProcessCollector, PlatformCollector, GCCollector):
-            own(registry=self.registry)
-        self._trusted, self._names = frozenset(names), set[str]()
-        counter, histogram = partial(Counter, registry=self.registry), partial(Histogram, buckets=BUCKETS, registry=self.registry)
-        of_one = ("kind", "name", "code")
-        self._operations = counter(
-            "storefront_operations", "Executions of operations, and of subscriptions for an event.", of_one
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=self.registry)
+        self._trusted_names, self._other_names = frozenset(trusted_names), set[str]()
+        make_counter, make_histogram = (
+            partial(Counter, registry=self.registry),
+            partial(Histogram, buckets=DURATION_BUCKETS_SECONDS, registry=self.registry),
         )
-        self._seconds = histogram("storefront_operation_seconds", "How long they took.", of_one[:2])
-        self._statements = counter("storefront_sql_statements", "Statements that they sent to Postgres.", of_one[:1])
-        self._trips = counter("storefront_sql_trips", "In how many trips.", of_one[:1])
-        self._sql = counter("storefront_sql_seconds", "Seconds that these took.", of_one[:1])
-        self._refusals = counter("storefront_refusals", "Operations that were not begun.", ("code",))
-        self._requests = counter("storefront_http_requests", "HTTP requests.", ("route", "method", "status"))
-        self._waits = histogram("storefront_http_request_seconds", "How long they took, to the end of the answer.", ("route",))
+        operation_labels = ("kind", "name", "code")
+        self._operation_counter = make_counter(
+            "storefront_operations", "Executions of operations, and of subscriptions for an event.", operation_labels
+        )
+        self._operation_seconds = make_histogram("storefront_operation_seconds", "How long they took.", operation_labels[:2])
+        self._sql_statements = make_counter(
+            "storefront_sql_statements", "Statements that they sent to Postgres.", operation_labels[:1]
+        )
+        self._sql_round_trips = make_counter("storefront_sql_trips", "In how many trips.", operation_labels[:1])
+        self._sql_seconds = make_counter("storefront_sql_seconds", "Seconds that these took.", operation_labels[:1])
+        self._rejections = make_counter("storefront_refusals", "Operations that were not begun.", ("code",))
+        self._http_requests = make_counter("storefront_http_requests", "HTTP requests.", ("route", "method", "status"))
+        self._http_request_seconds = make_histogram(
+            "storefront_http_request_seconds", "How long they took, to the end of the answer.", ("route",)
+        )
 
         # To find what has these labels takes longer than to count. There are few of them.
-        self._of_operations = cache(self._find_operations)
-        self._of_trips = cache(self._find_trips)
-        self._of_requests = cache(self._find_requests)
+        self._get_operation_metrics = cache(self._label_operation_metrics)
+        self._get_sql_metrics = cache(self._label_sql_metrics)
+        self._get_request_metrics = cache(self._label_request_metrics)
 
-    def _find_operations(self, kind: str, name: str, code: str) -> tuple[Counter, Histogram]:
-        return self._operations.labels(kind, name, code), self._seconds.labels(kind, name)
+    def _label_operation_metrics(self, kind: str, name: str, code: str) -> tuple[Counter, Histogram]:
+        return self._operation_counter.labels(kind, name, code), self._operation_seconds.labels(kind, name)
 
-    def _find_trips(self, kind: str) -> tuple[Counter, Counter, Counter]:
-        return self._statements.labels(kind), self._trips.labels(kind), self._sql.labels(kind)
+    def _label_sql_metrics(self, kind: str) -> tuple[Counter, Counter, Counter]:
+        return self._sql_statements.labels(kind), self._sql_round_trips.labels(kind), self._sql_seconds.labels(kind)
 
-    def _find_requests(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
-        return self._requests.labels(route, method, str(status)), self._waits.labels(route)
+    def _label_request_metrics(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        return self._http_requests.labels(route, method, str(status)), self._http_request_seconds.labels(route)
 
-    def add(self, readings: Sequence[Reading]) -> None:
+    def add_gauges(self, gauges: Sequence[Gauge]) -> None:
         """Tell these, too."""
-        self.registry.register(Readings(readings))
+        self.registry.register(GaugeCollector(gauges))
 
-    def executed(self, done: Execution) -> None:
+    def count_execution(self, execution: Execution) -> None:
         """Count an execution: a report of `observing`."""
-        kind, spent = done.operation.kind_name, done.activity
-        operations, durations = self._of_operations(kind, self._name(done.operation.label), done.code)
+        kind, activity = execution.operation.kind_name, execution.activity
+        operations, durations = self._get_operation_metrics(kind, self._limit_label(execution.operation.label), execution.code)
         operations.inc()
-        durations.observe(done.seconds)
-        if spent.trips:
-            statements, trips, seconds = self._of_trips(kind)
-            statements.inc(spent.statements)
-            trips.inc(spent.trips)
-            seconds.inc(spent.seconds_in_sql)
+        durations.observe(execution.seconds)
+        if activity.round_trips:
+            statements, round_trips, seconds = self._get_sql_metrics(kind)
+            statements.inc(activity.statements)
+            round_trips.inc(activity.round_trips)
+            seconds.inc(activity.seconds_in_sql)
 
-    def refused(self, code: str) -> None:
+    def count_rejection(self, code: str) -> None:
         """Count an operation that was not begun."""
-        self._refusals.labels(code).inc()
+        self._rejections.labels(code).inc()
 
-    def requested(self, scope: Scope, status: int, seconds: float) -> None:
+    def count_request(self, scope: Scope, status: int, seconds: float) -> None:
         """Count an HTTP request: a report of `identifying`."""
-        method = scope["method"] if scope["method"] in METHODS else OTHER
-        requests, durations = self._of_requests(getattr(scope.get("route"), "path", OTHER), method, status)
+        method = scope["method"] if scope["method"] in COUNTED_METHODS else OTHER_LABEL
+        requests, durations = self._get_request_metrics(getattr(scope.get("route"), "path", OTHER_LABEL), method, status)
         requests.inc()
         durations.observe(seconds)
 
-    def _name(self, label: str | None) -> str:
+    def _limit_label(self, label: str | None) -> str:
         if label is None:
-            return ANONYMOUS
-        if label in self._names or label in self._trusted:
+            return ANONYMOUS_LABEL
+        if label in self._other_names or label in self._trusted_names:
             return label
-        if len(self._names) >= MOST_NAMES or len(label) > LONGEST_NAME:
-            return OTHER
-        self._names.add(label)
+        if len(self._other_names) >= MAX_OPERATION_NAMES or len(label) > MAX_NAME_CHARACTERS:
+            return OTHER_LABEL
+        self._other_names.add(label)
         return label
 
 
@@ -147,24 +154,24 @@ class Metrics:
 
 
 @asynccontextmanager
-async def exposed(
+async def serve_metrics(
     metrics: Metrics, host: str, ports: Sequence[int], prepare: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[None]:
     """Serve `/metrics` on the first of the ports that is free, as long as this lasts. `prepare` is awaited before each answer."""
-    listener = _listener(host, ports)
+    listener = _bind_first_free_port(host, ports)
     if listener is None:
         log.warning("metrics are not served: none of the ports %s to %s of %s is free", ports[0], ports[-1], host)
         yield
         return
 
-    async def tell(request: Request) -> Response:
+    async def render_metrics(request: Request) -> Response:
         await prepare()
-        encode, content_type = choose_encoder(join_lines(request.headers, "accept") or "")
+        encode, content_type = choose_encoder(join_header_lines(request.headers, "accept") or "")
         return Response(encode(metrics.registry), headers={"content-type": content_type})
 
-    app = Starlette(routes=[Route("/metrics", tell)])
+    app = Starlette(routes=[Route("/metrics", render_metrics)])
     options: dict[str, Any] = {"lifespan": "off", "http": UnloggedProtocol, "ws": "none", "proxy_headers": False}
-    server = Quiet(InnerConfig(app, timeout_graceful_shutdown=1, **options))
+    server = EmbeddedServer(EmbeddedServerConfig(app, timeout_graceful_shutdown=1, **options))
     task = asyncio.create_task(server.serve([listener]))
     try:
         yield
@@ -173,7 +180,7 @@ async def exposed(
         await task
 
 
-class InnerConfig(uvicorn.Config):
+class EmbeddedServerConfig(uvicorn.Config):
     """The configuration of a server inside of another one's process, whose logging it leaves alone.
 
     Loggers belong to the process: what uvicorn sets for one server, such as access_log=False, holds for all of them.
@@ -183,7 +190,7 @@ class InnerConfig(uvicorn.Config):
         """Configure nothing."""
 
 
-class UnloggedProtocol(HeadsProtocol):
+class UnloggedProtocol(HardenedHTTPProtocol):
     """Our HTTP protocol without access log lines: each scrape would be one."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -191,7 +198,7 @@ class UnloggedProtocol(HeadsProtocol):
         self.access_log = False
 
 
-class Quiet(uvicorn.Server):
+class EmbeddedServer(uvicorn.Server):
     """A server inside of another one's process, which leaves the signals to that."""
 
     @contextmanager
@@ -200,7 +207,7 @@ class Quiet(uvicorn.Server):
         yield
 
 
-def _listener(host: str, ports: Sequence[int]) -> socket.socket | None:
+def _bind_first_free_port(host: str, ports: Sequence[int]) -> socket.socket | None:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for port in ports:
         listener = socket.socket(family)

@@ -22,16 +22,16 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from storefront.serving.observability.instrumentation import OK, Asked, Execution
+from storefront.serving.observability.instrumentation import OK, Execution, ObservedOperation
 
-NANOSECONDS = 1_000_000_000
+NANOSECONDS_PER_SECOND = 1_000_000_000
 # Seconds that a collector has, tries again included: a server that stops waits no longer for one that is down.
-PATIENCE = 3.0
+EXPORT_TIMEOUT_SECONDS = 3.0
 # Names of operations are the clients' choice.
-LONGEST_NAME = 100
+MAX_NAME_CHARACTERS = 100
 
 
-class Traced:
+class TraceContextMiddleware:
     """The ASGI application, whose spans belong to the trace that a request names: its `traceparent`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -57,11 +57,11 @@ class Tracing:
         self._provider = provider
         self._tracer = provider.get_tracer("storefront")
         # What exceptions say may hold values.
-        self._lasting = partial(self._tracer.start_as_current_span, record_exception=False, set_status_on_exception=False)
+        self._start_span = partial(self._tracer.start_as_current_span, record_exception=False, set_status_on_exception=False)
 
     def middleware(self) -> Middleware:
         """Puts what is done for a request into its trace."""
-        return Middleware(Traced)
+        return Middleware(TraceContextMiddleware)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -70,49 +70,55 @@ class Tracing:
         await asyncio.to_thread(self._provider.shutdown)
 
     @contextmanager
-    def operation(self, asked: Asked) -> Iterator[Callable[[Execution], None]]:
+    def trace_operation(self, operation: ObservedOperation) -> Iterator[Callable[[Execution], None]]:
         """The span of an operation; gives what to tell its execution to, once it is over."""
-        name = (asked.label or "")[:LONGEST_NAME]
-        told = {"graphql.operation.type": asked.kind_name, "graphql.operation.name": name, "graphql.document.hash": asked.hash}
-        with self._lasting(f"{asked.kind_name} {name}".rstrip(), kind=SpanKind.SERVER, attributes=told) as span:
+        name = (operation.label or "")[:MAX_NAME_CHARACTERS]
+        attributes = {
+            "graphql.operation.type": operation.kind_name,
+            "graphql.operation.name": name,
+            "graphql.document.hash": operation.hash,
+        }
+        with self._start_span(f"{operation.kind_name} {name}".rstrip(), kind=SpanKind.SERVER, attributes=attributes) as span:
 
-            def over(done: Execution) -> None:
-                spent = done.activity
-                span.set_attributes({"request.id": spent.request_id, "code": done.code, "statements": spent.statements})
-                if done.code != OK:
+            def finish_span(execution: Execution) -> None:
+                activity = execution.activity
+                span.set_attributes(
+                    {"request.id": activity.request_id, "code": execution.code, "statements": activity.statements}
+                )
+                if execution.code != OK:
                     span.set_status(Status(StatusCode.ERROR))
 
-            yield over
+            yield finish_span
 
-    def part(self, name: str, **attributes: Any) -> AbstractContextManager[Any]:
+    def span(self, name: str, **attributes: Any) -> AbstractContextManager[Any]:
         """The span of a loader."""
-        return self._lasting(f"load {name}", attributes=attributes)
+        return self._start_span(f"load {name}", attributes=attributes)
 
-    def trip(self, statements: Sequence[bytes], seconds: float, error: BaseException | None) -> None:
+    def record_round_trip(self, statements: Sequence[bytes], seconds: float, error: BaseException | None) -> None:
         """The spans of statements that came back together just now."""
-        end = time.time_ns()
+        end_time = time.time_ns()
         for statement in statements:
             sql = statement.decode()
-            told: dict[str, str | int] = {
+            attributes: dict[str, str | int] = {
                 "db.system.name": "postgresql",
                 "db.query.text": sql,
                 "db.operation.batch.size": len(statements),
             }
-            begin = end - int(seconds * NANOSECONDS)
-            span = self._tracer.start_span(_operation_of(sql), kind=SpanKind.CLIENT, attributes=told, start_time=begin)
+            begin = end_time - int(seconds * NANOSECONDS_PER_SECOND)
+            span = self._tracer.start_span(_get_sql_operation(sql), kind=SpanKind.CLIENT, attributes=attributes, start_time=begin)
             if error is not None:
                 span.set_attribute("error.type", type(error).__name__)
                 span.set_status(Status(StatusCode.ERROR))
-            span.end(end)
+            span.end(end_time)
 
 
-def sent_to(endpoint: str, share: float) -> Tracing:
+def create_otlp_tracing(endpoint: str, sample_ratio: float) -> Tracing:
     """Sends a share of the traces by OTLP over HTTP, and those that a request's `traceparent` says are wanted."""
     resource = Resource.create({"service.name": "storefront"}).merge(OTELResourceDetector().detect())
-    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(share)))
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=PATIENCE)))
+    provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_SECONDS)))
     return Tracing(provider)
 
 
-def _operation_of(sql: str) -> str:
+def _get_sql_operation(sql: str) -> str:
     return sql.split(maxsplit=1)[0].upper()

@@ -25,18 +25,18 @@ from storefront.core.errors import RequestError
 log = logging.getLogger("storefront")
 
 # Callers that a process remembers at a door, the most recent ones: about 200 bytes each.
-MOST_CALLERS = 50_000
-MOST_REFUSED = 10_000
+MAX_TRACKED_CALLERS = 50_000
+MAX_LIMITED_CALLERS = 10_000
 # The longest address has 45: ::ffff: and so on, written out, with a zone behind it.
 MAX_CALLER_CHARACTERS = 64
 # Loopback, link-local, private and carrier-grade NAT. IPv6 callers are /64 networks: that of ::1 has no other client.
 _PRIVATE = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 100.64.0.0/10 ::/64 fc00::/7 fe80::/10"
 PRIVATE_NETWORKS = tuple(map(ip_network, _PRIVATE.split()))
 # Seconds that Redis has to answer, and for which it is left alone when it did not.
-PATIENCE, PAUSE = 0.25, 5.0
+REDIS_TIMEOUT_SECONDS, REDIS_RETRY_SECONDS = 0.25, 5.0
 
 
-class Door(Enum):
+class RateLimitScope(Enum):
     """Where callers are counted, and as what."""
 
     ADDRESS = "address"
@@ -46,17 +46,17 @@ class Door(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RateLimitState:
     """What is left to a caller at a door, as the fields RateLimit and RateLimit-Policy tell it."""
 
-    door: Door
+    scope: RateLimitScope
     quota: Quota
     remaining: int
     reset_after: float
 
-    def headers(self) -> dict[str, str]:
+    def to_headers(self) -> dict[str, str]:
         """Both fields."""
-        name, window = self.door.value, self.quota.get_period_sec()
+        name, window = self.scope.value, self.quota.get_period_sec()
         return {
             "ratelimit-policy": f'"{name}";q={self.quota.get_limit()};w={window}',
             "ratelimit": f'"{name}";r={self.remaining};t={ceil(self.reset_after)}',
@@ -68,11 +68,11 @@ class RateLimited(RequestError):
 
     code = "RATE_LIMITED"
 
-    def __init__(self, allowance: Allowance, retry_after: float) -> None:
-        quota, self.retry_after = allowance.quota, max(1, ceil(retry_after))
-        often = f"{quota.get_limit():,} in {quota.get_period_sec()} s, and {quota.burst:,} at once"
-        super().__init__(f"Too many requests: this {allowance.door.value} has {often}. Try again in {self.retry_after} s.")
-        self.allowance = allowance
+    def __init__(self, state: RateLimitState, retry_after: float) -> None:
+        quota, self.retry_after = state.quota, max(1, ceil(retry_after))
+        allowed = f"{quota.get_limit():,} in {quota.get_period_sec()} s, and {quota.burst:,} at once"
+        super().__init__(f"Too many requests: this {state.scope.value} has {allowed}. Try again in {self.retry_after} s.")
+        self.state = state
 
     @property
     def details(self) -> dict[str, Any]:
@@ -80,54 +80,54 @@ class RateLimited(RequestError):
         return {"retryAfter": self.retry_after}
 
 
-class Bucket:
+class ScopeLimiter:
     """The callers at one door."""
 
-    def __init__(self, door: Door, quota: Quota, shared: RedisStore | None) -> None:
-        self._door, self._quota = door, quota
-        self._shared: Throttled | None = None
-        self._alone = Throttled(using="gcra", quota=quota, store=MemoryStore(options={"MAX_SIZE": MOST_CALLERS}))
-        if shared is not None:
-            self._shared = Throttled(using="gcra", quota=quota, store=shared, key_prefix=f"storefront:{door.value}")
-        self._away_until = 0.0
-        self._refused: OrderedDict[str, tuple[float, Allowance]] = OrderedDict()
+    def __init__(self, scope: RateLimitScope, quota: Quota, redis_store: RedisStore | None) -> None:
+        self._scope, self._quota = scope, quota
+        self._redis_limiter: Throttled | None = None
+        self._memory_limiter = Throttled(using="gcra", quota=quota, store=MemoryStore(options={"MAX_SIZE": MAX_TRACKED_CALLERS}))
+        if redis_store is not None:
+            self._redis_limiter = Throttled(using="gcra", quota=quota, store=redis_store, key_prefix=f"storefront:{scope.value}")
+        self._redis_down_until = 0.0
+        self._limited_callers: OrderedDict[str, tuple[float, RateLimitState]] = OrderedDict()
 
-    def check(self, caller: str) -> None:
+    def check_caller(self, caller: str) -> None:
         """Raises RateLimited where it is known that there is nothing left: who comes all the same costs nothing more."""
-        until, allowance = self._refused.get(caller, (0.0, None))
-        if allowance is not None and until > monotonic():
-            raise RateLimited(allowance, until - monotonic())
+        limited_until, state = self._limited_callers.get(caller, (0.0, None))
+        if state is not None and limited_until > monotonic():
+            raise RateLimited(state, limited_until - monotonic())
 
-    async def take(self, caller: str, number: int) -> Allowance:
+    async def consume(self, caller: str, count: int) -> RateLimitState:
         """Take so many from the caller's bucket; raises RateLimited where there are not as many, and takes none."""
-        self.check(caller)
+        self.check_caller(caller)
         # What is more than all of it would never be let through.
-        result = await self._limit(caller, min(number, self._quota.burst))
-        allowance = Allowance(self._door, self._quota, result.state.remaining, result.state.reset_after)
+        result = await self._apply_limit(caller, min(count, self._quota.burst))
+        state = RateLimitState(self._scope, self._quota, result.state.remaining, result.state.reset_after)
         if result.limited:
-            self._refuse(caller, number, result.state.retry_after, allowance)
-            raise RateLimited(allowance, result.state.retry_after)
-        return allowance
+            self._remember_limited(caller, count, result.state.retry_after, state)
+            raise RateLimited(state, result.state.retry_after)
+        return state
 
-    def _refuse(self, caller: str, number: int, seconds: float, allowance: Allowance) -> None:
+    def _remember_limited(self, caller: str, count: int, retry_after: float, state: RateLimitState) -> None:
         # Of somebody who asks for more than there is, others may still ask for less.
-        if number == 1:
-            self._refused[caller] = monotonic() + seconds, allowance
-            while len(self._refused) > MOST_REFUSED:
-                self._refused.popitem(last=False)
+        if count == 1:
+            self._limited_callers[caller] = monotonic() + retry_after, state
+            while len(self._limited_callers) > MAX_LIMITED_CALLERS:
+                self._limited_callers.popitem(last=False)
 
-    async def _limit(self, caller: str, number: int) -> Any:
-        if self._shared is not None and monotonic() >= self._away_until:
+    async def _apply_limit(self, caller: str, count: int) -> Any:
+        if self._redis_limiter is not None and monotonic() >= self._redis_down_until:
             try:
-                return await self._shared.limit(caller, number)
+                return await self._redis_limiter.limit(caller, count)
             except Exception:
                 # Whatever is wrong with Redis is no reason to be shut.
-                self._away_until = monotonic() + PAUSE
+                self._redis_down_until = monotonic() + REDIS_RETRY_SECONDS
                 log.warning("rates are counted in this process alone: Redis does not answer", exc_info=True)
-        return await self._alone.limit(caller, number)
+        return await self._memory_limiter.limit(caller, count)
 
 
-class Rates:
+class RateLimiter:
     """The doors that are watched.
 
     `per_cost`: how much of an operation's cost counts as one more request; 0: none of it. `public_only`: where loopback and
@@ -136,15 +136,15 @@ class Rates:
 
     def __init__(
         self,
-        quotas: Mapping[Door, str | None],
-        url: str | None = None,
-        per_cost: int = 1_000,
-        public_only: Container[Door] = (),
+        quotas: Mapping[RateLimitScope, str | None],
+        redis_url: str | None = None,
+        cost_per_request: int = 1_000,
+        public_only_scopes: Container[RateLimitScope] = (),
     ) -> None:
-        self._redis = _redis(url) if url and any(quotas.values()) else None
-        self._buckets = {door: Bucket(door, parse(quota)[0], self._redis) for door, quota in quotas.items() if quota}
-        self._per_cost, self._public_only = per_cost, public_only
-        self._has_warned = False
+        self._redis = _create_redis_store(redis_url) if redis_url and any(quotas.values()) else None
+        self._limiters = {scope: ScopeLimiter(scope, parse(quota)[0], self._redis) for scope, quota in quotas.items() if quota}
+        self._cost_per_request, self._public_only_scopes = cost_per_request, public_only_scopes
+        self._has_warned_of_proxies = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -153,85 +153,85 @@ class Rates:
             yield
         finally:
             if self._redis is not None:
-                await _close(self._redis)
+                await _close_store(self._redis)
 
-    def watches(self, *doors: Door) -> bool:
+    def has_limit(self, *scopes: RateLimitScope) -> bool:
         """Whether anything is counted at any of these doors."""
-        return any(door in self._buckets for door in doors)
+        return any(scope in self._limiters for scope in scopes)
 
-    def requests_in(self, cost: int) -> int:
+    def convert_cost_to_requests(self, cost: int) -> int:
         """What an operation counts besides the request that it came in."""
-        return cost // self._per_cost if self._per_cost else 0
+        return cost // self._cost_per_request if self._cost_per_request else 0
 
-    async def take(self, door: Door, caller: str | None, number: int = 1) -> Allowance | None:
+    async def consume(self, scope: RateLimitScope, caller: str | None, count: int = 1) -> RateLimitState | None:
         """Count a caller, where callers are counted; raises RateLimited."""
-        bucket = self._bucket(door, caller)
-        if bucket is None or caller is None or not number:
+        limiter = self._get_limiter(scope, caller)
+        if limiter is None or caller is None or not count:
             return None
         try:
-            return await bucket.take(caller, number)
+            return await limiter.consume(caller, count)
         except RateLimited:
-            self._warn_of_proxies(door)
+            self._warn_of_proxies(scope)
             raise
 
-    def check(self, door: Door, caller: str | None) -> None:
+    def check_caller(self, scope: RateLimitScope, caller: str | None) -> None:
         """Raises RateLimited for those of whom it is known already."""
-        bucket = self._bucket(door, caller)
-        if bucket is not None and caller is not None:
-            bucket.check(caller)
+        limiter = self._get_limiter(scope, caller)
+        if limiter is not None and caller is not None:
+            limiter.check_caller(caller)
 
-    def _warn_of_proxies(self, door: Door) -> None:
+    def _warn_of_proxies(self, scope: RateLimitScope) -> None:
         # Once, where nobody chose the rate or named the proxies: a CDN asks from public addresses, each for many clients.
-        if door in self._public_only and not self._has_warned:
-            self._has_warned = True
+        if scope in self._public_only_scopes and not self._has_warned_of_proxies:
+            self._has_warned_of_proxies = True
             log.warning("an address has used up the default rate: if it is a proxy's, set STOREFRONT_TRUSTED_PROXIES")
 
-    def _bucket(self, door: Door, caller: str | None) -> Bucket | None:
-        is_spared = door in self._public_only and caller is not None and is_private(caller)
-        return None if is_spared else self._buckets.get(door)
+    def _get_limiter(self, scope: RateLimitScope, caller: str | None) -> ScopeLimiter | None:
+        is_exempt = scope in self._public_only_scopes and caller is not None and is_private(caller)
+        return None if is_exempt else self._limiters.get(scope)
 
 
-UNLIMITED = Rates({})
+DEFAULT_RATE_LIMITER = RateLimiter({})
 
 
-class Visit:
+class RequestQuota:
     """A request on its way in: its address is counted at the door, what it costs as soon as that is known, then who asks."""
 
-    __slots__ = ("_address", "_number", "_rates", "allowance")
+    __slots__ = ("_address", "_rate_limiter", "_request_count", "state")
 
-    def __init__(self, rates: Rates, host: str | None) -> None:
-        self._rates, self._address, self._number = rates, caller_of(host), 0
-        self.allowance: Allowance | None = None
+    def __init__(self, rate_limiter: RateLimiter, host: str | None) -> None:
+        self._rate_limiter, self._address, self._request_count = rate_limiter, get_caller_key(host), 0
+        self.state: RateLimitState | None = None
 
-    async def count(self, number: int) -> None:
+    async def count_requests(self, count: int) -> None:
         """Count so many requests of the address."""
-        self._number += number
-        await self._take(Door.ADDRESS, self._address, number)
+        self._request_count += count
+        await self._consume(RateLimitScope.ADDRESS, self._address, count)
 
-    async def ask(self, cost: int) -> None:
+    async def count_cost(self, cost: int) -> None:
         """Count what an operation costs."""
-        await self.count(self._rates.requests_in(cost))
+        await self.count_requests(self._rate_limiter.convert_cost_to_requests(cost))
 
-    async def known_as(self, asker: str | None) -> None:
+    async def count_viewer(self, viewer_id: str | None) -> None:
         """Count all of it for who asks, too."""
-        await self._take(Door.VIEWER, asker, self._number)
+        await self._consume(RateLimitScope.VIEWER, viewer_id, self._request_count)
 
-    async def _take(self, door: Door, caller: str | None, number: int) -> None:
+    async def _consume(self, scope: RateLimitScope, caller: str | None, count: int) -> None:
         try:
-            self.allowance = await self._rates.take(door, caller, number) or self.allowance
+            self.state = await self._rate_limiter.consume(scope, caller, count) or self.state
         except RateLimited as error:
-            self.allowance = error.allowance
+            self.state = error.state
             raise
 
 
-def caller_of(host: str | None) -> str | None:
+def get_caller_key(host: str | None) -> str | None:
     """The name under which an address is counted: an IPv4 address itself, of IPv6 the /64 network that a client has to itself."""
     # What proxies forward need not be an address, nor short.
-    return None if host is None else _caller_of(host[:MAX_CALLER_CHARACTERS])
+    return None if host is None else _normalize_address(host[:MAX_CALLER_CHARACTERS])
 
 
 @lru_cache(10_000)
-def _caller_of(host: str) -> str:
+def _normalize_address(host: str) -> str:
     try:
         address = ip_address(host.partition("%")[0])
     except ValueError:
@@ -249,24 +249,27 @@ def is_private(caller: str) -> bool:
         network = ip_network(caller)
     except ValueError:
         return False
-    return any(network.version == private.version and network.subnet_of(private) for private in PRIVATE_NETWORKS)  # type: ignore[arg-type]
+    alike = (one for one in PRIVATE_NETWORKS if one.version == network.version)
+    return any(network.subnet_of(one) for one in alike)  # type: ignore[arg-type]
 
 
-async def reach(url: str) -> None:
+async def check_redis(url: str) -> None:
     """Whether processes can count together there; raises what Redis' client raises where it does not answer."""
-    store = _redis(url)
+    store = _create_redis_store(url)
     try:
         await store.exists("storefront")
     finally:
-        await _close(store)
+        await _close_store(store)
 
 
-async def _close(store: RedisStore) -> None:
+async def _close_store(store: RedisStore) -> None:
     # The library opens connections and has no way to close them.
     client: Any = store._backend.get_client()
     await client.aclose()
     await client.connection_pool.aclose()
 
 
-def _redis(url: str) -> RedisStore:
-    return RedisStore(server=url, options={"SOCKET_TIMEOUT": PATIENCE, "SOCKET_CONNECT_TIMEOUT": PATIENCE})
+def _create_redis_store(url: str) -> RedisStore:
+    return RedisStore(
+        server=url, options={"SOCKET_TIMEOUT": REDIS_TIMEOUT_SECONDS, "SOCKET_CONNECT_TIMEOUT": REDIS_TIMEOUT_SECONDS}
+    )

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 log = logging.getLogger("storefront")
 
-End = Callable[[], None]
+CloseCallback = Callable[[], None]
 
 
 class Revocations:
@@ -16,42 +16,44 @@ class Revocations:
     `revoked` says which of them no longer count.
     """
 
-    def __init__(self, revoked: Callable[[Collection[Hashable]], Awaitable[Collection[Hashable]]], interval: float) -> None:
-        self._revoked, self._interval = revoked, interval
-        self._open: dict[Hashable, set[End]] = {}
+    def __init__(
+        self, find_revoked: Callable[[Collection[Hashable]], Awaitable[Collection[Hashable]]], interval_seconds: float
+    ) -> None:
+        self._find_revoked, self._interval_seconds = find_revoked, interval_seconds
+        self._callbacks: dict[Hashable, set[CloseCallback]] = {}
 
-    def watch(self, proof: Hashable | None, end: End) -> None:
+    def watch(self, credentials: Hashable | None, close: CloseCallback) -> None:
         """Call `end` once the proof no longer counts. Nobody's proof always does."""
-        if proof is not None:
-            self._open.setdefault(proof, set()).add(end)
+        if credentials is not None:
+            self._callbacks.setdefault(credentials, set()).add(close)
 
-    def forget(self, proof: Hashable | None, end: End) -> None:
+    def unwatch(self, credentials: Hashable | None, close: CloseCallback) -> None:
         """It has ended by itself."""
-        ends = self._open.get(proof, set())
-        ends.discard(end)
-        if not ends:
-            self._open.pop(proof, None)
+        callbacks = self._callbacks.get(credentials, set())
+        callbacks.discard(close)
+        if not callbacks:
+            self._callbacks.pop(credentials, None)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look the proofs over while this lasts."""
-        task = asyncio.create_task(self._look_again_and_again())
+        task = asyncio.create_task(self._poll_revocations())
         try:
             yield
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _look_again_and_again(self) -> None:
+    async def _poll_revocations(self) -> None:
         while True:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(self._interval_seconds)
             try:
-                await self._look()
+                await self._close_revoked()
             except Exception as error:
                 # Whatever holds the proofs is down: nobody is thrown out for that, and the next look makes up for it.
                 log.warning("revoked proofs could not be looked up (%s); trying again", type(error).__name__)
 
-    async def _look(self) -> None:
-        for proof in await self._revoked(list(self._open)) if self._open else ():
-            for end in tuple(self._open.get(proof, ())):
-                end()
+    async def _close_revoked(self) -> None:
+        for credentials in await self._find_revoked(list(self._callbacks)) if self._callbacks else ():
+            for close in tuple(self._callbacks.get(credentials, ())):
+                close()

@@ -3,17 +3,17 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # What is no page loads nothing and stands in no frame. Pages have a policy of their own.
-HEADERS = (
+SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
 # For a year. Said over HTTPS alone: over HTTP browsers ignore it, and on a developer's machine it would lock others out.
-ENCRYPTED = (*HEADERS, (b"strict-transport-security", b"max-age=31536000"))
+HTTPS_SECURITY_HEADERS = (*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 
 
-class SecurityHeaders:
+class SecurityHeadersMiddleware:
     """The ASGI application, with these headers."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -25,11 +25,11 @@ class SecurityHeaders:
             await self._app(scope, receive, send)
             return
 
-        async def secured(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                defaults = ENCRYPTED if scope["scheme"] == "https" else HEADERS
-                named = {name for name, _ in message["headers"]}
-                message["headers"] = [*message["headers"], *[one for one in defaults if one[0] not in named]]
+                defaults = HTTPS_SECURITY_HEADERS if scope["scheme"] == "https" else SECURITY_HEADERS
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *[header for header in defaults if header[0] not in present]]
             await send(message)
 
-        await self._app(scope, receive, secured)
+        await self._app(scope, receive, send_with_headers)

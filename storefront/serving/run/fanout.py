@@ -11,22 +11,22 @@ from contextlib import aclosing
 from typing import Any, NamedTuple
 
 # Hands a result to a listener at once; False where it would have to wait.
-Tell = Callable[[bytes], bool]
-Execute = Callable[[Any], Awaitable[bytes]]
+TryWrite = Callable[[bytes], bool]
+ExecuteEvent = Callable[[Any], Awaitable[bytes]]
 
 # Listeners told in one go, before others have their turn.
-AT_ONCE = 250
+MAX_WRITES_PER_BATCH = 250
 
 
-class Step(NamedTuple):
+class SourceStep(NamedTuple):
     """How far a source has come, and the event there, if there is one. `is_level`: there is nothing more for now."""
 
     position: int
     event: Any = None
-    is_level: bool = False
+    caught_up: bool = False
 
 
-class Source(ABC):
+class SharedSource(ABC):
     """Numbered events that many may listen to.
 
     Sources with the same `key` have the same events at the same positions. Those of a public one are the same to everybody:
@@ -37,7 +37,7 @@ class Source(ABC):
     is_public: bool = False
 
     @abstractmethod
-    def steps(self, after: int | None = None) -> AsyncGenerator[Step, None]:
+    def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
         """The steps after a position, or after that where the listener asked to begin, in order, until there are no more ever.
 
         A step that is level is due before each wait.
@@ -50,152 +50,154 @@ class Source(ABC):
                     yield step.event
 
 
-class Member:
+class Subscriber:
     """A listener in a crowd: how far it has been told.
 
     `alone` is when it is one no longer: True if it is to go on by itself, False if there is nothing more, or what went wrong.
     """
 
-    __slots__ = ("alone", "position", "tell")
+    __slots__ = ("detachment", "position", "try_write")
 
-    def __init__(self, position: int, tell: Tell) -> None:
-        self.position, self.tell = position, tell
-        self.alone: asyncio.Future[bool | Exception] = asyncio.get_running_loop().create_future()
+    def __init__(self, position: int, try_write: TryWrite) -> None:
+        self.position, self.try_write = position, try_write
+        self.detachment: asyncio.Future[bool | Exception] = asyncio.get_running_loop().create_future()
 
-    def part(self, why: bool | Exception) -> None:
+    def detach(self, reason: bool | Exception) -> None:
         """Be one no longer. One who is about to leave need not be told."""
-        if not self.alone.done():
-            self.alone.set_result(why)
+        if not self.detachment.done():
+            self.detachment.set_result(reason)
 
 
-class Crowd:
+class SharedStream:
     """Listeners at one position of one source. Goes on as long as there are any."""
 
-    def __init__(self, steps: AsyncGenerator[Step, None], position: int, execute: Execute) -> None:
+    def __init__(self, steps: AsyncGenerator[SourceStep, None], position: int, execute: ExecuteEvent) -> None:
         self.position, self.steps = position, steps
-        self.members: dict[Member, None] = {}
+        self.subscribers: dict[Subscriber, None] = {}
         self._execute = execute
-        self.task = asyncio.create_task(self._go_on())
+        self.task = asyncio.create_task(self._run())
 
-    def leave(self, member: Member) -> None:
+    def remove(self, subscriber: Subscriber) -> None:
         """One less; without any it ends."""
-        self.members.pop(member, None)
-        if not self.members:
+        self.subscribers.pop(subscriber, None)
+        if not self.subscribers:
             self.task.cancel()
 
-    async def _go_on(self) -> None:
-        why: bool | Exception = False
+    async def _run(self) -> None:
+        reason: bool | Exception = False
         try:
             async with aclosing(self.steps) as steps:
                 async for step in steps:
                     if step.event is not None:
-                        await self._tell_all(step.position, await self._execute(step.event))
+                        await self._broadcast(step.position, await self._execute(step.event))
                     self.position = step.position
         except Exception as error:
-            why = error
-        for member in self.members:
-            member.part(why)
-        self.members.clear()
+            reason = error
+        for subscriber in self.subscribers:
+            subscriber.detach(reason)
+        self.subscribers.clear()
 
-    async def _tell_all(self, position: int, result: bytes) -> None:
+    async def _broadcast(self, position: int, result: bytes) -> None:
         # Whoever comes from now on has to have been told already.
         self.position = position
-        for number, member in enumerate(list(self.members), 1):
-            if member in self.members and member.position < position:
-                self._tell(member, position, result)
-            if not number % AT_ONCE:
+        for number, subscriber in enumerate(list(self.subscribers), 1):
+            if subscriber in self.subscribers and subscriber.position < position:
+                self._deliver(subscriber, position, result)
+            if not number % MAX_WRITES_PER_BATCH:
                 await asyncio.sleep(0)
 
-    def _tell(self, member: Member, position: int, result: bytes) -> None:
-        if member.tell(result):
-            member.position = position
+    def _deliver(self, subscriber: Subscriber, position: int, result: bytes) -> None:
+        if subscriber.try_write(result):
+            subscriber.position = position
         else:
-            del self.members[member]
-            member.part(True)
+            del self.subscribers[subscriber]
+            subscriber.detach(True)
 
 
-class Crowds:
+class SharedStreams:
     """The crowds of this process, each under what its listeners have in common."""
 
     def __init__(self) -> None:
-        self._crowds: dict[Hashable, Crowd] = {}
+        self._streams: dict[Hashable, SharedStream] = {}
 
-    def find(self, key: Hashable) -> Crowd | None:
+    def find(self, key: Hashable) -> SharedStream | None:
         """The crowd with this key that still has somebody in it."""
-        crowd = self._crowds.get(key)
-        return crowd if crowd is not None and crowd.members else None
+        stream = self._streams.get(key)
+        return stream if stream is not None and stream.subscribers else None
 
-    def begin(self, key: Hashable, crowd: Crowd) -> Crowd:
+    def register(self, key: Hashable, stream: SharedStream) -> SharedStream:
         """Make a crowd known until it ends."""
-        self._crowds[key] = crowd
-        crowd.task.add_done_callback(lambda _: self._end(key, crowd))
-        return crowd
+        self._streams[key] = stream
+        stream.task.add_done_callback(lambda _: self._unregister(key, stream))
+        return stream
 
-    def _end(self, key: Hashable, crowd: Crowd) -> None:
+    def _unregister(self, key: Hashable, stream: SharedStream) -> None:
         # By now there may be another one under the same key.
-        if self._crowds.get(key) is crowd:
-            del self._crowds[key]
+        if self._streams.get(key) is stream:
+            del self._streams[key]
 
 
-class Listener:
+class SubscriptionReader:
     """One who listens alone until it is level with those who ask for the same, and then with them as long as it keeps up."""
 
-    def __init__(self, crowds: Crowds, source: Source, asked: Hashable, execute: Execute, tell: Tell) -> None:
-        self._crowds, self._source, self._key = crowds, source, (source.key, asked)
-        self._execute, self._tell = execute, tell
+    def __init__(
+        self, streams: SharedStreams, source: SharedSource, operation_key: Hashable, execute: ExecuteEvent, try_write: TryWrite
+    ) -> None:
+        self._streams, self._source, self._key = streams, source, (source.key, operation_key)
+        self._execute, self._try_write = execute, try_write
         self._position: int | None = None
-        self._crowd: Crowd | None = None
-        self._member: Member | None = None
+        self._stream: SharedStream | None = None
+        self._subscriber: Subscriber | None = None
 
-    async def results(self) -> AsyncGenerator[bytes, None]:
+    async def iterate_results(self) -> AsyncGenerator[bytes, None]:
         """The results that have to be sent with patience: those that `tell` was not given, or did not take."""
         try:
             while True:
-                async with aclosing(self._alone()) as results:
+                async with aclosing(self._iterate_alone()) as results:
                     async for result in results:
                         yield result
-                if not await self._together():
+                if not await self._follow_shared_stream():
                     return
         finally:
-            self._leave()
+            self._leave_shared_stream()
 
-    async def _alone(self) -> AsyncGenerator[bytes, None]:
+    async def _iterate_alone(self) -> AsyncGenerator[bytes, None]:
         steps = self._source.steps(self._position)
         try:
             async for step in steps:
                 self._position = step.position
                 if step.event is not None:
                     yield await self._execute(step.event)
-                if self._joins(step, steps):
+                if self._try_join(step, steps):
                     break
         finally:
-            if self._crowd is None or self._crowd.steps is not steps:
+            if self._stream is None or self._stream.steps is not steps:
                 await steps.aclose()
 
-    def _joins(self, step: Step, steps: AsyncGenerator[Step, None]) -> bool:
-        crowd = self._crowds.find(self._key)
-        if crowd is None and step.is_level:
+    def _try_join(self, step: SourceStep, steps: AsyncGenerator[SourceStep, None]) -> bool:
+        stream = self._streams.find(self._key)
+        if stream is None and step.caught_up:
             # The reader of the first one becomes that of all.
-            crowd = self._crowds.begin(self._key, Crowd(steps, step.position, self._execute))
-        if crowd is None or step.position < crowd.position:
+            stream = self._streams.register(self._key, SharedStream(steps, step.position, self._execute))
+        if stream is None or step.position < stream.position:
             return False
         # At once: a crowd of nobody ends, and what it tells now has to be heard.
-        self._crowd, self._member = crowd, Member(step.position, self._tell)
-        crowd.members[self._member] = None
+        self._stream, self._subscriber = stream, Subscriber(step.position, self._try_write)
+        stream.subscribers[self._subscriber] = None
         return True
 
-    async def _together(self) -> bool:
+    async def _follow_shared_stream(self) -> bool:
         """Be one of the crowd; False when there is nothing to go on with. Raises what went wrong for all of it."""
-        if self._member is None:
+        if self._subscriber is None:
             return False
-        why = await self._member.alone
-        self._position = self._member.position
-        self._leave()
-        if isinstance(why, Exception):
-            raise why.with_traceback(None)
-        return why
+        reason = await self._subscriber.detachment
+        self._position = self._subscriber.position
+        self._leave_shared_stream()
+        if isinstance(reason, Exception):
+            raise reason.with_traceback(None)
+        return reason
 
-    def _leave(self) -> None:
-        if self._crowd is not None and self._member is not None:
-            self._crowd.leave(self._member)
-        self._crowd = self._member = None
+    def _leave_shared_stream(self) -> None:
+        if self._stream is not None and self._subscriber is not None:
+            self._stream.remove(self._subscriber)
+        self._stream = self._subscriber = None

@@ -20,45 +20,45 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from storefront.core.memory import resident_bytes, return_free_memory
+from storefront.core.memory import get_resident_bytes, return_free_memory
 
 log = logging.getLogger("storefront")
 
 # Where a server's state, and so each connection, has it.
-STATE = "storefront.backpressure"
+BACKPRESSURE_STATE_KEY = "storefront.backpressure"
 # Seconds between sweeps at most, and between lines in the log about aborted connections at least.
-SWEEP_SECONDS, LOG_SECONDS = 1.0, 10.0
+SWEEP_INTERVAL_SECONDS, LOG_INTERVAL_SECONDS = 1.0, 10.0
 # Seconds that a client which reads nothing is waited for once the server stops: less than what it grants to those that read.
-DRAIN_TIMEOUT = 2.0
+DRAIN_TIMEOUT_SECONDS = 2.0
 # Bytes above its smallest size so far at which a process returns free memory to the operating system. That takes 10 to 80 ms. The
 # seconds between two times grow from the first to the second while little is returned: what has grown is in use.
-RETURN_BYTES, RETURN_SECONDS = 16_000_000, (10.0, 600.0)
+MEMORY_RETURN_THRESHOLD_BYTES, MEMORY_RETURN_INTERVAL_SECONDS = 16_000_000, (10.0, 600.0)
 # What the budget of a process is brought down to when it is exceeded: aborting one by one would sort them for each.
-RELIEVED_PART = 0.9
+PROCESS_BUDGET_TARGET_RATIO = 0.9
 # Bytes of pipelined requests that are parsed before the first of them is answered, and those that are read without being parsed:
 # only while a connection is read is it known that its client has gone.
-PARSE_BYTES, UNPARSED_BYTES = 2_048, 65_536
+MAX_PIPELINED_PARSE_BYTES, MAX_UNPARSED_BYTES = 2_048, 65_536
 # Bytes that a WebSocket may have beyond its budget: pongs, errors and the ends of operations.
-CONTROL_BYTES = 1_000_000
+WEBSOCKET_CONTROL_BYTES = 1_000_000
 
 # Bytes that the kernel takes of a connection beyond what it has sent. Without such a limit it takes megabytes from each client
 # that does not read, in memory that no process is charged for. What is on its way is not limited, so neither is the throughput.
-KERNEL_UNSENT_BYTES = 262_144
+MAX_KERNEL_UNSENT_BYTES = 262_144
 # TCP_NOTSENT_LOWAT, which Python has no name for before 3.12.
-_UNSENT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
+_TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 
 # SO_LINGER with a timeout of 0: closing sends RST, and the kernel forgets what it still has to send.
-_RESET = struct.pack("ii", 1, 0)
+_LINGER_RESET_OPTION = struct.pack("ii", 1, 0)
 # The place of tcpi_bytes_acked in Linux's struct tcp_info, and the bytes up to its end.
-_ACKNOWLEDGED, _TCP_INFO_BYTES = struct.Struct("=120xQ"), 128
+_TCPI_BYTES_ACKED, _TCP_INFO_BYTES = struct.Struct("=120xQ"), 128
 
 
-class Reason(StrEnum):
+class AbortReason(StrEnum):
     """Why a connection was aborted."""
 
-    TIMEOUT = "timeout"
-    CONNECTION = "connection_budget"
-    PROCESS = "process_budget"
+    WRITE_TIMEOUT = "timeout"
+    CONNECTION_BUDGET = "connection_budget"
+    PROCESS_BUDGET = "process_budget"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +69,21 @@ class WriteLimits:
     `websocket` and `process`: bytes that may wait on one HTTP connection, on one WebSocket and in one process.
     """
 
-    timeout: float = 30.0
-    min_rate: int = 500
-    connection: int = 32_000_000
-    websocket: int = 32_000_000
-    process: int = 256_000_000
+    timeout_seconds: float = 30.0
+    min_bytes_per_second: int = 500
+    max_connection_bytes: int = 32_000_000
+    max_websocket_bytes: int = 32_000_000
+    max_process_bytes: int = 256_000_000
 
 
 @dataclass(slots=True)
-class Unread:
+class UnreadConnection:
     """What one connection's client has not read: bytes, and how far it had come when its time began."""
 
     protocol: "BackpressureProtocol"
-    since: float
-    acknowledged: int
-    bytes: int = 0
+    period_started_at: float
+    acknowledged_bytes_at_start: int
+    unread_bytes: int = 0
 
 
 class Backpressure:
@@ -91,149 +91,165 @@ class Backpressure:
 
     def __init__(self, limits: WriteLimits) -> None:
         self.limits = limits
-        self._unread: dict[asyncio.Transport, Unread] = {}
+        self._unread_connections: dict[asyncio.Transport, UnreadConnection] = {}
         # Unread bytes of all connections as they were last measured, and how many of these connections send a response in
         # parts, which waits for its client to read.
-        self.bytes = self.stalled = 0
-        self.aborted = dict.fromkeys(map(str, Reason), 0)
-        self._smallest, self._returned_at, self._return_seconds = 0, 0.0, RETURN_SECONDS[0]
-        self._logged_at, self._logged = -LOG_SECONDS, 0
-        self._sweeping: asyncio.Task[None] | None = None
+        self.unread_bytes = self.stalled_count = 0
+        self.aborts_by_reason = dict.fromkeys(map(str, AbortReason), 0)
+        self._min_resident_bytes, self._memory_returned_at, self._memory_return_interval_seconds = (
+            0,
+            0.0,
+            MEMORY_RETURN_INTERVAL_SECONDS[0],
+        )
+        self._last_log_at, self._logged_abort_count = -LOG_INTERVAL_SECONDS, 0
+        self._sweep_task: asyncio.Task[None] | None = None
 
     @property
-    def connections(self) -> int:
+    def connection_count(self) -> int:
         """How many connections have unread bytes."""
-        return len(self._unread)
+        return len(self._unread_connections)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Sweep while this lasts."""
-        self._sweeping = asyncio.create_task(self._sweep_always())
+        self._sweep_task = asyncio.create_task(self._sweep_forever())
         try:
             yield
         finally:
-            self._sweeping.cancel()
+            self._sweep_task.cancel()
 
     def drain(self) -> None:
         """The server stops: abort clients that read nothing from now on, so that it need not wait for them."""
-        self.limits = replace(self.limits, timeout=min(self.limits.timeout, DRAIN_TIMEOUT))
-        for transport, entry in self._unread.items():
-            entry.since, entry.acknowledged = monotonic(), _count_acknowledged(transport)
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            self._sweeping = asyncio.create_task(self._sweep_always())
+        self.limits = replace(self.limits, timeout_seconds=min(self.limits.timeout_seconds, DRAIN_TIMEOUT_SECONDS))
+        for transport, entry in self._unread_connections.items():
+            entry.period_started_at, entry.acknowledged_bytes_at_start = monotonic(), _count_acknowledged_bytes(transport)
+        if self._sweep_task is not None:
+            self._sweep_task.cancel()
+            self._sweep_task = asyncio.create_task(self._sweep_forever())
 
-    async def _sweep_always(self) -> None:
+    async def _sweep_forever(self) -> None:
         while True:
-            await asyncio.sleep(min(SWEEP_SECONDS, self.limits.timeout / 4))
+            await asyncio.sleep(min(SWEEP_INTERVAL_SECONDS, self.limits.timeout_seconds / 4))
             try:
                 self.sweep()
             except Exception:
                 log.exception("sweeping unread connections failed")
 
-    def watch(self, protocol: "BackpressureProtocol") -> None:
+    def track(self, protocol: "BackpressureProtocol") -> None:
         """Account for a connection that has unread bytes, or more of them."""
         transport = protocol.transport
-        entry = self._unread.get(transport)
+        entry = self._unread_connections.get(transport)
         if entry is None or entry.protocol is not protocol:
-            self.forget(transport)
-            entry = self._unread[transport] = Unread(protocol, monotonic(), _count_acknowledged(transport))
-        self._measure(entry)
+            self.untrack(transport)
+            entry = self._unread_connections[transport] = UnreadConnection(
+                protocol, monotonic(), _count_acknowledged_bytes(transport)
+            )
+        self._measure_unread_bytes(entry)
         # This one is being written to: the next sweep may abort it.
-        self._relieve(spared=transport)
+        self._enforce_process_budget(exempt=transport)
 
-    def forget(self, transport: asyncio.Transport) -> None:
+    def untrack(self, transport: asyncio.Transport) -> None:
         """Its client has read everything, or the connection is closed."""
-        entry = self._unread.pop(transport, None)
+        entry = self._unread_connections.pop(transport, None)
         if entry is not None:
-            self.bytes -= entry.bytes
+            self.unread_bytes -= entry.unread_bytes
 
     def sweep(self) -> None:
         """Abort the connections whose clients read nothing, and those beyond a budget."""
         now = monotonic()
         # What the last sweep aborted has been freed since.
         self._return_memory(now)
-        for transport, entry in list(self._unread.items()):
-            self._measure(entry)
-            if not entry.bytes:
-                self.forget(transport)
-            elif entry.bytes > entry.protocol.max_unread:
-                self._abort(transport, Reason.CONNECTION)
-            elif now - entry.since >= self.limits.timeout:
+        for transport, entry in list(self._unread_connections.items()):
+            self._measure_unread_bytes(entry)
+            if not entry.unread_bytes:
+                self.untrack(transport)
+            elif entry.unread_bytes > entry.protocol.max_unread_bytes:
+                self._abort(transport, AbortReason.CONNECTION_BUDGET)
+            elif now - entry.period_started_at >= self.limits.timeout_seconds:
                 self._check_progress(transport, entry, now)
-        self._relieve()
-        self.stalled = sum(entry.protocol.is_stalled for entry in self._unread.values())
-        self._log(now)
+        self._enforce_process_budget()
+        self.stalled_count = sum(entry.protocol.is_stalled for entry in self._unread_connections.values())
+        self._log_aborts(now)
 
-    def _check_progress(self, transport: asyncio.Transport, entry: Unread, now: float) -> None:
-        acknowledged = _count_acknowledged(transport)
-        if acknowledged - entry.acknowledged < self.limits.timeout * self.limits.min_rate:
-            self._abort(transport, Reason.TIMEOUT)
-        entry.since, entry.acknowledged = now, acknowledged
+    def _check_progress(self, transport: asyncio.Transport, entry: UnreadConnection, now: float) -> None:
+        acknowledged_bytes = _count_acknowledged_bytes(transport)
+        if (
+            acknowledged_bytes - entry.acknowledged_bytes_at_start
+            < self.limits.timeout_seconds * self.limits.min_bytes_per_second
+        ):
+            self._abort(transport, AbortReason.WRITE_TIMEOUT)
+        entry.period_started_at, entry.acknowledged_bytes_at_start = now, acknowledged_bytes
 
-    def _measure(self, entry: Unread) -> None:
-        found = entry.protocol.unread
-        self.bytes += found - entry.bytes
-        entry.bytes = found
+    def _measure_unread_bytes(self, entry: UnreadConnection) -> None:
+        unread_bytes = entry.protocol.unread_bytes
+        self.unread_bytes += unread_bytes - entry.unread_bytes
+        entry.unread_bytes = unread_bytes
 
-    def _relieve(self, spared: asyncio.Transport | None = None) -> None:
+    def _enforce_process_budget(self, exempt: asyncio.Transport | None = None) -> None:
         """Within the budget of the process, abort the connections that would take longest to read what they have."""
-        if self.bytes <= self.limits.process:
+        if self.unread_bytes <= self.limits.max_process_bytes:
             return
         now = monotonic()
-        for transport in sorted(self._unread, key=lambda each: self._seconds_left(each, now), reverse=True):
-            if transport is not spared:
-                self._abort(transport, Reason.PROCESS)
-            if self.bytes <= RELIEVED_PART * self.limits.process:
+        for transport in sorted(
+            self._unread_connections, key=lambda candidate: self._estimate_drain_seconds(candidate, now), reverse=True
+        ):
+            if transport is not exempt:
+                self._abort(transport, AbortReason.PROCESS_BUDGET)
+            if self.unread_bytes <= PROCESS_BUDGET_TARGET_RATIO * self.limits.max_process_bytes:
                 return
 
-    def _seconds_left(self, transport: asyncio.Transport, now: float) -> float:
-        entry = self._unread[transport]
-        read = _count_acknowledged(transport) - entry.acknowledged
-        return entry.bytes * max(now - entry.since, 1.0) / max(read, 1)
+    def _estimate_drain_seconds(self, transport: asyncio.Transport, now: float) -> float:
+        entry = self._unread_connections[transport]
+        read_bytes = _count_acknowledged_bytes(transport) - entry.acknowledged_bytes_at_start
+        return entry.unread_bytes * max(now - entry.period_started_at, 1.0) / max(read_bytes, 1)
 
-    def _abort(self, transport: asyncio.Transport, reason: Reason) -> None:
-        self.aborted[reason] += 1
-        self._return_seconds = RETURN_SECONDS[0]
-        self.forget(transport)
+    def _abort(self, transport: asyncio.Transport, reason: AbortReason) -> None:
+        self.aborts_by_reason[reason] += 1
+        self._memory_return_interval_seconds = MEMORY_RETURN_INTERVAL_SECONDS[0]
+        self.untrack(transport)
         with suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RESET_OPTION)
         transport.abort()
 
     def _return_memory(self, now: float) -> None:
-        if now - self._returned_at < self._return_seconds:
+        if now - self._memory_returned_at < self._memory_return_interval_seconds:
             return
-        resident = resident_bytes()
-        self._smallest = min(self._smallest or resident, resident)
-        if resident - self._smallest >= RETURN_BYTES:
+        resident_before = get_resident_bytes()
+        self._min_resident_bytes = min(self._min_resident_bytes or resident_before, resident_before)
+        if resident_before - self._min_resident_bytes >= MEMORY_RETURN_THRESHOLD_BYTES:
             return_free_memory()
-            is_much = resident - resident_bytes() >= RETURN_BYTES / 4
-            first, last = RETURN_SECONDS
-            self._returned_at, self._return_seconds = now, first if is_much else min(2 * self._return_seconds, last)
+            is_effective = resident_before - get_resident_bytes() >= MEMORY_RETURN_THRESHOLD_BYTES / 4
+            min_seconds, max_seconds = MEMORY_RETURN_INTERVAL_SECONDS
+            self._memory_returned_at, self._memory_return_interval_seconds = (
+                now,
+                min_seconds if is_effective else min(2 * self._memory_return_interval_seconds, max_seconds),
+            )
 
-    def _log(self, now: float) -> None:
-        total = sum(self.aborted.values())
-        if total > self._logged and now - self._logged_at >= LOG_SECONDS:
-            counts = ", ".join(f"{reason} {count}" for reason, count in self.aborted.items())
-            log.warning("aborted %d connections with unread answers; since the start: %s", total - self._logged, counts)
-            self._logged_at, self._logged = now, total
+    def _log_aborts(self, now: float) -> None:
+        total = sum(self.aborts_by_reason.values())
+        if total > self._logged_abort_count and now - self._last_log_at >= LOG_INTERVAL_SECONDS:
+            counts = ", ".join(f"{reason} {count}" for reason, count in self.aborts_by_reason.items())
+            log.warning(
+                "aborted %d connections with unread answers; since the start: %s", total - self._logged_abort_count, counts
+            )
+            self._last_log_at, self._logged_abort_count = now, total
 
 
-def _count_acknowledged(transport: asyncio.Transport) -> int:
+def _count_acknowledged_bytes(transport: asyncio.Transport) -> int:
     """How many bytes the client's kernel has acknowledged so far. It stops doing so soon after the client stops reading."""
     if sys.platform == "linux":
         with suppress(OSError):
-            info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-            return int(_ACKNOWLEDGED.unpack(info)[0])
+            tcp_info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            return int(_TCPI_BYTES_ACKED.unpack(tcp_info)[0])
     # Elsewhere only what leaves our own buffer is known.
     return -transport.get_write_buffer_size()
 
 
 def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
-    if _UNSENT is not None:
+    if _TCP_NOTSENT_LOWAT is not None:
         # Not every socket is one of TCP.
         with suppress(OSError):
-            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _UNSENT, KERNEL_UNSENT_BYTES)
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, MAX_KERNEL_UNSENT_BYTES)
 
 
 class BackpressureProtocol(asyncio.Protocol):
@@ -243,7 +259,7 @@ class BackpressureProtocol(asyncio.Protocol):
     transport: asyncio.Transport
     backpressure: Backpressure | None = None
     # Bytes that may wait.
-    max_unread = 0
+    max_unread_bytes = 0
 
     @property
     def is_stalled(self) -> bool:
@@ -251,52 +267,52 @@ class BackpressureProtocol(asyncio.Protocol):
         return False
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes that wait for the client to read."""
         return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Have the transport report the first byte that waits."""
         super().connection_made(transport)
-        self.backpressure = self.app_state.get(STATE)
+        self.backpressure = self.app_state.get(BACKPRESSURE_STATE_KEY)
         if self.backpressure is not None:
             self.transport.set_write_buffer_limits(high=0)
             _limit_kernel_buffer(self.transport)
-            self.max_unread = self.max_unread_of(self.backpressure.limits)
+            self.max_unread_bytes = self.get_max_unread_bytes(self.backpressure.limits)
 
-    def max_unread_of(self, limits: WriteLimits) -> int:
+    def get_max_unread_bytes(self, limits: WriteLimits) -> int:
         """Bytes that may wait on a connection of this kind."""
-        return limits.connection
+        return limits.max_connection_bytes
 
     def pause_writing(self) -> None:
         """The kernel takes no more: the client does not read, or not as fast as we write."""
         super().pause_writing()
         if self.backpressure is not None:
-            self.backpressure.watch(self)
+            self.backpressure.track(self)
 
     def resume_writing(self) -> None:
         """The kernel has taken everything."""
         super().resume_writing()
         if self.backpressure is not None:
-            self.backpressure.forget(self.transport)
+            self.backpressure.untrack(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing waits on a closed connection."""
         if self.backpressure is not None:
-            self.backpressure.forget(self.transport)
+            self.backpressure.untrack(self.transport)
         super().connection_lost(exc)
 
 
 class PipelineFlowControl(FlowControl):
     """Reads nothing more from a client while too much of it waits for the answers to earlier requests."""
 
-    def __init__(self, transport: asyncio.Transport, has_much_unparsed: Callable[[], bool]) -> None:
+    def __init__(self, transport: asyncio.Transport, is_unparsed_limit_reached: Callable[[], bool]) -> None:
         super().__init__(transport)
-        self._has_much_unparsed = has_much_unparsed
+        self._is_unparsed_limit_reached = is_unparsed_limit_reached
 
     def resume_reading(self) -> None:
         """Read on, unless too much waits."""
-        if self.read_paused and not self._has_much_unparsed():
+        if self.read_paused and not self._is_unparsed_limit_reached():
             super().resume_reading()
 
 
@@ -308,48 +324,48 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
 
     # What has come of the client and is not parsed yet; the request that waits for the client to read; the one that is being
     # answered, which need not be the newest, `cycle`.
-    _unparsed = b""
-    _deferred: tuple[RequestResponseCycle, Any] | None = None
-    _running: RequestResponseCycle | None = None
+    _unparsed_data = b""
+    _deferred_request: tuple[RequestResponseCycle, Any] | None = None
+    _running_cycle: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """A client has connected."""
         super().connection_made(transport)
-        self.flow = PipelineFlowControl(transport, self._has_much_unparsed)
+        self.flow = PipelineFlowControl(transport, self._is_unparsed_limit_reached)
 
-    def _has_much_unparsed(self) -> bool:
-        return len(self._unparsed) >= UNPARSED_BYTES
+    def _is_unparsed_limit_reached(self) -> bool:
+        return len(self._unparsed_data) >= MAX_UNPARSED_BYTES
 
     @property
     def is_stalled(self) -> bool:
         """Whether a response of known length is under way. Those that go on have a limit of their own."""
-        running = self._running
-        return running is not None and running.response_started and not running.response_complete and not running.chunked_encoding
+        cycle = self._running_cycle
+        return cycle is not None and cycle.response_started and not cycle.response_complete and not cycle.chunked_encoding
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, up to the next request that has to wait."""
-        if len(data) <= PARSE_BYTES and not self.pipeline and not self._unparsed:
+        if len(data) <= MAX_PIPELINED_PARSE_BYTES and not self.pipeline and not self._unparsed_data:
             self.parse(data)
             return
-        if self._unparsed:
-            self._put_off(data)
+        if self._unparsed_data:
+            self._buffer_unparsed(data)
             return
-        for start in range(0, len(data), PARSE_BYTES):
+        for start in range(0, len(data), MAX_PIPELINED_PARSE_BYTES):
             if self.pipeline:
-                self._put_off(data[start:])
+                self._buffer_unparsed(data[start:])
                 return
-            self.parse(data[start : start + PARSE_BYTES])
+            self.parse(data[start : start + MAX_PIPELINED_PARSE_BYTES])
             if self.transport.is_closing():
                 return
             if self.transport.get_protocol() is not self:
                 # Another protocol goes on, whose client did not wait for the answer to its handshake.
-                if data[start + PARSE_BYTES :]:
+                if data[start + MAX_PIPELINED_PARSE_BYTES :]:
                     self.transport.close()
                 return
 
-    def _put_off(self, data: bytes) -> None:
-        self._unparsed += data
-        if self._has_much_unparsed():
+    def _buffer_unparsed(self, data: bytes) -> None:
+        self._unparsed_data += data
+        if self._is_unparsed_limit_reached():
             self.flow.pause_reading()
 
     def parse(self, data: bytes) -> None:
@@ -359,36 +375,36 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Go on with what waits for this."""
         super().on_response_complete()
-        if self._unparsed and not self.pipeline:
-            self.loop.call_soon(self._parse_on)
+        if self._unparsed_data and not self.pipeline:
+            self.loop.call_soon(self._resume_parsing)
 
-    def _parse_on(self) -> None:
-        data, self._unparsed = self._unparsed, b""
+    def _resume_parsing(self) -> None:
+        data, self._unparsed_data = self._unparsed_data, b""
         if data and not self.transport.is_closing():
             self.data_received(data)
             # What is left may be the beginning of a request.
             self.flow.resume_reading()
 
-    def defer(self, cycle: RequestResponseCycle, app: Any) -> bool:
+    def try_defer(self, cycle: RequestResponseCycle, app: Any) -> bool:
         """Whether a request is put off until the client has read what waits for it."""
         if self.backpressure is not None and self.flow.write_paused:
-            self._deferred = cycle, app
+            self._deferred_request = cycle, app
             return True
-        self._running = cycle
+        self._running_cycle = cycle
         return False
 
     def resume_writing(self) -> None:
         """The client has read everything: begin the request that waited for that."""
         super().resume_writing()
-        if self._deferred is not None:
-            (cycle, app), self._deferred = self._deferred, None
+        if self._deferred_request is not None:
+            (cycle, app), self._deferred_request = self._deferred_request, None
             self._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client has gone. Uvicorn notifies the request that came last, which need not be the one that runs."""
-        self._deferred, self._unparsed = None, b""
+        self._deferred_request, self._unparsed_data = None, b""
         self.pipeline.clear()
         super().connection_lost(exc)
-        if self._running is not None and not self._running.response_complete:
-            self._running.disconnected = True
-            self._running.message_event.set()
+        if self._running_cycle is not None and not self._running_cycle.response_complete:
+            self._running_cycle.disconnected = True
+            self._running_cycle.message_event.set()

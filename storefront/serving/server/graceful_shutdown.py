@@ -9,63 +9,63 @@ from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Seconds that clients have to take their leave. Those that do not read do not keep the others.
-WITHIN = 1.0
+DRAIN_TIMEOUT_SECONDS = 1.0
 
 
-class Leave:
+class GracefulShutdown:
     """What a signal starts, in front of what it did before."""
 
-    def __init__(self, drain: Callable[[], Awaitable[None]], announce: Callable[[], None], delay: float) -> None:
-        self._announce, self._delay = announce, delay
+    def __init__(self, drain: Callable[[], Awaitable[None]], announce: Callable[[], None], delay_seconds: float) -> None:
+        self._announce, self._delay_seconds = announce, delay_seconds
         self._drain, self._loop = drain, asyncio.get_running_loop()
-        self._before = {number: signal.getsignal(number) for number in SIGNALS}
+        self._previous_handlers = {signal_number: signal.getsignal(signal_number) for signal_number in SIGNALS}
         self._task: asyncio.Task[None] | None = None
 
-    def install(self) -> None:
+    def install_handlers(self) -> None:
         """Listen for the signals."""
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        for signal_number in SIGNALS:
+            signal.signal(signal_number, self._on_signal)
 
-    def remove(self) -> None:
+    def restore_handlers(self) -> None:
         """Leave the signals to whoever had them."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for signal_number, handler in self._previous_handlers.items():
+            signal.signal(signal_number, handler)
 
-    def _on_signal(self, number: int, _: FrameType | None) -> None:
+    def _on_signal(self, signal_number: int, _: FrameType | None) -> None:
         if self._task is not None:
             # A second one is meant: no more waiting.
-            self._go_on(number)
+            self._call_previous_handler(signal_number)
         else:
-            self._loop.call_soon_threadsafe(self._begin, number)
+            self._loop.call_soon_threadsafe(self._start_shutdown, signal_number)
 
-    def _begin(self, number: int) -> None:
-        self._task = self._task or self._loop.create_task(self._leave(number))
+    def _start_shutdown(self, signal_number: int) -> None:
+        self._task = self._task or self._loop.create_task(self._shut_down(signal_number))
 
-    async def _leave(self, number: int) -> None:
+    async def _shut_down(self, signal_number: int) -> None:
         self._announce()
-        await asyncio.sleep(self._delay)
+        await asyncio.sleep(self._delay_seconds)
         with suppress(TimeoutError):
-            async with asyncio.timeout(WITHIN):
+            async with asyncio.timeout(DRAIN_TIMEOUT_SECONDS):
                 await self._drain()
-        self._go_on(number)
+        self._call_previous_handler(signal_number)
 
-    def _go_on(self, number: int) -> None:
-        handler = self._before[signal.Signals(number)]
+    def _call_previous_handler(self, signal_number: int) -> None:
+        handler = self._previous_handlers[signal.Signals(signal_number)]
         if callable(handler):
-            handler(number, None)
+            handler(signal_number, None)
 
 
 @contextmanager
-def drained_on_signal(
-    drain: Callable[[], Awaitable[None]], announce: Callable[[], None] = lambda: None, delay: float = 0.0
+def drain_on_signal(
+    drain: Callable[[], Awaitable[None]], announce: Callable[[], None] = lambda: None, delay_seconds: float = 0.0
 ) -> Iterator[None]:
     """While this lasts, signals to stop come after `announce`, `delay` seconds and `drain`. Only the main thread hears them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    leave = Leave(drain, announce, delay)
-    leave.install()
+    shutdown = GracefulShutdown(drain, announce, delay_seconds)
+    shutdown.install_handlers()
     try:
         yield
     finally:
-        leave.remove()
+        shutdown.restore_handlers()

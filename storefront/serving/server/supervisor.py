@@ -14,55 +14,58 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from storefront.core.ids import new_id
-from storefront.serving.protection.load_shedding import refusal
+from storefront.serving.protection.load_shedding import render_overload_response
 
 # Seconds that a client has to send its request before it is refused all the same, and between two looks whether that is over.
-REQUEST_SECONDS, LOOK_SECONDS = 1.0, 0.2
+REQUEST_TIMEOUT_SECONDS, POLL_INTERVAL_SECONDS = 1.0, 0.2
 
 
 class WorkerSupervisor(Multiprocess):
     """Starts workers, starts those again that die, and stops all on a signal. `delay`: seconds that they go on serving then."""
 
-    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], delay: float) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], delay_seconds: float) -> None:
         super().__init__(config, sockets)
-        self._delay = delay
+        self._delay_seconds = delay_seconds
 
     def join_all(self) -> None:
         """Wait for the workers, and refuse who comes meanwhile."""
-        with _refusing(self.sockets, self._delay):
+        with _refusing_connections(self.sockets, self._delay_seconds):
             super().join_all()
 
 
 @contextmanager
-def _refusing(sockets: list[socket.socket], delay: float) -> Iterator[None]:
-    over = threading.Event()
-    threads = [threading.Thread(target=_refuse_all, args=(listening, over, delay), daemon=True) for listening in sockets]
+def _refusing_connections(sockets: list[socket.socket], delay_seconds: float) -> Iterator[None]:
+    stop_event = threading.Event()
+    threads = [
+        threading.Thread(target=_refuse_until_stopped, args=(listener, stop_event, delay_seconds), daemon=True)
+        for listener in sockets
+    ]
     for thread in threads:
         thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop_event.set()
         for thread in threads:
             thread.join()
 
 
-def _refuse_all(listening: socket.socket, over: threading.Event, delay: float) -> None:
-    over.wait(delay)
-    listening.settimeout(LOOK_SECONDS)
-    while not over.is_set():
+def _refuse_until_stopped(listener: socket.socket, stop_event: threading.Event, delay_seconds: float) -> None:
+    stop_event.wait(delay_seconds)
+    listener.settimeout(POLL_INTERVAL_SECONDS)
+    while not stop_event.is_set():
         with suppress(OSError):
-            connection, _ = listening.accept()
+            connection, _ = listener.accept()
             with connection:
-                _refuse(connection)
+                _refuse_connection(connection)
 
 
-def _refuse(connection: socket.socket) -> None:
+def _refuse_connection(connection: socket.socket) -> None:
     # What is closed with unread bytes is reset, and the client never sees the answer.
-    end = time.monotonic() + REQUEST_SECONDS
-    connection.settimeout(REQUEST_SECONDS)
-    head = b""
-    while b"\r\n\r\n" not in head and time.monotonic() < end and (more := connection.recv(65_536)):
-        head += more
-    connection.sendall(refusal(new_id(), keeps_open=False))
+    deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
+    connection.settimeout(REQUEST_TIMEOUT_SECONDS)
+    request_head = b""
+    while b"\r\n\r\n" not in request_head and time.monotonic() < deadline and (chunk := connection.recv(65_536)):
+        request_head += chunk
+    connection.sendall(render_overload_response(new_id(), keep_alive=False))
     connection.shutdown(socket.SHUT_WR)

@@ -7,54 +7,54 @@ from typing import Any
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
-from storefront.serving.server.backpressure import CONTROL_BYTES, BackpressureProtocol, WriteLimits
+from storefront.serving.server.backpressure import WEBSOCKET_CONTROL_BYTES, BackpressureProtocol, WriteLimits
 
 # Uvicorn's options. A compressor takes 40 kB per socket and most of the work of a message, which is more than a change is worth.
-OPTIONS: Mapping[str, Any] = {
-    "http": "storefront.serving.server.http_protocol:HeadsProtocol",
-    "ws": "storefront.serving.server.websocket_protocol:FramesProtocol",
+UVICORN_OPTIONS: Mapping[str, Any] = {
+    "http": "storefront.serving.server.http_protocol:HardenedHTTPProtocol",
+    "ws": "storefront.serving.server.websocket_protocol:DirectWriteWebSocketProtocol",
     "ws_per_message_deflate": False,
     # Who comes while the process is busy waits in the kernel, as many as Linux lets wait unless it is told otherwise.
     "backlog": 4_096,
 }
 # The names of functions in `scope["extensions"]`: `write`, and one that returns the bytes that its client has not read.
-WRITE, UNREAD = "storefront.write", "storefront.unread"
+TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION = "storefront.write", "storefront.unread"
 # Unread bytes on a socket up to which `write` adds more.
 MAX_WRITE_AHEAD_BYTES = 65_536
 
-_TEXT = 0x81
-_BAD_HANDSHAKE = (
+_FINAL_TEXT_FRAME = 0x81
+_BAD_HANDSHAKE_RESPONSE = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 29\r\nconnection: close\r\n\r\n"
     b"Invalid WebSocket handshake.\n"
 )
 
 
-class FramesProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
+class DirectWriteWebSocketProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
     """Offers applications `write`, next to ASGI's `send`: neither task nor event nor copy for each message.
 
     A client that does not read is neither sent more than one message at a time nor listened to.
     """
 
     # Bytes of messages that wait in `send`.
-    _waiting = 0
+    _pending_send_bytes = 0
 
     @property
-    def unread(self) -> int:
+    def unread_bytes(self) -> int:
         """Bytes that wait for the client to read, in the transport and in `send`."""
-        return super().unread + self._waiting
+        return super().unread_bytes + self._pending_send_bytes
 
-    def max_unread_of(self, limits: WriteLimits) -> int:
+    def get_max_unread_bytes(self, limits: WriteLimits) -> int:
         """Answers have the budget; what is sent besides them is small."""
-        return limits.websocket + CONTROL_BYTES
+        return limits.max_websocket_bytes + WEBSOCKET_CONTROL_BYTES
 
     def handle_connect(self, event: Request) -> None:
         """The handshake. Compressed messages build on each other, so where they are agreed on `send` remains the only way."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
-            extensions[UNREAD] = lambda: self.unread
+            extensions[UNREAD_BYTES_EXTENSION] = lambda: self.unread_bytes
             if not self.conn.extensions:
-                extensions[WRITE] = self.write
+                extensions[TRY_WRITE_EXTENSION] = self.try_write
 
     async def send(self, message: Any) -> None:
         """ASGI's `send`: waits until the client has read what was sent before."""
@@ -63,15 +63,15 @@ class FramesProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
         await super().send(message)
 
     async def _wait_until_writable(self, size: int) -> None:
-        self._waiting += size
+        self._pending_send_bytes += size
         if self.backpressure is not None:
-            self.backpressure.watch(self)
+            self.backpressure.track(self)
         try:
             # Of several that wait, the first one may fill the socket again.
             while not self.writable.is_set():
                 await self.writable.wait()
         finally:
-            self._waiting -= size
+            self._pending_send_bytes -= size
 
     async def receive(self) -> Any:
         """ASGI's `receive`: messages of a client that does not read are left to wait, so that it cannot ask for more."""
@@ -84,7 +84,7 @@ class FramesProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
         """More from the client. A handshake that cannot be read is refused: the library would neither answer nor close."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
-            self.transport.write(_BAD_HANDSHAKE)
+            self.transport.write(_BAD_HANDSHAKE_RESPONSE)
             self.transport.close()
 
     def shutdown(self) -> None:
@@ -95,17 +95,19 @@ class FramesProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
             # There is nobody to answer: what was sent is no handshake.
             self.transport.close()
 
-    def write(self, *parts: bytes) -> bool:
+    def try_write(self, *chunks: bytes) -> bool:
         """Send the parts as one text message, unless the socket is closing or its client is slow to read: then False."""
         if self.close_sent or self.transport.is_closing():
             return False
-        if not self.writable.is_set() and self.unread > MAX_WRITE_AHEAD_BYTES:
+        if not self.writable.is_set() and self.unread_bytes > MAX_WRITE_AHEAD_BYTES:
             return False
-        self.transport.write(b"".join((_head(sum(map(len, parts))), *parts)))
+        self.transport.write(b"".join((_encode_frame_header(sum(map(len, chunks))), *chunks)))
         return True
 
 
-def _head(size: int) -> bytes:
+def _encode_frame_header(size: int) -> bytes:
     if size < 126:
-        return struct.pack("!BB", _TEXT, size)
-    return struct.pack("!BBH", _TEXT, 126, size) if size < 65_536 else struct.pack("!BBQ", _TEXT, 127, size)
+        return struct.pack("!BB", _FINAL_TEXT_FRAME, size)
+    return (
+        struct.pack("!BBH", _FINAL_TEXT_FRAME, 126, size) if size < 65_536 else struct.pack("!BBQ", _FINAL_TEXT_FRAME, 127, size)
+    )

@@ -14,41 +14,48 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from storefront.core import request_context
 from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
-from storefront.core.request_context import Activity
-from storefront.serving.documents.document_store import NotExecutable
+from storefront.core.request_context import RequestContext
+from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.graphql_request import GraphQLRequest
-from storefront.serving.http.request_body import ROOMY
-from storefront.serving.protection.rate_limit import UNLIMITED, Door, RateLimited, Rates, Visit
+from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS
+from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
 from storefront.serving.protection.revocations import Revocations
-from storefront.serving.run.fanout import Tell
-from storefront.serving.run.operations import Operations, Renewable, answer, refused
-from storefront.serving.server.websocket_protocol import UNREAD, WRITE
-from storefront.serving.websocket.protocol import PROTOCOL, MalformedMessage, Message, Subscribe, dump_message, parse_message
+from storefront.serving.run.fanout import TryWrite
+from storefront.serving.run.operations import OperationContext, Operations, format_request_error, format_result
+from storefront.serving.server.websocket_protocol import TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION
+from storefront.serving.websocket.protocol import (
+    SUBPROTOCOL,
+    ClientMessage,
+    MalformedMessageError,
+    SubscribeMessage,
+    dump_message,
+    parse_message,
+)
 
 # The protocol's close codes, and two of ours.
-NORMAL, GOING_AWAY = 1000, 1001
-BAD_MESSAGE, UNAUTHORIZED, FORBIDDEN, BAD_PROTOCOL = 4400, 4401, 4403, 4406
-INIT_TIMEOUT, SUBSCRIBER_EXISTS, TOO_MANY_INITS, TOO_MANY = 4408, 4409, 4429, 4430
+CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
+CLOSE_BAD_MESSAGE, CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN, CLOSE_BAD_SUBPROTOCOL = 4400, 4401, 4403, 4406
+CLOSE_INIT_TIMEOUT, CLOSE_SUBSCRIBER_EXISTS, CLOSE_TOO_MANY_INITS, CLOSE_TOO_MANY = 4408, 4409, 4429, 4430
 
 # What closes the object that a result is put into.
-END = b"}"
+MESSAGE_END = b"}"
 
-Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[Renewable]]
+Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[OperationContext]]
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SocketLimits:
     """Seconds until connection_init has to come, operations per socket, sockets per process, bytes of a message, values in it.
 
     `unread`: bytes of answers that may wait on a socket for its client to read them.
     """
 
-    init_timeout: float = 10.0
+    init_timeout_seconds: float = 10.0
     operations: int = 100
     sockets: int = 10_000
-    message: int = 262_144
-    values: int = ROOMY.values
-    unread: int = 32_000_000
+    message_bytes: int = 262_144
+    message_values: int = DEFAULT_BODY_LIMITS.max_values
+    unread_bytes: int = 32_000_000
 
 
 class Sockets:
@@ -58,12 +65,12 @@ class Sockets:
         self,
         operations: Operations,
         authenticate: Authenticate,
-        limits: Limits,
+        limits: SocketLimits,
         revocations: Revocations,
-        rates: Rates = UNLIMITED,
+        rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER,
     ) -> None:
         self.operations, self.authenticate, self.limits, self.revocations = operations, authenticate, limits, revocations
-        self.rates = rates if rates.watches(Door.ADDRESS, Door.VIEWER) else None
+        self.rate_limiter = rate_limiter if rate_limiter.has_limit(RateLimitScope.ADDRESS, RateLimitScope.VIEWER) else None
         self._open: set[Socket] = set()
 
     @property
@@ -72,19 +79,19 @@ class Sockets:
         return len(self._open)
 
     @property
-    def operations_running(self) -> int:
+    def running_operations(self) -> int:
         """How many operations run on them."""
-        return sum(socket.running for socket in self._open)
+        return sum(socket.running_operations for socket in self._open)
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until it closes: a Starlette handler."""
-        if PROTOCOL not in websocket.scope.get("subprotocols", []):
+        if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await websocket.accept()
-            await websocket.close(BAD_PROTOCOL, f"Speak {PROTOCOL}: no other subprotocol is served.")
+            await websocket.close(CLOSE_BAD_SUBPROTOCOL, f"Speak {SUBPROTOCOL}: no other subprotocol is served.")
             return
-        await websocket.accept(subprotocol=PROTOCOL)
-        if refusal := await self._refusal(websocket):
-            await websocket.close(TOO_MANY, _shorten(refusal))
+        await websocket.accept(subprotocol=SUBPROTOCOL)
+        if refusal_reason := await self._find_refusal_reason(websocket):
+            await websocket.close(CLOSE_TOO_MANY, _shorten_reason(refusal_reason))
             return
         socket = Socket(websocket, self)
         self._open.add(socket)
@@ -93,27 +100,27 @@ class Sockets:
         finally:
             self._open.discard(socket)
 
-    async def _refusal(self, websocket: WebSocket) -> str:
+    async def _find_refusal_reason(self, websocket: WebSocket) -> str:
         """Why there is no room for one more, where that is so."""
         if len(self._open) >= self.limits.sockets:
             return f"This server holds at most {self.limits.sockets} sockets. Try again later."
         try:
-            if visit := self.visit(websocket):
-                await visit.count(1)
+            if quota := self.create_request_quota(websocket):
+                await quota.count_requests(1)
         except RateLimited as error:
             return str(error)
         return ""
 
-    def visit(self, websocket: WebSocket) -> Visit | None:
+    def create_request_quota(self, websocket: WebSocket) -> RequestQuota | None:
         """By whom a socket is used, where that is counted."""
-        return Visit(self.rates, websocket.client.host if websocket.client else None) if self.rates else None
+        return RequestQuota(self.rate_limiter, websocket.client.host if websocket.client else None) if self.rate_limiter else None
 
     async def drain(self) -> None:
         """Complete every operation and close every socket, so that listeners go on elsewhere from their positions."""
-        await asyncio.gather(*(socket.leave() for socket in self._open), return_exceptions=True)
+        await asyncio.gather(*(socket.close_gracefully() for socket in self._open), return_exceptions=True)
 
 
-class Closed(Exception):
+class CloseSocketError(Exception):
     """Ends a socket with a code and a reason."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -126,179 +133,185 @@ class Socket:
 
     def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
         self._websocket, self._sockets = websocket, sockets
-        self._context: Renewable | None = None
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._inits = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._context: OperationContext | None = None
+        self._operation_tasks: dict[str, asyncio.Task[None]] = {}
+        self._init_count = 0
+        self._close_timer: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
         """Answer messages until either side leaves."""
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(
-            self._sockets.limits.init_timeout, self._close_soon, INIT_TIMEOUT, "connection_init is late"
+        self._close_timer = loop.call_later(
+            self._sockets.limits.init_timeout_seconds, self._schedule_close, CLOSE_INIT_TIMEOUT, "connection_init is late"
         )
         try:
             while True:
-                await self._answer(await self._receive())
+                await self._handle_message(await self._receive_message())
         except WebSocketDisconnect:
             pass
-        except Closed as closed:
+        except CloseSocketError as closed:
             await self._close(closed.code, closed.reason)
-        except MalformedMessage as malformed:
-            await self._close(BAD_MESSAGE, str(malformed))
+        except MalformedMessageError as malformed:
+            await self._close(CLOSE_BAD_MESSAGE, str(malformed))
         finally:
-            self._timer.cancel()
+            self._close_timer.cancel()
             if self._context is not None:
-                self._sockets.revocations.forget(self._context.proof, self._revoked)
-            await self._stop_all()
+                self._sockets.revocations.unwatch(self._context.credentials, self._on_revoked)
+            await self._stop_operations()
 
     @property
-    def running(self) -> int:
+    def running_operations(self) -> int:
         """How many operations run on it."""
-        return len(self._running)
+        return len(self._operation_tasks)
 
-    async def leave(self) -> None:
+    async def close_gracefully(self) -> None:
         """Complete what runs and close: the server is going away."""
-        running = list(self._running)
+        operation_ids = list(self._operation_tasks)
         # Nothing may come after the word that there is nothing more.
-        await self._stop_all()
-        for id_ in running:
-            await self._send({"id": id_, "type": "complete"})
-        await self._close(GOING_AWAY, "the server is going away: connect again and resume")
+        await self._stop_operations()
+        for id_ in operation_ids:
+            await self._send_message({"id": id_, "type": "complete"})
+        await self._close(CLOSE_GOING_AWAY, "the server is going away: connect again and resume")
 
-    async def _receive(self) -> Message:
+    async def _receive_message(self) -> ClientMessage:
         received, limits = await self._websocket.receive(), self._sockets.limits
         if received["type"] == "websocket.disconnect":
-            raise WebSocketDisconnect(received.get("code", NORMAL))
-        return parse_message(received.get("text"), limits.message, limits.values)
+            raise WebSocketDisconnect(received.get("code", CLOSE_NORMAL))
+        return parse_message(received.get("text"), limits.message_bytes, limits.message_values)
 
-    async def _answer(self, message: Message) -> None:
-        if isinstance(message, Subscribe):
-            await self._subscribe(message)
+    async def _handle_message(self, message: ClientMessage) -> None:
+        if isinstance(message, SubscribeMessage):
+            await self._start_operation(message)
         elif message.type == "complete":
-            await self._stop(message.id)
+            await self._stop_operation(message.id)
         elif message.type == "ping":
-            await self._send({"type": "pong"} | ({} if message.payload is None else {"payload": message.payload}))
+            await self._send_message({"type": "pong"} | ({} if message.payload is None else {"payload": message.payload}))
         elif message.type == "connection_init":
-            await self._init(message.payload or {})
+            await self._handle_init(message.payload or {})
 
-    async def _init(self, payload: dict[str, Any]) -> None:
-        self._inits += 1
-        if self._inits > 1:
-            raise Closed(TOO_MANY_INITS, "connection_init may be sent once")
-        request_context.confide(payload)
+    async def _handle_init(self, payload: dict[str, Any]) -> None:
+        self._init_count += 1
+        if self._init_count > 1:
+            raise CloseSocketError(CLOSE_TOO_MANY_INITS, "connection_init may be sent once")
+        request_context.register_sensitive(payload)
         try:
             self._context = await self._sockets.authenticate(self._websocket, payload)
         except RequestError as error:
             unauthorized = isinstance(error, Unauthenticated)
-            raise Closed(UNAUTHORIZED if unauthorized else FORBIDDEN, str(error)) from None
+            raise CloseSocketError(CLOSE_UNAUTHORIZED if unauthorized else CLOSE_FORBIDDEN, str(error)) from None
         self._watch_expiry(self._context.expires)
-        self._sockets.revocations.watch(self._context.proof, self._revoked)
-        await self._send({"type": "connection_ack"})
+        self._sockets.revocations.watch(self._context.credentials, self._on_revoked)
+        await self._send_message({"type": "connection_ack"})
 
-    def _watch_expiry(self, expires: float | None) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if expires is not None:
-            wait = max(0.0, expires - time.time())
-            self._timer = asyncio.get_running_loop().call_later(wait, self._close_soon, FORBIDDEN, "the token has expired")
+    def _watch_expiry(self, expires_at: float | None) -> None:
+        if self._close_timer is not None:
+            self._close_timer.cancel()
+        if expires_at is not None:
+            delay_seconds = max(0.0, expires_at - time.time())
+            self._close_timer = asyncio.get_running_loop().call_later(
+                delay_seconds, self._schedule_close, CLOSE_FORBIDDEN, "the token has expired"
+            )
 
-    def _revoked(self) -> None:
-        self._close_soon(FORBIDDEN, "signed out everywhere")
+    def _on_revoked(self) -> None:
+        self._schedule_close(CLOSE_FORBIDDEN, "signed out everywhere")
 
-    async def _subscribe(self, message: Subscribe) -> None:
+    async def _start_operation(self, message: SubscribeMessage) -> None:
         if self._context is None:
-            raise Closed(UNAUTHORIZED, "send connection_init first")
-        if message.id in self._running:
-            raise Closed(SUBSCRIBER_EXISTS, f"Subscriber for {message.id[:60]} already exists")
-        if len(self._running) >= self._sockets.limits.operations:
-            raise Closed(TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
-        self._running[message.id] = asyncio.create_task(self._run(message, self._context))
+            raise CloseSocketError(CLOSE_UNAUTHORIZED, "send connection_init first")
+        if message.id in self._operation_tasks:
+            raise CloseSocketError(CLOSE_SUBSCRIBER_EXISTS, f"Subscriber for {message.id[:60]} already exists")
+        if len(self._operation_tasks) >= self._sockets.limits.operations:
+            raise CloseSocketError(CLOSE_TOO_MANY, f"at most {self._sockets.limits.operations} operations may run on one socket")
+        self._operation_tasks[message.id] = asyncio.create_task(self._run_operation(message, self._context))
 
-    async def _run(self, message: Subscribe, context: Renewable) -> None:
-        with Activity(str(uuid7()), asked=[message.payload]) as running:
-            last = await self._last(message, context, running.request_id)
-        if last is not None:
+    async def _run_operation(self, message: SubscribeMessage, context: OperationContext) -> None:
+        with RequestContext(str(uuid7()), sensitive_inputs=[message.payload]) as activity_context:
+            final_message = await self._run_to_final_message(message, context, activity_context.request_id)
+        if final_message is not None:
             with suppress(WebSocketDisconnect):
-                await self._send(last)
+                await self._send_message(final_message)
 
-    async def _last(self, message: Subscribe, context: Renewable, request_id: str) -> dict[str, Any] | None:
+    async def _run_to_final_message(
+        self, message: SubscribeMessage, context: OperationContext, request_id: str
+    ) -> dict[str, Any] | None:
         """Run an operation, and return the message that ends it; None once the client has gone."""
         try:
-            visit = self._sockets.visit(self._websocket)
-            if visit:
-                await visit.count(1)
+            quota = self._sockets.create_request_quota(self._websocket)
+            if quota:
+                await quota.count_requests(1)
             if isinstance(message.operation, RequestError):
                 raise message.operation
-            await self._execute(message.id, message.operation, await context.current(), request_id, visit)
-            last: dict[str, Any] = {"id": message.id, "type": "complete"}
+            await self._execute_operation(message.id, message.operation, await context.reauthenticate(), request_id, quota)
+            final_message: dict[str, Any] = {"id": message.id, "type": "complete"}
         except WebSocketDisconnect:
             return None
         except Exception as error:
-            last = {"id": message.id, "type": "error", "payload": refused(error, request_id)["errors"]}
+            final_message = {"id": message.id, "type": "error", "payload": format_request_error(error, request_id)["errors"]}
         finally:
-            self._running.pop(message.id, None)
-        return last
+            self._operation_tasks.pop(message.id, None)
+        return final_message
 
-    async def _execute(self, id_: str, request: GraphQLRequest, context: Renewable, request_id: str, visit: Visit | None) -> None:
-        start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
+    async def _execute_operation(
+        self, id_: str, request: GraphQLRequest, context: OperationContext, request_id: str, quota: RequestQuota | None
+    ) -> None:
+        message_start = b'{"id":%b,"type":"next","payload":' % orjson.dumps(id_)
         operations = self._sockets.operations
-        operation = await operations.prepared(request)
-        if visit:
-            await visit.ask(operation.cost)
-            await visit.known_as(context.asker)
+        operation = await operations.prepare_async(request)
+        if quota:
+            await quota.count_cost(operation.cost)
+            await quota.count_viewer(context.viewer_id)
         if operation.kind is OperationType.SUBSCRIPTION:
-            results = operations.stream(operation, context, request_id, self._tell(start))
+            results = operations.stream(operation, context, request_id, self._make_try_write(message_start))
             async with aclosing(results):
                 async for result in results:
-                    await self._send_result(start, result)
+                    await self._send_result(message_start, result)
             return
-        whole = await operations.run(operation, context)
+        execution_result = await operations.run(operation, context)
         if operation.kind is None:
             # Nothing ran: operationName names no operation, or not which of several.
-            raise NotExecutable(whole.errors or [])
-        encoded = operations.encode(answer(whole, request_id), operation.kind)
+            raise NotExecutableError(execution_result.errors or [])
+        encoded = operations.encode_response(format_result(execution_result, request_id), operation.kind)
         # Nothing else holds the answer while it waits to be sent.
-        del whole
-        await self._send_result(start, encoded)
+        del execution_result
+        await self._send_result(message_start, encoded)
 
-    async def _send_result(self, start: bytes, result: bytes) -> None:
+    async def _send_result(self, message_start: bytes, result: bytes) -> None:
         """Send a result. Raises LimitExceeded where the client has to read others first."""
-        count_unread = self._websocket.scope.get("extensions", {}).get(UNREAD)
+        count_unread = self._websocket.scope.get("extensions", {}).get(UNREAD_BYTES_EXTENSION)
         unread = count_unread() if count_unread else 0
-        most = self._sockets.limits.unread
-        if unread and unread + len(result) > most:
+        max_unread = self._sockets.limits.unread_bytes
+        if unread and unread + len(result) > max_unread:
             problem = "Too much waits on this WebSocket. Read the answers before you ask for more"
-            raise LimitExceeded("unreadBytes", most, unread + len(result), problem, "bytes")
-        await self._send_text((start + result + END).decode())
+            raise LimitExceeded("unreadBytes", max_unread, unread + len(result), problem, "bytes")
+        await self._send_text((message_start + result + MESSAGE_END).decode())
 
-    def _tell(self, start: bytes) -> Tell | None:
+    def _make_try_write(self, message_start: bytes) -> TryWrite | None:
         """How results are sent without waiting, where the server lets us."""
-        write = self._websocket.scope.get("extensions", {}).get(WRITE)
-        return None if write is None else lambda result: write(start, result, END)
+        write = self._websocket.scope.get("extensions", {}).get(TRY_WRITE_EXTENSION)
+        return None if write is None else lambda result: write(message_start, result, MESSAGE_END)
 
-    async def _stop(self, id_: str) -> None:
-        task = self._running.pop(id_, None)
+    async def _stop_operation(self, id_: str) -> None:
+        task = self._operation_tasks.pop(id_, None)
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _stop_all(self) -> None:
-        tasks = list(self._running.values())
-        self._running.clear()
+    async def _stop_operations(self) -> None:
+        tasks = list(self._operation_tasks.values())
+        self._operation_tasks.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _close_soon(self, code: int, reason: str) -> None:
+    def _schedule_close(self, code: int, reason: str) -> None:
         # Kept, because the loop itself keeps tasks only weakly.
-        self._closing = asyncio.ensure_future(self._close(code, reason))
+        self._close_task = asyncio.ensure_future(self._close(code, reason))
 
     async def _close(self, code: int, reason: str) -> None:
         with suppress(RuntimeError, WebSocketDisconnect):
-            await self._websocket.close(code, _shorten(reason))
+            await self._websocket.close(code, _shorten_reason(reason))
 
-    async def _send(self, message: dict[str, Any]) -> None:
+    async def _send_message(self, message: dict[str, Any]) -> None:
         await self._send_text(dump_message(message))
 
     async def _send_text(self, text: str) -> None:
@@ -306,9 +319,9 @@ class Socket:
             await self._websocket.send_text(text)
         except RuntimeError:
             # Starlette's word for a socket that was closed in between.
-            raise WebSocketDisconnect(NORMAL) from None
+            raise WebSocketDisconnect(CLOSE_NORMAL) from None
 
 
-def _shorten(reason: str) -> str:
+def _shorten_reason(reason: str) -> str:
     # A close frame has room for 123 bytes, and none for lone surrogates.
     return reason.encode(errors="replace")[:120].decode(errors="ignore")

@@ -12,10 +12,10 @@ import orjson
 
 from storefront.core.errors import LimitExceeded, RequestError
 from storefront.serving.http import lone_surrogates
-from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, checked_request
-from storefront.serving.http.request_body import HTTPError, torn_json_of
+from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, parse_request
+from storefront.serving.http.request_body import HTTPError, parse_lenient_json
 
-PROTOCOL = "graphql-transport-ws"
+SUBPROTOCOL = "graphql-transport-ws"
 
 MAX_ID_CHARACTERS = 200
 
@@ -23,12 +23,12 @@ MAX_ID_CHARACTERS = 200
 _PAYLOAD_TYPES: Mapping[str, type] = {"query": str, "variables": dict, "operationName": str, "extensions": dict}
 
 
-class MalformedMessage(Exception):
+class MalformedMessageError(Exception):
     """Not a message of the protocol, or too large: the socket is closed with 4400, and this as the reason."""
 
 
 @dataclass(frozen=True, slots=True)
-class Message:
+class ClientMessage:
     """A valid message from a client. `id` is empty where its type has none; `payload` is None where it has none."""
 
     type: str
@@ -37,26 +37,26 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Subscribe(Message):
+class SubscribeMessage(ClientMessage):
     """A subscribe message, with what to run, or why it cannot be run: that is the operation's error, not the socket's."""
 
     operation: GraphQLRequest | RequestError
 
 
-def parse_message(text: str | None, max_bytes: int, max_values: int) -> Message:
+def parse_message(text: str | None, max_bytes: int, max_values: int) -> ClientMessage:
     """The message in a frame, whose `text` is None if it is binary. Raises MalformedMessage."""
     # No text has more bytes than four per character: only long ones need to be encoded.
     if text is None or len(text) > max_bytes or (4 * len(text) > max_bytes and len(text.encode()) > max_bytes):
-        raise MalformedMessage(f"messages must be text of at most {max_bytes} bytes")
+        raise MalformedMessageError(f"messages must be text of at most {max_bytes} bytes")
     try:
-        found, may_be_torn = _parse_object(text, max_values)
-    except LimitExceeded as excess:
+        content, may_have_lone_surrogates = _parse_object(text, max_values)
+    except LimitExceeded as error:
         # Parsed once more, to name the operation that is too full.
-        message = _validate(*_parse_object(text, len(text)))
-        if not isinstance(message, Subscribe):
-            raise MalformedMessage(str(excess)) from None
-        return replace(message, operation=excess)
-    return _validate(found, may_be_torn)
+        message = _validate_message(*_parse_object(text, len(text)))
+        if not isinstance(message, SubscribeMessage):
+            raise MalformedMessageError(str(error)) from None
+        return replace(message, operation=error)
+    return _validate_message(content, may_have_lone_surrogates)
 
 
 def dump_message(message: Mapping[str, Any]) -> str:
@@ -69,53 +69,53 @@ def dump_message(message: Mapping[str, Any]) -> str:
             # JSON has no infinite numbers: as orjson and JavaScript do, null is written for them.
             return json.dumps(json.loads(json.dumps(message), parse_constant=lambda _: None))
         except RecursionError:
-            raise MalformedMessage("messages must not be nested so deeply") from None
+            raise MalformedMessageError("messages must not be nested so deeply") from None
 
 
 def _parse_object(text: str, max_values: int) -> tuple[dict[str, Any], bool]:
     """The JSON object, and whether it may hold what only JSON can. Raises MalformedMessage and LimitExceeded."""
-    found, may_be_torn = _parse_json(text, max_values)
-    if not isinstance(found, dict):
-        raise MalformedMessage("messages must be JSON objects")
-    return found, may_be_torn
+    content, may_have_lone_surrogates = _parse_json(text, max_values)
+    if not isinstance(content, dict):
+        raise MalformedMessageError("messages must be JSON objects")
+    return content, may_have_lone_surrogates
 
 
 def _parse_json(text: str, max_values: int) -> tuple[Any, bool]:
     try:
-        return torn_json_of(text, "the message", max_values)
+        return parse_lenient_json(text, "the message", max_values)
     except HTTPError:
-        raise MalformedMessage("messages must be JSON, and not nested too deeply") from None
+        raise MalformedMessageError("messages must be JSON, and not nested too deeply") from None
 
 
-def _validate(found: dict[str, Any], may_be_torn: bool) -> Message:
-    kind, id_, payload = found.get("type"), found.get("id"), found.get("payload")
+def _validate_message(content: dict[str, Any], may_have_lone_surrogates: bool) -> ClientMessage:
+    kind, id_, payload = content.get("type"), content.get("id"), content.get("payload")
     if kind in ("connection_init", "ping", "pong"):
-        return Message(kind, payload=_object_or_none(kind, payload))
+        return ClientMessage(kind, payload=_check_payload(kind, payload))
     if kind not in ("subscribe", "complete"):
-        raise MalformedMessage("unknown message type")
+        raise MalformedMessageError("unknown message type")
     if not isinstance(id_, str) or not id_:
-        raise MalformedMessage(f"{kind} needs an id, a non-empty string")
+        raise MalformedMessageError(f"{kind} needs an id, a non-empty string")
     if kind == "complete":
-        return Message(kind, id_)
-    return Subscribe(kind, id_, payload, operation=_operation(id_, payload, may_be_torn))
+        return ClientMessage(kind, id_)
+    return SubscribeMessage(kind, id_, payload, operation=_parse_operation(id_, payload, may_have_lone_surrogates))
 
 
-def _object_or_none(kind: str, payload: Any) -> dict[str, Any] | None:
+def _check_payload(kind: str, payload: Any) -> dict[str, Any] | None:
     if payload is None or isinstance(payload, dict):
         return payload
-    raise MalformedMessage(f"the payload of {kind} must be an object")
+    raise MalformedMessageError(f"the payload of {kind} must be an object")
 
 
-def _operation(id_: str, payload: Any, may_be_torn: bool) -> GraphQLRequest | RequestError:
+def _parse_operation(id_: str, payload: Any, may_have_lone_surrogates: bool) -> GraphQLRequest | RequestError:
     """What to run, or why it cannot be run. Raises MalformedMessage for a payload that the protocol rules out."""
     try:
-        request = checked_request(payload, may_be_torn=may_be_torn)
-        if may_be_torn:
+        request = parse_request(payload, may_have_lone_surrogates=may_have_lone_surrogates)
+        if may_have_lone_surrogates:
             lone_surrogates.check_request({"id": id_})
             lone_surrogates.check_request(payload)
     except BadRequest as error:
         if not _is_well_formed(payload):
-            raise MalformedMessage(str(error)) from None
+            raise MalformedMessageError(str(error)) from None
         return error
     if len(id_) > MAX_ID_CHARACTERS:
         return LimitExceeded("id", MAX_ID_CHARACTERS, len(id_), "The id of an operation is too long", "characters")

@@ -4,7 +4,7 @@ import pytest
 from joserfc import jwe, jwt
 from joserfc.jwk import OctKey
 
-from storefront.core.auth.authjs import Sessions, _v5
+from storefront.core.auth.authjs import AuthjsSessionVerifier, _derive_v5_key
 from storefront.core.auth.tokens import Claims
 from storefront.core.errors import Unauthenticated
 
@@ -57,35 +57,35 @@ MADE = {V4: MADE_V4, V5: MADE_V5, SECURE: MADE_SECURE}
 
 def encrypted(claims: dict[str, object], *, cookie: str = V5, enc: str = "A256CBC-HS512", secret: str = SECRET) -> str:
     """A session of our own making, for what the real libraries would not make."""
-    key = _v5(secret, cookie, 64 if enc == "A256CBC-HS512" else 32)
+    key = _derive_v5_key(secret, cookie, 64 if enc == "A256CBC-HS512" else 32)
     return jwt.encode({"alg": "dir", "enc": enc}, claims, key, registry=jwe.JWERegistry(algorithms=["dir", enc]))
 
 
 def refusal(cookies: dict[str, str], *secrets: str, now: int | None = None) -> str:
-    sessions = Sessions(secrets or [SECRET])
+    sessions = AuthjsSessionVerifier(secrets or [SECRET])
     with pytest.raises(Unauthenticated) as caught:
-        sessions.claims(sessions.held(cookies), now=now)
+        sessions.verify(sessions.find_sessions(cookies), now=now)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("cookie", MADE)
 def test_a_session_of_the_real_library_is_read(cookie: str) -> None:
-    claims = Sessions([SECRET]).claims({cookie: MADE[cookie]})
+    claims = AuthjsSessionVerifier([SECRET]).verify({cookie: MADE[cookie]})
     picture = "https://example.com/ada.png"
     assert claims == Claims("cm3x9k2ab0000", "ada@example.com", "Ada Lovelace", picture, issuer="authjs")
     assert not claims.email_verified and claims.verified_email is None
 
 
 def test_the_secure_cookie_of_version_4_has_the_same_key() -> None:
-    sessions = Sessions([SECRET])
-    held = sessions.held({f"__Secure-{V4}": MADE_V4})
-    assert sessions.claims(held).subject == "cm3x9k2ab0000"
+    sessions = AuthjsSessionVerifier([SECRET])
+    held = sessions.find_sessions({f"__Secure-{V4}": MADE_V4})
+    assert sessions.verify(held).subject == "cm3x9k2ab0000"
 
 
 def test_addresses_are_verified_only_where_the_front_end_is_trusted_with_them() -> None:
-    assert Sessions([SECRET], trust_email=True).claims({V5: MADE_V5}).email_verified
+    assert AuthjsSessionVerifier([SECRET], trust_email=True).verify({V5: MADE_V5}).email_verified
     nobody = encrypted({"sub": "1", "exp": 9_999_999_999})
-    assert not Sessions([SECRET], trust_email=True).claims({V5: nobody}).email_verified
+    assert not AuthjsSessionVerifier([SECRET], trust_email=True).verify({V5: nobody}).email_verified
 
 
 @pytest.mark.parametrize("cookie", MADE)
@@ -94,8 +94,8 @@ def test_a_long_session_is_put_together_from_its_chunks(cookie: str) -> None:
     # Twelve of them: the tenth comes after the second, not before it. What else is in the jar does not matter.
     size = len(whole) // 11
     chunks = {f"{cookie}.{number}": whole[number * size : (number + 1) * size] for number in range(12)}
-    sessions = Sessions([SECRET])
-    assert sessions.held({**dict(reversed(chunks.items())), "other": "x"}) == {cookie: whole}
+    sessions = AuthjsSessionVerifier([SECRET])
+    assert sessions.find_sessions({**dict(reversed(chunks.items())), "other": "x"}) == {cookie: whole}
 
 
 def test_a_missing_chunk_opens_nothing() -> None:
@@ -112,7 +112,7 @@ def test_another_secret_opens_nothing(cookie: str) -> None:
 
 @pytest.mark.parametrize("cookie", MADE)
 def test_older_secrets_go_on_opening(cookie: str) -> None:
-    assert Sessions([OTHER, SECRET]).claims({cookie: MADE[cookie]}).subject == "cm3x9k2ab0000"
+    assert AuthjsSessionVerifier([OTHER, SECRET]).verify({cookie: MADE[cookie]}).subject == "cm3x9k2ab0000"
 
 
 def test_a_session_belongs_to_the_cookie_it_was_made_for() -> None:
@@ -128,18 +128,18 @@ def test_an_expired_session_is_refused(cookie: str, session: str) -> None:
 
 def test_fifteen_seconds_are_forgiven() -> None:
     session = encrypted({"sub": "1", "exp": 1_000_000})
-    assert Sessions([SECRET]).claims({V5: session}, now=1_000_014).subject == "1"
+    assert AuthjsSessionVerifier([SECRET]).verify({V5: session}, now=1_000_014).subject == "1"
     assert "expired" in refusal({V5: session}, now=1_000_015)
 
 
 def test_version_5_may_encrypt_with_gcm_too() -> None:
     session = encrypted({"sub": "1", "exp": 9_999_999_999}, enc="A256GCM")
-    assert Sessions([SECRET]).claims({V5: session}).subject == "1"
+    assert AuthjsSessionVerifier([SECRET]).verify({V5: session}).subject == "1"
 
 
 def test_an_old_cookie_beside_a_new_one_does_not_matter() -> None:
-    sessions = Sessions([SECRET])
-    assert sessions.claims(sessions.held({V5: EXPIRED_V5, V4: MADE_V4})).subject == "cm3x9k2ab0000"
+    sessions = AuthjsSessionVerifier([SECRET])
+    assert sessions.verify(sessions.find_sessions({V5: EXPIRED_V5, V4: MADE_V4})).subject == "cm3x9k2ab0000"
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_without_a_sub_and_an_exp_a_session_is_nothing(claims: dict[str, object]
 
 
 def test_a_key_wrapped_some_other_way_opens_nothing() -> None:
-    key = OctKey.import_key(_v5(SECRET, V5, 32).raw_value)
+    key = OctKey.import_key(_derive_v5_key(SECRET, V5, 32).raw_value)
     wrapped = jwt.encode(
         {"alg": "A256KW", "enc": "A256GCM"}, {"sub": "1"}, key, registry=jwe.JWERegistry(algorithms=["A256KW", "A256GCM"])
     )
@@ -172,4 +172,4 @@ def test_rubbish_opens_nothing(session: str) -> None:
 
 
 def test_without_cookies_nobody_is_named() -> None:
-    assert Sessions([SECRET]).held({"authjs.csrf-token": "x", "theme": "dark", V4: ""}) == {}
+    assert AuthjsSessionVerifier([SECRET]).find_sessions({"authjs.csrf-token": "x", "theme": "dark", V4: ""}) == {}

@@ -9,15 +9,15 @@ import httpx
 import pytest
 import pytest_asyncio
 from pydantic import SecretStr
-from tests.core.auth.test_authjs import MADE_V5, SECRET, V5, encrypted
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
-from storefront.core.auth.csrf import check, normal_origin
+from storefront.core.auth.csrf import check_request_origin, normalize_origin
 from storefront.core.errors import Forbidden
 from tests.client import Client, token_of
 from tests.conftest import fresh, serving
+from tests.core.auth.test_authjs import MADE_V5, SECRET, V5, encrypted
 
 PROTOCOLS = [Subprotocol("graphql-transport-ws")]
 SHOP = "https://shop.example"
@@ -210,10 +210,10 @@ async def test_without_the_secret_cookies_are_not_looked_at(shopper: Client) -> 
 
 
 def test_default_ports_are_not_written() -> None:
-    check({"origin": "https://api.example", "host": "api.example:443"}, ())
-    check({"origin": "http://api.example", "host": "API.example:80"}, ())
+    check_request_origin({"origin": "https://api.example", "host": "api.example:443"}, ())
+    check_request_origin({"origin": "http://api.example", "host": "API.example:80"}, ())
     with pytest.raises(Forbidden):
-        check({"origin": "http://api.example", "host": "api.example:443"}, ())
+        check_request_origin({"origin": "http://api.example", "host": "api.example:443"}, ())
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_default_ports_are_not_written() -> None:
     [("https://Shop.Example/", SHOP), (" https://shop.example:443", SHOP), ("http://localhost:3000", "http://localhost:3000")],
 )
 def test_origins_are_compared_as_browsers_write_them(written: str, normal: str) -> None:
-    assert normal_origin(written) == normal
+    assert normalize_origin(written) == normal
 
 
 @pytest.mark.parametrize(
@@ -229,4 +229,4 @@ def test_origins_are_compared_as_browsers_write_them(written: str, normal: str) 
 )
 def test_what_is_no_origin_is_told(text: str) -> None:
     with pytest.raises(ValueError, match="no origin"):
-        normal_origin(text)
+        normalize_origin(text)

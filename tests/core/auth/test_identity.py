@@ -10,14 +10,14 @@ import pytest_asyncio
 from pydantic import SecretStr, ValidationError
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from tests.core.auth.test_authjs import MADE_V5, V5, encrypted
-from tests.core.auth.test_authjs import SECRET as SHARED
 
-from storefront.core.auth.identity import identity
+from storefront.core.auth.identity import create_authenticator
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
+from tests.core.auth.test_authjs import MADE_V5, V5, encrypted
+from tests.core.auth.test_authjs import SECRET as SHARED
 from tests.factories import make_user
 from tests.issuer import AUDIENCE, Host, Issuer, hosting
 
@@ -220,5 +220,5 @@ def test_nothing_secret_is_shown() -> None:
     secrets = {"secret": SECRET, "authjs_secret": SHARED, "encryption_keys": "a" * 43 + "="}
     given: dict[str, Any] = {name: SecretStr(value) for name, value in secrets.items()}
     settings = Settings(**given)
-    shown = f"{settings!r} {identity(settings)!r} {settings.vault()!r} {settings.model_dump()}"
+    shown = f"{settings!r} {create_authenticator(settings)!r} {settings.load_vault()!r} {settings.model_dump()}"
     assert not [value for value in secrets.values() if value in shown]

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from storefront.core.auth import jwks
-from storefront.core.auth.jwks import IssuerUnreachable, Keys
+from storefront.core.auth.jwks import IssuerKeys, IssuerUnreachableError
 from tests.issuer import Host, Issuer, hosting, key
 
 
@@ -51,12 +51,12 @@ def always(response: Callable[[], Response]) -> Callable[[Request], Awaitable[Re
 down = always(lambda: PlainTextResponse("down for repairs", 503))
 
 
-async def finds(keys: Keys, kid: str | None = "first") -> bool:
-    return await keys.find(kid, "ES256") is not None
+async def finds(keys: IssuerKeys, kid: str | None = "first") -> bool:
+    return await keys.find_key(kid, "ES256") is not None
 
 
 async def test_keys_are_fetched_once_while_they_are_fresh(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert all([await finds(keys) for _ in range(50)])
     clock.now += 599
     assert await finds(keys)
@@ -72,7 +72,7 @@ async def test_keys_are_fetched_once_while_they_are_fresh(issuer: Issuer, clock:
 )
 async def test_the_issuer_may_shorten_that(issuer: Issuer, clock: Clock, said: str, fresh: int) -> None:
     issuer.headers["cache-control"] = said
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert await finds(keys)
     clock.now += fresh - 1
     assert await finds(keys)
@@ -83,12 +83,12 @@ async def test_the_issuer_may_shorten_that(issuer: Issuer, clock: Clock, said: s
 
 
 async def test_a_known_address_of_the_keys_needs_no_discovery(issuer: Issuer) -> None:
-    assert await finds(Keys("https://elsewhere.example", f"{issuer.url}/keys"))
+    assert await finds(IssuerKeys("https://elsewhere.example", f"{issuer.url}/keys"))
     assert issuer.asked == ["/keys"]
 
 
 async def test_a_new_key_counts_at_once_and_an_old_one_until_the_keys_are_fetched_again(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert await finds(keys)
     issuer.keys = [key(kid="second"), key()]
     assert await finds(keys, "second")
@@ -99,7 +99,7 @@ async def test_a_new_key_counts_at_once_and_an_old_one_until_the_keys_are_fetche
 
 
 async def test_a_flood_of_unknown_keys_costs_one_fetch_in_thirty_seconds(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert await finds(keys)
     for _ in range(2):
         found = await asyncio.gather(*(finds(keys, f"unknown {number}") for number in range(200)))
@@ -113,7 +113,7 @@ async def test_a_flood_of_unknown_keys_costs_one_fetch_in_thirty_seconds(issuer:
 
 
 async def test_who_knows_a_new_key_waits_for_the_fetch_that_a_flood_began(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert await finds(keys)
     issuer.keys.append(key(kid="second"))
     found = await asyncio.gather(finds(keys, "unknown"), finds(keys, "second"))
@@ -131,14 +131,14 @@ def slowly(issuer: Issuer, seconds: float) -> Callable[[Request], Awaitable[Resp
 
 
 async def test_many_who_wait_wait_for_one_fetch(issuer: Issuer) -> None:
-    keys = Keys(issuer.url, f"{issuer.url}/keys")
+    keys = IssuerKeys(issuer.url, f"{issuer.url}/keys")
     issuer.answer = slowly(issuer, 0.2)
     assert all(await asyncio.gather(*(finds(keys) for _ in range(50))))
     assert issuer.fetches() == 1
 
 
 async def test_one_who_leaves_does_not_take_the_fetch_along(issuer: Issuer) -> None:
-    keys = Keys(issuer.url, f"{issuer.url}/keys")
+    keys = IssuerKeys(issuer.url, f"{issuer.url}/keys")
     issuer.answer = slowly(issuer, 0.2)
     leaver, stayer = asyncio.create_task(finds(keys)), asyncio.create_task(finds(keys))
     await asyncio.sleep(0.1)
@@ -148,7 +148,7 @@ async def test_one_who_leaves_does_not_take_the_fetch_along(issuer: Issuer) -> N
 
 
 async def test_old_keys_work_for_an_hour_while_the_issuer_is_down(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, f"{issuer.url}/keys", clock=clock)
+    keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
     assert await finds(keys)
     issuer.answer = down
     clock.now += 600
@@ -158,7 +158,7 @@ async def test_old_keys_work_for_an_hour_while_the_issuer_is_down(issuer: Issuer
     clock.now += 3_599
     assert await finds(keys)
     clock.now += 1
-    with pytest.raises(IssuerUnreachable):
+    with pytest.raises(IssuerUnreachableError):
         await finds(keys)
     clock.now += 30
     issuer.answer = None
@@ -166,10 +166,10 @@ async def test_old_keys_work_for_an_hour_while_the_issuer_is_down(issuer: Issuer
 
 
 async def test_an_issuer_that_never_answered_is_asked_again_after_five_seconds(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, f"{issuer.url}/keys", clock=clock)
+    keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
     issuer.answer = down
     for _ in range(3):
-        with pytest.raises(IssuerUnreachable) as caught:
+        with pytest.raises(IssuerUnreachableError) as caught:
             await finds(keys)
     assert issuer.url not in str(caught.value)
     assert issuer.fetches() == 1
@@ -179,12 +179,12 @@ async def test_an_issuer_that_never_answered_is_asked_again_after_five_seconds(i
 
 
 async def test_nobody_listens_there() -> None:
-    with pytest.raises(IssuerUnreachable):
-        await finds(Keys("http://127.0.0.1:1"))
+    with pytest.raises(IssuerUnreachableError):
+        await finds(IssuerKeys("http://127.0.0.1:1"))
 
 
 async def test_a_slow_issuer_is_given_up_on(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jwks, "TIMEOUT", 0.2)
+    monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.2)
 
     async def drops() -> AsyncIterator[bytes]:
         # Never silent for long, and never done.
@@ -193,8 +193,8 @@ async def test_a_slow_issuer_is_given_up_on(issuer: Issuer, monkeypatch: pytest.
             await asyncio.sleep(0.1)
 
     issuer.answer = always(lambda: StreamingResponse(drops()))
-    with pytest.raises(IssuerUnreachable):
-        await asyncio.wait_for(finds(Keys(issuer.url)), 1)
+    with pytest.raises(IssuerUnreachableError):
+        await asyncio.wait_for(finds(IssuerKeys(issuer.url)), 1)
 
 
 async def test_a_huge_answer_is_not_read_to_its_end(issuer: Issuer) -> None:
@@ -208,8 +208,8 @@ async def test_a_huge_answer_is_not_read_to_its_end(issuer: Issuer) -> None:
             await asyncio.sleep(0)
 
     issuer.answer = always(lambda: StreamingResponse(flood()))
-    with pytest.raises(IssuerUnreachable):
-        await finds(Keys(issuer.url))
+    with pytest.raises(IssuerUnreachableError):
+        await finds(IssuerKeys(issuer.url))
     assert sent < 50_000_000
 
 
@@ -239,12 +239,12 @@ NONSENSE: dict[str, Callable[[], Response]] = {
 @pytest.mark.parametrize("name", NONSENSE)
 async def test_nonsense_is_no_key(issuer: Issuer, name: str) -> None:
     issuer.answer = always(NONSENSE[name])
-    with pytest.raises(IssuerUnreachable):
-        await finds(Keys(issuer.url, f"{issuer.url}/keys"))
+    with pytest.raises(IssuerUnreachableError):
+        await finds(IssuerKeys(issuer.url, f"{issuer.url}/keys"))
 
 
 async def test_nonsense_does_not_replace_keys_that_work(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, f"{issuer.url}/keys", clock=clock)
+    keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
     assert await finds(keys)
     for nonsense in NONSENSE.values():
         issuer.answer = always(nonsense)
@@ -262,10 +262,10 @@ async def test_keys_that_are_broken_or_too_weak_do_not_spoil_the_others(issuer: 
         weak,
         key(),
     ]
-    keys = Keys(issuer.url)
+    keys = IssuerKeys(issuer.url)
     assert await finds(keys)
     for algorithm in ("RS256", "PS256", "HS256"):
-        assert await keys.find("weak", algorithm) is None
+        assert await keys.find_key("weak", algorithm) is None
 
 
 @pytest.mark.parametrize(
@@ -273,15 +273,15 @@ async def test_keys_that_are_broken_or_too_weak_do_not_spoil_the_others(issuer: 
 )
 async def test_discovery_has_to_be_of_this_issuer_and_lead_to_its_keys(issuer: Issuer, discovery: dict[str, Any]) -> None:
     issuer.discovery = discovery
-    with pytest.raises(IssuerUnreachable):
-        await finds(Keys(issuer.url))
+    with pytest.raises(IssuerUnreachableError):
+        await finds(IssuerKeys(issuer.url))
     assert issuer.fetches() == 0
 
 
 async def test_a_token_without_a_key_id_means_the_only_key_there_is(issuer: Issuer, clock: Clock) -> None:
-    keys = Keys(issuer.url, clock=clock)
+    keys = IssuerKeys(issuer.url, clock=clock)
     assert await finds(keys, None)
     issuer.keys = [key(), key(kid="second"), key("P-384", kid="third")]
     clock.now += 600
     assert not await finds(keys, None)
-    assert await keys.find(None, "ES384")
+    assert await keys.find_key(None, "ES384")

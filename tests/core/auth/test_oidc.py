@@ -10,7 +10,7 @@ import pytest_asyncio
 from joserfc.jwk import OctKey, RSAKey
 from pydantic import SecretStr
 
-from storefront.core.auth.identity import Identity, identity
+from storefront.core.auth.identity import Authenticator, create_authenticator
 from storefront.core.auth.tokens import Claims
 from storefront.core.errors import Unauthenticated
 from storefront.core.settings import Settings
@@ -29,22 +29,22 @@ def issuer(host: Host) -> Issuer:
     return host.issuer()
 
 
-def trusting(*issuers: Issuer, **options: Any) -> Identity:
+def trusting(*issuers: Issuer, **options: Any) -> Authenticator:
     """A server that believes these issuers."""
     urls = ",".join(issuer.url for issuer in issuers)
     given = {"secret": SecretStr(SECRET), "oidc_issuer": urls, "oidc_audience": f"other, {AUDIENCE}", **options}
-    return identity(Settings(**given))
+    return create_authenticator(Settings(**given))
 
 
-async def believed(who: Identity, token: str) -> Claims:
-    claims = await who.claims({"authorization": f"Bearer {token}"}, {})
+async def believed(who: Authenticator, token: str) -> Claims:
+    claims = await who.authenticate({"authorization": f"Bearer {token}"}, {})
     assert claims
     return claims
 
 
-async def refusal(who: Identity, token: str) -> str:
+async def refusal(who: Authenticator, token: str) -> str:
     with pytest.raises(Unauthenticated) as caught:
-        await who.claims({"authorization": f"Bearer {token}"}, {})
+        await who.authenticate({"authorization": f"Bearer {token}"}, {})
     assert not [part for part in token.split(".") if len(part) > 6 and part in str(caught.value)]
     return str(caught.value)
 
@@ -91,8 +91,8 @@ async def test_issued_allows_for_a_fast_clock(issuer: Issuer) -> None:
     now = int(time.time())
     who = trusting(issuer, clock_skew=20)
     # Whoever signs for the issuer cannot say that its clock is ours.
-    assert (await believed(who, issuer.token(iat=now, clock="database"))).issued == now - 20
-    assert (await believed(who, issuer.token(iat=None))).issued == 0
+    assert (await believed(who, issuer.token(iat=now, clock="database"))).issued_at == now - 20
+    assert (await believed(who, issuer.token(iat=None))).issued_at == 0
 
 
 NOW = int(time.time())

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from storefront.core.auth import tokens
-from storefront.core.auth.tokens import Claims, Tokens, sign
+from storefront.core.auth.tokens import Claims, TokenVerifier, sign_token
 from storefront.core.errors import Unauthenticated
 
 SECRET = "s" * 32
@@ -17,15 +17,15 @@ def at(monkeypatch: pytest.MonkeyPatch, moment: float) -> None:
 
 
 def test_a_token_says_the_same_each_time_and_is_looked_into_once() -> None:
-    ours, token = Tokens(SECRET), sign(ADA, SECRET, seconds=60)
-    assert ours.known(token) is None
+    ours, token = TokenVerifier(SECRET), sign_token(ADA, SECRET, seconds=60)
+    assert ours.get_cached(token) is None
     first = ours.verify(token)
     assert (first.subject, first.email) == ("ada", "ada@example.com")
-    assert ours.known(token) is first and ours.verify(token) is first
+    assert ours.get_cached(token) is first and ours.verify(token) is first
 
 
 def test_a_token_that_was_known_ends_when_it_says_and_the_clocks_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, token, now = Tokens(SECRET, leeway=30), sign(ADA, SECRET, seconds=60), time.time()
+    ours, token, now = TokenVerifier(SECRET, leeway=30), sign_token(ADA, SECRET, seconds=60), time.time()
     ours.verify(token)
     at(monkeypatch, now + 85)
     assert ours.verify(token).subject == "ada"
@@ -35,25 +35,25 @@ def test_a_token_that_was_known_ends_when_it_says_and_the_clocks_may_differ(monk
 
 
 def test_what_is_like_a_known_token_is_not_known() -> None:
-    ours, token = Tokens(SECRET), sign(ADA, SECRET, seconds=60)
+    ours, token = TokenVerifier(SECRET), sign_token(ADA, SECRET, seconds=60)
     ours.verify(token)
     head, payload, signature = token.split(".")
-    _, other, _ = sign(Claims("eve"), SECRET, seconds=60).split(".")
+    _, other, _ = sign_token(Claims("eve"), SECRET, seconds=60).split(".")
     for forged in (f"{head}.{other}.{signature}", f"{head}.{payload}.", f"{head}.{payload}.{signature[:-2]}AA", f"{token}="):
-        assert ours.known(forged) is None
+        assert ours.get_cached(forged) is None
         with pytest.raises(Unauthenticated):
             ours.verify(forged)
     with pytest.raises(Unauthenticated):
-        Tokens("t" * 32).verify(token)
+        TokenVerifier("t" * 32).verify(token)
 
 
 def test_the_latest_tokens_are_remembered_and_none_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens, "MOST_KNOWN", 3)
-    ours = Tokens(SECRET)
-    made = [sign(Claims(f"user {n}"), SECRET, seconds=60) for n in range(5)]
+    monkeypatch.setattr(tokens, "MAX_CACHED_TOKENS", 3)
+    ours = TokenVerifier(SECRET)
+    made = [sign_token(Claims(f"user {n}"), SECRET, seconds=60) for n in range(5)]
     for token in made:
         ours.verify(token)
         ours.verify(made[0])
-    assert [ours.known(token) is not None for token in made] == [True, False, False, True, True]
-    long = sign(Claims("ada", picture="x" * 2_000), SECRET, seconds=60)
-    assert ours.verify(long).subject == "ada" and ours.known(long) is None
+    assert [ours.get_cached(token) is not None for token in made] == [True, False, False, True, True]
+    long = sign_token(Claims("ada", picture="x" * 2_000), SECRET, seconds=60)
+    assert ours.verify(long).subject == "ada" and ours.get_cached(long) is None

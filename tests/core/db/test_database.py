@@ -9,14 +9,14 @@ import pytest_asyncio
 from psycopg import sql
 from sqlalchemy import text
 
-from storefront.core.db.database import Database, compiled
+from storefront.core.db.database import Database, compile_statement
 from storefront.core.errors import TimedOut, Unavailable
 from tests.client import Client
 from tests.factories import counted, make_product, make_store, make_user
 
 SIZE = 4
-ONE = compiled(text("SELECT 1 AS one"))
-SLOW = compiled(text("SELECT pg_sleep(0.2)"))
+ONE = compile_statement(text("SELECT 1 AS one"))
+SLOW = compile_statement(text("SELECT pg_sleep(0.2)"))
 END_ALL = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
@@ -79,13 +79,13 @@ async def test_a_statement_that_fails_on_a_living_connection_is_not_done_again(e
 async def test_a_failure_in_a_transaction_takes_all_of_it_back(database: Database) -> None:
     async def failing(failure: Exception) -> None:
         async with database.transaction() as connection:
-            await connection.fetch(compiled(text("CREATE TABLE made ()")))
+            await connection.fetch(compile_statement(text("CREATE TABLE made ()")))
             raise failure
 
     with pytest.raises(ZeroDivisionError):
         await failing(ZeroDivisionError())
     await failing(psycopg.Rollback())
-    assert await database.fetch(compiled(text("SELECT to_regclass('made') AS made"))) == [(None,)]
+    assert await database.fetch(compile_statement(text("SELECT to_regclass('made') AS made"))) == [(None,)]
 
 
 async def test_requests_do_not_notice_that_all_connections_were_ended(client: Client, empty_url: str) -> None:

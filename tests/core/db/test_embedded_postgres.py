@@ -19,9 +19,15 @@ import pytest
 from psycopg.errors import InsufficientPrivilege
 
 from storefront.core.db.cluster import Cluster, EmbeddedPostgresError
-from storefront.core.db.embedded_postgres import create_database, database_url, embedded_postgres, embedded_server, superuser_url
+from storefront.core.db.embedded_postgres import (
+    build_database_url,
+    build_superuser_url,
+    create_database,
+    embedded_postgres,
+    embedded_server,
+)
 from storefront.core.db.migrations import migrate
-from storefront.core.db.postgres_binaries import MAJOR_VERSION, installed_programs
+from storefront.core.db.postgres_binaries import MAJOR_VERSION, find_installed_programs
 
 ROOT = Path(__file__).parents[3]
 IS_ROOT = os.geteuid() == 0
@@ -146,7 +152,7 @@ def test_socket_folder_is_for_its_owner_alone(at: Callable[[str], Path], path: s
 
 def connect_as_nobody(folder: Path, role: str) -> str:
     """What psql says to the user nobody; empty if it is let in."""
-    command = [str(installed_programs() / "psql"), "-h", str(folder), "-U", role, "-d", "postgres", "-c", "SELECT 1"]
+    command = [str(find_installed_programs() / "psql"), "-h", str(folder), "-U", role, "-d", "postgres", "-c", "SELECT 1"]
     try:
         found = subprocess.run(
             command, user="nobody", group="nogroup", extra_groups=[], capture_output=True, text=True, check=False
@@ -204,18 +210,18 @@ SELECT count(*) FROM (
 
 def test_older_data_folder_changes_hands(copy: Path) -> None:
     with embedded_server(copy) as uri:
-        server = superuser_url(uri)
+        server = build_superuser_url(uri)
         create_database(server, "older")
-        with psycopg.connect(database_url(server, "older")) as connection:
+        with psycopg.connect(build_database_url(server, "older")) as connection:
             connection.execute(OLD_OBJECTS.encode())
-        assert ask(database_url(server, "older"), OWNED_BY_SUPERUSER) > 10
+        assert ask(build_database_url(server, "older"), OWNED_BY_SUPERUSER) > 10
     for name in ("pg_hba.conf", "pg_ident.conf"):
         (copy / "postgres" / name).write_text("local all all trust\n" if name == "pg_hba.conf" else "")
     with embedded_server(copy) as uri:
-        older = database_url(uri, "older")
+        older = build_database_url(uri, "older")
         assert ask(older, OWNED_BY_SUPERUSER) == 0
         assert ask(older, "SELECT kept FROM parents") == "kept"
-        assert ask(superuser_url(older), "SELECT string_agg(auth_method, ',') FROM pg_hba_file_rules") == "peer"
+        assert ask(build_superuser_url(older), "SELECT string_agg(auth_method, ',') FROM pg_hba_file_rules") == "peer"
         with psycopg.connect(older) as connection:
             connection.execute('DROP TABLE parents CASCADE; DROP SCHEMA "other ""schema" CASCADE; DROP FUNCTION "odd ""name"()')
 
@@ -241,7 +247,7 @@ def test_modes_of_other_folders_stay(at: Callable[[str], Path]) -> None:
 def test_unusable_programs_are_copied(at: Callable[[str], Path], place: Path, name: str) -> None:
     if name == "private" and not IS_ROOT:
         pytest.skip("needs root: the server's user is this user, who reaches the programs")
-    package = installed_programs().parents[1]
+    package = find_installed_programs().parents[1]
     folder = place / name
     folder.mkdir(mode=0o700)
     for part in (package, package.with_name(f"{package.name}.libs")):

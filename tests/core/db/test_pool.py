@@ -9,8 +9,8 @@ import psycopg
 import pytest
 
 from storefront.core.db import pool as pools
-from storefront.core.db.pipeline import Wired
-from storefront.core.db.pool import Pool
+from storefront.core.db.pipeline import PipelineConnection
+from storefront.core.db.pool import ConnectionPool
 from storefront.core.errors import Unavailable
 
 
@@ -19,13 +19,13 @@ class Maker:
 
     def __init__(self, url: str) -> None:
         self.url, self.made, self.fails = url, 0, 0
-        self.all: list[Wired] = []
+        self.all: list[PipelineConnection] = []
 
-    async def __call__(self) -> Wired:
+    async def __call__(self) -> PipelineConnection:
         self.made += 1
         if self.made <= self.fails:
             raise psycopg.OperationalError("nobody there")
-        self.all.append(await Wired.connect(self.url))
+        self.all.append(await PipelineConnection.connect(self.url))
         return self.all[-1]
 
 
@@ -39,9 +39,9 @@ async def maker(empty_url: str) -> AsyncIterator[Maker]:
 
 @asynccontextmanager
 async def opened(
-    connect: Callable[[], Awaitable[Wired]], size: int, waiting: int = 0, seconds: float = 30.0
-) -> AsyncIterator[Pool]:
-    pool = Pool(connect, size, waiting, seconds)
+    connect: Callable[[], Awaitable[PipelineConnection]], size: int, waiting: int = 0, seconds: float = 30.0
+) -> AsyncIterator[ConnectionPool]:
+    pool = ConnectionPool(connect, size, waiting, seconds)
     await pool.open()
     try:
         yield pool
@@ -58,112 +58,112 @@ async def begun(*tasks: "asyncio.Task[Any]") -> None:
 async def test_connections_are_made_as_they_are_needed_and_the_last_one_is_lent_again(maker: Maker) -> None:
     async with opened(maker, 3) as pool:
         for _ in range(5):
-            one = await pool.take()
-            pool.give_back(one)
+            one = await pool.acquire()
+            pool.release(one)
         assert maker.made == 1
-        lent = [await pool.take() for _ in range(3)]
-        assert pool.counted() == (3, 0, 0) and maker.made == 3 and len(set(map(id, lent))) == 3 and one in lent
+        lent = [await pool.acquire() for _ in range(3)]
+        assert pool.get_stats() == (3, 0, 0) and maker.made == 3 and len(set(map(id, lent))) == 3 and one in lent
         for raw in lent:
-            pool.give_back(raw)
-        assert await pool.take() is lent[-1]
+            pool.release(raw)
+        assert await pool.acquire() is lent[-1]
 
 
 async def test_who_waits_gets_what_comes_back_in_turn(maker: Maker) -> None:
     async with opened(maker, 1) as pool:
-        raw, got = await pool.take(), list[int]()
+        raw, got = await pool.acquire(), list[int]()
 
         async def use(number: int) -> None:
-            taken = await pool.take()
+            taken = await pool.acquire()
             got.append(number)
             await asyncio.sleep(0)
-            pool.give_back(taken)
+            pool.release(taken)
 
         tasks = [asyncio.create_task(use(number)) for number in range(20)]
         await begun(*tasks)
-        pool.give_back(raw)
+        pool.release(raw)
         await asyncio.gather(*tasks)
         assert got == list(range(20)) and maker.made == 1
 
 
 async def test_who_no_longer_waits_takes_nothing_along(maker: Maker) -> None:
     async with opened(maker, 1) as pool:
-        raw = await pool.take()
-        first, second = asyncio.create_task(pool.take()), asyncio.create_task(pool.take())
+        raw = await pool.acquire()
+        first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
         await begun(first, second)
         first.cancel()
         await asyncio.sleep(0)
-        pool.give_back(raw)
+        pool.release(raw)
         # It is lent to the second, who leaves at that very moment.
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
-        assert await pool.take() is raw
+        assert await pool.acquire() is raw
 
 
 async def test_only_so_many_wait_and_not_for_ever(maker: Maker) -> None:
     async with opened(maker, 1, waiting=1, seconds=0.2) as pool:
-        raw = await pool.take()
-        first = asyncio.create_task(pool.take())
+        raw = await pool.acquire()
+        first = asyncio.create_task(pool.acquire())
         await begun(first)
         with pytest.raises(Unavailable):
-            await pool.take()
+            await pool.acquire()
         with pytest.raises(Unavailable):
             await first
-        pool.give_back(raw)
-        assert await pool.take() is raw
+        pool.release(raw)
+        assert await pool.acquire() is raw
 
 
 async def test_one_that_is_in_the_midst_of_something_old_or_closed_makes_room(
     maker: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with opened(maker, 1) as pool:
-        first = await pool.take()
+        first = await pool.acquire()
         await first.execute("SELECT 1")
-        waiting = asyncio.create_task(pool.take())
+        waiting = asyncio.create_task(pool.acquire())
         await begun(waiting)
-        pool.give_back(first)
+        pool.release(first)
         second = await waiting
         assert first.closed and second is not first
         await second.close()
-        pool.give_back(second)
-        third = await pool.take()
-        monkeypatch.setattr(pools, "LIFETIME", 0.0)
-        pool.give_back(third)
-        assert third.closed and not (await pool.take()).closed and maker.made == 4
+        pool.release(second)
+        third = await pool.acquire()
+        monkeypatch.setattr(pools, "MAX_LIFETIME_SECONDS", 0.0)
+        pool.release(third)
+        assert third.closed and not (await pool.acquire()).closed and maker.made == 4
 
 
 async def test_those_that_nobody_needs_are_closed_one_by_one(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     async with opened(maker, 3) as pool:
-        lent = [await pool.take() for _ in range(3)]
+        lent = [await pool.acquire() for _ in range(3)]
         for raw in lent:
-            pool.give_back(raw)
-        monkeypatch.setattr(pools, "IDLE", 0.0)
+            pool.release(raw)
+        monkeypatch.setattr(pools, "MAX_IDLE_SECONDS", 0.0)
         for _ in range(4):
-            pool.give_back(await pool.take())
+            pool.release(await pool.acquire())
         assert sum(not raw.closed for raw in lent) <= 1
 
 
 async def test_postgres_that_is_away_for_a_moment_is_waited_for(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pools, "SHORTEST_PAUSE", 0.01)
+    monkeypatch.setattr(pools, "MIN_RETRY_SECONDS", 0.01)
     maker.fails = 3
     async with opened(maker, 1):
         assert maker.made == 4
     monkeypatch.setattr(pools, "OPEN_TIMEOUT_SECONDS", 0.2)
     maker.fails = 1_000
     with pytest.raises(Unavailable):
-        await Pool(maker, 1).open()
+        await ConnectionPool(maker, 1).open()
 
 
 async def test_a_pool_that_is_closed_lends_nothing(maker: Maker) -> None:
     async with opened(maker, 2) as pool:
-        lent, free = await pool.take(), await pool.take()
-        pool.give_back(free)
-        await pool.take()
-        waiting = asyncio.create_task(pool.take())
+        lent, free = await pool.acquire(), await pool.acquire()
+        pool.release(free)
+        await pool.acquire()
+        waiting = asyncio.create_task(pool.acquire())
         await begun(waiting)
         await pool.close()
-        for take in (waiting, pool.take()):
+        for take in (waiting, pool.acquire()):
             with pytest.raises(psycopg.InterfaceError):
                 await take
-        pool.give_back(lent)
+        pool.release(lent)
         assert lent.closed
-        pool.give_back(free)
+        pool.release(free)

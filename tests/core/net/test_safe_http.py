@@ -18,8 +18,8 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storefront.core.net.network_policy import Networks, url_fault
-from storefront.core.net.safe_http import MAX_OWNER_LOOKUPS, Answer, Lookup, Outgoing
+from storefront.core.net.network_policy import NetworkPolicy, find_url_problem
+from storefront.core.net.safe_http import MAX_CONCURRENT_LOOKUPS_PER_OWNER, HostLookup, PostResult, SafeHttpClient
 from tests.webhooks.receiver import Receiver
 
 REFUSED = """0.0.0.0 0.1.2.3 10.0.0.1 100.64.0.1 100.100.100.200 127.0.0.1 127.255.255.254 168.63.129.16 169.254.169.254
@@ -35,25 +35,25 @@ PUBLIC = (
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_what_is_not_public_is_refused(address: str) -> None:
-    assert not Networks().permit(address)
+    assert not NetworkPolicy().is_allowed(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
 def test_what_is_public_is_not(address: str) -> None:
-    assert Networks().permit(address)
+    assert NetworkPolicy().is_allowed(address)
 
 
 @settings(deadline=None)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
 def test_nothing_is_permitted_that_the_library_takes_for_private(address: object) -> None:
-    if Networks().permit(str(address)):
+    if NetworkPolicy().is_allowed(str(address)):
         assert getattr(address, "is_global") and not getattr(address, "is_multicast")  # noqa: B009
 
 
 def test_networks_of_the_operator_are_permitted() -> None:
-    networks = Networks(["10.1.0.0/16", "fd00::/8"])
-    assert networks.permit("10.1.2.3") and networks.permit("fd00::1")
-    assert not networks.permit("10.2.0.1") and not networks.permit("::ffff:10.1.2.3")
+    networks = NetworkPolicy(["10.1.0.0/16", "fd00::/8"])
+    assert networks.is_allowed("10.1.2.3") and networks.is_allowed("fd00::1")
+    assert not networks.is_allowed("10.2.0.1") and not networks.is_allowed("::ffff:10.1.2.3")
 
 
 @pytest.mark.parametrize(
@@ -76,19 +76,19 @@ def test_networks_of_the_operator_are_permitted() -> None:
     ],
 )
 def test_what_is_no_address_is_said(url: str, words: str) -> None:
-    assert words in (url_fault(url, plain=False) or "")
+    assert words in (find_url_problem(url, allow_http=False) or "")
 
 
 def test_what_is_an_address_is_taken() -> None:
     for url in ("https://example.com", "https://xn--exmple-cua.com:8443/a?b=%20c", "https://[2606:4700::1]/"):
-        assert url_fault(url, plain=False) is None
-    assert url_fault("http://example.com/", plain=True) is None
+        assert find_url_problem(url, allow_http=False) is None
+    assert find_url_problem("http://example.com/", allow_http=True) is None
 
 
 # -------------------------------------------------------------------------------------------- on the wire
 
 
-def answers(*rounds: Sequence[str]) -> tuple[Lookup, list[str]]:
+def answers(*rounds: Sequence[str]) -> tuple[HostLookup, list[str]]:
     """A look-up that says one thing after the other, and the last one for ever; and what it was asked."""
     left, asked = list(rounds), []
 
@@ -99,7 +99,7 @@ def answers(*rounds: Sequence[str]) -> tuple[Lookup, list[str]]:
     return look_up, asked
 
 
-async def sent(outgoing: Outgoing, url: str) -> Answer:
+async def sent(outgoing: SafeHttpClient, url: str) -> PostResult:
     async with outgoing.running(), outgoing.session() as session:
         return await session.post(url, b"{}", {"content-type": "application/json"})
 
@@ -115,9 +115,9 @@ async def test_a_name_that_leads_elsewhere_the_next_time_is_not_followed() -> No
     async with both() as (open_, closed):
         look_up, asked = answers(["127.0.0.1"], ["127.0.0.2"])
         url = f"http://hooks.test:{open_.port}/x"
-        outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True, lookup=look_up)
+        outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
         # Judged when it is made, it is judged again when it is connected to.
-        assert await outgoing.fault(url) is None
+        assert await outgoing.find_target_problem(url) is None
         answer = await sent(outgoing, url)
         assert (answer.status, answer.error) == (None, "the host leads to an address that is not public")
         assert len(asked) == 2 and closed.connections == open_.connections == 0
@@ -127,7 +127,7 @@ async def test_what_is_connected_to_is_the_address_that_was_judged() -> None:
     async with both() as (open_, closed):
         # Whoever looked it up again would be led to the other.
         look_up, asked = answers(["127.0.0.1"], ["127.0.0.2"])
-        outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True, lookup=look_up)
+        outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
         answer = await sent(outgoing, f"http://hooks.test:{open_.port}/x")
         assert answer.status == 200 and asked == ["hooks.test"] and closed.connections == 0
         assert open_.received[0].headers["host"] == f"hooks.test:{open_.port}"
@@ -136,8 +136,8 @@ async def test_what_is_connected_to_is_the_address_that_was_judged() -> None:
 async def test_a_name_with_one_address_inside_is_refused_as_a_whole() -> None:
     async with both() as (open_, closed):
         look_up, _ = answers(["127.0.0.1", "127.0.0.2"])
-        outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True, lookup=look_up)
-        assert await outgoing.fault(f"http://hooks.test:{open_.port}/") is not None
+        outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
+        assert await outgoing.find_target_problem(f"http://hooks.test:{open_.port}/") is not None
         assert (await sent(outgoing, f"http://hooks.test:{open_.port}/")).status is None
         assert open_.connections == closed.connections == 0
 
@@ -145,9 +145,9 @@ async def test_a_name_with_one_address_inside_is_refused_as_a_whole() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.2", "127.2", "2130706434", "0x7f000002", "[::ffff:127.0.0.2]", "localhost"])
 async def test_no_way_of_writing_an_address_gets_inside(host: str) -> None:
     async with both() as (open_, closed):
-        outgoing = Outgoing(Networks(["127.0.0.3/32"]), plain=True)
+        outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.3/32"]), allow_http=True)
         url = f"http://{host}:{closed.port}/"
-        assert await outgoing.fault(url) == "must have a host that is found, and leads to public addresses only."
+        assert await outgoing.find_target_problem(url) == "must have a host that is found, and leads to public addresses only."
         assert (await sent(outgoing, url)).status is None
         assert open_.connections == closed.connections == 0
 
@@ -156,7 +156,7 @@ async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.Monk
     async with both() as (open_, closed):
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.2:{closed.port}")
-        answer = await sent(Outgoing(Networks(["127.0.0.0/8"]), plain=True), f"http://127.0.0.1:{open_.port}/x")
+        answer = await sent(SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True), f"http://127.0.0.1:{open_.port}/x")
         assert answer.status == 200 and open_.received[0].target == "/x" and closed.connections == 0
 
 
@@ -164,7 +164,8 @@ async def test_where_one_address_does_not_answer_the_next_one_may() -> None:
     async with Receiver().running() as receiver:
         look_up, _ = answers(["127.0.0.9", "127.0.0.1"])
         answer = await sent(
-            Outgoing(Networks(["127.0.0.0/8"]), plain=True, lookup=look_up), f"http://hooks.test:{receiver.port}/"
+            SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True, look_up_host=look_up),
+            f"http://hooks.test:{receiver.port}/",
         )
         assert answer.status == 200
 
@@ -174,7 +175,7 @@ async def test_a_look_up_that_does_not_end_is_given_up() -> None:
         await asyncio.sleep(60)
         return []
 
-    answer = await sent(Outgoing(Networks(), timeout=0.2, lookup=look_up), "https://hooks.test/")
+    answer = await sent(SafeHttpClient(NetworkPolicy(), timeout=0.2, look_up_host=look_up), "https://hooks.test/")
     assert answer.error == "no answer within 0.2 s" and answer.milliseconds < 5_000
 
 
@@ -202,21 +203,24 @@ async def test_tls_is_for_the_name(tmp_path: Path) -> None:
     server.sni_callback = lambda _, name, __: names.append(name)
     look_up, _ = answers(["127.0.0.1"])
     async with Receiver().running(tls=server) as receiver:
-        trusting = Outgoing(Networks(["127.0.0.1/32"]), lookup=look_up, tls=client)
+        trusting = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up, ssl_context=client)
         assert (await sent(trusting, f"https://hooks.test:{receiver.port}/")).status == 200
         assert names == ["hooks.test"]
         other = await sent(
-            Outgoing(Networks(["127.0.0.1/32"]), lookup=look_up, tls=client), f"https://other.test:{receiver.port}/"
+            SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up, ssl_context=client),
+            f"https://other.test:{receiver.port}/",
         )
         assert other.error is not None and other.error.startswith("the certificate does not hold: Hostname mismatch")
-        unknown = await sent(Outgoing(Networks(["127.0.0.1/32"]), lookup=look_up), f"https://hooks.test:{receiver.port}/")
+        unknown = await sent(
+            SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up), f"https://hooks.test:{receiver.port}/"
+        )
         assert unknown.error is not None and unknown.error.startswith("the certificate does not hold: self-signed certificate")
         assert len(receiver.received) == 1
 
 
 async def test_a_connection_is_used_again() -> None:
     async with Receiver().running() as receiver:
-        outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True)
+        outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True)
         async with outgoing.running(), outgoing.session(2) as session:
             for _ in range(5):
                 assert (await session.post(receiver.url, b"{}", {})).is_success
@@ -234,18 +238,18 @@ async def test_lookups_of_one_owner_delay_no_other(monkeypatch: pytest.MonkeyPat
         return real("127.0.0.1", port, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    outgoing = Outgoing(Networks(["127.0.0.1/32"]), plain=True, timeout=0.3)
+    outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, timeout=0.3)
     async with Receiver().running() as receiver, outgoing.running():
         try:
             async with outgoing.session(100, "crowd") as crowd:
                 silent = [crowd.post(f"http://{n}.silent.test:{receiver.port}/", b"{}", {}) for n in range(100)]
                 assert {answer.error for answer in await asyncio.gather(*silent)} == {"no answer within 0.3 s"}
-            assert len(held) == MAX_OWNER_LOOKUPS
+            assert len(held) == MAX_CONCURRENT_LOOKUPS_PER_OWNER
             async with outgoing.session(owner="other") as other:
                 assert (await other.post(f"http://hooks.test:{receiver.port}/", b"{}", {})).is_success
             url = f"http://hooks.test:{receiver.port}/"
-            assert await outgoing.fault(url, "other") is None
+            assert await outgoing.find_target_problem(url, "other") is None
         finally:
             ends.set()
         # The owner's threads are free again once the resolver has given up.
-        assert await outgoing.fault(url, "crowd") is None
+        assert await outgoing.find_target_problem(url, "crowd") is None

@@ -11,8 +11,8 @@ import orjson
 import pytest
 from sqlalchemy import update
 
-from storefront.core.db.database import Statement, compiled
-from storefront.core.encryption import Vault, new_key
+from storefront.core.db.database import Statement, compile_statement
+from storefront.core.encryption import Vault, generate_key
 from storefront.feed import log
 from storefront.models import configs
 from tests.client import Client
@@ -20,7 +20,7 @@ from tests.conftest import serving
 from tests.factories import make_store, make_user
 from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling, variant
 
-KEY = new_key()
+KEY = generate_key()
 HEADER = "Handle,Title,Option1 Name,Option1 Value,Variant Price,Variant SKU"
 SHIRT = f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,M,21,S-2\n"
 
@@ -247,7 +247,7 @@ async def test_a_retried_request_makes_one_import(place: Place) -> None:
     assert first["job"]["id"] == second["job"]["id"]
     assert (first["replayed"], second["replayed"]) == (False, True)
     await place.over(first["job"]["id"])
-    [entry] = await log.read(place.owner.database, place.store, 0, 10)
+    [entry] = await log.read_entries(place.owner.database, place.store, 0, 10)
     assert (entry.client_mutation_id, entry.actor_id) == ("c", await _me(place.owner))
 
 
@@ -284,7 +284,7 @@ async def test_what_is_somebody_elses_stays_so(place: Place, published: bool) ->
 
 
 def _set_published(published: bool) -> Statement:
-    return compiled(update(configs).values(is_published=published))
+    return compile_statement(update(configs).values(is_published=published))
 
 
 async def test_another_stores_upload_is_not_imported(place: Place) -> None:

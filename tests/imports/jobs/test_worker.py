@@ -20,14 +20,14 @@ import pytest
 from storefront.configs.commands import delete_config
 from storefront.core.db.database import Database
 from storefront.core.ids import new_id
-from storefront.feed.keyed_events import Stirs
+from storefront.feed.keyed_events import KeyedEvents
 from storefront.imports import diff, job_commands, product_writer
 from storefront.imports.jobs import queue
-from storefront.imports.jobs.handlers import Means, run, sweep_files
-from storefront.imports.jobs.queue import Claim, JobFailed, Lost
-from storefront.imports.jobs.worker import Hours, Workers
-from storefront.queries.jobs import by_id
-from storefront.writes.transaction import Order, perform
+from storefront.imports.jobs.handlers import JobDependencies, run_job, sweep_files
+from storefront.imports.jobs.queue import JobFailed, Lease, LeaseLost
+from storefront.imports.jobs.worker import WorkerPool, WorkerTimings
+from storefront.queries.jobs import load_job
+from storefront.writes.transaction import MutationRequest, execute_mutation
 from tests.factories import insert, make_store, make_user
 from tests.imports.catalogues import catalogue
 from tests.imports.test_round_trip import contents
@@ -47,11 +47,16 @@ class Yard:
     shopify: str | None = None
 
     @property
-    def means(self) -> Means:
+    def means(self) -> JobDependencies:
         return means(self.database, self.folder, self.shopify)
 
-    def workers(self, lease: float = 5.0, count: int = 1) -> Workers:
-        return Workers(self.means, Stirs(), count, hours=Hours(lease=lease, look=0.05, pause=0.05))
+    def workers(self, lease: float = 5.0, count: int = 1) -> WorkerPool:
+        return WorkerPool(
+            self.means,
+            KeyedEvents(),
+            count,
+            timings=WorkerTimings(lease_seconds=lease, poll_interval_seconds=0.05, min_retry_seconds=0.05),
+        )
 
     async def file(self, content: str, store: str | None = None, **values: Any) -> str:
         """An import of a file that waits; returns its id."""
@@ -101,7 +106,7 @@ async def yard(empty_url: str, database: Database, tmp_path: Path) -> Yard:
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(product_writer, "BATCH", 20)
+    monkeypatch.setattr(product_writer, "MAX_BATCH_PRODUCTS", 20)
 
 
 def counts(job: Any) -> list[int]:
@@ -131,24 +136,24 @@ async def test_several_workers_do_each_job_once_and_one_of_a_store_at_a_time(yar
 
 async def test_who_lost_a_job_writes_nothing(yard: Yard, small_batches: None) -> None:
     id_ = await yard.file(catalogue(100))
-    first, second = Claim(id_, new_id(), 0.0), Claim(id_, new_id())
-    taken = [await queue.claim(yard.database, mine.worker, mine.lease) for mine in (first, second)]
+    first, second = Lease(id_, new_id(), 0.0), Lease(id_, new_id())
+    taken = [await queue.claim_job(yard.database, mine.worker_id, mine.seconds) for mine in (first, second)]
     assert [row and row.id for row in taken] == [id_, id_]
-    assert await queue.claim(yard.database, new_id()) is None
+    assert await queue.claim_job(yard.database, new_id()) is None
     row = await _row(yard, id_)
-    with pytest.raises(Lost):
-        await run(yard.means, row, first)
-    with pytest.raises(Lost):
-        await queue.beat(yard.database, first)
-    assert not await queue.finish(yard.database, first, "failed", {"message": "x"})
+    with pytest.raises(LeaseLost):
+        await run_job(yard.means, row, first)
+    with pytest.raises(LeaseLost):
+        await queue.heartbeat(yard.database, first)
+    assert not await queue.finish_job(yard.database, first, "failed", {"message": "x"})
     assert await contents(yard.database, row.config_id) == []
-    await queue.beat(yard.database, second)
-    await run(yard.means, row, second)
-    assert await queue.finish(yard.database, second, "succeeded")
+    await queue.heartbeat(yard.database, second)
+    await run_job(yard.means, row, second)
+    assert await queue.finish_job(yard.database, second, "succeeded")
 
 
 async def _row(yard: Yard, id_: str) -> Any:
-    return await by_id(yard.database, id_)
+    return await load_job(yard.database, id_)
 
 
 async def test_a_job_that_is_worked_at_is_not_taken_over(yard: Yard) -> None:
@@ -257,8 +262,8 @@ async def test_a_live_import_that_is_killed_goes_on_from_its_cursor(yard: Yard) 
 
 @pytest.mark.usefixtures("small_batches")
 async def test_what_fails_for_a_while_is_tried_again_and_then_given_up(yard: Yard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storefront.core.net.shopify_client.TRIES", 2)
-    monkeypatch.setattr("storefront.core.net.shopify_client.SHORTEST_PAUSE", 0.001)
+    monkeypatch.setattr("storefront.core.net.shopify_client.MAX_ATTEMPTS", 2)
+    monkeypatch.setattr("storefront.core.net.shopify_client.MIN_BACKOFF_SECONDS", 0.001)
     async with selling(Shopify([product(1)])) as shop:
         yard.shopify = shop.url
         shop.faults = [Fault(503)] * 5
@@ -274,7 +279,7 @@ async def test_what_fails_for_a_while_is_tried_again_and_then_given_up(yard: Yar
 
 
 async def test_a_job_that_kills_whoever_does_it_is_given_up(yard: Yard) -> None:
-    id_ = await yard.file(catalogue(10), attempts=queue.MOST_ATTEMPTS)
+    id_ = await yard.file(catalogue(10), attempts=queue.MAX_JOB_ATTEMPTS)
     async with yard.workers().running():
         job = await yard.over(id_)
     assert (job["status"], job["created"]) == ("failed", 0)
@@ -286,7 +291,7 @@ async def test_job_fails_after_killing_two_workers(yard: Yard) -> None:
     async with selling(Shopify([product(1)], delay=600)) as shop:
         yard.shopify = shop.url
         id_ = await live(yard)
-        for crashes in range(queue.MAX_CRASHES):
+        for crashes in range(queue.MAX_JOB_CRASHES):
             shop.was_asked.clear()
             with yard.process() as process:
                 async with asyncio.timeout(60):
@@ -307,9 +312,9 @@ async def test_progress_forgives_crashes_but_not_of_exports(yard: Yard) -> None:
     export = await yard.file("", kind="export", source="catalogue", crashes=1)
     for job in (id_, export):
         worker = new_id()
-        row = await queue.claim(yard.database, worker, max_running_per_owner=2)
+        row = await queue.claim_job(yard.database, worker, max_running_per_owner=2)
         assert row is not None and row.id == job
-        await run(yard.means, row, Claim(job, worker))
+        await run_job(yard.means, row, Lease(job, worker))
     assert [(await yard.job(job))["crashes"] for job in (id_, export)] == [0, 1]
 
 
@@ -353,9 +358,9 @@ async def test_owners_take_turns_where_one_job_runs(yard: Yard) -> None:
         store = await make_store(yard.database, user_id=users[owner])
         names[await yard.file(catalogue(3), store)] = owner
     order = ""
-    while row := await queue.claim(yard.database, worker := new_id()):
+    while row := await queue.claim_job(yard.database, worker := new_id()):
         order += names[row.id]
-        assert await queue.finish(yard.database, Claim(row.id, worker), "succeeded")
+        assert await queue.finish_job(yard.database, Lease(row.id, worker), "succeeded")
     assert order == "abcaba"
 
 
@@ -363,16 +368,16 @@ async def test_claims_at_once_keep_to_an_owners_slots(yard: Yard) -> None:
     user = await make_user(yard.database)
     for _ in range(12):
         await yard.file(catalogue(3), await make_store(yard.database, user_id=user))
-    rows = await asyncio.gather(*(queue.claim(yard.database, new_id(), 60, 3) for _ in range(8)))
+    rows = await asyncio.gather(*(queue.claim_job(yard.database, new_id(), 60, 3) for _ in range(8)))
     assert sum(row is not None for row in rows) == 3
 
 
 async def test_file_larger_than_announced_is_refused(yard: Yard) -> None:
     id_ = await yard.file(catalogue(300))
     worker = new_id()
-    row = await queue.claim(yard.database, worker)
+    row = await queue.claim_job(yard.database, worker)
     with pytest.raises(JobFailed, match="more than 1,000 bytes"):
-        await run(replace(yard.means, max_bytes=1_000), row, Claim(id_, worker))
+        await run_job(replace(yard.means, max_bytes=1_000), row, Lease(id_, worker))
 
 
 async def test_kept_errors_of_a_job_are_bounded(yard: Yard) -> None:
@@ -436,8 +441,8 @@ async def test_a_store_that_is_deleted_takes_its_import_along(yard: Yard, small_
     async with yard.workers().running():
         await yard.until(id_, lambda job: job["rows"] > 50)
         [(owner,)] = await yard._rows("SELECT user_id FROM configs WHERE id = %s", store)
-        done = await perform(yard.database, Order(str(owner), "deleteConfig", {"id": store}), delete_config)
-        assert not done.failures
+        done = await execute_mutation(yard.database, MutationRequest(str(owner), "deleteConfig", {"id": store}), delete_config)
+        assert not done.field_errors
         other = await yard.file(catalogue(10))
         assert (await yard.over(other))["status"] == "succeeded"
     assert await yard._rows("SELECT 1 FROM products WHERE config_id = %s", store) == []

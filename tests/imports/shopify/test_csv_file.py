@@ -9,22 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from storefront.imports.row_types import Mark, ProductRow, Rejection, Stop
-from storefront.imports.shopify.csv_file import UnreadableFile, read
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError
+from storefront.imports.shopify.csv_file import UnreadableFileError, read_csv_products
 
 HEADER = "Handle,Title,Option1 Name,Option1 Value,Option2 Name,Option2 Value,Variant Price"
 
 
-def items(text: str) -> list[ProductRow | Rejection]:
-    return [item for item in read(io.BytesIO(text.encode()), "shop.csv") if not isinstance(item, Mark | Stop)]
+def items(text: str) -> list[ProductRow | RowError]:
+    return [
+        item for item in read_csv_products(io.BytesIO(text.encode()), "shop.csv") if not isinstance(item, Checkpoint | EarlyStop)
+    ]
 
 
 def products(text: str) -> list[ProductRow]:
     return [item for item in items(text) if isinstance(item, ProductRow)]
 
 
-def rejections(text: str) -> list[Rejection]:
-    return [item for item in items(text) if isinstance(item, Rejection)]
+def rejections(text: str) -> list[RowError]:
+    return [item for item in items(text) if isinstance(item, RowError)]
 
 
 def one(**cells: str) -> str:
@@ -43,7 +45,7 @@ def product(**cells: str) -> ProductRow:
 
 def reason(**cells: str) -> str:
     [only] = items(one(**cells))
-    assert isinstance(only, Rejection)
+    assert isinstance(only, RowError)
     assert only.line == 2
     return only.reason
 
@@ -54,7 +56,7 @@ def test_rows_of_one_handle_are_one_product_with_variants() -> None:
     assert [variant.name for variant in shirt.variants] == ["S / Red", "M / Red"]
     assert shirt.variants[1].attributes == {"Size": "M", "Colour": "Red"}
     assert shirt.price == Decimal("18.50")
-    assert (shirt.line, shirt.rows, mug.line, mug.rows) == (2, 2, 4, 1)
+    assert (shirt.line, shirt.row_count, mug.line, mug.row_count) == (2, 2, 4, 1)
 
 
 def test_newer_spellings_in_any_case_after_a_byte_order_mark() -> None:
@@ -69,20 +71,20 @@ def test_newer_spellings_in_any_case_after_a_byte_order_mark() -> None:
 
 @pytest.mark.parametrize(("header", "column"), [("Title,Price", "Handle"), ("Handle,Price", "Title"), ("", "Handle")])
 def test_a_file_without_the_needed_columns_is_refused_at_once(header: str, column: str) -> None:
-    with pytest.raises(UnreadableFile, match=f"shop.csv: .*{column}"):
-        read(io.BytesIO(header.encode()), "shop.csv")
+    with pytest.raises(UnreadableFileError, match=f"shop.csv: .*{column}"):
+        read_csv_products(io.BytesIO(header.encode()), "shop.csv")
 
 
 @pytest.mark.parametrize("content", [b"Handle,Tit\xe9le\nmug,Mug\n", "Handle,Title".encode("utf-16")])
 def test_a_file_that_is_not_utf_8_is_refused(content: bytes) -> None:
-    with pytest.raises(UnreadableFile, match="UTF-8"):
-        read(io.BytesIO(content), "shop.csv")
+    with pytest.raises(UnreadableFileError, match="UTF-8"):
+        read_csv_products(io.BytesIO(content), "shop.csv")
 
 
 def test_a_wrong_byte_late_in_a_file_keeps_what_came_before() -> None:
     content = b"Handle,Title,Price\n" + b"".join(b"mug-%d,Mug,5\n" % n for n in range(5_000)) + b"cup,Tass\xe9,5\n"
-    found = [item for item in read(io.BytesIO(content), "shop.csv") if not isinstance(item, Mark)]
-    [wrong] = [item for item in found if isinstance(item, Rejection)]
+    found = [item for item in read_csv_products(io.BytesIO(content), "shop.csv") if not isinstance(item, Checkpoint)]
+    [wrong] = [item for item in found if isinstance(item, RowError)]
     assert "UTF-8" in wrong.reason
     assert len(found) - 1 == wrong.line - 2 > 4_000
 
@@ -121,7 +123,7 @@ def test_images_stand_by_position_once_and_those_of_variants_last() -> None:
     rows = "mug,Mug,Size,S,5,b,2,v\nmug,,,M,5,a,1,b\nmug,,,,,c,,\nmug,,,,,a,4,\n"
     [mug] = products(f"{header}\n{rows}")
     assert mug.images == ["a", "b", "c", "v"]
-    assert (mug.rows, len(mug.variants)) == (4, 2)
+    assert (mug.row_count, len(mug.variants)) == (4, 2)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +200,7 @@ def test_a_bad_variant_costs_only_its_row_and_is_told_of() -> None:
     text = f"{HEADER}\nshirt,Shirt,Size,S,,,20\nshirt,,,M,,,x\nshirt,,,L,,,20\nshirt,,,S,,,21\nshirt,,Fit,XL,,,20\n"
     [shirt] = products(text)
     assert [variant.name for variant in shirt.variants] == ["S", "L"]
-    assert not shirt.complete
+    assert not shirt.is_complete
     found = [(item.line, item.handle, item.reason.partition(" is")[0]) for item in rejections(text)]
     assert found == [(3, "shirt", "Variant Price: “x”"), (5, "shirt", "Option1 Value: “S”"), (6, "shirt", "Option1 Name: “Fit”")]
 
@@ -217,7 +219,7 @@ def test_a_handle_that_comes_back_later_is_rejected() -> None:
 
 def test_a_row_without_handle_does_not_end_the_product_around_it() -> None:
     [shirt] = products(f"{HEADER}\nshirt,Shirt,Size,S,,,20\n,,,M,,,20\nshirt,,,L,,,20\n")
-    assert (len(shirt.variants), shirt.complete) == (2, False)
+    assert (len(shirt.variants), shirt.is_complete) == (2, False)
 
 
 def test_a_cell_too_many_is_rejected() -> None:
@@ -256,7 +258,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         path.write_text("Handle,Title,Body (HTML),Price\n" + "".join(f"mug-{n},Mug,{'tea ' * 250},5\n" for n in range(count)))
         tracemalloc.start()
         with path.open("rb") as file:
-            seen = exhausted(read(file, "shop.csv"))
+            seen = exhausted(read_csv_products(file, "shop.csv"))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert seen == count
@@ -281,22 +283,22 @@ def test_from_every_mark_on_the_rest_is_the_same(end: str) -> None:
         )
     )
     content = f"\ufeff{text}".encode()
-    found = list(read(io.BytesIO(content), "shop.csv", remembers=False))
-    marks = [n for n, item in enumerate(found) if isinstance(item, Mark)]
+    found = list(read_csv_products(io.BytesIO(content), "shop.csv", remember_handles=False))
+    marks = [n for n, item in enumerate(found) if isinstance(item, Checkpoint)]
     assert len(marks) == 13
     for n in marks:
         mark = found[n]
-        assert isinstance(mark, Mark)
-        rest = list(read(io.BytesIO(content), "shop.csv", mark.place, remembers=False))
+        assert isinstance(mark, Checkpoint)
+        rest = list(read_csv_products(io.BytesIO(content), "shop.csv", mark.resume_point, remember_handles=False))
         # The place that it begins at is told once more.
         assert [item for item in rest if item != mark] == found[n + 1 :]
 
 
 def test_a_line_without_an_end_is_never_held_as_a_whole() -> None:
     content = b"Handle,Title,Price\nmug,Mug,5\n" + b"x" * 5_000_000 + b"\ncup,Cup,5\n"
-    found = [item for item in read(io.BytesIO(content), "shop.csv") if not isinstance(item, Mark)]
+    found = [item for item in read_csv_products(io.BytesIO(content), "shop.csv") if not isinstance(item, Checkpoint)]
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "cup"]
-    assert len([item for item in found if isinstance(item, Rejection)]) >= 1
+    assert len([item for item in found if isinstance(item, RowError)]) >= 1
 
 
 def test_apostrophes_are_taken_off_in_files_of_ours_alone() -> None:

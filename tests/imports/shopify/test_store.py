@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from storefront.core.net.shopify_client import Shop, ShopifyError, ShopifyRefused
-from storefront.imports.row_types import Item, Mark, ProductRow, Stop
+from storefront.core.net.shopify_client import ShopifyClient, ShopifyError, ShopifyRefusedError
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, SourceItem
 from storefront.imports.shopify import store
 from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling, variant, video
 
@@ -17,12 +17,12 @@ async def shopify() -> AsyncIterator[Shopify]:
         yield shop
 
 
-async def items(shopify: Shopify, place: Any = None) -> list[Item]:
-    async with Shop(DOMAIN, TOKEN, base=shopify.url, pause=0.01) as shop:
-        return [item async for item in store.read(shop, place)]
+async def items(shopify: Shopify, place: Any = None) -> list[SourceItem]:
+    async with ShopifyClient(DOMAIN, TOKEN, base_url=shopify.url, backoff_seconds=0.01) as shop:
+        return [item async for item in store.read_shop_products(shop, place)]
 
 
-def products(found: list[Item]) -> list[ProductRow]:
+def products(found: list[SourceItem]) -> list[ProductRow]:
     return [item for item in found if isinstance(item, ProductRow)]
 
 
@@ -48,24 +48,24 @@ async def test_from_every_mark_on_the_rest_is_the_same(shopify: Shopify) -> None
     shopify.products = [product(n, images=["https://x.example/1.jpg"] * (n % 3)) for n in range(1, 31)]
     found = await items(shopify)
     assert [row.handle for row in products(found)] == [f"product-{n}" for n in range(1, 31)]
-    marks = [n for n, item in enumerate(found) if isinstance(item, Mark)]
+    marks = [n for n, item in enumerate(found) if isinstance(item, Checkpoint)]
     assert len(marks) == 4
     for n in marks[:-1]:
         mark = found[n]
-        assert isinstance(mark, Mark)
-        assert await items(shopify, mark.place) == found[n + 1 :]
+        assert isinstance(mark, Checkpoint)
+        assert await items(shopify, mark.resume_point) == found[n + 1 :]
 
 
 async def test_products_that_come_and_go_meanwhile_move_no_page(shopify: Shopify) -> None:
     shopify.products = [product(n) for n in range(1, 21)]
     found = await items(shopify)
-    mark = next(item for item in found if isinstance(item, Mark))
+    mark = next(item for item in found if isinstance(item, Checkpoint))
     shopify.products = [product(n) for n in range(4, 23) if n != 8]
-    assert [row.handle for row in products(await items(shopify, mark.place))] == [f"product-{n}" for n in range(9, 23)]
+    assert [row.handle for row in products(await items(shopify, mark.resume_point))] == [f"product-{n}" for n in range(9, 23)]
 
 
 async def test_a_question_that_costs_too_much_is_made_smaller(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PAGE", 100)
+    monkeypatch.setattr(store, "PRODUCTS_PER_PAGE", 100)
     shopify.products = [product(n) for n in range(1, 31)]
     assert len(products(await items(shopify))) == 30
     assert min(shopify.costs[1:]) < max(shopify.costs)
@@ -83,12 +83,12 @@ async def test_no_page_costs_more_than_is_allowed(shopify: Shopify) -> None:
 
 async def test_an_empty_shop_is_one(shopify: Shopify) -> None:
     [mark] = await items(shopify)
-    assert isinstance(mark, Mark) and mark.done == 0
+    assert isinstance(mark, Checkpoint) and mark.progress == 0
 
 
 async def test_without_the_scope_nothing_is_read(shopify: Shopify) -> None:
     shopify.scopes = []
-    with pytest.raises(ShopifyRefused, match="read_products"):
+    with pytest.raises(ShopifyRefusedError, match="read_products"):
         await items(shopify)
 
 
@@ -117,9 +117,9 @@ async def test_pages_without_an_end_are_an_error(shopify: Shopify, pages: list[F
 
 async def test_pages_in_a_circle_end_at_the_row_limit(shopify: Shopify) -> None:
     shopify.faults = [_page(cursor, "mug") for cursor in "ab" * 50]
-    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
-        found = [item async for item in store.read(shop, max_rows=10)]
-    assert isinstance(found[-1], Stop) and "more than 10" in found[-1].problem
+    async with ShopifyClient(DOMAIN, TOKEN, base_url=shopify.url) as shop:
+        found = [item async for item in store.read_shop_products(shop, max_rows=10)]
+    assert isinstance(found[-1], EarlyStop) and "more than 10" in found[-1].problem
     assert len(shopify.asked) == 10
 
 
@@ -133,5 +133,5 @@ async def test_variants_without_an_end_are_cut(shopify: Shopify, monkeypatch: py
 
 async def test_absurd_count_of_products_is_cut(shopify: Shopify) -> None:
     shopify.faults = [Fault(200, body={"data": {"productsCount": {"count": 10**18}}})]
-    async with Shop(DOMAIN, TOKEN, base=shopify.url) as shop:
-        assert await store.count(shop) == 2**31
+    async with ShopifyClient(DOMAIN, TOKEN, base_url=shopify.url) as shop:
+        assert await store.count_shop_products(shop) == 2**31

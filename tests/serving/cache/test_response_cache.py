@@ -18,8 +18,8 @@ from pydantic import SecretStr
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
-from storefront.feed.positions import Heads
-from storefront.serving.cache.response_cache import Policy, Responses, Told
+from storefront.feed.positions import LogPositions
+from storefront.serving.cache.response_cache import CachedResponse, CachePolicy, ResponseCache
 from tests.client import Client, token_of
 from tests.conftest import fresh, serving
 from tests.factories import counted, make_product, make_store, make_user
@@ -379,11 +379,11 @@ async def test_what_is_not_to_be_kept_is_executed_once_more_for_all_who_came_whe
     def somebody() -> SimpleNamespace:
         return SimpleNamespace(touched=None)
 
-    responses = Responses(Heads(database, 60), somebody, lambda _: True, Policy(1_000_000, "", b"secret"))
-    first = asyncio.create_task(responses.outcome(b"key", run))
+    responses = ResponseCache(LogPositions(database, 60), somebody, lambda _: True, CachePolicy(1_000_000, "", b"secret"))
+    first = asyncio.create_task(responses.compute(b"key", run))
     await asyncio.sleep(0)
-    others = await asyncio.gather(*(responses.outcome(b"key", run) for _ in range(30)))
-    told = [outcome.body for outcome in (await first, *others) if isinstance(outcome, Told)]
+    others = await asyncio.gather(*(responses.compute(b"key", run) for _ in range(30)))
+    told = [outcome.body for outcome in (await first, *others) if isinstance(outcome, CachedResponse)]
     assert told == [b'{"data":{"execution":1}}', *[b'{"data":{"execution":2}}'] * 30]
 
 

@@ -15,7 +15,7 @@ from graphql import (
 )
 
 from storefront.schema import schema
-from storefront.serving.documents.cost import COST, Cost, Costs
+from storefront.serving.documents.cost import COST_EXTENSION_KEY, DocumentCosts, FieldCost
 
 SCHEMA = schema._schema
 
@@ -24,7 +24,7 @@ def cost(query: str, **variables: Any) -> int:
     """Of the first operation of a document."""
     document = parse(query)
     operation = next(one for one in document.definitions if isinstance(one, OperationDefinitionNode))
-    return Costs(SCHEMA, document).of(operation, variables)
+    return DocumentCosts(SCHEMA, document).estimate(operation, variables)
 
 
 PAGE = "query($n: Int, $m: Int = 2) { configs(first: $n) { nodes { id products(last: $m) { nodes { title } } } } }"
@@ -74,8 +74,8 @@ def test_the_cost_is_that_of_the_fields_times_the_sizes_of_the_lists(
 
 def test_each_operation_has_a_cost_of_its_own() -> None:
     document = parse("query A { me { id } } query B { configs(first: 3) { nodes { id } } }")
-    costs = Costs(SCHEMA, document)
-    found = [costs.of(one, {}) for one in document.definitions if isinstance(one, OperationDefinitionNode)]
+    costs = DocumentCosts(SCHEMA, document)
+    found = [costs.estimate(one, {}) for one in document.definitions if isinstance(one, OperationDefinitionNode)]
     assert found == [2, 5]
 
 
@@ -86,8 +86,8 @@ WRITTEN = {"BulkUpdateProductsPayload.results", "UpdateProductPricesPayload.prod
 
 def has_a_size(field: GraphQLField) -> bool:
     """Whether an argument or a declaration says how long a list is."""
-    declared = field.extensions.get(COST, Cost())
-    return bool({"first", "last"} & set(field.args) or declared.size or declared.by != Cost().by)
+    declared = field.extensions.get(COST_EXTENSION_KEY, FieldCost())
+    return bool({"first", "last"} & set(field.args) or declared.size or declared.by != FieldCost().size_arguments)
 
 
 def test_of_every_list_of_objects_it_is_known_how_long_it_is() -> None:

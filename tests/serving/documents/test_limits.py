@@ -13,7 +13,7 @@ from graphql import Lexer, Source, TokenKind, get_introspection_query
 from benchmarks.attacks import ATTACKS, deep
 from storefront.core.errors import LimitExceeded
 from storefront.schema import schema
-from storefront.serving.documents.document_store import Documents, NotExecutable
+from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
 from storefront.serving.documents.limits import DocumentLimits
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.run.operations import Operations
@@ -38,9 +38,9 @@ async def test_attacks_are_refused_before_anything_runs(shopper: Client, name: s
 
 
 def test_the_message_says_the_limit_and_what_was_found() -> None:
-    documents = Documents(schema._schema, limits=DocumentLimits(depth=3))
-    with pytest.raises(NotExecutable, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
-        documents.of_text(deep(4))
+    documents = DocumentStore(schema._schema, limits=DocumentLimits(depth=3))
+    with pytest.raises(NotExecutableError, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
+        documents.find_by_text(deep(4))
 
 
 @pytest.mark.parametrize(
@@ -61,14 +61,14 @@ def test_each_limit_lets_through_just_as_much_as_it_says(limit: str) -> None:
         "cost": 102,
     }
     request = GraphQLRequest(query)
-    Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
-    with pytest.raises((NotExecutable, LimitExceeded)):
-        Operations(Documents(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
+    Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
+    with pytest.raises((NotExecutableError, LimitExceeded)):
+        Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
 
 
 def test_introspection_is_within_the_limits() -> None:
     whole: dict[str, Any] = {"specified_by_url": True, "schema_description": True, "input_value_deprecation": True}
-    Operations(Documents(schema._schema)).prepare(GraphQLRequest(get_introspection_query(**whole)))
+    Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(get_introspection_query(**whole)))
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
     lexer, number = Lexer(Source(text)), 0
     while lexer.advance().kind is not TokenKind.EOF:
         number += 1
-    with pytest.raises(NotExecutable) as refusal:
-        Documents(schema._schema, limits=DocumentLimits(tokens=number - 1)).of_text(text)
+    with pytest.raises(NotExecutableError) as refusal:
+        DocumentStore(schema._schema, limits=DocumentLimits(tokens=number - 1)).find_by_text(text)
     assert refusal.value.errors[0].message == f"The document is too long: at most {number - 1} tokens allowed, not {number}."
 
 

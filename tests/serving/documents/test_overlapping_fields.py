@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from graphql import NoUnusedFragmentsRule, OverlappingFieldsCanBeMergedRule, build_schema, parse, validate
 
-from storefront.serving.documents.overlapping_fields import RULES, FieldsCanBeMerged
+from storefront.serving.documents.overlapping_fields import VALIDATION_RULES, FieldsCanBeMergedRule
 
 SCHEMA = build_schema(
     """
@@ -88,7 +88,9 @@ def test_the_verdict_is_graphql_cores() -> None:
     verdicts = {True: 0, False: 0}
     for text in drafts():
         document = parse(text)
-        theirs, ours = (not validate(SCHEMA, document, [rule]) for rule in (OverlappingFieldsCanBeMergedRule, FieldsCanBeMerged))
+        theirs, ours = (
+            not validate(SCHEMA, document, [rule]) for rule in (OverlappingFieldsCanBeMergedRule, FieldsCanBeMergedRule)
+        )
         # What no operation reaches is an error for another rule.
         assert ours is theirs or validate(SCHEMA, document, [NoUnusedFragmentsRule]), text
         verdicts[ours] += 1
@@ -106,11 +108,11 @@ def test_the_verdict_is_graphql_cores() -> None:
     ],
 )
 def test_the_error_says_what_conflicts_and_where(text: str, reason: str) -> None:
-    (error,) = validate(SCHEMA, parse(text), RULES)
+    (error,) = validate(SCHEMA, parse(text), VALIDATION_RULES)
     assert reason in error.message
     assert len(error.locations or ()) == 2
 
 
 def test_a_document_with_many_faults_has_one_error_for_each_name() -> None:
     text = " ".join(["a: name a: id b: name b: bark"] * 50)
-    assert len(validate(SCHEMA, parse(f"{{ dog {{ {text} }} }}"), RULES)) == 2
+    assert len(validate(SCHEMA, parse(f"{{ dog {{ {text} }} }}"), VALIDATION_RULES)) == 2

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 
 import pytest
-from storefront.serving.documents.parse_lock import Turns
 
 from storefront.core.errors import Unavailable
+from storefront.serving.documents.parse_lock import ParseLock
 from tests.client import Client
 from tests.conftest import serving
 
@@ -18,10 +18,10 @@ def busy() -> None:
 
 
 async def test_others_are_let_in_between_work_that_takes_long() -> None:
-    turns, order = Turns(10), list[str]()
+    turns, order = ParseLock(10), list[str]()
 
     async def take(name: str) -> None:
-        await turns.take(busy)
+        await turns.run_exclusively(busy)
         order.append(name)
 
     async def pass_by() -> None:
@@ -34,16 +34,16 @@ async def test_others_are_let_in_between_work_that_takes_long() -> None:
 
 
 async def test_only_so_many_wait_and_a_failure_is_a_turn_too() -> None:
-    turns = Turns(1)
+    turns = ParseLock(1)
 
     def failing() -> None:
         busy()
         raise ZeroDivisionError
 
-    first, second = asyncio.create_task(turns.take(failing)), asyncio.create_task(turns.take(busy))
+    first, second = asyncio.create_task(turns.run_exclusively(failing)), asyncio.create_task(turns.run_exclusively(busy))
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
-        await turns.take(busy)
+        await turns.run_exclusively(busy)
     with pytest.raises(ZeroDivisionError):
         await first
     await second

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from storefront.serving.http.negotiation import accepted
+from storefront.serving.http.negotiation import negotiate_media_types
 from tests.client import Client
 
 JSON, NEW = "application/json", "application/graphql-response+json"
@@ -49,7 +49,7 @@ FEED = 'subscription { productFeed(configId: "x") { __typename } }'
     ],
 )
 def test_the_header_is_read_as_http_says(header: str | None, json: str | None, stream: str | None) -> None:
-    takes = accepted(header)
+    takes = negotiate_media_types(header)
     assert (takes.json, takes.stream and takes.stream.media_type) == (json, stream)
 
 

@@ -28,7 +28,7 @@ async def ready(client: Client) -> tuple[int, dict[str, str]]:
 
 @pytest.fixture(autouse=True)
 def looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "YOUNG", -1.0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", -1.0)
 
 
 async def test_a_server_that_can_answer_is_alive_and_ready(shopper: Client) -> None:
@@ -87,7 +87,7 @@ async def test_a_replica_is_a_part_of_its_own(postgres: str, template: str, tmp_
 
 
 async def test_many_who_ask_are_answered_at_the_cost_of_one(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "YOUNG", 60.0)
+    monkeypatch.setattr(health, "CACHE_SECONDS", 60.0)
     seen: list[str] = []
     client.database.observers.append(seen.append)
     await asyncio.gather(*(client.http.get("/readyz") for _ in range(20)))

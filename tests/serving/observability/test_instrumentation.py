@@ -12,8 +12,8 @@ import httpx
 import pytest
 from websockets.asyncio.client import connect
 
-from storefront.serving.http.graphql_request import hash_of
-from storefront.serving.observability.instrumentation import shape
+from storefront.serving.http.graphql_request import hash_document
+from storefront.serving.observability.instrumentation import describe_shape
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
@@ -46,7 +46,7 @@ async def test_slow_operations_are_logged_with_their_shape(empty_url: str, tmp_p
     [line] = slow(log_lines)
     assert (line["level"], line["requestId"]) == ("warning", "r-7")
     assert (line["operation"], line["kind"], line["code"]) == ("Search", "query", "OK")
-    assert line["document"] == hash_of(SEARCH)
+    assert line["document"] == hash_document(SEARCH)
     assert line["variables"] == {"c": "String", "s": "String"}
     assert line["statements"] == line["trips"] > 0
     assert 0 < line["secondsInSql"] < line["seconds"]
@@ -137,7 +137,7 @@ async def test_callers_values_blank_no_words_of_ours(client: Client, log_lines: 
     ],
 )
 def test_a_shape_has_names_and_types(value: Any, told: Any) -> None:
-    assert shape(value) == told
+    assert describe_shape(value) == told
 
 
 def test_a_server_logs_in_json_whatever_logs(empty_url: str, tmp_path: Path) -> None:

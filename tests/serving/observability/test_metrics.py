@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from starlette.routing import Route
 from websockets.asyncio.client import connect
 
-from storefront.core.request_context import Activity
+from storefront.core.request_context import RequestContext
 from storefront.core.settings import Settings
 from storefront.serving.observability.instrumentation import Execution
-from storefront.serving.observability.metrics import LONGEST_NAME, MOST_NAMES, Metrics
+from storefront.serving.observability.metrics import MAX_NAME_CHARACTERS, MAX_OPERATION_NAMES, Metrics
 from tests.conftest import serving
 from tests.factories import make_product, make_store
 from tests.feed.processes import running
@@ -118,20 +118,20 @@ def _patiently(port: int) -> Told:
 
 def execution(name: str | None) -> Any:
     asked: Any = SimpleNamespace(kind_name="query", label=name, hash="", variables={})
-    return Execution(asked, Activity("r"))
+    return Execution(asked, RequestContext("r"))
 
 
 def test_no_more_names_are_told_apart_than_there_may_be() -> None:
     metrics = Metrics({"Trusted"})
-    for number in range(MOST_NAMES + 50):
-        metrics.executed(execution(f"Name{number}"))
-    metrics.executed(execution("Long" * LONGEST_NAME))
-    metrics.executed(execution("Trusted"))
-    metrics.executed(execution(None))
+    for number in range(MAX_OPERATION_NAMES + 50):
+        metrics.count_execution(execution(f"Name{number}"))
+    metrics.count_execution(execution("Long" * MAX_NAME_CHARACTERS))
+    metrics.count_execution(execution("Trusted"))
+    metrics.count_execution(execution(None))
     names = {
         sample.labels["name"] for family in metrics.registry.collect() for sample in family.samples if "name" in sample.labels
     }
-    assert len(names) == MOST_NAMES + 3 and {"Trusted", "other", "anonymous", "Name0"} <= names
+    assert len(names) == MAX_OPERATION_NAMES + 3 and {"Trusted", "other", "anonymous", "Name0"} <= names
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_no_more_names_are_told_apart_than_there_may_be() -> None:
 def test_paths_and_methods_that_nobody_serves_are_one(route: str | None, method: str, told: tuple[str, str]) -> None:
     metrics = Metrics()
     scope = {"method": method, **({"route": Route(route, lambda _: None)} if route else {})}
-    metrics.requested(scope, 404, 0.1)
+    metrics.count_request(scope, 404, 0.1)
     labels = {"route": told[0], "method": told[1], "status": "404"}
     assert metrics.registry.get_sample_value("storefront_http_requests_total", labels) == 1
 

@@ -46,10 +46,10 @@ async def test_statements_are_below_loaders_below_operations(
     database: Database, spans: tuple[Observers, InMemorySpanExporter]
 ) -> None:
     observers, exporter = spans
-    with observers.execution(asked(word="confidential")), request_context.part(make_store, 3):
+    with observers.observe_execution(asked(word="confidential")), request_context.batch_span(make_store, 3):
         await database.fetch(Statement("SELECT %(word)s::text AS word", {}), {"word": "confidential"})
         async with database.transaction() as connection:
-            connection.send(Statement("SELECT 1", {}))
+            connection.enqueue(Statement("SELECT 1", {}))
             await connection.fetch(Statement("SELECT 2", {}))
     found = {span.name: span for span in exporter.get_finished_spans()}
     whole, loader = found["query Search"], found["load make_store"]
@@ -65,7 +65,7 @@ async def test_statements_are_below_loaders_below_operations(
 
 async def test_what_fails_is_told_by_its_kind_alone(database: Database, spans: tuple[Observers, InMemorySpanExporter]) -> None:
     observers, exporter = spans
-    with pytest.raises(Error), observers.execution(asked()):
+    with pytest.raises(Error), observers.observe_execution(asked()):
         await database.fetch(Statement("SELECT %(word)s::text::int", {}), {"word": "confidential"})
     statement, whole = exporter.get_finished_spans()
     assert dict(statement.attributes or {})["error.type"] == "InvalidTextRepresentation"

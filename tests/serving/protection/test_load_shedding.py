@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from tests.serving.server.test_http_protocol import connection
 
-from storefront.serving.protection.load_shedding import Admission
+from storefront.serving.protection.load_shedding import LoadShedder
 from tests.conftest import serving
+from tests.serving.server.test_http_protocol import connection
 
 HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 BODY = b'{"query": "{ __typename }"}'
@@ -65,8 +65,8 @@ async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requ
 
 @pytest.mark.parametrize(("aside", "admitted"), [(0, 2), (1, 3)])
 def test_those_aside_do_not_count(aside: int, admitted: int) -> None:
-    admission = Admission(2, lambda: aside)
-    assert [admission.admits("/graphql") for _ in range(5)].count(True) == admitted == admission.inside
-    assert admission.refused == 5 - admitted and admission.admits("/readyz")
-    admission.leave()
-    assert admission.inside == admitted
+    admission = LoadShedder(2, lambda: aside)
+    assert [admission.try_admit("/graphql") for _ in range(5)].count(True) == admitted == admission.in_flight
+    assert admission.rejected_count == 5 - admitted and admission.try_admit("/readyz")
+    admission.release()
+    assert admission.in_flight == admitted

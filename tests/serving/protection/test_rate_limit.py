@@ -14,7 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from storefront import doctor
 from storefront.core.settings import Settings
-from storefront.serving.protection.rate_limit import Door, RateLimited, Rates, caller_of
+from storefront.serving.protection.rate_limit import RateLimited, RateLimiter, RateLimitScope, get_caller_key
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import counted, make_store, make_user
@@ -177,16 +177,16 @@ async def test_default_rate_limits_each_client(empty_url: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "10.1.2.3", "172.20.0.1", "192.168.1.1", "100.64.0.1", "::1", "fd00::1"])
 async def test_private_addresses_are_not_counted_by_default(address: str) -> None:
-    rates = Rates({Door.ADDRESS: "60/h burst 1"}, public_only={Door.ADDRESS})
-    assert [await rates.take(Door.ADDRESS, caller_of(address)) for _ in range(3)] == [None] * 3
+    rates = RateLimiter({RateLimitScope.ADDRESS: "60/h burst 1"}, public_only_scopes={RateLimitScope.ADDRESS})
+    assert [await rates.consume(RateLimitScope.ADDRESS, get_caller_key(address)) for _ in range(3)] == [None] * 3
 
 
 async def test_default_rate_hints_at_proxies_once(log_lines: list[dict[str, Any]]) -> None:
-    rates = Rates({Door.ADDRESS: "60/h burst 1"}, public_only={Door.ADDRESS})
+    rates = RateLimiter({RateLimitScope.ADDRESS: "60/h burst 1"}, public_only_scopes={RateLimitScope.ADDRESS})
     for address in ("172.32.0.1", "2001:db8::1"):
-        await rates.take(Door.ADDRESS, caller_of(address))
+        await rates.consume(RateLimitScope.ADDRESS, get_caller_key(address))
         with pytest.raises(RateLimited):
-            await rates.take(Door.ADDRESS, caller_of(address))
+            await rates.consume(RateLimitScope.ADDRESS, get_caller_key(address))
     assert ["STOREFRONT_TRUSTED_PROXIES" in line["message"] for line in log_lines] == [True]
 
 
@@ -201,37 +201,37 @@ async def test_default_rate_hints_at_proxies_once(log_lines: list[dict[str, Any]
     ],
 )
 def test_doctor_tells_how_addresses_are_counted(options: dict[str, Any], state: str, is_well: bool) -> None:
-    finding = doctor.clients(Settings(**options))
+    finding = doctor.check_clients(Settings(**options))
     assert finding.state.startswith(state)
-    assert ("STOREFRONT_TRUSTED_PROXIES" in finding.mend) is not is_well
+    assert ("STOREFRONT_TRUSTED_PROXIES" in finding.remedy) is not is_well
 
 
 def test_proxies_are_known_on_sockets_for_both_versions() -> None:
     options = Settings(trusted_proxies="127.0.0.1, 10.0.0.0/8, fd00::/8")
-    assert options.proxies() == ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "::ffff:127.0.0.1/128", "::ffff:10.0.0.0/104"]
-    assert Settings(trusted_proxies="*").proxies() == ["*"]
+    assert options.proxy_networks() == ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "::ffff:127.0.0.1/128", "::ffff:10.0.0.0/104"]
+    assert Settings(trusted_proxies="*").proxy_networks() == ["*"]
 
 
 async def test_processes_count_together(redis: Redis) -> None:
-    one, other = (Rates({Door.ADDRESS: "60/h burst 4"}, f"redis://{redis.address}") for _ in range(2))
+    one, other = (RateLimiter({RateLimitScope.ADDRESS: "60/h burst 4"}, f"redis://{redis.address}") for _ in range(2))
     async with one.running(), other.running():
         for rates in (one, other, one, other):
-            await rates.take(Door.ADDRESS, "192.0.2.1")
+            await rates.consume(RateLimitScope.ADDRESS, "192.0.2.1")
         for rates in (one, other):
             with pytest.raises(RateLimited):
-                await rates.take(Door.ADDRESS, "192.0.2.1")
-        await one.take(Door.ADDRESS, "192.0.2.2")
+                await rates.consume(RateLimitScope.ADDRESS, "192.0.2.1")
+        await one.consume(RateLimitScope.ADDRESS, "192.0.2.2")
 
 
 async def test_the_doctor_tells_where_requests_are_counted() -> None:
     with redis_server() as redis:
         options = Settings(secret=SecretStr("x" * 32), rate_limit_url=SecretStr(f"redis://{redis.address}"))
-        assert (await doctor.rates(options)) == doctor.Finding("rates", "counted together in Redis")
+        assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "counted together in Redis")
         redis.stop()
-        finding = await doctor.rates(options)
-        assert "StoreUnavailableError" in finding.state and "STOREFRONT_RATE_LIMIT_URL" in finding.mend
+        finding = await doctor.check_rate_limits(options)
+        assert "StoreUnavailableError" in finding.state and "STOREFRONT_RATE_LIMIT_URL" in finding.remedy
     alone = options.model_copy(update={"rate_limit_url": None, "workers": 2})
-    assert (await doctor.rates(alone)).state == "counted by each worker for itself"
+    assert (await doctor.check_rate_limits(alone)).state == "counted by each worker for itself"
 
 
 async def test_without_redis_each_process_counts_for_itself(empty_url: str, tmp_path: Path) -> None:
@@ -244,16 +244,16 @@ async def test_without_redis_each_process_counts_for_itself(empty_url: str, tmp_
 
 
 async def test_many_callers_take_no_more_room_than_the_most_recent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storefront.serving.protection.rate_limit.MOST_CALLERS", 100)
-    monkeypatch.setattr("storefront.serving.protection.rate_limit.MOST_REFUSED", 10)
-    rates = Rates({Door.ADDRESS: "60/h burst 1"})
+    monkeypatch.setattr("storefront.serving.protection.rate_limit.MAX_TRACKED_CALLERS", 100)
+    monkeypatch.setattr("storefront.serving.protection.rate_limit.MAX_LIMITED_CALLERS", 10)
+    rates = RateLimiter({RateLimitScope.ADDRESS: "60/h burst 1"})
     for n in range(1_000):
-        await rates.take(Door.ADDRESS, f"caller {n}")
+        await rates.consume(RateLimitScope.ADDRESS, f"caller {n}")
         with pytest.raises(RateLimited):
-            await rates.take(Door.ADDRESS, f"caller {n}")
-    bucket = rates._buckets[Door.ADDRESS]
-    store: Any = bucket._alone.limiter._store
-    assert (len(bucket._refused), len(store._backend.get_client())) == (10, 100)
+            await rates.consume(RateLimitScope.ADDRESS, f"caller {n}")
+    bucket = rates._limiters[RateLimitScope.ADDRESS]
+    store: Any = bucket._memory_limiter.limiter._store
+    assert (len(bucket._limited_callers), len(store._backend.get_client())) == (10, 100)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ async def test_many_callers_take_no_more_room_than_the_most_recent_ones(monkeypa
     ],
 )
 def test_of_ipv6_a_caller_is_a_network(host: str | None, caller: str | None) -> None:
-    assert caller_of(host) == caller
+    assert get_caller_key(host) == caller
 
 
 @pytest.mark.parametrize("rate", ["many", "10", "0/s", "10/fortnight", "1/s, 5/m"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from storefront.serving.run.fanout import Crowds, Listener, Source, Step
+from storefront.serving.run.fanout import SharedSource, SharedStreams, SourceStep, SubscriptionReader
 
 
 class Tape:
@@ -42,13 +42,13 @@ class Tape:
         return b"%d" % event
 
 
-class Reading(Source):
+class Reading(SharedSource):
     """A tape as a source. At every third position there is nothing to tell."""
 
     def __init__(self, tape: Tape, after: int | None = None) -> None:
         self.key, self._tape, self._after = tape, tape, after
 
-    async def steps(self, after: int | None = None) -> AsyncGenerator[Step, None]:
+    async def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
         tape = self._tape
         begin = self._after if after is None else after
         position = tape.length if begin is None else begin
@@ -60,10 +60,10 @@ class Reading(Source):
                 while position < tape.length:
                     position += 1
                     await asyncio.sleep(0)
-                    yield Step(position, position if position % 3 else None)
+                    yield SourceStep(position, position if position % 3 else None)
                 if tape.failure:
                     raise ZeroDivisionError
-                yield Step(position, is_level=True)
+                yield SourceStep(position, caught_up=True)
                 await moved.wait()
         finally:
             tape.readers -= 1
@@ -84,12 +84,17 @@ class Ear:
     """One who listens; `is_free` says whether it takes something at once."""
 
     def __init__(
-        self, crowds: Crowds, tape: Tape, after: int | None = None, is_free: Callable[[], bool] = lambda: True, asked: str = ""
+        self,
+        crowds: SharedStreams,
+        tape: Tape,
+        after: int | None = None,
+        is_free: Callable[[], bool] = lambda: True,
+        asked: str = "",
     ) -> None:
         self.heard: list[int] = []
         self.alone = 0
         self._is_free = is_free
-        self._listener = Listener(crowds, Reading(tape, after), asked, tape.execute, self._tell)
+        self._listener = SubscriptionReader(crowds, Reading(tape, after), asked, tape.execute, self._tell)
         self.task = asyncio.create_task(self._listen())
         everyone.append(self)
 
@@ -100,7 +105,7 @@ class Ear:
         return True
 
     async def _listen(self) -> None:
-        async with aclosing(self._listener.results()) as results:
+        async with aclosing(self._listener.iterate_results()) as results:
             async for result in results:
                 await asyncio.sleep(random.random() / 500)
                 self.heard.append(int(result))
@@ -126,7 +131,7 @@ async def until(holds: Callable[[], Any]) -> None:
 
 
 async def test_those_alike_have_one_reader_and_one_execution() -> None:
-    crowds, tape = Crowds(), Tape()
+    crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape) for _ in range(600)]
     await settled()
     assert tape.readers == 1
@@ -135,11 +140,11 @@ async def test_those_alike_have_one_reader_and_one_execution() -> None:
     assert tape.executed == told(1, 10) and not any(ear.alone for ear in ears)
     for ear in ears:
         await ear.leave()
-    assert (tape.readers == 0 and not crowds._crowds) or crowds.find((tape, "")) is None
+    assert (tape.readers == 0 and not crowds._streams) or crowds.find((tape, "")) is None
 
 
 async def test_those_who_ask_for_something_else_are_told_apart() -> None:
-    crowds, tape = Crowds(), Tape()
+    crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape, asked=asked) for asked in "abab"]
     await settled()
     assert tape.readers == 2
@@ -149,7 +154,7 @@ async def test_those_who_ask_for_something_else_are_told_apart() -> None:
 
 
 async def test_the_first_one_may_go() -> None:
-    crowds, tape = Crowds(), Tape()
+    crowds, tape = SharedStreams(), Tape()
     first, second = Ear(crowds, tape), Ear(crowds, tape)
     await settled()
     await first.leave()
@@ -165,7 +170,7 @@ async def test_the_first_one_may_go() -> None:
 
 
 async def test_one_who_comes_late_catches_up_alone_and_then_is_told_with_the_others() -> None:
-    crowds, tape = Crowds(), Tape()
+    crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape)]
     await settled()
     tape.record(300)
@@ -181,7 +186,7 @@ async def test_one_who_comes_late_catches_up_alone_and_then_is_told_with_the_oth
 
 
 async def test_one_who_is_busy_holds_up_nobody_and_loses_nothing() -> None:
-    crowds, tape, busy = Crowds(), Tape(), [True]
+    crowds, tape, busy = SharedStreams(), Tape(), [True]
     quick, slow = Ear(crowds, tape), Ear(crowds, tape, is_free=lambda: not busy[0])
     await settled()
     tape.record(20)
@@ -197,20 +202,20 @@ async def test_one_who_is_busy_holds_up_nobody_and_loses_nothing() -> None:
 
 async def test_the_end_and_a_failure_reach_all() -> None:
     for act, outcome in ((Tape.end, None), (Tape.fail, ZeroDivisionError)):
-        crowds, tape = Crowds(), Tape()
+        crowds, tape = SharedStreams(), Tape()
         ears = [Ear(crowds, tape) for _ in range(5)]
         await settled()
         act(tape)
         found = await asyncio.wait_for(asyncio.gather(*(ear.task for ear in ears), return_exceptions=True), 5)
         assert [type(one) if one else None for one in found] == [outcome] * 5
-        assert tape.readers == 0 and crowds._crowds == {}
+        assert tape.readers == 0 and crowds._streams == {}
 
 
 class Bustle:
     """Listeners who come and go, at any position and of any slowness, while things happen."""
 
     def __init__(self, seed: int) -> None:
-        self.chance, self.tape, self.crowds = random.Random(seed), Tape(), Crowds()
+        self.chance, self.tape, self.crowds = random.Random(seed), Tape(), SharedStreams()
         self.ears: dict[Ear, int] = {}
 
     async def go_on(self) -> None:
@@ -248,4 +253,4 @@ async def test_whatever_happens_each_hears_everything_once_and_in_order(seed: in
     for ear in bustle.ears:
         await ear.leave()
     await settled()
-    assert bustle.tape.readers == 0 and bustle.crowds._crowds == {}
+    assert bustle.tape.readers == 0 and bustle.crowds._streams == {}

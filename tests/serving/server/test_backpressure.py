@@ -14,10 +14,10 @@ import pytest
 from strawberry.dataloader import DataLoader
 
 import storefront.app
-from storefront.core.storage.disk import Disk
+from storefront.core.storage.disk import DiskStorage
 from storefront.feed import log
-from storefront.feed.log import Entry
-from storefront.serving.server.backpressure import KERNEL_UNSENT_BYTES, Backpressure, Reason
+from storefront.feed.log import LogEntry
+from storefront.serving.server.backpressure import MAX_KERNEL_UNSENT_BYTES, AbortReason, Backpressure
 from tests.client import SECRET, Client
 from tests.conftest import serving
 from tests.factories import counted, make_product, make_store
@@ -57,9 +57,9 @@ class Scene:
 
     async def change(self, times: int) -> None:
         """Log changes of the product."""
-        entry = Entry("product_updated", self.product, self.product, was_visible=True, is_visible=True)
+        entry = LogEntry("product_updated", self.product, self.product, was_visible=True, is_visible=True)
         async with self.client.database.transaction() as connection:
-            await log.append(connection, self.store, [entry] * times)
+            await log.append_entries(connection, self.store, [entry] * times)
 
     async def until(self, holds: Callable[[Backpressure], Any]) -> None:
         """Wait until something holds."""
@@ -67,9 +67,9 @@ class Scene:
             while not holds(self.backpressure):  # noqa: ASYNC110 - nothing reports it
                 await asyncio.sleep(0.02)
 
-    async def until_aborted(self, connection: socket.socket, reason: Reason) -> None:
+    async def until_aborted(self, connection: socket.socket, reason: AbortReason) -> None:
         """Wait until the server has aborted the connection and freed what it held for it."""
-        await self.until(lambda it: it.aborted[reason] == 1 and it.bytes == 0 and it.connections == 0)
+        await self.until(lambda it: it.aborts_by_reason[reason] == 1 and it.unread_bytes == 0 and it.connection_count == 0)
         with pytest.raises(ConnectionResetError):
             await read(connection)
 
@@ -112,8 +112,8 @@ async def test_unread_response_is_aborted(cached: int, empty_url: str, tmp_path:
         await it.client.ask(LARGE, c=it.store)
         async with it.connection() as silent:
             await send(silent, it.request())
-            await it.until(lambda held: held.bytes > ANSWER_BYTES - 2 * KERNEL_UNSENT_BYTES)
-            await it.until_aborted(silent, Reason.TIMEOUT)
+            await it.until(lambda held: held.unread_bytes > ANSWER_BYTES - 2 * MAX_KERNEL_UNSENT_BYTES)
+            await it.until_aborted(silent, AbortReason.WRITE_TIMEOUT)
 
 
 @pytest.mark.parametrize("media_type", ["text/event-stream", "multipart/mixed;subscriptionSpec=1.0"])
@@ -122,10 +122,10 @@ async def test_unread_stream_is_aborted(media_type: str, empty_url: str, tmp_pat
         await it.change(60)
         async with it.connection() as silent:
             await send(silent, it.request(FEED, media_type))
-            await it.until(lambda held: held.bytes)
+            await it.until(lambda held: held.unread_bytes)
             # A stream waits with its next event: what it has not sent is a position, no payload.
-            assert it.backpressure.bytes <= 2 * len(DESCRIPTION)
-            await it.until_aborted(silent, Reason.TIMEOUT)
+            assert it.backpressure.unread_bytes <= 2 * len(DESCRIPTION)
+            await it.until_aborted(silent, AbortReason.WRITE_TIMEOUT)
 
 
 async def test_unread_websocket_is_aborted(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,25 +135,25 @@ async def test_unread_websocket_is_aborted(empty_url: str, tmp_path: Path, monke
             await open_websocket(silent)
             queries = (FEED, LARGE, LARGE, LARGE)
             await send(silent, b"".join(subscribe(str(number), query, it.store) for number, query in enumerate(queries)))
-            await it.until(lambda held: held.bytes > ANSWER_BYTES)
-            await it.until_aborted(silent, Reason.TIMEOUT)
+            await it.until(lambda held: held.unread_bytes > ANSWER_BYTES)
+            await it.until_aborted(silent, AbortReason.WRITE_TIMEOUT)
 
 
 async def test_unread_download_is_aborted_without_using_capacity(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with scene(empty_url, tmp_path, monkeypatch, write_timeout=2.0, max_concurrent=1) as it:
-        disk = Disk(tmp_path / "objects", "", SECRET)
+        disk = DiskStorage(tmp_path / "objects", "", SECRET)
         await disk.put("exports/a.csv", b"row\n" * 500_000, "text/csv")
         request = f"GET {disk.presign_get('exports/a.csv', seconds=60)} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
         connections = [it.connection() for _ in range(5)]
         silent = [await connection.__aenter__() for connection in connections]
         for one in silent:
             await send(one, request)
-        await it.until(lambda held: held.stalled == 5)
+        await it.until(lambda held: held.stalled_count == 5)
         # Five requests are all that a process with max_concurrent=1 admits.
         assert (await it.client.ask("{ __typename }")) == {"__typename": "Query"}
-        await it.until(lambda held: held.aborted[Reason.TIMEOUT] == 5)
+        await it.until(lambda held: held.aborts_by_reason[AbortReason.WRITE_TIMEOUT] == 5)
         for connection in connections:
             await connection.__aexit__(None, None, None)
 
@@ -167,7 +167,7 @@ async def test_slow_steady_reader_gets_its_whole_response(
             head, _, body = (await read(slow, 8_192, pause=0.02)).partition(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200 ")
         assert sum(map(len, json.loads(body)["data"]["products"]["nodes"][0].values())) == ANSWER_BYTES
-        assert sum(it.backpressure.aborted.values()) == 0
+        assert sum(it.backpressure.aborts_by_reason.values()) == 0
 
 
 async def test_reader_below_the_rate_is_aborted(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,7 +176,7 @@ async def test_reader_below_the_rate_is_aborted(empty_url: str, tmp_path: Path, 
             await send(trickling, it.request())
             with pytest.raises(ConnectionResetError):
                 await read(trickling, 100, pause=0.05)
-        assert it.backpressure.aborted[Reason.TIMEOUT] == 1
+        assert it.backpressure.aborts_by_reason[AbortReason.WRITE_TIMEOUT] == 1
 
 
 # ------------------------------------------------------------------------------------------------- budgets
@@ -188,11 +188,11 @@ async def test_process_budget_aborts_unread_connections(empty_url: str, tmp_path
         connections = [it.connection() for _ in range(12)]
         for connection in connections:
             await send(await connection.__aenter__(), it.request())
-        await it.until(lambda held: held.aborted[Reason.PROCESS] >= 3)
+        await it.until(lambda held: held.aborts_by_reason[AbortReason.PROCESS_BUDGET] >= 3)
         # Who reads is served meanwhile.
         assert await it.client.ask(LARGE, c=it.store)
-        await it.until(lambda held: 0 < held.bytes <= budget)
-        assert it.backpressure.aborted[Reason.TIMEOUT] == 0
+        await it.until(lambda held: 0 < held.unread_bytes <= budget)
+        assert it.backpressure.aborts_by_reason[AbortReason.WRITE_TIMEOUT] == 0
         for connection in connections:
             await connection.__aexit__(None, None, None)
 
@@ -204,7 +204,7 @@ async def test_pings_beyond_the_budget_abort_a_websocket(empty_url: str, tmp_pat
         await open_websocket(silent)
         ping = b"\x89" + struct.pack("!B", 0x80 | 125) + bytes(4) + b"x" * 125
         sending = asyncio.create_task(send(silent, ping * 12_000))
-        await it.until(lambda held: held.aborted[Reason.CONNECTION] == 1)
+        await it.until(lambda held: held.aborts_by_reason[AbortReason.CONNECTION_BUDGET] == 1)
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
 
@@ -216,9 +216,9 @@ async def test_websocket_budget_refuses_further_answers(empty_url: str, tmp_path
         await open_websocket(late)
         # In one piece: a client that does not read is not listened to.
         await send(late, b"".join(subscribe(str(number), LARGE, it.store) for number in range(8)))
-        await it.until(lambda held: held.bytes > ANSWER_BYTES)
+        await it.until(lambda held: held.unread_bytes > ANSWER_BYTES)
         await asyncio.sleep(0.5)
-        assert it.backpressure.bytes <= budget
+        assert it.backpressure.unread_bytes <= budget
         messages = await websocket_messages(late, 8)
         answered = [message for message in messages if message["type"] == "next"]
         refusals = [message["payload"][0]["extensions"] for message in messages if message["type"] == "error"]
@@ -240,10 +240,10 @@ async def test_pipelined_requests_begin_once_answers_are_read(
             sending = asyncio.create_task(
                 send(late, it.request(LARGE) * count + it.request("{ __typename }", connection="close"))
             )
-            await it.until(lambda held: held.bytes)
+            await it.until(lambda held: held.unread_bytes)
             await asyncio.sleep(0.5)
             assert len(statements) == 1
-            assert it.backpressure.bytes < ANSWER_BYTES
+            assert it.backpressure.unread_bytes < ANSWER_BYTES
         found = await read(late)
         await sending
         assert found.count(b"HTTP/1.1 200 OK") == count + 1
@@ -254,9 +254,9 @@ async def test_pipelined_requests_begin_once_answers_are_read(
 async def test_pipelined_requests_are_not_parsed_ahead(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with scene(empty_url, tmp_path, monkeypatch) as it, it.connection() as late:
         sending = asyncio.create_task(send(late, it.request() + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 50_000))
-        await it.until(lambda held: held.bytes)
+        await it.until(lambda held: held.unread_bytes)
         await asyncio.sleep(0.2)
-        [protocol] = [entry.protocol for entry in it.backpressure._unread.values()]
+        [protocol] = [entry.protocol for entry in it.backpressure._unread_connections.values()]
         assert len(protocol.pipeline) < 100  # type: ignore[attr-defined]
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)

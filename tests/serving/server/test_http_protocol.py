@@ -36,7 +36,7 @@ async def test_headers_without_end_are_refused(shopper: Client) -> None:
 
 
 async def test_a_head_that_comes_too_slowly_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START)
         assert await asyncio.wait_for(reader.read(), 5) == b""
@@ -52,7 +52,7 @@ async def test_pipelined_requests_are_no_long_head(shopper: Client) -> None:
 
 
 async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         for _ in range(3):
             writer.write(START + REST)
@@ -65,7 +65,7 @@ async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytes
 
 
 async def test_body_unread_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START.replace(b"application/json", b"text/plain") + b"content-length: 100\r\n\r\nx")
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
@@ -75,7 +75,7 @@ async def test_body_unread_is_not_waited_for(client: Client, monkeypatch: pytest
 
 
 async def test_empty_lines_are_no_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.3)
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START + REST + b"\r\n")
         await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
@@ -106,10 +106,10 @@ async def test_stream_ends_with_connection_of_pipelined_requests(empty_url: str,
 
 
 async def test_protocol_of_heads_is_freed_by_websocket(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_protocol, "SECONDS", 0.05)
+    monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.05)
     address = f"ws://{client.http.base_url.host}:{client.http.base_url.port}/graphql"
     async with websockets.connect(address, subprotocols=[websockets.Subprotocol("graphql-transport-ws")]):
         async with asyncio.timeout(10):
-            while any(isinstance(one, http_protocol.HeadsProtocol) for one in gc.get_objects()):
+            while any(isinstance(one, http_protocol.HardenedHTTPProtocol) for one in gc.get_objects()):
                 gc.collect()
                 await asyncio.sleep(0.05)

@@ -20,13 +20,13 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from storefront.serving.documents.document_store import Documents
-from storefront.serving.observability.request_id import Identified
+from storefront.serving.documents.document_store import DocumentStore
+from storefront.serving.observability.request_id import RequestIdMiddleware
 from storefront.serving.protection.revocations import Revocations
 from storefront.serving.run.operations import Operations
 from storefront.serving.server import websocket_protocol
-from storefront.serving.websocket.connections import Limits, Sockets
-from storefront.serving.websocket.protocol import PROTOCOL
+from storefront.serving.websocket.connections import SocketLimits, Sockets
+from storefront.serving.websocket.protocol import SUBPROTOCOL
 from tests.client import Client
 from tests.clients.npm import CLIENTS, environment, installed
 from tests.factories import make_product, make_store, make_user
@@ -283,9 +283,9 @@ async def ours() -> AsyncIterator[str]:
         return Anyone()
 
     schema = strawberry.Schema(query=Query, subscription=Subscription)
-    sockets = Sockets(Operations(Documents(schema._schema)), authenticate, Limits(), Revocations(none, 1.0))
-    app = Starlette(routes=[WebSocketRoute("/graphql", sockets.serve)], middleware=[Middleware(Identified)])
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **websocket_protocol.OPTIONS))
+    sockets = Sockets(Operations(DocumentStore(schema._schema)), authenticate, SocketLimits(), Revocations(none, 1.0))
+    app = Starlette(routes=[WebSocketRoute("/graphql", sockets.serve)], middleware=[Middleware(RequestIdMiddleware)])
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **websocket_protocol.UVICORN_OPTIONS))
     task = asyncio.create_task(server.serve())
     async with asyncio.timeout(PATIENCE):
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
@@ -314,7 +314,7 @@ async def theirs() -> AsyncIterator[str]:
 @asynccontextmanager
 async def connected(address: str, *, inits: bool) -> AsyncIterator[ClientConnection]:
     """A socket, and where it is initialised an operation on it that goes on."""
-    async with connect(address, subprotocols=[PROTOCOL], max_size=None) as socket:  # type: ignore[list-item]
+    async with connect(address, subprotocols=[SUBPROTOCOL], max_size=None) as socket:  # type: ignore[list-item]
         if inits:
             for message, answer in ((INIT, "connection_ack"), (WAITING, "next waiting")):
                 await socket.send(message)
@@ -386,7 +386,7 @@ async def test_feed_survives_operations_with_unusable_values(shopper: Client) ->
     user = await make_user(shopper.database)
     owner, store = shopper.signed_in(user), await make_store(shopper.database, user_id=user)
     product = await make_product(shopper.database, store)
-    async with connect(shop_address(shopper), subprotocols=[PROTOCOL]) as socket:  # type: ignore[list-item]
+    async with connect(shop_address(shopper), subprotocols=[SUBPROTOCOL]) as socket:  # type: ignore[list-item]
         await socket.send(INIT)
         assert await heard(socket) == "connection_ack"
         await socket.send(json.dumps(subscribe(FEED, "feed", variables={"c": store})))
@@ -434,14 +434,14 @@ async def test_long_id_is_answered_with_its_limit(ours: str) -> None:
     ids=lambda value: ascii(value)[:40],
 )
 async def test_connection_init_answers_odd_credentials(shopper: Client, payload: str, answer: Answer) -> None:
-    async with connect(shop_address(shopper), subprotocols=[PROTOCOL]) as socket:  # type: ignore[list-item]
+    async with connect(shop_address(shopper), subprotocols=[SUBPROTOCOL]) as socket:  # type: ignore[list-item]
         await socket.send(f'{{"type":"connection_init","payload":{payload}}}')
         assert await heard(socket) == answer
 
 
 async def test_values_of_a_socket_are_in_no_line(ours: str, log_lines: list[dict[str, Any]]) -> None:
     cookie = {"cookie": "session=from-the-cookie"}
-    async with connect(ours, subprotocols=[PROTOCOL], additional_headers=cookie) as socket:  # type: ignore[list-item]
+    async with connect(ours, subprotocols=[SUBPROTOCOL], additional_headers=cookie) as socket:  # type: ignore[list-item]
         await socket.send('{"type":"connection_init","payload":{"apiKey":"from-the-init"}}')
         assert await heard(socket) == "connection_ack"
         for id_, value in (("1", "from-a-variable"), ("2", "from-the-init"), ("3", "from-the-cookie")):
