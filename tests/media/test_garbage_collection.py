@@ -243,6 +243,6 @@ async def test_strays_are_what_no_row_knows_of(
 
 def test_the_command_sweeps(empty_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Settings(database_url=empty_url, data_dir=tmp_path)
-    monkeypatch.setattr("storefront.cli.main.settings", lambda: options)
+    monkeypatch.setattr("storefront.cli.main.get_settings", lambda: options)
     result = CliRunner().invoke(app, ["sweep-images", "--strays"])
     assert result.exit_code == 0 and "Removed 0 images, uploads and strays." in result.output

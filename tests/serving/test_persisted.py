@@ -120,7 +120,7 @@ async def test_an_unknown_hash_has_the_status_of_its_media_type(shopper: Client,
 
 
 def find(known: Any, **request: Any) -> PreparedDocument:
-    found: PreparedDocument = known.find(GraphQLRequest(**{"query": None, **request}))
+    found: PreparedDocument = known.find_document(GraphQLRequest(**{"query": None, **request}))
     return found
 
 
@@ -322,7 +322,7 @@ def test_the_server_does_not_start_with_a_manifest_that_does_not_fit(
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"bad": "query Bad { shoeSize }"}))
     options = Settings(database_url=SecretStr(empty_url), data_dir=tmp_path, trusted_manifests=str(file))
-    monkeypatch.setattr("storefront.cli.main.settings", lambda: options)
+    monkeypatch.setattr("storefront.cli.main.get_settings", lambda: options)
     for command, told in (("serve", "bad (query Bad)"), ("doctor", "bad (query Bad)")):
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 1

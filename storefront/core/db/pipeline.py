@@ -228,7 +228,7 @@ class Pipeline:
         """Send the statements; `places` gets what each of the results will be about."""
         pgconn, new_names = self._pgconn, dict[StatementKey, bytes]()
         for queued, values, types, formats in messages:
-            statement: PipelineStatement = queued.query
+            statement: PipelineStatement = queued.statement
             if statement.needs_custom_plan or not self._use_prepared:
                 pgconn.send_query_params(statement.numbered_sql, values, types, formats)
             else:

@@ -364,11 +364,11 @@ def test_demo_data_is_loaded_once_by_two_at_once(place: Path) -> None:
     program = """
 import sys
 from pathlib import Path
-from storefront import cli
+from storefront.cli import main as cli
 from storefront.core.settings import Settings
-with cli._postgres(Settings(data_dir=Path(sys.argv[1]))) as url:
-    cli._migrate(url)
-    cli._load_demo(url)
+with cli._running_postgres(Settings(data_dir=Path(sys.argv[1]))) as url:
+    cli._migrate_database(url)
+    cli._load_demo_if_empty(url)
 """
     with holder(place, program) as one, holder(place, program) as other:
         told = [process.communicate()[0] for process in (one, other)]
@@ -462,9 +462,9 @@ def test_closed_terminal_stops_the_server(at: Callable[[str], Path]) -> None:
     program = """
 import sys
 from pathlib import Path
-from storefront import cli
+from storefront.cli import main as cli
 from storefront.core.settings import Settings
-with cli._postgres(Settings(data_dir=Path(sys.argv[1]))) as url:
+with cli._running_postgres(Settings(data_dir=Path(sys.argv[1]))) as url:
     print(url, flush=True)
     sys.stdin.read()
 """
