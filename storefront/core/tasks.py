@@ -1,0 +1,30 @@
+"""Tasks of asyncio: started and cancelled together, and futures whose exceptions nobody awaits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any
+
+
+async def cancel_and_wait(tasks: Iterable["asyncio.Future[Any]"]) -> None:
+    """Cancel the tasks and wait until they have ended. What they raise is dropped."""
+    pending = list(tasks)
+    for task in pending:
+        task.cancel()
+    await asyncio.gather(*pending, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_tasks(*coroutines: Coroutine[Any, Any, Any], name: str | None = None) -> AsyncIterator[list["asyncio.Task[Any]"]]:
+    """Run the coroutines as tasks while this lasts; then cancel them and wait until they have ended."""
+    tasks = [asyncio.create_task(coroutine, name=name) for coroutine in coroutines]
+    try:
+        yield tasks
+    finally:
+        await cancel_and_wait(tasks)
+
+
+def retrieve_exception(future: "asyncio.Future[Any]") -> None:
+    """A done callback for a future that may fail with nobody awaiting it: without it, asyncio logs the exception."""
+    if not future.cancelled():
+        future.exception()
