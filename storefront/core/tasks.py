@@ -15,7 +15,9 @@ async def cancel_and_wait(tasks: Iterable["asyncio.Future[Any]"]) -> None:
 
 
 @asynccontextmanager
-async def running_tasks(*coroutines: Coroutine[Any, Any, Any], name: str | None = None) -> AsyncIterator[list["asyncio.Task[Any]"]]:
+async def running_tasks(
+    *coroutines: Coroutine[Any, Any, Any], name: str | None = None
+) -> AsyncIterator[list["asyncio.Task[Any]"]]:
     """Run the coroutines as tasks while this lasts; then cancel them and wait until they have ended."""
     tasks = [asyncio.create_task(coroutine, name=name) for coroutine in coroutines]
     try:

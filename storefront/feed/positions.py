@@ -24,7 +24,7 @@ from storefront.models import configs, positions
 ABSENT_POSITION = -1
 # Stores whose positions are known at a time, and the seconds after which one that nobody asks about is looked after no longer.
 MAX_TRACKED_STORES, IDLE_SECONDS = 10_000, 60.0
-# Seconds for which an answer waits that is kept, for word whether it holds.
+# Seconds for which an answer waits for word of positions: whether one that is kept holds, or under which to keep it.
 REVALIDATION_TIMEOUT_SECONDS = 2.0
 # How often rows are read again because a store was found that nothing was known of, or that moves all the time.
 MAX_READ_ATTEMPTS = 3
@@ -189,7 +189,8 @@ class ReadTracker:
         for _ in range(MAX_READ_ATTEMPTS):
             if self._note_positions(config_ids, self._log_positions.refresh_count):
                 return
-            await self._refresh_positions(config_ids)
+            if not await self._refresh_positions(config_ids):
+                break
         self.mark_uncacheable()
 
     async def _read_until_tracked(
@@ -203,7 +204,8 @@ class ReadTracker:
                 break
             if self._note_positions(config_ids, refresh_number):
                 return rows
-            await self._refresh_positions(config_ids)
+            if not await self._refresh_positions(config_ids):
+                break
         self.mark_uncacheable()
         return rows
 
@@ -216,11 +218,14 @@ class ReadTracker:
             self._positions[config_id] = position
         return True
 
-    async def _refresh_positions(self, config_ids: set[str]) -> None:
+    async def _refresh_positions(self, config_ids: set[str]) -> bool:
+        """Whether the positions could be read anew. Without word soon the answer is not kept, rather than late."""
         try:
-            await self._log_positions.refresh(config_ids - self._positions.keys())
-        except DATABASE_ERRORS:
-            self.mark_uncacheable()
+            async with asyncio.timeout(REVALIDATION_TIMEOUT_SECONDS):
+                await self._log_positions.refresh(config_ids - self._positions.keys())
+        except (*DATABASE_ERRORS, TimeoutError):
+            return False
+        return True
 
 
 def _retrieve_exception(task: "asyncio.Task[None]") -> None:

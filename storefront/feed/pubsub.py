@@ -16,7 +16,8 @@ log = logging.getLogger("storefront")
 CHANNEL_NAME = "storefront"
 # Seconds between the words that a process sends to itself, and how long it waits for one before it takes the line for dead.
 PROBE_INTERVAL_SECONDS, PROBE_TIMEOUT_SECONDS = 5.0, 3.0
-MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 30.0
+# Seconds between two tries to make the line anew: it is back about as soon as the database is.
+MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 1.0
 # How often, and for how many seconds each time, a task is asked to stop.
 MAX_CANCEL_ATTEMPTS, CANCEL_TIMEOUT_SECONDS = 5, 0.3
 
@@ -141,8 +142,9 @@ class PubSub:
     async def _probe_connection(self, broadcast: Broadcast) -> None:
         while True:
             self._probe_received.clear()
-            await broadcast.publish(CHANNEL_NAME, self._probe_message)
+            # To speak may take for ever as well, where the line is gone without a word.
             async with asyncio.timeout(PROBE_TIMEOUT_SECONDS):
+                await broadcast.publish(CHANNEL_NAME, self._probe_message)
                 await self._probe_received.wait()
             await asyncio.sleep(PROBE_INTERVAL_SECONDS)
 

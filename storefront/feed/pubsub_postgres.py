@@ -7,7 +7,14 @@ from typing import Any
 import psycopg
 from broadcaster import Event
 from broadcaster._backends.base import BroadcastBackend
-from psycopg import AsyncConnection, sql
+from psycopg import sql
+
+from storefront.core.db.database import CONNECT_TIMEOUT_SECONDS
+from storefront.core.db.pipeline import PipelineConnection, PlainSQL, QueuedStatement
+
+# Seconds that Postgres has for each word, besides what the wire grants every exchange: a line that is gone is never waited for.
+RESPONSE_TIMEOUT_SECONDS = 3.0
+NOTIFY = PlainSQL("SELECT pg_notify($1, $2)")
 
 
 class PostgresBackend(BroadcastBackend):
@@ -18,15 +25,15 @@ class PostgresBackend(BroadcastBackend):
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._listen_connection: AsyncConnection[Any] | None = None
-        self._publish_connection: AsyncConnection[Any] | None = None
+        self._listen_connection: PipelineConnection | None = None
+        self._publish_connection: PipelineConnection | None = None
         self._notifications: AsyncIterator[psycopg.Notify] | None = None
         self._subscribed = asyncio.Event()
         self._lock = asyncio.Lock()
 
     async def connect(self) -> None:
         """Open the connection that listens."""
-        self._listen_connection = await AsyncConnection.connect(self._url, autocommit=True)
+        self._listen_connection = await self._connect()
 
     async def disconnect(self) -> None:
         """Close both connections."""
@@ -37,7 +44,8 @@ class PostgresBackend(BroadcastBackend):
     async def subscribe(self, group: str) -> None:
         """Hear of a channel from now on."""
         assert self._listen_connection is not None  # noqa: S101  connect comes first
-        await self._listen_connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(group)))
+        listen = sql.SQL("LISTEN {}").format(sql.Identifier(group)).as_string()
+        await self._listen_connection.statements.execute_batch([QueuedStatement(PlainSQL(listen))])
         self._notifications = self._listen_connection.notifies()
         self._subscribed.set()
 
@@ -48,8 +56,8 @@ class PostgresBackend(BroadcastBackend):
         """Wake the others. The connection is made again when it was lost."""
         async with self._lock:
             if self._publish_connection is None or self._publish_connection.closed:
-                self._publish_connection = await AsyncConnection.connect(self._url, autocommit=True)
-            await self._publish_connection.execute("SELECT pg_notify(%s, %s)", [channel, message])
+                self._publish_connection = await self._connect()
+            await self._publish_connection.statements.execute_batch([QueuedStatement(NOTIFY, [channel, message])])
 
     async def next_published(self) -> Event:
         """The next wake-up; raises when the connection is lost."""
@@ -57,3 +65,8 @@ class PostgresBackend(BroadcastBackend):
         async for notify in self._notifications or ():  # type: ignore[union-attr]
             return Event(notify.channel, notify.payload)
         raise psycopg.OperationalError("the connection that listens was closed")
+
+    async def _connect(self) -> PipelineConnection:
+        connection = await PipelineConnection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS)
+        connection.statements.statement_timeout_seconds = RESPONSE_TIMEOUT_SECONDS
+        return connection

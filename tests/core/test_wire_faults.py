@@ -8,6 +8,7 @@ import pytest
 import uvloop
 from sqlalchemy import text
 
+from storefront.core.db import database as databases
 from storefront.core.db import pipeline
 from storefront.core.db.database import Database, compile_statement
 from storefront.core.errors import Unavailable
@@ -171,3 +172,20 @@ async def test_lost_prepared_statement_amid_transaction_takes_all_back(empty_url
             await write()
         assert [row.name for row in await database.fetch(compile_statement(text("SELECT to_regclass('made') AS name")))] == [None]
         await database.fetch(TWO, {"number": 2})
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["commit", "statement"])
+async def test_transaction_that_is_silent_too_long_is_ended(empty_url: str, monkeypatch: pytest.MonkeyPatch, ends: bool) -> None:
+    monkeypatch.setattr(databases, "IDLE_IN_TRANSACTION_MS", 100)
+    async with Database(empty_url, size=1) as database:
+
+        async def fall_silent() -> None:
+            async with database.transaction() as connection:
+                await connection.fetch(MAKE)
+                await asyncio.sleep(0.4)
+                if not ends:
+                    await connection.fetch(ONE)
+
+        with pytest.raises(Unavailable):
+            await fall_silent()
+        assert [row.name for row in await database.fetch(compile_statement(text("SELECT to_regclass('made') AS name")))] == [None]

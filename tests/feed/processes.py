@@ -1,4 +1,4 @@
-"""The server as users start it, in processes of its own, and a listener that comes back."""
+"""The server as users start it, in processes of its own, and listeners that come back."""
 
 import asyncio
 import json
@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -134,3 +135,42 @@ class Follower:
             self.others.append(message)
         else:
             self.seen.append(int(event["position"]))
+
+
+@dataclass(slots=True)
+class StreamFollower:
+    """A listener over server-sent events that connects again after what it saw last, whenever its stream ends."""
+
+    address: str
+    store: str
+    seen: list[int] = field(default_factory=list)
+
+    async def follow(self) -> None:
+        while True:
+            with suppress(httpx.TransportError):
+                async for event in self._events():
+                    self.seen.append(int(event["position"]))
+            await asyncio.sleep(0.1)
+
+    async def _events(self) -> AsyncIterator[Any]:
+        body = {"query": FEED, "variables": {"c": self.store, "after": str(self.seen[-1] if self.seen else 0)}}
+        async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=60)) as http:
+            headers = {"accept": "text/event-stream"}
+            async with http.stream("POST", f"{self.address}/graphql", json=body, headers=headers) as answer:
+                if answer.status_code != 200:
+                    return
+                async for line in answer.aiter_lines():
+                    found = json.loads(line[5:]) if line.startswith("data:") and line[5:].strip() else {}
+                    if event := (found.get("data") or {}).get("productFeed"):
+                        yield event
+                    elif found.get("errors"):
+                        return
+
+
+class PatientFollower(Follower):
+    """A listener on a WebSocket that connects again when its subscription ends, for whatever reason."""
+
+    def _take(self, message: Any) -> None:
+        if message["type"] in ("error", "complete"):
+            raise EOFError
+        super()._take(message)

@@ -11,9 +11,11 @@ import psycopg
 import pytest
 from redis import Redis as Connecting
 
-from storefront.feed import pubsub
+from storefront.core.db import pipeline
+from storefront.feed import pubsub, pubsub_postgres
 from storefront.feed.pubsub import PubSub, create_broadcast
 from tests.feed.redis import Redis, redis_server
+from tests.postgres_proxy import ANSWERS, REQUESTS, postgres_proxy
 
 KINDS = ["postgres", "redis", "redis-stream"]
 # What our listening and speaking connections last ran. Databases of tests are not shared, so these are ours.
@@ -220,3 +222,16 @@ async def test_leaving_while_the_line_breaks_ends_at_once(url: str, monkeypatch:
     for n in range(40):
         async with asyncio.timeout(3), Process(url).wakeups.running():
             await asyncio.sleep(n / 2_000)
+
+
+@pytest.mark.parametrize("lost", [[REQUESTS], [ANSWERS]], ids="+".join)
+async def test_line_that_loses_everything_is_made_anew(empty_url: str, lost: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.2)
+    monkeypatch.setattr(pubsub_postgres, "WITHIN", 0.5)
+    with postgres_proxy(empty_url) as proxy:
+        async with two(proxy.url()) as (one, other):
+            proxy.lose(*lost)
+            await asyncio.sleep(0.3)
+            proxy.heal()
+            await one.hears(other, "again")
+            await other.hears(one, "again")

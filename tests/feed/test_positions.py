@@ -9,6 +9,7 @@ import pytest
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDependency, RowDependency
 from storefront.core.db.database import DATABASE_ERRORS, Database
+from storefront.core.errors import Unavailable
 from storefront.core.ids import uuid7
 from storefront.feed import log
 from storefront.feed.hub import Hub
@@ -276,4 +277,26 @@ async def test_where_positions_cannot_be_read_rows_still_are(empty_url: str, dat
     with pytest.raises(DATABASE_ERRORS):
         await record._log_positions.refresh([store])
     assert len(await configs.load_stores_by_ids(database.with_recorder(record), [store], [])) == 1
+    assert record.dependencies is None
+
+
+@pytest.mark.parametrize("by", ["slug", "id"])
+@pytest.mark.parametrize("fails", [False, True])
+async def test_rows_wait_once_and_not_long_for_positions_that_do_not_come(
+    database: Database, store: str, by: str, fails: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("storefront.feed.positions.REVALIDATION_TIMEOUT_SECONDS", 0.1)
+    heads, looks = LogPositions(database, MAX_AGE), []
+
+    async def look(config_ids: set[str]) -> None:
+        looks.append(config_ids)
+        if fails:
+            raise Unavailable("the database is away")
+        await asyncio.sleep(60)
+
+    monkeypatch.setattr(heads, "look", look)
+    record = ReadTracker(heads)
+    async with asyncio.timeout(10):
+        assert len(await read(database.with_recorder(record), store, by)) == 1
+    assert looks == [{store}]
     assert record.dependencies is None

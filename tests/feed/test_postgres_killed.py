@@ -1,16 +1,17 @@
 """Postgres dies under writers and listeners: every listener has every position once and in order, and every write its answer."""
 
 import asyncio
-import json
 import os
 import signal
-from collections.abc import AsyncIterator
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from storefront.core.db.database import Database
@@ -18,52 +19,16 @@ from storefront.core.db.embedded_postgres import build_database_url, create_data
 from storefront.core.db.migrations import migrate
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
-from tests.feed.processes import FEED, Follower, Server, running
+from tests.feed.processes import PatientFollower, Server, StreamFollower, running
 from tests.feed.test_faults import UPDATE, position, until
+from tests.lag import Lag, measured_lag
 
 WRITERS, LISTENERS, CHANGES = 4, 6, 80
+# Seconds after Postgres accepts connections again, within which everything works again.
+RECOVERY = 2.0
 
 
-@dataclass(slots=True)
-class StreamFollower:
-    """A listener over server-sent events that connects again after what it saw last, whenever its stream ends."""
-
-    server: Server
-    store: str
-    seen: list[int] = field(default_factory=list)
-
-    async def follow(self) -> None:
-        while True:
-            with suppress(httpx.TransportError):
-                async for event in self._events():
-                    self.seen.append(int(event["position"]))
-            await asyncio.sleep(0.1)
-
-    async def _events(self) -> AsyncIterator[Any]:
-        body = {"query": FEED, "variables": {"c": self.store, "after": str(self.seen[-1] if self.seen else 0)}}
-        async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=60)) as http:
-            headers = {"accept": "text/event-stream"}
-            async with http.stream("POST", f"{self.server.address}/graphql", json=body, headers=headers) as answer:
-                if answer.status_code != 200:
-                    return
-                async for line in answer.aiter_lines():
-                    found = json.loads(line[5:]) if line.startswith("data:") and line[5:].strip() else {}
-                    if event := (found.get("data") or {}).get("productFeed"):
-                        yield event
-                    elif found.get("errors"):
-                        return
-
-
-class PatientFollower(Follower):
-    """A listener on a WebSocket that connects again when its subscription ends, for whatever reason."""
-
-    def _take(self, message: Any) -> None:
-        if message["type"] in ("error", "complete"):
-            raise EOFError
-        super()._take(message)
-
-
-async def write(server: Server, token: str, product: str, turn: int) -> None:
+async def write(server: Server, token: str, product: str, turn: int, written: list[int]) -> None:
     """One write after the other, each sent under its key until it is answered with success. None goes without an answer."""
     async with httpx.AsyncClient(base_url=server.address, timeout=30, headers={"authorization": f"Bearer {token}"}) as http:
         for n in range(CHANGES):
@@ -74,18 +39,62 @@ async def write(server: Server, token: str, product: str, turn: int) -> None:
                     answer = await http.post("/graphql", json=body)
                     if answer.status_code == 200 and "errors" not in answer.json():
                         assert answer.json()["data"]["updateProduct"]["userErrors"] == [], answer.text
+                        written.append(n)
                         break
                     codes = {error["extensions"]["code"] for error in answer.json()["errors"]}
                     assert codes == {"SERVICE_UNAVAILABLE"} and answer.status_code == 503 and answer.headers["retry-after"]
                 await asyncio.sleep(0.1)
 
 
-async def kill_postgres(folder: Path, servers: ExitStack, how: signal.Signals) -> None:
-    """Kill the postmaster, and start Postgres again over what it left."""
+async def kill_postgres(folder: Path, url: str, servers: ExitStack, how: signal.Signals) -> "asyncio.Task[str]":
+    """Kill the postmaster, and start Postgres again over what it left. Returns at the moment when it accepts connections."""
     os.kill(int((folder / "postgres" / "postmaster.pid").read_text().split()[0]), how)
     await asyncio.sleep(0.3)
     # Another user of the same server: it starts one where there is none.
-    await asyncio.to_thread(servers.enter_context, embedded_server(folder))
+    starting = asyncio.create_task(asyncio.to_thread(servers.enter_context, embedded_server(folder)))
+    await until_accepting(url)
+    return starting
+
+
+async def until_accepting(url: str) -> None:
+    end = time.monotonic() + 60
+    while True:
+        try:
+            await (await psycopg.AsyncConnection.connect(url)).close()
+        except psycopg.OperationalError:
+            assert time.monotonic() < end, "Postgres does not come back"
+            await asyncio.sleep(0.01)
+        else:
+            return
+
+
+async def expect_recovery(server: Server, followers: Sequence[Any], written: list[int], lag: Lag) -> None:
+    """Soon from now a read is answered, a write is, and every listener hears of something new."""
+    began, lagged, took = time.monotonic(), lag.seconds, dict[str, float]()
+    heard, writes = [len(follower.seen) for follower in followers], len(written)
+
+    async def note(what: str, happened: Callable[[], Awaitable[bool]]) -> None:
+        while not await happened():  # noqa: ASYNC110  it is asked of a server
+            await asyncio.sleep(0.02)
+        took[what] = time.monotonic() - began
+
+    async def read() -> bool:
+        with suppress(httpx.TransportError):
+            return "errors" not in (await http.post("/graphql", json={"query": "{ configs(first: 1) { nodes { id } } }"})).json()
+        return False
+
+    async def write() -> bool:
+        return len(written) > writes
+
+    async def hear(number: int) -> bool:
+        return len(followers[number].seen) > heard[number]
+
+    async with httpx.AsyncClient(base_url=server.address, timeout=20) as http, asyncio.timeout(60):
+        listening = [note(f"listener {number}", partial(hear, number)) for number in range(len(followers))]
+        await asyncio.gather(note("read", read), note("write", write), *listening)
+    # The server and Postgres wait for their turns on a busy machine as this process does, and it for both of them.
+    allowed = RECOVERY + 3 * (lag.seconds - lagged)
+    assert max(took.values()) < allowed, (took, allowed)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +121,20 @@ async def test_killed_postgres_loses_and_silences_nothing(tmp_path: Path, worker
             products = [await make_product(database, store) for _ in range(WRITERS)]
             with running(url, tmp_path, workers=workers, POOL_TIMEOUT="5") as server:
                 followers: list[Any] = [PatientFollower(server.socket_address, store) for _ in range(LISTENERS)]
-                followers += [StreamFollower(server, store) for _ in range(LISTENERS)]
+                followers += [StreamFollower(server.address, store) for _ in range(LISTENERS)]
                 following = [asyncio.create_task(follower.follow()) for follower in followers]
+                written: list[int] = []
                 try:
                     for turn in range(kills):
                         head = await position(database, store) if followers[0].seen else 0
-                        writing = asyncio.gather(*(write(server, token_of(user), product, turn) for product in products))
+                        writing = asyncio.gather(*(write(server, token_of(user), product, turn, written) for product in products))
                         while not writing.done() and len(followers[0].seen) < head + 10:  # noqa: ASYNC110  it is heard of
                             await asyncio.sleep(0.02)
                         assert not writing.done()
-                        await kill_postgres(folder, servers, how)
+                        async with measured_lag() as lag:
+                            starting = await kill_postgres(folder, url, servers, how)
+                            await expect_recovery(server, followers, written, lag)
+                            await starting
                         await asyncio.wait_for(writing, 120)
                     head = await position(database, store)
                     await until(lambda: min(len(follower.seen) for follower in followers) >= head, 60)

@@ -18,7 +18,7 @@ import orjson
 from psycopg import Error, InterfaceError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.errors import DiskFull, LockNotAvailable, QueryCanceled
+from psycopg.errors import DiskFull, IdleInTransactionSessionTimeout, LockNotAvailable, QueryCanceled
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 from sqlalchemy import ARRAY, UUID
@@ -40,8 +40,10 @@ Row = Any
 Parameters = Mapping[str, object]
 
 # What Postgres says when it is not to be had, by SQLSTATE: connections that break (08), no room, memory or connections (53), an
-# operator's stop or start (57P), a disk that fails (58030), a server that has become a replica meanwhile (25006).
-_UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|58030|25006")
+# operator's stop or start (57P), a disk that fails (58030), a server that has become a replica meanwhile (25006), a transaction
+# that nothing was heard of for too long (25P03).
+_UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|58030|25006|25P03")
+_BREAKS = (OperationalError, InterfaceError, IdleInTransactionSessionTimeout)
 _COMMIT_UNKNOWN_MESSAGE = (
     "The database broke off, so that it is not known whether this was done. Send it again: with the same idempotencyKey it is "
     "done once, and what was done is returned."
@@ -71,6 +73,16 @@ DISK_FULL_SECONDS = 30.0
 LONG_STATEMENT_MS = 600_000
 # Seconds within which Postgres answers a new connection, and acknowledges what was sent to it.
 CONNECT_TIMEOUT_SECONDS = 10
+# Milliseconds after which Postgres ends a transaction that it hears nothing of. Its client may be gone without a word, and all
+# that it has locked would be locked until the system gives the connection up: with the usual settings of Linux, for two hours.
+IDLE_IN_TRANSACTION_MS = 10_000
+# How Postgres finds out that a client is gone without a word: its connection is closed after 45 seconds.
+KEEPALIVE_SETTINGS = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": str(1_000 * CONNECT_TIMEOUT_SECONDS),
+}
 
 DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
@@ -260,7 +272,7 @@ class Connection:
         self._pending.clear()
         if not self._pipeline.is_idle:
             # A connection that is lost has taken the transaction along.
-            with suppress(OperationalError):
+            with suppress(*_BREAKS):
                 await self._pipeline.execute_batch([QueuedStatement(ROLL_BACK)])
 
     @asynccontextmanager
@@ -319,6 +331,7 @@ class Database:
             "DateStyle": "ISO",
             "statement_timeout": str(statement_timeout),
             "lock_timeout": str(lock_timeout),
+            "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         }
         self._pool = ConnectionPool(partial(_connect, url, session, use_prepared), size, max_waiting, pool_timeout)
         # No store's writers take more than a part of the connections, however long they wait for each other.
@@ -402,7 +415,7 @@ class Database:
         try:
             yield connection
             await connection.commit()
-        except (OperationalError, InterfaceError) as error:
+        except _BREAKS as error:
             await connection.roll_back()
             self._raise_unavailable(error, _COMMIT_UNKNOWN_MESSAGE if connection.is_committing else _NOT_COMMITTED_MESSAGE)
         except BaseException as error:
@@ -440,10 +453,10 @@ async def _connect(url: str, session: Mapping[str, str], use_prepared: bool | No
     connection.adapters.register_loader("timestamptz", TimestampLoader)
     for name in ("json", "jsonb"):
         connection.adapters.register_loader(name, JsonLoader)
+    connection.statements.statement_timeout_seconds = int(session["statement_timeout"]) / 1_000
     try:
-        await connection.statements.configure(session, use_prepared=use_prepared)
+        await connection.statements.configure(session, KEEPALIVE_SETTINGS, use_prepared=use_prepared)
     except BaseException:
         connection.statements.finish()
         raise
-    connection.statements.statement_timeout_seconds = int(session["statement_timeout"]) / 1_000
     return connection

@@ -108,6 +108,8 @@ class Pipeline:
     def __init__(self, raw: AsyncConnection[Any]) -> None:
         self.raw, self.opened_at = raw, monotonic()
         self.statement_timeout_seconds = 0.0
+        # Since when there was no answer, on a connection that is taken for lost because of that.
+        self.silent_since: float | None = None
         self._pgconn, self._socket = raw.pgconn, raw.pgconn.socket
         self._types = Transformer(raw)
         self._prepared_statements = _PreparedStatements()
@@ -117,6 +119,7 @@ class Pipeline:
         self._is_session_configured = False
         self._socket_poll = _SocketPoll(self._socket)
         self._deadline: float | None = None
+        self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
         # Who listens to the socket, and what was heard in the exchange that is under way.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -140,22 +143,22 @@ class Pipeline:
             self.stop_listening()
         return self._pgconn.status == CONNECTION_OK
 
-    async def configure(self, settings: Mapping[str, str], *, use_prepared: bool | None) -> None:
+    async def configure(
+        self, settings: Mapping[str, str], connection_settings: Mapping[str, str], *, use_prepared: bool | None
+    ) -> None:
         """Give the session its settings, or each of its transactions where a pooler stands in between.
 
-        A pooler is told by the backend's number, which is not the one that the connection began with. `prepares`: whether
-        statements are prepared by name; None: unless there is a pooler, which may hand each transaction to another backend.
+        A pooler is told by the backend's number, which is not the one that the connection began with. `connection_settings`: those of the
+        connection itself, which is the pooler's own business where there is one. `prepares`: whether statements are prepared by
+        name; None: unless there is a pooler, which may hand each transaction to another backend.
         """
-        set_config_calls = ", ".join(f"set_config('{name}', '{value}', %s)" for name, value in settings.items())
+        set_config_calls = _render_set_config({**settings, **connection_settings}, is_local=False)
         settings_statement = QueuedStatement(
-            PlainSQL(
-                f"SELECT CASE WHEN pg_backend_pid() = {self._pgconn.backend_pid} "
-                f"THEN concat({set_config_calls.replace('%s', 'false')}) END"
-            )
+            PlainSQL(f"SELECT CASE WHEN pg_backend_pid() = {self._pgconn.backend_pid} THEN concat({set_config_calls}) END")
         )
         await self.execute_batch([settings_statement])
         if settings_statement.rows[0][0] is None:
-            self._session_setup = PlainSQL(f"SELECT {set_config_calls.replace('%s', 'true')}")
+            self._session_setup = PlainSQL(f"SELECT {_render_set_config(settings, is_local=True)}")
         self._use_prepared = self._session_setup is None if use_prepared is None else use_prepared
 
     @property
@@ -253,6 +256,8 @@ class Pipeline:
             self._pgconn.exit_pipeline_mode()
         except BaseException as error:
             log.warning("a statement could not be stopped (%s): its connection is closed", type(error).__name__)
+            if isinstance(error, TimeoutError):
+                self.silent_since = self._sent_at or None
             self.finish()
             if not isinstance(error, Exception):
                 raise
@@ -326,7 +331,8 @@ class Pipeline:
     def _set_deadline(self, statement_count: int) -> None:
         self._deadline = None
         if self.statement_timeout_seconds:
-            self._deadline = monotonic() + self.statement_timeout_seconds * statement_count + BATCH_GRACE_SECONDS
+            self._sent_at = monotonic()
+            self._deadline = self._sent_at + self.statement_timeout_seconds * statement_count + BATCH_GRACE_SECONDS
             if self._timer is None:
                 self._check_deadline()
 
@@ -339,6 +345,7 @@ class Pipeline:
         if seconds_left > 0:
             self._timer = asyncio.get_running_loop().call_later(seconds_left, self._check_deadline)
         else:
+            self.silent_since = self._sent_at
             self._fail_batch(PipelineTimeoutError("Postgres does not answer: the connection is closed"))
             self._wake_waiter()
 
@@ -371,6 +378,11 @@ def derive_statement_name(key: StatementKey) -> bytes:
     """
     sql, types = key
     return b"storefront_" + blake2b(repr(types).encode() + sql, digest_size=16).hexdigest().encode()
+
+
+def _render_set_config(settings: Mapping[str, str], *, is_local: bool) -> str:
+    """What gives a session its settings, or with `is_local` a transaction."""
+    return ", ".join(f"set_config('{name}', '{value}', {str(is_local).lower()})" for name, value in settings.items())
 
 
 class _SocketPoll:

@@ -45,6 +45,7 @@ class ConnectionPool:
         # With the moments since when: the one that was used last is the next one that is lent.
         self._free: list[tuple[PipelineConnection, float]] = []
         self._waiters: deque[asyncio.Future[PipelineConnection | None]] = deque()
+        self._making: set[asyncio.Future[PipelineConnection]] = set()
         self._is_open = False
 
     async def open(self) -> None:
@@ -55,6 +56,8 @@ class ConnectionPool:
     async def close(self) -> None:
         """Close all connections, those that are lent as soon as they come back."""
         self._is_open = False
+        for making in self._making:
+            making.cancel()
         while self._free:
             self._discard(self._free.pop()[0])
         while self._waiters:
@@ -81,6 +84,8 @@ class ConnectionPool:
     def release(self, connection: PipelineConnection) -> None:
         """Have a connection lent to the next one. One that is in the midst of something, or old, is closed."""
         now = monotonic()
+        if connection.statements.silent_since is not None:
+            self._drop_older(connection.statements.silent_since)
         if not (self._is_open and connection.statements.is_idle and now - connection.statements.opened_at < MAX_LIFETIME_SECONDS):
             self._discard(connection)
         elif not self._wake_waiter(connection):
@@ -105,17 +110,30 @@ class ConnectionPool:
     async def _open_connection(self) -> PipelineConnection:
         self._connection_count += 1
         pause_seconds = MIN_RETRY_SECONDS
-        try:
-            while True:
+        while True:
+            making = asyncio.ensure_future(self._connect())
+            self._making.add(making)
+            making.add_done_callback(self._making.discard)
+            try:
                 try:
-                    return await self._connect()
+                    # Where it takes longer than anybody waits, it would never be done if it ended with who waits.
+                    return await asyncio.shield(making)
                 except OperationalError as error:
                     log.warning("Postgres cannot be reached, the next try is in %.1f s: %s", pause_seconds, error)
                 await asyncio.sleep(pause_seconds)
-                pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
-        except BaseException:
+            except BaseException:
+                making.add_done_callback(self._keep)
+                # But not for ever: one whose line is gone without a word would take the place of one that works.
+                asyncio.get_running_loop().call_later(self._timeout, making.cancel)
+                raise
+            pause_seconds = min(2 * pause_seconds, MAX_RETRY_SECONDS)
+
+    def _keep(self, making: "asyncio.Future[PipelineConnection]") -> None:
+        """What came too late for one is there for the next."""
+        if making.cancelled() or making.exception() is not None:
             self._free_slot()
-            raise
+        else:
+            self.release(making.result())
 
     async def _wait_for_release(self) -> PipelineConnection | None:
         """The next one that comes back; None where there is room for a new one instead."""
@@ -147,6 +165,14 @@ class ConnectionPool:
                 waiter.set_result(connection)
                 return True
         return False
+
+    def _drop_older(self, moment: float) -> None:
+        """Close the free ones that were used last before then: what took one line without a word took these along.
+
+        Each of them would cost somebody all the time that a statement has.
+        """
+        while self._free and self._free[0][1] < moment:
+            self._discard(self._free.pop(0)[0])
 
     def _discard(self, connection: PipelineConnection) -> None:
         connection.statements.finish()

@@ -1,6 +1,7 @@
 """Connections that are lent: to how many, for how long, and what becomes of those that break or whose taker leaves."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -167,3 +168,33 @@ async def test_a_pool_that_is_closed_lends_nothing(maker: Maker) -> None:
         pool.release(lent)
         assert lent.closed
         pool.release(free)
+
+
+async def test_connection_that_comes_too_late_is_there_for_the_next(maker: Maker) -> None:
+    async def connect_slowly() -> PipelineConnection:
+        if maker.made:
+            await asyncio.sleep(0.6)
+        return await maker()
+
+    async with opened(connect_slowly, 2, seconds=0.5) as pool:
+        lent = await pool.acquire()
+        with pytest.raises(Unavailable):
+            await pool.acquire()
+        assert pool.get_stats().connections == 2
+        await asyncio.sleep(0.6)
+        assert pool.get_stats() == (2, 1, 0)
+        pool.release(await pool.acquire())
+        pool.release(lent)
+        assert maker.made == 2
+
+
+async def test_connections_as_old_as_a_silent_one_are_closed(maker: Maker) -> None:
+    async with opened(maker, 3) as pool:
+        old, silent, used = [await pool.acquire() for _ in range(3)]
+        pool.release(old)
+        silent.statements.silent_since = time.monotonic()
+        pool.release(used)
+        silent.statements.finish()
+        pool.release(silent)
+        assert pool.get_stats() == (1, 1, 0) and await pool.acquire() is used
+        pool.release(used)

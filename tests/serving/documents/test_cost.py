@@ -87,7 +87,9 @@ WRITTEN = {"BulkUpdateProductsPayload.results", "UpdateProductPricesPayload.prod
 def has_a_size(field: GraphQLField) -> bool:
     """Whether an argument or a declaration says how long a list is."""
     declared = field.extensions.get(COST_EXTENSION_KEY, FieldCost())
-    return bool({"first", "last"} & set(field.args) or declared.default_size or declared.size_arguments != FieldCost().size_arguments)
+    return bool(
+        {"first", "last"} & set(field.args) or declared.default_size or declared.size_arguments != FieldCost().size_arguments
+    )
 
 
 def test_of_every_list_of_objects_it_is_known_how_long_it_is() -> None:
