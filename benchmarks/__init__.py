@@ -1,1 +1,1 @@
-"""What the server costs, measured: see README.md beside this."""
+"""Benchmarks of the server; see README.md."""

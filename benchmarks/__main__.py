@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: runs a benchmark, prints what it found and keeps that in results/."""
+"""`python -m benchmarks NAME`: runs a benchmark, prints its results and stores them in results/."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
@@ -49,7 +49,7 @@ ALL_WORKS, ALL_CONNECTIONS = ",".join(WORKS), ",".join(map(str, CONNECTIONS))
 def standard_(
     rounds: Rounds = 3, seconds: Seconds = 3.0, works: Works = ALL_WORKS, connections: Connections = ALL_CONNECTIONS
 ) -> None:
-    """The standard works W1 to W6: CPU, requests per second, waiting, statements, memory."""
+    """The standard operations W1 to W6: CPU, requests per second, latency, statements, memory."""
     _contest("standard", standard.alone, _effort(rounds, seconds, works, connections))
 
 
@@ -57,32 +57,32 @@ def standard_(
 def peers_(
     rounds: Rounds = 3, seconds: Seconds = 3.0, works: Works = ALL_WORKS, connections: Connections = ALL_CONNECTIONS
 ) -> None:
-    """The standard works by us and by four servers of other makes in turns, and what has to hold between them."""
+    """The standard operations on this server and four peers in turns, with the limits between them."""
     _contest("peers", standard.against_peers, _effort(rounds, seconds, works, connections))
 
 
 @app.command("cached")
 def cached_(rounds: Rounds = 3, seconds: Seconds = 3.0) -> None:
-    """The same page from what is kept, executed, and by the two fastest peers; and what a 304 costs."""
+    """The same page from the response cache, executed, and on the two fastest peers; and the cost of a 304."""
     with stage(cached.SIZES) as found:
         _tell("cached", cached.measure(found, Effort(rounds, seconds)), {"products": cached.SIZES.products})
 
 
 @app.command("execution")
 def execution_(rounds: Rounds = 5) -> None:
-    """Our executor against graphql-core's in process, with the data at hand."""
+    """Our executor against graphql-core's, in process with data in memory."""
     _tell("execution", execution.compare(rounds), {})
 
 
 @app.command("watching")
 def watching_(rounds: Rounds = 5) -> None:
-    """What ids, the watch for slow operations, metrics and traces cost a request."""
+    """The cost per request of request ids, slow-operation logs, metrics and traces."""
     _tell("watching", watching.measure(rounds), {})
 
 
 @app.command("documents")
 def documents_(count: Annotated[int, typer.Option(min=1_000, max=10_000_000, help="How many.")] = 100_000) -> None:
-    """What many distinct documents leave behind in the server's memory."""
+    """Server memory after many distinct documents."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("documents", documents.grow(found, count), {})
 
@@ -93,14 +93,14 @@ def memory_(
     warm_up: Annotated[float, typer.Option(min=0, max=60, help="Minutes that do not count.")] = 5.0,
     rate: Annotated[float, typer.Option(min=1, max=1_000, help="Requests a second.")] = 60.0,
 ) -> None:
-    """Whether a server keeps its memory over half an hour of a usual mix."""
+    """Server memory over half an hour of mixed requests (leaks)."""
     with stage(Sizes(2_000, 20_000, one_store=False)) as found:
         _tell("memory", memory.measure(found, minutes, warm_up, rate), {"products": 2_000})
 
 
 @app.command("hostile")
 def hostile_(rounds: Rounds = 3, seconds: Seconds = 5.0) -> None:
-    """What attacks cost the server, and how long others wait meanwhile."""
+    """The cost of hostile requests, and the latency of other clients meanwhile."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("hostile", hostile.measure(found, rounds, seconds), {"products": 2_000})
 
@@ -111,7 +111,7 @@ def fanout_(
     listeners: Annotated[int, typer.Option(min=10, max=10_000, help="How many, on sockets of their own.")] = 1_000,
     changes: Annotated[int, typer.Option(min=10, max=10_000, help="How many each of them is told of.")] = 100,
 ) -> None:
-    """The live feed to many listeners, beside graphql-ws on Node over the same log."""
+    """Fan-out of the live feed, beside graphql-ws on Node over the same log."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         crowd = fanout.Crowd(listeners, changes)
         _tell("fanout", fanout.compare(found, crowd, rounds), {"listeners": listeners, "changes": changes})
@@ -122,7 +122,7 @@ def webhooks_(
     rounds: Rounds = 3,
     messages: Annotated[int, typer.Option(min=100, max=100_000, help="How many are sent in a round.")] = 4_000,
 ) -> None:
-    """What a message to a webhook costs, and how many go out in a second."""
+    """The cost of a webhook delivery, and deliveries per second."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("webhooks", webhooks.measure(found, rounds, messages), {"messages": messages})
 
@@ -131,7 +131,7 @@ def webhooks_(
 def fairness_(
     changes: Annotated[int, typer.Option(min=20, max=2_000, help="How many changes of the other owner are timed.")] = 200,
 ) -> None:
-    """How long one owner's webhook waits while another owner has 40 that do not answer as they should."""
+    """Fairness: the delay of one owner's webhook while another owner has 40 failing ones."""
     with stage(Sizes(2_000, 0, one_store=False)) as found:
         _tell("webhooks", webhooks.measure_fairness(found, changes), {"changes": changes})
 
@@ -141,7 +141,7 @@ def analytics_(
     rounds: Rounds = 3,
     events: Annotated[str, typer.Option(help="How many events the reports are about.")] = "1000000,10000000",
 ) -> None:
-    """Events coming in beside one INSERT each, and the owner's report over many of them. The first run takes half an hour."""
+    """Event ingestion beside one INSERT each, and analytics reports over many events. The first run takes half an hour."""
     sizes = [int(size) for size in events.split(",")]
     for table in analytics.measure(sizes, rounds):
         save("analytics", [table], {"events": max(sizes)})
@@ -150,7 +150,7 @@ def analytics_(
 
 @app.command("imports")
 def imports_(rows: Annotated[int, typer.Option(min=3_000, max=2_000_000, help="Rows of the file.")] = 50_000) -> None:
-    """A file of products, imported and exported by one worker: rows in a second, CPU, memory."""
+    """Import and export of a product file by one worker: rows per second, CPU, memory."""
     _tell("imports", imports.measure(rows), {"rows": rows})
 
 
@@ -158,13 +158,13 @@ def imports_(rows: Annotated[int, typer.Option(min=3_000, max=2_000_000, help="R
 def hostile_files_(
     megabytes: Annotated[str, typer.Option(help="How large each file is.")] = "40,1000",
 ) -> None:
-    """Hostile files of products, imported by one worker: how long it holds the event loop, and its memory."""
+    """Imports of hostile product files by one worker: event loop stalls and memory."""
     _tell("hostile-files", hostile_files.measure([int(size) for size in megabytes.split(",")]), {})
 
 
 @app.command("pictures")
 def pictures_() -> None:
-    """Pictures made anew and in sizes: CPU and memory, by kind and size."""
+    """Image processing and renditions: CPU and memory, by format and size."""
     _tell("pictures", pictures.measure(), {})
 
 

@@ -1,4 +1,4 @@
-"""Events coming in, in batches and one by one; and the owner's report, from counts and from the raw rows."""
+"""Event ingestion, in batches and one by one; and analytics reports, from rollups and from raw events."""
 
 import asyncio
 import json

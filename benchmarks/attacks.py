@@ -1,4 +1,4 @@
-"""What somebody sends who wants to keep a server busy: the tests look how it is refused, the benchmark what that costs."""
+"""Hostile requests: tests check their rejection, the benchmark its cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""What surrounds a list: facets, suggestions while typing, related products."""
+"""Facets, search suggestions and related products."""
 
 from collections.abc import Iterator
 from statistics import median

@@ -1,4 +1,4 @@
-"""What an answer costs that is kept, beside servers that execute each time: the page of 20 products, again and again."""
+"""The cost of cached responses, beside servers that execute each request: the same page of 20 products."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -58,7 +58,7 @@ def measure(stage: Stage, effort: Effort) -> Iterator[Table]:
         servers = {name: stack.enter_context(stage.server(**given)) for name, given in OURS.items()}
         ours = [Contestant(name, *server, Storefront(known, ""), _nothing) for name, server in servers.items()]
         rivals = stack.enter_context(peers.running(stage, known, PEERS))
-        # Whoever shows an ETag is told nothing that could be compared.
+        # A response to If-None-Match has no body to compare.
         shown = [
             Contestant(name, *servers[of], Shown(known, servers[of][0]), _nothing)
             for name, of in ((SHOWN, KEPT), (SHOWN_STRICTLY, STRICT))

@@ -1,4 +1,4 @@
-"""Measures servers side by side: the same works in turns, round after round, so that what disturbs one disturbs all."""
+"""Measures servers side by side: the same operations in turns, in rounds, so that disturbances affect all of them."""
 
 import http.client
 import os
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from benchmarks.load import Driven, Request, drive
@@ -81,7 +81,7 @@ def compare(stage: Stage, contestants: Sequence[Contestant], effort: Effort) -> 
         for connections in (BUSY, *(other for other in effort.connections if other != BUSY))
         for work in effort.works
     ]
-    # Other numbers of connections tell about waiting, which one round shows as well as three do.
+    # Other numbers of connections show latency, for which one round is enough.
     plan = [step for step in steps if step[1] == BUSY] * effort.rounds + [step for step in steps if step[1] != BUSY]
     scores = {(one.name, work): Score() for one in contestants for work in effort.works}
     with _bars() as bars, pinned(stage, contestants):

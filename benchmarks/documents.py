@@ -1,10 +1,10 @@
-"""What documents leave behind: documents and plans are kept for those who come again, so their number has to be bounded."""
+"""Memory of the document and plan caches, which have to be bounded."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.load import Request, drive_each
@@ -16,14 +16,14 @@ MOST_MB = 50
 CONNECTIONS = 8
 STEPS = 10
 
-# Every name that a client may choose is another one in each document.
+# All names that a client may choose differ in each document.
 DOCUMENT = """query Page{n}($store: ID!, $first: Int = 1, $all: Boolean = false) {{
   shop{n}: products(configId: $store, first: $first) {{
     nodes {{ ...Card{n} variants(first: 2) {{ id name price{n}: price }} reviews(first: 1) {{ nodes {{ rating }} }} }} }} }}
 fragment Card{n} on Product {{ id title price compareAtPrice images inventory @include(if: $all) status createdAt }}"""
 
 
-# Near the limits of 2,000 tokens, 500 fields and 100 aliases: what somebody would send who wants to fill the memory.
+# Near the limits of 2,000 tokens, 500 fields and 100 aliases: the worst case for memory.
 LARGE = "query Large{n}($store: ID!) {{ products(configId: $store, first: 1) {{ nodes {{ {edges} }} }} }}"
 EDGE = "a{n}_{place}: variants(first: 1) {{ id name price compareAtPrice inventory sku isAvailable inStock version createdAt }}"
 EDGES = 45
@@ -36,7 +36,7 @@ def grow(stage: Stage, count: int) -> Iterator[Table]:
     rows: list[list[Cell]] = []
     with stage.serving() as client, _bar() as bars:
         growth = _Growth(stage, client, facts(stage).store, bars)
-        # What the first documents bring in, of whatever text, stays: modules, connections, statements.
+        # Warm-up: modules, connections and statements stay, whatever the documents.
         growth.send("usual", _usual, 200)
         growth.begin()
         for kind, write, number in (("usual", _usual, count), ("large", _large, max(200, count // 200))):
@@ -87,7 +87,7 @@ class _Growth:
         """Send so many more that were never sent before."""
         numbers = range(self._next, self._next + count)
         self._next += count
-        # The first one is looked at: an answer with errors would prove nothing.
+        # Check the first response: one with errors would measure nothing.
         self._client.ask(write(numbers[0]), store=self._store)
         drive_each(self._port, map(partial(self._request, write), numbers[1:]), CONNECTIONS)
         self.sent[kind] += count

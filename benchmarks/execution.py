@@ -1,4 +1,4 @@
-"""The executor alone: the same page of products by graphql-core's executor and by ours, in this process, with data at hand."""
+"""The executor alone: the same page of products by graphql-core's and by ours, in process with data in memory."""
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -23,7 +23,7 @@ from storefront.graph.context import Context, Feed
 from storefront.queries.spelling import SpellingCorrector
 from storefront.schema import schema
 
-# So many times less CPU than graphql-core's, by the number of products.
+# The required factor of CPU below graphql-core's, by number of products.
 LEAST = {20: 8.0, 100: 12.0}
 SECONDS = 1.0
 
@@ -60,7 +60,7 @@ class Memory:
 
 
 class AtHand(Context):
-    """A context whose edges answer from memory. Loaders batch as they always do."""
+    """A context whose loaders return data in memory. They batch as usual."""
 
     memory: Memory
     recording: bool

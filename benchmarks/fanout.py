@@ -1,40 +1,37 @@
-"""The live feed to many listeners: this server and one of graphql-ws on Node, side by side."""
+"""Fan-out of the live feed to many listeners: this server and graphql-ws on Node, side by side."""
 
 import asyncio
-import hashlib
 import json
 import select
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 from psycopg import AsyncConnection
 
+from benchmarks.peers.setup import install_fanout_server
 from benchmarks.plot import bars
 from benchmarks.report import RESULTS, Cell, Table, err
-from benchmarks.stage import FOLDER, Stage, at, cpu_seconds, free_port, process, serve_command
+from benchmarks.stage import Stage, at, cpu_seconds, free_port, process, serve_command
 from storefront.core.db.database import Database
 from storefront.feed import log
 from storefront.feed.log import LogEntry
 from storefront.feed.pubsub import CHANNEL_NAME
-from storefront.serving.graphiql.assets import find_node_and_npm, run_npm_ci
+from storefront.serving.graphiql.assets import find_node_and_npm
 
-NODE = Path(__file__).parent / "fanout_node"
-# Seconds from one change to the next: each has been told to everybody before the next one comes.
+# Seconds between changes: each reaches all listeners before the next one.
 EVERY = 0.1
 SETTLED_WITHIN = 30.0
-# Listeners that come first and stay: what the first of all brings with it is no listener's own.
+# Warm-up listeners: the cost of the first one is not that of a listener.
 EARLY = 50
-# What ours may cost of what the better one of Node's costs.
+# The limit of our cost relative to the better Node server.
 MOST = 2.0
 
 _STORE = """SELECT p.config_id::text, min(p.id::text) FROM products p JOIN configs c ON c.id = p.config_id
@@ -135,26 +132,13 @@ def _scene(url: str, crowd: Crowd) -> Scene:
 
 def _servers(url: str) -> list[Server]:
     ours = {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_BROADCAST_URL": url, "STOREFRONT_POPULARITY_INTERVAL": "0"}
-    node = [str(find_node_and_npm()[0]), str(_packages() / "server.mjs")]
+    node = [str(find_node_and_npm()[0]), str(install_fanout_server() / "server.mjs")]
     theirs = {"DATABASE_URL": url, "NODE_ENV": "production"}
     return [
         Server("storefront", [], ours),
         Server("graphql-ws, shared", node, theirs | {"SHARE": "1"}),
         Server("graphql-ws, default", node, theirs),
     ]
-
-
-def _packages() -> Path:
-    """The folder with the Node server and what it imports, as its lock file says."""
-    lock = (NODE / "package-lock.json").read_bytes()
-    folder = (FOLDER / f"fanout-{hashlib.blake2b(lock, digest_size=4).hexdigest()}").resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", ".npmrc", "server.mjs"):
-        shutil.copy(NODE / name, folder / name)
-    if not (folder / "installed").exists():
-        run_npm_ci(folder)
-        (folder / "installed").touch()
-    return folder
 
 
 # ---------------------------------------------------------------------------------------------- one round

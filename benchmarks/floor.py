@@ -1,4 +1,4 @@
-"""The floor: bare ASGI handing through one statement that writes the page as JSON. No GraphQL, no rights, no choice."""
+"""The floor: bare ASGI that sends the JSON of one statement. No GraphQL, no permissions, no field selection."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What attacks cost the server, what they leave in its memory, and how long others wait meanwhile."""
+"""The cost of hostile requests, their memory, and the latency of other clients meanwhile."""
 
 import json
 import threading
@@ -9,17 +9,17 @@ from http.client import HTTPConnection
 from itertools import pairwise
 from statistics import median
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from benchmarks import unread
 from benchmarks.attacks import ATTACKS, Attack
 from benchmarks.report import Cell, Table, err
 from benchmarks.stage import Stage, at, cpu_seconds
 
-# Milliseconds of the server's CPU that an attack may cost, and megabytes that as many again may leave behind: what the first
-# ones fill is kept for whoever comes next, and does not grow further.
+# Limits per attack: milliseconds of server CPU, and megabytes that a second run may add: caches filled by the first run do not
+# grow further.
 MOST_MS, MOST_MB = 50.0, 5.0
-# What others ask meanwhile, and how many attack at the same time.
+# The query of other clients, and the number of concurrent attackers.
 SMALL = b'{"query": "{ configs(first: 1) { nodes { id storeName } } }"}'
 ATTACKERS = 4
 SLOW_SOCKETS = 200
@@ -28,7 +28,7 @@ SLOW_SOCKETS = 200
 def measure(stage: Stage, rounds: int, seconds: float) -> Iterator[Table]:
     """Each attack by itself, then others while attacks come."""
     with stage.serving():
-        # What the first requests bring in stays.
+        # Warm-up.
         for name in ATTACKS:
             _cost(stage, name, 0, 2)
         memory = [_memory(stage)]
@@ -65,7 +65,7 @@ def _cost(stage: Stage, name: str, round_: int, requests: int) -> float:
 
 
 def _body(attack: Attack, mark: str) -> bytes:
-    # In front, so that whatever is wrong with the document is as wrong as it was.
+    # In front, so that the flaw of the document stays the same.
     return json.dumps({"query": f"#{mark}\n{attack.query}", "variables": dict(attack.variables)}).encode()
 
 

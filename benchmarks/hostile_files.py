@@ -1,4 +1,4 @@
-"""What hostile files of products cost a worker: how long one step of it holds the event loop, how much memory it takes at most.
+"""The cost of hostile product files to a worker: the longest stall of its event loop, and its peak memory.
 
 Each file is imported as a job in a process of its own, so that the peak of its memory is its own.
 """
@@ -30,12 +30,12 @@ from storefront.feed.pubsub import PubSub
 from storefront.imports.jobs.handlers import JobDependencies
 from storefront.imports.jobs.worker import WorkerPool
 
-# Milliseconds of CPU for which one step may hold the event loop, and megabytes beyond those of a small file.
+# Limits: milliseconds of CPU of one event loop step, and megabytes beyond those of a small file.
 MAX_STALL_MS, MAX_GROWTH_MB = 20.0, 60.0
 HEADER = b"Handle,Title,Option1 Name,Option1 Value,Variant Price,Image Src,Body (HTML)\n"
 FIRST = b"mug,Mug,Size,S,5,https://cdn.example.com/1.jpg,Holds tea\n"
 
-# What each file begins with, and what is then repeated until it is as long as it has to be.
+# The head of each file, and the part that is repeated up to its size.
 FILES: dict[str, tuple[bytes, bytes]] = {
     "a sound file of few rows": (HEADER + FIRST, b""),
     "a quote that is opened again and again": (HEADER + b'a,b,"', b'x","\n'),
@@ -58,9 +58,9 @@ FILES: dict[str, tuple[bytes, bytes]] = {
     "rows that are rejected with long cells": (HEADER, b"%s,Mug,,,5,,\n" % (b"/" * 100_000)),
     "descriptions of spaces": (HEADER, b"cup,%s,,,5,,\n" % (b" " * 100_000)),
 }
-# Of sound rows so many megabytes are enough: what takes time is to write them.
+# Megabytes of files with valid rows, whose time goes into writes.
 MAX_SOUND_MB = 4
-# Files whose every repetition is another one: {n} is its number.
+# Files with distinct repetitions: {n} is the number.
 NUMBERED: dict[str, tuple[bytes, bytes]] = {
     "a product of a million variants": (HEADER + FIRST, b"mug,,,V%d,5,,\n"),
     "products of 2,048 variants": (
@@ -77,7 +77,7 @@ def measure(megabytes: list[int]) -> Iterator[Table]:
     try:
         with embedded_postgres(folder) as url, err.status("hostile files") as status:
             migrations.migrate(url)
-            usual = None
+            usual: dict[str, Any] = {}
             for size in megabytes:
                 rows: list[list[Cell]] = []
                 for name in (*FILES, *NUMBERED):
@@ -168,12 +168,12 @@ def _steps() -> Iterator[list[float]]:
     """The seconds of CPU that the longest step of the event loop took while this lasted."""
     longest, step = [0.0], asyncio.Handle._run
 
-    def timed(handle: asyncio.Handle) -> None:
+    def timed(self: asyncio.Handle) -> None:
         began = thread_time()
-        step(handle)
+        step(self)
         longest[0] = max(longest[0], thread_time() - began)
 
-    # As a server does: what was there before is not looked through again and again.
+    # As the server does: exclude existing objects from garbage collection.
     gc.collect()
     gc.freeze()
     asyncio.Handle._run = timed  # type: ignore[method-assign]

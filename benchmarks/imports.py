@@ -1,4 +1,4 @@
-"""How fast one worker imports a file of products and exports them again, and what it holds in memory meanwhile."""
+"""Throughput and memory of one worker that imports and exports a product file."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from benchmarks.report import Cell, Table, err
 from storefront.core.db import migrations
@@ -23,7 +23,7 @@ from storefront.feed.pubsub import PubSub
 from storefront.imports.jobs.handlers import JobDependencies
 from storefront.imports.jobs.worker import WorkerPool
 
-# Rows in a second that one worker has to do, and megabytes that ten times the rows may take more.
+# Required rows per second of one worker, and the limit of extra megabytes for ten times the rows.
 LEAST_ROWS, MOST_MB = 2_000, 10
 HEADER = (
     "Handle,Title,Body (HTML),Type,Tags,Option1 Name,Option1 Value,Variant SKU,Variant Inventory Tracker,Variant Inventory Qty,"

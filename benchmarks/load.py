@@ -1,4 +1,4 @@
-"""Puts load on a server: so many connections, each of which sends its next request when it has its last answer."""
+"""Load generator: a number of connections, each of which sends a request after the last response (closed loop)."""
 
 import asyncio
 import time
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
             self.done.set_exception(RuntimeError(head[:500].decode()))
             self._transport.abort()
         _, found, rest = head.lower().partition(b"content-length:")
-        # Without a length the answer comes in chunks.
+        # Without Content-Length the response is chunked.
         self._left = int(rest.partition(b"\r\n")[0]) if found else None
 
     def _is_last(self, data: bytes) -> bool:

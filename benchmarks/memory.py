@@ -1,4 +1,4 @@
-"""Whether a server that is asked a usual mix for long keeps its memory: RSS over time, and its slope after a warm-up."""
+"""Memory leaks under a long mixed load: RSS over time, and its slope after a warm-up."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ from statistics import linear_regression
 from typing import Any
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 from websockets.asyncio.client import ClientConnection, connect
 
 from benchmarks.report import Cell, Table

@@ -1,4 +1,4 @@
-"""A page of products with variants, reviews and the total, beside the least that could be done for the same bytes."""
+"""A page of products with variants, reviews and the total, beside the floor for the same bytes."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""What pictures cost, each in a process of its own: to be made anew when they are confirmed, and in sizes that pages ask for."""
+"""The cost of images, each in its own process: re-encoding on confirmation, and renditions."""
 
 import json
 import subprocess
@@ -63,7 +63,7 @@ def _seconds_of(work: Any) -> tuple[float, Any]:
 
 
 def _megabytes() -> float:
-    # What this process has held at most; getrusage would count what its parent held.
+    # The peak memory of this process; getrusage would include its parent's.
     (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1_024 / 1_000_000
 

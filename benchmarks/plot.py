@@ -1,4 +1,4 @@
-"""Bars of results, as SVG that stands still: no scripts, nothing fetched."""
+"""Bar charts of results as static SVG: no scripts, no external resources."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The works by name, in the order in which they are run."""
+"""The read benchmarks by name, in order."""
 
 from collections.abc import Callable, Iterator
 

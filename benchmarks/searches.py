@@ -1,4 +1,4 @@
-"""Searches of every kind that people type, over the words of the demo products."""
+"""Searches of every kind over the words of the demo products."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is measured stands here: a Postgres with the same rows at every run, and the real server in a process of its own."""
+"""The set-up: Postgres with the same rows at every run, and the server in its own process."""
 
 import asyncio
 import hashlib
@@ -32,7 +32,7 @@ FOLDER = Path(".storefront") / "bench"
 STORE = "01900000-0000-7000-8000-000000000001"
 READY_WITHIN = 60.0
 
-# Demo data hang on this moment, so that every run has the same rows.
+# The reference time of demo data, so that every run has the same rows.
 ANCHOR = datetime(2026, 11, 22, tzinfo=UTC)
 
 # Few products are wanted much and most hardly at all: many ties at the low end, whatever the events say.
@@ -307,5 +307,5 @@ def _set(empty: Stage) -> None:
     asyncio.run(fill())
     if not empty.sizes.one_store:
         return empty.run("VACUUM FULL products", "VACUUM ANALYZE")
-    # Copying writes every product several times over; a store that has grown slowly has no such gaps.
+    # Copying rewrites each product several times; a store that grew slowly has no such bloat.
     return empty.run((Path(__file__).parent / "store.sql").read_text(), POPULARITY, "VACUUM FULL products", "VACUUM ANALYZE")

@@ -1,4 +1,4 @@
-"""The standard works, done by us alone or by us and the peers in turns."""
+"""The standard operations, on this server alone or on it and the peers in turns."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +15,7 @@ from storefront.core.settings import get_settings
 SIZES = Sizes(20_000, 1_000_000, one_store=False)
 US = "storefront"
 
-# What of ours a work may cost at most, as a part of theirs: server CPU per request.
+# Limits of our server CPU per request, relative to that of the peers.
 MOST = {
     "W1": {peers.STRAWBERRY: 1 / 18, peers.TRPC: 1 / 4, peers.POSTGRAPHILE: 1 / 1.7, peers.MERCURIUS: 1.2},
     "W6": {peers.STRAWBERRY: 1 / 20, peers.TRPC: 1 / 5, peers.POSTGRAPHILE: 1 / 1.5, peers.MERCURIUS: 1.0},
@@ -23,7 +23,7 @@ MOST = {
     "W3": {peers.STRAWBERRY: 1 / 10, peers.TRPC: 1.0, peers.POSTGRAPHILE: 1.0, peers.MERCURIUS: 1.2},
     "W5": {peers.STRAWBERRY: 1 / 2, peers.TRPC: 2.0, peers.POSTGRAPHILE: 3.0, peers.MERCURIUS: 4.0},
 }
-# Likewise Postgres' CPU, as a part of what the best peer needs; and whose rate must be exceeded.
+# The limit of Postgres CPU relative to the best peer, and the peer whose rate must be exceeded.
 MOST_POSTGRES = {"W1": 1.0, "W6": 1.0, "W3": 0.5}
 FASTER_THAN = {"W1": (peers.POSTGRAPHILE, peers.TRPC), "W6": (peers.POSTGRAPHILE, peers.TRPC, peers.MERCURIUS)}
 

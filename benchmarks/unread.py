@@ -1,4 +1,4 @@
-"""Clients that ask and never read: what the server holds for them, what it gives back, and how long others wait meanwhile."""
+"""Clients that never read (backpressure): server memory during and after, and the latency of other clients."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import psycopg
 
 from benchmarks.report import Cell, Table, err
@@ -71,7 +71,7 @@ closed does not come back. Meanwhile another client sends one small query after 
 
 def _row(port: int, pid: int, store: str, attack: Attack) -> list[Cell]:
     opened: list[socket.socket] = []
-    # The large answer is in the cache, and what the first requests load stays.
+    # Warm-up: the large response is cached.
     for _ in range(20):
         _ask(port, LARGE, store)
         _ask(port, SMALL, store)
@@ -111,7 +111,7 @@ def _answers(port: int, store: str, opened: list[socket.socket]) -> None:
 
 def _streams(port: int, store: str, opened: list[socket.socket]) -> None:
     for n in range(STREAMS):
-        # Each asks for something of its own: nothing is shared.
+        # Distinct requests: no response is shared.
         document = FEED.replace("title", f"title{n}: title")
         _send(_open(port, opened), _request(document, {"c": store}, accept="text/event-stream"))
 
@@ -138,7 +138,7 @@ def _open(port: int, opened: list[socket.socket]) -> socket.socket:
 
 
 def _send(one: socket.socket, content: bytes) -> None:
-    # A server that has had enough closes the connection.
+    # The server closes the connection at its limit.
     with suppress(OSError):
         one.sendall(content)
 

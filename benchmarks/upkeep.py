@@ -1,4 +1,4 @@
-"""What happens now and then: the words of a store, its popularity, and a start."""
+"""Occasional work: loading a store's words, updating popularity, and server start."""
 
 import asyncio
 import shutil
@@ -11,7 +11,7 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.core.db.database import Database
 from storefront.queries.listing import Selection, StoreScope
 from storefront.queries.search import parse_search
-from storefront.queries.spelling import SpellingCorrector
+from storefront.queries.spelling import CorrectionBudget, SpellingCorrector
 from storefront.queries.visibility import Audience
 
 TYPOS = "linnen", "xylophone", "copppr mug"
@@ -29,7 +29,7 @@ async def _timed(stage: Stage, work: Callable[[], Awaitable[object]]) -> list[Ce
 
 
 def vocabulary(stage: Stage) -> Iterator[Table]:
-    """Reading a store's words for the first search that finds nothing, and mending searches with them."""
+    """Load a store's words for the first search without results, and correct searches with them."""
 
     async def measure() -> list[list[Cell]]:
         rows: list[list[Cell]] = []
@@ -38,7 +38,7 @@ def vocabulary(stage: Stage) -> Iterator[Table]:
                 kept, selection = SpellingCorrector(), Selection(Audience.SHOPPER, search=parse_search(text))
 
                 async def mend(kept: SpellingCorrector = kept, selection: Selection = selection) -> None:
-                    await kept.correct_scopes(database, [StoreScope(STORE)], selection)
+                    await kept.correct_scopes(database, [StoreScope(STORE)], selection, CorrectionBudget())
 
                 rows += [
                     [f"`{text}`, words read", *await _timed(stage, mend)],

@@ -1,4 +1,4 @@
-"""A walk through all products of a big store, page by page, in every order and both directions."""
+"""Pagination through all products of a big store, in every sort order and both directions."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def _ratio(walker: Walker, log: Log, count: int) -> list[Cell]:
         cursor, left = walker.page(step, cursor)[1], left - step
     near, far = [], []
     for _ in range(SAMPLES):
-        # In turns, so that both see the same neighbours.
+        # In turns, so that disturbances affect both.
         near.append(_ms(walker, log, None))
         far.append(_ms(walker, log, cursor))
     return [deep, median(near), median(far), median(far) / median(near)]

@@ -1,4 +1,4 @@
-"""What it costs to see a request through: its id and the watch for slow ones, metrics, traces. In process, nothing executed."""
+"""The cost of observability per request: request id, slow-operation log, metrics, traces. In process, without execution."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from storefront.serving.observability.metrics import Metrics
 from storefront.serving.observability.request_id import RequestIdMiddleware
 from storefront.serving.observability.tracing import TraceContextMiddleware, Tracing
 
-# Microseconds that metrics may take of a request.
+# The limit of microseconds per request for metrics.
 MOST = 20.0
 REQUESTS = 20_000
 RESULT = ExecutionResult({"products": None}, None)
@@ -62,7 +62,7 @@ def measure(rounds: int) -> Iterator[Table]:
 
 
 async def _all(ways: Mapping[str, ASGIApp], rounds: int) -> dict[str, float]:
-    # In turns: what slows the machine down slows all of them down.
+    # In turns, so that disturbances affect all of them.
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, app in ways.items():

@@ -1,4 +1,4 @@
-"""Webhooks: what a message costs, how many go out in a second, and how long one owner waits while another saturates."""
+"""Webhooks: cost and rate of deliveries, and the delay of one owner while another saturates."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ PRODUCT = (
     "query($productId: ID!) { product(by: {id: $productId}) { id title price inStock variants { id sku price inventory } } }"
 )
 ANSWER = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
-# Seconds that all of a round may take.
+# The timeout of a round in seconds.
 PATIENCE = 300.0
 
 _STORE = """SELECT p.config_id::text, array_agg(p.id::text) FROM products p JOIN configs c ON c.id = p.config_id
@@ -195,7 +195,7 @@ async def _measure_waits(stage: Stage, kind: str, changes: int) -> list[float]:
             async with asyncio.timeout(PATIENCE):
                 await done.wait()
             saturation.cancel()
-    # Positions have no gaps: the n-th change is the n-th position.
+    # Positions are gapless: the n-th change has position n.
     return [moment - began for (_, moment), began in zip(sorted(arrived.items()), committed, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""The standard works: what is asked of every server, and the one form in which all their answers are compared.
+"""The standard operations of all servers, and the normal form in which their responses are compared.
 
 W1 is a page of 20 products with up to 5 variants and 3 reviews each and the total, newest first; W6 the same with 100; W2 a
 product's page; W3 a search with a price range, cheapest first; W4 an analytics report over 30 days; W5 makes a product with
@@ -191,14 +191,14 @@ def normal(work: str, found: dict[str, Any]) -> Any:
             rows = _of(found, "nodes", "items", "products")
             return [_of(found, "totalCount", "total"), [_listed(row, work != "W3") for row in rows]]
         case "W2":
-            # Which four are related is each server's own idea; all of them are of the same category.
+            # Servers choose different related products; all are of the same category.
             related = [row["category"] == found["category"] and row["id"] != found["id"] for row in _list(found, "related")]
             variants = [_record(one, _WHOLE_VARIANT) for one in _list(found, "variants")]
             reviews = [_record(one, f"{_REVIEW} body user") for one in _list(found, "reviews")]
             return [_record(found, _WHOLE), variants, reviews, related]
         case "W4":
             counts = [found[name] for name in ("pageViews", "productClicks", "addToCarts")]
-            # Products with as many clicks as the last of the list may stand in any order, or not on it.
+            # Products with the same number of clicks as the last one may come in any order, or be missing.
             return [counts, round(found["conversionRate"], 9), [top["clicks"] for top in found["topProducts"]]]
         case _:
             made = _of(found, "product", "result") if "userErrors" in found or "result" in found else found
@@ -223,7 +223,7 @@ def _amount(value: str | float) -> str:
 
 
 def _moment(value: str) -> str:
-    # JavaScript's dates end at milliseconds.
+    # JavaScript dates have milliseconds.
     text = value.replace("+00:00", "").rstrip("Z")
     return text.ljust(26, "0")[:23] if "." in text else f"{text}.000"
 

@@ -1,4 +1,4 @@
-"""Writes: many products in one request against one request each, a product with variants, and stock that many want at once."""
+"""Writes: bulk updates against single ones, a product with variants, and contended stock."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-// Follows a store with Apollo Client. The list is put into its cache, where components find it.
+// Follows a store with Apollo Client. The list is written to its cache, where components read it.
 
 // [guide]
 import { ApolloClient, ApolloLink, HttpLink, InMemoryCache, gql } from '@apollo/client';

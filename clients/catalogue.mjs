@@ -1,4 +1,4 @@
-// A store's products as a client keeps them: read once, then kept up to date by the feed. Knows no GraphQL library.
+// A client-side copy of a store's products: fetched once, then updated by the feed. Independent of GraphQL libraries.
 
 // [guide]
 export const POSITION = `query Position($configId: ID!) { config(by: { id: $configId }) { position } }`;

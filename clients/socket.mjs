@@ -1,4 +1,4 @@
-// One WebSocket for all of a page's subscriptions, by the protocol graphql-transport-ws.
+// One WebSocket for all subscriptions of a page, over the protocol graphql-transport-ws.
 
 // [guide]
 import { createClient } from 'graphql-ws';

@@ -1,4 +1,4 @@
-// Follows a store over server-sent events with graphql-sse, for networks that let no WebSocket through.
+// Follows a store over server-sent events with graphql-sse, for networks that block WebSockets.
 
 // [guide]
 import { createClient } from 'graphql-sse';

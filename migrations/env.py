@@ -1,4 +1,4 @@
-"""Runs migrations on the connection that the caller hands over, or on the database of the settings."""
+"""Runs migrations on the caller's connection, or on the database of the settings."""
 
 from alembic import context
 from sqlalchemy import Connection, create_engine
@@ -8,11 +8,11 @@ from storefront.models import is_managed_by_metadata, metadata
 
 
 def run(connection: Connection) -> None:
-    """All pending steps in one transaction, one process at a time."""
+    """Run all pending migrations in one transaction, one process at a time."""
     compared = {"compare_type": True, "compare_server_default": True, "include_name": is_managed_by_metadata}
     context.configure(connection=connection, target_metadata=metadata, **compared)  # type: ignore[arg-type]
     with context.begin_transaction():
-        # Several processes may start at once: the second waits here, then finds nothing left to do.
+        # Several processes may start at once: the second waits for the lock, then finds nothing pending.
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7312026)")
         context.run_migrations()
 

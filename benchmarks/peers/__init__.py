@@ -1,4 +1,4 @@
-"""Servers of other makes that do the same works over the same rows, each written as its own community would write it."""
+"""Peers: servers on other stacks with the same operations over the same rows, each in the idiom of its own community."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ def node_version() -> str:
 @contextmanager
 def running(stage: Stage, facts: Facts, chosen: Collection[str] = NAMES) -> Iterator[list[Contestant]]:
     """All of them or those of these names, each a process of its own."""
-    folder, url = setup.packages(), setup.database(stage)
+    folder, url = setup.install_peers(), setup.database(stage)
     node = str(find_node_and_npm()[0])
     database = setup.environment(url) | {"NODE_ENV": "production", "GRAPHILE_ENV": "production"}
 

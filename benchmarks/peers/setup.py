@@ -1,4 +1,4 @@
-"""What the peers need: their packages, in a folder that is kept, and a database with our rows in the original's tables."""
+"""Set-up of the peers: their npm packages in a cached folder, and a database with our rows in the original's tables."""
 
 import hashlib
 import shutil
@@ -28,23 +28,32 @@ COLUMNS = {
 }
 
 
-def packages() -> Path:
-    """The folder with the peers in JavaScript and what they import, as their lock file says."""
-    lock = (HERE / "package-lock.json").read_bytes()
-    folder = FOLDER / f"peers-{hashlib.blake2b(lock, digest_size=4).hexdigest()}"
+def install_peers() -> Path:
+    """The folder with the GraphQL and tRPC peers in JavaScript and their locked packages."""
+    return _install("peers", HERE, ["mercurius.mjs", "postgraphile.mjs", "trpc.mjs", "catalogue.graphql"])
+
+
+def install_fanout_server() -> Path:
+    """The folder with the graphql-ws server and its locked packages. Its graphql is 17, that of the other peers 16."""
+    return _install("fanout", HERE / "fanout", ["server.mjs"])
+
+
+def _install(name: str, source: Path, files: Iterable[str]) -> Path:
+    lock = (source / "package-lock.json").read_bytes()
+    folder = (FOLDER / f"{name}-{hashlib.blake2b(lock, digest_size=4).hexdigest()}").resolve()
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "installed").exists():
-        print("installing the peers' packages (once, a minute)", file=sys.stderr)
-        _copy(["package.json", "package-lock.json", ".npmrc"], folder)
+        print(f"installing the packages of {name} (once, a minute)", file=sys.stderr)
+        _copy(source, ["package.json", "package-lock.json", ".npmrc"], folder)
         run_npm_ci(folder)
         (folder / "installed").touch()
-    _copy(["mercurius.mjs", "postgraphile.mjs", "trpc.mjs", "catalogue.graphql"], folder)
+    _copy(source, files, folder)
     return folder
 
 
-def _copy(names: Iterable[str], folder: Path) -> None:
+def _copy(source: Path, names: Iterable[str], folder: Path) -> None:
     for name in names:
-        shutil.copy(HERE / name, folder / name)
+        shutil.copy(source / name, folder / name)
 
 
 def database(stage: Stage) -> str:

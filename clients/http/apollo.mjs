@@ -1,4 +1,4 @@
-// Apollo Client over plain HTTP: hashes instead of documents, and subscriptions without a WebSocket.
+// Apollo Client over HTTP: automatic persisted queries, and subscriptions over multipart responses.
 
 // [guide]
 import { ApolloClient, ApolloLink, HttpLink, InMemoryCache } from '@apollo/client';

@@ -1,4 +1,4 @@
-// Audits a server by the suite of graphql-http: node audit.mjs http://127.0.0.1:8000/graphql
+// Runs the audit suite of graphql-http against a server: node audit.mjs http://127.0.0.1:8000/graphql
 import { auditServer } from 'graphql-http';
 
 for (const { id, name, status, reason } of await auditServer({ url: process.argv[2] })) {

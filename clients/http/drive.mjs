@@ -1,4 +1,4 @@
-// What the tests have the examples do: prints what came of it, and the requests that were sent for it, as a line of JSON.
+// Drives the examples for the tests: prints results and the requests sent for them, as a line of JSON.
 import { CombinedGraphQLErrors, CombinedProtocolErrors, gql } from '@apollo/client';
 import { firstValueFrom, take, toArray } from 'rxjs';
 import { fetchQuery } from 'relay-runtime';

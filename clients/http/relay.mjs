@@ -1,4 +1,4 @@
-// Relay over plain HTTP, with the documents that its compiler has put into a manifest (persistConfig: {file}).
+// Relay over HTTP, with the persisted documents of its compiler's manifest (persistConfig: {file}).
 
 // [guide]
 import { Environment, Network, RecordSource, Store } from 'relay-runtime';

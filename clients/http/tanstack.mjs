@@ -1,4 +1,4 @@
-// TanStack Query with graphql-request: a list that goes on by cursors, and errors by their codes.
+// TanStack Query with graphql-request: cursor pagination, and errors by code.
 
 // [guide]
 import { QueryClient } from '@tanstack/query-core';

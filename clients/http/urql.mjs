@@ -1,4 +1,4 @@
-// urql over plain HTTP: hashes instead of documents, subscriptions as server-sent events.
+// urql over HTTP: automatic persisted queries, and subscriptions over server-sent events.
 
 // [guide]
 import { Client, fetchExchange } from '@urql/core';

@@ -1,4 +1,4 @@
-// Shows a picture with a product: `node upload.mjs ENDPOINT TOKEN CONFIG_ID PRODUCT_ID FILE TYPE`. docs/media.md explains it.
+// Uploads an image for a product: `node upload.mjs ENDPOINT TOKEN CONFIG_ID PRODUCT_ID FILE TYPE`. docs/media.md explains it.
 import { readFile } from 'node:fs/promises';
 
 const [, , ENDPOINT, TOKEN, configId, productId, path, type] = process.argv;

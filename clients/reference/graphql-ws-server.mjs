@@ -1,4 +1,4 @@
-// The author's server of graphql-transport-ws, over a real socket: what the tests compare ours with. Prints its port.
+// The reference server of graphql-transport-ws, which the tests compare ours with. Prints its port.
 import { once } from 'node:events';
 import { GraphQLInt, GraphQLFloat, GraphQLObjectType, GraphQLSchema, GraphQLString } from 'graphql';
 import { useServer } from 'graphql-ws/use/ws';

@@ -1,4 +1,4 @@
-// Holds what we sign and store against AWS's SDK: `node check.mjs '{"endpoint": …, "bucket": …, …}'`. The tests run it.
+// Compares our signatures and objects with AWS's SDK: `node check.mjs '{"endpoint": …, "bucket": …, …}'`. The tests run it.
 import { createHash, createHmac } from 'node:crypto';
 import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { HttpRequest } from '@smithy/protocol-http';

@@ -1,4 +1,4 @@
-// Receives webhooks with Node alone: what is signed as it should be is printed, all else is refused.
+// Receives webhooks with Node alone: prints messages with a valid signature, rejects others.
 import { createServer } from "node:http";
 // [guide]
 import { createHmac, timingSafeEqual } from "node:crypto";

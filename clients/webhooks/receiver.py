@@ -1,4 +1,4 @@
-"""Receives webhooks with Python alone: what is signed as it should be is printed, all else is refused."""
+"""Receives webhooks with Python alone: prints messages with a valid signature, rejects others."""
 
 import json
 import os

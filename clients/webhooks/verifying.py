@@ -1,4 +1,4 @@
-"""Whether a webhook's message is the shop's, with Python alone."""
+"""Verifies the signature of a webhook message, with Python alone."""
 
 # [guide]
 import base64

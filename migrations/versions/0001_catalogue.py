@@ -9,7 +9,7 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Text as a searcher types it: lower case, no accents. `unaccent` is an extension that not every server has.
+# Folded text for search: lower case, no accents. Not the extension `unaccent`, which not every server has.
 FOLD = r"""
 CREATE FUNCTION storefront_fold(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN
   replace(replace(replace(replace(
@@ -17,12 +17,12 @@ CREATE FUNCTION storefront_fold(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT
   'ß', 'ss'), 'æ', 'ae'), 'œ', 'oe'), 'þ', 'th')
 """
 
-# The planner judges a store it does not know by the average one. Among thousands of small stores that makes it sort a big
-# one whole for every page; told that there are few, it walks the index that has their order, for all of them.
+# For a store outside its statistics the planner assumes the average size. Among thousands of small stores it would then sort a
+# big one for every page; with a low number of distinct stores it reads the index in sort order instead.
 BIG_STORES = "ALTER TABLE products ALTER COLUMN config_id SET (n_distinct = 30)"
 
-# Price range, availability and counts stand on the product, so that lists, filters and facets never visit the variants.
-# The lock comes first: a second writer of the same product then counts what the first one committed.
+# Price range, availability and counts are denormalized into products, so that lists, filters and facets never read variants.
+# The lock comes first: a concurrent writer of the same product then counts what the first one committed.
 COUNT_VARIANTS = """
 CREATE FUNCTION storefront_count_variants() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -65,7 +65,7 @@ _COUNT_STARS = """
     WHERE p.id = s.product_id;
 """
 
-# Added and taken away rather than counted again: one more review costs the same for a product with ten thousand.
+# Incremental counts: a review costs the same for a product with ten thousand reviews.
 COUNT_REVIEWS = f"""
 CREATE FUNCTION storefront_count_reviews() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

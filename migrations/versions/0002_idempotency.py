@@ -1,4 +1,4 @@
-"""Keys under which mutations were done, and versions of users."""
+"""Idempotency keys, and versions of users."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""When a user signed out everywhere: proofs that were issued before no longer count."""
+"""The time of a user's sign-out everywhere: it revokes credentials that were issued before."""
 
 import sqlalchemy as sa
 from alembic import op

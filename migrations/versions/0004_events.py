@@ -1,4 +1,4 @@
-"""Events by the month, the ids by which they are known again, and who of them is a bot."""
+"""Monthly partitions of events, event ids for deduplication, and bot detection."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,8 +13,8 @@ _COLUMNS = (
     'utm_source, utm_medium, utm_campaign, "timestamp"'
 )
 
-# The key begins with the store and the moment: one index finds the newest events of a store and the events of an hour, and
-# what arrives is appended to its end. An event is known again by its own table: the moment of a retry may be another one.
+# The primary key begins with store and timestamp: one index serves the newest events of a store and time ranges, and inserts
+# append to its end. Deduplication has its own table: the timestamp of a retry may differ.
 EVENTS = """
 CREATE TABLE analytics_events (
   id uuid NOT NULL,
@@ -38,7 +38,7 @@ CREATE INDEX analytics_events_session_idx ON analytics_events (config_id, sessio
 CREATE TABLE analytics_events_other PARTITION OF analytics_events DEFAULT;
 """
 
-# One partition per month in UTC. Rows of a month that came before its partition stand in the default one, and move.
+# One partition per month in UTC. Rows that arrive before their partition exists go to the default one, and are moved later.
 PARTITIONS = """
 CREATE FUNCTION storefront_event_partitions(earliest timestamptz, latest timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -86,7 +86,7 @@ def upgrade() -> None:
     op.execute(EVENTS)
     op.execute(PARTITIONS)
     op.execute(KEPT)
-    # No foreign key: what is left of a store that was deleted goes with the sweep of old ids.
+    # No foreign key: the retention of ids deletes those of deleted stores.
     op.create_table(
         "analytics_event_ids",
         sa.Column("config_id", sa.Uuid(), nullable=False),
@@ -102,7 +102,7 @@ def downgrade() -> None:
     op.execute("ALTER TABLE analytics_events RENAME TO analytics_events_new")
     op.execute("CREATE TABLE analytics_events (LIKE analytics_events_new INCLUDING DEFAULTS)")
     op.drop_column("analytics_events", "is_bot")
-    # An id was unique within its store; now it has to be unique altogether.
+    # Ids were unique per store; now they are unique globally.
     op.execute(
         f"INSERT INTO analytics_events ({_COLUMNS}) SELECT DISTINCT ON (id) {_COLUMNS} FROM analytics_events_new ORDER BY id"
     )

@@ -1,4 +1,4 @@
-"""Counts of events, kept up to date from a queue of those that are not counted yet."""
+"""Rollups of events, updated from a queue of events that are not counted yet."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ down_revision = "20261124_events"
 branch_labels = None
 depends_on = None
 
-# Whoever adds events, in whatever way, adds them to the queue in the same transaction: none is counted before it is there for
-# good, and none is forgotten. A row holds the keys of up to a thousand events of a store.
+# A trigger queues inserted events in the same transaction: none is counted before its commit, and none is missed. A queue row
+# holds the keys of up to a thousand events of a store.
 QUEUE = """
 CREATE FUNCTION storefront_queue_events() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -29,7 +29,7 @@ FROM (SELECT config_id, id, "timestamp", row_number() OVER (PARTITION BY config_
 GROUP BY config_id, part;
 """
 
-# Months that are over, with the sessions that began in them. Not while one of their events waits to be counted.
+# Expired months, with the sessions that began in them. Not while one of their events is queued.
 FORGET = """
 CREATE FUNCTION storefront_forget_events(before timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -104,7 +104,7 @@ def upgrade() -> None:
     _rollup("analytics_products", [sa.Column("product_id", sa.Uuid(), nullable=False)], _counts("clicks", "add_to_carts"))
     origin = [sa.Column(name, sa.String(), nullable=False) for name in ("source", "medium", "campaign")]
     _rollup("analytics_sources", origin, _counts("events", "sessions"))
-    # With the counts in the index, a month's products are read without their rows.
+    # A covering index: the products of a month are read by index-only scans.
     op.execute(
         """ALTER TABLE analytics_products DROP CONSTRAINT analytics_products_pkey, ADD CONSTRAINT analytics_products_pkey
         PRIMARY KEY (config_id, grain, at, product_id) INCLUDE (clicks, add_to_carts)"""

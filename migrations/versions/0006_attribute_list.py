@@ -1,4 +1,4 @@
-"""What is stored as JSON is what clients are told: lists of texts, attributes as names and texts, kept as the list they see."""
+"""Stored JSON has the form that clients receive: lists of strings, and attributes as a list of names and values."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "20261125_rollups"
 branch_labels = None
 depends_on = None
 
-# Nothing about it depends on settings of the session, which Postgres cannot know of json_agg in general.
+# Declared immutable: the result depends on no session setting, which Postgres cannot assume of json_agg.
 ATTRIBUTE_LIST = """
 CREATE FUNCTION storefront_attribute_list(jsonb) RETURNS json LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN CASE
   WHEN jsonb_typeof($1) = 'object'

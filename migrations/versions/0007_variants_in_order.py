@@ -1,4 +1,4 @@
-"""A product's variants stand in their index in the order in which they are shown: the first of them are read without sorting."""
+"""An index of variants in display order: the first ones of a product are read without sorting."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Counts by the minute, and in which of them each session was last seen."""
+"""Rollups by the minute, and the minute of each session's last event."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "20261126_variants_in_order"
 branch_labels = None
 depends_on = None
 
-# What has been counted is counted by the minute, too, as far as there are events. What waits in the queue is counted later.
+# Backfill by the minute, from the retained events. Queued events are counted later.
 _BIN = "date_bin('1 minute', {moment}, '2001-01-01 00:00:00+00')"
 _HOST = r"lower(substring(referrer FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^]/?#]*\]|[^]/?#:@[]+)'))"
 _ID = "'^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
@@ -56,7 +56,7 @@ GROUP BY 1, 2, 3
 ON CONFLICT (config_id, grain, at) DO UPDATE SET last_seen_sessions = excluded.last_seen_sessions
 """
 
-# In the order of time, so that what is counted together lies together.
+# In order of time, so that rows that are read together are stored together.
 QUEUE = """
 CREATE OR REPLACE FUNCTION storefront_queue_events() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -68,7 +68,7 @@ BEGIN
 END $$
 """
 
-# Months that are over, with the sessions that began in them and the minutes. Not while one of their events waits to be counted.
+# Expired months, with the sessions that began in them and the minute rollups. Not while one of their events is queued.
 FORGET = """
 CREATE OR REPLACE FUNCTION storefront_forget_events(before timestamptz) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -101,7 +101,7 @@ MINUTES = """
 
 
 def upgrade() -> None:
-    # Nobody counts meanwhile.
+    # Blocks concurrent rollups.
     op.execute("SELECT pg_advisory_xact_lock(7312030)")
     op.add_column(
         "analytics_totals", sa.Column("last_seen_sessions", sa.BigInteger(), server_default=sa.text("0"), nullable=False)

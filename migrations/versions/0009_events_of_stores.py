@@ -1,4 +1,4 @@
-"""Whether the store of an event is there is asked once for a batch, by its row in the queue, and no longer for every event."""
+"""The foreign key from events to stores is checked once per batch, by the queue row, and no longer per event."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "20261127_minutes"
 branch_labels = None
 depends_on = None
 
-# Who adds events holds their store by the key of the queue until all is committed: whoever deletes it waits, and then sees them.
+# The queue's foreign key locks the store until the inserts commit: its deletion waits, and then sees the events.
 FORGET = """
 CREATE FUNCTION storefront_forget_stores() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

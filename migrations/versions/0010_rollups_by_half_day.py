@@ -1,4 +1,4 @@
-"""Counts by two hours and by half a day take the place of those by the hour: a range at odd moments is fewer products then."""
+"""Rollups by two hours and half a day replace those by the hour: ranges at odd times read fewer product rows."""
 
 from collections.abc import Iterator
 
@@ -18,7 +18,7 @@ TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 
 def _added_up(finer: int, grain: int) -> Iterator[str]:
-    """Statements that make counts of shorter ones."""
+    """Statements that aggregate longer grains from shorter ones."""
     for table, (keys, counts) in TABLES.items():
         names, sums = ", ".join((*keys, *counts)), ", ".join((*keys, *(f"sum({count})" for count in counts)))
         groups = "".join(f", {key}" for key in keys)
@@ -32,7 +32,7 @@ def _without(grain: int) -> Iterator[str]:
 
 
 def upgrade() -> None:
-    # Nobody counts meanwhile.
+    # Blocks concurrent rollups.
     op.execute("SELECT pg_advisory_xact_lock(7312030)")
     for statement in (*_added_up(3_600, 7_200), *_added_up(21_600, 43_200), *_without(3_600)):
         op.execute(statement)

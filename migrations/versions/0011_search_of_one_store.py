@@ -1,4 +1,4 @@
-"""The index of words knows the store of each product: a search reads what it finds in its own store, whatever others have."""
+"""The full-text index includes the store of each product: a search reads only matches of its own store."""
 
 import sqlalchemy as sa
 from alembic import op

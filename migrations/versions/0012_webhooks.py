@@ -1,4 +1,4 @@
-"""Webhooks, and what they are told."""
+"""Webhooks and their deliveries."""
 
 from typing import Any
 

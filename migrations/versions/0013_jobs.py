@@ -1,4 +1,4 @@
-"""Imports and exports as jobs: how far they have come, what they left out, and which handles they have had."""
+"""Import and export jobs: checkpoints, issues, and the handles that an import has seen."""
 
 import sqlalchemy as sa
 from alembic import op

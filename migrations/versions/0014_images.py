@@ -1,4 +1,4 @@
-"""Pictures that merchants have uploaded, and uploads that are still to be confirmed."""
+"""Uploaded images, and uploads that are not confirmed yet."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,8 +8,8 @@ down_revision = "20261202_jobs"
 branch_labels = None
 depends_on = None
 
-# A picture is shown where its address stands among the images of a product of its store, whoever wrote it there. The first
-# product that shows it has it; another may take it over when that one no longer does.
+# An image is in use while a product of its store lists its URL. It belongs to the first such product; another one may take it
+# over afterwards.
 SHOW = r"""
 CREATE FUNCTION storefront_image_ids(jsonb) RETURNS uuid[] LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN ARRAY(
   SELECT CAST(substring(address FROM '/media/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})/full\.[a-z]+$') AS uuid)

@@ -1,4 +1,4 @@
-"""When an integration of a store was tried: not too often."""
+"""The last check of each integration of a store, to limit the rate of checks."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""A picture that no product shows any more is shown by a new product that lists it from the start."""
+"""An unused image is in use again if a new product lists it on creation."""
 
 from alembic import op
 

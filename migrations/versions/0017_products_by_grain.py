@@ -1,4 +1,4 @@
-"""Counts of products in a table for each few grains: those of days are few, and lie together, however many minutes there are."""
+"""Product rollups partitioned by grain: rows of days are stored together, for any number of minutes."""
 
 from alembic import op
 
@@ -28,7 +28,7 @@ def downgrade() -> None:
 
 
 def _moved(how: str) -> None:
-    # Constraints and the table keep their names.
+    # Keep the names of the table and its constraints.
     op.execute("ALTER TABLE analytics_products RENAME TO analytics_products_before")
     op.execute("ALTER TABLE analytics_products_before DROP CONSTRAINT analytics_products_pkey")
     op.execute("ALTER TABLE analytics_products_before DROP CONSTRAINT analytics_products_config_id_fkey")

@@ -17,8 +17,8 @@ depends_on = None
 
 BATCH = 5_000
 
-# Tokens that were printed for users of other issuers name them by issuer and `sub` together, and go on counting. They also name
-# the address, which may have been another person's: nothing that they say of it is ever the newest.
+# Tokens that were printed for users of other issuers name issuer and `sub` together, and stay valid. They also state an address,
+# which may have been another person's: it never counts as the newest.
 OWN = """
 INSERT INTO user_identities (issuer, subject, user_id, email, stated_at, created_at)
 SELECT 'storefront', subject, id, CASE WHEN subject !~ :others THEN email END,
@@ -40,7 +40,7 @@ UPDATE users SET subject = (
   SELECT CASE issuer WHEN 'storefront' THEN subject ELSE issuer || '|' || subject END FROM user_identities
   WHERE user_id = users.id ORDER BY issuer = 'storefront', created_at, subject LIMIT 1)
 """
-# An address of several users stays with the one to whom it leads, or who was there first.
+# An address of several users stays with its current user, or the oldest one.
 ADDRESSES = """
 UPDATE users SET email = id || '@address.invalid'
 FROM (SELECT users.id AS other, row_number() OVER (

@@ -1,4 +1,4 @@
-"""Addresses of pictures have a random token besides the id: an id alone no longer finds a picture."""
+"""Image URLs contain a random token besides the id: an id alone no longer finds an image."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ CREATE OR REPLACE FUNCTION storefront_image_ids(jsonb) RETURNS uuid[] LANGUAGE s
 """
 _SUFFIX = "-[0-9a-f]{32}"
 
-# Two random UUIDs have 244 random bits, of which 128 are kept.
+# Two random UUIDs have 244 random bits, of which 128 are used.
 _TOKENS = """
 UPDATE images SET token = left(encode(sha256(uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid())), 'hex'), 32)
 """

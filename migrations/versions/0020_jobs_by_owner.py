@@ -1,4 +1,4 @@
-"""Jobs are shared out among their owners, and one whose worker dies of it is known."""
+"""Fair scheduling of jobs by owner, and detection of poison jobs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("jobs", sa.Column("crashes", sa.Integer(), server_default=sa.text("0"), nullable=False))
-    # When an owner's last job began is its last entry.
+    # Its last entry is the start of an owner's latest job.
     op.create_index("jobs_owner_idx", "jobs", ["user_id", "started_at"])
     op.drop_index("jobs_user_id_idx", "jobs")
 

@@ -112,8 +112,8 @@ class Settings(BaseSettings):
     )
     broadcast_url: SecretStr | None = Field(
         None,
-        description="How processes wake each other after a commit: memory://, postgresql://, redis://, redis-stream:// or "
-        "kafka://. Unset: memory:// for one worker, the database for several.",
+        description="Pub/sub between processes: memory://, postgresql://, redis:// or rediss://. "
+        "Unset: memory:// for one worker, the database for several.",
     )
     poll_interval: float = Field(
         1.0,

@@ -1,1 +1,1 @@
-"""The store log: one position per store, in commit order. Subscriptions, catch-up, caching and audit all stand on it."""
+"""The store log: gapless positions per store, in commit order. Subscriptions, catch-up, caching and audit read it."""

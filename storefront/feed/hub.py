@@ -1,12 +1,12 @@
-"""Follows the logs of the stores that somebody listens to: one reader per store and process, however many listeners.
+"""Reads the logs of stores with listeners: one reader per store and process, for any number of listeners.
 
-A listener is a position and nothing else. The hub keeps the newest entries of each store for all of them; one that falls
-behind these reads from the log itself; one whose next entry is no longer kept is told so.
+A listener is only a position. The hub caches the newest entries of each store for all of them; a listener behind these reads
+from the log table; one whose next entry was deleted by log retention receives a Gap.
 
-A subscription of your own over this log: read `Hub.parts` in the `steps` of a `serving.crowds.Source` (as `ProductFeed` in
-`products.changes` does), judge each entry for the asker there, and return the source from the resolver; listeners alike then
-share reader and executions. One over something else than the log needs only the waking: publish its key with
-`WakeUps.publish` after the commit, which calls `Hub.heard` in every process, or look by itself now and then.
+To add a subscription over this log, read `Hub.stream_batches` in the `steps` of a source of `serving.run.fanout` (as
+`ProductFeed` in `products.changes` does), apply the viewer's visibility to each entry there, and return the source from the
+resolver; equal subscriptions then share the reader and executions. A subscription over other data needs only wake-ups: publish
+its key with `PubSub.publish` after the commit, which calls the listeners in every process, and poll as well.
 """
 
 import asyncio
@@ -15,39 +15,35 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from sqlalchemy import bindparam, select
-from sqlalchemy.dialects.postgresql import ARRAY, UUID
-from sqlalchemy.sql.expression import any_
-
-from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement, retry_until_available
+from storefront.core.db.database import DATABASE_ERRORS, Database, Row, retry_until_available
 from storefront.core.errors import TimedOut
 from storefront.core.request_context import create_detached_task
 from storefront.core.single_flight import SingleFlight
+from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log
-from storefront.models import positions
 
 T = TypeVar("T")
 
 logger = logging.getLogger("storefront")
 
-# Entries kept per followed store, and read at a time, 2 kB each.
+# Entries cached per followed store, and read at a time, 2 kB each.
 MAX_RECENT_ENTRIES = 1_000
 BATCH_ENTRIES = 100
-# Batches of older entries that the listeners who are behind share, and for how many seconds. Entries never change.
+# Cached batches of older entries, shared by listeners that are behind, and their time to live. Entries are immutable.
 MAX_SHARED_BATCHES, SHARED_BATCH_TTL_SECONDS = 16, 10.0
-# Seconds that a read of a log may take at the most, however often it took too long before.
+# Upper bound in seconds of the read timeout, which doubles with each timeout.
 MAX_READ_TIMEOUT_SECONDS = 30.0
-# A listener that is further behind than this is better off reading the store again.
+# A listener further behind than this receives a Gap: reading the store again is cheaper.
 MAX_ENTRIES_BEHIND = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """What came after the listener's position is no longer kept, or too much: everything up to `position` may have changed."""
+    """Entries that a listener cannot receive, deleted or too many: everything up to `position` may have changed."""
 
     position: int
     reason: str
@@ -55,7 +51,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class LogBatch:
-    """The next entries of a log, or a gap, and the position that they reach. None: there is nothing more for now."""
+    """The next entries of a log, or a gap, and the position after them. No entries: the listener has caught up."""
 
     position: int
     entries: Sequence[Row | Gap] = ()
@@ -63,7 +59,7 @@ class LogBatch:
 
 @dataclass(slots=True, eq=False)
 class StoreChannel:
-    """One store as this process follows it."""
+    """The state of a followed store in this process."""
 
     config_id: str
     head: int
@@ -74,18 +70,18 @@ class StoreChannel:
     is_deleted: bool = False
 
     def get_entries_after(self, position: int) -> Sequence[Row] | None:
-        """The entries after a position, or None where they are not all at hand."""
+        """The entries after a position, at most BATCH_ENTRIES; None if not all of them are cached."""
         if position >= self.head:
             return ()
         if not self.recent_entries or self.recent_entries[0].position > position + 1:
             return None
-        # Positions have no gaps, so the place of one is known.
+        # Positions are gapless, so the index of an entry follows from its position.
         return list(islice(self.recent_entries, position + 1 - self.recent_entries[0].position, None))[:BATCH_ENTRIES]
 
     def append_entries(self, entries: Sequence[Row]) -> None:
-        """New entries, in order. Whoever waits is told."""
+        """Append entries in order, and wake the listeners."""
         if entries[0].position != self.head + 1:
-            # Some were swept before they were read: what is older no longer joins on.
+            # Log retention deleted entries before they were read: the cached ones no longer connect.
             self.recent_entries.clear()
         self.recent_entries.extend(entries)
         self.head = entries[-1].position
@@ -95,10 +91,10 @@ class StoreChannel:
 
 @dataclass(slots=True)
 class HubStats:
-    """What the hub has seen since the start: wake-ups, polls, stores that only a poll found to have moved, entries.
+    """Counters since the start. `missed_wakeups`: stores whose advance only a poll found.
 
-    `restarts`: how often a read of a log, or a poll, was given up because it did not come round, and begun anew. `behind` and
-    `position`: how many entries the store furthest behind was, at the last poll, and the last position read of any.
+    `restarts`: reads of logs or positions that timed out. `max_behind`: the largest lag of a store in entries, at the last poll.
+    `last_position`: the last position read, of any store.
     """
 
     stores: int = 0
@@ -113,7 +109,7 @@ class HubStats:
 
 
 class Hub:
-    """The followed stores of this process."""
+    """The followed stores of this process, with a reader task each and a poll as fallback for lost wake-ups."""
 
     def __init__(self, database: Database, poll_interval: float = 1.0) -> None:
         self._database, self._poll_interval = database, poll_interval
@@ -127,18 +123,18 @@ class Hub:
 
     @property
     def is_alive(self) -> bool:
-        """Whether all that follows still runs."""
+        """Whether the poll and all reader tasks are running."""
         tasks = [self._poll_task, *self._follower_tasks.values()]
         return all(task is not None and not task.done() for task in tasks)
 
     @property
     def stats(self) -> HubStats:
-        """What there has been to see."""
+        """The counters, with the current numbers of stores and listeners."""
         channels = list(self._channels.values())
         return replace(self._stats, stores=len(channels), listeners=sum(channel.listener_count for channel in channels))
 
     def notify(self, config_id: str) -> None:
-        """A store's log has moved, somebody says."""
+        """Handle a wake-up: the store's log has advanced."""
         self._stats.wakeups += 1
         channel = self._channels.get(config_id)
         if channel is not None:
@@ -146,25 +142,22 @@ class Hub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look after the followed stores while this lasts, wake-ups or not."""
+        """Poll the followed stores while this lasts."""
         poll = self._poll_task = asyncio.create_task(self._poll_positions())
         try:
             yield
         finally:
-            tasks = [poll, *self._follower_tasks.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait([poll, *self._follower_tasks.values()])
 
     async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
-        """A store's entries after a position, or from now on, as long as somebody asks for more. Ends with the store."""
+        """Yield a store's entries after a position (None: from now on). Ends when the store is deleted."""
         async with aclosing(self.stream_batches(config_id, after)) as batches:
             async for batch in batches:
                 for entry in batch.entries:
                     yield entry
 
     async def stream_batches(self, config_id: str, after: int | None) -> AsyncGenerator[LogBatch, None]:
-        """The same in parts, as they are at hand; an empty one before each wait."""
+        """`stream_entries` in batches; yields an empty batch before each wait."""
         async with self._following(config_id) as channel:
             position = channel.head if after is None else after
             while not channel.is_deleted:
@@ -191,9 +184,9 @@ class Hub:
         return older_entries
 
     async def _load_older(self, channel: StoreChannel, position: int) -> Sequence[Row]:
-        """Entries after a position that the channel no longer has at hand: many clients come back with theirs at once."""
+        """Load entries that are no longer cached. Reconnecting clients share batches: many may resume at once."""
         batch_start = position - position % BATCH_ENTRIES
-        # The last batch of a log grows: it is another one with each entry.
+        # The last batch of a log grows: its key includes its end.
         key = (channel.config_id, batch_start, min(batch_start + BATCH_ENTRIES, channel.head))
         batch = await self._shared_batches.call(
             key, partial(log.read_entries, self._database, channel.config_id, batch_start, BATCH_ENTRIES)
@@ -201,7 +194,7 @@ class Hub:
         return [entry for entry in batch if entry.position > position]
 
     async def _resolve_position_ahead(self, channel: StoreChannel, position: int) -> Sequence[Gap]:
-        # Another process may have told the client of a commit that this one has not heard of yet.
+        # The client may know a commit from another process that this process has not read yet.
         head = (await self._load_heads([channel.config_id])).get(channel.config_id, 0)
         if position <= head:
             channel.wakeup.set()
@@ -224,7 +217,7 @@ class Hub:
         head = (await self._load_heads([config_id])).get(config_id, 0)
         channel = self._channels[config_id] = StoreChannel(config_id, head)
         self._follower_tasks[config_id] = create_detached_task(self._follow_channel(channel))
-        # What moved while the head was read was told to nobody: look once more.
+        # Wake-ups during the read of the head had no listener: read once more.
         channel.wakeup.set()
         return channel
 
@@ -235,7 +228,7 @@ class Hub:
             follower.cancel()
 
     async def _follow_channel(self, channel: StoreChannel) -> None:
-        """Read what is new whenever the channel is stirred. Stirred while reading, it reads once more: no wake-up is wasted."""
+        """Read new entries after each wake-up. A wake-up during a read leads to another read."""
         while True:
             await channel.wakeup.wait()
             channel.wakeup.clear()
@@ -247,31 +240,31 @@ class Hub:
                     self._stats.entries_read += len(entries)
                     self._stats.last_position = channel.head
             except Exception as error:
-                # Whatever it is: a reader that ends would leave its listeners in silence.
+                # Any error: if the reader ended, its listeners would receive nothing more.
                 unexpected_error = None if isinstance(error, DATABASE_ERRORS) else error
                 logger.warning(
-                    "the log of store %s could not be read; trying again at the next poll",
+                    "reading the log of store %s failed; retrying at the next poll",
                     channel.config_id,
                     exc_info=unexpected_error,
                 )
 
     async def _read_with_timeout(self, pending_read: Awaitable[T]) -> T:
-        """Read within two poll intervals, or raise TimedOut; longer each time, so that a slow database is not asked in vain."""
+        """Read with a timeout of two poll intervals, doubled after each timeout (backoff). Raises TimedOut."""
         try:
             async with asyncio.timeout(self._read_timeout):
                 result = await pending_read
         except TimeoutError:
             self._stats.restarts += 1
             self._read_timeout = min(2 * self._read_timeout, MAX_READ_TIMEOUT_SECONDS)
-            raise TimedOut("reading a log took too long") from None
+            raise TimedOut("reading the log timed out") from None
         self._read_timeout = self._min_read_timeout
         return result
 
     async def _poll_positions(self) -> None:
-        """The net below the wake-ups."""
+        """Poll the positions of the followed stores: the fallback for lost wake-ups."""
         while True:
             await asyncio.sleep(self._poll_interval)
-            # Those that are opened while the positions are read were not asked about.
+            # A snapshot: channels opened during the read are not in its result.
             polled_channels = list(self._channels.values())
             try:
                 heads = (
@@ -281,7 +274,7 @@ class Hub:
                 )
             except Exception as error:
                 if not isinstance(error, DATABASE_ERRORS):
-                    logger.exception("the positions of the followed stores could not be read; trying again")
+                    logger.exception("reading the positions of the followed stores failed; retrying")
                 continue
             self._stats.polls += 1
             self._stats.max_behind = max((heads.get(polled.config_id, 0) - polled.head for polled in polled_channels), default=0)
@@ -294,10 +287,4 @@ class Hub:
                     channel.entries_arrived.set()
 
     async def _load_heads(self, config_ids: list[str]) -> dict[str, int]:
-        return {row.config_id: row.position for row in await self._database.fetch(_select_positions(), {"ids": config_ids})}
-
-
-@cache
-def _select_positions() -> Statement:
-    is_followed = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
-    return compile_statement(select(positions).where(is_followed))
+        return await log.load_last_positions(self._database, config_ids)

@@ -1,4 +1,4 @@
-"""Waits for wake-ups that are about something else than a log: a job that moved, work that came. Each may be lost."""
+"""Events by key, for wake-ups other than of logs: job progress, new work. Wake-ups may be lost: callers also poll."""
 
 import asyncio
 from contextlib import suppress
@@ -12,18 +12,18 @@ class _KeyWaiters:
 
 
 class KeyedEvents:
-    """Who waits for which key in this process. `heard` is a listener of `WakeUps`."""
+    """The waiters of each key in this process. `notify` is a listener of `PubSub`."""
 
     def __init__(self) -> None:
         self._waiters_by_key: dict[str, _KeyWaiters] = {}
 
     def notify(self, key: str) -> None:
-        """Something has become of a key, somebody says."""
+        """Wake all waiters of a key."""
         if waiters := self._waiters_by_key.pop(key, None):
             waiters.notified.set()
 
     async def wait(self, key: str, timeout_seconds: float) -> None:
-        """Until the next wake-up of a key, and no longer than so many seconds."""
+        """Wait for the next wake-up of a key, at most `timeout_seconds`."""
         waiters = self._waiters_by_key.setdefault(key, _KeyWaiters())
         waiters.count += 1
         try:
@@ -32,6 +32,6 @@ class KeyedEvents:
                     await waiters.notified.wait()
         finally:
             waiters.count -= 1
-            # Keys of jobs are never heard of again: what nobody waits for is not to stay.
+            # Job keys are never used again: drop a key without waiters.
             if not waiters.count and self._waiters_by_key.get(key) is waiters:
                 del self._waiters_by_key[key]

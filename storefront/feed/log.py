@@ -5,20 +5,20 @@ from functools import cache
 from typing import NamedTuple
 
 import orjson
-from sqlalchemy import BigInteger, Integer, bindparam, select, text
+from sqlalchemy import BigInteger, Integer, any_, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import DIALECT, Connection, Database, Row, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
-from storefront.models import changes
+from storefront.models import changes, positions
 
-# How far positions leap: further than a store changes in its life.
+# The step by which `advance_positions` moves logs: more than a store changes in its lifetime.
 POSITION_LEAP = 1_000_000_000
 
 
 class LogEntry(NamedTuple):
-    """One change as its command knows it. `was_visible` and `is_visible` say what a shopper could see, the store aside."""
+    """A change. `was_visible` and `is_visible`: whether shoppers could see the product before and after, the store aside."""
 
     kind: str
     entity_id: str
@@ -32,9 +32,9 @@ class LogEntry(NamedTuple):
 
 
 async def append_entries(connection: Connection, config_id: str, entries: Sequence[LogEntry]) -> int:
-    """Record the entries in order and return the position of the last one.
+    """Append the entries in order; returns the position of the last one.
 
-    Call it last in the transaction: from here to its commit every other writer of the same store waits.
+    Call it last in the transaction: until the commit it holds the lock that every writer of the store waits for.
     """
     statement = enqueue_append(connection, config_id, entries)
     await connection.flush()
@@ -42,20 +42,20 @@ async def append_entries(connection: Connection, config_id: str, entries: Sequen
 
 
 def enqueue_append(connection: Connection, config_id: str, entries: Sequence[LogEntry]) -> QueuedStatement:
-    """The same, sent along with what follows. Best with the commit: then the others wait for no trip of ours."""
+    """`append_entries`, sent with the next statement. Best with the commit: then the lock is held for no extra round trip."""
     rows = orjson.dumps([{**entry._asdict(), "n": n} for n, entry in enumerate(entries, 1)])
     return connection.enqueue(_insert_entries(), {"config_id": config_id, "count": len(entries), "rows": rows.decode()})
 
 
 def get_last_position(statement: QueuedStatement) -> int:
-    """The position of the last entry, once they are written."""
+    """The position of the last entry, once the statement has run."""
     return max(int(row.position) for row in statement.rows)
 
 
 def enqueue_append_to_each(connection: Connection, config_ids: Sequence[str], entry: LogEntry) -> None:
-    """Send the same entry for the logs of many stores, in one statement; last in the transaction, as with `append`.
+    """Append the same entry to the logs of many stores, in one statement; last in the transaction, as `append_entries`.
 
-    For what shows in all of them and is nobody's product: who reads a log is told nothing of it, but that it has moved.
+    For changes that show in many stores and are not of a product: readers only see that the position has advanced.
     """
     if config_ids:
         connection.enqueue(_insert_entry_in_each(), {**entry._asdict(), "config_ids": list(config_ids)})
@@ -66,8 +66,19 @@ async def read_entries(database: Database, config_id: str, after: int, limit: in
     return await database.fetch(_select_after(), {"config_id": config_id, "after": after, "limit": limit})
 
 
+async def load_last_positions(database: Database, config_ids: Sequence[str]) -> dict[str, int]:
+    """The last position of each store's log by store id; without stores whose logs are empty."""
+    return {row.config_id: row.position for row in await database.fetch(_select_positions(), {"ids": list(config_ids)})}
+
+
+@cache
+def _select_positions() -> Statement:
+    is_requested = positions.c.config_id == any_(bindparam("ids", type_=ARRAY(UUID)))
+    return compile_statement(select(positions).where(is_requested), depends_on=ParameterDependency("ids"))
+
+
 async def delete_old_entries(database: Database, *, days: int) -> int:
-    """Forget entries of more than so many days ago; returns how many. Listeners that come for them are told to refetch."""
+    """Log retention: delete entries older than `days`; returns their number. Clients that resume before them must refetch."""
     return len(await database.fetch(_delete_old(), {"days": days}))
 
 
@@ -78,10 +89,10 @@ def _delete_old() -> Statement:
 
 
 async def advance_positions(database: Database) -> int:
-    """Move all logs past every position that anybody may have been told; returns how many. For a database that was restored.
+    """Advance all logs past every position that clients may hold; returns the number of logs. Run after a database restore.
 
-    Its logs would come by those positions again, with other changes. So whoever has one is told to refetch, and no answer that is
-    kept by its position holds.
+    The restored logs would assign those positions again, to other changes. So clients that hold one must refetch, and responses
+    cached by position are invalid.
     """
     return len(await database.fetch(_update_positions()))
 
@@ -91,7 +102,7 @@ def _update_positions() -> Statement:
     return compile_statement(text(f"UPDATE store_positions SET position = position + {POSITION_LEAP} RETURNING 1 AS one"))
 
 
-# What an entry says, by the columns.
+# The columns of an entry.
 _ENTRY_COLUMNS = [name for name in changes.c.keys() if name not in ("config_id", "position", "occurred_at")]  # noqa: SIM118
 
 
@@ -118,7 +129,7 @@ RETURNING position
 @cache
 def _insert_entry_in_each() -> Statement:
     column_types = {name: changes.c[name].type for name in _ENTRY_COLUMNS}
-    # In the order of the stores, so that two such writers never wait for each other.
+    # Ordered by store id, so that two such writers never deadlock.
     return compile_statement(
         text(
             f"""

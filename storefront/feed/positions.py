@@ -1,7 +1,7 @@
-"""How far the logs of stores have come, as this process knows: what a kept answer is judged by.
+"""Log positions of stores as this process knows them: the freshness of cached responses depends on them.
 
-An answer may be kept under a position that was read before its rows: at worst the log has moved on meanwhile, and the answer is
-not used. Under one that was read after them it may be of an older state than the position says. All here is about that order.
+A response may be cached under a position that was read before its rows: at worst the log has advanced meanwhile, and the response
+is not used. Under a position read after the rows it could be older than the position says. This module maintains that order.
 """
 
 import asyncio
@@ -18,21 +18,22 @@ from sqlalchemy.sql.expression import any_
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, CacheDependency, ParameterDependency, RowDependency
 from storefront.core.db.database import DATABASE_ERRORS, Database, Row, Statement, compile_statement
+from storefront.core.tasks import cancel_and_wait, retrieve_exception
 from storefront.models import configs, positions
 
-# The position of a store that is not there.
+# The position of a store that does not exist.
 ABSENT_POSITION = -1
-# Stores whose positions are known at a time, and the seconds after which one that nobody asks about is looked after no longer.
+# The most tracked stores, and the seconds without use after which a store is no longer tracked.
 MAX_TRACKED_STORES, IDLE_SECONDS = 10_000, 60.0
 # Seconds for which an answer waits for word of positions: whether one that is kept holds, or under which to keep it.
 REVALIDATION_TIMEOUT_SECONDS = 2.0
-# How often rows are read again because a store was found that nothing was known of, or that moves all the time.
+# Attempts to read rows under known positions: reads repeat for stores that are untracked or change all the time.
 MAX_READ_ATTEMPTS = 3
 
 
 @dataclass(slots=True)
 class LogPosition:
-    """A position, the look at which it was learned, and when it was last seen to be so and last asked for."""
+    """A position, the number of the refresh that read it, and when it was last confirmed and last used."""
 
     position: int
     refresh_number: int
@@ -41,9 +42,9 @@ class LogPosition:
 
 
 class LogPositions:
-    """The positions of the stores that are asked about, looked at again in less than `max_age` seconds and at every wake-up.
+    """The positions of requested stores, refreshed within `max_age` seconds and invalidated by every wake-up.
 
-    `strict`: none is taken on trust, each time it is read anew.
+    `strict`: positions are read again for each check.
     """
 
     def __init__(self, database: Database, max_age: float, *, strict: bool = False) -> None:
@@ -53,29 +54,26 @@ class LogPositions:
         self._requested_ids: set[str] = set()
         self._next_refresh: asyncio.Task[None] | None = None
         self._current_refresh: asyncio.Task[None] | None = None
-        # Of what moves while it is looked at, the look may tell how it was before.
+        # Stores invalidated during a refresh: it may have read their old positions.
         self._moved_ids: set[str] = set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look by itself while this lasts, wake-ups or not."""
+        """Refresh periodically while this lasts."""
         poll = asyncio.create_task(self._poll_positions())
         try:
             yield
         finally:
-            tasks = [task for task in (poll, self._current_refresh, self._next_refresh) if task is not None]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await cancel_and_wait(task for task in (poll, self._current_refresh, self._next_refresh) if task is not None)
 
     def invalidate(self, config_id: str) -> None:
-        """A store's log has moved, somebody says."""
+        """Handle a wake-up: forget the store's position."""
         self._positions.pop(config_id, None)
         if self._current_refresh is not None:
             self._moved_ids.add(config_id)
 
     def is_fresh(self, dependencies: Mapping[str, int]) -> bool | None:
-        """Whether the logs are at these positions still; None where that has to be asked."""
+        """Whether the logs are still at these positions; None if that takes a refresh."""
         is_current, now = None if self._strict and dependencies else True, monotonic()
         for config_id, position in dependencies.items():
             log_position = self._positions.get(config_id)
@@ -88,7 +86,7 @@ class LogPositions:
         return is_current
 
     async def revalidate(self, dependencies: Mapping[str, int]) -> bool:
-        """The same, asked. Where there is no word soon they do not: what is asked for is then read, or fails as reading does."""
+        """`is_fresh` with a refresh. False on timeouts and database errors: the caller then executes the request."""
         try:
             async with asyncio.timeout(REVALIDATION_TIMEOUT_SECONDS):
                 await self.refresh(dependencies)
@@ -97,7 +95,7 @@ class LogPositions:
         return all(self.get_position(config_id) == position for config_id, position in dependencies.items())
 
     def get_position(self, config_id: str, max_refresh_number: int | None = None) -> int | None:
-        """The position that is known, or was by the end of a look."""
+        """The known position, optionally only if a refresh up to this number read it; else None."""
         log_position = self._positions.get(config_id)
         if log_position is None or (max_refresh_number is not None and log_position.refresh_number > max_refresh_number):
             return None
@@ -105,12 +103,12 @@ class LogPositions:
         return log_position.position
 
     async def refresh(self, config_ids: Iterable[str]) -> None:
-        """Read positions anew, in one statement with all others that are asked for before it begins."""
+        """Read positions again, in one statement with those of concurrent callers."""
         self._requested_ids.update(config_ids)
         if self._next_refresh is None:
             self._next_refresh = asyncio.create_task(self._run_refresh(self._current_refresh))
-            self._next_refresh.add_done_callback(_retrieve_exception)
-        # Who no longer waits must not take it from the others.
+            self._next_refresh.add_done_callback(retrieve_exception)
+        # A cancelled caller must not cancel the refresh of the others.
         await asyncio.shield(self._next_refresh)
 
     async def _run_refresh(self, previous_refresh: "asyncio.Task[None] | None") -> None:
@@ -139,7 +137,7 @@ class LogPositions:
 
     async def _poll_positions(self) -> None:
         while True:
-            # Twice as often as need be: what is looked at takes a while, and in between nobody should have to ask.
+            # At half the maximum age, so that positions do not expire while a refresh is running.
             await asyncio.sleep(self._max_age / 2)
             idle_cutoff = monotonic() - IDLE_SECONDS
             self._positions = {
@@ -151,12 +149,12 @@ class LogPositions:
                 if self._positions:
                     await self.refresh(self._positions)
             except DATABASE_ERRORS:
-                # What is known grows old, and is asked for again.
+                # The positions expire, and the next caller reads them again.
                 continue
 
 
 class ReadTracker:
-    """Which stores an execution read, each with a position that its log had reached before: a `core.scopes.Recorder`."""
+    """Tracks the stores that an execution reads, each with a log position from before the read: a DependencyRecorder."""
 
     def __init__(self, log_positions: LogPositions) -> None:
         self._log_positions = log_positions
@@ -165,19 +163,19 @@ class ReadTracker:
 
     @property
     def dependencies(self) -> Mapping[str, int] | None:
-        """The stores with their positions; None where something was read that changes with no store's log."""
+        """The stores with their positions; None if the result depends on more than logs (uncacheable)."""
         return self._positions if self._is_complete else None
 
     def mark_uncacheable(self) -> None:
-        """Something was read that does not change with a log."""
+        """Record a read that no log position covers."""
         self._is_complete = False
 
     async def run_recorded(
         self, dependency: CacheDependency | None, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
-        """What `run` reads, with the positions of its stores noted."""
+        """Run a query and record its stores with their positions."""
         if dependency is None or (dependency is INHERITED_DEPENDENCY and not self._positions):
-            # Rows below others change with these: without any above they change with nothing that is known.
+            # Rows with an inherited dependency depend on the stores of their parents: without any, the dependency is unknown.
             self.mark_uncacheable()
         elif isinstance(dependency, RowDependency) and self._is_complete:
             return await self._read_until_tracked(dependency, parameters, run_query)
@@ -196,7 +194,7 @@ class ReadTracker:
     async def _read_until_tracked(
         self, dependency: RowDependency, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Row]]]
     ) -> list[Row]:
-        """Rows of stores that are known by them alone, read again where the position of one of these was not known before."""
+        """Read rows that name their stores themselves; read again if a store's position was unknown before the read."""
         for _ in range(MAX_READ_ATTEMPTS):
             refresh_number, rows = self._log_positions.refresh_count, await run_query()
             config_ids = dependency.resolve_scopes(parameters, rows)
@@ -210,7 +208,7 @@ class ReadTracker:
         return rows
 
     def _note_positions(self, config_ids: set[str], max_refresh_number: int) -> bool:
-        """Note the positions known by the end of a look; whether they all were. Of a store the first one counts."""
+        """Record the positions known by a refresh; whether all were known. The first position of a store counts."""
         for config_id in config_ids - self._positions.keys():
             position = self._log_positions.get_position(config_id, max_refresh_number)
             if position is None:
@@ -226,12 +224,6 @@ class ReadTracker:
         except (*DATABASE_ERRORS, TimeoutError):
             return False
         return True
-
-
-def _retrieve_exception(task: "asyncio.Task[None]") -> None:
-    # Those who waited have been told; a look that nobody waits for any more may fail in silence.
-    if not task.cancelled():
-        task.exception()
 
 
 @cache

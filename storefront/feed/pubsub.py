@@ -1,4 +1,4 @@
-"""Tells the processes of one shop that a log has moved. Every wake-up may be lost: whoever listens also looks by itself."""
+"""Pub/sub between processes: wake-ups say that a store's log has advanced. They are lossy; listeners also poll."""
 
 import asyncio
 import logging
@@ -14,25 +14,36 @@ from storefront.feed.pubsub_postgres import PostgresBackend
 log = logging.getLogger("storefront")
 
 CHANNEL_NAME = "storefront"
-# Seconds between the words that a process sends to itself, and how long it waits for one before it takes the line for dead.
+SUPPORTED_SCHEMES = ("memory", "postgresql", "postgres", "redis", "rediss")
+# Seconds between the probes that a process sends to itself, and its timeout for one before it reconnects.
 PROBE_INTERVAL_SECONDS, PROBE_TIMEOUT_SECONDS = 5.0, 3.0
-# Seconds between two tries to make the line anew: it is back about as soon as the database is.
+# Delays between attempts to reconnect: pub/sub is back about as soon as the database is.
 MIN_RECONNECT_DELAY_SECONDS, MAX_RECONNECT_DELAY_SECONDS = 0.1, 1.0
-# How often, and for how many seconds each time, a task is asked to stop.
+# Attempts to cancel a task, and seconds to wait after each.
 MAX_CANCEL_ATTEMPTS, CANCEL_TIMEOUT_SECONDS = 5, 0.3
 
 
 def create_broadcast(url: str) -> Broadcast:
-    """The broadcaster that a URL names. Postgres is our own backend: the library's needs another driver."""
-    scheme = url.partition(":")[0]
+    """The pub/sub backend of a URL: Postgres LISTEN/NOTIFY, Redis pub/sub or, within one process, memory.
+
+    Raises ValueError for other schemes. Postgres has a backend of ours: the library's needs another driver.
+    """
+    scheme = _get_scheme(url)
     if scheme in ("postgres", "postgresql"):
         return Broadcast(backend=PostgresBackend(url))
-    if scheme in ("redis", "rediss", "redis-stream"):
+    if scheme in ("redis", "rediss"):
         # Imported here because the client of Redis is an extra.
-        from storefront.feed.pubsub_redis import RedisBackend, RedisStreamBackend  # noqa: PLC0415
+        from storefront.feed.pubsub_redis import RedisBackend  # noqa: PLC0415
 
-        return Broadcast(backend=(RedisStreamBackend if scheme == "redis-stream" else RedisBackend)(url))
+        return Broadcast(backend=RedisBackend(url))
     return Broadcast(url)
+
+
+def _get_scheme(url: str) -> str:
+    scheme = url.partition(":")[0]
+    if scheme not in SUPPORTED_SCHEMES:
+        raise ValueError(f"STOREFRONT_BROADCAST_URL: {scheme}:// is not supported. Use one of {', '.join(SUPPORTED_SCHEMES)}.")
+    return scheme
 
 
 @asynccontextmanager
@@ -42,19 +53,20 @@ async def _broadcast_connection(url: str) -> AsyncIterator[Broadcast]:
         async with broadcast:
             yield broadcast
     finally:
-        # The library leaves its backend's connections open when its listener has failed.
+        # The library leaves its backend's connections open after its listener failed.
         with suppress(Exception):
             await broadcast._backend.disconnect()
 
 
 class PubSub:
-    """This process's line to the others: one subscription, kept alive.
+    """The pub/sub connection of this process: one subscription that reconnects.
 
-    A broadcaster's listener may die without a word. A process therefore sends itself a word now and then, and makes the line
-    anew when it does not come back.
+    A broadcaster's listener may die silently. The process therefore sends probes to itself, and reconnects when one does not
+    come back. Raises ValueError for a URL with an unsupported scheme.
     """
 
     def __init__(self, url: str, *listeners: Callable[[str], None]) -> None:
+        _get_scheme(url)
         self._url, self._listeners = url, listeners
         self._pending_keys: set[str] = set()
         self._publish_requested = asyncio.Event()
@@ -63,18 +75,18 @@ class PubSub:
         self._is_stopping = False
 
     def add_listener(self, listener: Callable[[str], None]) -> None:
-        """Tell one more."""
+        """Add a listener of keys."""
         self._listeners = (*self._listeners, listener)
 
     def publish(self, key: str) -> None:
-        """Wake everyone for a store, soon: never waits, and a store that moves often is told once."""
+        """Publish a key soon, without waiting. Repeated keys are coalesced; listeners of this process are called at once."""
         self._notify_listeners(key)
         self._pending_keys.add(key)
         self._publish_requested.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Listen and speak while this lasts."""
+        """Subscribe and publish while this lasts."""
         self._is_stopping = False
         task = asyncio.create_task(self._maintain_connection())
         try:
@@ -91,10 +103,8 @@ class PubSub:
             except (Exception, asyncio.CancelledError) as error:
                 if self._is_stopping:
                     return
-                # Whatever the line is made of, it is made again; meanwhile the hub looks by itself.
-                log.warning(
-                    "wake-ups interrupted (%s); the line is made anew in %.1f s", type(error).__name__, self._reconnect_delay
-                )
+                # Any error of any backend: reconnect. Meanwhile the hub polls.
+                log.warning("pub/sub connection lost (%s); reconnecting in %.1f s", type(error).__name__, self._reconnect_delay)
             await asyncio.sleep(self._reconnect_delay)
             self._reconnect_delay = min(self._reconnect_delay * 2, MAX_RECONNECT_DELAY_SECONDS)
 
@@ -121,7 +131,7 @@ class PubSub:
 
     def _handle_message(self, message: str) -> None:
         if message == self._probe_message:
-            # Only now is the line known to work: some connect, and fail at the first word.
+            # Only now is the connection known to work: some connect, and fail at the first message.
             self._probe_received.set()
             self._reconnect_delay = MIN_RECONNECT_DELAY_SECONDS
         elif not message.startswith("probe"):
@@ -134,7 +144,7 @@ class PubSub:
     async def _publish_pending(self, broadcast: Broadcast) -> None:
         while True:
             self._publish_requested.clear()
-            # First what was left when the last line broke.
+            # First the keys left over from the last connection.
             while self._pending_keys:
                 await broadcast.publish(CHANNEL_NAME, self._pending_keys.pop())
             await self._publish_requested.wait()
@@ -150,7 +160,7 @@ class PubSub:
 
 
 async def _cancel_tasks(tasks: set[asyncio.Task[None]]) -> None:
-    """Cancel until it takes: clients of brokers have been seen to swallow a cancellation. What still runs then is left."""
+    """Cancel repeatedly: clients of brokers have been seen to swallow a cancellation. Tasks that still run then are left."""
     for _ in range(MAX_CANCEL_ATTEMPTS):
         for task in tasks:
             task.cancel()
@@ -159,5 +169,5 @@ async def _cancel_tasks(tasks: set[asyncio.Task[None]]) -> None:
             break
     for task in tasks:
         if task.done() and not task.cancelled():
-            # Looked at, so that nobody is told of an exception that was expected.
+            # Retrieve the exception, so that asyncio does not log it.
             task.exception()

@@ -1,4 +1,4 @@
-"""Wake-ups through Postgres, for several processes that have nothing else in common: NOTIFY, on connections of its own."""
+"""Postgres LISTEN/NOTIFY as pub/sub between processes, on its own connections."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,9 +18,9 @@ NOTIFY = PlainSQL("SELECT pg_notify($1, $2)")
 
 
 class PostgresBackend(BroadcastBackend):
-    """One connection listens, one speaks: a notification is never part of a business transaction and never waits for one.
+    """One connection listens, one publishes: a notification is never part of a business transaction and never waits for one.
 
-    Meant for short wake-ups: Postgres carries at most 8,000 bytes in one.
+    For short messages: a NOTIFY payload has at most 8,000 bytes.
     """
 
     def __init__(self, url: str) -> None:
@@ -32,7 +32,7 @@ class PostgresBackend(BroadcastBackend):
         self._lock = asyncio.Lock()
 
     async def connect(self) -> None:
-        """Open the connection that listens."""
+        """Open the listening connection."""
         self._listen_connection = await self._connect()
 
     async def disconnect(self) -> None:
@@ -42,7 +42,7 @@ class PostgresBackend(BroadcastBackend):
                 await connection.close()
 
     async def subscribe(self, group: str) -> None:
-        """Hear of a channel from now on."""
+        """Subscribe to a channel."""
         assert self._listen_connection is not None  # noqa: S101  connect comes first
         listen = sql.SQL("LISTEN {}").format(sql.Identifier(group)).as_string()
         await self._listen_connection.statements.execute_batch([QueuedStatement(PlainSQL(listen))])
@@ -50,21 +50,21 @@ class PostgresBackend(BroadcastBackend):
         self._subscribed.set()
 
     async def unsubscribe(self, group: str) -> None:
-        """Nothing: only closing the connection ends it, because a connection that waits takes no statement."""
+        """No operation: a connection that waits for notifications takes no statement; closing it unsubscribes."""
 
     async def publish(self, channel: str, message: Any) -> None:
-        """Wake the others. The connection is made again when it was lost."""
+        """Publish a message. Reconnects if the connection was lost."""
         async with self._lock:
             if self._publish_connection is None or self._publish_connection.closed:
                 self._publish_connection = await self._connect()
             await self._publish_connection.statements.execute_batch([QueuedStatement(NOTIFY, [channel, message])])
 
     async def next_published(self) -> Event:
-        """The next wake-up; raises when the connection is lost."""
+        """The next message. Raises OperationalError if the connection is lost."""
         await self._subscribed.wait()
         async for notify in self._notifications or ():  # type: ignore[union-attr]
             return Event(notify.channel, notify.payload)
-        raise psycopg.OperationalError("the connection that listens was closed")
+        raise psycopg.OperationalError("the listening connection was closed")
 
     async def _connect(self) -> PipelineConnection:
         connection = await PipelineConnection.connect(self._url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_SECONDS)

@@ -11,6 +11,7 @@ from storefront.execution.lookahead import SelectedField, SelectionTree, get_chi
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
 from storefront.models import configs, products, reviews, users, variants
+from storefront.queries.fields import get_variant_count_column
 from storefront.queries.json_sql import (
     ColumnField,
     ConstantField,
@@ -82,9 +83,7 @@ class _DocumentBuilder:
             ("Product", "review_summary"): lambda one: ReviewSummaryField(
                 one.response_name, _build_leaf_fields(one, "ReviewSummary")
             ),
-            ("Product", "variant_count"): lambda one: ColumnField(
-                one.response_name, "variants_total" if is_owner else "variants_available"
-            ),
+            ("Product", "variant_count"): lambda one: ColumnField(one.response_name, get_variant_count_column(is_owner)),
             ("Product", "related"): self._build_related,
             ("Product", "config"): lambda one: ForeignRowField(
                 one.response_name, self.build_fields(one.children, "Config"), "config_id"

@@ -27,6 +27,7 @@ from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROW_LIMITS, SEARCH_LI
 from storefront.graph.pagination import Connection
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import JSON, Position
+from storefront.queries import fields
 from storefront.queries.analytics import MAX_SOURCES, EventCounts, Span
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.visibility import Audience
@@ -359,11 +360,10 @@ class Product:
 
     @strawberry.field(
         description="Over the available variants, else the product's own price.",
-        metadata=requires_columns("price", "variants_min_price", "variants_max_price"),
+        metadata=requires_columns(*fields.PRICE_RANGE_COLUMNS),
     )
     def price_range(self) -> PriceRange:
-        row = cast(Row, self)
-        return PriceRange(min=row.variants_min_price or row.price, max=row.variants_max_price or row.price)
+        return PriceRange(**fields.get_price_range(self))
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
@@ -372,11 +372,10 @@ class Product:
     )
 
     @strawberry.field(
-        description="How many variants the asker may see.", metadata=requires_columns("variants_total", "variants_available")
+        description="How many variants the asker may see.", metadata=requires_columns(*fields.VARIANT_COUNT_COLUMNS)
     )
     def variant_count(self, info: Info) -> int:
-        row = cast(Row, self)
-        return int(row.variants_total if _is_owner(self, info) else row.variants_available)
+        return int(getattr(self, fields.get_variant_count_column(_is_owner(self, info))))
 
     variant: "ProductVariant | None" = batch_field(
         _load_variant_by_attributes, description="The variant that has all these attributes."
@@ -392,12 +391,9 @@ class Product:
         _load_reviews, description="Newest first.", metadata=requires_columns("rating_counts")
     )
 
-    @strawberry.field(metadata=requires_columns("rating_counts"))
+    @strawberry.field(metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
     def review_summary(self) -> ReviewSummary:
-        counts: list[int] = cast(Row, self).rating_counts
-        total = sum(counts)
-        stars = sum(stars * count for stars, count in enumerate(counts, 1))
-        return ReviewSummary(average=stars / total if total else None, count=total, distribution=counts)
+        return ReviewSummary(**fields.get_review_summary(self))
 
     related: "list[Product]" = batch_field(
         _load_related, description="Same category first, then shared tags, then popularity.", metadata=costs(20)

@@ -1,4 +1,4 @@
-"""One table per noun, as SQLModel. Foreign keys by name; no ORM relationships: loaders are the only way across."""
+"""The tables, one SQLModel per entity. Foreign keys by name; no ORM relationships: dataloaders read across tables."""
 
 from typing import cast
 
@@ -22,7 +22,7 @@ metadata = SQLModel.metadata
 
 
 def is_managed_by_metadata(name: str | None, object_type: str, _: object) -> bool:
-    """Whether a thing of the database should stand in `metadata`: partitions are made by and by, and stand for nothing new."""
+    """Whether `metadata` describes a database object (for Alembic). Not partitions: jobs create them over time."""
     return not (object_type == "table" and name is not None and name.startswith(_PARTITION_PREFIXES))
 
 

@@ -6,7 +6,7 @@ from storefront.models.columns import UUID, Field, SQLModel, datetime, timestamp
 
 
 class StorePosition(SQLModel, table=True):
-    """How far a store's log has come. Its row lock, held until commit, is what makes positions gapless and in commit order."""
+    """The last position of a store's log. Its row lock, held until commit, makes positions gapless and in commit order."""
 
     __tablename__ = "store_positions"
 
@@ -15,7 +15,7 @@ class StorePosition(SQLModel, table=True):
 
 
 class Change(SQLModel, table=True):
-    """One change. What a shopper could see before and after it tells whether to them it is an arrival, a departure or neither."""
+    """A log entry. `was_visible` and `is_visible` decide whether shoppers receive a creation, update, deletion or nothing."""
 
     __tablename__ = "changes"
     __table_args__ = (Index("changes_entity_idx", "config_id", "entity_id", "version"),)

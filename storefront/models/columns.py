@@ -1,4 +1,4 @@
-"""The column kinds that tables share. Every default stands in the database, so that COPY and plain SQL get it too."""
+"""Column factories that tables share. Every default is a server default, so that COPY and plain SQL get it too."""
 
 from datetime import datetime
 from decimal import Decimal
@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import DateTime, Numeric, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlmodel import Field, SQLModel
+from sqlmodel import AutoString, Field, SQLModel
 
 from storefront.core.ids import uuid7
 
@@ -20,18 +20,29 @@ SQLModel.metadata.naming_convention = {
 }
 
 
+class EnumText(AutoString):
+    """A GraphQL enum as text, in lower case. Clients receive its name in upper case."""
+
+    cache_ok = True
+
+
+def enum_column(default: str, *, index: bool = False) -> Any:
+    """A value of an enum, never null. A check constraint of the table lists the values."""
+    return Field(nullable=False, index=index, sa_type=EnumText, sa_column_kwargs={"server_default": text(f"'{default}'")})
+
+
 def uuid_key_column() -> Any:
     """A primary key, UUID version 7."""
     return Field(default_factory=uuid7, primary_key=True, sa_type=Uuid)
 
 
 def foreign_key_column(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
-    """A key of another table whose row takes this one with it when it goes."""
+    """A foreign key with ON DELETE CASCADE."""
     return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index, primary_key=primary_key)
 
 
 def timestamp_column(*, index: bool = False, nullable: bool = False, primary_key: bool = False) -> Any:
-    """A point in time, now unless given; nullable: none unless given."""
+    """A timestamptz that defaults to now(); with `nullable`, to null."""
     column_type = DateTime(timezone=True)
     if nullable:
         return Field(default=None, sa_type=column_type, nullable=True, index=index)
@@ -40,42 +51,44 @@ def timestamp_column(*, index: bool = False, nullable: bool = False, primary_key
 
 
 def money_column(*, nullable: bool = False) -> Any:
-    """An amount in the store's currency with two decimals."""
+    """An amount in the store's currency: numeric(10, 2)."""
     return Field(sa_type=Numeric(10, 2), nullable=nullable)
 
 
 def json_column(default: str | None = None) -> Any:
-    """A JSON value; with a default it cannot be null."""
+    """A jsonb value; not null if it has a default."""
     column_options = {} if default is None else {"server_default": text(f"'{default}'::jsonb")}
     return Field(sa_type=JSONB, nullable=default is None, sa_column_kwargs=column_options)
 
 
 def build_strings_only_check(column: str, json_path: str) -> str:
-    """The condition that what a path finds in a JSON column is text, none of it null: it goes to clients as it is.
+    """A check constraint: all that a JSON path finds in a column are strings, as clients receive them unchecked.
 
-    Strict: a lax path looks into lists that it finds.
+    Strict mode: a lax path unwraps nested lists.
     """
     return f"""NOT jsonb_path_exists({column}, 'strict {json_path} ? (@.type() <> "string")')"""
 
 
 def integer_column(default: int) -> Any:
-    """A whole number that is never null."""
+    """An integer, not null."""
     return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default))})
 
 
 def boolean_column(default: bool) -> Any:
-    """A yes or no that is never null."""
+    """A boolean, not null."""
     return Field(nullable=False, sa_column_kwargs={"server_default": text(str(default).lower())})
 
 
 __all__ = [
     "UUID",
     "Decimal",
+    "EnumText",
     "Field",
     "SQLModel",
     "boolean_column",
     "build_strings_only_check",
     "datetime",
+    "enum_column",
     "foreign_key_column",
     "integer_column",
     "json_column",

@@ -1,4 +1,4 @@
-"""A store as its owner configured it."""
+"""Stores and their configuration."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from storefront.models.columns import (
 
 
 class IntegrationCheck(SQLModel, table=True):
-    """When an integration of a store was last tried."""
+    """The last connection check of a store's integration."""
 
     __tablename__ = "integration_checks"
 
@@ -28,7 +28,7 @@ class IntegrationCheck(SQLModel, table=True):
 
 
 class Config(SQLModel, table=True):
-    """A store: its name, looks and connections. Shoppers see it once it is published."""
+    """A store: name, theme, layout and integrations. Visible to shoppers once published."""
 
     __tablename__ = "configs"
     __table_args__ = (

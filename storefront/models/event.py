@@ -1,4 +1,4 @@
-"""What shoppers did: the raw material of analytics."""
+"""Analytics events of shoppers."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from storefront.models.columns import UUID, SQLModel, boolean_column, datetime, 
 
 
 class AnalyticsEvent(SQLModel, table=True):
-    """One event of one store, in the partition of its month. `ip_address` is truncated before it gets here."""
+    """An event of a store, partitioned by month. `ip_address` is stored truncated."""
 
     __tablename__ = "analytics_events"
     __table_args__ = (
@@ -20,7 +20,7 @@ class AnalyticsEvent(SQLModel, table=True):
     )
 
     id: UUID = Field(default_factory=uuid7, primary_key=True)
-    # Without a foreign key: the queue of events has it, once for all of a batch. With their store events go by a trigger.
+    # No foreign key: the event queue has one, checked once per batch. A trigger deletes the events of a deleted store.
     config_id: UUID = Field(primary_key=True)
     event: str
     properties: dict[str, Any] = json_column("{}")
@@ -37,7 +37,7 @@ class AnalyticsEvent(SQLModel, table=True):
 
 
 class EventId(SQLModel, table=True):
-    """An id that a client chose for an event: who sends it again, within the time that ids are kept, changes nothing."""
+    """A client-chosen event id, for deduplication: an event sent again within the retention of ids is ignored."""
 
     __tablename__ = "analytics_event_ids"
     __table_args__ = (Index("analytics_event_ids_received_at_idx", text("received_at"), postgresql_using="brin"),)

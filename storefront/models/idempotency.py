@@ -1,4 +1,4 @@
-"""What was done under a key that a client chose, so that a retry gets the first result again."""
+"""Idempotency keys with the stored result that a retry receives."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from storefront.models.columns import UUID, Field, SQLModel, datetime, json_colu
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """One use of a key by one user. `result` is null only inside the transaction that is doing the work."""
+    """One key of one user. `result` is null only inside the transaction that runs the mutation."""
 
     __tablename__ = "idempotency_keys"
 

@@ -1,4 +1,4 @@
-"""Pictures that merchants have uploaded, and uploads that are still to be confirmed."""
+"""Uploaded images, and uploads that are not confirmed yet."""
 
 from sqlalchemy import ARRAY, Column, DateTime, Index, Text, text
 from sqlalchemy import CheckConstraint as Check
@@ -7,11 +7,11 @@ from storefront.models.columns import UUID, Field, SQLModel, datetime, integer_c
 
 
 class Image(SQLModel, table=True):
-    """A picture of a store. It is shown where its address stands in the `images` of a product of that store.
+    """An image of a store. Products of the store reference it by its URL in `images`.
 
-    `place` is where the object store has it: all keys of the picture and its sizes begin so. `product_id` is the product that
-    shows it; once none does it is null, since `detached_at`, and the picture is swept after a while. Both are kept by triggers.
-    What is to be swept is no longer shown or served from `swept_at` on; its objects go a little later, and the row last.
+    `place` is the key prefix of the image and its renditions in the object store. `product_id` is the product that references
+    it; if none does, it is null since `detached_at`, and garbage collection deletes the image later. Triggers maintain both.
+    From `swept_at` on the image is not served; its objects are deleted shortly after, then the row.
     """
 
     __tablename__ = "images"
@@ -21,11 +21,11 @@ class Image(SQLModel, table=True):
     )
 
     id: UUID = uuid_key_column()
-    # Without a foreign key: of a store that is gone the row still says which objects are to go.
+    # No foreign key: after a store is deleted, the row still names the objects to delete.
     config_id: UUID = Field(nullable=False)
     product_id: UUID | None = Field(default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True)
     place: str
-    # What its address has besides the id: 128 random bits as hexadecimal digits. Whoever knows the address sees the picture.
+    # The secret part of its URL: 128 random bits in hex. Anyone with the URL can read the image.
     token: str
     extension: str
     width: int
@@ -39,17 +39,17 @@ class Image(SQLModel, table=True):
 
 
 class ImageUpload(SQLModel, table=True):
-    """What somebody may put into the object store until `expires_at`, and confirm a while longer.
+    """A presigned upload: valid until `expires_at`, and confirmable for a while longer.
 
-    `places` are those that pictures of it were put to, before they were: one for each time that somebody tried to confirm it.
-    The row stays until all that nobody needs of it is gone from the object store.
+    `places` are the key prefixes of its images, recorded before they are written: one per attempt to confirm it.
+    The row stays until its unused objects are deleted from the object store.
     """
 
     __tablename__ = "image_uploads"
     __table_args__ = (Check("size > 0", name="size"),)
 
     id: UUID = uuid_key_column()
-    # Without a foreign key, as above.
+    # No foreign key, as above.
     config_id: UUID = Field(nullable=False, index=True)
     content_type: str
     size: int

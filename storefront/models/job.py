@@ -1,4 +1,4 @@
-"""Work that takes longer than a request: imports and exports, as far as they have come."""
+"""Background jobs: imports and exports, with their progress."""
 
 from typing import Any
 
@@ -11,6 +11,7 @@ from storefront.models.columns import (
     SQLModel,
     boolean_column,
     datetime,
+    enum_column,
     foreign_key_column,
     integer_column,
     json_column,
@@ -20,10 +21,10 @@ from storefront.models.columns import (
 
 
 class Job(SQLModel, table=True):
-    """One import or export. `checkpoint` is where it goes on; it is written in the transaction of what it stands for.
+    """An import or export. It resumes at `checkpoint`, which is written in the transaction of the work that it records.
 
-    While it runs, `worker` is who runs it, until `lease_until` unless that is prolonged. `attempts` counts how often it was
-    taken, `crashes` how often its worker ended without a word: both since it last got any further.
+    While it runs, `worker` holds the lease, until `lease_until`; heartbeats extend it. `attempts` counts claims, `crashes`
+    workers whose lease expired: both since the last progress.
     """
 
     __tablename__ = "jobs"
@@ -32,7 +33,7 @@ class Job(SQLModel, table=True):
         Check("source IN ('shopify_csv', 'shopify_store', 'catalogue')", name="source"),
         Check("status IN ('uploading', 'queued', 'running', 'succeeded', 'failed', 'cancelled')", name="status"),
         Check("(status = 'running') = (worker IS NOT NULL)", name="worker"),
-        # Of a store's jobs one runs at a time, whoever tries.
+        # At most one running job per store.
         Index("jobs_running_key", "config_id", unique=True, postgresql_where=text("status = 'running'")),
         Index("jobs_waiting_idx", "created_at", "id", postgresql_where=text("status IN ('queued', 'running')")),
         Index("jobs_newest_idx", "config_id", "kind", "created_at", "id"),
@@ -45,7 +46,7 @@ class Job(SQLModel, table=True):
     user_id: UUID = foreign_key_column("users.id")
     kind: str
     source: str
-    status: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'queued'")})
+    status: str = enum_column("queued")
     options: dict[str, Any] = json_column("{}")
     object_key: str | None = None
     object_size: int | None = Field(default=None, sa_type=BigInteger)
@@ -72,7 +73,7 @@ class Job(SQLModel, table=True):
 
 
 class JobIssue(SQLModel, table=True):
-    """A row that an import left out, or a product that an export could not write. The first of a job are kept."""
+    """A rejected row of an import, or a product that an export could not write. Only the first of a job are stored."""
 
     __tablename__ = "job_issues"
 
@@ -85,7 +86,7 @@ class JobIssue(SQLModel, table=True):
 
 
 class JobHandle(SQLModel, table=True):
-    """A handle that an import has had, and its row: kept while it runs, so that no later rows undo the earlier ones."""
+    """A handle that a running import has seen, with its row: a later row must not overwrite an earlier one."""
 
     __tablename__ = "job_handles"
 

@@ -1,4 +1,4 @@
-"""What a store sells. The columns under "derived" are kept by triggers and generated columns, never by a command."""
+"""Products. Triggers and generated columns maintain the columns under "Derived"; commands never write them."""
 
 from sqlalchemy import ARRAY, Column, Computed, Double, Index, Integer, Text, text
 from sqlalchemy import CheckConstraint as Check
@@ -11,6 +11,7 @@ from storefront.models.columns import (
     boolean_column,
     build_strings_only_check,
     datetime,
+    enum_column,
     foreign_key_column,
     integer_column,
     json_column,
@@ -19,7 +20,7 @@ from storefront.models.columns import (
     uuid_key_column,
 )
 
-# Sorting by name means sorting by what a reader sees: without case or accents, and the same on every server.
+# Sort key of names: case-folded and without accents, with the same collation (C) on every server.
 SORT_TITLE_SQL = "storefront_fold(title)"
 
 # A product with variants is in stock when one of them can be bought; without, its own inventory decides.
@@ -27,7 +28,7 @@ IN_STOCK_SQL = (
     "NOT track_inventory OR CASE WHEN variants_available > 0 THEN variants_in_stock > 0 ELSE coalesce(inventory, 0) > 0 END"
 )
 
-# Zero for a product without reviews: it then sorts below one star, and no sort key is ever null.
+# 0 without reviews: it sorts below one star, and the sort key is never null (keyset pagination).
 RATING_SQL = (
     "(rating_counts[1] + 2 * rating_counts[2] + 3 * rating_counts[3] + 4 * rating_counts[4] + 5 * rating_counts[5])"
     "::double precision / greatest(1, rating_counts[1] + rating_counts[2] + rating_counts[3]"
@@ -45,13 +46,13 @@ setweight(to_tsvector('english', storefront_fold(title)), 'A')
 """
 
 
-# What the index of words has: the words of a product, and its store as one more of them. So a search finds those of one store
-# by the index alone, however many others have the words.
+# What the full-text index (GIN) covers: the words of a product, and its store's id as one more lexeme. So the index alone finds
+# the matches of one store, however many other stores have the words.
 STORE_SEARCH_VECTOR_SQL = "(search_vector || array_to_tsvector(ARRAY[config_id::text]))"
 
 
 class Product(SQLModel, table=True):
-    """A product of one store. `inventory` null means that it was never counted."""
+    """A product of one store. `inventory` null: not counted."""
 
     __tablename__ = "products"
     __table_args__ = (
@@ -69,7 +70,7 @@ class Product(SQLModel, table=True):
             Index(f"products_by_{name}_idx", "config_id", name, "id")
             for name in ("created_at", "updated_at", "price", "sort_title", "popularity", "rating")
         ),
-        # A store's shelves: counts and categories without visiting the rows, and the favourites of a category.
+        # Category counts by index-only scans, and the most popular products of a category.
         Index(*("products_shelf_idx", "config_id", "category", "popularity", "id"), postgresql_where=text("status = 'active'")),
         Index("products_search_idx", text(STORE_SEARCH_VECTOR_SQL), postgresql_using="gin"),
         Index("products_tags_idx", "tags", postgresql_using="gin"),
@@ -89,7 +90,7 @@ class Product(SQLModel, table=True):
     track_inventory: bool = boolean_column(True)
     seo_title: str | None = None
     seo_description: str | None = None
-    status: str = Field(nullable=False, index=True, sa_column_kwargs={"server_default": text("'active'")})
+    status: str = enum_column("active", index=True)
     version: int = integer_column(1)
     created_at: datetime = timestamp_column()
     updated_at: datetime = timestamp_column()

@@ -1,4 +1,4 @@
-"""What a user thinks of a product."""
+"""Reviews of products."""
 
 from sqlalchemy import CheckConstraint, Index, SmallInteger, text
 
@@ -15,7 +15,7 @@ from storefront.models.columns import (
 
 
 class Review(SQLModel, table=True):
-    """One review per user and product, of one to five stars."""
+    """A review with one to five stars; one per user and product."""
 
     __tablename__ = "reviews"
     __table_args__ = (

@@ -1,4 +1,4 @@
-"""What events come to: counts by stretches of time of several lengths, and the sessions that they were in."""
+"""Rollups of analytics events: counts per interval of several grains, and sessions."""
 
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ def _count_column() -> int:
 
 
 def _grain_column() -> int:
-    """How many seconds are counted together, from `at` on."""
+    """The length in seconds of the interval that begins at `at`."""
     field: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
     return field
 
@@ -25,7 +25,7 @@ def _interval_start_column() -> datetime:
 
 
 class QueuedEvents(SQLModel, table=True):
-    """The keys of events of one store that are not counted yet. Written by a trigger, with the events."""
+    """Keys of a store's events that are not rolled up yet. A trigger writes them with the events."""
 
     __tablename__ = "analytics_queue"
 
@@ -36,9 +36,9 @@ class QueuedEvents(SQLModel, table=True):
 
 
 class AnalyticsSession(SQLModel, table=True):
-    """A visit: when and from where it began, by its first event, what was done in it, and the minute that it was last seen in.
+    """A session: the time and the source of its first event, its conversion steps, and the minute of its last event.
 
-    '' stands for no medium or campaign.
+    An empty medium or campaign means none.
     """
 
     __tablename__ = "analytics_sessions"
@@ -58,7 +58,7 @@ class AnalyticsSession(SQLModel, table=True):
 
 
 class Totals(SQLModel, table=True):
-    """All events of a store, the sessions that began, and those that were seen there last."""
+    """Event counts of a store per interval, with the sessions that began in it and those whose last event is in it."""
 
     __tablename__ = "analytics_totals"
 
@@ -78,7 +78,7 @@ class Totals(SQLModel, table=True):
 
 
 class ProductTotals(SQLModel, table=True):
-    """The events of one product. Grains of minutes, quarters, hours and days are in tables of their own."""
+    """Event counts of a product per interval. Partitioned by grain: minutes, quarter-hours, hours and days."""
 
     __tablename__ = "analytics_products"
     __table_args__: ClassVar = {"postgresql_partition_by": "LIST (grain)"}
@@ -92,7 +92,7 @@ class ProductTotals(SQLModel, table=True):
 
 
 class SourceTotals(SQLModel, table=True):
-    """The events from one origin, and the sessions that began with one of them."""
+    """Event counts of a traffic source per interval, with the sessions that began with it."""
 
     __tablename__ = "analytics_sources"
 

@@ -1,4 +1,4 @@
-"""Users, the identities by which they sign in, and the addresses that are proven to be theirs."""
+"""Users, their identities at token issuers, and their verified email addresses."""
 
 from sqlalchemy import DateTime, text
 
@@ -15,7 +15,7 @@ from storefront.models.columns import (
 
 
 class User(SQLModel, table=True):
-    """A person. `email` is shown as it was given, verified or not. Credentials issued up to `signed_out_at` no longer count."""
+    """A user. `email` is stored as stated, verified or not. Credentials issued up to `signed_out_at` are revoked."""
 
     __tablename__ = "users"
 
@@ -30,7 +30,7 @@ class User(SQLModel, table=True):
 
 
 class UserIdentity(SQLModel, table=True):
-    """Who a user is at an issuer: the `iss` and `sub` of tokens, with the address that the newest of them stated.
+    """An identity of a user: `iss` and `sub` of tokens, with the email address that the newest token states.
 
     `verified_email` is normalized, and null unless the issuer calls the address verified. It may still belong to another user.
     """
@@ -49,7 +49,7 @@ class UserIdentity(SQLModel, table=True):
 
 
 class VerifiedEmail(SQLModel, table=True):
-    """A normalized address, and the one user to whom it leads."""
+    """A normalized, verified email address and its one user."""
 
     __tablename__ = "verified_emails"
 

@@ -1,4 +1,4 @@
-"""A size, a colour: one buyable form of a product."""
+"""Product variants, such as sizes and colours."""
 
 from sqlalchemy import JSON, Column, Computed, Index, text
 from sqlalchemy import CheckConstraint as Check
@@ -21,7 +21,7 @@ from storefront.models.columns import (
 
 
 class ProductVariant(SQLModel, table=True):
-    """One form of a product. `inventory` null means that it is not counted and never runs out."""
+    """A variant of a product. `inventory` null: not counted, always in stock."""
 
     __tablename__ = "product_variants"
     __table_args__ = (
@@ -30,7 +30,7 @@ class ProductVariant(SQLModel, table=True):
         Check("inventory >= 0", name="inventory"),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
         Check(build_strings_only_check("attributes", "$.*"), name="attributes_texts"),
-        # In the order in which they are shown.
+        # In display order.
         Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
     )
 
@@ -46,7 +46,7 @@ class ProductVariant(SQLModel, table=True):
     version: int = integer_column(1)
     created_at: datetime = timestamp_column()
 
-    # Derived: the attributes as clients are told them.
+    # Derived: the attributes as clients receive them, a JSON list of names and values.
     attribute_list: list[dict[str, str]] = Field(
         sa_column=Column(JSON, Computed("storefront_attribute_list(attributes)", persisted=True), nullable=False)
     )

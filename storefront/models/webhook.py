@@ -1,4 +1,4 @@
-"""Where owners want to be told of changes, and what they were told."""
+"""Webhooks and their deliveries."""
 
 from typing import Any
 
@@ -22,9 +22,9 @@ def _text_array_column() -> Any:
 
 
 class Webhook(SQLModel, table=True):
-    """An address that is told of a store's changes. The log is read up to `position`: what is to be told of it is a delivery.
+    """A webhook: a URL that receives a store's changes. Deliveries are stored for the log up to `position`.
 
-    `resting_until` is set while nothing gets through. One process at a time is at it, until `leased_until`.
+    `resting_until` is the backoff while deliveries fail. One process holds the lease, until `leased_until`.
     """
 
     __tablename__ = "webhooks"
@@ -36,7 +36,7 @@ class Webhook(SQLModel, table=True):
     topics: list[str] = _text_array_column()
     query: str | None = None
     read_as: str
-    # Encrypted, both. The one before counts as well until `previous_until`.
+    # Signing secrets, encrypted. The previous one stays valid until `previous_until`.
     secret: str
     previous_secret: str | None = None
     previous_until: datetime | None = timestamp_column(nullable=True)
@@ -55,9 +55,9 @@ class Webhook(SQLModel, table=True):
 
 
 class WebhookDelivery(SQLModel, table=True):
-    """Something that a webhook is told, and how often that was tried. Those of one lane are told one after the other.
+    """A delivery of a webhook, with its attempts. Deliveries of one lane are sent in order, one at a time.
 
-    The first of a lane that is pending has a `next_attempt_at`, the ones behind it have none.
+    The first pending one of a lane has a `next_attempt_at`; those behind it have none.
     """
 
     __tablename__ = "webhook_deliveries"
@@ -82,12 +82,12 @@ class WebhookDelivery(SQLModel, table=True):
     product_id: UUID | None = None
     changed_fields: list[str] = _text_array_column()
     client_mutation_id: str | None = None
-    # Of a reset: why.
+    # The reason of a reset.
     reason: str | None = None
     occurred_at: datetime = timestamp_column()
     state: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'pending'")})
     attempts: int = integer_column(0)
-    # The last ones: {"at", "status", "milliseconds", "error"}.
+    # The last attempts: {"at", "status", "milliseconds", "error"}.
     tries: list[dict[str, Any]] = json_column("[]")
     next_attempt_at: datetime | None = timestamp_column(nullable=True)
     created_at: datetime = timestamp_column()

@@ -1,4 +1,4 @@
-"""Reads, one module per noun: SQL over the tables, compiled once, always for many parents at a time.
+"""Queries, one module per entity: SQL that is compiled once and takes many parents at a time.
 
-They stand below the nouns because edges ask the same questions as root fields do. They know no GraphQL.
+Root fields and nested fields share them. They do not depend on GraphQL.
 """

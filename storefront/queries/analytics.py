@@ -1,19 +1,20 @@
-"""What happened in many stores at once: the figures of a report, from what was counted before, and the events themselves."""
+"""Analytics reports of many stores at once, from rollups and from raw events, and lists of the events."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Text, and_, any_, bindparam, func, select, text
+from sqlalchemy import ColumnElement, and_, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import events
 from storefront.queries import keyset
-from storefront.queries.batching import align_by_key, group_by_parent
+from storefront.queries.batching import align_by_key, bind_text_array, group_by_parent
+from storefront.queries.paging import limit_newest, load_page
 from storefront.queries.rollups import (
     CAMPAIGN_SQL,
     DATE_BIN_SQL,
@@ -38,24 +39,24 @@ from storefront.queries.rollups import (
     split_span,
 )
 
-# A breakdown lists so many sources; past these there are only one-off campaigns and stray hosts.
+# Sources in a breakdown; beyond these there are only one-off campaigns and stray hosts.
 MAX_SOURCES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time from `start` up to `end`, without `end` itself. Both in UTC: between two local times clocks may change."""
+    """The half-open interval from `start` to `end`, in UTC: local times are ambiguous at clock changes."""
 
     start: datetime
     end: datetime
 
     def get_previous(self) -> "Span":
-        """As long a time, just before this one."""
+        """The span of the same length just before this one."""
         return Span(self.start - (self.end - self.start), self.start)
 
 
 class EventCounts(NamedTuple):
-    """The figures of a store. Sessions that converted also clicked, those that purchased did all three."""
+    """Event and session counts of a store. Steps of the funnel are cumulative: purchased sessions also clicked and converted."""
 
     page_views: int = 0
     product_clicks: int = 0
@@ -70,7 +71,7 @@ class EventCounts(NamedTuple):
 
 # ------------------------------------------------------------------------------------------------ figures
 
-# Counts of whole grains, and what events and sessions add at edges that no grain ends at. Bots are in neither.
+# Rollups of whole grains, plus raw events and sessions at edges within a grain. Both exclude bots.
 _TOTALS_SQL = f"""
 SELECT config_id, at, page_views, product_clicks, add_to_carts, purchases, searches,
        sessions, clicked_sessions, converted_sessions, purchased_sessions
@@ -101,7 +102,7 @@ def _select_figures() -> Statement:
 
 
 class SeriesPoint(NamedTuple):
-    """When an interval begins, and its figures."""
+    """The start of an interval, and its counts."""
 
     at: str
     page_views: int = 0
@@ -114,9 +115,9 @@ class SeriesPoint(NamedTuple):
 async def load_series(
     database: Database, keys: Sequence[str], span: Span, interval: str, time_zone: str
 ) -> list[list[SeriesPoint]]:
-    """Each store's figures for every interval that the span touches, those without events included."""
+    """Each store's counts for every interval that overlaps the span, including empty ones."""
     starts = list_interval_starts(span, interval, time_zone)
-    # No grain may reach from one interval into the next.
+    # No grain may cross a boundary between intervals.
     span_pieces = split_span(span.start, span.end, max_grain=find_common_grain(starts[1:]))
     rows = group_by_parent(
         await database.fetch(_select_series(), _build_parameters(keys, span_pieces) | {"starts": starts}), keys
@@ -157,10 +158,10 @@ ORDER BY parent_id, place
 _GRAIN_CLICKS_SQL = f"SELECT config_id, product_id, clicks, add_to_carts {build_pieces_from_clause('products')}"
 _TOP_PRODUCTS_SQL = WITH_PIECES_SQL + _RANKED_SQL.format(total=f"{_GRAIN_CLICKS_SQL} UNION ALL {_EDGE_CLICKS_SQL}")
 
-# Where a span begins and ends within a day, the fine grains there have the more rows the more has happened. Most products have no
-# need of them: with all clicks of those two days they would have fewer than the last of the first has without any. So whole days
-# are read, of the span and around its ends, and the fine grains only for the few that it may be. Where these are many, as in a
-# store in which all sell alike, the fine grains are read from end to end after all.
+# A span that begins or ends within a day needs fine grains there, whose number of rows grows with traffic. Most products can be
+# ruled out without them: even with all clicks of those two days they would rank below the top without any. So whole days are read
+# (within the span, and around its ends), and fine grains only for the candidates that remain. If these are many, as in a store
+# whose products sell alike, the fine grains are scanned after all.
 _MAX_PRODUCTS_BY_ID = 200
 _TOP_PRODUCTS_BY_DAY_SQL = f"""
 {WITH_PIECES_SQL},
@@ -202,7 +203,7 @@ within AS (
 
 
 async def load_top_products(database: Database, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
-    """The products of each store that were clicked most, then put into carts most. Products since deleted are among them."""
+    """The products of each store with the most clicks, then the most carts. Includes deleted products."""
     span_pieces = split_span(span.start, span.end)
     day_pieces, fine_pieces = (
         [piece for piece in span_pieces if piece.grain >= DAY_SECONDS],
@@ -261,7 +262,7 @@ ORDER BY parent_id, place
 
 
 async def load_sources(database: Database, keys: Sequence[str], span: Span) -> list[list[Row]]:
-    """Where the events of each store came from, the origins with the most sessions first."""
+    """The traffic sources of each store, those with the most sessions first."""
     return group_by_parent(
         await database.fetch(_select_sources(), _build_parameters(keys, split_span(span.start, span.end))), keys
     )
@@ -272,9 +273,9 @@ def _select_sources() -> Statement:
     return _compile_statement(_SOURCES_SQL)
 
 
-# Minutes without an event after which a session is not taken to go on.
+# Minutes without an event after which a session is not active.
 ACTIVE_MINUTES = 5
-# Each session is counted in the minute that it was last seen in: however many there are, this reads six rows.
+# Each session is counted in the minute of its last event: this reads six rows, for any number of sessions.
 _ACTIVE_SESSIONS_SQL = f"""
 SELECT (SELECT coalesce(sum(last_seen_sessions), 0) FROM analytics_totals
     WHERE config_id = configs.id AND grain = {MINUTE_SECONDS}
@@ -284,7 +285,7 @@ FROM configs WHERE id = :id AND user_id = :owner
 
 
 async def count_active_sessions(database: Database, config_id: str, owner_id: str) -> int | None:
-    """How many sessions of a store have had an event lately, to the minute; None where it is no longer the owner's."""
+    """The number of sessions with an event in the last ACTIVE_MINUTES; None if the store is not the owner's."""
     rows = await database.fetch(_select_active_sessions(), {"id": config_id, "owner": owner_id})
     return int(rows[0].active) if rows else None
 
@@ -307,14 +308,14 @@ def _compile_statement(sql: str, *extra_types: Any) -> Statement:
 
 
 def list_interval_starts(span: Span, interval: str, time_zone: str) -> list[datetime]:
-    """When each "hour", "day", "week" or "month" begins that the span touches, by the clocks of a time zone; in UTC.
+    """The starts, in UTC, of each "hour", "day", "week" or "month" of a time zone that overlaps the span.
 
-    Reckoned here and not by generate_series: where clocks go back over midnight there are two midnights, and Postgres would
-    begin the day with the second.
+    Computed here and not by generate_series: where clocks go back over midnight there are two midnights, and Postgres would
+    start the day at the second.
     """
     zone_info = ZoneInfo(time_zone)
     starts = _iterate_hours(span, zone_info) if interval == "hour" else _iterate_dates(span, interval, zone_info)
-    # A day that a zone skipped (Samoa, 30 December 2011) begins when the next one does.
+    # A day that a zone skipped (Samoa, 30 December 2011) starts when the next day does.
     return [*dict.fromkeys(starts)]
 
 
@@ -323,7 +324,7 @@ def _iterate_hours(span: Span, zone_info: ZoneInfo) -> Iterator[datetime]:
     at = span.start - timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
     while at < span.end:
         yield at
-        # To the next full hour on the clock: not always in sixty minutes, Lord Howe Island moves its clocks by thirty.
+        # To the next full local hour, not always 60 minutes later: Lord Howe Island shifts its clocks by 30.
         at += timedelta(minutes=60 - at.astimezone(zone_info).minute)
 
 
@@ -335,7 +336,7 @@ def _iterate_dates(span: Span, interval: str, zone_info: ZoneInfo) -> Iterator[d
 
 
 def _find_first_day(day: date, interval: str) -> date:
-    """The day on which a day's interval begins: for a week its Monday."""
+    """The first day of a day's interval: of a week, its Monday."""
     if interval == "week":
         return day - timedelta(days=day.weekday())
     return day.replace(day=1) if interval == "month" else day
@@ -344,13 +345,9 @@ def _find_first_day(day: date, interval: str) -> date:
 # ------------------------------------------------------------------------------------------------- events
 
 
-def _bind_text_array(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=ARRAY(Text))
-
-
-# Every filter of the list of events, by its name.
+# Every filter of event lists, by its name.
 _FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
-    "event": events.c.event == any_(_bind_text_array("event")),
+    "event": events.c.event == any_(bind_text_array("event")),
     "session_id": events.c.session_id == bindparam("session_id"),
     "span": and_(
         events.c.timestamp >= bindparam("start", type_=TIMESTAMP_TYPE),
@@ -361,7 +358,7 @@ _FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Which events of a store: None leaves a filter out."""
+    """The filters of a store's events; None: not filtered."""
 
     config_id: str
     event: tuple[str, ...] | None = None
@@ -370,11 +367,11 @@ class Events:
 
     @property
     def filters(self) -> tuple[str, ...]:
-        """The names of the filters that are given."""
+        """The names of the filters in use."""
         return tuple(name for name in _FILTER_CONDITIONS if getattr(self, name) is not None)
 
     def build_parameters(self) -> dict[str, Any]:
-        """What statements about these events take."""
+        """The statement parameters of these filters."""
         values = {"config_id": self.config_id, "event": list(self.event or ()), "session_id": self.session_id}
         return values | ({"start": self.span.start, "end": self.span.end} if self.span else {})
 
@@ -382,24 +379,18 @@ class Events:
 async def load_event_page(database: Database, event_filter: Events, window: keyset.Window) -> keyset.Page:
     """A page of events, newest first."""
     digest = keyset.compute_list_digest("events", event_filter)
-    cursor = keyset.decode_window_cursor(window, [digest], keyset.is_timestamp)
-    parameters = event_filter.build_parameters() | keyset.build_parameters(window, cursor)
-    rows = await database.fetch(_select_event_page(event_filter.filters, cursor is not None), parameters)
-    return keyset.build_page(rows, window, lambda row: keyset.encode_cursor(digest, keyset.Cursor(row.timestamp, row.id)))
+    build_statement = partial(_select_event_page, event_filter.filters)
+    return await load_page(database, build_statement, window, digest, event_filter.build_parameters(), "timestamp")
 
 
 @cache
 def _select_event_page(filters: tuple[str, ...], has_cursor: bool) -> Statement:
-    key, tie_breaker = events.c.timestamp, events.c.id
-    conditions = [keyset.is_behind_cursor(key, tie_breaker, descending=True)] if has_cursor else []
-    newest_first = keyset.order_by_key(key, tie_breaker, descending=True)
-    return compile_statement(
-        select(events).where(*_build_conditions(filters), *conditions).order_by(*newest_first).limit(bindparam("limit"))
-    )
+    rows = select(events).where(*_build_conditions(filters))
+    return compile_statement(limit_newest(rows, events.c.timestamp, events.c.id, has_cursor=has_cursor))
 
 
 async def count_events(database: Database, event_filter: Events) -> int:
-    """How many events there are."""
+    """The number of these events."""
     [(total,)] = await database.fetch(_select_event_count(event_filter.filters), event_filter.build_parameters())
     return int(total)
 

@@ -1,4 +1,4 @@
-"""A store's log as somebody may see it: each entry becomes an arrival, a change, a departure, a reset, or nothing."""
+"""A store's log for an audience: an entry is a creation, an update, a deletion, a reset, or not visible."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ STORE_CLOSED_REASON = "the store was closed"
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A part of a log: its entries, the position read up to, whether there are more, and whether what came before is lost."""
+    """A page of a log: its entries, the last position read, whether more follow, and whether earlier entries were deleted."""
 
     entries: Sequence[Row]
     position: int
@@ -24,12 +24,12 @@ class LogPage:
 
 
 async def load_changes_after(database: Database, config_id: str, position: int, limit: int) -> LogPage:
-    """The entries after a position. Positions have no gaps: where the next one is missing, it is no longer kept."""
+    """The entries after a position. Positions are gapless: a missing next entry was deleted by log retention."""
     page = await _load_next_page(database, config_id, position, limit)
     if page is not None:
         return page
     (head,) = await load_log_positions(database, [config_id])
-    # What was committed between the two looks is not lost.
+    # Entries committed between the two reads must not count as a gap.
     page = await _load_next_page(database, config_id, position, limit) if head > position else None
     return page or LogPage((), head, has_more=False, has_gap=head != position)
 
@@ -43,7 +43,7 @@ async def _load_next_page(database: Database, config_id: str, position: int, lim
 
 
 def classify_entry(entry: Row, audience: Audience) -> str | None:
-    """What an entry is to an audience: "created", "updated", "deleted", "opened", "closed"; None for what they do not see."""
+    """The kind of an entry for an audience: "created", "updated", "deleted", "opened" or "closed"; None if not visible."""
     if entry.product_id is not None:
         return (
             str(entry.kind).removeprefix("product_")

@@ -1,15 +1,17 @@
-"""Stores: by id or slug, of many owners at once, and how far the log of each has come."""
+"""Stores by id or slug, of many owners at once, and the positions of their logs."""
 
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import bindparam, func, select, true
+from sqlalchemy import bindparam, func, select
 
 from storefront.core.cache_dependencies import ParameterDependency, RowDependency
 from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.feed import log
 from storefront.models import configs, positions, users
 from storefront.queries import keyset
-from storefront.queries.batching import align_by_key, group_by_parent
+from storefront.queries.batching import align_by_key
+from storefront.queries.paging import limit_newest, load_page, load_page_per_parent, select_per_parent
 from storefront.queries.visibility import any_of_ids, is_store_visible
 
 
@@ -51,22 +53,17 @@ def _select_id_by_slug() -> Statement:
 
 async def load_published_stores(database: Database, window: keyset.Window) -> keyset.Page:
     """Published stores, newest first."""
-    cursor = keyset.decode_window_cursor(window, [_compute_digest("all")], keyset.is_timestamp)
-    rows = await database.fetch(_select_published(cursor is not None), keyset.build_parameters(window, cursor))
-    return keyset.build_page(rows, window, lambda row: _encode_cursor("all", row))
+    return await load_page(database, _select_published, window, keyset.compute_list_digest("configs", "all"), {})
 
 
 @cache
 def _select_published(has_cursor: bool) -> Statement:
-    conditions = [keyset.is_behind_cursor(configs.c.created_at, configs.c.id, descending=True)] if has_cursor else []
-    newest_first = keyset.order_by_key(configs.c.created_at, configs.c.id, descending=True)
-    return compile_statement(
-        select(configs).where(configs.c.is_published, *conditions).order_by(*newest_first).limit(bindparam("limit"))
-    )
+    published_stores = select(configs).where(configs.c.is_published)
+    return compile_statement(limit_newest(published_stores, configs.c.created_at, configs.c.id, has_cursor=has_cursor))
 
 
 async def load_busiest_store(database: Database) -> Row | None:
-    """The published store with the longest log, to show around in."""
+    """The published store with the longest log: the default of the demo."""
     rows = await database.fetch(_select_busiest())
     return rows[0] if rows else None
 
@@ -79,7 +76,7 @@ def _select_busiest() -> Statement:
 
 
 async def count_published_stores(database: Database) -> int:
-    """How many stores are published."""
+    """The number of published stores."""
     [(total,)] = await database.fetch(_select_count())
     return int(total)
 
@@ -93,23 +90,19 @@ async def load_stores_of_users(
     database: Database, keys: Sequence[str], window: keyset.Window, owned_store_ids: Sequence[str]
 ) -> list[keyset.Page]:
     """The visible stores of each user, newest first."""
-    cursor = keyset.decode_window_cursor(window, (_compute_digest(key) for key in keys), keyset.is_timestamp)
-    parameters = {"ids": list(keys), "owned": list(owned_store_ids)} | keyset.build_parameters(window, cursor)
-    rows = group_by_parent(await database.fetch(_select_of_users(cursor is not None), parameters), keys, "user_id")
-    return [keyset.build_page(page_rows, window, lambda row: _encode_cursor(row.user_id, row)) for page_rows in rows]
+    parameters = {"owned": list(owned_store_ids)}
+    return await load_page_per_parent(database, _select_of_users, window, "configs", keys, "user_id", parameters)
 
 
 @cache
 def _select_of_users(has_cursor: bool) -> Statement:
-    conditions = [keyset.is_behind_cursor(configs.c.created_at, configs.c.id, descending=True)] if has_cursor else []
-    user_stores = select(configs).where(configs.c.user_id == users.c.id, is_store_visible(), *conditions).correlate(users)
-    newest_first = keyset.order_by_key(configs.c.created_at, configs.c.id, descending=True)
-    page = user_stores.order_by(*newest_first).limit(bindparam("limit")).lateral("page")
-    return compile_statement(select(page).select_from(users.join(page, true())).where(users.c.id == any_of_ids("ids")))
+    user_stores = select(configs).where(configs.c.user_id == users.c.id, is_store_visible())
+    page = limit_newest(user_stores, configs.c.created_at, configs.c.id, has_cursor=has_cursor)
+    return compile_statement(select_per_parent(users, page))
 
 
 async def count_stores_of_users(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[int]:
-    """How many visible stores each user has."""
+    """The number of visible stores of each user."""
     rows = align_by_key(
         await database.fetch(_select_counts_of_users(), {"ids": list(keys), "owned": list(owned_store_ids)}), keys, "user_id"
     )
@@ -125,21 +118,6 @@ def _select_counts_of_users() -> Statement:
 
 
 async def load_log_positions(database: Database, keys: Sequence[str]) -> list[int]:
-    """How far the log of each store has come; 0 where nothing has happened yet."""
-    rows = align_by_key(await database.fetch(_select_positions(), {"ids": list(keys)}), keys, "config_id")
-    return [row.position if row else 0 for row in rows]
-
-
-@cache
-def _select_positions() -> Statement:
-    return compile_statement(
-        select(positions).where(positions.c.config_id == any_of_ids("ids")), depends_on=ParameterDependency("ids")
-    )
-
-
-def _compute_digest(parent: str) -> str:
-    return keyset.compute_list_digest("configs", parent)
-
-
-def _encode_cursor(parent: str, row: Row) -> str:
-    return keyset.encode_cursor(_compute_digest(parent), keyset.Cursor(row.created_at, row.id))
+    """The last position of each store's log; 0 for an empty log."""
+    position_by_store = await log.load_last_positions(database, keys)
+    return [position_by_store.get(key, 0) for key in keys]

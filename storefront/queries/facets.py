@@ -1,4 +1,4 @@
-"""Facets: how many products each further choice would leave. A facet ignores its own filter: siblings keep their counts."""
+"""Facets: the number of products per value. A facet ignores its own filter, so that sibling values keep their counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from storefront.queries.listing import (
 )
 from storefront.queries.visibility import is_variant_available
 
-# A facet lists its most frequent values; past these nobody reads on.
+# A facet lists its most frequent values only.
 MAX_FACET_VALUES = 100
 
-# Which filters a facet leaves out of its own count.
+# The filters that a facet ignores in its counts.
 FILTERS_BY_FACET = {
     "category": ("category",),
     "tags": ("tags",),
@@ -66,7 +66,7 @@ class FacetProducts:
     parent: FromClause
 
     def select(self, *columns: ColumnElement[Any], joined_with: FromClause | None = None) -> Select[Any]:
-        """Columns of the products, or of what stands beside each of them."""
+        """Columns of the products, or of rows joined with them."""
         source = self.source if joined_with is None else self.source.join(joined_with, true())
         return select(*columns).select_from(source).where(*self.conditions).correlate(self.parent)
 
@@ -94,7 +94,7 @@ def _select_price_range(facet_products: FacetProducts) -> Select[Any]:
 def _select_attributes(facet_products: FacetProducts) -> Select[Any]:
     pair = func.jsonb_each_text(variants.c.attributes).table_valued(column("key", Text), column("value", Text), name="pair")
     variant_pairs = variants.join(pair, true())
-    # Each pair once per product, however many of its variants have it. A name is counted under the other names' filters:
+    # Each pair counts once per product, however many variants have it. A name is counted under the filters of the other names:
     # choosing a size narrows the colours, not the sizes.
     pairs = facet_products.select(products.c.id, pair.c.key.label("name"), pair.c.value, joined_with=variant_pairs).distinct()
     matching_pairs = pairs.where(

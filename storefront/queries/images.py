@@ -1,4 +1,4 @@
-"""Pictures by id, and the addresses under which they are served: those alone, so that nobody can have others made."""
+"""Images by id, and their URLs. Only these widths and formats are served, so that clients cannot request arbitrary renditions."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,9 +16,9 @@ from storefront.queries.batching import align_by_key
 from storefront.queries.visibility import any_of_ids
 
 MEDIA_PATH = "/media"
-# The widths in pixels that there are; besides them each picture has its own.
+# The widths of renditions in pixels; each image also has its original width.
 RENDITION_WIDTHS = (32, 64, 128, 256, 384, 512, 640, 768, 1_024, 1_280, 1_600, 2_048, 2_560, 3_200)
-# A picture at its own width.
+# The rendition at the original width.
 FULL_SIZE_NAME = "full"
 
 _ADDRESS_KEY_PATTERN = r"(?P<id>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-(?P<token>[0-9a-f]{32})"
@@ -29,7 +29,7 @@ _RENDITION_NAME_PATTERN = re.compile(
 
 
 class ProductImage(NamedTuple):
-    """A picture of a product: its address, and what is known of it. Of one that is kept elsewhere nothing is."""
+    """An image of a product: its URL and metadata. External images have no metadata."""
 
     address: str
     id: str | None = None
@@ -43,7 +43,7 @@ class ProductImage(NamedTuple):
 
 
 async def load_images_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
-    """The pictures with these ids."""
+    """The images with these ids."""
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
 
@@ -53,7 +53,7 @@ def _select_by_ids() -> Statement:
 
 
 async def load_image_by_address_key(database: Database, address_key: str) -> Row | None:
-    """The picture whose address has this key: its id and its token. The id alone finds none."""
+    """The image with this key (id and token) in its URL; None if the token is wrong."""
     key_match = re.fullmatch(_ADDRESS_KEY_PATTERN, address_key)
     (row,) = await load_images_by_ids(database, [key_match["id"]]) if key_match else [None]
     is_valid_token = row is not None and key_match is not None and compare_digest(row.token, key_match["token"])
@@ -61,35 +61,35 @@ async def load_image_by_address_key(database: Database, address_key: str) -> Row
 
 
 def build_image_address(base_url: str, image_id: str, token: str, extension: str) -> str:
-    """Where a picture is served at its own width: what the images of a product list. The token is not to be guessed."""
+    """The URL of an image at its original width, as product `images` list it. The token is unguessable."""
     return f"{base_url}{MEDIA_PATH}/{image_id}-{token}/{FULL_SIZE_NAME}.{extension}"
 
 
 def parse_image_id(address: str) -> str | None:
-    """The id of the picture that an address looks like that of."""
+    """The image id in a URL of this form; None for others. Does not check the token."""
     match = _IMAGE_ADDRESS_PATTERN.search(address)
     return match["id"] if match else None
 
 
 def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[str, Row | None]) -> ProductImage:
-    """What a product of a store shows under an address. The pictures of other stores are as any others elsewhere."""
+    """The image of a product's URL. Images of other stores are treated as external."""
     row = images_by_id.get(parse_image_id(address) or "")
     is_own_image = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
     return build_product_image(address, row) if is_own_image else ProductImage(address)
 
 
 def build_product_image(address: str, row: Row) -> ProductImage:
-    """A picture of ours."""
+    """A hosted image."""
     return ProductImage(address, row.id, row.width, row.height, row.alt, row.placeholder, row.version, row.extension, row.place)
 
 
 def build_resized_address(image: ProductImage, width: int | None, height: int | None, extension: str | None) -> str:
-    """Where it is served at least so large, as far as it is, in a format; elsewhere it is as it is."""
+    """The URL of the smallest rendition that covers this size, in a format. External images keep their URL."""
     if image.width is None or image.height is None:
         return image.address
     needed_width = max(width or 0, -(-(height or 0) * image.width // image.height)) or image.width
     if width and height:
-        # To fit into both, rather than to cover them.
+        # With both given, fit inside the box instead of covering it.
         needed_width = min(width, -(-height * image.width // image.height))
     rendition = next(
         (candidate_width for candidate_width in RENDITION_WIDTHS if needed_width <= candidate_width < image.width), FULL_SIZE_NAME
@@ -98,7 +98,7 @@ def build_resized_address(image: ProductImage, width: int | None, height: int | 
 
 
 def parse_rendition_name(name: str, original_width: int) -> tuple[int, str] | None:
-    """The width and the format of what a picture of some width has under a name; None: it has nothing by that name."""
+    """The width and the format of a rendition name; None if an image of this width has no such rendition."""
     match = _RENDITION_NAME_PATTERN.fullmatch(name)
     if match is None:
         return None

@@ -1,19 +1,20 @@
-"""Imports and exports: single ones, those of a store, and what they left out."""
+"""Import and export jobs: by id, by store, and the issues of each."""
 
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import bindparam, func, select, true
+from sqlalchemy import bindparam, func, select
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, job_issues, jobs
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, group_by_parent
+from storefront.queries.paging import limit_newest, load_page, select_per_parent
 from storefront.queries.visibility import any_of_ids
 
 
 async def load_job(database: Database, job_id: str) -> Row | None:
-    """A job whoever asks, with its store's `owner_id` and whether that is published."""
+    """A job by id, with `owner_id` and `is_published` of its store. Does not check permissions."""
     rows = await database.fetch(_select_by_id(), {"id": job_id})
     return rows[0] if rows else None
 
@@ -28,30 +29,21 @@ def _select_by_id() -> Statement:
 async def load_jobs_of_store(database: Database, config_id: str, kind: str, window: keyset.Window) -> keyset.Page:
     """The imports or exports of a store, newest first."""
     digest = keyset.compute_list_digest("jobs", config_id, kind)
-    cursor = keyset.decode_window_cursor(window, [digest], keyset.is_timestamp)
-    parameters = {"config_id": config_id, "kind": kind, **keyset.build_parameters(window, cursor)}
-    rows = await database.fetch(_select_of_store(cursor is not None), parameters)
-    return keyset.build_page(rows, window, lambda row: keyset.encode_cursor(digest, keyset.Cursor(row.created_at, row.id)))
+    return await load_page(database, _select_of_store, window, digest, {"config_id": config_id, "kind": kind})
 
 
 @cache
 def _select_of_store(has_cursor: bool) -> Statement:
-    key, tie_breaker = jobs.c.created_at, jobs.c.id
-    conditions = [keyset.is_behind_cursor(key, tie_breaker, descending=True)] if has_cursor else []
-    store_jobs = select(jobs).where(
-        jobs.c.config_id == bindparam("config_id"), jobs.c.kind == bindparam("kind"), _IS_SUBMITTED, *conditions
-    )
-    return compile_statement(
-        store_jobs.order_by(*keyset.order_by_key(key, tie_breaker, descending=True)).limit(bindparam("limit"))
-    )
+    store_jobs = select(jobs).where(jobs.c.config_id == bindparam("config_id"), jobs.c.kind == bindparam("kind"), _IS_SUBMITTED)
+    return compile_statement(limit_newest(store_jobs, jobs.c.created_at, jobs.c.id, has_cursor=has_cursor))
 
 
-# An upload that nobody has asked to import is no job yet.
+# An upload becomes a job when its import is requested.
 _IS_SUBMITTED = jobs.c.status != "uploading"
 
 
 async def count_jobs_of_store(database: Database, config_id: str, kind: str) -> int:
-    """How many there are."""
+    """The number of import or export jobs of a store."""
     [(total,)] = await database.fetch(_select_count_of_store(), {"config_id": config_id, "kind": kind})
     return int(total)
 
@@ -63,7 +55,7 @@ def _select_count_of_store() -> Statement:
 
 
 async def load_issues_of_jobs(database: Database, keys: Sequence[str], window: keyset.Window) -> list[keyset.Page]:
-    """A page of what each job left out, in the order of its source. A cursor is of one job: it fits no other."""
+    """A page of each job's issues, in source order. Raises InvalidInput for a cursor of another job."""
     cursor = keyset.decode_window_cursor(window, (_compute_issue_digest(key) for key in keys), _is_issue_number)
     parameters = {"ids": list(keys), "limit": window.limit + 1, "after": int(cursor.value) if cursor else 0}
     rows = group_by_parent(await database.fetch(_select_issues(), parameters), keys, "job_id")
@@ -85,14 +77,13 @@ def _encode_issue_cursor(row: Row) -> str:
 @cache
 def _select_issues() -> Statement:
     is_next_of_job = (job_issues.c.job_id == jobs.c.id) & (job_issues.c.number > bindparam("after"))
-    job_issue_rows = select(job_issues).where(is_next_of_job).correlate(jobs).order_by(job_issues.c.number)
-    page = job_issue_rows.limit(bindparam("limit")).lateral("page")
-    query = select(page).select_from(jobs.join(page, true())).where(jobs.c.id == any_of_ids("ids"))
-    return compile_statement(query.order_by(page.c.job_id, page.c.number))
+    job_issue_rows = select(job_issues).where(is_next_of_job).order_by(job_issues.c.number).limit(bindparam("limit"))
+    query = select_per_parent(jobs, job_issue_rows)
+    return compile_statement(query.order_by(query.selected_columns.job_id, query.selected_columns.number))
 
 
 async def count_issues_of_jobs(database: Database, keys: Sequence[str]) -> list[int]:
-    """How much is kept of what each job left out."""
+    """The number of stored issues of each job."""
     rows = align_by_key(await database.fetch(_select_issue_counts(), {"ids": list(keys)}), keys, "job_id")
     return [row.count if row else 0 for row in rows]
 

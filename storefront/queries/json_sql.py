@@ -1,8 +1,8 @@
-"""Rows that Postgres writes as JSON, with the rows below them: what only passes through is never made into objects of ours.
+"""JSON pushdown: Postgres renders rows and their nested rows as JSON text, and no Python objects are built for them.
 
-The parts of a document say what is written under which key. The values are the same, to the letter, as those of rows that are
-read one by one: amounts and keys as text, moments in UTC. `concat` puts the text together, in two thirds of the time that
-Postgres takes to build it as values of its JSON types.
+The fields of a document map keys to values. The values are equal, byte for byte, to those of rows that are read column by column:
+amounts and keys as strings, timestamps in UTC. `concat` builds the text in two thirds of the time that Postgres takes with its
+JSON types.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,82 +30,91 @@ from sqlalchemy import (
     true,
 )
 
-from storefront.models import configs, products, reviews, users, variants
-from storefront.queries import keyset, related
-from storefront.queries.projection import MAX_CACHED_STATEMENTS
-from storefront.queries.visibility import is_variant_available
+from storefront.models import configs, products, reviews, users
+from storefront.models.columns import EnumText
+from storefront.queries import related
+from storefront.queries.fields import (
+    PRICE_RANGE_COLUMNS,
+    REVIEW_ORDER,
+    REVIEW_SUMMARY_COLUMNS,
+    list_variant_columns,
+    select_price_range,
+    select_review_summary,
+    select_reviews,
+    select_variants,
+)
+from storefront.queries.projection import MAX_CACHED_STATEMENTS, filter_columns
 
-# Postgres calls functions with at most so many arguments.
+# The most arguments of a Postgres function call.
 MAX_FUNCTION_ARGUMENTS = 100
 
-# JSON text in pieces: what is always the same, and what comes from the row, which is never null.
+# JSON text in fragments: constant strings, and expressions over the row that are never null.
 JsonFragments = Iterable[str | ColumnElement[Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnField:
-    """A column of the row, under a key. An enum's values are written in upper case."""
+    """A column of the row. Enum values are rendered in upper case."""
 
     key: str
     name: str
 
     @property
     def columns(self) -> set[str]:
-        """The columns of the row that this takes."""
+        """The columns of the row that this field reads."""
         return {self.name}
 
     def render(self, row: FromClause) -> JsonFragments:
-        """The value."""
+        """Render the column's value."""
         return _render_column(row.c[self.name])
 
 
 @dataclass(frozen=True, slots=True)
 class ConstantField:
-    """Always the same name."""
+    """A constant name, such as `__typename`."""
 
     key: str
     text: str
     columns: ClassVar[frozenset[str]] = frozenset()
 
     def render(self, _: FromClause) -> JsonFragments:
-        """The name."""
+        """Render the name."""
         return [f'"{_check_name(self.text)}"']
 
 
 @dataclass(frozen=True, slots=True)
 class PriceRangeField:
-    """The prices of a product: the least and the greatest."""
+    """The price range of a product: `min` and `max`."""
 
     key: str
     fields: tuple[ColumnField | ConstantField, ...]
-    columns: ClassVar[frozenset[str]] = frozenset({"price", "variants_min_price", "variants_max_price"})
+    columns: ClassVar[frozenset[str]] = frozenset(PRICE_RANGE_COLUMNS)
 
     def render(self, row: FromClause) -> JsonFragments:
-        """Both of them."""
-        ends = {end: func.coalesce(row.c[f"variants_{end}_price"], row.c.price) for end in ("min", "max")}
-        return _render_figures(self.fields, row, {end: ['"', price, '"'] for end, price in ends.items()})
+        """Render the object."""
+        prices = select_price_range(row)
+        return _render_figures(self.fields, row, {end: ['"', price, '"'] for end, price in prices.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class ReviewSummaryField:
-    """What the reviews of a product come to: how many there are, of each number of stars too, and their average."""
+    """The review summary of a product: `average`, `count` and `distribution`."""
 
     key: str
     fields: tuple[ColumnField | ConstantField, ...]
-    columns: ClassVar[frozenset[str]] = frozenset({"rating", "rating_counts"})
+    columns: ClassVar[frozenset[str]] = frozenset(REVIEW_SUMMARY_COLUMNS)
 
     def render(self, row: FromClause) -> JsonFragments:
-        """All of it."""
-        counts: Any = row.c.rating_counts
-        # Without reviews the rating is 0, to sort by.
-        average = func.coalesce(func.nullif(row.c.rating, 0).cast(Text), "null")
-        total = counts[1] + counts[2] + counts[3] + counts[4] + counts[5]
-        return _render_figures(self.fields, row, {"average": [average], "count": [total], "distribution": [func.to_json(counts)]})
+        """Render the object."""
+        summary = select_review_summary(row)
+        average, distribution = func.coalesce(summary["average"].cast(Text), "null"), func.to_json(summary["distribution"])
+        values: dict[str, JsonFragments] = {"average": [average], "count": [summary["count"]], "distribution": [distribution]}
+        return _render_figures(self.fields, row, values)
 
 
 @dataclass(frozen=True, slots=True)
 class VariantListField:
-    """The first variants of a product; at most `limit`."""
+    """The oldest variants of a product; at most `limit`."""
 
     key: str
     fields: "JsonFields"
@@ -114,13 +123,9 @@ class VariantListField:
     columns: ClassVar[frozenset[str]] = frozenset({"id", "track_inventory"})
 
     def render(self, row: FromClause) -> JsonFragments:
-        """A list of them."""
-        is_in_stock = (~row.c.track_inventory | (func.coalesce(variants.c.inventory, 1) > 0)).label("in_stock")
-        conditions = [variants.c.product_id == row.c.id, *([is_variant_available()] if self.available_only else [])]
-        rows = select(*(is_in_stock if name == "in_stock" else variants.c[name] for name in collect_columns(self.fields))).where(
-            *conditions
-        )
-        return _render_list(rows.order_by(variants.c.created_at, variants.c.id), self, row)
+        """Render the list."""
+        columns = filter_columns(list_variant_columns(row), collect_columns(self.fields))
+        return _render_list(select_variants(columns, row, available_only=self.available_only), self, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +138,14 @@ class ReviewListField:
     columns: ClassVar[frozenset[str]] = frozenset({"id"})
 
     def render(self, row: FromClause) -> JsonFragments:
-        """A list of them."""
-        rows = select(*(reviews.c[name] for name in collect_columns(self.fields))).where(reviews.c.product_id == row.c.id)
-        return _render_list(rows.order_by(*keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True)), self, row)
+        """Render the list."""
+        columns = filter_columns(reviews.c, collect_columns(self.fields))
+        return _render_list(select_reviews(columns, row).order_by(*REVIEW_ORDER), self, row)
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedProductsField:
-    """What else a shopper of a product may like; at most `limit`."""
+    """The related products of a product; at most `limit`."""
 
     key: str
     fields: "JsonFields"
@@ -148,7 +153,7 @@ class RelatedProductsField:
     columns: ClassVar[frozenset[str]] = related.PARENT_COLUMNS
 
     def render(self, row: FromClause) -> JsonFragments:
-        """A list of them."""
+        """Render the list."""
         parent = select(*(row.c[name] for name in sorted(related.PARENT_COLUMNS))).correlate(row).lateral("parent")
         ranked = related.rank_related_products(self.limit)
         ranked_products = parent.join(ranked, true()).join(products, products.c.id == ranked.c.id)
@@ -158,7 +163,7 @@ class RelatedProductsField:
 
 @dataclass(frozen=True, slots=True)
 class ForeignRowField:
-    """The row that a key of the row leads to: always there, and to be seen by all who see the row."""
+    """The row that a foreign key references. It always exists, and is visible to every viewer of the row."""
 
     key: str
     fields: "JsonFields"
@@ -166,11 +171,11 @@ class ForeignRowField:
 
     @property
     def columns(self) -> set[str]:
-        """The columns of the row that this takes."""
+        """The columns of the row that this field reads."""
         return {self.foreign_key}
 
     def render(self, row: FromClause) -> JsonFragments:
-        """The one that it is."""
+        """Render the referenced row."""
         target = _FOREIGN_TABLES[self.foreign_key].alias()
         return [
             select(_concatenate(_render_fields(self.fields, target)))
@@ -185,18 +190,18 @@ _FOREIGN_TABLES: Mapping[str, Table] = {"config_id": configs, "user_id": users}
 
 @dataclass(frozen=True, slots=True)
 class ObjectField:
-    """An object of the same row."""
+    """A nested object with fields of the same row."""
 
     key: str
     fields: "JsonFields"
 
     @property
     def columns(self) -> set[str]:
-        """The columns of the row that this takes."""
+        """The columns of the row that this field reads."""
         return set(collect_columns(self.fields))
 
     def render(self, row: FromClause) -> JsonFragments:
-        """The parts."""
+        """Render the object."""
         return _render_fields(self.fields, row)
 
 
@@ -216,25 +221,25 @@ JsonFields = tuple[JsonField, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JsonDocument:
-    """What is written of each row. There is one of a kind, see `document`: statements are known by it."""
+    """The document of each row. `build_document` interns it: compiled statements are cached by identity."""
 
     fields: JsonFields
     columns: tuple[str, ...]
 
     def render(self, row: FromClause) -> ColumnElement[Any]:
-        """The row as JSON text. It is of a subquery that has these columns."""
+        """The row as JSON text; `row` is a subquery with `columns`."""
         return _concatenate(_render_fields(self.fields, row))
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def build_document(fields: JsonFields) -> JsonDocument:
-    """The document of these parts."""
+    """The document with these fields, one instance per set of fields."""
     return JsonDocument(fields, collect_columns(fields))
 
 
 def collect_columns(fields: Sequence[JsonField]) -> tuple[str, ...]:
-    """The columns that a row has to have."""
-    # Without any column a row would still be one.
+    """The columns that the fields read, sorted."""
+    # The id is always selected: a SELECT needs a column.
     return tuple(sorted({"id"}.union(*(field.columns for field in fields))))
 
 
@@ -265,22 +270,22 @@ def _render_object(members: Iterable[tuple[str, JsonFragments]]) -> Iterator[str
 def _render_list(
     rows: Select[Any], list_field: VariantListField | ReviewListField | RelatedProductsField, row: FromClause
 ) -> JsonFragments:
-    # Written out: without a number Postgres expects a tenth of all rows, and never keeps its plan.
+    # A literal: without one the planner expects a tenth of all rows and never caches a generic plan.
     limited_rows = rows.limit(literal_column(str(list_field.limit))).correlate(row).subquery()
     items = func.string_agg(_concatenate(_render_fields(list_field.fields, limited_rows)), literal_column("','"))
-    # Of no rows this is null, which `concat` takes for nothing.
+    # Without rows this is null, which `concat` skips.
     return ["[", select(items).select_from(limited_rows).scalar_subquery(), "]"]
 
 
 def _render_column(column: ColumnElement[Any]) -> JsonFragments:
     if isinstance(column.type, DateTime):
-        # Sessions are in UTC.
+        # The session time zone is UTC.
         return ['"', func.replace(column.cast(TIMESTAMP).cast(Text), _SPACE_SQL, _T_SQL), 'Z"']
-    quote = '"' if isinstance(column.type, Numeric | Uuid) or column.key == "status" else ""
+    quote = '"' if isinstance(column.type, Numeric | Uuid | EnumText) else ""
     printed = _convert_for_json(column)
     if not getattr(column, "nullable", True):
         return [quote, printed, quote]
-    # What is made with null is null.
+    # Concatenation with null is null.
     quote_sql = literal_column(f"'{quote}'", Text)
     return [func.coalesce(quote_sql + printed.cast(Text) + quote_sql if quote else printed.cast(Text), _NULL_SQL)]
 
@@ -289,7 +294,7 @@ _NULL_SQL, _SPACE_SQL, _T_SQL = (literal_column(f"'{text}'", Text) for text in (
 
 
 def _convert_for_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    if column.key == "status":
+    if isinstance(column.type, EnumText):
         return func.upper(column)
     if isinstance(column.type, Boolean):
         return column.cast(Text)
@@ -316,7 +321,7 @@ def _concatenate_columns(columns: Sequence[ColumnElement[Any]]) -> ColumnElement
 
 
 def _check_name(name: str) -> str:
-    # Names of GraphQL's, letters, digits and underscores: they need no quoting, and could do no harm.
+    # GraphQL names need no quoting and cannot inject SQL: letters, digits and underscores.
     if not name.replace("_", "a").isalnum() or not name.isascii():
-        raise ValueError(f"{name!r} is no name.")
+        raise ValueError(f"{name!r} is not a GraphQL name.")
     return name

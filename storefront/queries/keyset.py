@@ -1,6 +1,6 @@
-"""Pages by key: a page starts behind the last row of the one before, so that page 900 costs what page 1 costs.
+"""Keyset pagination: a page starts after the last row of the previous one, so that page 900 costs the same as page 1.
 
-A cursor carries the sort value and key of its row and a digest of the list it belongs to.
+A cursor holds the sort value and the id of its row, and a digest of its list.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.core.ids import parse_id
 
-# Python reads more notations than Postgres does.
+# datetime.fromisoformat accepts more formats than Postgres.
 _TIMESTAMP_PATTERN = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,6})?Z", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The row that a page starts behind. `extra` is what the list itself has to remember from page to page."""
+    """The row that a page starts after. `extra` is state that a list passes from page to page."""
 
     value: str | int | float
     id: str
@@ -33,7 +33,7 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Which part of a list: `limit` rows behind the cursor, forwards or backwards."""
+    """The requested part of a list: `limit` rows after the cursor, or before it if `backward`."""
 
     limit: int
     cursor: str | None = None
@@ -41,12 +41,12 @@ class Window:
 
     @property
     def argument_name(self) -> str:
-        """The name of the argument that the cursor came in."""
+        """The GraphQL argument of the cursor."""
         return "before" if self.backward else "after"
 
 
 class Page(NamedTuple):
-    """Rows in the list's order, and whether there are more on either side."""
+    """Rows in list order, and whether there are more on either side."""
 
     rows: Sequence[Row]
     has_next: bool
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 
 def build_page(rows: Sequence[Row], window: Window, encode_row: Callable[[Row], str]) -> Page:
-    """Make a page of rows read in the window's direction, one more than its limit where there are more."""
+    """Build a page from rows in the window's direction; a row beyond the limit means that there are more."""
     has_more, page_rows = len(rows) > window.limit, rows[: window.limit]
     has_cursor = window.cursor is not None
     if window.backward:
@@ -64,19 +64,19 @@ def build_page(rows: Sequence[Row], window: Window, encode_row: Callable[[Row], 
 
 
 def order_by_key(key: ColumnElement[Any], tie_breaker: ColumnElement[Any], descending: bool) -> list[ColumnElement[Any]]:
-    """By key, then by id, both the same way: one index serves it in either direction."""
+    """Order by key, then id, in the same direction: one index serves both directions."""
     return [key.desc(), tie_breaker.desc()] if descending else [key.asc(), tie_breaker.asc()]
 
 
 def is_behind_cursor(key: ColumnElement[Any], tie_breaker: ColumnElement[Any], descending: bool) -> ColumnElement[bool]:
-    """The rows behind the cursor: parameters `cursor_value` and `cursor_id`."""
+    """Whether a row comes after the cursor: parameters `cursor_value` and `cursor_id`."""
     row_key = tuple_(key, tie_breaker)
     cursor_key = tuple_(bindparam("cursor_value", type_=key.type), bindparam("cursor_id", type_=tie_breaker.type))
     return row_key < cursor_key if descending else row_key > cursor_key
 
 
 def is_timestamp(value: object) -> bool:
-    """Whether a cursor's value is a point in time as rows have it."""
+    """Whether a cursor's value is a timestamp in the format of rows."""
     try:
         return (
             isinstance(value, str) and _TIMESTAMP_PATTERN.fullmatch(value) is not None and datetime.fromisoformat(value).year > 0
@@ -86,13 +86,13 @@ def is_timestamp(value: object) -> bool:
 
 
 def build_parameters(window: Window, cursor: Cursor | None) -> dict[str, Any]:
-    """What a windowed statement takes: one row more than the limit tells whether there is more."""
+    """The parameters of a page's statement. It reads one row beyond the limit, to know whether there are more."""
     cursor_parameters = {} if cursor is None else {"cursor_value": cursor.value, "cursor_id": cursor.id}
     return {"limit": window.limit + 1, **cursor_parameters}
 
 
 def decode_window_cursor(window: Window, digests: Iterable[str], is_valid_value: Callable[[object], bool]) -> Cursor | None:
-    """The window's cursor. It is of one list: under several parents it fits one at most, and for the others this raises."""
+    """The window's cursor, or None. Raises InvalidInput unless it belongs to every list: with several parents it cannot."""
     if window.cursor is None:
         return None
     cursor, *_ = [decode_cursor(window.cursor, list_digest, window.argument_name, is_valid_value) for list_digest in digests]
@@ -100,18 +100,18 @@ def decode_window_cursor(window: Window, digests: Iterable[str], is_valid_value:
 
 
 def compute_list_digest(*components: object) -> str:
-    """A short fingerprint of what a list is: its parent, sort and filter."""
+    """A short digest of a list's identity: its parent, sort and filter."""
     return hashlib.blake2b(repr(components).encode(), digest_size=6).hexdigest()
 
 
 def encode_cursor(list_digest: str, cursor: Cursor) -> str:
-    """The cursor as clients hold it: opaque, and safe in a URL."""
+    """Encode a cursor as opaque, URL-safe text."""
     fields = [list_digest, cursor.value, cursor.id] + ([cursor.extra] if cursor.extra else [])
     return urlsafe_b64encode(orjson.dumps(fields)).decode().rstrip("=")
 
 
 def decode_cursor(text: str, list_digest: str, argument: str, is_valid_value: Callable[[object], bool]) -> Cursor:
-    """Read a client's cursor; raises InvalidInput for one that is no cursor, or one of another list."""
+    """Decode a client's cursor. Raises InvalidInput if it is malformed or belongs to another list."""
     try:
         cursor_digest, value, row_id, *extra = orjson.loads(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         parsed_id = parse_id(row_id)

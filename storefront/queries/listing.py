@@ -1,4 +1,4 @@
-"""Lists of products, of many stores at once: which ones, in what order, which part."""
+"""Product lists of many stores at once: filters, search, sort order and keyset pagination."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -30,19 +30,15 @@ from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, products, variants
 from storefront.queries import keyset, search
-from storefront.queries.batching import group_by_parent
+from storefront.queries.batching import bind_text_array, group_by_parent
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, RequestedColumns, filter_columns
 from storefront.queries.search import Search
 from storefront.queries.visibility import Audience, any_of_ids, is_product_sellable, is_variant_available
 
 
-def _bind_text_array(name: str) -> ColumnElement[Any]:
-    return bindparam(name, type_=ARRAY(Text))
-
-
 def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) -> ColumnElement[bool]:
-    """A variant that has, for every attribute asked for, one of the values asked for: parameter `attributes`."""
+    """Whether a variant has, for every requested attribute, one of its requested values. Parameter `attributes`."""
     requested_values = func.jsonb_each(bindparam("attributes", type_=JSONB)).table_valued(
         column("key", Text), column("value", JSONB)
     )
@@ -56,15 +52,15 @@ def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) ->
     )
 
 
-# Every filter, by the name of its parameter. A list combines those that it was given with AND.
+# Every filter by the name of its parameter. A list combines its filters with AND.
 FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "ids": products.c.id == any_of_ids("ids"),
-    "category": products.c.category == any_(_bind_text_array("category")),
-    "tags": products.c.tags.op("?|", return_type=Boolean())(_bind_text_array("tags")),
+    "category": products.c.category == any_(bind_text_array("category")),
+    "tags": products.c.tags.op("?|", return_type=Boolean())(bind_text_array("tags")),
     "min_price": products.c.price >= bindparam("min_price", type_=Numeric),
     "max_price": products.c.price <= bindparam("max_price", type_=Numeric),
     "in_stock": products.c.in_stock == bindparam("in_stock", type_=Boolean),
-    "status": products.c.status == any_(_bind_text_array("status")),
+    "status": products.c.status == any_(bind_text_array("status")),
     "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
     "updated_since": products.c.updated_at >= bindparam("updated_since", type_=products.c.updated_at.type),
     "attributes": select(variants.c.id)
@@ -76,7 +72,7 @@ FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class StoreScope:
-    """One store of those that a selection is read for, and what is searched for there when the words as typed find nothing."""
+    """A store of a selection, with the corrected search that replaces one without results."""
 
     config_id: str
     corrected_search: Search | None = None
@@ -84,18 +80,18 @@ class StoreScope:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which products of a store: for whom, the filters with their values by parameter name, and what was searched for."""
+    """The products of a store: the audience, filters as pairs of parameter name and value, and the search."""
 
     audience: Audience
     filters: tuple[tuple[str, Any], ...] = ()
     search: Search | None = None
 
     def without_filters(self, *names: str) -> "Selection":
-        """The selection less some filters: what a facet counts over."""
+        """The selection without some filters: the base of a facet's counts."""
         return replace(self, filters=tuple(item for item in self.filters if item[0] not in names))
 
     def build_parameters(self, scopes: Sequence[StoreScope]) -> dict[str, Any]:
-        """What statements about these scopes take: the stores, the search of each, the filters' values."""
+        """The statement parameters of these scopes: store ids, the search components of each, filter values."""
         values: dict[str, Any] = {name: list(value) if isinstance(value, tuple) else value for name, value in self.filters}
         if self.search is not None:
             searches = [scope.corrected_search or self.search for scope in scopes]
@@ -104,7 +100,7 @@ class Selection:
                 for component in search.SEARCH_COMPONENTS
             }
         values["config_ids"] = [scope.config_id for scope in scopes]
-        # One store is asked for by its key, not by a list of one.
+        # A single store is a scalar parameter, not an array.
         return values | ({name: values[name][0] for name in ("config_ids", *self._search_components)} if len(scopes) == 1 else {})
 
     @property
@@ -113,7 +109,7 @@ class Selection:
 
 
 def encode_attributes_filter(pairs: Sequence[tuple[str, str]]) -> str:
-    """The `attributes` filter: values of one name are alternatives, names add up."""
+    """The `attributes` filter as JSON: values of one name are combined with OR, names with AND."""
     values_by_name: dict[str, list[str]] = {}
     for name, value in sorted(set(pairs)):
         values_by_name.setdefault(name, []).append(value)
@@ -125,7 +121,7 @@ def encode_attributes_filter(pairs: Sequence[tuple[str, str]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SortKey:
-    """A sort key, its column, and how to tell that a cursor's value is one of its values."""
+    """A sort key: its column, and the validation of its values in cursors."""
 
     column: ColumnElement[Any]
     is_valid_value: Callable[[object], bool]
@@ -162,21 +158,21 @@ SORT_KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A sort key of SORTS and its direction."""
+    """A key of SORT_KEYS and its direction."""
 
     key: str
     descending: bool
 
 
-# For statements that count or group, where order means nothing.
+# For statements that count or group, where the order has no effect.
 UNORDERED = Order("created_at", descending=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A list of products as it was asked for, of any store, with the columns that are needed of them; or as documents.
+    """A requested product list, for any store, as rows with `columns` or as JSON documents.
 
-    `counted`: each row has the `total` of its list.
+    `with_total`: each row has the `total` of its list.
     """
 
     selection: Selection
@@ -187,13 +183,13 @@ class Listing:
     with_total: bool = False
 
     def compute_digest(self, scope: StoreScope) -> str:
-        """What a cursor of this list is bound to: everything but the window."""
+        """The digest that binds cursors to this list: everything but the window."""
         return keyset.compute_list_digest(scope.config_id, self.selection, self.order)
 
 
 @dataclass(frozen=True, slots=True)
 class StatementShape:
-    """All that the SQL of a list depends on."""
+    """The cache key of a list's statement: everything that its SQL depends on."""
 
     audience: Audience
     filters: tuple[str, ...]
@@ -209,11 +205,11 @@ class StatementShape:
 
     @classmethod
     def from_selection(cls, selection: Selection, scopes: Sequence[StoreScope], *list_options: Any) -> "StatementShape":
-        """The shape of a selection, and of the list that it is read as."""
+        """The shape of a selection with these list options."""
         filter_names = tuple(name for name, _ in selection.filters)
         search_components: tuple[str, ...] = ()
         if selection.search is not None:
-            # Of one search only the parts that it has: the less there is, the sooner it is planned.
+            # A single search passes only its own components: the smaller the statement, the faster its planning.
             search_components = (
                 search.list_components(scopes[0].corrected_search or selection.search)
                 if len(scopes) == 1
@@ -223,10 +219,10 @@ class StatementShape:
 
 
 def build_parent_rows(shape: StatementShape) -> FromClause:
-    """The scopes that a statement is about, numbered from 1: a store may stand there twice, with two searches.
+    """The scopes of a statement as rows, numbered from 1: a store may occur twice, with two searches.
 
-    One scope stands there as itself. Of a list Postgres knows the length only when it plans anew, which takes longer than reading
-    a page does; with one store it keeps its plan.
+    A single scope is a row of scalar parameters. For an array the planner knows the length only in a custom plan, and planning
+    takes longer than reading a page; for one store Postgres caches a generic plan.
     """
     component_names = shape.search_components
     if shape.is_single_store:
@@ -235,7 +231,7 @@ def build_parent_rows(shape: StatementShape) -> FromClause:
             *(bindparam(name, type_=Text).label(name) for name in component_names),
         ]
         return select(*columns, literal_column("1").label("number")).subquery("parent")
-    arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(_bind_text_array(name) for name in component_names)]
+    arrays = [bindparam("config_ids", type_=ARRAY(UUID)), *(bind_text_array(name) for name in component_names)]
     parent_rows = func.unnest(*arrays).table_valued(
         column("id", UUID), *(column(name, Text) for name in component_names), with_ordinality="number"
     )
@@ -250,10 +246,10 @@ def build_product_source(shape: StatementShape, parent: FromClause) -> tuple[Fro
         published_store = select(configs.c.id).where(configs.c.id == parent.c.id, configs.c.is_published)
         conditions += [is_product_sellable(), published_store.correlate(parent).exists()]
     if shape.search_components:
-        # OFFSET 0 keeps the planner from writing the query's making into the rank of every row.
+        # OFFSET 0 is an optimization fence: the tsquery is built once, not for the rank of every row.
         search_query = select(search.build_tsquery(parent).label("query")).correlate(parent).offset(0).lateral("searched")
         source = products.join(search_query, true())
-        # The index of words alone is to find the rows, with whatever values: for conditions said like this there is no other.
+        # IS TRUE hides the other conditions from the planner: only the full-text index may find the rows, whatever the values.
         conditions = [condition.is_(true()) for condition in conditions]
         conditions += [search.is_match(search.restrict_to_store(parent.c.id, QUERY_COLUMN)), func.numnode(QUERY_COLUMN) > 0]
     return source, conditions
@@ -272,7 +268,7 @@ async def load_pages(database: Database, scopes: Sequence[StoreScope], listing: 
     window, is_valid_value = listing.window, SORT_KEYS[listing.order.key].is_valid_value
     cursor = keyset.decode_window_cursor(window, (listing.compute_digest(scope) for scope in scopes), is_valid_value)
     if cursor is not None and cursor.extra is not None:
-        # The list was begun with a mended search: its next page continues that one.
+        # The cursor carries the corrected search of the first page.
         search.check_search_size(window.argument_name, cursor.extra)
         scopes = [replace(scope, corrected_search=search.parse_search(cursor.extra)) for scope in scopes]
     document, parameters = listing.document, keyset.build_parameters(window, cursor)
@@ -306,7 +302,7 @@ def _build_cursor_encoder(scope: StoreScope, listing: Listing) -> Callable[[Row]
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _select_page(shape: StatementShape) -> Statement:
     parent = build_parent_rows(shape)
-    # The first page of a search has looked at all that it finds anyway.
+    # The first page of a search reads all matches anyway, so it can count them.
     counts_in_page = shape.with_total and bool(shape.search_components) and not shape.has_cursor
     rows, page = (
         _build_search_page(shape, parent, counts_in_page)
@@ -315,7 +311,7 @@ def _select_page(shape: StatementShape) -> Statement:
     )
     output_columns: list[Any] = [page]
     if shape.document is not None:
-        # Written behind the limit: only of rows that are on the page.
+        # Rendered after LIMIT: only for the rows of the page.
         output_columns = [column for column in page.c if column.key in _ALWAYS_SELECTED]
         output_columns.append(shape.document.render(page).label("node"))
     if shape.with_total and not counts_in_page:
@@ -328,7 +324,7 @@ def _select_page(shape: StatementShape) -> Statement:
 
 
 def _build_search_page(shape: StatementShape, parent: FromClause, with_total: bool) -> tuple[Any, Any]:
-    """Where a page of a search comes from, and the page: much is counted and sorted of which only what it shows is read whole."""
+    """The source and the rows of a search page: all matches are ranked by id, and only the page's rows are read whole."""
     ranked = _select_limited(shape, parent, ids_only=True, with_total=with_total).lateral("ranked")
     columns = [
         *filter_columns(PRODUCT_COLUMNS, shape.columns, "id", "config_id"),
@@ -348,7 +344,7 @@ def _select_limited(
     columns = [tie_breaker] if ids_only else filter_columns(PRODUCT_COLUMNS, shape.columns, "id", "config_id")
     total = [func.count().over().label("total")] if with_total else []
     page = select(*columns, key.label("sort_value"), *total).select_from(source).where(*conditions).correlate(parent)
-    # Written out: without a number Postgres expects a tenth of the store, and never keeps its plan.
+    # A literal: without one the planner expects a tenth of the store and never caches a generic plan.
     return page.order_by(*_order_by(shape, key, tie_breaker)).limit(literal_column(str(shape.limit)))
 
 
@@ -369,7 +365,7 @@ def _select_total(shape: StatementShape, parent: FromClause) -> Any:
 
 
 async def load_counts(database: Database, scopes: Sequence[StoreScope], selection: Selection) -> list[int]:
-    """How many products each scope has."""
+    """The number of products of each scope."""
     rows = await database.fetch(
         _select_counts(StatementShape.from_selection(selection, scopes)), selection.build_parameters(scopes)
     )
@@ -394,7 +390,7 @@ async def load_offset_page(
     offset: int,
     columns: RequestedColumns = None,
 ) -> list[Row]:
-    """Rows by number. Rows that come or go meanwhile shift what follows them: `pages` does not have that."""
+    """A page by offset. Concurrent inserts and deletes shift it, unlike the keyset pages of `load_pages`."""
     parameters = selection.build_parameters([scope]) | {"limit": limit, "offset": offset}
     return await database.fetch(
         _select_offset_page(StatementShape.from_selection(selection, [scope], order, False, False, columns)), parameters

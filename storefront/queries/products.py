@@ -1,4 +1,4 @@
-"""Single products, by id, handle or SKU."""
+"""Single products by id, handle or SKU."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from storefront.queries.visibility import any_of_ids, is_product_visible, is_var
 async def load_products_by_ids(
     database: Database, keys: Sequence[str], owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> list[Row | None]:
-    """The visible products with these ids. Of a document, here as below, each row has the `id` and what is written as `node`."""
+    """The visible products with these ids. With a document, rows have `id`, `config_id` and the JSON as `node`."""
     if len(keys) == 1:
         return [await _load_one(database, "id", {"id": keys[0], "owned": list(owned_store_ids)}, document)]
     return align_by_key(await _load_all(database, "ids", {"ids": list(keys), "owned": list(owned_store_ids)}, document), keys)
@@ -37,7 +37,7 @@ async def load_product_by_handle(
 async def load_product_by_sku(
     database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> Row | None:
-    """The visible product one of whose visible variants has this SKU; the first made where several have it."""
+    """The visible product with a visible variant of this SKU; of several, that of the oldest variant."""
     return await _load_one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)}, document)
 
 
@@ -65,14 +65,14 @@ def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
 
 @dataclass(frozen=True, slots=True)
 class _ProductLookup:
-    """How products are asked for, and of which stores the answer is."""
+    """A condition on products, and the cache dependency of its result."""
 
     filter_rows: Callable[[Select[Any]], Select[Any]]
     dependency: CacheDependency
 
 
 _LOOKUPS = {
-    # One key by itself: of a list Postgres knows the length only when it plans anew.
+    # A scalar parameter: for an array the planner knows the length only in a custom plan.
     "id": _ProductLookup(lambda rows: rows.where(products.c.id == bindparam("id")), RowDependency("config_id")),
     "ids": _ProductLookup(lambda rows: rows.where(products.c.id == any_of_ids("ids")), RowDependency("config_id", "ids")),
     "handle": _ProductLookup(

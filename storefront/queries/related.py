@@ -1,4 +1,4 @@
-"""What else a shopper of a product may like."""
+"""Related products."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -12,8 +12,8 @@ from storefront.queries.batching import group_by_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS
 from storefront.queries.visibility import any_of_ids
 
-# Three tiers, each looked at only while the ones before it leave places, and of each its favourites: no product has its
-# whole store ranked for it.
+# Three tiers, each read only if the earlier ones leave places, and of each only the most popular products: ranking never reads
+# a whole store.
 MAX_CANDIDATES = 200
 _TIER_SQL = """
   tier_{number} AS MATERIALIZED (
@@ -39,14 +39,14 @@ _TIER_CONDITIONS_SQL = (
 )
 _RANKING_SQL = "tier, shared DESC, popularity DESC, id DESC"
 
-# The columns that a product needs to have others ranked for it.
+# The columns of a product that its ranking reads.
 PARENT_COLUMNS = frozenset({"id", "config_id", "category", "tags"})
 
 
 def rank_related_products(limit: int) -> FromClause:
-    """The first products that go with the row called "parent" beside which this stands: the `id` of each, and its `place`.
+    """The related products of the row named "parent" (LATERAL): `id` and `place`, from 1.
 
-    The parent has the columns PARENT. Where there are more than CANDIDATES of a category, the most popular are compared.
+    The parent has PARENT_COLUMNS. Of a tier, only the MAX_CANDIDATES most popular products are compared.
     """
     tiers = range(len(_TIER_CONDITIONS_SQL))
     tiers_union = " UNION ALL ".join(f"SELECT * FROM tier_{number}" for number in tiers)
@@ -68,7 +68,7 @@ def _build_tier_sql(number: int, limit: int) -> str:
 
 
 async def load_related_products(database: Database, keys: Sequence[str], limit: int) -> list[list[Row]]:
-    """For each product active others of its store: same category first, then shared tags, then popularity."""
+    """Other active products of each product's store: same category first, then by shared tags, then by popularity."""
     return group_by_parent(await database.fetch(_select_related(limit), {"ids": list(keys)}), keys)
 
 

@@ -1,4 +1,4 @@
-"""How events are counted: under what, and in stretches of which lengths; and how a span is put together of these."""
+"""Rollup grains and dimensions of events, and the split of a span into grains."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from sqlalchemy import ARRAY, BindParameter, DateTime, Integer, bindparam
 
 TIMESTAMP_TYPE = DateTime(timezone=True)
 
-# Seconds that are counted together: a minute, a quarter of an hour, which is as finely as clocks of time zones differ, up to 16
-# days. A report takes the longest that fit, so that what it reads hardly depends on how much happened. Thirty days are six grains
-# or so, and up to some moment thirty of them. Minutes are kept as long as single events are: what is finer is counted from these.
+# Grains in seconds: a minute, a quarter-hour (the finest difference between time zones), up to 16 days. A report reads the
+# longest grains that fit, so that its cost hardly depends on traffic: thirty whole days take about six grains, a span that ends
+# at any moment up to thirty. Minutes are retained as long as raw events, which cover what is finer.
 MINUTE_SECONDS, QUARTER_HOUR_SECONDS, _HOUR_SECONDS, DAY_SECONDS = 60, 900, 3_600, 86_400
 GRAINS_SECONDS = (
     MINUTE_SECONDS,
@@ -25,14 +25,14 @@ GRAINS_SECONDS = (
     8 * DAY_SECONDS,
     16 * DAY_SECONDS,
 )
-# Where grains begin: midnight in UTC.
+# Grains align with this origin: midnight in UTC.
 GRAIN_ORIGIN = datetime(2001, 1, 1, tzinfo=UTC)
 DATE_BIN_SQL = "date_bin({grain} * interval '1 second', {moment}, timestamptz '2001-01-01 00:00:00+00')"
 
-# The host of an address: after the scheme and a name with password, before a port; an IPv6 address keeps its brackets.
+# The host of a URL: after the scheme and user info, before the port; an IPv6 address keeps its brackets.
 _REFERRER_HOST_SQL = r"lower(substring(referrer FROM '^[A-Za-z][A-Za-z0-9+.-]*://(?:[^/?#@]*@)?(\[[^]/?#]*\]|[^]/?#:@[]+)'))"
 
-# What an event is counted under, as expressions over its columns: cut to what an index has room for, '' where it says nothing.
+# The dimensions of an event, as expressions over its columns: truncated to the limit of an index entry, '' for none.
 SOURCE_SQL = f"left(coalesce(nullif(utm_source, ''), {_REFERRER_HOST_SQL}, 'direct'), 253)"
 MEDIUM_SQL = "left(coalesce(utm_medium, ''), 150)"
 CAMPAIGN_SQL = "left(coalesce(utm_campaign, ''), 150)"
@@ -42,7 +42,7 @@ PRODUCT_ID_SQL = f"CASE WHEN properties ->> 'productId' ~* {_UUID_PATTERN_SQL} T
 
 @dataclass(frozen=True, slots=True)
 class SpanPiece:
-    """A part of a span: grains of so many seconds from `start` up to `stop`; with a grain of 0, single events."""
+    """A part of a span: grains of `grain` seconds from `start` to `stop`; with a grain of 0, raw events."""
 
     grain: int
     start: datetime
@@ -50,18 +50,18 @@ class SpanPiece:
 
 
 def split_span(start: datetime, end: datetime, *, max_grain: int = GRAINS_SECONDS[-1]) -> list[SpanPiece]:
-    """The span in as few grains as it can be put together of, none longer than `most` seconds, in order."""
+    """Split a span into the fewest grains, none longer than `max_grain` seconds, in order."""
     return _split_by_grains(start, end, [grain for grain in reversed(GRAINS_SECONDS) if grain <= max_grain])
 
 
 def list_surrounding_days(pieces: Sequence[SpanPiece]) -> list[SpanPiece]:
-    """The days that the pieces lie in, each of which is shorter than one, and lies in one."""
+    """The days that contain the pieces, each of which lies within one day."""
     days = dict.fromkeys(_floor_to_grain(piece.start, DAY_SECONDS) for piece in pieces)
     return [SpanPiece(DAY_SECONDS, day, day + timedelta(days=1)) for day in days]
 
 
 def list_single_grains(pieces: Sequence[SpanPiece]) -> list[SpanPiece]:
-    """The single grains that pieces consist of."""
+    """The single grains of the pieces."""
     return [
         SpanPiece(piece.grain, at, at + timedelta(seconds=piece.grain))
         for piece in pieces
@@ -88,7 +88,7 @@ def _floor_to_grain(timestamp: datetime, grain: int) -> datetime:
 
 
 def find_common_grain(timestamps: Sequence[datetime]) -> int:
-    """The longest grain that begins at each of the moments; 0 where not even the shortest does."""
+    """The longest grain that is aligned with every timestamp; 0 if none is."""
     fitting_grains = [
         grain
         for grain in GRAINS_SECONDS
@@ -97,25 +97,25 @@ def find_common_grain(timestamps: Sequence[datetime]) -> int:
     return max(fitting_grains, default=0)
 
 
-# Statements over pieces begin with this, and take these parameters.
+# Statements over pieces begin with this, and take the parameters of `bind_piece_types`.
 WITH_PIECES_SQL = "WITH piece AS (SELECT * FROM unnest(:grains, :starts_of, :stops) AS piece (grain, start, stop))"
 
 
 def bind_piece_types(prefix: str = "") -> list[BindParameter[Any]]:
-    """The types of the parameters."""
+    """The typed parameters of the pieces."""
     timestamp_types = [bindparam(f"{prefix}{name}", type_=ARRAY(TIMESTAMP_TYPE)) for name in ("starts_of", "stops")]
     return [bindparam(f"{prefix}grains", type_=ARRAY(Integer)), *timestamp_types]
 
 
 def build_pieces_from_clause(table: str, cte_name: str = "piece") -> str:
-    """What the pieces are made of. Asked piece by piece, as a planner may prefer to read a whole table for many of them."""
+    """A FROM clause with the rollup rows of the pieces. LATERAL: joined, many pieces may lead the planner to scan the table."""
     return f"""FROM {cte_name} AS piece CROSS JOIN LATERAL (
     SELECT * FROM analytics_{table}
     WHERE config_id = ANY(:ids) AND grain = piece.grain AND at >= piece.start AND at < piece.stop OFFSET 0
   ) AS part"""
 
 
-# Where a span begins and ends within a minute. Moments of their own: of these a planner knows that there are few events between.
+# The edges of a span within a minute. As scalar parameters: from these the planner knows that few events lie between.
 _EDGE_ROWS_SQL = """FROM {table} WHERE config_id = ANY(:ids) AND {people}
   ({moment} >= :head_start AND {moment} < :head_stop OR {moment} >= :tail_start AND {moment} < :tail_stop)"""
 EDGE_EVENTS_SQL = _EDGE_ROWS_SQL.format(table="analytics_events", people="NOT is_bot AND", moment='"timestamp"')
@@ -126,7 +126,7 @@ EDGE_PARAMETER_TYPES = tuple(
 
 
 def build_piece_parameters(pieces: Sequence[SpanPiece], prefix: str = "") -> dict[str, object]:
-    """The pieces as parameters."""
+    """The parameters of the pieces."""
     return {
         f"{prefix}grains": [piece.grain for piece in pieces],
         f"{prefix}starts_of": [piece.start for piece in pieces],
@@ -135,7 +135,7 @@ def build_piece_parameters(pieces: Sequence[SpanPiece], prefix: str = "") -> dic
 
 
 def build_edge_parameters(pieces: Sequence[SpanPiece]) -> dict[str, object]:
-    """Those of the pieces that are single events as parameters: two at most, as there is nothing between them but grains."""
+    """The parameters of the pieces with raw events: at most two, at the ends of the span."""
     empty_piece = SpanPiece(0, GRAIN_ORIGIN, GRAIN_ORIGIN)
     head, tail, *_ = [*(piece for piece in pieces if not piece.grain), empty_piece, empty_piece]
     return {"head_start": head.start, "head_stop": head.stop, "tail_start": tail.start, "tail_stop": tail.stop}

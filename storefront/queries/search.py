@@ -1,4 +1,4 @@
-"""What a searcher typed, as a Postgres text query: words, "phrases", -without, or, and a prefix on the last word."""
+"""Search text as a Postgres tsquery: words, "phrases", -exclusions, or, and a prefix match on the last word."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import TSQUERY, TSVECTOR, array
 from storefront.core.errors import InputTooLarge
 from storefront.models import products
 
-# One character may stand for 18 once it is folded (U+FDFA). What is written in Hangul has three for each.
+# Folding may expand a character to 18 (U+FDFA), and a Hangul syllable to three.
 MAX_CHARACTERS = 200
 MAX_FOLDED_CHARACTERS = 600
 MAX_WORDS = 32
@@ -23,17 +23,17 @@ _FOLD_TABLE = str.maketrans(
     {"ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i", "ß": "ss", "æ": "ae", "œ": "oe", "þ": "th", "ς": "σ"}
 )
 _COMBINING_MARKS = re.compile("[\u0300-\u036f]")
-# In Postgres' notation: hyphens that stand before another one and exclude nothing. More than 32 of them are an error to it.
+# A Postgres regex: hyphens before another hyphen, which exclude nothing. Postgres fails on more than 32 of them.
 _REDUNDANT_HYPHENS = column(r"'(?<!\w)-[\s!&|()<]*(?=-)'", Text, is_literal=True)
 
 
 def fold_text(text: str) -> str:
-    """Lower case without accents: what `storefront_fold` makes of the text in SQL."""
+    """Lower case without accents, as `storefront_fold` in SQL."""
     return _COMBINING_MARKS.sub("", unicodedata.normalize("NFKD", text)).lower().translate(_FOLD_TABLE)
 
 
 def check_search_size(field: str, text: str) -> None:
-    """Raise InputTooLarge for a search with too many characters, before or after it is folded, or too many words."""
+    """Raises InputTooLarge for a search with too many characters (before or after folding) or words."""
     if len(text) > MAX_CHARACTERS:
         raise InputTooLarge(field, "characters", MAX_CHARACTERS, len(text))
     folded = fold_text(text)
@@ -46,9 +46,9 @@ def check_search_size(field: str, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """A search split where the last word begins, which may be half typed.
+    """A search split before its last word, which may be incomplete.
 
-    It finds `alternatives`, or `head` together with `tail` as a word or as the beginning of one.
+    It matches `alternatives`, or `head` and `tail`, where the tail is a word or a prefix.
     """
 
     text: str
@@ -58,12 +58,12 @@ class Search:
 
     @property
     def prefix(self) -> str:
-        """The tail as a tsquery of its own; empty where it is not one plain word."""
+        """The tail as a prefix tsquery; empty unless it is one plain word."""
         word = fold_text(self.tail)
         return f"{word}:*" if word.isalnum() else ""
 
     def list_plain_words(self) -> list[str]:
-        """The plain words, which may be misspelt. Quoted and excluded ones are meant as they stand."""
+        """The plain words, which may be misspelt. Quoted and excluded words are not corrected."""
         return [token for token in tokenize(self.text) if is_word(token)]
 
     def replace_words(self, corrections: dict[str, str]) -> "Search":
@@ -73,7 +73,7 @@ class Search:
 
 @lru_cache(1_000)
 def parse_search(text: str) -> Search:
-    """Split a search. Never fails: odd syntax means the words themselves, as search engines have taught people."""
+    """Parse a search. Never raises: invalid syntax is read as words, as in web search engines."""
     remaining_tokens = tokenize(text)
     tail = remaining_tokens.pop() if remaining_tokens and is_word(remaining_tokens[-1]) else ""
     last_or = max((n for n, token in enumerate(remaining_tokens) if token.lower() == "or"), default=-1)
@@ -82,7 +82,7 @@ def parse_search(text: str) -> Search:
 
 
 def tokenize(text: str) -> list[str]:
-    """Words, phrases and exclusions, in order. NUL cannot stand in Postgres text and carries no meaning."""
+    """Words, phrases and exclusions, in order. NUL is replaced: Postgres text cannot hold it."""
     return _TOKEN_PATTERN.findall(text.replace("\0", " "))
 
 
@@ -95,16 +95,16 @@ SEARCH_COMPONENTS = ("alternatives", "head", "tail", "prefix")
 
 
 def list_components(search: Search) -> tuple[str, ...]:
-    """The parts that the search has. One that says nothing has an empty tail."""
+    """The non-empty components of a search; of an empty search, the tail."""
     return tuple(component for component in SEARCH_COMPONENTS if getattr(search, component)) or ("tail",)
 
 
 def build_tsquery(parent: FromClause) -> ColumnElement[Any]:
-    """The text query of a row that has the parts of a search as columns. A part that is left out is not there, or empty."""
+    """The tsquery of a row with search components as columns. Absent and empty components are ignored."""
 
     def build_web_query(component: str) -> ColumnElement[Any]:
         folded = func.storefront_fold(parent.c[component])
-        # The tail is a bare word.
+        # The tail is a bare word without hyphens.
         cleaned = (
             folded
             if component == "tail"
@@ -120,7 +120,7 @@ def build_tsquery(parent: FromClause) -> ColumnElement[Any]:
     if tail is not None and "prefix" in parent.c:
         tail = combine(tail, "||", func.to_tsquery(_text_search_config("simple"), parent.c.prefix, type_=TSQUERY))
     if tail is not None and "head" in component_queries:
-        # Behind other words one that says nothing, such as "for", is not looked for, not even as the beginning of another.
+        # After other words, a stop word such as "for" is ignored, also as a prefix.
         is_empty_tail = (func.numnode(component_queries["tail"]) == 0) & (func.numnode(component_queries["head"]) > 0)
         tail = case((is_empty_tail, component_queries["head"]), else_=combine(component_queries["head"], "&&", tail))
     branches = [
@@ -132,13 +132,13 @@ def build_tsquery(parent: FromClause) -> ColumnElement[Any]:
 
 
 def restrict_to_store(store_id: ColumnElement[Any], query: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The text query as `finds` takes it, for the products of one store. One that says nothing would find all of them."""
+    """The tsquery restricted to one store, for `is_match`. An empty tsquery would match all products of the store."""
     quote = _sql_literal("''")
     return query.op("&&", return_type=TSQUERY())((quote + store_id.cast(Text) + quote).cast(TSQUERY))
 
 
 def is_match(query: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether a product has what a store's text query asks for: said as the index of words says it."""
+    """Whether a product matches a store's tsquery, in the expression of the full-text index."""
     store_vector = func.array_to_tsvector(array([products.c.config_id.cast(Text)]), type_=TSVECTOR)
     search_vector: ColumnElement[Any] = products.c.search_vector.op("||", return_type=TSVECTOR())(store_vector)
     return search_vector.self_group().op("@@", return_type=Boolean())(query)

@@ -1,12 +1,15 @@
-"""The words of each store's products, to mend searches that find nothing. Kept in the process, made anew when the store moves."""
+"""Spelling correction for searches without results, from the words of each store's products.
+
+The words are cached in the process, and read again after the store's log has moved.
+"""
 
 from bisect import bisect_left
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from time import monotonic
 
+from cachetools import LRUCache
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 from sqlalchemy import Text, bindparam, text
@@ -22,16 +25,15 @@ from storefront.queries.visibility import Audience
 
 WordCounts = dict[str, int]
 
-# A search that the store's words cannot mend is answered from words of up to this age: under constant writing, reading
-# them anew at every typo would cost more than a new word's first seconds without its typos are worth. What a search
-# finds is read from the tables in any case, so an old word shows nothing that has left view.
+# The cached words may be this old even if the store has changed: under constant writes, reading them at every typo would cost
+# too much. Results always come from the tables, so an outdated word reveals nothing that is no longer visible.
 MAX_WORDS_AGE_SECONDS = 5.0
 
-# Words of a store, the most used ones. A comparison takes about 0.1 µs: what an operation may spend on its searches,
-# however many words they have and stores they are about, is some 5 ms. The rest stays as it was typed.
+# Words of a store, the most used ones. A comparison takes about 0.1 µs: an operation may spend some 5 ms on corrections, for any
+# number of words and stores. Words beyond this budget stay as typed.
 MAX_WORDS = 10_000
 MAX_COMPARISONS = 50_000
-# Searches of an operation that are mended; each of them takes statements of its own.
+# Searches corrected per operation; each takes statements of its own.
 MAX_CORRECTED_SEARCHES = 10
 MIN_WORD_CHARACTERS, MAX_WORD_CHARACTERS = 3, 40
 
@@ -49,13 +51,13 @@ FROM (
 WHERE rank <= {MAX_WORDS}
 """
 
-# A word that says nothing, such as "the", has no stem.
+# A stop word such as "the" has no stem.
 _STEMS_SQL = "SELECT word, (ts_lexize('english_stem', storefront_fold(word)))[1] AS stem FROM unnest(:words) AS word"
 
 
 @dataclass(frozen=True, slots=True)
 class StoreWords:
-    """The words of a store with the number of their uses, and the stems by which a search finds them."""
+    """The words of a store with their numbers of uses, and their stems."""
 
     use_counts: WordCounts
     stems: set[str]
@@ -63,29 +65,29 @@ class StoreWords:
     sorted_words: list[str]
 
     def has_word_with_prefix(self, prefix: str) -> bool:
-        """Whether a word begins like this."""
+        """Whether a word has this prefix."""
         index = bisect_left(self.sorted_words, prefix)
         return index < len(self.sorted_words) and self.sorted_words[index].startswith(prefix)
 
 
 class CorrectionBudget:
-    """The searches that one operation may have mended, and the comparisons of words for them.
+    """The budget of one operation: searches to correct, and word comparisons for them.
 
-    Once there are too few comparisons for a word there are none.
+    A word that needs more comparisons than are left ends the budget.
     """
 
     def __init__(self, comparisons: int = MAX_COMPARISONS, searches: int = MAX_CORRECTED_SEARCHES) -> None:
         self._comparisons_left, self._searches_left = comparisons, searches
 
     def spend_search(self) -> bool:
-        """Take a search, if there is one left, and any comparisons for it."""
+        """Spend a search. False if no search or no comparison is left."""
         if self._searches_left <= 0 or self._comparisons_left <= 0:
             return False
         self._searches_left -= 1
         return True
 
     def spend_comparisons(self, comparisons: int) -> bool:
-        """Take as many, if there are."""
+        """Spend comparisons. False, and none are left, if there are too few."""
         is_enough = comparisons <= self._comparisons_left
         self._comparisons_left = self._comparisons_left - comparisons if is_enough else 0
         return is_enough
@@ -99,16 +101,15 @@ class _CachedWords:
 
 
 class SpellingCorrector:
-    """Words per store and audience, the `stores` most recently used ones."""
+    """Corrects searches. Caches words per store and audience, for the `max_stores` most recently used ones (LRU)."""
 
     def __init__(self, max_stores: int = 200) -> None:
-        self._max_stores = max_stores
-        self._cache: OrderedDict[tuple[str, Audience], _CachedWords] = OrderedDict()
+        self._cache: LRUCache[tuple[str, Audience], _CachedWords] = LRUCache(max_stores)
 
     async def load_pages(
         self, database: Database, scopes: Sequence[StoreScope], listing: Listing, budget: CorrectionBudget
     ) -> list[ScopedPage]:
-        """Pages of products; where the words as typed find nothing, of what they were probably meant to be."""
+        """Pages of products; a search without results is run again with corrected words."""
         typed_pages = await load_pages(database, scopes, listing)
         empty_scopes = [
             scoped_page.scope
@@ -130,7 +131,7 @@ class SpellingCorrector:
     async def correct_scopes(
         self, database: Database, scopes: Sequence[StoreScope], selection: Selection, budget: CorrectionBudget
     ) -> list[StoreScope]:
-        """The scopes with misspelt words replaced by the store's own, less those whose store has none that are near."""
+        """The scopes with misspelt words replaced by the store's own; scopes without a correction are left out."""
         if selection.search is None or not scopes or not budget.spend_search():
             return []
         words_by_store = await self._load_words(database, [scope.config_id for scope in scopes], selection.audience)
@@ -145,7 +146,7 @@ class SpellingCorrector:
 
     async def _load_words(self, database: Database, config_ids: Sequence[str], audience: Audience) -> dict[str, StoreWords]:
         position_by_store = dict(zip(config_ids, await load_log_positions(database, config_ids), strict=True))
-        # Taken out before the rest is read: what is kept meanwhile may push them out.
+        # Taken before the stale ones are read: those may evict them.
         fresh_words = {
             config_id: self._cache[config_id, audience].words
             for config_id in config_ids
@@ -158,8 +159,6 @@ class SpellingCorrector:
 
     def _is_fresh(self, key: tuple[str, Audience], position: int) -> bool:
         cached = self._cache.get(key)
-        if cached is not None:
-            self._cache.move_to_end(key)
         return cached is not None and (cached.position == position or monotonic() - cached.read_at < MAX_WORDS_AGE_SECONDS)
 
     async def _read_words(
@@ -173,9 +172,6 @@ class SpellingCorrector:
         for config_id, words in words_by_store.items():
             words.sorted_words.extend(sorted(words.use_counts))
             self._cache[config_id, audience] = _CachedWords(position_by_store[config_id], monotonic(), words)
-            self._cache.move_to_end((config_id, audience))
-        while len(self._cache) > self._max_stores:
-            self._cache.popitem(last=False)
         return words_by_store
 
 
@@ -195,11 +191,11 @@ def _select_stems() -> Statement:
 def correct_search(
     search: Search, stem_by_word: Mapping[str, str | None], store_words: StoreWords, budget: CorrectionBudget
 ) -> Search | None:
-    """The search with each wrong word replaced by the nearest known one; None where nothing is near."""
+    """The search with each misspelt word replaced by the nearest known one; None without a correction."""
     folded = {word: fold_text(word) for word in search.list_plain_words()}
     misspelt = {word for word in folded if not _is_spelt_correctly(folded[word], stem_by_word[word], store_words)}
     misspelt -= {search.tail} if search.tail in folded and store_words.has_word_with_prefix(folded[search.tail]) else set()
-    # In their order: an allowance that ends is spent on the first ones.
+    # In order: the budget goes to the first words.
     replacements = {word: find_nearest_word(folded[word], store_words.use_counts, budget) for word in folded if word in misspelt}
     corrections = {word: replacement for word, replacement in replacements.items() if replacement is not None}
     return _replace_words(search, corrections) if corrections else None
@@ -210,7 +206,7 @@ def _replace_words(search: Search, corrections: dict[str, str]) -> Search | None
     try:
         check_search_size("search", corrected.text)
     except InputTooLarge:
-        # A cursor has to hold it, and is checked like what was typed.
+        # Cursors hold the corrected search, under the same limits as a typed one.
         return None
     return corrected
 
@@ -220,7 +216,7 @@ def _is_spelt_correctly(folded: str, stem: str | None, store_words: StoreWords) 
 
 
 def find_nearest_word(word: str, use_counts: WordCounts, budget: CorrectionBudget) -> str | None:
-    """The known word within one edit (two from six letters on), the beginning of one otherwise; the more used the better."""
+    """The nearest known word: one edit away (two from six letters on), else by prefix; ties go to the more used word."""
     if not MIN_WORD_CHARACTERS <= len(word) <= MAX_WORD_CHARACTERS + 2 or not budget.spend_comparisons(len(use_counts)):
         return None
     max_edits = 1 if len(word) < 6 else 2
@@ -229,7 +225,7 @@ def find_nearest_word(word: str, use_counts: WordCounts, budget: CorrectionBudge
         return min(whole_matches, key=lambda match: (match[1], match[0][0] != word[0], -use_counts[match[0]], match[0]))[0]
     if not budget.spend_comparisons(len(use_counts)):
         return None
-    # Words that are no longer were compared whole.
+    # Words of this length or shorter were compared whole above.
     prefixes = {candidate: candidate[: len(word)] for candidate in use_counts if len(candidate) > len(word)}
     prefix_matches = process.extract(word, prefixes, scorer=OSA.distance, score_cutoff=1, limit=20)
     return min(prefix_matches, key=lambda match: (match[1], -use_counts[match[2]], match[2]))[2] if prefix_matches else None

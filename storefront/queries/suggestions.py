@@ -1,4 +1,4 @@
-"""What to offer while somebody types."""
+"""Search suggestions (autocomplete)."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ from storefront.queries.listing import Selection, StatementShape, StoreScope, bu
 
 
 async def load_title_suggestions(database: Database, scope: StoreScope, selection: Selection, limit: int) -> list[str]:
-    """Titles of the products that the words typed so far find, the most popular first."""
+    """Titles of the products that match the words typed so far, the most popular first."""
     parameters = selection.build_parameters([scope]) | {"limit": limit}
     return [
         row.title for row in await database.fetch(_select_titles(StatementShape.from_selection(selection, [scope])), parameters)

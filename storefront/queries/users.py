@@ -18,26 +18,26 @@ SIGNED_OUT_MESSAGE = (
     "You have signed out everywhere since these credentials were issued. Sign in again. Credentials of an issuer that are dated "
     "within STOREFRONT_CLOCK_SKEW seconds of signing out do not count: its clock may be ahead by so much."
 )
-# Rows of lists that are for an operator to read.
+# Rows of lists for operators.
 MAX_LISTED_USERS = 20
 
 
 class Credentials(NamedTuple):
-    """That somebody was known to be a user: the user's id, and when the proof was issued, in seconds since 1970."""
+    """Authenticated credentials: the user's id, and when they were issued, in seconds since 1970."""
 
     user_id: str
     issued_at: float
 
 
 async def load_users_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
-    """The users with these ids. Who may read which of their columns is the noun's affair."""
+    """The users with these ids. Callers enforce which columns the viewer may read."""
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
 
 async def load_user_by_identity(database: Database, claims: Claims) -> Row | None:
-    """The user whom the claims name: `id`, the ids of their stores as `owned`, whether they have signed out everywhere since.
+    """The user of a token's claims: `id`, the ids of their stores as `owned`, and `is_signed_out` (everywhere, since).
 
-    `states_email`: the claims say something new about the user's address. `verified_email` is what the identity said before.
+    `states_email`: the claims state a new email address. `verified_email`: the address that the identity stated before.
     """
     email_parameters = {"email": claims.email, "address": claims.verified_email}
     identity_parameters = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued_at}
@@ -46,13 +46,13 @@ async def load_user_by_identity(database: Database, claims: Claims) -> Row | Non
 
 
 async def find_user_id_by_email(database: Database, address: str) -> str | None:
-    """The user to whom a normalized address leads."""
+    """The id of the user with this normalized, verified address."""
     rows = await database.fetch(_select_by_email(), {"address": address})
     return str(rows[0].user_id) if rows else None
 
 
 async def find_user_ids_by_unverified_email(database: Database, email: str) -> list[str]:
-    """Users who gave this address, which is not proven to be theirs. Reads all users: for an operator."""
+    """The ids of users who stated this address, verified or not. Reads all users: for operators."""
     return [
         str(row.id)
         for row in await database.fetch(_select_by_unverified_email(), {"email": email.strip(), "limit": MAX_LISTED_USERS})
@@ -60,21 +60,21 @@ async def find_user_ids_by_unverified_email(database: Database, email: str) -> l
 
 
 async def load_address_conflicts(database: Database) -> list[Row]:
-    """Users, at most MAX_LISTED, who have proven an address that leads to another user, and those whom no credentials name.
+    """Users whose verified address belongs to another user, and users without identity or address; at most MAX_LISTED_USERS.
 
-    `id`, their `email`, and the other user as `holder_id`, null for the second kind. Reads all users: for an operator.
+    Rows have `id`, `email` and the other user as `holder_id`, null for the second kind. Reads all users: for operators.
     """
     return await database.fetch(_select_address_conflicts(), {"limit": MAX_LISTED_USERS})
 
 
 async def load_user_by_credentials(database: Database, credentials: Credentials) -> Row | None:
-    """The same of a user who was known before, as things are now."""
+    """The current state of an authenticated user: `id`, `owned` and `is_signed_out`."""
     rows = await database.fetch(_select_by_id(), {"id": credentials.user_id, "issued": credentials.issued_at})
     return rows[0] if rows else None
 
 
 async def find_revoked_credentials(database: Database, candidates: Collection[Credentials]) -> list[Credentials]:
-    """Those proofs that no longer count: their users are gone, or have signed out everywhere since. One statement for all."""
+    """The revoked credentials: their users are deleted, or have signed out everywhere since. One statement for all."""
     parameters = {
         "ids": [credentials.user_id for credentials in candidates],
         "issued": [credentials.issued_at for credentials in candidates],
@@ -107,7 +107,7 @@ def _select_by_email() -> Statement:
 
 @cache
 def _select_by_unverified_email() -> Statement:
-    # Near enough to find them: what is equal for sure is only known of addresses that are verified.
+    # An approximate comparison: only verified addresses are normalized.
     is_same_address = func.lower(func.btrim(users.c.email)) == func.lower(bindparam("email"))
     return compile_statement(select(users.c.id).where(is_same_address).order_by(users.c.id).limit(bindparam("limit")))
 

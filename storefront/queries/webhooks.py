@@ -1,17 +1,18 @@
-"""Webhooks of stores, and what they were told."""
+"""Webhooks of stores, and their deliveries."""
 
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import bindparam, func, select, text, true
+from sqlalchemy import bindparam, func, select, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, webhook_deliveries, webhooks
 from storefront.queries import keyset
-from storefront.queries.batching import align_by_key, group_by_parent
+from storefront.queries.batching import align_by_key
+from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.visibility import any_of_ids
 
-# As the tables have it, in the order in which operators want to see it.
+# For operators: disabled and failing webhooks first.
 _OVERVIEW_SQL = """
 SELECT configs.slug, webhooks.id, webhooks.url, webhooks.disabled_at, webhooks.disabled_reason, webhooks.failures,
        webhooks.failing_since, webhooks.resting_until, coalesce(store_positions.position, 0) - webhooks.position AS unread,
@@ -33,7 +34,7 @@ ORDER BY webhooks.disabled_at IS NULL, webhooks.failures DESC, pending.number DE
 
 
 async def load_webhooks_of_store(database: Database, config_id: str) -> list[Row]:
-    """The webhooks of a store, oldest first: they are few."""
+    """The webhooks of a store, oldest first. Not paged: a store has few."""
     return await database.fetch(_select_of_store(), {"config_id": config_id})
 
 
@@ -44,7 +45,7 @@ def _select_of_store() -> Statement:
 
 
 async def load_own_webhook(database: Database, webhook_id: str, owned_store_ids: Sequence[str]) -> Row | None:
-    """The webhook with this id, if it is of one of these stores."""
+    """The webhook with this id, if it belongs to one of these stores."""
     rows = await database.fetch(_select_own(), {"id": webhook_id, "ids": list(owned_store_ids)})
     return rows[0] if rows else None
 
@@ -55,7 +56,7 @@ def _select_own() -> Statement:
 
 
 async def count_pending_deliveries(database: Database, keys: Sequence[str]) -> list[int]:
-    """How many deliveries of each webhook wait."""
+    """The number of pending deliveries of each webhook."""
     rows = align_by_key(await database.fetch(_select_pending_counts(), {"ids": list(keys)}), keys, "webhook_id")
     return [row.pending if row else 0 for row in rows]
 
@@ -68,15 +69,12 @@ def _select_pending_counts() -> Statement:
 
 
 async def load_deliveries(database: Database, keys: Sequence[str], window: keyset.Window, state: str | None) -> list[keyset.Page]:
-    """A page of what each webhook was told, or is to be told, newest first. `state`: those in it only."""
-    cursor = keyset.decode_window_cursor(window, (_compute_delivery_digest(key) for key in keys), keyset.is_timestamp)
-    parameters = {"ids": list(keys), "state": state} | keyset.build_parameters(window, cursor)
-    rows = group_by_parent(await database.fetch(_select_deliveries(cursor is not None), parameters), keys, "webhook_id")
-    return [keyset.build_page(page_rows, window, _encode_delivery_cursor) for page_rows in rows]
+    """A page of each webhook's deliveries, newest first. `state` filters them; None: all."""
+    return await load_page_per_parent(database, _select_deliveries, window, "deliveries", keys, "webhook_id", {"state": state})
 
 
 async def count_deliveries(database: Database, keys: Sequence[str], state: str | None) -> list[int]:
-    """How many deliveries of each webhook are known."""
+    """The number of stored deliveries of each webhook, in a state or (None) in any."""
     rows = align_by_key(await database.fetch(_select_counts(), {"ids": list(keys), "state": state}), keys, "webhook_id")
     return [row.count if row else 0 for row in rows]
 
@@ -90,31 +88,19 @@ def _select_counts() -> Statement:
     return compile_statement(query.group_by(columns.webhook_id))
 
 
-def _compute_delivery_digest(webhook_id: str) -> str:
-    return keyset.compute_list_digest("deliveries", webhook_id)
-
-
-def _encode_delivery_cursor(row: Row) -> str:
-    return keyset.encode_cursor(_compute_delivery_digest(row.webhook_id), keyset.Cursor(row.created_at, row.id))
-
-
 _HAS_REQUESTED_STATE = text("(CAST(:state AS text) IS NULL OR webhook_deliveries.state = :state)")
 
 
 @cache
 def _select_deliveries(has_cursor: bool) -> Statement:
-    key, tie_breaker = webhook_deliveries.c.created_at, webhook_deliveries.c.id
-    conditions = [keyset.is_behind_cursor(key, tie_breaker, descending=True)] if has_cursor else []
-    webhook_rows = select(webhook_deliveries).where(
-        webhook_deliveries.c.webhook_id == webhooks.c.id, _HAS_REQUESTED_STATE, *conditions
-    )
-    newest_first = webhook_rows.correlate(webhooks).order_by(*keyset.order_by_key(key, tie_breaker, descending=True))
-    page = newest_first.limit(bindparam("limit")).lateral("page")
-    return compile_statement(select(page).select_from(webhooks.join(page, true())).where(webhooks.c.id == any_of_ids("ids")))
+    columns = webhook_deliveries.c
+    deliveries = select(webhook_deliveries).where(columns.webhook_id == webhooks.c.id, _HAS_REQUESTED_STATE)
+    page = limit_newest(deliveries, columns.created_at, columns.id, has_cursor=has_cursor)
+    return compile_statement(select_per_parent(webhooks, page))
 
 
 async def load_last_test(database: Database, webhook_id: str) -> Row | None:
-    """What the last test of a webhook came to."""
+    """The delivery of the last ping of a webhook."""
     rows = await database.fetch(_select_last_test(), {"id": webhook_id})
     return rows[0] if rows else None
 
@@ -140,7 +126,7 @@ def _select_newest_product(active_only: bool) -> Statement:
 
 
 async def load_store_owner(database: Database, config_id: str) -> Row:
-    """Whose a store is, whether it is open, and how far its log has come."""
+    """A store's `owner_id`, whether it `is_open`, and `head`, the last position of its log."""
     [row] = await database.fetch(_select_owner(), {"config_id": config_id})
     return row
 
@@ -156,7 +142,7 @@ FROM configs LEFT JOIN store_positions ON store_positions.config_id = configs.id
 
 
 async def load_webhook_overview(database: Database, slug: str | None, limit: int) -> list[Row]:
-    """All webhooks, or those of one store, for operators: those that are in trouble first."""
+    """All webhooks, or those of one store, for operators: disabled and failing ones first."""
     return await database.fetch(_select_overview(), {"slug": slug, "most": limit})
 
 

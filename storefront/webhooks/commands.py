@@ -10,11 +10,12 @@ from sqlalchemy import Double, Integer, bindparam, text
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.encryption import Vault
 from storefront.models import webhook_deliveries, webhooks
+from storefront.queries.projection import list_returned_columns
 from storefront.webhooks.signing import generate_secret
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_delivery, lock_own_store, lock_own_webhook, make_not_found_error
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.sql import convert_to_columns, delete_row, insert_row, list_returned_columns, update_row
+from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
 from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
 from storefront.writes.validation import accept_any, list_rule, non_null_rule, optional_rule
 

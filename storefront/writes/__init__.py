@@ -1,1 +1,1 @@
-"""What every write passes through: transaction, authorization, validation, optimistic lock, changelog."""
+"""What every write shares: unit of work, authorization, validation, optimistic locking, log entries."""

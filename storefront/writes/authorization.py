@@ -1,7 +1,7 @@
-"""The owner's rule, in the one place that every command passes through: rows come from here, locked, or not at all.
+"""Authorization of commands: loads and locks rows that the actor owns. Every command gets its rows here.
 
-What is not the asker's is answered as if it did not exist, unless they could see it anyway: then as forbidden.
-Locks are taken in one order everywhere, so that two commands never wait for each other: store, products by id, variants by id.
+A row of another owner is NOT_FOUND, unless the actor may read it: then FORBIDDEN.
+Locks are taken in one order, so that commands never deadlock: store, products by id, variants by id.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ _IS_OWN_STORE = (configs.c.user_id == bindparam("actor_id")).label("mine")
 
 
 async def lock_own_store(unit: UnitOfWork, config_id: str, path: Sequence[str]) -> Row:
-    """The actor's store."""
+    """Lock the actor's store. Raises MutationRejected (NOT_FOUND) or Forbidden, as all functions here."""
     return await _lock_own(unit, _select_store(), config_id, "store", path)
 
 
@@ -29,9 +29,9 @@ OWN_STORE_ID_SQL = "(SELECT id FROM configs WHERE id = CAST(:store AS uuid) AND 
 
 
 async def lock_store_for_insert(unit: UnitOfWork, config_id: str, path: Sequence[str]) -> None:
-    """Lock the actor's store, for a row that is about to be added to it: one whose store is OWN_STORE.
+    """Lock the actor's store before a row is inserted with OWN_STORE_ID_SQL as its store.
 
-    As long as the unit `assumes`, nobody waits for the answer: where the store is not the actor's, that row is refused.
+    In an optimistic unit the result is not awaited: if the store is not the actor's, the insert fails with NOT NULL.
     """
     if unit.is_optimistic:
         unit.enqueue(_select_store_id(), {"ids": [config_id], "actor_id": unit.actor_id})
@@ -40,44 +40,44 @@ async def lock_store_for_insert(unit: UnitOfWork, config_id: str, path: Sequence
 
 
 async def lock_own_product(unit: UnitOfWork, product_id: str, path: Sequence[str]) -> Row:
-    """A product of the actor's."""
+    """Lock a product of the actor."""
     return await _lock_own(unit, _select_products(), product_id, "product", path)
 
 
 async def lock_own_products(unit: UnitOfWork, product_ids: Sequence[str]) -> Mapping[str, Row]:
-    """Those of the products that are the actor's, by id. Raises for none that is missing: the caller tells by row."""
+    """Lock the actor's products among these, by id. Missing ones are left out: the caller reports them per row."""
     rows = await unit.fetch(_select_products(), {"ids": sorted(set(product_ids)), "actor_id": unit.actor_id})
     _raise_if_forbidden(rows, "product")
     return {row.id: row for row in rows if row.mine}
 
 
 async def lock_own_variant(unit: UnitOfWork, variant_id: str, path: Sequence[str]) -> tuple[Row, Row]:
-    """A variant of the actor's, and its product."""
+    """Lock a variant of the actor, and its product first."""
     not_found = make_not_found_error("variant", variant_id, path)
     for parent in await unit.fetch(_select_product_of_variant(), {"id": variant_id}):
         for product in await unit.fetch(_select_products(), {"ids": [parent.product_id], "actor_id": unit.actor_id}):
             if not product.mine and not parent.is_available:
                 raise MutationRejected(not_found)
             _raise_if_forbidden([product], "variant")
-            # It may have been deleted while its product was waited for.
+            # It may have been deleted while this waited for the product's lock.
             for row in await unit.fetch(_select_variants(), {"ids": [variant_id]}) if product.mine else []:
                 return row, product
     raise MutationRejected(not_found)
 
 
 async def lock_own_review(unit: UnitOfWork, review_id: str, path: Sequence[str]) -> Row:
-    """A review that the actor wrote. Its product is locked too, and first: the counts that stand there change with it."""
+    """Lock a review by the actor, and its product first: the product's rating counts change with it."""
     await unit.fetch(_select_product_of_review(), {"ids": [review_id], "actor_id": unit.actor_id})
     return await _lock_own(unit, _select_reviews(), review_id, "review", path)
 
 
 async def lock_own_webhook(unit: UnitOfWork, webhook_id: str, path: Sequence[str]) -> Row:
-    """A webhook of a store of the actor's."""
+    """Lock a webhook of one of the actor's stores."""
     return await _lock_own(unit, _select_webhooks(), webhook_id, "webhook", path)
 
 
 async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[str]) -> tuple[Row, Row]:
-    """A delivery of a webhook of the actor's, and the webhook, which is locked first."""
+    """Lock a delivery of one of the actor's webhooks, and the webhook first."""
     not_found = make_not_found_error("delivery", delivery_id, path)
     for parent in await unit.fetch(_select_webhook_of_delivery(), {"id": delivery_id}):
         for webhook in await unit.fetch(_select_webhooks(), {"ids": [parent.webhook_id], "actor_id": unit.actor_id}):
@@ -88,7 +88,7 @@ async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[s
 
 
 def make_not_found_error(entity_name: str, id_: str, path: Sequence[str]) -> FieldError:
-    """Nothing there that the actor may know of."""
+    """The error for a row that does not exist, or that the actor may not know of."""
     return FieldError(ErrorCode.NOT_FOUND, f"{'.'.join(path)}: there is no {entity_name} with the id {id_}.", tuple(path))
 
 
@@ -169,5 +169,5 @@ def _select_deliveries() -> Statement:
 
 
 def _compile_with_lock(query: Select[tuple[object, ...]], table: FromClause, order_column: ColumnElement[object]) -> Statement:
-    # NO KEY: rows that refer to this one may be added meanwhile.
+    # FOR NO KEY UPDATE: concurrent inserts of rows that reference this one do not wait.
     return compile_statement(query.order_by(order_column).with_for_update(of=table, key_share=True))

@@ -1,4 +1,4 @@
-"""What a write of products and of what belongs to them is told as in the log."""
+"""Log entries for writes of products, variants and reviews."""
 
 from collections.abc import Sequence
 
@@ -8,16 +8,16 @@ from storefront.writes.transaction import UnitOfWork
 
 
 def record_product_change(unit: UnitOfWork, kind: str, old: Row | None, new: Row | None, fields: Sequence[str] = ()) -> None:
-    """A product came, changed or went."""
+    """Record the creation, update or deletion of a product."""
     row: Row = new or old
     visibility = [state is not None and state.status == "active" for state in (old, new)]
     _record_entry(unit, row.config_id, kind, row.id, row, visibility, fields)
 
 
 def record_child_change(unit: UnitOfWork, product_id: str, product: Row, child: Row, fields: Sequence[str]) -> None:
-    """A variant or review of a product came, changed or went: to those who follow the product, a change of it.
+    """Record the creation, update or deletion of a variant or review, as an update of its product.
 
-    `shelf` has the product's `config_id` and `status`; fields are named as in variants.price.
+    `product` has `config_id` and `status`; fields are named as in variants.price.
     """
     is_visible = product.status == "active"
     _record_entry(unit, product.config_id, "product_updated", product_id, child, [is_visible, is_visible], fields)

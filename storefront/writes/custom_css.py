@@ -1,7 +1,7 @@
-"""Validates CSS that merchants write: allow-lists of at-rules and functions, so that no style sheet loads from elsewhere.
+"""Validates merchants' custom CSS with allow-lists of at-rules and functions, so that it loads no external resource.
 
-The checks look at tokens, not at rules: browsers disagree with any parser on where a rule ends, and gain rules and functions
-every few weeks. What this module does not name is refused, whatever a browser makes of it.
+The checks look at tokens, not at rules: browsers and parsers disagree on where a rule ends, and browsers gain rules and
+functions every few weeks. Everything that is not on a list is rejected.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 import tinycss2
 
-# No at-rule that names another style sheet (@import, @charset, @namespace) or defines a function (@function).
+# Without at-rules that load or declare a style sheet (@import, @charset, @namespace) or define a function (@function).
 ALLOWED_AT_RULES = frozenset(
     "-webkit-keyframes container counter-style font-face keyframes layer media page property scope starting-style "
     "supports".split()
@@ -22,9 +22,9 @@ _GRADIENT_FUNCTIONS = frozenset(
     "-webkit-linear-gradient -webkit-radial-gradient -webkit-repeating-linear-gradient -webkit-repeating-radial-gradient".split()
 )
 _COLOUR_FUNCTIONS = frozenset("rgb rgba hsl hsla hwb lab lch oklab oklch color color-mix light-dark".split())
-# Functions whose strings are addresses. `src()` and `image()` are left out of every list: no browser needs them.
+# Functions whose strings are URLs. `src()` and `image()` are on no list: no browser needs them.
 LOADING_FUNCTIONS = frozenset("url image-set -webkit-image-set cross-fade -webkit-cross-fade".split())
-# Inside of them, no function may stand whose result is unknown here (var, attr, env, if): it might be an address.
+# Inside them, functions with a result unknown here (var, attr, env, if) are not allowed: it might be a URL.
 _ALLOWED_WHILE_LOADING = LOADING_FUNCTIONS | _GRADIENT_FUNCTIONS | _COLOUR_FUNCTIONS | {"type", "calc"}
 ALLOWED_FUNCTIONS = _ALLOWED_WHILE_LOADING | frozenset(
     # Mathematics and values.
@@ -39,32 +39,32 @@ ALLOWED_FUNCTIONS = _ALLOWED_WHILE_LOADING | frozenset(
     # Selectors and conditions.
     "not is where has matches -webkit-any lang dir nth-child nth-last-child nth-of-type nth-last-of-type host host-context "
     "slotted part cue highlight state selector style font-tech font-format "
-    # The words of conditions, where no space stands before the bracket.
+    # Keywords of conditions, without a space before the bracket.
     "and or".split()
 )
-# Characters of a sheet, and tokens, roughly: reading that many takes about 100 ms of CPU.
+# Limits of characters and (approximate) tokens: parsing that many takes about 100 ms of CPU.
 MAX_CHARACTERS, MAX_TOKENS = 50_000, 40_000
 _TOKEN = re.compile(r"[^\W\d][\w-]*|\d+|\s+|.", re.DOTALL)
-# Characters that the syntax module of CSS takes for parts of names since 2023. Browsers of before take all beyond ASCII, so that
-# one and the same text has a function for some of them and none for others.
+# Characters of names in CSS Syntax since 2023. Older browsers accept everything beyond ASCII, so that the same text contains a
+# function in some browsers and none in others.
 _PORTABLE_NAME = re.compile(
     "[\\x00-\\x7f\u00b7\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u037d\u037f-\u1fff\u200c\u200d\u203f\u2040\u2070-\u218f\u2c00-\u2fef"
     "\u3001-\ud7ff\uf900-\ufdcf\ufdf0-\ufffd\U00010000-\U0010ffff]*"
 )
-# Where tokens have their names.
+# The attribute of each token type that holds its name.
 _NAME_ATTRIBUTES = {"ident": "value", "hash": "value", "at-keyword": "value", "function": "name", "dimension": "unit"}
-# A word that ends every text that is checked: where it does not come out as the last token, something before it was not closed.
+# Appended to every checked text: if it is not the last token, something before it was not closed.
 _END_MARKER = "storefront-end-of-text"
 
 
 class UnsafeCSSError(ValueError):
-    """CSS that is malformed, or that may load from elsewhere. The message says what is wrong, and where."""
+    """CSS that is malformed, or may load an external resource. The message names the problem and the line."""
 
 
 async def prevalidate_stylesheet(sheet: str) -> None:
-    """Have a style sheet validated in a thread, so that `validate_stylesheet` knows the answer: nobody waits meanwhile.
+    """Validate a style sheet in a thread: `validate_stylesheet` then finds the result cached and does not block the event loop.
 
-    One at a time: threads that read style sheets together would keep the event loop from its turn.
+    One at a time: several parsing threads would starve the event loop (GIL).
     """
     if len(sheet) <= MAX_CHARACTERS:
         async with _validation_lock:
@@ -75,7 +75,7 @@ _validation_lock = asyncio.Lock()
 
 
 def validate_stylesheet(sheet: str) -> None:
-    """Check a style sheet that is going to stand in a <style> element. Raises UnsafeCSS."""
+    """Check a style sheet for a <style> element. Raises UnsafeCSSError."""
     if problem := _find_problem(sheet):
         raise UnsafeCSSError(problem)
 
@@ -109,8 +109,8 @@ def _parse_tokens(text: str) -> list[Any]:
 
 
 def _walk_tokens(tokens: Sequence[Any]) -> Iterator[tuple[Any, str, bool]]:
-    """Yield each token with the function that it is an argument of, and whether one of those around it loads."""
-    # A stack of what is left, not a call per level: brackets may be nested deeper than calls may.
+    """Yield each token with its enclosing function, and whether any enclosing function loads a URL."""
+    # An explicit stack: brackets may be nested deeper than the recursion limit.
     stack = [(token, "", False) for token in reversed(tokens)]
     while stack:
         token, function, is_loading = stack.pop()

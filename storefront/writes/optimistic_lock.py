@@ -1,4 +1,4 @@
-"""Versions: an update or delete that was made of an older state than the stored one is refused, and told what changed since."""
+"""Optimistic locking: a write with an outdated expected version is rejected, with the fields that changed since."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from sqlalchemy import text
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected, UnitOfWork
 
-# What a variant's or a review's change was logged as begins with its noun: variants.price.
+# Changed fields of variants and reviews are logged with a prefix: variants.price.
 _CHANGED_FIELDS_SQL = """
 SELECT DISTINCT seen.entity_id, substring(field FROM '[^.]+$') AS field
 FROM unnest(CAST(:config_ids AS uuid[]), CAST(:entity_ids AS uuid[]), CAST(:versions AS integer[]))
@@ -23,7 +23,7 @@ ORDER BY field
 
 @dataclass(frozen=True, slots=True)
 class StaleRow:
-    """A row that has moved on since the version that was expected; `path` leads to what it was expected of."""
+    """A row whose version differs from the expected one; `path` is the input path of its object."""
 
     row: Row
     expected_version: int
@@ -34,13 +34,13 @@ class StaleRow:
 async def reject_stale_version(
     unit: UnitOfWork, row: Row, expected_version: int | None, config_id: str | None, path: Sequence[str] = ()
 ) -> None:
-    """Without an expected version the last write wins; with one the row must still have it."""
+    """Raise MutationRejected (STALE_VERSION) if the row no longer has the expected version; None: last write wins."""
     if expected_version is not None and row.version != expected_version:
         raise MutationRejected(*await load_stale_version_errors(unit, [StaleRow(row, expected_version, config_id, path)]))
 
 
 async def load_stale_version_errors(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> list[FieldError]:
-    """What is told of rows that have moved on, in one statement for all of them."""
+    """The errors of stale rows, with one statement for all of them."""
     fields = await _load_changed_fields(unit, [stale_row for stale_row in stale_rows if stale_row.config_id is not None])
     return [_make_stale_version_error(stale_row, fields[stale_row.row.id]) for stale_row in stale_rows]
 
@@ -48,8 +48,8 @@ async def load_stale_version_errors(unit: UnitOfWork, stale_rows: Sequence[Stale
 def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> FieldError:
     error_path = (*stale_row.path, "expectedVersion")
     message = (
-        f"{'.'.join(error_path)}: the version is {stale_row.row.version} by now, not {stale_row.expected_version}. "
-        "Read it again, then decide."
+        f"{'.'.join(error_path)}: the current version is {stale_row.row.version}, not {stale_row.expected_version}. "
+        "Fetch the object again, then retry with its version."
     )
     return FieldError(
         ErrorCode.STALE_VERSION, message, error_path, {"current_version": stale_row.row.version, "changed_fields": fields}
@@ -57,7 +57,7 @@ def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> Fie
 
 
 async def _load_changed_fields(unit: UnitOfWork, stale_rows: Sequence[StaleRow]) -> Mapping[str, list[str]]:
-    """The fields that changed after the expected versions, as far back as the log is kept, by the rows' ids."""
+    """The fields that changed after the expected versions, within the log retention, by row id."""
     fields: dict[str, list[str]] = defaultdict(list)
     if stale_rows:
         parameters = {

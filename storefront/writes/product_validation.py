@@ -1,4 +1,4 @@
-"""What the fields of products and variants may be, wherever they are written."""
+"""Validation rules for fields of products and variants: mutations and imports share them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ _ATTRIBUTE_PAIRS_RULE = validation.list_rule(
 
 
 def validate_attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Names and values, each name once."""
+    """Validate attributes. Raises InvalidValueError for duplicate names."""
     valid_pairs = _ATTRIBUTE_PAIRS_RULE(pairs)
     value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
     if len(value_by_name) < len(valid_pairs):
@@ -69,7 +69,7 @@ PRODUCT_RULES: Rules = {
 
 
 def find_contradictions(row: Mapping[str, Any], path: Sequence[str] = ()) -> list[FieldError]:
-    """Faults that only show when a row's fields are seen together. Amounts are text with two decimals."""
+    """Errors across fields of one row. Amounts are strings with two decimals."""
     compare_at_price = row.get("compareAtPrice")
     if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
         problem = f"must not be below the price, which is {row['price']}. Give null for none."

@@ -1,4 +1,4 @@
-"""The plain writes: one statement per table and set of columns, compiled once."""
+"""INSERT, UPDATE and DELETE of single rows: one statement per table and set of columns, compiled once."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -12,18 +12,19 @@ from sqlalchemy.dialects.postgresql import JSONB
 from storefront.core.casing import to_camel_case, to_snake_case
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.ids import new_id
+from storefront.queries.projection import list_returned_columns
 from storefront.writes.transaction import PendingRow, UnitOfWork
 
 ColumnNames = tuple[str, ...]
 
 
 def convert_to_columns(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of an input as columns."""
+    """Convert input field names to column names."""
     return {to_snake_case(name): value for name, value in values.items()}
 
 
 def convert_to_parameters(table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as parameters: documents and lists become JSON where the column is one."""
+    """Convert values to statement parameters: values of jsonb columns are serialized."""
     json_columns = _list_json_columns(table)
     return {name: _serialize_json(value) if name in json_columns else value for name, value in values.items()}
 
@@ -34,14 +35,14 @@ def _list_json_columns(table: Table) -> frozenset[str]:
 
 
 def insert_row(unit: UnitOfWork, table: Table, values: Mapping[str, Any]) -> PendingRow:
-    """A new row with a key of its own, in its first version."""
+    """Enqueue the insert of a row with a new id and version 1."""
     row = {"id": new_id(), "version": 1, **values}
     statement = unit.enqueue(build_insert(table, sort_column_names(row)), convert_to_parameters(table, row))
     return PendingRow(SimpleNamespace(**row), statement)
 
 
 def update_row(unit: UnitOfWork, table: Table, old: Row, values: Mapping[str, Any]) -> PendingRow:
-    """A row that is locked, with these values and a new version."""
+    """Enqueue the update of a locked row, with the next version. Does nothing if no value changes."""
     changed_values = {name: value for name, value in values.items() if getattr(old, name) != value}
     if not changed_values:
         return PendingRow(old, None)
@@ -53,13 +54,13 @@ def update_row(unit: UnitOfWork, table: Table, old: Row, values: Mapping[str, An
 
 
 def delete_row(unit: UnitOfWork, table: Table, old: Row) -> None:
-    """Delete a row, and with it what the tables say goes with it."""
+    """Enqueue the deletion of a row; foreign keys cascade."""
     unit.enqueue(build_delete(table), {"id": old.id})
 
 
 @cache
 def build_insert(table: Table, names: ColumnNames, computed: tuple[tuple[str, str], ...] = ()) -> Statement:
-    """Insert one row with these columns, and those that are `computed` in SQL; returns the whole row."""
+    """Insert one row with these columns and `computed` pairs of column and SQL expression; returns the row."""
     assignments = {name: _bind_column(table, name) for name in names}
     row = insert(table).values({**assignments, **{name: text(sql) for name, sql in computed}})
     return compile_statement(row.returning(*list_returned_columns(table)))
@@ -67,7 +68,7 @@ def build_insert(table: Table, names: ColumnNames, computed: tuple[tuple[str, st
 
 @cache
 def build_update(table: Table, names: ColumnNames) -> Statement:
-    """Set these columns of the row `id` and raise its version; returns the whole row."""
+    """Set these columns of the row `id` and increment its version; returns the row."""
     computed_values: dict[str, Any] = {"version": table.c.version + 1}
     if "updated_at" in table.c:
         computed_values["updated_at"] = text("now()")
@@ -82,14 +83,8 @@ def build_delete(table: Table) -> Statement:
     return compile_statement(delete(table).where(table.c.id == bindparam("id")))
 
 
-@cache
-def list_returned_columns(table: Table) -> tuple[ColumnElement[Any], ...]:
-    """The columns that clients are told of: all but those that only indexes are made of."""
-    return tuple(column for column in table.c if column.name not in ("search_vector", "sort_title"))
-
-
 def sort_column_names(values: Iterable[str]) -> ColumnNames:
-    """Column names in an order of their own: the same set is the same statement."""
+    """Sort column names, so that one set of columns is one cached statement."""
     return tuple(sorted(values))
 
 

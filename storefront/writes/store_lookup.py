@@ -1,25 +1,25 @@
-"""Which store a mutation is about, before it takes a connection: its writers queue for it in the process."""
+"""The store of a mutation, found before it takes a connection: writers of a store queue in the process (bulkhead)."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from cachetools import LRUCache
 from sqlalchemy import text
 
 from storefront.core.db.database import Database, Statement, compile_statement
 
-# Rows whose stores are remembered: a row never moves to another store.
+# Cached rows. They never expire: a row never moves to another store.
 MAX_CACHED_ROWS = 20_000
 _ID_FIELDS = ("productId", "variantId", "id")
 
-_store_ids_by_row: OrderedDict[str, str] = OrderedDict()
+_store_ids_by_row: LRUCache[str, str] = LRUCache(MAX_CACHED_ROWS)
 
 
 async def find_store_id(database: Database, values: Mapping[str, Any]) -> str | None:
-    """The id of the store that an input is about; None where it names none, or nothing that is there.
+    """The id of the store of an input; None if the input names no existing row.
 
-    One statement the first time that a process writes to a row, none afterwards.
+    Takes one statement for the first write of a process to a row, none afterwards.
     """
     config_id = values.get("configId")
     if config_id is not None:
@@ -27,14 +27,11 @@ async def find_store_id(database: Database, values: Mapping[str, Any]) -> str | 
     row_id = _find_row_id(values)
     if row_id is None:
         return None
-    if row_id in _store_ids_by_row:
-        _store_ids_by_row.move_to_end(row_id)
-    else:
+    store_id = _store_ids_by_row.get(row_id)
+    if store_id is None:
         for row in await database.fetch(_select_store_id(), {"id": row_id}):
-            _store_ids_by_row[row_id] = row.config_id
-            while len(_store_ids_by_row) > MAX_CACHED_ROWS:
-                _store_ids_by_row.popitem(last=False)
-    return _store_ids_by_row.get(row_id)
+            store_id = _store_ids_by_row[row_id] = str(row.config_id)
+    return store_id
 
 
 def _find_row_id(values: Mapping[str, Any]) -> str | None:
@@ -42,7 +39,7 @@ def _find_row_id(values: Mapping[str, Any]) -> str | None:
         if isinstance(row_id := values.get(name), str):
             return row_id
     for rows in values.values():
-        # A bulk is of one store: its first row stands for all.
+        # A bulk mutation writes to one store: its first row decides.
         if isinstance(rows, Sequence) and rows and isinstance(rows[0], Mapping) and isinstance(rows[0].get("id"), str):
             return str(rows[0]["id"])
     return None

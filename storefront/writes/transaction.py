@@ -1,4 +1,4 @@
-"""One mutation: a transaction that ends in the log, done once per key, whole or not at all."""
+"""Executes a mutation as a unit of work: one transaction that ends with its log entries, once per idempotency key."""
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -22,13 +22,13 @@ from storefront.feed.log import LogEntry
 from storefront.models import idempotency_keys
 from storefront.writes.store_lookup import find_store_id
 
-# How often a transaction is begun anew after Postgres had to break it off for the sake of another one.
+# Attempts of a transaction that Postgres aborts because of another one.
 MAX_TRANSACTION_ATTEMPTS = 4
 IDEMPOTENCY_KEY_TTL_HOURS = 24
 
 
 class ErrorCode(Enum):
-    """Why a mutation was refused."""
+    """Why a mutation was rejected."""
 
     INVALID_INPUT = "INVALID_INPUT"
     NOT_FOUND = "NOT_FOUND"
@@ -40,7 +40,7 @@ class ErrorCode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FieldError:
-    """One reason why, with the path into the input. `details` are what the code's own error type tells besides."""
+    """An error with its path into the input. `details` are further fields of the code's GraphQL error type."""
 
     code: ErrorCode
     message: str
@@ -49,7 +49,7 @@ class FieldError:
 
 
 class MutationRejected(Exception):
-    """Ends a command without a trace of it in the database."""
+    """Rejects a command and rolls back its transaction."""
 
     def __init__(self, *field_errors: FieldError) -> None:
         super().__init__(*(field_error.message for field_error in field_errors))
@@ -57,13 +57,13 @@ class MutationRejected(Exception):
 
 
 def make_invalid_input_error(path: Sequence[str], problem: str) -> FieldError:
-    """An input that cannot be used."""
+    """The error for invalid input at a path."""
     return FieldError(ErrorCode.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
 
 
 @dataclass(frozen=True, slots=True)
 class MutationRequest:
-    """What a client wants done: by whom, which operation, with which input."""
+    """A mutation request: the actor, the operation, its input and its idempotency key."""
 
     actor_id: str
     operation: str
@@ -73,14 +73,14 @@ class MutationRequest:
     dry_run: bool = False
 
     def compute_digest(self) -> bytes:
-        """What tells this order from another one under the same key."""
+        """A digest of operation and input: a key that is used again with another digest is a conflict."""
         content = orjson.dumps([self.operation, self.input_values], option=orjson.OPT_SORT_KEYS, default=str)
         return hashlib.blake2b(content, digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class MutationResult:
-    """What became of an order: its rows as they stand at `position`, or why there are none. `moved`: stores to wake."""
+    """The result of a mutation: rows as of log `position`, or errors. `moved_store_ids`: stores to publish wake-ups for."""
 
     rows: Sequence[Row | None] = ()
     field_errors: Sequence[FieldError] = ()
@@ -89,7 +89,7 @@ class MutationResult:
     moved_store_ids: Sequence[str] = ()
 
     def to_json(self) -> str:
-        """To be kept under a key. Rows hold nothing but what JSON has."""
+        """Serialize for the idempotency key. Rows hold only JSON values."""
         rows = [None if row is None else row._asdict() for row in self.rows]
         field_errors = [{**asdict(field_error), "code": field_error.code.value} for field_error in self.field_errors]
         return orjson.dumps({"rows": rows, "failures": field_errors, "position": self.position}).decode()
@@ -102,32 +102,32 @@ def _parse_stored_result(stored: Mapping[str, Any]) -> MutationResult:
 
 
 class PendingRow:
-    """A row on its way into its table: what is known of it by now, and the whole `row` once the log is written with it."""
+    """A row whose write is enqueued: its `state` as far as known, and the returned `row` once the statements have run."""
 
     __slots__ = ("_statement", "changed_fields", "state")
 
     def __init__(self, state: Row, statement: QueuedStatement | None, changed_fields: Sequence[str] = ()) -> None:
         self.state, self._statement = state, statement
-        # Those that really changed; none: nothing was written.
+        # The fields whose values changed; empty: nothing was written.
         self.changed_fields = changed_fields
 
     @property
     def row(self) -> Row:
-        """The row as it stands."""
+        """The row that the statement returned, or the unchanged row."""
         return self.state if self._statement is None else self._statement.rows[0]
 
 
 class UnitOfWork:
-    """The transaction of one order. Commands read and write on `connection` and record each change that they make.
+    """The unit of work of one mutation. Commands read and write on `connection` and record each change that they make.
 
-    `assumes`: commands may take for granted what hardly ever is not so and save the trip that would tell, where Postgres then
-    refuses what they write with a NotNullViolation. The order is begun anew after that, and nothing is assumed.
+    `is_optimistic`: commands may skip the round trip of a check that rarely fails, if Postgres then rejects their write with a
+    NotNullViolation. The mutation is run again after that, without the shortcut.
     """
 
     def __init__(self, connection: Connection, request: MutationRequest, *, is_optimistic: bool = False) -> None:
         self.connection, self.is_optimistic = connection, is_optimistic
         self.actor_id = request.actor_id
-        # Failures that do not end the command: of single rows of a bulk.
+        # Errors that do not end the command: of single rows of a bulk mutation.
         self.field_errors: list[FieldError] = []
         self._client_mutation_id = request.client_mutation_id
         self._entries: dict[str, list[LogEntry]] = {}
@@ -140,26 +140,26 @@ class UnitOfWork:
         return await self.connection.fetch(statement, parameters)
 
     def enqueue(self, statement: Statement, parameters: Mapping[str, object] | None = None) -> QueuedStatement:
-        """Have a statement run with the next one that is waited for."""
+        """Send a statement in one batch with the next one that is awaited."""
         return self.connection.enqueue(statement, parameters)
 
     def record_change(self, config_id: str, entry: LogEntry) -> None:
-        """A change for the store's log, written when the command is done."""
+        """Record a log entry of a store, written at the end of the command."""
         self._entries.setdefault(config_id, []).append(self._attribute_entry(entry))
 
     def record_change_in_each(self, config_ids: Sequence[str], entry: LogEntry) -> None:
-        """A change of what many stores show, for all their logs."""
+        """Record the same log entry in the logs of many stores."""
         self._shared_entries.append((config_ids, self._attribute_entry(entry)))
 
     def record_deleted_store(self, config_id: str) -> None:
-        """A store that is gone, with its log."""
+        """Record the deletion of a store and its log."""
         self._deleted_store_ids.append(config_id)
 
     def _attribute_entry(self, entry: LogEntry) -> LogEntry:
         return entry._replace(actor_id=self.actor_id, client_mutation_id=self._client_mutation_id)
 
     def list_moved_stores(self) -> Sequence[str]:
-        """The stores whose logs the order moves, or ends."""
+        """The stores whose logs the mutation advances or deletes."""
         return [
             *self._entries,
             *chain.from_iterable(config_ids for config_ids, _ in self._shared_entries),
@@ -167,7 +167,7 @@ class UnitOfWork:
         ]
 
     def enqueue_log_entries(self) -> None:
-        """Last of all, because from here to the commit other writers of the store wait."""
+        """Enqueue the log entries. Last of all: from here to the commit, other writers of the store wait for the lock."""
         self._append_statements = [
             log.enqueue_append(self.connection, config_id, entries) for config_id, entries in sorted(self._entries.items())
         ]
@@ -175,22 +175,22 @@ class UnitOfWork:
             log.enqueue_append_to_each(self.connection, config_ids, entry)
 
     def get_position(self) -> int | None:
-        """The position reached, once the log is written."""
+        """The log position after the mutation; None without entries. Available once the entries are written."""
         return log.get_last_position(self._append_statements[-1]) if self._append_statements else None
 
 
-# What is returned is a row, one on its way, or none.
+# Returns rows, pending rows or None.
 Command = Callable[[UnitOfWork, Mapping[str, Any]], Awaitable[Sequence[Any]]]
 
 
-# What may be otherwise the next time: others were in the way, or something was assumed that is not so.
+# Errors that another attempt may not meet: conflicts with other transactions, and failed optimistic shortcuts.
 _RETRYABLE_ERRORS = (errors.DeadlockDetected, errors.SerializationFailure, errors.NotNullViolation, *PREPARED_STATEMENT_ERRORS)
 
 
 async def execute_mutation(database: Database, request: MutationRequest, command: Command) -> MutationResult:
-    """Do the order, or return the result that its key has had already. All of it is committed, or nothing.
+    """Run a command in a transaction, or return the stored result of its idempotency key.
 
-    Writers of one store wait for each other here rather than in Postgres, where each would hold a connection meanwhile.
+    Writers of one store queue here (bulkhead) rather than in Postgres, where each would hold a connection meanwhile.
     """
 
     async def find_writer_key() -> str:
@@ -245,7 +245,7 @@ async def _run_command(
 
 
 async def _run_command_in_savepoint(unit: UnitOfWork, request: MutationRequest, command: Command) -> MutationResult:
-    # A refusal undoes the work but keeps the key: it is a result like any other, and a retry gets it again.
+    # A rejection rolls back the work but not the key: it is stored as the result, and a retry receives it.
     try:
         async with unit.connection.savepoint():
             return await _run_command(unit, request, command, unit.connection.flush)
@@ -259,10 +259,10 @@ async def _run_command_in_savepoint(unit: UnitOfWork, request: MutationRequest, 
 
 
 async def _claim_key(unit: UnitOfWork, request: MutationRequest) -> MutationResult | None:
-    """The kept outcome of the key, or None once the key is ours. Waits while another transaction is at it."""
+    """Claim the idempotency key: None if it is new, else its stored result. Waits for a concurrent transaction with the key."""
     parameters = {"actor_id": request.actor_id, "key": request.idempotency_key, "digest": request.compute_digest()}
     while not await unit.fetch(_insert_key(), parameters):
-        # Nothing where the sweep has taken the old key between the two statements: then it is free to be claimed.
+        # No row if the key expired and was deleted between the two statements: claim it then.
         for digest, result in await unit.fetch(_select_key(), parameters):
             return (
                 _parse_stored_result(result)
@@ -301,7 +301,7 @@ def _update_key_result() -> Statement:
 
 
 async def delete_expired_keys(database: Database) -> int:
-    """Forget the keys of more than a day ago; returns how many."""
+    """Delete keys older than IDEMPOTENCY_KEY_TTL_HOURS; returns their number."""
     return len(await database.fetch(_delete_expired()))
 
 
@@ -313,9 +313,9 @@ def _delete_expired() -> Statement:
     return compile_statement(text(sql))
 
 
-# ------------------------------------------------------------------------------------- what Postgres refuses
+# -------------------------------------------------------------------------------------------- database errors
 
-# Rules that only the database can judge, because only it knows the other rows. By the constraint's name.
+# Unique constraints, by name: only the database can check them.
 _UNIQUE_CONSTRAINT_MESSAGES = {
     "configs_slug_key": ("slug", "another store has this slug already. Choose another one."),
     "products_config_id_handle_key": ("handle", "another product of this store has this handle already. Choose another one."),
@@ -324,7 +324,7 @@ _UNIQUE_CONSTRAINT_MESSAGES = {
 
 
 def make_already_exists_error(constraint: str, path: Sequence[str] = ()) -> FieldError:
-    """A name that another row has."""
+    """The error for a value that another row has."""
     field_name, message = _UNIQUE_CONSTRAINT_MESSAGES[constraint]
     error_path = (*path, field_name)
     return FieldError(ErrorCode.ALREADY_EXISTS, f"{'.'.join(error_path)}: {message}", error_path)
@@ -332,10 +332,10 @@ def make_already_exists_error(constraint: str, path: Sequence[str] = ()) -> Fiel
 
 def _convert_database_error(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> FieldError:
     if isinstance(error, errors.ProgramLimitExceeded):
-        # Letters that fold into several: nobody writes a megabyte of them but to see what happens.
+        # Letters that fold into several can exceed the size limit of a tsvector.
         return make_invalid_input_error(["description"], "has, with the tags, more text than can be searched. Shorten it.")
     constraint = error.diag.constraint_name or ""
     if constraint not in _UNIQUE_CONSTRAINT_MESSAGES:
-        # A rule that a command should have checked itself: a fault of ours, to be seen as one.
+        # A constraint that the command should have checked: a bug, so raise it.
         raise error
     return make_already_exists_error(constraint)

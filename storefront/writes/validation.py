@@ -1,4 +1,4 @@
-"""What values may be, by kind. A slice says which of its fields is of which kind; all faults of an input are told at once."""
+"""Validation rules for input values. A slice maps its fields to rules; all errors of an input are reported at once."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from storefront.writes.transaction import FieldError, MutationRejected, make_inv
 
 Rule = Callable[[Any], Any]
 Rules = Mapping[str, Rule]
-# The way to a part of a value, and what is wrong with it.
+# The path to a part of a value, and its problem.
 PathProblem = tuple[tuple[str, ...], str]
 
 CURRENCIES = frozenset(
@@ -33,7 +33,7 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class InvalidValueError(Exception):
-    """A value that breaks its rule, perhaps in several parts: each problem with the way to the part that it is about."""
+    """A value that breaks its rule, with one or more problems, each with the path to its part of the value."""
 
     def __init__(self, problem: str = "", *path: str, problems: Sequence[PathProblem] = ()) -> None:
         super().__init__(problem)
@@ -41,7 +41,7 @@ class InvalidValueError(Exception):
 
 
 def validate_fields(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> tuple[dict[str, Any], list[FieldError]]:
-    """The values as they will be stored, and every fault with its path."""
+    """The values as stored, and all errors with their paths."""
     valid_values: dict[str, Any] = {}
     field_errors: list[FieldError] = []
     for name, value in values.items():
@@ -55,18 +55,18 @@ def validate_fields(rules: Rules, values: Mapping[str, Any], path: Sequence[str]
 
 
 def require_valid_fields(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> dict[str, Any]:
-    """The values as they will be stored; refuses with every fault at once."""
+    """The values as stored. Raises MutationRejected with all errors."""
     valid_values, field_errors = validate_fields(rules, values, path)
     if field_errors:
         raise MutationRejected(*field_errors)
     return valid_values
 
 
-# --------------------------------------------------------------------------------------------------- kinds
+# --------------------------------------------------------------------------------------------------- rules
 
 
 def text_rule(max_characters: int, *, min_characters: int = 1) -> Rule:
-    """Text without control characters, trimmed."""
+    """Trimmed text without control characters, of `min_characters` to `max_characters`."""
 
     def validate_text(value: str) -> str:
         if _CONTROL_CHARACTER.search(value):
@@ -80,33 +80,33 @@ def text_rule(max_characters: int, *, min_characters: int = 1) -> Rule:
 
 
 def optional_rule(inner_rule: Rule) -> Rule:
-    """The same, or nothing."""
+    """A rule that also accepts null."""
     return lambda value: None if value is None else inner_rule(value)
 
 
 def non_null_rule(inner_rule: Rule) -> Rule:
-    """The same, where leaving the field out is right but null is not."""
+    """A rule for fields that may be left out but not be null."""
 
     def validate_non_null(value: Any) -> Any:
         if value is None:
-            raise InvalidValueError("must not be null. Leave it out to keep what it is.")
+            raise InvalidValueError("must not be null. Leave the field out to keep its value.")
         return inner_rule(value)
 
     return validate_non_null
 
 
 def validate_money(value: Decimal) -> str:
-    """An amount from 0 to 99,999,999.99 with at most two decimals, as rows have it."""
+    """An amount from 0 to 99,999,999.99 with at most two decimals, as a string with two."""
     if not 0 <= value < 100_000_000:
         raise InvalidValueError(f"must be between 0 and 99999999.99, not {value}.")
     if value != round(value, 2):
         raise InvalidValueError(f"must have at most two decimals, not {value}.")
-    # Zero may come with a sign, which rows do not have.
+    # abs: negative zero is stored as zero.
     return f"{abs(value):.2f}"
 
 
 def integer_rule(minimum: int, maximum: int) -> Rule:
-    """A whole number."""
+    """An integer within these bounds."""
 
     def validate_integer(value: int) -> int:
         if not minimum <= value <= maximum:
@@ -117,7 +117,7 @@ def integer_rule(minimum: int, maximum: int) -> Rule:
 
 
 def validate_slug(value: str) -> str:
-    """The name of something in URLs."""
+    """A slug: a name in URLs."""
     if not 1 <= len(value) <= 100 or not _SLUG_PATTERN.fullmatch(value):
         raise InvalidValueError(
             'must have 1 to 100 characters: lower-case letters, digits and single hyphens between them, as "my-store".'
@@ -126,7 +126,7 @@ def validate_slug(value: str) -> str:
 
 
 def validate_url(value: str) -> str:
-    """An absolute web address."""
+    """An absolute http or https URL."""
     try:
         split_url = urlsplit(value)
         is_valid = split_url.scheme in ("http", "https") and split_url.hostname and (split_url.port or True)
@@ -145,7 +145,7 @@ def validate_host(value: str) -> str:
 
 
 def pattern_rule(pattern: str, example: str) -> Rule:
-    """Text of a known form."""
+    """Text that matches a pattern."""
 
     def validate_pattern(value: str) -> str:
         if not re.fullmatch(pattern, value):
@@ -156,7 +156,7 @@ def pattern_rule(pattern: str, example: str) -> Rule:
 
 
 def validate_currency(value: str) -> str:
-    """An ISO 4217 code that is in use."""
+    """The ISO 4217 code of a current currency."""
     if value not in CURRENCIES:
         raise InvalidValueError(f'must be the ISO 4217 code of a currency such as "EUR", not {value[:20]!r}.')
     return value
@@ -164,7 +164,7 @@ def validate_currency(value: str) -> str:
 
 def validate_colour(value: str) -> str:
     """A CSS colour."""
-    # A comment would be stored with the colour, whatever it says. The parser forgives brackets that stay open; a page would not.
+    # Comments would be stored with the colour. The parser accepts unclosed brackets; browsers would not.
     is_well_formed = len(value) <= 100 and not re.search(r"[<\x00\ufeff]|/\*", value) and value.count("(") == value.count(")")
     if not is_well_formed or not _is_colour(value):
         raise InvalidValueError(f'must be a CSS colour such as "#1a2b3c" or "teal", not {value[:20]!r}.')
@@ -175,12 +175,12 @@ def _is_colour(value: str) -> bool:
     try:
         return parse_color(value) is not None
     except (ValueError, IndexError):
-        # What the parser makes of `color()`.
+        # The parser raises these for an invalid `color()`.
         return False
 
 
 def validate_font_family(value: str) -> str:
-    """Fonts as CSS names them, with nothing that could end the declaration they stand in."""
+    """A CSS font-family value that cannot end its declaration."""
     trimmed = value.strip(" ")
     if len(trimmed) > 100 or not _FONT_LIST.fullmatch(trimmed):
         raise InvalidValueError(
@@ -191,7 +191,7 @@ def validate_font_family(value: str) -> str:
 
 
 def validate_css(value: str) -> str:
-    """A style sheet that can stand in a <style> element and loads nothing from elsewhere."""
+    """A style sheet that is safe in a <style> element and loads no external resource."""
     stylesheet = text_rule(MAX_CHARACTERS, min_characters=0)(value)
     try:
         validate_stylesheet(stylesheet)
@@ -201,7 +201,7 @@ def validate_css(value: str) -> str:
 
 
 def list_rule(item_rule: Rule, max_items: int, *, distinct: bool = True) -> Rule:
-    """A list of values of one kind, repeats left out."""
+    """A list of values under one rule; `distinct` drops duplicates."""
 
     def validate_list(values: Sequence[Any]) -> list[Any]:
         if len(values) > max_items:
@@ -221,7 +221,7 @@ def list_rule(item_rule: Rule, max_items: int, *, distinct: bool = True) -> Rule
 
 
 def object_rule(rules: Rules) -> Rule:
-    """An object with fields of their own kinds."""
+    """An object whose fields have rules."""
 
     def validate_object(value: Mapping[str, Any]) -> dict[str, Any]:
         valid_fields: dict[str, Any] = {}
@@ -239,7 +239,7 @@ def object_rule(rules: Rules) -> Rule:
 
 
 def validate_id(value: str) -> str:
-    """An id of ours."""
+    """An id (UUID)."""
     parsed_id = parse_id(value)
     if parsed_id is None:
         raise InvalidValueError(f"{value[:40]!r} is not an id. Ids look like 018f0000-0000-7000-8000-000000000000.")
@@ -247,5 +247,5 @@ def validate_id(value: str) -> str:
 
 
 def accept_any(value: Any) -> Any:
-    """What the schema has checked already."""
+    """A value that the GraphQL schema has validated."""
     return value

@@ -1,4 +1,4 @@
-"""The npm packages that the clients import, in place once for all tests."""
+"""Installs the npm packages of the clients, once for all tests."""
 
 import asyncio
 import hashlib
@@ -21,7 +21,7 @@ PATIENCE = 30
 
 
 def installed(folder: Path) -> Path:
-    """Node, with the packages of the folder's lock file in place; skips where they cannot be fetched."""
+    """The path of Node, with the folder's locked packages installed; skips if they cannot be downloaded."""
     stamp = folder / "node_modules" / ".installed"
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
     # Several processes run tests.
@@ -36,12 +36,12 @@ def installed(folder: Path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    """That of this process without a proxy: the server is on this machine."""
+    """The environment of this process without proxies: the server is local."""
     return {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
 
 
 async def lines(node: Path, *command: str) -> list[Any]:
-    """What a script prints, line by line, as JSON."""
+    """The lines that a script prints, parsed as JSON."""
     process = await asyncio.create_subprocess_exec(str(node), *command, stdout=PIPE, stderr=PIPE, env=environment())
     async with asyncio.timeout(PATIENCE):
         said, complaints = await process.communicate()
@@ -50,7 +50,7 @@ async def lines(node: Path, *command: str) -> list[Any]:
 
 
 def marked(path: Path) -> str:
-    """The part of a file that the guide shows."""
+    """The part of a file that the guide contains."""
     found = re.search(r"^(?://|#) \[guide\]\n(.*)^(?://|#) \[/guide\]\n", path.read_text(), re.DOTALL | re.MULTILINE)
     assert found, f"{path} marks nothing for the guide"
     return found[1].rstrip()

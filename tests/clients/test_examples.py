@@ -1,4 +1,4 @@
-"""The examples of docs/live.md, run by Node against a real server: through lost connections, resets and optimistic rows."""
+"""The examples of docs/live.md under Node against a real server: lost connections, resets and optimistic updates."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ PUBLISH = "mutation($input: PublishConfigInput!) { publishConfig(input: $input) 
 
 @pytest.fixture(scope="session")
 def node() -> Path:
-    """Node, with the packages that the examples import in place."""
+    """The path of Node, with the examples' packages installed."""
     return installed(CLIENTS)
 
 
@@ -45,7 +45,7 @@ def node() -> Path:
 
 
 class Network:
-    """Carries bytes between the example and the server, or, while it is down, nothing."""
+    """A TCP proxy between the example and the server that can be taken down."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -54,17 +54,17 @@ class Network:
         self.has_answers = True
 
     def cut(self) -> None:
-        """Drop every connection, and take no others."""
+        """Drop all connections and refuse new ones."""
         self.is_up = False
         for line in list(self._lines):
             line.transport.abort()
 
     def restore(self) -> None:
-        """Carry everything again."""
+        """Accept connections again."""
         self.is_up = self.has_answers = True
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Proxy one connection."""
         if not self.is_up:
             writer.transport.abort()
             return
@@ -85,7 +85,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pass
 
 @asynccontextmanager
 async def network(client: Client) -> AsyncIterator[tuple[Network, str]]:
-    """A network, and the address of the server in it."""
+    """A proxy, and the URL of the server through it."""
     lines = Network(client.http.base_url.port or 0)
     door = await asyncio.start_server(lines.carry, "127.0.0.1", 0)
     try:
@@ -99,7 +99,7 @@ async def network(client: Client) -> AsyncIterator[tuple[Network, str]]:
 
 
 class Example:
-    """An example in a process of its own, and all that it has shown so far."""
+    """An example in its own process, and the lines that it has printed."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -107,17 +107,17 @@ class Example:
 
     @property
     def states(self) -> list[Any]:
-        """What a user saw, in order."""
+        """The states that a user saw, in order."""
         return [line for line in self.said if "products" in line]
 
     @property
     def events(self) -> list[tuple[str, int]]:
-        """What was applied, in order: type and position."""
+        """The applied events in order: type and position."""
         events = [state["event"] for state in self.states if "event" in state]
         return [(event["__typename"], int(event["position"])) for event in events]
 
     async def until(self, what: Callable[[Any], bool]) -> Any:
-        """The first line from now on, the last one so far included, of which this is true."""
+        """Wait for a line that satisfies the condition, starting with the last one printed."""
         assert self._process.stdout
         async with asyncio.timeout(PATIENCE):
             while not (self.said and what(self.said[-1])):
@@ -132,12 +132,12 @@ class Example:
         return await self.until(lambda line: line.get("position") == str(position))
 
     def tell(self, **command: Any) -> None:
-        """Have the example do something."""
+        """Send a command to the example."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
 
     async def stop(self) -> None:
-        """End it by its own signal; nothing that it opened may keep it."""
+        """Stop it by its own command; nothing that it opened may keep the process alive."""
         self.tell(stop=True)
         async with asyncio.timeout(PATIENCE):
             assert await self._process.wait() == 0, await self._last_words()
@@ -149,7 +149,7 @@ class Example:
 
 @asynccontextmanager
 async def running(node: Path, name: str, **options: Any) -> AsyncIterator[Example]:
-    """The example of this name, started."""
+    """Start the example with this name."""
     command = [str(node), str(DRIVER), (CLIENTS / f"{name}.mjs").as_uri(), json.dumps(options)]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment(), limit=2**22)
     try:
@@ -161,7 +161,7 @@ async def running(node: Path, name: str, **options: Any) -> AsyncIterator[Exampl
 
 
 class Shop:
-    """A store, and its owner who changes it."""
+    """A store with an owner who writes to it."""
 
     def __init__(self, owner: Client, store: str) -> None:
         self.owner, self.store = owner, store
@@ -187,7 +187,7 @@ class Shop:
                 await asyncio.sleep(0.05)
 
     async def products(self) -> dict[str, Any]:
-        """What the server has."""
+        """The products on the server."""
         return by_id((await self.owner.ask(LIST, c=self.store))["products"]["nodes"])
 
 
@@ -207,7 +207,7 @@ async def shop(shopper: Client) -> Shop:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-async def test_example_keeps_up(name: str, node: Path, shop: Shop) -> None:
+async def test_example_follows_the_feed(name: str, node: Path, shop: Shop) -> None:
     a, b, c = [await make_product(shop.owner.database, shop.store) for _ in range(3)]
     async with (
         network(shop.owner) as (lines, url),
@@ -276,7 +276,7 @@ async def test_example_keeps_up(name: str, node: Path, shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-async def test_shopper_sees_a_store_close_and_open(name: str, node: Path, shopper: Client, shop: Shop) -> None:
+async def test_shopper_sees_unpublishing_and_publishing(name: str, node: Path, shopper: Client, shop: Shop) -> None:
     product = await make_product(shopper.database, shop.store)
     other = shopper.signed_in(await make_user(shopper.database))
     url = str(shopper.http.base_url).rstrip("/") + "/graphql"
@@ -292,7 +292,7 @@ async def test_shopper_sees_a_store_close_and_open(name: str, node: Path, shoppe
 
 
 @pytest.mark.parametrize(("good", "name"), [(0, "graphql-ws"), *((2, name) for name in EXAMPLES)])
-async def test_example_ends_where_it_is_refused(good: int, name: str, node: Path, shop: Shop) -> None:
+async def test_example_ends_when_rejected(good: int, name: str, node: Path, shop: Shop) -> None:
     url = str(shop.owner.http.base_url).rstrip("/") + "/graphql"
     # Two requests list the products, the third one is the feed.
     tokens = [*[shop.owner.token] * good, "nonsense"]
@@ -302,7 +302,7 @@ async def test_example_ends_where_it_is_refused(good: int, name: str, node: Path
         assert len(example.states) == good // 2
 
 
-async def test_python_example_keeps_up(shopper: Client, shop: Shop) -> None:
+async def test_python_example_follows_the_feed(shopper: Client, shop: Shop) -> None:
     listen = runpy.run_path(str(CLIENTS / "live.py"))["events"]
     async with network(shopper) as (lines, address):
         url = address.replace("http", "ws")
@@ -335,13 +335,13 @@ async def test_python_client_queries_over_the_socket(shopper: Client, shop: Shop
 
 
 @pytest.mark.parametrize("path", sorted([*CLIENTS.glob("*.mjs"), *CLIENTS.glob("*.py")]), ids=lambda path: path.name)
-def test_guide_shows_the_examples_as_they_are(path: Path) -> None:
+def test_guide_contains_the_examples(path: Path) -> None:
     language = {".mjs": "js", ".py": "python"}[path.suffix]
     assert f"```{language}\n{marked(path)}\n```\n" in (ROOT / "docs" / "live.md").read_text()
 
 
 @pytest.mark.parametrize("folder", [CLIENTS, CLIENTS / "http"], ids=lambda folder: folder.name)
-def test_lock_pins_content_and_no_address(folder: Path) -> None:
+def test_lock_file_pins_integrity_without_registry(folder: Path) -> None:
     packages = json.loads((folder / "package-lock.json").read_text())["packages"]
     fetched = [entry for name, entry in packages.items() if name]
     assert fetched and all(entry["integrity"].startswith("sha512-") and "resolved" not in entry for entry in fetched)

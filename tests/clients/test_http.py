@@ -1,4 +1,4 @@
-"""Real clients over plain HTTP, the audit suite of the specification, and typed documents made from the schema."""
+"""Client libraries over HTTP, the graphql-http audit, and typed documents generated from the schema."""
 
 import asyncio
 import json
@@ -41,13 +41,13 @@ def address(client: Client) -> str:
 # ---------------------------------------------------------------------------------------------------- the audits
 
 
-async def test_the_audit_suite_finds_nothing(shopper: Client, node: Path) -> None:
+async def test_graphql_http_audit_passes(shopper: Client, node: Path) -> None:
     audits = await lines(node, str(EXAMPLES / "audit.mjs"), address(shopper))
     assert len(audits) == 61
     assert [audit for audit in audits if audit["status"] != "ok"] == []
 
 
-async def test_the_newer_edition_differs_where_it_says_so(postgres: str, template: str, node: Path, tmp_path: Path) -> None:
+async def test_newer_audit_fails_only_known_checks(postgres: str, template: str, node: Path, tmp_path: Path) -> None:
     async with serving(fresh(postgres, template), tmp_path, status_codes="2026-09") as client:
         audits = await lines(node, str(EXAMPLES / "audit.mjs"), address(client))
     differing = {audit["id"] for audit in audits if audit["status"] != "ok" and not audit["name"].startswith("MAY")}
@@ -65,7 +65,7 @@ class Shop:
         self.owner, self.store, self.product = owner, store, product
 
     async def change(self) -> None:
-        """Tell those who listen to the feed something."""
+        """Send an event to the feed's listeners."""
         await self.owner.ask(UPDATE, input={"id": self.product, "description": str(uuid7())})
 
 
@@ -78,7 +78,7 @@ async def shop(shopper: Client) -> Shop:
 
 
 async def driven(node: Path, name: str, shop: Shop, **more: str) -> tuple[Any, list[Any]]:
-    """What came of an example, and what it sent for it. While it listens, a product is changed again and again."""
+    """The result of an example and its requests. While it subscribes, a product is updated repeatedly."""
     options = {"url": address(shop.owner), "token": shop.owner.token, "id": shop.store, **more}
     command = [str(node), str(EXAMPLES / "drive.mjs"), name, json.dumps(options)]
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE, env=environment())
@@ -108,7 +108,7 @@ async def _changed_for_ever(shop: Shop, output: asyncio.StreamReader) -> Any:
     return json.loads(coming.result() or "null")
 
 
-async def test_apollo_sends_hashes_and_the_text_once(node: Path, shop: Shop) -> None:
+async def test_apollo_persisted_queries_send_the_text_once(node: Path, shop: Shop) -> None:
     result, sent = await driven(node, "apollo", shop)
     named = {"__typename": "Config", "id": shop.store}
     assert result["first"]["config"] == result["again"]["config"] == named | {"storeName": "First name"}
@@ -121,7 +121,7 @@ async def test_apollo_sends_hashes_and_the_text_once(node: Path, shop: Shop) -> 
     assert {one["type"] for one in sent} == {NEW}
 
 
-async def test_apollo_sends_several_in_one_request(node: Path, shop: Shop) -> None:
+async def test_apollo_batches_operations(node: Path, shop: Shop) -> None:
     result, sent = await driven(node, "apollo batching", shop)
     store = {"config": {"__typename": "Config", "id": shop.store, "storeName": "First name"}}
     user = {"me": {"__typename": "User", "id": await _me(shop)}}
@@ -137,7 +137,7 @@ async def test_apollo_subscribes_over_multipart(node: Path, shop: Shop) -> None:
     assert [(one["status"], one["type"]) for one in sent] == [(200, "multipart/mixed")] * 2
 
 
-async def test_urql_sends_hashes_and_subscribes_over_events(node: Path, shop: Shop) -> None:
+async def test_urql_persisted_queries_and_sse_subscriptions(node: Path, shop: Shop) -> None:
     result, sent = await driven(node, "urql", shop)
     assert result["first"]["config"]["storeName"] == result["again"]["config"]["storeName"] == "First name"
     assert result["renamed"]["updateConfig"]["config"]["storeName"] == "Renamed"
@@ -146,9 +146,7 @@ async def test_urql_sends_hashes_and_subscribes_over_events(node: Path, shop: Sh
     assert sent[-1]["type"] == "text/event-stream"
 
 
-async def test_what_apollo_and_urql_ask_for_without_a_token_is_kept(
-    node: Path, postgres: str, template: str, tmp_path: Path
-) -> None:
+async def test_anonymous_apollo_and_urql_queries_are_cached(node: Path, postgres: str, template: str, tmp_path: Path) -> None:
     async with serving(fresh(postgres, template), tmp_path, response_cache_bytes=1_000_000) as shopper:
         store = await make_store(shopper.database, store_name="First name")
         result, sent = await driven(node, "by anybody", Shop(shopper, store, ""))
@@ -157,7 +155,7 @@ async def test_what_apollo_and_urql_ask_for_without_a_token_is_kept(
     assert again[-2:] == ["storefront; hit"] * 2
 
 
-async def test_tanstack_query_with_graphql_request_reads_on_by_cursors(node: Path, shop: Shop) -> None:
+async def test_tanstack_query_paginates_by_cursor(node: Path, shop: Shop) -> None:
     for title in ("B", "C", "D", "E"):
         await make_product(shop.owner.database, shop.store, title=title)
     result, sent = await driven(node, "tanstack", shop)
@@ -170,7 +168,7 @@ async def test_tanstack_query_with_graphql_request_reads_on_by_cursors(node: Pat
 
 @pytest_asyncio.fixture(scope="module")
 async def strict(postgres: str, template: str, node: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server that runs Relay's document and those of GraphiQL's examples alone, the latter as they were generated."""
+    """A server that accepts only Relay's document and the generated documents of GraphiQL's examples."""
     folder = tmp_path_factory.mktemp("strict")
     generated = await made(node, folder)
     (folder / "relay.json").write_text(json.dumps({"5e1f": STORE}))
@@ -180,7 +178,7 @@ async def strict(postgres: str, template: str, node: Path, tmp_path_factory: pyt
         yield client
 
 
-async def test_relay_sends_the_ids_of_its_documents(node: Path, strict: Client) -> None:
+async def test_relay_sends_persisted_document_ids(node: Path, strict: Client) -> None:
     user = await make_user(strict.database)
     store = await make_store(strict.database, user_id=user, store_name="First name")
     shop = Shop(strict.signed_in(user), store, await make_product(strict.database, store))
@@ -193,7 +191,7 @@ async def test_relay_sends_the_ids_of_its_documents(node: Path, strict: Client) 
 # ----------------------------------------------------------------------------------------------------- Python's gql
 
 
-async def test_gql_of_python_asks_alone_and_in_batches(shop: Shop) -> None:
+async def test_python_gql_sends_single_and_batched_queries(shop: Shop) -> None:
     headers = {"authorization": f"Bearer {shop.owner.token}"}
     transport = HTTPXAsyncTransport(address(shop.owner), headers=headers)
     async with GQLClient(transport=transport, fetch_schema_from_transport=True) as session:
@@ -236,14 +234,14 @@ export const refused = () => server.request(ProductPageDocument, { handle: 'x' }
 
 
 async def made(node: Path, folder: Path) -> Path:
-    """The folder with the typed documents of GraphiQL's examples."""
+    """The folder with typed documents of GraphiQL's examples."""
     documents = sorted(str(path) for path in (ROOT / "storefront" / "examples").glob("*.graphql"))
     given = {"schema": str(ROOT / "schema.graphql"), "documents": documents, "folder": str(folder / "gql")}
     await lines(node, str(EXAMPLES / "codegen.mjs"), json.dumps(given))
     return folder / "gql"
 
 
-async def test_typed_documents_compile_under_strict(node: Path, tmp_path: Path) -> None:
+async def test_typed_documents_compile_in_strict_mode(node: Path, tmp_path: Path) -> None:
     await made(node, tmp_path)
     (tmp_path / "shop.ts").write_text(USE)
     # Where the packages are found.
@@ -267,7 +265,7 @@ async def test_typed_documents_compile_under_strict(node: Path, tmp_path: Path) 
     assert process.returncode == 0, said.decode() + complaints.decode()
 
 
-async def test_generated_ids_are_all_that_the_server_needs(strict: Client, node: Path, tmp_path: Path) -> None:
+async def test_server_accepts_generated_document_ids(strict: Client, node: Path, tmp_path: Path) -> None:
     manifest = json.loads((await made(node, tmp_path) / "persisted-documents.json").read_text())
     assert len(manifest) == len(list((ROOT / "storefront" / "examples").glob("*.graphql")))
     for id_, text in manifest.items():
@@ -279,5 +277,5 @@ async def test_generated_ids_are_all_that_the_server_needs(strict: Client, node:
 
 
 @pytest.mark.parametrize("name", ["apollo", "urql", "tanstack", "relay", "codegen"])
-def test_the_guide_shows_the_examples_as_they_are(name: str) -> None:
+def test_guide_contains_the_examples(name: str) -> None:
     assert f"```js\n{marked(EXAMPLES / f'{name}.mjs')}\n```\n" in (ROOT / "docs" / "http.md").read_text()

@@ -1,4 +1,4 @@
-"""The server as users start it, in processes of its own, and listeners that come back."""
+"""A server in its own processes, started by the CLI, and listeners that reconnect."""
 
 import asyncio
 import json

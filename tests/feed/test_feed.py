@@ -1,4 +1,4 @@
-"""The live feed over real sockets: what is told, to whom, in which order, and what a listener that comes back gets."""
+"""The product feed over WebSockets: delivery per audience, order, catch-up, resets and shared executions."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ PUBLISH = """mutation($input: PublishConfigInput!) { publishConfig(input: $input
 
 
 class Listener:
-    """One subscription on a socket of its own."""
+    """A subscription on its own socket."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -99,7 +99,7 @@ async def create(owner: Client, store: str, **values: Any) -> str:
     return str((await owner.ask(CREATE, input=given))["createProduct"]["product"]["id"])
 
 
-async def test_changes_are_told_as_they_happen(shopper: Client, owner: Client, store: str) -> None:
+async def test_changes_are_sent_as_they_happen(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as listener:
         product = await create(owner, store, clientMutationId="m1")
         created = await listener.event()
@@ -113,7 +113,7 @@ async def test_changes_are_told_as_they_happen(shopper: Client, owner: Client, s
 
 @pytest.mark.parametrize("deflate", [True, False])
 @pytest.mark.parametrize("protocol", ["websockets-sansio", websocket_protocol.UVICORN_OPTIONS["ws"]])
-async def test_sockets_without_a_way_past_the_queue_are_told_the_same(
+async def test_sockets_without_direct_writes_receive_the_same(
     protocol: str, deflate: bool, empty_url: str, tmp_path: Path
 ) -> None:
     async with serving(empty_url, tmp_path, {"ws": protocol, "ws_per_message_deflate": deflate}) as shopper:
@@ -137,7 +137,7 @@ async def test_messages_of_every_length_arrive_whole(shopper: Client, owner: Cli
             assert (await listener.event())["product"]["description"] == ("d" * length or None)
 
 
-async def test_what_was_missed_is_told_first(shopper: Client, owner: Client, store: str) -> None:
+async def test_missed_entries_are_sent_first(shopper: Client, owner: Client, store: str) -> None:
     for n in range(5):
         await create(owner, store, title=f"Mug {n}")
     async with listening(shopper, store, after="2") as listener:
@@ -145,13 +145,13 @@ async def test_what_was_missed_is_told_first(shopper: Client, owner: Client, sto
         assert [(await listener.event())["position"] for _ in range(4)] == ["3", "4", "5", "6"]
 
 
-async def test_a_refused_write_is_silence(shopper: Client, owner: Client, store: str) -> None:
+async def test_rejected_write_sends_nothing(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as listener:
         await owner.ask(CREATE, input={"configId": store, "title": "", "price": "5"})
         assert await listener.silence()
 
 
-async def test_shoppers_see_what_leaves_and_enters_view(shopper: Client, owner: Client, store: str) -> None:
+async def test_shoppers_receive_products_entering_and_leaving_view(shopper: Client, owner: Client, store: str) -> None:
     product = await make_product(owner.database, store)
     async with listening(shopper, store) as shoppers, listening(owner, store) as owners:
         for status in ("INACTIVE", "ARCHIVED", "ACTIVE"):
@@ -163,7 +163,7 @@ async def test_shoppers_see_what_leaves_and_enters_view(shopper: Client, owner: 
         assert [(await owners.event())["__typename"] for _ in range(3)] == ["ProductUpdated"] * 3
 
 
-async def test_closing_and_opening_the_store_resets_shoppers(shopper: Client, owner: Client, store: str) -> None:
+async def test_unpublishing_and_publishing_resets_shoppers(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as listener:
         await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
         assert (await listener.event())["__typename"] == "FeedReset"
@@ -174,7 +174,7 @@ async def test_closing_and_opening_the_store_resets_shoppers(shopper: Client, ow
         assert (opened["position"], opened["__typename"]) == ("3", "FeedReset")
 
 
-async def test_a_position_that_is_no_longer_kept_is_a_reset(shopper: Client, owner: Client, store: str) -> None:
+async def test_expired_position_is_a_reset(shopper: Client, owner: Client, store: str) -> None:
     for _ in range(3):
         await create(owner, store)
     async with owner.database.transaction() as connection:
@@ -188,9 +188,7 @@ async def test_a_position_that_is_no_longer_kept_is_a_reset(shopper: Client, own
     assert page["productChanges"] == {"position": "3", "changes": [{"__typename": "FeedReset"}]}
 
 
-async def test_every_change_of_a_product_and_its_store_as_shoppers_and_the_owner_hear_of_it(
-    shopper: Client, owner: Client, store: str
-) -> None:
+async def test_each_change_for_shoppers_and_the_owner(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as shoppers, listening(owner, store) as owners:
         product = await create(owner, store, status="INACTIVE")
         for change in (
@@ -234,7 +232,7 @@ async def test_every_change_of_a_product_and_its_store_as_shoppers_and_the_owner
     ]
 
 
-async def test_without_any_wake_up_a_change_is_late_by_one_poll_at_most(empty_url: str, tmp_path: Path) -> None:
+async def test_lost_wakeups_delay_changes_by_one_poll(empty_url: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"poll_interval": 0.5, "broadcast_url": SecretStr("redis://127.0.0.1:1")}
     async with serving(empty_url, tmp_path, **options) as here, serving(empty_url, tmp_path, **options) as there:
         owner = here.signed_in(await make_user(here.database))
@@ -247,7 +245,7 @@ async def test_without_any_wake_up_a_change_is_late_by_one_poll_at_most(empty_ur
                 assert time.monotonic() - begin < 0.5 + 0.5
 
 
-async def test_what_is_older_than_the_log_is_kept_is_swept_by_the_server(
+async def test_server_deletes_entries_beyond_log_retention(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(storefront.app, "SWEEP_INTERVAL_SECONDS", 0.3)
@@ -267,7 +265,7 @@ async def test_what_is_older_than_the_log_is_kept_is_swept_by_the_server(
             assert (reset["__typename"], reset["position"]) == ("FeedReset", "4")
 
 
-async def test_a_filter_tells_what_leaves_it(shopper: Client, owner: Client, store: str) -> None:
+async def test_filter_sends_products_that_leave_it(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store, filter={"maxPrice": "10"}) as listener:
         product = await create(owner, store, price="5")
         assert (await listener.event())["__typename"] == "ProductCreated"
@@ -277,7 +275,7 @@ async def test_a_filter_tells_what_leaves_it(shopper: Client, owner: Client, sto
         assert await listener.silence()
 
 
-async def test_listeners_alike_cost_one_execution(shopper: Client, owner: Client, store: str) -> None:
+async def test_equal_subscriptions_share_one_execution(shopper: Client, owner: Client, store: str) -> None:
     statements: list[str] = []
     async with listening(shopper, store) as one, listening(shopper, store) as two, listening(shopper, store, after="0") as three:
         await create(owner, store)
@@ -294,7 +292,7 @@ async def told(listeners: list[Listener]) -> list[Any]:
 
 
 async def executions(database: Database, cause: Awaitable[Any], listeners: list[Listener]) -> tuple[int, list[Any]]:
-    """How often reviews were read for what the listeners were told, and what that was."""
+    """The number of review queries for the listeners' events, and the events."""
     statements: list[str] = []
     database.observers.append(statements.append)
     await cause
@@ -303,9 +301,7 @@ async def executions(database: Database, cause: Awaitable[Any], listeners: list[
     return len([sql for sql in statements if "FROM reviews" in sql]), events
 
 
-async def test_all_shoppers_share_an_execution_and_the_owner_has_one_of_their_own(
-    shopper: Client, owner: Client, store: str
-) -> None:
+async def test_shoppers_share_an_execution_without_the_owner(shopper: Client, owner: Client, store: str) -> None:
     product = await make_product(owner.database, store)
     await make_variant(owner.database, product, is_available=False)
     people = [shopper, *[shopper.signed_in(await make_user(shopper.database)) for _ in range(3)], owner, owner]
@@ -316,7 +312,7 @@ async def test_all_shoppers_share_an_execution_and_the_owner_has_one_of_their_ow
     assert count == 2
 
 
-async def test_what_is_personal_is_told_to_each_as_their_own(shopper: Client, owner: Client, store: str) -> None:
+async def test_personal_fields_are_executed_per_viewer(shopper: Client, owner: Client, store: str) -> None:
     product = await make_product(owner.database, store)
     users = [await make_user(owner.database, email=f"{uuid7().hex}@example.com") for _ in range(2)]
     for user in users:
@@ -330,7 +326,7 @@ async def test_what_is_personal_is_told_to_each_as_their_own(shopper: Client, ow
     assert count == 3
 
 
-async def test_an_unknown_store_is_an_error_and_another_operation_still_runs(shopper: Client) -> None:
+async def test_unknown_store_ends_only_its_operation(shopper: Client) -> None:
     async with socket(shopper) as opened:
         listener = Listener(opened)
         await listener.message()
@@ -356,7 +352,7 @@ async def test_an_unknown_store_is_an_error_and_another_operation_still_runs(sho
         (["x" * 300_000], 4400),
     ],
 )
-async def test_what_is_not_the_protocol_closes_the_socket(shopper: Client, messages: list[str], code: int) -> None:
+async def test_protocol_violation_closes_the_socket(shopper: Client, messages: list[str], code: int) -> None:
     address = str(shopper.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
     async with connect(address, subprotocols=["graphql-transport-ws"]) as opened:  # type: ignore[list-item]
         for message in messages:
@@ -371,7 +367,7 @@ async def until_closed(opened: ClientConnection) -> None:
         await opened.recv()
 
 
-async def test_the_feed_over_server_sent_events(shopper: Client, owner: Client, store: str) -> None:
+async def test_feed_over_server_sent_events(shopper: Client, owner: Client, store: str) -> None:
     await create(owner, store, title="Missed")
     body = {"query": FEED, "variables": {"c": store, "after": "0"}}
     async with shopper.http.stream("POST", "/graphql", json=body, headers={"accept": "text/event-stream"}) as response:

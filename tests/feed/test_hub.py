@@ -1,4 +1,4 @@
-"""The hub on its own: catch-up, gaps, order, and what a thousand listeners cost."""
+"""The hub without a server: catch-up, gaps, order, and the cost of a thousand listeners."""
 
 import asyncio
 import gc
@@ -50,13 +50,13 @@ async def gap(hub: Hub, store: str, after: int) -> Gap:
 
 
 async def start(entries: AsyncGenerator[Any, None]) -> "asyncio.Task[Any]":
-    """The next entry, asked for before there is one."""
+    """A task for the next entry, started before there is one."""
     coming: asyncio.Task[Any] = asyncio.create_task(anext(entries))
     await asyncio.sleep(0.1)
     return coming
 
 
-async def test_catching_up_from_the_tail_reads_nothing(database: Database, store: str) -> None:
+async def test_catch_up_from_cached_entries_reads_nothing(database: Database, store: str) -> None:
     async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as first:
         coming = await start(first)
         await append(database, store, 20)
@@ -70,7 +70,7 @@ async def test_catching_up_from_the_tail_reads_nothing(database: Database, store
         assert [sql for sql in statements if "FROM changes" in sql] == []
 
 
-async def test_catching_up_from_the_log_goes_on_live(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_catch_up_from_the_log_continues_live(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "BATCH_ENTRIES", 50)
     await append(database, store, 420)
     async with running(database) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
@@ -80,7 +80,7 @@ async def test_catching_up_from_the_log_goes_on_live(database: Database, store: 
         assert await take(entries, 1) == [421]
 
 
-async def test_listeners_that_catch_up_share_what_is_read(database: Database, store: str) -> None:
+async def test_listeners_catching_up_share_batches(database: Database, store: str) -> None:
     await append(database, store, 420)
     statements: list[str] = []
     database.observers.append(statements.append)
@@ -93,7 +93,7 @@ async def test_listeners_that_catch_up_share_what_is_read(database: Database, st
     assert len([sql for sql in statements if "FROM changes" in sql]) <= 5 + 1
 
 
-async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database: Database, store: str) -> None:
+async def test_expired_ahead_or_far_behind_is_a_gap(database: Database, store: str) -> None:
     await append(database, store, 30)
     async with database.transaction() as connection:
         await connection.raw.execute("DELETE FROM changes WHERE config_id = %s AND position <= 10", [store])
@@ -110,7 +110,7 @@ async def test_what_is_no_longer_kept_ahead_or_too_far_behind_is_a_gap(database:
         assert behind.position == 20_000 and "too far behind" in behind.reason
 
 
-async def test_after_a_gap_the_feed_goes_on(database: Database, store: str) -> None:
+async def test_feed_continues_after_a_gap(database: Database, store: str) -> None:
     await append(database, store, 3)
     async with running(database) as hub, aclosing(hub.stream_entries(store, 99)) as entries:
         assert await take(entries, 1) == [3]
@@ -120,7 +120,7 @@ async def test_after_a_gap_the_feed_goes_on(database: Database, store: str) -> N
         assert (await asyncio.wait_for(coming, 5)).position == 4
 
 
-async def test_a_log_that_was_swept_while_nobody_looked_is_a_gap(database: Database, store: str) -> None:
+async def test_entries_deleted_before_being_read_are_a_gap(database: Database, store: str) -> None:
     await append(database, store, 5)
     async with running(database, 60) as hub, aclosing(hub.stream_entries(store, 0)) as entries:
         assert await take(entries, 5) == [1, 2, 3, 4, 5]
@@ -135,7 +135,7 @@ async def test_a_log_that_was_swept_while_nobody_looked_is_a_gap(database: Datab
             assert await take(late, 2) == [9, 10]
 
 
-async def test_entries_come_in_order_while_eight_write_and_some_give_up(database: Database, store: str) -> None:
+async def test_entries_stay_in_order_under_concurrent_writes(database: Database, store: str) -> None:
     writes = 40
 
     async def write(writer: int) -> None:
@@ -162,7 +162,7 @@ async def test_entries_come_in_order_while_eight_write_and_some_give_up(database
         assert await asyncio.gather(*listeners) == [list(range(1, expected + 1))] * 2
 
 
-async def test_without_wake_ups_entries_are_late_by_one_poll_at_most(database: Database, store: str) -> None:
+async def test_lost_wakeups_delay_entries_by_one_poll(database: Database, store: str) -> None:
     async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
         coming = await start(entries)
         delays: list[float] = []
@@ -177,7 +177,7 @@ async def test_without_wake_ups_entries_are_late_by_one_poll_at_most(database: D
     assert max(delays) < POLL + 0.25, delays
 
 
-async def test_the_end_of_a_store_ends_its_streams(database: Database, store: str) -> None:
+async def test_store_deletion_ends_its_streams(database: Database, store: str) -> None:
     await append(database, store)
     async with running(database) as hub, aclosing(hub.stream_entries(store, None)) as entries:
         coming = await start(entries)
@@ -187,7 +187,7 @@ async def test_the_end_of_a_store_ends_its_streams(database: Database, store: st
             await asyncio.wait_for(coming, POLL + 2)
 
 
-async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(database: Database, store: str) -> None:
+async def test_channel_opened_during_a_poll_stays_open(database: Database, store: str) -> None:
     other = await make_store(database)
     for config_id in (store, other):
         await append(database, config_id)
@@ -214,7 +214,7 @@ async def test_stores_that_are_opened_during_a_poll_are_not_taken_for_gone(datab
         await asyncio.gather(coming, return_exceptions=True)
 
 
-async def test_nothing_is_left_of_the_last_listener(database: Database, store: str) -> None:
+async def test_last_listener_leaves_nothing_behind(database: Database, store: str) -> None:
     async with running(database) as hub:
         one, two = hub.stream_entries(store, None), hub.stream_entries(store, None)
         waiting = [await start(entries) for entries in (one, two)]
@@ -228,7 +228,7 @@ async def test_nothing_is_left_of_the_last_listener(database: Database, store: s
         assert hub._channels == {} and hub._follower_tasks == {} and follower.done()
 
 
-async def test_after_a_restore_nobody_resumes_among_other_changes(database: Database, store: str) -> None:
+async def test_restore_makes_old_positions_a_gap(database: Database, store: str) -> None:
     await append(database, store, 5)
     # Of a restored database this is all that is known; a client was told of the seventh.
     assert await log.advance_positions(database) == 1
@@ -238,7 +238,7 @@ async def test_after_a_restore_nobody_resumes_among_other_changes(database: Data
             assert (await gap(hub, store, told)).position == log.POSITION_LEAP + 9
 
 
-async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, store: str) -> None:
+async def test_thousand_listeners_share_one_read_per_batch(database: Database, store: str) -> None:
     async with running(database, 60) as hub:
         listeners = [hub.stream_entries(store, None) for _ in range(1_000)]
         waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
@@ -256,9 +256,7 @@ async def test_a_thousand_listeners_cost_one_read_per_batch(database: Database, 
         assert hub._channels == {}
 
 
-async def test_a_listener_that_does_not_ask_keeps_nothing(
-    database: Database, store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_paused_listener_buffers_nothing(database: Database, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hubs, "BATCH_ENTRIES", 20)
 
     def rows() -> int:
@@ -283,7 +281,7 @@ async def test_a_listener_that_does_not_ask_keeps_nothing(
         assert await take(idle, 3_000) == list(range(2, 3_002))
 
 
-async def test_a_position_that_this_process_has_not_heard_of_yet_is_waited_for(database: Database, store: str) -> None:
+async def test_position_from_another_process_is_waited_for(database: Database, store: str) -> None:
     await append(database, store)
     async with running(database, poll_interval=60) as hub, aclosing(hub.stream_entries(store, None)) as first:
         await start(first)

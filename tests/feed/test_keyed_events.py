@@ -1,4 +1,4 @@
-"""Waiting for wake-ups that are about no log."""
+"""Keyed events: waiting, notification and timeouts."""
 
 import asyncio
 from time import monotonic
@@ -6,7 +6,7 @@ from time import monotonic
 from storefront.feed.keyed_events import KeyedEvents
 
 
-async def test_all_who_wait_for_a_key_are_woken_and_nobody_else() -> None:
+async def test_notify_wakes_all_waiters_of_its_key_only() -> None:
     stirs = KeyedEvents()
     waiting = [asyncio.create_task(stirs.wait(key, 60)) for key in ("one", "one", "other")]
     await asyncio.sleep(0)
@@ -18,7 +18,7 @@ async def test_all_who_wait_for_a_key_are_woken_and_nobody_else() -> None:
     await waiting[2]
 
 
-async def test_waiting_ends_by_itself_and_leaves_nothing_behind() -> None:
+async def test_wait_times_out_and_leaves_nothing_behind() -> None:
     stirs, began = KeyedEvents(), monotonic()
     await asyncio.gather(*(stirs.wait(key, 0.05) for key in ("one", "one", "other")))
     assert monotonic() - began >= 0.05

@@ -1,4 +1,4 @@
-"""What sockets and event streams may take, how long they last, and how they end."""
+"""Limits, lifetime and shutdown of WebSockets and event streams."""
 
 import asyncio
 import json
@@ -66,7 +66,7 @@ async def until(holds: Callable[[], Any], seconds: float = 5) -> None:
 
 @asynccontextmanager
 async def opened(address: str, token: str | None = None, **options: Any) -> AsyncIterator[ClientConnection]:
-    """A socket that has been acknowledged."""
+    """A socket after connection_ack."""
     async with connect(address, subprotocols=["graphql-transport-ws"], **options) as socket:  # type: ignore[list-item]
         await say(socket, "connection_init", payload={"authorization": f"Bearer {token}"} if token else {})
         assert (await hear(socket))["type"] == "connection_ack"
@@ -81,7 +81,7 @@ def address_of(client: Client) -> str:
 
 
 class Anyone:
-    """The context of the small server: nobody in particular, for as long as they like."""
+    """The context of the small server: an anonymous viewer without expiry."""
 
     viewer_id = credentials = expires = None
 
@@ -94,10 +94,10 @@ class Anyone:
     as_anonymous = fork = fresh
 
     def cancel(self) -> None:
-        """Nothing runs on behalf of anyone."""
+        """Nothing to cancel."""
 
     def release(self) -> None:
-        """Nothing is loaded for anyone."""
+        """Nothing to load."""
 
 
 open_streams: list[int] = []
@@ -125,7 +125,7 @@ class Subscription:
 
 @asynccontextmanager
 async def small_server(limits: SocketLimits) -> AsyncIterator[str]:
-    """The address of a server of two fields with other limits than the shop's."""
+    """The URL of a server with two fields and limits of its own."""
 
     async def none(_: Any) -> list[Any]:
         return []
@@ -150,7 +150,7 @@ async def subscribe(socket: ClientConnection, id_: str, query: str = "subscripti
     await say(socket, "subscribe", id=id_, payload={"query": query, "variables": variables})
 
 
-async def test_connection_init_has_to_come_in_time() -> None:
+async def test_connection_init_has_a_timeout() -> None:
     async with small_server(SocketLimits(init_timeout_seconds=0.3)) as address:
         async with connect(address, subprotocols=["graphql-transport-ws"]) as silent:  # type: ignore[list-item]
             assert await close_code(silent, 2) == 4408
@@ -160,7 +160,7 @@ async def test_connection_init_has_to_come_in_time() -> None:
             assert (await hear(prompt))["payload"] == {"data": {"hello": "world"}}
 
 
-async def test_a_socket_runs_so_many_operations_at_once() -> None:
+async def test_operations_per_socket_are_limited() -> None:
     async with small_server(SocketLimits(operations=3)) as address, opened(address) as socket:
         for n in range(3):
             await subscribe(socket, str(n))
@@ -173,7 +173,7 @@ async def test_a_socket_runs_so_many_operations_at_once() -> None:
         await until(lambda: not open_streams)
 
 
-async def test_a_server_holds_so_many_sockets() -> None:
+async def test_sockets_per_process_are_limited() -> None:
     async with small_server(SocketLimits(sockets=2)) as address, opened(address), opened(address) as second:
         async with connect(address, subprotocols=["graphql-transport-ws"]) as third:  # type: ignore[list-item]
             assert await close_code(third) == 4430
@@ -183,7 +183,7 @@ async def test_a_server_holds_so_many_sockets() -> None:
             assert (await hear(fourth))["type"] == "next"
 
 
-async def test_messages_are_as_long_as_they_may_be_in_bytes_and_no_longer() -> None:
+async def test_message_size_is_limited_in_bytes() -> None:
     async with small_server(SocketLimits(message_bytes=1_000)) as address:
         for text, code in (("x" * 900, None), ("x" * 1_000, 4400), ("é" * 450, None), ("é" * 500, 4400)):
             async with opened(address) as socket:
@@ -194,7 +194,7 @@ async def test_messages_are_as_long_as_they_may_be_in_bytes_and_no_longer() -> N
                     assert await close_code(socket) == code
 
 
-async def test_the_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
+async def test_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
     options: dict[str, Any] = {"max_sockets": 2, "max_operations": 1, "max_message": 1_024, "init_timeout": 0.4}
     async with serving(empty_url, tmp_path, **options) as client:
         store, address = await make_store(client.database), address_of(client)
@@ -218,7 +218,7 @@ async def test_the_limits_are_settings(empty_url: str, tmp_path: Path) -> None:
         await asyncio.gather(*streams, return_exceptions=True)
 
 
-async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> None:
+async def test_operation_id_is_reusable_after_completion_only() -> None:
     async with small_server(SocketLimits()) as address, opened(address) as socket:
         for _ in range(2):
             await subscribe(socket, "1", "{ hello }")
@@ -229,7 +229,7 @@ async def test_an_id_that_runs_may_not_be_taken_and_one_that_has_ended_may() -> 
         assert await close_code(socket) == 4409
 
 
-async def test_ping_is_answered_with_pong_at_any_time() -> None:
+async def test_ping_is_answered_with_pong() -> None:
     async with (
         small_server(SocketLimits()) as address,
         connect(address, subprotocols=["graphql-transport-ws"]) as socket,  # type: ignore[list-item]
@@ -243,7 +243,7 @@ async def test_ping_is_answered_with_pong_at_any_time() -> None:
         assert await hear(socket) == {"type": "pong"}
 
 
-async def test_a_socket_that_leaves_closes_its_streams() -> None:
+async def test_disconnect_closes_the_streams_of_a_socket() -> None:
     async with small_server(SocketLimits()) as address:
         async with opened(address) as socket:
             for n in range(5):
@@ -257,7 +257,7 @@ async def test_a_socket_that_leaves_closes_its_streams() -> None:
 
 
 @pytest.mark.parametrize("offered", [None, ["graphql-ws"], ["mqtt", "graphql-ws"]])
-async def test_no_other_subprotocol_is_served(shopper: Client, offered: Any) -> None:
+async def test_other_subprotocols_are_rejected(shopper: Client, offered: Any) -> None:
     async with connect(address_of(shopper), subprotocols=offered) as socket:
         assert await close_code(socket) == 4406
 
@@ -272,7 +272,7 @@ async def me(socket: ClientConnection) -> Any:
     return answer["payload"]["data"]["me"]
 
 
-async def test_without_a_token_one_is_nobody_and_with_one_in_the_header_somebody(shopper: Client) -> None:
+async def test_socket_authenticates_by_authorization_header(shopper: Client) -> None:
     owner = shopper.signed_in(await make_user(shopper.database))
     known = (await owner.ask(ME))["me"]
     async with opened(address_of(shopper)) as anonymous:
@@ -283,7 +283,7 @@ async def test_without_a_token_one_is_nobody_and_with_one_in_the_header_somebody
         assert await me(by_payload) == known
 
 
-async def test_a_token_that_expires_ends_the_socket(shopper: Client) -> None:
+async def test_token_expiry_closes_the_socket(shopper: Client) -> None:
     token = sign_token(Claims(await make_user(shopper.database)), SECRET, seconds=2)
     store = await make_store(shopper.database)
     async with opened(address_of(shopper), token) as socket:
@@ -293,7 +293,7 @@ async def test_a_token_that_expires_ends_the_socket(shopper: Client) -> None:
         assert 0.5 < time.monotonic() - start < 3
 
 
-async def test_a_token_that_expires_ends_the_event_stream(shopper: Client) -> None:
+async def test_token_expiry_ends_the_event_stream(shopper: Client) -> None:
     token = sign_token(Claims(await make_user(shopper.database)), SECRET, seconds=2)
     store = await make_store(shopper.database)
     start = time.monotonic()
@@ -314,13 +314,13 @@ async def event_lines(http: httpx.AsyncClient, store: str, token: str | None = N
     return found
 
 
-async def test_a_silent_event_stream_is_kept_alive(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_event_stream_sends_heartbeats(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     store = await make_store(shopper.database)
     assert await event_lines(shopper.http, store, most=10) == [":", ""] * 5
 
 
-async def test_nothing_is_left_in_the_hub_of_those_who_stopped(
+async def test_stopped_listeners_leave_nothing_in_the_hub(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hubs: list[Hub] = []
@@ -363,7 +363,7 @@ async def append(database: Database, store: str, product: str, count: int) -> No
         await log.append_entries(connection, store, [entry] * count)
 
 
-async def test_clients_that_stop_reading_cost_bounded_memory(empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_memory_of_non_reading_clients_is_bounded(empty_url: str, database: Database, tmp_path: Path) -> None:
     store = await make_store(database)
     product = await make_product(database, store, description="long " * 4_000)
     with running(empty_url, tmp_path, POLL_INTERVAL="0.1") as server:
@@ -390,7 +390,7 @@ async def test_clients_that_stop_reading_cost_bounded_memory(empty_url: str, dat
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_on_sigterm_listeners_are_sent_elsewhere(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_sigterm_completes_all_listeners(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
     store = await make_store(database)
     with running(empty_url, tmp_path, workers) as server:
         async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=server.address, timeout=30) as http:

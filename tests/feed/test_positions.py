@@ -1,4 +1,4 @@
-"""What is known of positions: never more than is so, and never later than the rows that are kept under them."""
+"""Log positions: freshness, refreshes, and positions that are never newer than the rows cached under them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

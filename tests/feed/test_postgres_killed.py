@@ -1,4 +1,4 @@
-"""Postgres dies under writers and listeners: every listener has every position once and in order, and every write its answer."""
+"""Postgres is killed under writers and listeners: each listener has every position once and in order, each write a response."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Many writers at once: nothing is sold twice, nobody waits in a circle, and the log has no gaps."""
+"""Concurrent writers: no overselling, no deadlocks, and a gapless log."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ async def own_store(owner: Client) -> str:
 
 
 async def outcome(client: Client, document: str, **input_: Any) -> str:
-    """The code of the error, else ok; fails on a fault of ours."""
+    """The error code, or ok; fails on an internal error."""
     body = (await client.post(document, i=input_)).json()
     for error in body.get("errors", ()):
         assert error["extensions"]["code"] != "INTERNAL_SERVER_ERROR", error
@@ -69,7 +69,7 @@ def free_port() -> int:
 
 @contextmanager
 def processes(url: str, folder: Path, workers: int) -> Iterator[int]:
-    """The server as users start it; the port it listens on. Stops it, and checks that it did stop."""
+    """The port of a server started by the CLI. Stops it afterwards, and checks that it exited."""
     port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
     given = {"DATABASE_URL": url, "SECRET": SECRET, "DATA_DIR": str(folder), "POPULARITY_INTERVAL": "0", "POOL_SIZE": "5"}
     environment = os.environ | {f"STOREFRONT_{name}": value for name, value in given.items()}
@@ -101,13 +101,13 @@ def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
 
 @asynccontextmanager
 async def buyer(port: int, database: Database, user: str) -> AsyncIterator[Client]:
-    # Not kept alive: every request may meet another process.
+    # Without keep-alive: each request may reach another process.
     limits = httpx.Limits(max_connections=40, max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60, limits=limits) as http:
         yield Client(http, database, token_of(user))
 
 
-async def test_four_processes_sell_no_unit_twice(empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_concurrent_processes_never_oversell(empty_url: str, database: Database, tmp_path: Path) -> None:
     user = await make_user(database)
     store = await make_store(database, user_id=user)
     product = await make_product(database, store, inventory=50)
@@ -127,7 +127,7 @@ async def test_four_processes_sell_no_unit_twice(empty_url: str, database: Datab
 # ---------------------------------------------------------------------------------------------- one process
 
 
-async def test_bulks_in_opposite_orders_do_not_wait_for_each_other_in_a_circle(owner: Client) -> None:
+async def test_bulk_updates_in_opposite_orders_do_not_deadlock(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(60)]
     lists = [products, products[::-1], random.Random(1).sample(products, 60)] * 4
@@ -149,7 +149,7 @@ async def deadlocks(connection: Any) -> int:
     return int(count)
 
 
-async def test_authors_and_a_deletion_do_not_wait_for_each_other_in_a_circle(owner: Client) -> None:
+async def test_reviews_and_product_deletion_do_not_deadlock(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(4)]
     users = [await make_user(owner.database) for _ in range(6)]
@@ -164,7 +164,7 @@ async def test_authors_and_a_deletion_do_not_wait_for_each_other_in_a_circle(own
         assert await deadlocks(connection) == before
 
 
-async def test_any_mix_of_writes_ends_in_answers(owner: Client) -> None:
+async def test_mixed_concurrent_writes_all_complete(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(6)]
     variants = [await make_variant(owner.database, id_) for id_ in products]
@@ -191,7 +191,7 @@ async def test_any_mix_of_writes_ends_in_answers(owner: Client) -> None:
     assert logged == list(range(1, len(logged) + 1)) and len(logged) >= found["ok"] - 60
 
 
-async def test_a_store_that_is_deleted_amid_writes_is_deleted(owner: Client) -> None:
+async def test_store_deletion_succeeds_during_writes(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(8)]
     writes = [outcome(owner, UPDATE, id=id_, title=f"T{n}") for n in range(6) for id_ in products]
@@ -207,7 +207,7 @@ async def test_a_store_that_is_deleted_amid_writes_is_deleted(owner: Client) -> 
     assert await positions(owner.database, store) == []
 
 
-async def test_every_reader_sees_the_positions_in_order_while_eight_write(owner: Client) -> None:
+async def test_readers_see_positions_in_order_during_writes(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(8)]
     done = asyncio.Event()

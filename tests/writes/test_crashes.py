@@ -1,4 +1,4 @@
-"""A crash at any statement of a write leaves all of it or nothing, and its client hears no more than that."""
+"""A crash at any statement of a write commits all of it or nothing, and the response exposes no internals."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ Work = tuple[str, dict[str, Any]]
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server of its own, over the database whose address it knows: connections of others are not killed."""
+    """A server with a database of its own, so that only its connections are terminated."""
     url = fresh(postgres, template)
     async with serving(url, tmp_path_factory.mktemp("crashes")) as client:
         user = await make_user(client.database)
@@ -42,7 +42,7 @@ async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFa
 
 
 async def work(shop: Client, name: str) -> Work:
-    """The write with an input of its own, which can be done once."""
+    """The write with a fresh input, usable once."""
     me = (await shop.ask("{ me { id } }"))["me"]["id"]
     store = await make_store(shop.database, user_id=me)
     products = [await make_product(shop.database, store) for _ in range(250 if name == "bulkUpdateProducts" else 2)]
@@ -79,7 +79,7 @@ async def faults_of_logs(database: Database) -> list[Any]:
 
 @contextmanager
 def at_statement(database: Database, number: int, strike: Callable[[], None]) -> Iterator[list[str]]:
-    """What happens just before the statement of this number, those of jobs in the background not counted."""
+    """Run a fault just before the statement with this number; background jobs' statements do not count."""
     seen: list[str] = []
 
     def observe(sql: str) -> None:
@@ -101,7 +101,7 @@ def fault_of_ours() -> None:
 
 
 def killer(url: str) -> Callable[[], None]:
-    """Ends all connections of the server, as a restart of Postgres would."""
+    """Terminate all connections of the server, as a restart of Postgres does."""
 
     def kill() -> None:
         with psycopg.connect(url, autocommit=True) as connection:
@@ -120,7 +120,7 @@ async def url_of(database: Database, postgres: str) -> str:
 
 
 async def statements(shop: Client, name: str) -> list[str]:
-    """What the write runs when nothing is in its way; the first is for finding out who asks."""
+    """The statements of an undisturbed write; the first authenticates the viewer."""
     document, given = await work(shop, name)
     with counted(shop.database) as seen:
         answer = await shop.ask(document, input=given)
@@ -144,7 +144,7 @@ def assert_masked(response: httpx.Response) -> None:
 
 @pytest.mark.parametrize("way", ["a fault of ours", "a lost connection"])
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_crash_at_any_statement_leaves_nothing(shop: Client, postgres: str, name: str, way: str) -> None:
+async def test_crash_at_any_statement_rolls_back(shop: Client, postgres: str, name: str, way: str) -> None:
     strike = fault_of_ours if way == "a fault of ours" else killer(await url_of(shop.database, postgres))
     total = len(await statements(shop, name))
     document, given = await work(shop, name)
@@ -164,8 +164,8 @@ async def test_a_crash_at_any_statement_leaves_nothing(shop: Client, postgres: s
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_crash_amid_what_goes_out_together_leaves_nothing(shop: Client, postgres: str, name: str) -> None:
-    """The connection is lost while Postgres is at the log: before it was the work, after it in the same trip comes the commit."""
+async def test_crash_within_a_batch_rolls_back(shop: Client, postgres: str, name: str) -> None:
+    """The connection is lost during the log insert: the work came before it, and the commit follows in the same batch."""
     document, given = await work(shop, name)
     before = await everything(shop.database)
     url = await url_of(shop.database, postgres)
@@ -181,7 +181,7 @@ async def test_a_crash_amid_what_goes_out_together_leaves_nothing(shop: Client, 
     assert answer["userErrors"] == [] and answer["position"]
 
 
-async def test_a_crash_while_finding_out_who_asks_is_masked_too(shop: Client) -> None:
+async def test_crash_during_authentication_is_masked(shop: Client) -> None:
     with at_statement(shop.database, 0, fault_of_ours):
         response = await shop.post("{ me { id } }")
     assert response.status_code == 500
@@ -189,7 +189,7 @@ async def test_a_crash_while_finding_out_who_asks_is_masked_too(shop: Client) ->
     assert "secret words" not in response.text
 
 
-async def test_a_crash_after_the_commit_leaves_all(shop: Client) -> None:
+async def test_crash_after_commit_loses_nothing(shop: Client) -> None:
     document, given = await work(shop, "createProduct")
     asked = document.replace("product { id }", "product { id variants { id } }")
     with at_statement(shop.database, len(await statements(shop, "createProduct")), fault_of_ours):
@@ -201,15 +201,15 @@ async def test_a_crash_after_the_commit_leaves_all(shop: Client) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_write_costs_few_statements(shop: Client, name: str) -> None:
-    """BEGIN, COMMIT and savepoints are not among these: observers are not told of them."""
+async def test_write_statement_count_is_bounded(shop: Client, name: str) -> None:
+    """Observers do not receive BEGIN, COMMIT and savepoints, so these do not count."""
     seen = await statements(shop, name)
     assert len(seen) == COST[name][0], "\n".join(seen)
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_write_makes_few_trips_to_postgres(shop: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What need not be waited for goes out with what follows; BEGIN, COMMIT and savepoints always do."""
+async def test_write_round_trip_count_is_bounded(shop: Client, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Statements without a needed result are sent with the next one; BEGIN, COMMIT and savepoints always are."""
     trips: list[int] = []
     exchange = Pipeline.execute_batch
 

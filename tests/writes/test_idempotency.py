@@ -1,4 +1,4 @@
-"""One key, one result: whatever happened since, whoever asks, however often and however badly it went."""
+"""Idempotency keys: one result per key and user, across retries, failures, races and later changes."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ async def rows(database: Database, sql: str, *values: Any) -> list[Any]:
 # -------------------------------------------------------------------------------------------- same request
 
 
-async def test_the_first_result_outlives_what_it_is_about(owner: Client) -> None:
+async def test_replay_returns_first_result_after_later_changes(owner: Client) -> None:
     store = await own_store(owner)
     first = await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k")
     assert first["replayed"] is False and first["position"] == "1"
@@ -73,7 +73,7 @@ async def test_the_first_result_outlives_what_it_is_about(owner: Client) -> None
     assert await rows(owner.database, "SELECT id FROM products WHERE config_id = %s", store) == []
 
 
-async def test_a_deletion_is_told_again(owner: Client) -> None:
+async def test_deletion_is_replayed(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     first = await told(owner, DELETE, id=product, idempotencyKey="k")
     assert first["deletedId"] == product
@@ -81,7 +81,7 @@ async def test_a_deletion_is_told_again(owner: Client) -> None:
     assert [e["code"] for e in (await told(owner, DELETE, id=product))["userErrors"]] == ["NOT_FOUND"]
 
 
-async def test_a_refusal_is_a_result_too(owner: Client) -> None:
+async def test_rejection_is_replayed(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner), version=3)
     first = await told(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k")
     assert [e["code"] for e in first["userErrors"]] == ["STALE_VERSION"] and first["product"] is None
@@ -90,7 +90,7 @@ async def test_a_refusal_is_a_result_too(owner: Client) -> None:
 
 
 @pytest.mark.parametrize("faulty", [{"title": " "}, {"handle": "taken"}])
-async def test_a_refusal_of_any_kind_is_kept_and_nothing_else_is(owner: Client, faulty: dict[str, str]) -> None:
+async def test_every_rejection_is_stored_without_its_writes(owner: Client, faulty: dict[str, str]) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store, handle="taken")
     given = {"configId": store, "title": "New", "price": "1", **faulty, "idempotencyKey": "k"}
@@ -101,7 +101,7 @@ async def test_a_refusal_of_any_kind_is_kept_and_nothing_else_is(owner: Client, 
     assert await rows(owner.database, "SELECT count(*) FROM products WHERE config_id = %s", store) == [(1,)]
 
 
-async def test_every_row_of_a_bulk_is_told_again(owner: Client) -> None:
+async def test_every_row_of_a_bulk_is_replayed(owner: Client) -> None:
     store = await own_store(owner)
     good, bad = [await make_product(owner.database, store) for _ in range(2)]
     given = {"rows": [{"id": bad, "price": "-1"}, {"id": good, "price": "2"}], "errorPolicy": "VALID_ROWS"}
@@ -111,7 +111,7 @@ async def test_every_row_of_a_bulk_is_told_again(owner: Client) -> None:
     assert await told(owner, BULK, **given, idempotencyKey="k") == again(first)
 
 
-async def test_a_retry_may_call_itself_by_another_name(owner: Client) -> None:
+async def test_retry_may_change_its_client_mutation_id(owner: Client) -> None:
     store = await own_store(owner)
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
     first = await told(owner, CREATE, **given, clientMutationId="a")
@@ -119,7 +119,7 @@ async def test_a_retry_may_call_itself_by_another_name(owner: Client) -> None:
     assert second == {**again(first), "clientMutationId": "b"}
 
 
-async def test_a_dry_run_keeps_no_key(owner: Client) -> None:
+async def test_dry_run_stores_no_key(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     given: dict[str, Any] = {"rows": [{"id": product, "price": "2"}], "idempotencyKey": "k"}
     dry = await told(owner, BULK, **given, dryRun=True)
@@ -131,7 +131,7 @@ async def test_a_dry_run_keeps_no_key(owner: Client) -> None:
 # ------------------------------------------------------------------------------------------- other request
 
 
-async def test_another_input_under_the_same_key_is_refused(owner: Client) -> None:
+async def test_key_reuse_with_other_input_is_rejected(owner: Client) -> None:
     store = await own_store(owner)
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
     first = await told(owner, CREATE, **given)
@@ -142,21 +142,21 @@ async def test_another_input_under_the_same_key_is_refused(owner: Client) -> Non
     assert await told(owner, CREATE, **given) == again(first)
 
 
-async def test_left_out_and_null_are_two_inputs(owner: Client) -> None:
+async def test_absent_and_null_are_different_inputs(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     await told(owner, UPDATE, id=product, title="New", idempotencyKey="k")
     answer = await told(owner, UPDATE, id=product, title="New", category=None, idempotencyKey="k")
     assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
 
 
-async def test_another_mutation_under_the_same_key_is_refused(owner: Client) -> None:
+async def test_key_reuse_with_other_mutation_is_rejected(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     await told(owner, DELETE, id=product, expectedVersion=9, idempotencyKey="k")
     answer = await told(owner, UPDATE, id=product, expectedVersion=9, idempotencyKey="k")
     assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
 
 
-async def test_keys_of_two_users_do_not_meet(owner: Client, shopper: Client) -> None:
+async def test_keys_are_scoped_to_the_user(owner: Client, shopper: Client) -> None:
     other = shopper.signed_in(await make_user(shopper.database))
     mine = await told(owner, CREATE, configId=await own_store(owner), title="Mine", price="1", idempotencyKey="k")
     theirs = await told(other, CREATE, configId=await own_store(other), title="Theirs", price="2", idempotencyKey="k")
@@ -164,7 +164,7 @@ async def test_keys_of_two_users_do_not_meet(owner: Client, shopper: Client) -> 
     assert (mine["product"]["title"], theirs["product"]["title"]) == ("Mine", "Theirs")
 
 
-async def test_a_key_has_255_characters_at_most(owner: Client) -> None:
+async def test_key_length_is_limited_to_255_characters(owner: Client) -> None:
     given = {"configId": await own_store(owner), "title": "Once", "price": "1"}
     assert (await told(owner, CREATE, **given, idempotencyKey="k" * 255))["userErrors"] == []
     for key in ("k" * 256, "k\x00"):
@@ -173,7 +173,7 @@ async def test_a_key_has_255_characters_at_most(owner: Client) -> None:
 
 
 @pytest.mark.parametrize("key", ["", None])
-async def test_an_empty_key_is_none(owner: Client, key: str | None) -> None:
+async def test_empty_key_counts_as_no_key(owner: Client, key: str | None) -> None:
     given = {"configId": await own_store(owner), "title": "Twice", "price": "1", "idempotencyKey": key}
     answers = [await told(owner, CREATE, **given) for _ in range(2)]
     assert [a["replayed"] for a in answers] == [False, False]
@@ -191,7 +191,7 @@ async def order_of(database: Database) -> MutationRequest:
     )
 
 
-async def test_where_the_first_of_two_fails_the_second_does_the_work(database: Database) -> None:
+async def test_second_request_runs_if_the_first_fails(database: Database) -> None:
     order, entered = await order_of(database), asyncio.Event()
 
     async def fails(unit_: UnitOfWork, values: Mapping[str, Any]) -> list[Any]:
@@ -209,7 +209,7 @@ async def test_where_the_first_of_two_fails_the_second_does_the_work(database: D
     assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
 
 
-async def test_where_the_first_of_two_works_the_second_waits_for_its_result(database: Database) -> None:
+async def test_second_request_waits_for_the_first_result(database: Database) -> None:
     order, entered = await order_of(database), asyncio.Event()
 
     async def slow(unit_: UnitOfWork, values: Mapping[str, Any]) -> Any:
@@ -224,7 +224,7 @@ async def test_where_the_first_of_two_works_the_second_waits_for_its_result(data
     assert second.is_replayed is True and second.rows[0].id == (await first).rows[0].id  # type: ignore[union-attr]
 
 
-async def test_a_deadlock_is_tried_again_under_its_key(database: Database) -> None:
+async def test_deadlock_is_retried_under_its_key(database: Database) -> None:
     order, attempts = await order_of(database), 0
 
     async def unlucky(unit_: UnitOfWork, values: Mapping[str, Any]) -> Any:
@@ -240,7 +240,7 @@ async def test_a_deadlock_is_tried_again_under_its_key(database: Database) -> No
     assert await rows(database, "SELECT count(*) FROM products") == [(1,)]
 
 
-async def test_the_key_is_in_the_transaction_of_the_work(database: Database) -> None:
+async def test_key_is_stored_in_the_same_transaction(database: Database) -> None:
     order = await order_of(database)
 
     def fail(sql: str) -> None:
@@ -267,7 +267,7 @@ async def test_a_replay_takes_two_statements(database: Database) -> None:
 # -------------------------------------------------------------------------------------------- the day after
 
 
-async def test_keys_are_forgotten_after_a_day(database: Database) -> None:
+async def test_keys_expire_after_a_day(database: Database) -> None:
     order = await order_of(database)
     await execute_mutation(database, order, create_product)
     old = replace(order, idempotency_key="old", input_values={**order.input_values, "handle": "old"})
@@ -287,7 +287,7 @@ async def test_keys_are_forgotten_after_a_day(database: Database) -> None:
     assert await delete_expired_keys(database) == 0
 
 
-async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_claimed_anew(database: Database, empty_url: str) -> None:
+async def test_key_that_expires_during_lookup_is_claimed_again(database: Database, empty_url: str) -> None:
     order = await order_of(database)
     await execute_mutation(database, order, create_product)
     forgotten: list[str] = []
@@ -311,7 +311,7 @@ async def test_a_key_that_is_forgotten_while_it_is_looked_up_is_claimed_anew(dat
 # -------------------------------------------------------------------------- what became of its surroundings
 
 
-async def test_a_replay_tells_that_a_store_is_gone_by_now(owner: Client) -> None:
+async def test_replay_reports_a_deleted_store(owner: Client) -> None:
     store = await own_store(owner)
     document = CREATE.replace("createdAt", "createdAt config { id } variants { id } related { id } reviews { totalCount }")
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}

@@ -1,4 +1,4 @@
-"""A store whose rows somebody keeps locked: its own writers are told, and nobody else waits for it."""
+"""A store with locked rows: its writers receive an error, and other stores do not wait (bulkhead)."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""What values may be, kind by kind."""
+"""Validation rules of input values."""
 
 import re
 from collections.abc import Sequence
@@ -109,17 +109,17 @@ BAD_SHEETS = (
 
 
 @pytest.mark.parametrize("sheet", GOOD_SHEETS)
-def test_a_sheet_that_loads_nothing_is_kept(sheet: str) -> None:
+def test_safe_stylesheet_is_accepted(sheet: str) -> None:
     assert validation.validate_css(sheet) == sheet
 
 
 @pytest.mark.parametrize("sheet", BAD_SHEETS)
-def test_a_sheet_that_loads_or_breaks_out_is_refused(sheet: str) -> None:
+def test_loading_or_escaping_stylesheet_is_rejected(sheet: str) -> None:
     assert not fits(validation.validate_css, sheet)
 
 
 @pytest.mark.parametrize("bracket", ["(", "[", "{", "a("])
-def test_depth_does_not_matter(bracket: str) -> None:
+def test_deep_nesting_is_accepted(bracket: str) -> None:
     closing = {"(": ")", "[": "]", "{": "}", "a(": ")"}[bracket]
     validation.validate_css("a { b: " + bracket.replace("a", "min") * 4_000 + closing * 4_000 + " }")
 
@@ -142,7 +142,7 @@ _PIECES = st.sampled_from(
 
 
 @given(st.lists(_PIECES, max_size=40).map("".join) | st.text(max_size=100))
-def test_any_sheet_is_kept_or_refused(sheet: str) -> None:
+def test_any_stylesheet_is_accepted_or_rejected(sheet: str) -> None:
     if fits(validation.validate_css, sheet):
         # What stands at the very beginning is part of nothing else; a name goes on behind letters, hyphens and backslashes.
         assert "<" not in sheet and not re.match(r"[ \t\r\n\f]*@import(?![\w\\-]|[^\x00-\x7f])", sheet, re.IGNORECASE)
@@ -206,12 +206,12 @@ CASES: Sequence[tuple[str, Rule, tuple[tuple[str, bool], ...]]] = (
     ("rule", "value", "good"),
     [pytest.param(rule, v, g, id=f"{name}-{v[:30]!r}") for name, rule, cases in CASES for v, g in cases],
 )
-def test_a_kind_takes_what_it_should(rule: Rule, value: str, good: bool) -> None:
+def test_rule_accepts_valid_and_rejects_invalid_values(rule: Rule, value: str, good: bool) -> None:
     assert fits(rule, value) is good
 
 
 @given(st.text(max_size=60))
-def test_any_text_fits_a_kind_or_does_not(value: str) -> None:
+def test_any_text_is_accepted_or_rejected(value: str) -> None:
     for _, rule, _ in CASES:
         fits(rule, value)
 
@@ -222,7 +222,7 @@ _AMOUNTS = st.decimals(Decimal("-1e20"), Decimal("1e20"), allow_nan=False, allow
 
 
 @given(_AMOUNTS | st.decimals(0, 100, places=3) | st.decimals(0, 99_999_999, places=2))
-def test_an_amount_is_kept_exactly_or_refused(value: Decimal) -> None:
+def test_amount_is_stored_exactly_or_rejected(value: Decimal) -> None:
     if fits(validation.validate_money, value):
         assert Decimal(validation.validate_money(value)) == value and 0 <= value < 100_000_000
 
@@ -231,17 +231,17 @@ def test_an_amount_is_kept_exactly_or_refused(value: Decimal) -> None:
     ("value", "kept"),
     [("0", "0.00"), ("-0", "0.00"), ("-0.00", "0.00"), ("5.5", "5.50"), ("5.500", "5.50"), ("99999999.99", "99999999.99")],
 )
-def test_an_amount_is_written_as_rows_have_it(value: str, kept: str) -> None:
+def test_amount_has_two_decimals(value: str, kept: str) -> None:
     assert validation.validate_money(Decimal(value)) == kept
 
 
 @pytest.mark.parametrize("value", ["-0.01", "100000000", "1.999", "0.001", "99999999.999"])
-def test_an_amount_beyond_its_bounds_is_refused(value: str) -> None:
+def test_amount_out_of_bounds_is_rejected(value: str) -> None:
     assert not fits(validation.validate_money, Decimal(value))
 
 
 @pytest.mark.parametrize("value", ["Inter", "Source Sans 3", "'Open Sans', \"Noto_2\", sans-serif", "ヒラギノ角ゴ", "a" * 100])
-def test_fonts_are_named_as_in_css(value: str) -> None:
+def test_css_font_families_are_accepted(value: str) -> None:
     assert validation.validate_font_family(f" {value} ") == value
 
 
@@ -269,12 +269,12 @@ def test_fonts_are_named_as_in_css(value: str) -> None:
         "a:b",
     ],
 )
-def test_what_could_end_the_declaration_of_fonts_is_refused(value: str) -> None:
+def test_font_family_that_ends_its_declaration_is_rejected(value: str) -> None:
     assert not fits(validation.validate_font_family, value)
 
 
 @given(st.text(max_size=12))
-def test_text_is_trimmed_and_has_no_control_characters(value: str) -> None:
+def test_text_is_trimmed_without_control_characters(value: str) -> None:
     rule = validation.text_rule(10)
     if fits(rule, value):
         kept = rule(value)
@@ -282,14 +282,14 @@ def test_text_is_trimmed_and_has_no_control_characters(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "  ", "\x00", "a\x00b", "a\x1b", "a\x7f", "a" * 11])
-def test_text_that_is_no_text_is_refused(value: str) -> None:
+def test_invalid_text_is_rejected(value: str) -> None:
     assert not fits(validation.text_rule(10), value)
 
 
 # --------------------------------------------------------------------------------------------- composition
 
 
-def test_faults_of_lists_and_records_are_told_with_their_paths() -> None:
+def test_nested_errors_have_paths() -> None:
     rule = {
         "form": validation.list_rule(
             validation.object_rule({"price": validation.validate_money, "name": validation.text_rule(5)}), 3, distinct=False
@@ -302,7 +302,7 @@ def test_faults_of_lists_and_records_are_told_with_their_paths() -> None:
     assert all(failure.message.startswith(".".join(failure.path)) for failure in failures)
 
 
-def test_all_faults_are_raised_at_once() -> None:
+def test_all_errors_are_raised_at_once() -> None:
     with pytest.raises(MutationRejected) as raised:
         validation.require_valid_fields(
             PRODUCT_RULES, {"title": "", "price": Decimal(-1), "handle": None, "tags": ["ok", "\x00"]}
@@ -310,18 +310,18 @@ def test_all_faults_are_raised_at_once() -> None:
     assert [failure.path for failure in raised.value.field_errors] == [("title",), ("price",), ("handle",), ("tags", "1")]
 
 
-def test_a_list_leaves_repeats_out_and_has_an_end() -> None:
+def test_list_drops_duplicates_and_is_bounded() -> None:
     rule = validation.list_rule(validation.text_rule(5), 3)
     assert rule([" a", "b", "a "]) == ["a", "b"]
     assert not fits(rule, ["a", "b", "c", "d"])
 
 
-def test_null_is_for_what_may_be_empty() -> None:
+def test_null_is_accepted_only_for_optional_fields() -> None:
     assert validation.optional_rule(validation.validate_slug)(None) is None
     assert not fits(validation.non_null_rule(validation.validate_slug), None)
 
 
-def test_an_attribute_has_one_value() -> None:
+def test_attribute_names_are_unique() -> None:
     assert validate_attributes([{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]) == {
         "size": "S",
         "colour": "red",
@@ -330,7 +330,7 @@ def test_an_attribute_has_one_value() -> None:
     assert not fits(validate_attributes, [{"name": str(n), "value": "x"} for n in range(11)])
 
 
-def test_what_it_was_compared_with_is_never_below_the_price() -> None:
+def test_compare_at_price_is_never_below_the_price() -> None:
     assert not find_contradictions({"price": "9.99", "compareAtPrice": "9.99"})
     assert not find_contradictions({"price": "9.99", "compareAtPrice": None})
     [failure] = find_contradictions({"price": "99999999.99", "compareAtPrice": "99999999.98"}, ["rows", "0"])
@@ -338,5 +338,5 @@ def test_what_it_was_compared_with_is_never_below_the_price() -> None:
 
 
 @given(st.text(max_size=40))
-def test_an_id_is_ours_or_is_refused(value: str) -> None:
+def test_id_is_a_uuid_or_rejected(value: str) -> None:
     assert not fits(validation.validate_id, value)

@@ -1,0 +1,74 @@
+"""Computed fields of a product: price range, review summary, variants and reviews, each defined once.
+
+Two paths read products: rows (column by column, then completed in Python) and JSON documents that Postgres renders
+(`json_sql`). Both take these expressions, so that a field has the same value whichever path serves it.
+"""
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, Select, func, not_, or_, select
+
+from storefront.core.db.database import Row
+from storefront.models import products, reviews, variants
+from storefront.queries import keyset
+from storefront.queries.visibility import is_variant_available
+
+# The columns of a product that a field is computed from.
+PRICE_RANGE_COLUMNS = ("price", "variants_min_price", "variants_max_price")
+REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
+VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
+
+VARIANT_ORDER = (variants.c.created_at, variants.c.id)
+REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
+
+
+def select_price_range(product: FromClause) -> dict[str, ColumnElement[Any]]:
+    """`min` and `max`: over the available variants, else the product's own price."""
+    return {end: func.coalesce(product.c[f"variants_{end}_price"], product.c.price) for end in ("min", "max")}
+
+
+def get_price_range(product: Row) -> dict[str, Any]:
+    """`select_price_range` of a row that has PRICE_RANGE_COLUMNS."""
+    return {end: getattr(product, f"variants_{end}_price") or product.price for end in ("min", "max")}
+
+
+def select_review_summary(product: FromClause) -> dict[str, ColumnElement[Any]]:
+    """`average` (null without reviews), `count`, and `distribution`: the number of reviews with 1, 2, 3, 4 and 5 stars."""
+    counts: Any = product.c.rating_counts
+    # Without reviews the rating is 0, to sort by.
+    return {
+        "average": func.nullif(product.c.rating, 0),
+        "count": counts[1] + counts[2] + counts[3] + counts[4] + counts[5],
+        "distribution": counts,
+    }
+
+
+def get_review_summary(product: Row) -> dict[str, Any]:
+    """`select_review_summary` of a row that has REVIEW_SUMMARY_COLUMNS."""
+    counts = product.rating_counts
+    return {"average": product.rating or None, "count": sum(counts), "distribution": counts}
+
+
+def get_variant_count_column(is_owner: bool) -> str:
+    """The column that counts the variants that the viewer may see: all of them for the owner, else the available ones."""
+    return "variants_total" if is_owner else "variants_available"
+
+
+def list_variant_columns(product: FromClause = products) -> list[ColumnElement[Any]]:
+    """The columns of a variant of this product, with `in_stock`: not tracked, not counted (null), or more than none left."""
+    is_in_stock = or_(not_(product.c.track_inventory), func.coalesce(variants.c.inventory, 1) > 0)
+    return [*variants.c, is_in_stock.label("in_stock")]
+
+
+def select_variants(
+    columns: list[ColumnElement[Any]], product: FromClause, *conditions: ColumnElement[bool], available_only: bool
+) -> Select[Any]:
+    """The variants of a product, oldest first. Correlated with `product`."""
+    visible = [is_variant_available()] if available_only else []
+    rows = select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible)
+    return rows.correlate(product).order_by(*VARIANT_ORDER)
+
+
+def select_reviews(columns: list[ColumnElement[Any]], product: FromClause) -> Select[Any]:
+    """The reviews of a product, without order. Correlated with `product`."""
+    return select(*columns).where(reviews.c.product_id == product.c.id).correlate(product)
