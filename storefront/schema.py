@@ -13,7 +13,8 @@ from storefront.analytics.mutations import AnalyticsMutation
 from storefront.configs.api import ConfigQuery
 from storefront.configs.mutations import ConfigMutation
 from storefront.core.settings import Settings
-from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, bypass_strawberry_wrappers
+from storefront.execution.arguments import bypass_strawberry_wrappers
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_graphql_schema
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits
@@ -60,9 +61,9 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-bypass_strawberry_wrappers(declare_limits(declare_field_metadata(schema._schema)))
+bypass_strawberry_wrappers(declare_limits(declare_field_metadata(get_graphql_schema(schema))))
 
-for type_ in schema._schema.type_map.values():
+for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
         # Strawberry checks its OneOf inputs when they are used. The engine, which knows of them, validates documents.
         type_.is_one_of = type_.extensions[DEFINITION_EXTENSION_KEY].is_one_of
@@ -78,7 +79,7 @@ def fix_introspection() -> None:
 
     Each schema that Strawberry builds in a process sets a resolver of its own, which fails for lists, on the type that all share.
     """
-    cast(GraphQLObjectType, schema._schema.type_map["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
+    cast(GraphQLObjectType, get_graphql_schema(schema).type_map["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
 
 
 fix_introspection()
@@ -92,7 +93,7 @@ def build_document_store(options: Settings) -> DocumentStore:
         {f"dashboard/{name}": text for name, text in dashboard.load_documents().items()} if policy.only_trusted else {}
     )
     return DocumentStore(
-        schema._schema,
+        get_graphql_schema(schema),
         policy,
         manifests.load_manifests(options.manifest_paths()) | dashboard_documents,
         _build_document_limits(options),

@@ -28,8 +28,8 @@ from graphql import (
 )
 
 from storefront.core.errors import InputTooLarge
-from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, get_plain_method
 from storefront.execution.batch_field import get_batch_resolver
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_plain_method
 from storefront.graph.limits import declare_limits
 from storefront.schema import schema
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError

@@ -24,7 +24,7 @@ from storefront.serving.protection.rate_limit import (
     RateLimitScope,
     get_caller_key,
 )
-from storefront.serving.run.operations import wrap_error
+from storefront.serving.run.results import wrap_error
 from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected
 
 T = TypeVar("T")

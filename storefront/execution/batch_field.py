@@ -1,4 +1,4 @@
-"""Fields that are resolved for many parents at once."""
+"""Batch fields: one resolver call for many parents."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from inspect import Parameter, signature
@@ -6,15 +6,15 @@ from typing import Any
 
 import strawberry
 
-# Values of a field for many parents, one each and in their order: called with the parents, then `info`, then the arguments.
+# Returns one value per parent, in the order of the parents. Called with the parents, `info`, and the field's arguments.
 BatchResolver = Callable[..., Awaitable[Sequence[Any]]]
 
 
 def batch_field(batch: BatchResolver, **options: Any) -> Any:
-    """A Strawberry field, of the type that its class annotates it with, whose values come by the batch.
+    """A Strawberry field with a batch resolver. Its GraphQL type is the annotation in its class.
 
-    The arguments of the batch behind the parents and `info` are the field's own. Where an executor asks for one parent at a
-    time the batch is of one: what it loads should come from loaders, which bring those together.
+    The parameters of `batch` after the parents and `info` are the field's arguments. The reference executor calls it with one
+    parent at a time: `batch` should load through data loaders, which combine those calls.
     """
 
     async def resolver(self: Any, info: Any, **arguments: Any) -> Any:
@@ -32,6 +32,6 @@ def batch_field(batch: BatchResolver, **options: Any) -> Any:
 
 
 def get_batch_resolver(resolver: Any) -> BatchResolver | None:
-    """The batch that a resolver was made of."""
+    """The batch resolver behind a resolver that `batch_field` created; None for any other."""
     batch: BatchResolver | None = getattr(resolver, "batch", None)
     return batch

@@ -1,4 +1,4 @@
-"""Columns: the values of one field for many parents. Nulls, lists and leaves are completed by the column, not one by one."""
+"""Value completion by column: the values of one field for many parents. Nulls, lists and leaves are completed at once."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,12 +29,12 @@ _MAX_INT32 = 2**31 - 1
 
 
 class Unsupported(Exception):
-    """Something that is for the reference executor to complete: an error, a null where none may be, a value of another kind."""
+    """Raised for what only the reference executor completes: an error, null for a non-null type, an unexpected value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wrapping:
-    """What stands around a named type: whether null may be there, and for lists what stands around their items."""
+    """The wrapping types around a named type: whether it is nullable, and for a list the wrapping of its items."""
 
     is_nullable: bool
     items: "Wrapping | None"
@@ -42,13 +42,16 @@ class Wrapping:
 
 @lru_cache(5_000)
 def get_wrapping(type_: GraphQLOutputType) -> Wrapping:
-    """The wrapping of a type."""
+    """The wrapping of a type, cached."""
     nullable_type: Any = type_.of_type if is_non_null_type(type_) else type_
     return Wrapping(nullable_type is type_, get_wrapping(nullable_type.of_type) if is_list_type(nullable_type) else None)
 
 
 def unwrap(values: Column, wrapping: Wrapping) -> tuple[Column, Rewrap]:
-    """The values that are neither null nor lists, and the way to put what was made of them back where they stood."""
+    """Flatten a column: the values without nulls and lists, and a function that puts their results back in place.
+
+    Raises Unsupported.
+    """
     classes = get_classes(values)
     if NoneType not in classes:
         return _flatten_lists(values, wrapping, classes)
@@ -62,7 +65,7 @@ def unwrap(values: Column, wrapping: Wrapping) -> tuple[Column, Rewrap]:
 def _flatten_lists(values: Column, wrapping: Wrapping, classes: set[Any]) -> tuple[Column, Rewrap]:
     if wrapping.items is None:
         if any(map(_is_unsupported_class, classes)):
-            raise Unsupported("an exception, nothing at all, or something to await")
+            raise Unsupported("an exception, Undefined, an awaitable or an async iterable")
         return values, return_unchanged
     if not classes <= _LIST_CLASSES:
         values = [list(value) if _is_collection(get_class(value)) else _raise_not_a_list(value) for value in values]
@@ -72,7 +75,7 @@ def _flatten_lists(values: Column, wrapping: Wrapping, classes: set[Any]) -> tup
 
 @lru_cache(1_000)
 def _is_collection(class_: Any) -> bool:
-    # An iterator would be used up, should the reference executor need it too.
+    # Not iterators: they would be exhausted if the reference executor has to complete the field again.
     return issubclass(class_, Collection) and not issubclass(class_, _NON_LIST_CLASSES)
 
 
@@ -80,11 +83,11 @@ _NON_LIST_CLASSES = (str, bytes, bytearray, memoryview, Mapping)
 
 
 def _raise_not_a_list(value: Any) -> Any:
-    raise Unsupported(f"a {type(value).__name__} is no list")
+    raise Unsupported(f"a {type(value).__name__} is not a list")
 
 
 def return_unchanged(results: Column) -> Column:
-    """Nothing to put back."""
+    """The Rewrap function of a column without nulls and lists."""
     return results
 
 
@@ -103,7 +106,7 @@ def _regroup_lists(values: Column, results: Column) -> Column:
 
 
 def get_class(value: Any) -> Any:
-    """The class of a value."""
+    """The class of a value, typed as Any."""
     return type(value)
 
 
@@ -124,19 +127,19 @@ def _is_unsupported_class(class_: Any) -> bool:
 
 @lru_cache(1_000)
 def is_awaitable_class(class_: Any) -> bool:
-    """Whether values of a class are to be awaited."""
+    """Whether instances of a class are awaitable. Cached by class."""
     return hasattr(class_, "__await__")
 
 
 # -------------------------------------------------------------------------------------------------- leaves
 
-# The classes whose values a leaf type hands through as they are.
+# The classes whose values a leaf type serializes to themselves.
 _PASS_THROUGH_CLASSES = {str, bool}
 _PASS_THROUGH_CLASSES_BY_TYPE: dict[Any, set[type]] = {GraphQLString: {str}, GraphQLID: {str}, GraphQLBoolean: {bool}}
 
 
 def is_pass_through(type_: GraphQLLeafType, values: Column, *, is_nullable: bool) -> bool:
-    """Whether a leaf type hands all of the values through as they are."""
+    """Whether a leaf type serializes each of the values to itself, so that the column is complete."""
     classes = get_classes(values)
     if is_nullable and NoneType in classes:
         classes.remove(NoneType)
@@ -149,7 +152,7 @@ def is_pass_through(type_: GraphQLLeafType, values: Column, *, is_nullable: bool
 
 
 def serialize_leaves(type_: GraphQLLeafType, values: Column) -> Column:
-    """The values as the type prints them."""
+    """Serialize the values of a leaf type. Raises Unsupported, and what the type raises."""
     if is_pass_through(type_, values, is_nullable=False):
         return values
     if isinstance(type_, GraphQLEnumType) and len(values) > 1:
@@ -162,7 +165,7 @@ def _get_pass_through_classes(type_: GraphQLLeafType) -> set[type]:
 
 
 def _serialize_enum_values(type_: GraphQLLeafType, values: Column) -> Column:
-    # An enum has few values, and looking one up takes longer than remembering it. Equal is not enough: 1 and True are.
+    # Memoized: an enum has few values, and serializing one takes longer than a lookup. Keyed by class too, as 1 == True.
     serialized: dict[Any, Any] = {}
     try:
         for value in values:
@@ -170,7 +173,7 @@ def _serialize_enum_values(type_: GraphQLLeafType, values: Column) -> Column:
                 serialized[type(value), value] = _serialize_leaf(type_, value)
         return [serialized[type(value), value] for value in values]
     except TypeError as error:
-        raise Unsupported("no enum value") from error
+        raise Unsupported("an unhashable enum value") from error
 
 
 def _serialize_leaf(type_: GraphQLLeafType, value: Any) -> Any:

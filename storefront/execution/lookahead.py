@@ -1,37 +1,40 @@
-"""What a resolver may know of the selection below its field: to load no more than is asked for, or all of it at once."""
+"""Look-ahead: the selection below a resolver's field, so that it loads only what is selected, or all of it in one statement."""
 
 import logging
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
-from graphql import GraphQLResolveInfo, is_object_type
+from graphql import is_object_type
 from graphql.execution import Executor
+from strawberry import Info
 
 from storefront.execution.plan import FieldPlan
 from storefront.execution.resolve_info import ResolveInfo
 from storefront.execution.resolvers import resolve_constant
+from storefront.execution.strawberry_adapter import get_raw_info
 
 log = logging.getLogger("storefront.execution")
 
 T = TypeVar("T")
 
 
-def get_selected_names(info: GraphQLResolveInfo[Any], type_name: str) -> tuple[str, ...] | None:
-    """The fields, by the names that Strawberry knows them by, that are selected of the objects of a type below a field.
+def get_selected_names(info: Info[Any, Any], type_name: str) -> tuple[str, ...] | None:
+    """The Python names of the fields that are selected on objects of a type below the resolver's field.
 
-    Not of those that are reached through such an object. None where it is not known, and all may be.
+    Objects nested in such an object do not count. None if the selection is unknown; then any field may be selected.
     """
     return _inspect_selection(lambda field, executor: _get_field_names(field, executor, type_name), info)
 
 
-def _inspect_selection(inspect: Callable[[FieldPlan, Executor[Any]], T | None], info: GraphQLResolveInfo[Any]) -> T | None:
-    if not isinstance(info, ResolveInfo) or not isinstance(info.field_context, FieldPlan):
+def _inspect_selection(inspect: Callable[[FieldPlan, Executor[Any]], T | None], info: Info[Any, Any]) -> T | None:
+    raw_info = get_raw_info(info)
+    if not isinstance(raw_info, ResolveInfo) or not isinstance(raw_info.field_context, FieldPlan):
         return None
     try:
-        return inspect(info.field_context, info.executor)
+        return inspect(raw_info.field_context, raw_info.executor)
     except Exception as error:
-        # What is wrong below is told where it is, not where it was looked for.
-        log.debug("a selection that cannot be known: %s", error, exc_info=True)
+        # An invalid selection is reported by the field that has it, not by the look-ahead.
+        log.debug("no look-ahead for a selection: %s", error, exc_info=True)
         return None
 
 
@@ -61,14 +64,14 @@ def _collect_field_names(field: FieldPlan, executor: Executor[Any], type_name: s
 # ------------------------------------------------------------------------------------------------- as data
 
 
-class SelectionTree(tuple["SelectedField", ...]):  # noqa: SLOT001 - the hash has to stand somewhere
-    """Selected fields as data. They are looked up by over and over, so their hash is made once.
+class SelectionTree(tuple["SelectedField", ...]):  # noqa: SLOT001 - it stores its hash
+    """Selected fields as data. It is a cache key, so its hash is computed once.
 
-    `size`: how many fields there are, those below included.
+    `size`: the number of fields at all levels.
     """
 
     def __new__(cls, fields: Iterable["SelectedField"]) -> "SelectionTree":
-        """Those of one selection."""
+        """Create the tree of one selection."""
         tree = super().__new__(cls, fields)
         tree._hash = tuple.__hash__(tree)
         tree.size = sum(1 + field.children.size for field in tree)
@@ -82,7 +85,7 @@ class SelectionTree(tuple["SelectedField", ...]):  # noqa: SLOT001 - the hash ha
 
 
 class SelectedField(NamedTuple):
-    """A selected field as data: its names in response and type, whether it is an attribute, its arguments, what is below."""
+    """A selected field as data: its response name, its Python name, whether it is an attribute, its arguments, its children."""
 
     response_name: str
     name: str
@@ -91,16 +94,16 @@ class SelectedField(NamedTuple):
     children: SelectionTree
 
 
-def get_child_selection(info: GraphQLResolveInfo[Any], name: str, excluded_name: str) -> SelectionTree | None:
-    """What is selected of the objects under one field below the resolver's own, unless another one is selected beside it.
+def get_child_selection(info: Info[Any, Any], name: str, excluded_name: str) -> SelectionTree | None:
+    """The selection below one child of the resolver's field; None if the excluded child is selected as well.
 
-    None where that cannot be told as data: it is not selected, or twice, or something below it is of more than one type.
+    Also None if the child is not selected or selected twice, or if a field below it has an abstract type.
     """
     return _inspect_selection(lambda field, executor: _get_child_tree(field, executor, name, excluded_name), info)
 
 
-def get_selection(info: GraphQLResolveInfo[Any]) -> SelectionTree | None:
-    """What is selected of the objects under the resolver's own field; None where that cannot be told as data."""
+def get_selection(info: Info[Any, Any]) -> SelectionTree | None:
+    """The selection below the resolver's field; None if it cannot be represented as a tree, such as for an abstract type."""
     return _inspect_selection(_get_tree, info)
 
 
@@ -114,7 +117,7 @@ def _get_child_tree(field: FieldPlan, executor: Executor[Any], name: str, exclud
 
 _EMPTY_TREE = SelectionTree(())
 
-# The note under which a field keeps what is below it, where that is always the same.
+# The memo key of a field's tree, which is cached if no argument in it depends on variables.
 _TREE_MEMO = object()
 
 

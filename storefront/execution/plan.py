@@ -1,10 +1,10 @@
-"""What an operation selects, worked out once for its document: the fields of each object type, and the way to their values."""
+"""Execution plans, computed once per document: the selected fields of each object type, and how their values are resolved."""
 
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from cachetools import LRUCache
 from graphql import (
     DirectiveNode,
     DocumentNode,
@@ -16,56 +16,53 @@ from graphql import (
     is_object_type,
     visit,
 )
-from graphql.execution import Executor
-from graphql.execution.collect_fields import FieldDetails
-from graphql.execution.values import VariableValues
+from graphql.execution import Executor, VariableValues
 from graphql.pyutils import Path
 
 from storefront.execution.completion import Unsupported, Wrapping, get_wrapping
 from storefront.execution.coroutines import require_immediate
-from storefront.execution.resolve_info import FieldNodeContext, find_variable_names, resolve_info
+from storefront.execution.document_nodes import find_variable_names
+from storefront.execution.resolve_info import FieldNodeContext, resolve_info
 from storefront.execution.resolvers import MethodResolver, Resolver, get_resolver, resolve_attribute
+from storefront.execution.strawberry_adapter import FieldDetails
 from storefront.execution.variables import UnsupportedVariables, VariableCoercer
 
-# How many combinations of conditions (@skip, @include) of one document are kept.
+# The number of cached plans per document: one per operation and combination of conditions (@skip, @include).
 MAX_PLANS = 16
 
 
 class DocumentPlans:
-    """The plans of one document: one per operation and outcome of the conditions in it."""
+    """The plans of one document: one per operation and combination of conditions. An LRU cache."""
 
     def __init__(self, document: DocumentNode | None = None) -> None:
-        # Without a document these are the plans of one execution, whose conditions stay what they are.
+        # Without a document these are the plans of a single execution, whose conditions do not change.
         self._condition_variables = tuple(sorted(_find_condition_variables(document))) if document else ()
-        self._root_fields: OrderedDict[Any, dict[str, FieldPlan]] = OrderedDict()
+        self._root_fields: LRUCache[Any, dict[str, FieldPlan]] = LRUCache(MAX_PLANS)
         self._operations: dict[str | None, OperationPlan] = {}
 
     def get_operation(self, name: str | None) -> "OperationPlan | None":
-        """The operation that is meant by a name, once an executor was built for it."""
+        """The plan of the operation with this name; None until an executor was built for it."""
         return self._operations.get(name)
 
     def store_operation(self, name: str | None, executor: Executor[Any]) -> None:
-        """Remember the operation that an executor was built for."""
+        """Cache the operation of an executor."""
         if name not in self._operations:
             self._operations[name] = OperationPlan(executor)
 
     def get_root_field(
         self, executor: Executor[Any], name: str, type_: GraphQLObjectType, details: list[FieldDetails]
     ) -> "FieldPlan":
-        """The plan of a root field, by its response name."""
+        """The plan of the root field with this response name, from the cache or computed."""
         variable_values = executor.variable_values.coerced
         key = id(executor.operation), *(variable_values.get(condition) for condition in self._condition_variables)
         fields_by_name = self._root_fields.setdefault(key, {})
-        self._root_fields.move_to_end(key)
-        while len(self._root_fields) > MAX_PLANS:
-            self._root_fields.popitem(last=False)
         if name not in fields_by_name:
             fields_by_name[name] = FieldPlan(executor, type_, name, details)
         return fields_by_name[name]
 
 
 class OperationPlan:
-    """An operation with the fragments of its document, and how its variables are read."""
+    """An operation with the fragments of its document, and the coercer of its variables."""
 
     def __init__(self, executor: Executor[Any]) -> None:
         self.node = executor.operation
@@ -76,7 +73,7 @@ class OperationPlan:
             self._variable_coercer = None
 
     def coerce_variables(self, raw_values: Mapping[str, Any]) -> VariableValues | None:
-        """The variables with these values; None where graphql-core has to say what they are."""
+        """Coerce the variables; None if graphql-core has to do it, as it reports what is invalid."""
         try:
             return self._variable_coercer.coerce_values(raw_values) if self._variable_coercer else None
         except UnsupportedVariables:
@@ -96,7 +93,7 @@ def _find_condition_variables(document: DocumentNode) -> set[str]:
 
 
 class SelectionPlan:
-    """The fields that are selected of one object type under one field."""
+    """The fields that are selected on one object type below one field."""
 
     __slots__ = ("fields", "response_names", "type")
 
@@ -115,7 +112,7 @@ _EMPTY_MAPPING: Any = MappingProxyType({})
 
 
 class FieldPlan(FieldNodeContext):
-    """One field of a selection. `notes` are for who wants to remember something about it."""
+    """One field of a selection, and how its values are resolved. `memo` caches what callers derive from the field."""
 
     __slots__ = (
         "_selections_by_type",
@@ -140,12 +137,12 @@ class FieldPlan(FieldNodeContext):
         self.resolve_values: Resolver = get_resolver(self, executor.schema)
         self.is_attribute = getattr(self.resolve_values, "func", None) is resolve_attribute
         self.method_resolver: MethodResolver | None = getattr(self.resolve_values, "__self__", None)
-        # Most fields are leaves, and nothing is below those, or to be noted.
+        # Most fields are leaves, which have neither selections nor a memo: they share an empty mapping.
         self._selections_by_type: dict[str, SelectionPlan] = _EMPTY_MAPPING if self.is_leaf else {}
         self.memo: dict[Any, Any] = _EMPTY_MAPPING if self.is_leaf else {}
 
     def get_selection(self, executor: Executor[Any], type_: GraphQLObjectType) -> SelectionPlan:
-        """What is selected below, for objects of a type."""
+        """The selection below, for objects of a type."""
         selection = self._selections_by_type.get(type_.name)
         if selection is None:
             selection = self._selections_by_type[type_.name] = SelectionPlan(executor, type_, self.details)
@@ -154,7 +151,7 @@ class FieldPlan(FieldNodeContext):
     def group_by_type(
         self, executor: Executor[Any], path: Path, objects: Sequence[Any]
     ) -> Mapping[GraphQLObjectType, Sequence[int]]:
-        """Which of the objects are of which type."""
+        """The indexes of the objects by their object type. Raises Unsupported."""
         type_ = self.named_type
         if is_object_type(type_) and type_.is_type_of is None:
             return {type_: range(len(objects))}

@@ -1,4 +1,4 @@
-"""The ways from parents to the values of a field: attributes, methods of Strawberry's types, and whatever else resolves it."""
+"""Column resolvers: the values of one field for many parents, from attributes, Strawberry methods or any other resolver."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
@@ -8,27 +8,33 @@ from types import FunctionType
 from typing import Any
 
 from graphql import GraphQLSchema
-from graphql.execution import Executor
-from graphql.execution.values import get_argument_values
+from graphql.execution import Executor, get_argument_values
 from graphql.pyutils import Path
-from strawberry.types.field import StrawberryField
 
-from storefront.execution.arguments import DEFINITION_EXTENSION_KEY, ArgumentConverter, get_plain_method
+from storefront.execution.arguments import ArgumentConverter
 from storefront.execution.batch_field import get_batch_resolver
 from storefront.execution.coroutines import call_each
-from storefront.execution.resolve_info import FieldNodeContext, find_variable_names, resolve_info
+from storefront.execution.document_nodes import find_variable_names
+from storefront.execution.resolve_info import FieldNodeContext, resolve_info
+from storefront.execution.strawberry_adapter import (
+    StrawberryField,
+    create_info,
+    get_info_parameter_name,
+    get_plain_method,
+    is_attribute_field,
+)
 
-# The values of a field for its parents, some of which may have to be awaited; or all of them at once.
+# One value per parent, each of which may be awaitable; or one awaitable of all values.
 ResolvedValues = list[Any] | Awaitable[Sequence[Any]]
 Resolver = Callable[[Executor[Any], Path, Sequence[Any]], ResolvedValues]
 
 
 def get_resolver(field_context: FieldNodeContext, schema: GraphQLSchema) -> Resolver:
-    """How the field's values come from its parents: an attribute, a method of Strawberry's, or whatever resolves it."""
+    """The fastest resolver that fits the field: a constant, an attribute, a Strawberry method, or the field's own resolver."""
     if field_context.field_nodes[0].name.value == "__typename":
         return _get_constant_resolver(field_context.parent_type.name)
     strawberry_field = field_context.strawberry_field
-    if strawberry_field is not None and strawberry_field.is_basic_field and strawberry_field.default_resolver is getattr:
+    if strawberry_field is not None and is_attribute_field(strawberry_field):
         return _get_attribute_resolver(strawberry_field.python_name)
     method = get_plain_method(strawberry_field)
     if strawberry_field is not None and method is not None:
@@ -47,17 +53,17 @@ def _get_constant_resolver(value: str) -> Resolver:
 
 
 def resolve_constant(value: Any, _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
-    """The same for all."""
+    """The same value for each parent, such as `__typename`."""
     return [value] * len(parents)
 
 
 def resolve_attribute(get_attribute: Callable[[Any], Any], _: Executor[Any], __: Path, parents: Sequence[Any]) -> list[Any]:
-    """An attribute of each."""
+    """The value of an attribute of each parent."""
     return list(map(get_attribute, parents))
 
 
 class MethodResolver:
-    """A method of a Strawberry type. Its arguments are the same for all parents and made once."""
+    """Calls a method of a Strawberry type for each parent. Its arguments are the same for all parents and converted once."""
 
     __slots__ = (
         "_argument_converter",
@@ -73,20 +79,19 @@ class MethodResolver:
     def __init__(
         self, field_context: FieldNodeContext, schema: GraphQLSchema, strawberry_field: StrawberryField, function: FunctionType
     ) -> None:
-        info = strawberry_field.base_resolver.info_parameter if strawberry_field.base_resolver else None
         self._field_context = field_context
         self._strawberry_field = strawberry_field
         self._function = function
         self._argument_converter = ArgumentConverter(schema, strawberry_field)
         self._batch_resolver = get_batch_resolver(function)
-        self._info_name = info.name if info else None
+        self._info_name = get_info_parameter_name(strawberry_field)
         self.has_constant_arguments = not any(
             True for node in field_context.field_nodes[0].arguments or () for _ in find_variable_names(node)
         )
         self._constant_arguments: dict[str, Any] | None = None
 
     def resolve_values(self, executor: Executor[Any], path: Path, parents: Sequence[Any]) -> ResolvedValues:
-        """Call the method of each parent, or its batch for all of them."""
+        """Call the method for each parent, or its batch resolver for all of them."""
         arguments = self.get_arguments(executor)
         if self._batch_resolver is not None:
             return self._batch_resolver(parents, self._build_info(executor, path), **arguments)
@@ -95,7 +100,7 @@ class MethodResolver:
         return call_each(partial(self._function, **arguments), parents)
 
     def get_arguments(self, executor: Executor[Any]) -> dict[str, Any]:
-        """The arguments as the method takes them."""
+        """The method's keyword arguments. Raises GraphQLError for an invalid argument."""
         return (
             self._convert_arguments(executor, Path(None, self._field_context.name, None))
             if self._constant_arguments is None
@@ -108,16 +113,13 @@ class MethodResolver:
         else:
             values = _coerce_arguments(executor, self._field_context)
             arguments = self._argument_converter.convert_arguments(values, self._build_info(executor, path))
-        # What may be changed by who gets it is made anew for each operation.
+        # Only immutable values are cached: a method may change the others.
         if self.has_constant_arguments and all(isinstance(value, _IMMUTABLE_CLASSES) for value in arguments.values()):
             self._constant_arguments = arguments
         return arguments
 
     def _build_info(self, executor: Executor[Any], path: Path) -> Any:
-        raw_info = resolve_info(executor, self._field_context, path)
-        return executor.schema.extensions[DEFINITION_EXTENSION_KEY].config.info_class(
-            _raw_info=raw_info, _field=self._strawberry_field
-        )
+        return create_info(executor.schema, resolve_info(executor, self._field_context, path), self._strawberry_field)
 
 
 _IMMUTABLE_CLASSES = (str, int, float, bool, type(None), Enum)

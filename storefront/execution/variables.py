@@ -1,6 +1,6 @@
-"""Variables as the engine reads them. How a type is read is worked out once; the engine asks for every value what its type is.
+"""Coerces variables as graphql-core does, but with coercers built once per type: graphql-core inspects the type for each value.
 
-What is not plainly right is left to graphql-core, so that what is told of it is told by graphql-core.
+Anything but plainly valid values is left to graphql-core, so that all error messages are its own.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,21 +17,26 @@ from graphql import (
     is_input_object_type,
     is_list_type,
     is_non_null_type,
+    is_required_input_field,
 )
-from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
-from graphql.execution.values import VariableValues, VariableValueSource
-from graphql.type import is_required_input_field
-from graphql.utilities.coerce_input_value import coerce_default_value
+from graphql.execution import VariableValues
+
+from storefront.execution.strawberry_adapter import (
+    GraphQLVariableSignature,
+    VariableValueSource,
+    coerce_default_value,
+    get_variable_signature,
+)
 
 CoerceValue = Callable[[Any], Any]
 
 
 class UnsupportedVariables(Exception):
-    """Values that may be wrong, or are of a kind that is rare."""
+    """Raised for values that may be invalid, or for types that are rare: graphql-core has to coerce the variables."""
 
 
 class VariableCoercer:
-    """The variables of one operation."""
+    """Coerces the variables of one operation. Raises UnsupportedVariables."""
 
     def __init__(self, schema: GraphQLSchema, operation: OperationDefinitionNode) -> None:
         self._coercers: list[tuple[GraphQLVariableSignature, CoerceValue]] = []
@@ -42,7 +47,7 @@ class VariableCoercer:
             self._coercers.append((signature, _make_coercer(signature.type)))
 
     def coerce_values(self, raw_values: Mapping[str, Any]) -> VariableValues:
-        """What graphql-core makes of the values; raises Unclear."""
+        """The coerced values, as graphql-core would return them. Raises UnsupportedVariables."""
         sources: dict[str, VariableValueSource] = {}
         coerced: dict[str, Any] = {}
         for signature, coerce in self._coercers:
@@ -72,7 +77,7 @@ def _make_coercer(type_: Any) -> CoerceValue:
     return _make_non_null_coercer(coerce) if is_non_null_type(type_) else _make_nullable_coercer(coerce)
 
 
-# Those alone are worth keeping: graphql-core makes lists and what may not be null anew for each document.
+# Only named types are cached: graphql-core creates new list and non-null types for each document.
 @cache
 def _make_named_coercer(type_: Any) -> CoerceValue:
     if is_input_object_type(type_):
@@ -90,7 +95,7 @@ def _coerce_string(value: Any) -> str:
 def _make_non_null_coercer(coerce: CoerceValue) -> CoerceValue:
     def coerce_non_null(value: Any) -> Any:
         coerced = None if value is None else coerce(value)
-        # What a scalar may say instead of raising an error.
+        # A scalar may return these instead of raising an error.
         if coerced is None or coerced is Undefined:
             raise UnsupportedVariables
         return coerced
@@ -118,10 +123,10 @@ def _make_list_coercer(coerce: CoerceValue) -> CoerceValue:
 
 
 class _InputObjectCoercer:
-    """Reads values of one input type."""
+    """Coerces values of one input object type. Raises UnsupportedVariables for a recursive type."""
 
     def __init__(self, type_: GraphQLInputObjectType) -> None:
-        # One that can hold itself may be nested too deeply.
+        # Values of a recursive type may be nested too deeply for recursive calls.
         if type_ in _find_nested_input_types(type_):
             raise UnsupportedVariables
         self._is_one_of = bool(type_.is_one_of)
@@ -147,7 +152,7 @@ class _InputObjectCoercer:
 
 
 def _find_nested_input_types(type_: GraphQLInputObjectType) -> set[GraphQLInputObjectType]:
-    """The input types that values of a type may hold, at any depth."""
+    """The input types that are reachable from the fields of a type."""
     nested_types: set[GraphQLInputObjectType] = set()
     pending = [type_]
     while pending:

@@ -10,14 +10,12 @@ from typing import Any
 
 from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLSchema
 
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY
 from storefront.serving.cache import cacheability
 from storefront.serving.documents.cost import COST_EXTENSION_KEY
 
 PERSONAL: Mapping[str, Any] = {cacheability.PERSONAL_EXTENSION_KEY: True}
 VOLATILE: Mapping[str, Any] = {cacheability.VOLATILE_EXTENSION_KEY: True}
-
-# Where the engine's field keeps the definition that it was made of.
-_DEFINITION_KEY = "strawberry-definition"
 
 # What serving reads of fields.
 _COPIED_METADATA_KEYS = (cacheability.PERSONAL_EXTENSION_KEY, cacheability.VOLATILE_EXTENSION_KEY, COST_EXTENSION_KEY)
@@ -33,6 +31,6 @@ def declare_field_metadata(schema: GraphQLSchema) -> GraphQLSchema:
 
 
 def _copy_field_metadata(field: GraphQLField) -> None:
-    definition = field.extensions.get(_DEFINITION_KEY)
+    definition = field.extensions.get(DEFINITION_EXTENSION_KEY)
     if definition is not None:
         field.extensions |= {name: definition.metadata[name] for name in _COPIED_METADATA_KEYS if name in definition.metadata}

@@ -41,12 +41,12 @@ class _Unsupported(Exception):
 
 def build_nodes_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
     """The nodes of a connection of products as documents; None where what is selected of them takes more than the database."""
-    return _get_cached_document(get_child_selection(info._raw_info, "nodes", excluded_name="edges"), is_owner)
+    return _get_cached_document(get_child_selection(info, "nodes", excluded_name="edges"), is_owner)
 
 
 def build_product_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
     """A product as a document; None where what is selected of it takes more than the database."""
-    return _get_cached_document(get_selection(info._raw_info), is_owner)
+    return _get_cached_document(get_selection(info), is_owner)
 
 
 def wrap_json_row(row: Row) -> orjson.Fragment:

@@ -10,7 +10,7 @@ from typing import Any
 
 from graphql import GraphQLArgument, GraphQLInputField, GraphQLSchema, get_nullable_type, is_input_object_type, is_list_type
 
-from storefront.execution.arguments import DEFINITION_EXTENSION_KEY
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY
 from storefront.graph import arguments
 from storefront.queries import search
 from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY, InputLimit

@@ -18,7 +18,7 @@ def requires_columns(*columns: str) -> dict[str, Any]:
 def get_selected_columns(info: Info, type_: type) -> tuple[str, ...] | None:
     """The columns of a noun that the selection below a field needs; None: all of them."""
     definition = get_object_definition(type_, strict=True)
-    names = get_selected_names(info._raw_info, definition.name)
+    names = get_selected_names(info, definition.name)
     if names is None:
         return None
     columns_by_field = _map_fields_to_columns(type_)

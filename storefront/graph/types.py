@@ -698,7 +698,7 @@ async def load_product_connection(info: Info, config_id: str, listing: Listing) 
 
 
 def _complete_listing(info: Info, listing: Listing) -> Listing:
-    is_counted = "total_count" in (get_selected_names(info._raw_info, "ProductConnection") or ())
+    is_counted = "total_count" in (get_selected_names(info, "ProductConnection") or ())
     document = build_nodes_document(info, is_owner=listing.selection.audience is Audience.OWNER)
     return replace(listing, columns=get_selected_columns(info, Product), document=document, with_total=is_counted)
 

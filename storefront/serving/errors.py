@@ -1,4 +1,4 @@
-"""Errors as clients see them: always a code and the request's id, never the inside of a failure of ours."""
+"""Formats errors for clients: always with a code and the request id. Internal errors are logged and masked."""
 
 import logging
 import re
@@ -14,14 +14,14 @@ log = logging.getLogger("storefront")
 
 MASKED_ERROR_MESSAGE = "Something went wrong on our side; nothing was half done. Quote the requestId when you report it."
 
-# The codes that Apollo's clients know.
+# The error codes of Apollo Server.
 PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
 VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
 BAD_USER_INPUT = "BAD_USER_INPUT"
 INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
 
-# A variable may hold a secret, and the engine quotes what it cannot use. Of what it says only these beginnings are told, which
-# end before a value: whatever else it may say one day is not. Unknown fields are named where their names look like names.
+# A variable may contain a secret, and graphql-core quotes invalid values. Only these prefixes of its messages, which end before a
+# value, are sent (an allow list); any other message is redacted. Unknown fields are named if their names are valid names.
 _INVALID_VARIABLE = re.compile(r"(Variable '\$\w+' has invalid value(?: at [\w.\[\]]+)?): ")
 _SAFE_PROBLEM = re.compile(
     r"\w+ cannot represent [\w -]*value(?=: )"
@@ -30,18 +30,18 @@ _SAFE_PROBLEM = re.compile(
     r"|Expected (?:a )?value of (?:non-null )?type '[\w\[\]!]+'"
     r"(?: to be an object| to be provided| not to be None| to include required field '\w+'"
     r"| not to include unknown field(?: '\w{1,60}'(?:\. Did you mean [\w ,']+\?)?)?)?"
-    # Scalars of our own say what is wrong with a value, and never quote it.
+    # Custom scalars never quote the value.
     r"|\w+ must be .+",
     re.DOTALL,
 )
 
 
 class DocumentValidationError(GraphQLError):
-    """A document that parses but does not fit the schema."""
+    """An error of a document that parses but is not valid for the schema."""
 
 
 def format_errors(errors: Sequence[GraphQLError], request_id: str) -> list[dict[str, Any]]:
-    """The errors of a result, with codes; causes that are ours alone are logged and masked."""
+    """Format the errors of a result, with codes. Internal errors are logged and masked."""
     return [_format_error(error, request_id) for error in errors]
 
 
@@ -58,7 +58,7 @@ def _format_error(error: GraphQLError, request_id: str) -> dict[str, Any]:
 
 
 def get_error_code(error: GraphQLError) -> str:
-    """The code of an error, as clients see it."""
+    """The code of an error in `extensions.code`."""
     return _classify_error(error)[0]
 
 
@@ -87,7 +87,7 @@ def _redact_values(message: str) -> str:
 
 
 def _find_cause(error: GraphQLError) -> Exception | None:
-    """What a resolver raised; a GraphQLError is the engine's own word about the request, all the way down."""
+    """The exception of a resolver; None for an error that graphql-core itself reports about the request."""
     cause: Exception | None = error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error

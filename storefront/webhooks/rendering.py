@@ -14,7 +14,9 @@ from storefront.core.request_context import RequestContext
 from storefront.graph.context import Context, Viewer
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.graphql_request import GraphQLRequest
-from storefront.serving.run.operations import Operations, PreparedOperation, format_request_error, format_result
+from storefront.serving.run.operations import Operations
+from storefront.serving.run.prepared_operation import PreparedOperation
+from storefront.serving.run.results import format_request_error, format_result
 from storefront.webhooks.sending import RenderError
 from storefront.webhooks.topics import RESET_MESSAGE_TYPE
 

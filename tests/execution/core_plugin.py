@@ -1,4 +1,4 @@
-"""Makes breadth-first execution graphql-core's default, in a run of graphql-core's own tests. Tells how often it was used."""
+"""A pytest plugin for graphql-core's own tests: makes the breadth-first executor the default, and counts its uses."""
 
 import atexit
 import os

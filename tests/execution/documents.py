@@ -1,7 +1,7 @@
-"""Random valid documents over a schema, with their variables: the same ones for the same seed.
+"""Generates random valid documents for a schema, with variables, reproducibly by seed.
 
-All that the language has for reading is in them: nested and inline fragments, aliases, conditions, variables with and without
-defaults and values, fields that several fragments select, unions, interfaces and introspection.
+They use nested and inline fragments, aliases, conditions, variables with and without defaults and values, fields that several
+fragments select, unions, interfaces and introspection.
 """
 
 import random
@@ -40,6 +40,8 @@ from graphql import (
     parse,
     validate,
 )
+
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY
 
 # How many fields a document has at most, how deep it goes, and for how many objects its lists may multiply.
 MOST_FIELDS, MOST_DEPTH, MOST_OBJECTS = 40, 7, 300
@@ -88,7 +90,7 @@ def documents(schema: GraphQLSchema, values: Values, refused: Values, seed: int,
 
 def takes_one(type_: GraphQLInputObjectType) -> bool:
     """Whether exactly one field is to be given: graphql-core leaves it to Strawberry to know."""
-    ours = type_.extensions.get("strawberry-definition")
+    ours = type_.extensions.get(DEFINITION_EXTENSION_KEY)
     return type_.is_one_of or (ours is not None and ours.is_one_of)
 
 

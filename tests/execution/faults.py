@@ -1,6 +1,6 @@
-"""Faults planted in loaders and resolvers: which ones follows from the seed, the place and the row, not from the order of calls.
+"""Fault injection into loaders and resolvers. Faults depend on the seed, the field and the row, not on the order of calls.
 
-So whoever executes a document meets the same faults.
+So both executors meet the same faults in a document.
 """
 
 import asyncio
@@ -15,16 +15,14 @@ from zlib import crc32
 
 import pytest
 from graphql import GraphQLObjectType, GraphQLSchema
-from strawberry.types.field import StrawberryField
 
 from storefront.core.errors import NotFound
 from storefront.execution.batch_field import BatchResolver, get_batch_resolver
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, StrawberryField
 from storefront.graph import json_pushdown, loaders
 from storefront.graph.context import Context
 from storefront.queries.keyset import Page
 from storefront.queries.listing import ScopedPage
-
-DEFINITION = "strawberry-definition"
 
 # One in so many: of loaders and of resolvers, and of the rows that one with a fault has it for.
 PLACES, ROWS = 2, 3
@@ -151,7 +149,7 @@ def _resolvers(schema: GraphQLSchema) -> Iterator[tuple[GraphQLObjectType, str, 
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLObjectType) and type_ is not schema.subscription_type:
             for name, definition in type_.fields.items():
-                ours = definition.extensions.get(DEFINITION)
+                ours = definition.extensions.get(DEFINITION_EXTENSION_KEY)
                 if isinstance(ours, StrawberryField) and ours.base_resolver:
                     yield type_, name, ours.base_resolver
 

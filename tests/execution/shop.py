@@ -1,4 +1,4 @@
-"""A small and varied shop: several stores, every kind of viewer, and rows with and without each thing that may be missing."""
+"""A small test shop: several stores, every kind of viewer, and rows with and without each optional value."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""graphql-core's own tests of its executor, from the sources of the installed version, run on breadth-first execution."""
+"""The breadth-first executor passes graphql-core's own executor tests, from the sources of the installed version."""
 
 import os
 import re
@@ -63,7 +63,7 @@ def _fetch() -> None:
         pytest.skip(f"The source distribution of graphql-core cannot be fetched: {fetched.stderr.strip()[-300:]}")
 
 
-def test_the_tests_of_graphql_cores_executor_pass(sources: Path, tmp_path: Path) -> None:
+def test_graphql_core_executor_tests_pass(sources: Path, tmp_path: Path) -> None:
     used = tmp_path / "used"
     files = sorted(str(path.relative_to(sources)) for path in (sources / "tests" / "execution").glob("test_*.py"))
     options = "-c /dev/null --rootdir . -o asyncio_mode=strict -p tests_of_core -p no:cacheprovider -q -rf --tb=no".split()

@@ -1,4 +1,4 @@
-"""Values and resolvers of kinds that the shop does not have: answered as by graphql-core, and nothing left behind."""
+"""Edge cases of values and resolvers: results match graphql-core, and no task or coroutine leaks."""
 
 import asyncio
 import gc
@@ -125,14 +125,14 @@ CORNERS: list[tuple[str, Callable[[], Any]]] = [
 
 @pytest.mark.parametrize("is_later", [False, True], ids=["now", "later"])
 @pytest.mark.parametrize("number", range(len(CORNERS)))
-async def test_a_value_of_any_kind_is_completed_the_same(number: int, *, is_later: bool) -> None:
+async def test_odd_values_are_completed_as_by_graphql_core(number: int, *, is_later: bool) -> None:
     type_, make = CORNERS[number]
     schema = build_schema(f"type Query {{ things: [Thing] }} type Thing {{ value: {type_} name: String }}")
     kinds = {"value": lambda _: later(make()) if is_later else make(), "name": lambda _: "a name"}
     await same(schema, "{ things { name value again: value } }", lambda: {"things": [kinds, None, kinds]})
 
 
-async def test_enum_values_that_are_equal_and_not_the_same() -> None:
+async def test_equal_enum_values_of_different_types_differ() -> None:
     values = {"ONE": GraphQLEnumValue(1), "TWO": GraphQLEnumValue("two"), "LIST": GraphQLEnumValue((1, 2))}
     enum = GraphQLEnumType("Number", values)
     thing = GraphQLObjectType("Thing", {"number": GraphQLField(enum)})
@@ -173,7 +173,7 @@ class Thing:
         raise ValueError(f"thing {self.id}")
 
 
-async def test_what_is_awaited_may_be_anything() -> None:
+async def test_any_awaitable_is_awaited() -> None:
     gate = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, gate.set)
     expected = await same(WAITING, "{ things { id quick slow } other { quick } }", lambda: everything(gate))
@@ -185,7 +185,7 @@ def everything(gate: asyncio.Event | None = None) -> dict[str, list[Thing]]:
     return {"things": things, "other": things}
 
 
-async def test_one_that_raises_while_others_wait_takes_nothing_with_it() -> None:
+async def test_failing_resolver_does_not_affect_waiting_ones() -> None:
     before = asyncio.all_tasks()
     expected = await same(WAITING, "{ things { slow failing quick } other { id } }", everything)
     assert [error["path"] for error in expected[1]] == [["things", number, "failing"] for number in range(4)]
@@ -199,7 +199,7 @@ async def nothing_left(before: set[Any]) -> None:
     assert asyncio.all_tasks() - before == set()
 
 
-async def test_an_operation_that_is_cancelled_leaves_nothing_behind_and_takes_no_load_from_others() -> None:
+async def test_cancelled_operation_leaves_shared_loads_running() -> None:
     before, shared = asyncio.all_tasks(), asyncio.get_running_loop().create_future()
 
     class Waiting(Thing):
@@ -237,7 +237,7 @@ fragment Inner on Thing { slow @include(if: $c) again: quick }
 """
 
 
-async def test_conditions_in_nested_fragments_have_plans_of_their_own_and_these_are_bounded() -> None:
+async def test_condition_plans_are_separate_and_bounded() -> None:
     document = parse(NESTED)
     plans = DocumentPlans(document)
     for values in list(product((True, False), repeat=5)) * 2:
@@ -250,7 +250,7 @@ async def test_conditions_in_nested_fragments_have_plans_of_their_own_and_these_
     assert len(plans._root_fields) == MAX_PLANS == 16
 
 
-async def test_operations_of_one_document_have_plans_of_their_own() -> None:
+async def test_operations_have_separate_plans() -> None:
     document = parse("query A { things { id } } query B { things { quick } } query C { things: other { slow } }")
     plans = DocumentPlans(document)
     for name in "ABCABC":

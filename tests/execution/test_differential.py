@@ -1,8 +1,8 @@
-"""Breadth-first execution answers what graphql-core's own executor answers: random documents, executed by both.
+"""Differential tests: the breadth-first executor and graphql-core's executor return the same for random documents.
 
-Where several errors make the same place null, GraphQL leaves open which of them is told, and graphql-core tells the first to
-happen: which one that is depends on how long loads take. There, and only there, answers may differ: the data is the same, the
-same places are null for an error, and what is told is among the errors that graphql-core finds when none hides another.
+If several errors make the same position null, GraphQL leaves open which of them is reported, and graphql-core reports the first:
+which one that is depends on how long loads take. Only there may responses differ: the data is the same, the same positions are
+null, and the reported errors are among those that graphql-core finds without error propagation.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from storefront.execution.plan import DocumentPlans
 from storefront.graph.context import Context, Viewer
 from storefront.products.changes import load_change_page
 from storefront.schema import fix_introspection, schema
-from storefront.serving.run.operations import format_result
+from storefront.serving.run.results import format_result
 from tests.conftest import fresh
 from tests.execution.documents import Drawn, documents
 from tests.execution.faults import WATCH, FaultyContext, Watch, watched
@@ -218,7 +218,7 @@ HOW_MANY = pytest.mark.parametrize(("start", "count"), [(0, 800), pytest.param(1
 
 
 @HOW_MANY
-async def test_random_documents_are_answered_the_same(shop: Shop, start: int, count: int) -> None:
+async def test_random_documents_match_graphql_core(shop: Shop, start: int, count: int) -> None:
     found = await all_compared(shop, start, count)
     # Only errors are left to graphql-core, and nothing else is done by it.
     assert [watch for watch in found if watch.reasons and not watch.errors] == []
@@ -229,14 +229,14 @@ async def test_random_documents_are_answered_the_same(shop: Shop, start: int, co
 
 
 @HOW_MANY
-async def test_nulls_and_odd_values_in_the_database_are_answered_the_same(damaged: Shop, start: int, count: int) -> None:
+async def test_odd_database_values_match_graphql_core(damaged: Shop, start: int, count: int) -> None:
     found = await all_compared(damaged, start + count, count // 2)
     assert sum(bool(watch.reasons) for watch in found) > count * 0.02
     assert sum(watch.is_other_error for watch in found) < count * 0.02
 
 
 @HOW_MANY
-async def test_faults_in_loaders_and_resolvers_are_answered_the_same(shop: Shop, start: int, count: int) -> None:
+async def test_faults_match_graphql_core(shop: Shop, start: int, count: int) -> None:
     found = await all_compared(shop, start + 2 * count, count, with_faults=True)
     assert sum(bool(watch.reasons) for watch in found) > count * 0.1
     assert sum(watch.is_other_error for watch in found) < count * 0.03
@@ -262,7 +262,7 @@ WRONG_BELOW = [
 
 
 @pytest.mark.parametrize("number", range(len(WRONG_BELOW)))
-async def test_what_is_wrong_below_is_told_where_it_is(shop: Shop, number: int) -> None:
+async def test_lookahead_leaves_errors_to_their_field(shop: Shop, number: int) -> None:
     variable, selection = WRONG_BELOW[number]
     query = f"query Asked($store: ID!, {variable}) {{ {selection} me {{ id }} }}"
     drawn = Drawn(query, {"store": shop.values["configId"][0], "n": None}, None, parse(query))
@@ -272,13 +272,13 @@ async def test_what_is_wrong_below_is_told_where_it_is(shop: Shop, number: int) 
 
 
 @pytest.mark.parametrize(("table", "name", "value"), [each[:3] for each in DAMAGES if each[0] in WRITTEN])
-async def test_what_postgres_writes_as_json_needs_no_second_look(shop: Shop, table: str, name: str, value: str) -> None:
+async def test_json_from_postgres_is_complete(shop: Shop, table: str, name: str, value: str) -> None:
     with pytest.raises(IntegrityError):
         async with shop.database.transaction() as connection:
             await connection.raw.execute(f"UPDATE {table} SET {name} = {value}".encode())
 
 
-async def test_of_types_that_are_wrapped_it_is_not_said_whether_one_field_is_to_be_given(shop: Shop) -> None:
+async def test_is_one_of_is_null_for_wrapped_types(shop: Shop) -> None:
     # Another test may have built a schema of its own.
     fix_introspection()
     one, many = '__type(name: "ProductBy")', '__type(name: "ProductFilter")'
@@ -291,7 +291,7 @@ async def test_of_types_that_are_wrapped_it_is_not_said_whether_one_field_is_to_
     assert {field["type"]["isOneOf"] for field in result.data["filter"]["inputFields"]} == {None}
 
 
-async def test_events_are_told_the_same(shop: Shop) -> None:
+async def test_subscription_events_match_graphql_core(shop: Shop) -> None:
     listening = documents(SCHEMA, shop.values, REFUSED, 0, "subscription")
     drawn = islice((one for one in listening if "productFeed" in one.query), 300)
     owner = shop.viewers[0]
@@ -303,7 +303,7 @@ async def test_events_are_told_the_same(shop: Shop) -> None:
         await compared(shop, one, viewer, DocumentPlans(one.parsed), number if number % 2 else None, event)
 
 
-async def test_payloads_are_told_the_same(postgres: str, template: str) -> None:
+async def test_mutation_payloads_match_graphql_core(postgres: str, template: str) -> None:
     async with Database(fresh(postgres, template)) as database:
         opened = await open_shop(database)
         for number, drawn in enumerate(islice(documents(SCHEMA, opened.values, REFUSED, 0, "mutation"), 200)):

@@ -1,4 +1,4 @@
-"""Variables are read as graphql-core reads them, or left to it."""
+"""Variables are coerced as by graphql-core, or left to it."""
 
 import gc
 from typing import Any, cast
@@ -85,11 +85,11 @@ def _source(one: tuple[str, VariableValueSource]) -> str:
 
 @settings(max_examples=400, deadline=None)
 @given(values)
-def test_they_are_read_as_graphql_core_reads_them(given_: dict[str, Any]) -> None:
+def test_variables_are_coerced_as_by_graphql_core(given_: dict[str, Any]) -> None:
     same(SCHEMA, operation(ALL), given_)
 
 
-def test_what_is_plainly_right_is_read() -> None:
+def test_valid_variables_are_coerced() -> None:
     inner_: dict[str, Any] = {"name": "b", "count": None, "colours": []}
     whole = {"inner": {"name": "a"}, "all": [inner_, None], "matrix": [[1], []], "id": "7"}
     assert same(SCHEMA, operation(ALL), {"outer": {"inner": {"name": "a"}}, "flag": False, "colour": "RED", "count": None})
@@ -109,18 +109,18 @@ def test_what_is_plainly_right_is_read() -> None:
         ("$v: Missing", None),
     ],
 )
-def test_what_is_rare_is_left_to_graphql_core(variables: str, value: Any) -> None:
+def test_rare_types_are_left_to_graphql_core(variables: str, value: Any) -> None:
     given_ = {} if value is None else {"v": value}
     assert not same(SCHEMA, operation(f"query({variables}) {{ field }}"), given_)
 
 
-def test_oneof_with_one_member_is_read() -> None:
+def test_oneof_with_one_field_is_coerced() -> None:
     assert same(SCHEMA, operation("query($v: Either) { field }"), {"v": {"one": 1}})
     by = operation("query($by: ProductBy!) { product(by: $by) { id } }")
     assert same(ours._schema, by, {"by": {"sku": {"configId": "c", "sku": "s"}}})
 
 
-def test_the_inputs_of_our_mutations_are_read() -> None:
+def test_mutation_inputs_are_coerced() -> None:
     form = {"name": "S", "price": "2.50", "attributes": [{"name": "size", "value": "S"}], "inventory": None}
     product = {"configId": "c", "title": "A mug", "price": "1", "status": "ARCHIVED", "variants": [form, form], "images": []}
     create = operation("mutation($input: CreateProductInput!) { createProduct(input: $input) { position } }")
@@ -131,7 +131,7 @@ def test_the_inputs_of_our_mutations_are_read() -> None:
     assert same(ours._schema, bulk, {"input": rows})
 
 
-def test_what_a_document_brings_goes_with_it() -> None:
+def test_coercers_are_freed_with_their_document() -> None:
     """graphql-core makes the types of each document's variables anew, those that are lists or may not be null."""
 
     def kept(number: int) -> int:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as bytes over a socket: what clients of good manners never send."""
+"""A raw HTTP/1.1 client over a socket, for requests that well-behaved clients never send."""
 
 import asyncio
 import re

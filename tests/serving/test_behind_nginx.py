@@ -75,7 +75,9 @@ def port_of(client: Client) -> int:
 
 
 @pytest.mark.parametrize("changes", [[], PASSES_ALL], ids=["as documented", "passes every upgrade on"])
-async def test_upgrade_body_is_never_answered_to_others(shopper: Client, tmp_path: Path, changes: list[tuple[str, str]]) -> None:
+async def test_upgrade_body_is_never_answered_to_another_client(
+    shopper: Client, tmp_path: Path, changes: list[tuple[str, str]]
+) -> None:
     body = b"GET /graphql?query=%7Bsmuggled%7D HTTP/1.1\r\nhost: x\r\nx-swallow: "
     attack = (
         b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: upgrade\r\nupgrade: %b\r\n"
@@ -104,7 +106,7 @@ async def test_websocket_with_body_is_refused(shopper: Client, tmp_path: Path) -
     assert first.status == 400
 
 
-async def test_websocket_and_kept_connections_work(shopper: Client, tmp_path: Path) -> None:
+async def test_websocket_and_keep_alive_work(shopper: Client, tmp_path: Path) -> None:
     with nginx(tmp_path, port_of(shopper)) as port:
         address = f"ws://127.0.0.1:{port}/graphql"
         async with asyncio.timeout(30), connect(address, subprotocols=["graphql-transport-ws"]) as socket_:  # type: ignore[list-item]

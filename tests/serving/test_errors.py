@@ -1,4 +1,4 @@
-"""What clients are told of variables that cannot be used: where, and what was expected, never what they hold."""
+"""Error messages about invalid variables have the path and the expected type, and never the value."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ UNUSABLE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "told"), UNUSABLE)
-def test_a_variable_that_cannot_be_used_is_not_quoted(kind: str, value: Any, told: str) -> None:
+def test_invalid_variable_is_not_quoted(kind: str, value: Any, told: str) -> None:
     (operation,) = parse(f"query($input: {kind}) {{ __typename }}").definitions
     assert isinstance(operation, OperationDefinitionNode)
     errors = get_variable_values(schema._schema, operation.variable_definitions or (), {"input": value})

@@ -1,4 +1,4 @@
-"""Where one HTTP request ends and the next begins: never where a client's body says so."""
+"""HTTP message framing: a body never decides where the next request begins (request smuggling)."""
 
 import asyncio
 import json
@@ -174,7 +174,7 @@ async def test_chunk_extensions_and_trailers_are_bounded(shopper: Client, endles
     assert answer.status == 400 and b"at most 65,536 bytes" in answer.body
 
 
-async def test_malformed_request_waits_for_answers_before_it(shopper: Client) -> None:
+async def test_malformed_request_waits_for_earlier_responses(shopper: Client) -> None:
     slow = POST + sized(b'{"query":"{ __typename }"}')
     answers = await exchange(port_of(shopper), slow + slow + b"nonsense\r\n\r\n" + SMUGGLED)
     assert [answer.status for answer in answers] == [200, 200, 400]
@@ -183,7 +183,7 @@ async def test_malformed_request_waits_for_answers_before_it(shopper: Client) ->
 
 
 @pytest.mark.parametrize("first", [b"GET /healthz HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", LAST])
-async def test_nothing_after_the_last_request_is_read(shopper: Client, first: bytes) -> None:
+async def test_bytes_after_closing_request_are_ignored(shopper: Client, first: bytes) -> None:
     for parts in ([first + SMUGGLED], [first + SMUGGLED[:20], SMUGGLED[20:]]):
         [answer] = await exchange(port_of(shopper), *parts)
         assert answer.status == 200 and b"\r\nconnection: close\r\n" in answer.head
@@ -207,7 +207,7 @@ async def test_expectation_unmet_closes_the_connection(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("host", [b"", b"x:80", b"[::1]:80", b"a_b.example", b"xn--bcher-kva.example:", b"10.0.0.1 \t"])
-async def test_host_of_any_valid_form_is_taken(shopper: Client, host: bytes) -> None:
+async def test_host_of_any_valid_form_is_accepted(shopper: Client, host: bytes) -> None:
     [answer] = await exchange(port_of(shopper), LAST.replace(b"host: x", b"host: " + host))
     assert answer.status == 200
     [older] = await exchange(port_of(shopper), b"GET /healthz HTTP/1.0\r\n\r\n")

@@ -1,4 +1,4 @@
-"""SIGTERM ends a server in good order, whatever its clients have left half done."""
+"""Graceful shutdown on SIGTERM, whatever state the clients are in."""
 
 import asyncio
 import json
@@ -42,7 +42,9 @@ HANGING = {
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.soak)])
-async def test_sigterm_lets_mutation_end_whatever_hangs(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_sigterm_waits_for_mutation_despite_hanging_clients(
+    workers: int, empty_url: str, database: Database, tmp_path: Path
+) -> None:
     store = await make_store(database)
     log = tmp_path / "log"
     with log.open("wb") as written, running(empty_url, tmp_path, workers, written, BODY_TIMEOUT="2") as server:
@@ -141,7 +143,7 @@ async def _until_blocked(database: Database) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_sigterm_does_not_wait_for_clients_that_read_nothing(empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_sigterm_does_not_wait_for_unread_responses(empty_url: str, database: Database, tmp_path: Path) -> None:
     store = await make_store(database)
     product = await make_product(database, store, description="long " * 4_000)
     async with database.transaction() as writes:

@@ -1,4 +1,4 @@
-"""GraphiQL's page, its files, its set-up and its examples, without a browser."""
+"""GraphiQL's page, static files, installation and examples, without a browser."""
 
 import asyncio
 import json
@@ -135,7 +135,7 @@ def test_page_without_files_says_how_to_get_them() -> None:
 
 
 @installed
-def test_every_file_is_served_for_ever_under_its_versioned_address() -> None:
+def test_versioned_files_are_immutable() -> None:
     addresses = re.findall(r'(?:src|href)="(graphiql/[^"]+)"', get("/graphql").text)
     assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.FILES)
     for address in addresses:
@@ -147,7 +147,7 @@ def test_every_file_is_served_for_ever_under_its_versioned_address() -> None:
 
 
 @installed
-def test_unversioned_address_is_checked_again_each_time() -> None:
+def test_unversioned_files_are_revalidated() -> None:
     first = get("/graphiql/boot.js")
     assert first.headers["cache-control"] == "no-cache"
     again = get("/graphiql/boot.js", if_none_match=first.headers["etag"])
@@ -173,7 +173,7 @@ def test_unversioned_address_is_checked_again_each_time() -> None:
         "/graphiql//etc/passwd",
     ],
 )
-def test_nothing_else_is_served(path: str) -> None:
+def test_unlisted_files_are_not_served(path: str) -> None:
     assert get(path).status == 404
 
 

@@ -128,7 +128,7 @@ def browser(tmp_path: Path) -> Iterator[GraphiQL]:
         yield page
 
 
-def test_person_types_a_query_and_sees_the_answer(browser: GraphiQL, url: str) -> None:
+def test_page_runs_a_typed_query(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     assert browser.tabs() == ["Hello", "Count"]
     browser.type_query("{ again: hello }")
@@ -142,7 +142,7 @@ def test_example_runs_with_its_variables_and_headers(browser: GraphiQL, url: str
     assert json.loads(browser.answer("Ada")) == {"data": {"hello": "hello Ada, Bearer x"}}
 
 
-def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browser: GraphiQL, url: str) -> None:
+def test_subscription_uses_websocket_with_headers_of_its_tab(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     browser.choose_tab(1)
     browser.execute("Count")
@@ -151,7 +151,7 @@ def test_subscription_runs_over_the_websocket_with_the_headers_of_its_tab(browse
     assert opened == [url.replace("http", "ws")]
 
 
-def test_the_shops_own_tab_shows_changes_as_they_happen(browser: GraphiQL, empty_url: str, tmp_path: Path) -> None:
+def test_subscription_tab_shows_changes_live(browser: GraphiQL, empty_url: str, tmp_path: Path) -> None:
     with running(empty_url, tmp_path / "server") as server, psycopg.connect(empty_url, autocommit=True) as database:
         user = str(uuid7())
         database.execute("INSERT INTO users (id, email) VALUES (%s, 'ada@example.com')", [user])
@@ -177,7 +177,7 @@ def test_the_shops_own_tab_shows_changes_as_they_happen(browser: GraphiQL, empty
             assert (event["__typename"], event["position"]) == ("ProductCreated", "2")
 
 
-def test_page_needs_no_other_host_and_breaks_no_policy(browser: GraphiQL, url: str) -> None:
+def test_page_loads_from_one_host_within_policy(browser: GraphiQL, url: str) -> None:
     browser.open(url)
     # The explorer, a menu and a dialog: what loads or styles anything late does it now.
     browser.run("document.querySelector('[aria-label*=\"GraphiQL Explorer\"]').click()")
@@ -190,9 +190,7 @@ def test_page_needs_no_other_host_and_breaks_no_policy(browser: GraphiQL, url: s
     assert browser.complaints() == []
 
 
-def test_tabs_of_the_last_visit_stay_and_untouched_examples_are_renewed(
-    browser: GraphiQL, url: str, examples: list[Example]
-) -> None:
+def test_edited_tabs_stay_and_unedited_examples_are_updated(browser: GraphiQL, url: str, examples: list[Example]) -> None:
     browser.open(url)
     browser.type_query("query Mine { hello }")
     browser.wait("(localStorage['Test:graphiql:tabState'] ?? '').includes('\"title\":\"Mine\"')")

@@ -1,4 +1,4 @@
-"""Generated streams of HTTP/1.1 against a real server: at most one answer for each request, no 5xx, no hang."""
+"""Fuzzing: generated HTTP/1.1 streams get at most one response per request, no 5xx, and no hang."""
 
 import asyncio
 import random

@@ -1,4 +1,4 @@
-"""Subscriptions over multipart, as Apollo's clients speak it: every byte of a stream."""
+"""Subscriptions over multipart, with Apollo's protocol: every byte of a stream."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def parts(response: httpx.Response) -> AsyncIterator[Any]:
             return
 
 
-async def test_results_come_in_envelopes(shopper: Client) -> None:
+async def test_multipart_results_have_envelopes(shopper: Client) -> None:
     user = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=user)
     product = await make_product(shopper.database, store)
@@ -57,7 +57,7 @@ async def test_results_come_in_envelopes(shopper: Client) -> None:
             assert await anext(told) == {"payload": {"data": {"productFeed": {"position": position}}}}
 
 
-async def test_silence_is_told(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_multipart_sends_heartbeats(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     store = await make_store(shopper.database)
     async with asyncio.timeout(10), subscribed(shopper, c=store) as response:
@@ -65,14 +65,14 @@ async def test_silence_is_told(shopper: Client, monkeypatch: pytest.MonkeyPatch)
         assert [await anext(told) for _ in range(3)] == [{}] * 3
 
 
-async def test_what_cannot_be_subscribed_to_is_told_and_ends(shopper: Client) -> None:
+async def test_multipart_subscription_error_ends_the_stream(shopper: Client) -> None:
     async with asyncio.timeout(10), subscribed(shopper, c=["x"]) as response:
         heartbeat, refusal = [part async for part in parts(response)]
         assert heartbeat == {}
         assert refusal["payload"]["errors"][0]["extensions"]["code"] == "BAD_USER_INPUT"
 
 
-async def test_a_sign_out_ends_the_stream(shopper: Client) -> None:
+async def test_multipart_stream_ends_on_sign_out(shopper: Client) -> None:
     user = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=user)
     owner = shopper.signed_in(user)

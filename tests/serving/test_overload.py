@@ -1,4 +1,4 @@
-"""Twice as much as the server can do: it says so to some, serves the others, grows no further, and soon is itself again."""
+"""Overload: at twice its capacity the server sheds load, serves the rest, keeps its memory bounded, and recovers."""
 
 import asyncio
 import json
@@ -183,7 +183,7 @@ def slope(samples: Sequence[tuple[float, int]]) -> float:
 
 
 @pytest.mark.parametrize("seconds", [4.0, pytest.param(SECONDS, marks=pytest.mark.soak)])
-async def test_twice_the_load_is_refused_in_part_and_leaves_nothing_behind(
+async def test_double_load_is_shed_and_leaves_nothing_behind(
     seconds: float, empty_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Database(empty_url) as database:

@@ -1,4 +1,4 @@
-"""What takes too long, what nobody waits for any more, and what is too much at a time: given up, and Postgres with it."""
+"""Timeouts, disconnects and concurrency limits cancel operations and their statements in Postgres."""
 
 import asyncio
 import json
@@ -100,7 +100,7 @@ async def stock(database: Database, product: str) -> int:
     return int(row.inventory)
 
 
-async def test_a_client_that_leaves_takes_its_statement_along(client: Client, empty_url: str) -> None:
+async def test_disconnect_cancels_the_statement(client: Client, empty_url: str) -> None:
     async with watching(empty_url) as watcher:
         async with watcher.locked(LOCK_STORES):
             before = await watcher.backends()
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_takes_its_statement_along(client: Client, em
         assert await watcher.backends() >= before
 
 
-async def test_a_client_that_leaves_a_nested_load_takes_its_statement_along(client: Client, empty_url: str) -> None:
+async def test_disconnect_cancels_a_nested_load(client: Client, empty_url: str) -> None:
     store = await make_store(client.database)
     product = await make_product(client.database, store)
     query = f'{{ product(by: {{id: "{product}"}}) {{ related {{ id }} config {{ owner {{ configs {{ totalCount }} }} }} }} }}'
@@ -128,7 +128,7 @@ async def test_a_client_that_leaves_a_nested_load_takes_its_statement_along(clie
         assert await watcher.backends() >= before
 
 
-async def test_a_mutation_is_done_though_its_client_has_left(client: Client, empty_url: str) -> None:
+async def test_mutation_completes_after_disconnect(client: Client, empty_url: str) -> None:
     user, (product, _) = await owner(client)
     async with watching(empty_url) as watcher:
         async with watcher.locked(f"SELECT FROM products WHERE id = '{product}' FOR UPDATE"):
@@ -142,7 +142,7 @@ async def test_a_mutation_is_done_though_its_client_has_left(client: Client, emp
                 await asyncio.sleep(0.02)
 
 
-async def test_an_operation_that_is_completed_on_a_socket_takes_its_statement_along(client: Client, empty_url: str) -> None:
+async def test_socket_complete_message_cancels_the_statement(client: Client, empty_url: str) -> None:
     address = str(client.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
     async with (
         watching(empty_url) as watcher,
@@ -156,7 +156,7 @@ async def test_an_operation_that_is_completed_on_a_socket_takes_its_statement_al
         await watcher.until(0)
 
 
-async def test_a_query_that_takes_too_long_is_given_up(empty_url: str, tmp_path: Path) -> None:
+async def test_query_times_out(empty_url: str, tmp_path: Path) -> None:
     async with (
         serving(empty_url, tmp_path, request_timeout=0.3) as client,
         watching(empty_url) as watcher,
@@ -169,7 +169,7 @@ async def test_a_query_that_takes_too_long_is_given_up(empty_url: str, tmp_path:
         assert "0.3 s" in error["message"]
 
 
-async def test_of_mutations_that_take_too_long_it_is_told_which_are_done(empty_url: str, tmp_path: Path) -> None:
+async def test_mutation_timeout_names_completed_fields(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, request_timeout=0.8) as client, watching(empty_url) as watcher:
         user, (free, locked) = await owner(client)
         async with watcher.locked(f"SELECT FROM products WHERE id = '{locked}' FOR UPDATE"):
@@ -180,7 +180,7 @@ async def test_of_mutations_that_take_too_long_it_is_told_which_are_done(empty_u
         assert [await stock(client.database, product) for product in (free, locked)] == [1, 0]
 
 
-async def test_a_statement_that_takes_too_long_is_told_as_that(empty_url: str, tmp_path: Path) -> None:
+async def test_statement_timeout_is_reported(empty_url: str, tmp_path: Path) -> None:
     async with (
         serving(empty_url, tmp_path, statement_timeout=150) as client,
         watching(empty_url) as watcher,
@@ -191,7 +191,7 @@ async def test_a_statement_that_takes_too_long_is_told_as_that(empty_url: str, t
         assert "150 ms" in error["message"]
 
 
-async def test_what_is_too_much_at_a_time_is_refused_at_once(empty_url: str, tmp_path: Path) -> None:
+async def test_operations_beyond_concurrency_limit_are_refused(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, max_concurrent=3) as client, watching(empty_url) as watcher:
         async with watcher.locked(LOCK_STORES):
             running = [asyncio.create_task(client.post(STORES)) for _ in range(3)]
@@ -205,7 +205,7 @@ async def test_what_is_too_much_at_a_time_is_refused_at_once(empty_url: str, tmp
         await client.ask(STORES)
 
 
-async def test_a_coroutine_that_is_given_up_leaves_its_connection_as_it_was(database: Database, empty_url: str) -> None:
+async def test_cancelled_coroutine_leaves_its_connection_clean(database: Database, empty_url: str) -> None:
     slow = compile_statement(text("SELECT pg_sleep(30)"))
     async with watching(empty_url) as watcher:
         before = await watcher.backends()
@@ -218,7 +218,7 @@ async def test_a_coroutine_that_is_given_up_leaves_its_connection_as_it_was(data
         assert await watcher.backends() >= before
 
 
-async def test_of_several_requests_in_one_body_each_gives_up_its_own_loads(database: Database) -> None:
+async def test_batch_disconnect_cancels_loads_of_each_request(database: Database) -> None:
     async def slow(context: Context, keys: Sequence[str]) -> Sequence[str]:
         await context.database.fetch(compile_statement(text("SELECT pg_sleep(0.3)")))
         return keys

@@ -57,7 +57,7 @@ def refusal(answer: httpx.Response) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("send", [post, get])
-async def test_a_hash_is_known_once_its_text_was_sent(shopper: Client, send: Callable[..., Any]) -> None:
+async def test_hash_is_known_after_its_text(shopper: Client, send: Callable[..., Any]) -> None:
     text = new()
     asked = persisted(hash_document(text))
     assert refusal(await send(shopper, asked)) == NOT_FOUND
@@ -70,7 +70,7 @@ async def test_a_hash_is_known_once_its_text_was_sent(shopper: Client, send: Cal
         assert (await send(shopper, given)).json() == {"data": {"__typename": "Query"}}
 
 
-async def test_a_hash_takes_variables_and_never_makes_a_mutation_safe(shopper: Client) -> None:
+async def test_hash_accepts_variables_but_no_get_mutation(shopper: Client) -> None:
     store = await make_store(shopper.database)
     text = f"# {uuid7()}\n{STORE}"
     assert (await post(shopper, persisted(hash_document(text), query=text, variables={"id": store}))).status_code == 200
@@ -81,14 +81,14 @@ async def test_a_hash_takes_variables_and_never_makes_a_mutation_safe(shopper: C
     assert (await get(shopper, persisted(hash_document(mutation)))).status_code == 405
 
 
-async def test_a_hash_has_to_be_that_of_the_text(shopper: Client) -> None:
+async def test_hash_must_match_the_text(shopper: Client) -> None:
     text, other = new(), new()
     code, message = refusal(await post(shopper, persisted(hash_document(other), query=text)))
     assert code == "BAD_REQUEST" and "SHA-256" in message
     assert refusal(await post(shopper, persisted(hash_document(other)))) == NOT_FOUND
 
 
-async def test_what_cannot_run_is_not_kept(shopper: Client) -> None:
+async def test_invalid_document_is_not_cached(shopper: Client) -> None:
     text = f"{{ nothing{uuid7().hex} }}"
     assert refusal(await post(shopper, persisted(hash_document(text), query=text)))[0] == "GRAPHQL_VALIDATION_FAILED"
     assert refusal(await post(shopper, persisted(hash_document(text)))) == NOT_FOUND
@@ -98,15 +98,15 @@ async def test_what_cannot_run_is_not_kept(shopper: Client) -> None:
     "extensions",
     [{"persistedQuery": 1}, {"persistedQuery": {"sha256Hash": "a"}}, {"persistedQuery": {"version": 2, "sha256Hash": "a"}}, []],
 )
-async def test_what_is_no_hash_is_told(shopper: Client, extensions: Any) -> None:
+async def test_malformed_hash_is_refused(shopper: Client, extensions: Any) -> None:
     assert refusal(await post(shopper, {"query": "{ __typename }", "extensions": extensions}))[0] == "BAD_REQUEST"
 
 
-async def test_an_id_beside_a_query_is_anybodys(shopper: Client) -> None:
+async def test_id_beside_a_query_is_ignored(shopper: Client) -> None:
     assert (await post(shopper, {"query": "{ __typename }", "id": 7})).json() == {"data": {"__typename": "Query"}}
 
 
-async def test_in_a_batch_one_may_send_its_hash(shopper: Client) -> None:
+async def test_batch_accepts_hashes(shopper: Client) -> None:
     text = new()
     answer = await post(shopper, [persisted(hash_document(text)), {"query": text}, persisted(hash_document(text))])
     assert [one.get("data") for one in answer.json()] == [None, {"__typename": "Query"}, {"__typename": "Query"}]
@@ -114,7 +114,7 @@ async def test_in_a_batch_one_may_send_its_hash(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize(("accept", "status"), [("application/json", 200), ("application/graphql-response+json", 400)])
-async def test_an_unknown_hash_has_the_status_of_its_media_type(shopper: Client, accept: str, status: int) -> None:
+async def test_unknown_hash_has_status_of_media_type(shopper: Client, accept: str, status: int) -> None:
     answer = await shopper.http.post("/graphql", json=persisted(hash_document(new())), headers={"accept": accept})
     assert (answer.status_code, "data" in answer.json()) == (status, False)
 
@@ -124,7 +124,7 @@ def find(known: Any, **request: Any) -> PreparedDocument:
     return found
 
 
-def test_memory_is_bounded_by_the_documents_that_are_kept() -> None:
+def test_document_cache_bounds_memory() -> None:
     known = build_document_store(Settings())
     texts = [f"query Q{n} {{ __typename }}".ljust(MAX_CACHED_CHARACTERS // 4, "#") for n in range(6)]
     for text in texts:
@@ -137,7 +137,7 @@ def test_memory_is_bounded_by_the_documents_that_are_kept() -> None:
     ]
 
 
-async def test_they_can_be_switched_off(postgres: str, template: str, tmp_path: Path) -> None:
+async def test_persisted_queries_can_be_switched_off(postgres: str, template: str, tmp_path: Path) -> None:
     text = new()
     async with serving(fresh(postgres, template), tmp_path, persisted_queries=False) as client:
         for body in (persisted(hash_document(text)), persisted(hash_document(text), query=text)):
@@ -185,7 +185,7 @@ async def strict(postgres: str, template: str, tmp_path_factory: pytest.TempPath
     ids=str,
 )
 @pytest.mark.parametrize("send", [post, get])
-async def test_a_trusted_document_is_run_however_it_is_named(strict: Client, send: Callable[..., Any], given: Any) -> None:
+async def test_trusted_document_runs_by_any_kind_of_id(strict: Client, send: Callable[..., Any], given: Any) -> None:
     store = await make_store(strict.database)
     assert (await send(strict, {**given, "variables": {"id": store}})).json() == {"data": {"config": {"id": store}}}
 
@@ -206,7 +206,7 @@ async def test_a_trusted_document_is_run_however_it_is_named(strict: Client, sen
     ],
     ids=str,
 )
-async def test_anything_else_is_refused(strict: Client, given: Any, code: str, told: str) -> None:
+async def test_untrusted_document_is_refused(strict: Client, given: Any, code: str, told: str) -> None:
     for send in (post, get):
         found, message = refusal(await send(strict, given))
         assert found == code and told in message
@@ -214,7 +214,7 @@ async def test_anything_else_is_refused(strict: Client, given: Any, code: str, t
     assert code in events.text and 'data: {"data"' not in events.text
 
 
-async def test_over_a_socket_and_events_as_well(strict: Client) -> None:
+async def test_trusted_documents_apply_to_sockets_and_events(strict: Client) -> None:
     store = await make_store(strict.database)
     address = str(strict.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
     async with connect(address, subprotocols=[Subprotocol("graphql-transport-ws")]) as socket:
@@ -238,7 +238,7 @@ async def test_over_a_socket_and_events_as_well(strict: Client) -> None:
         assert response.status_code == 200
 
 
-async def test_our_own_page_is_trusted_and_there_is_no_graphiql(strict: Client) -> None:
+async def test_dashboard_is_trusted_and_graphiql_is_off(strict: Client) -> None:
     page = await strict.http.get("/dashboard/some-store")
     settings = json.loads(page.text.partition('<script id="settings" type="application/json">')[2].partition("</script>")[0])
     assert set(settings["documents"]) == {"store", "report", "live"}
@@ -250,14 +250,14 @@ async def test_our_own_page_is_trusted_and_there_is_no_graphiql(strict: Client) 
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json; charset=utf-8")
 
 
-async def test_beside_others_trusted_documents_are_known_by_their_ids(postgres: str, template: str, tmp_path: Path) -> None:
+async def test_trusted_ids_work_beside_other_documents(postgres: str, template: str, tmp_path: Path) -> None:
     async with serving(fresh(postgres, template), tmp_path, trusted_manifests=manifests(tmp_path)) as client:
         assert (await post(client, {"id": "codegen"})).json() == {"data": {"me": None}}
         assert (await post(client, {"query": "{ me { id } }"})).json() == {"data": {"me": None}}
         assert refusal(await post(client, {"id": "other"})) == NOT_FOUND
 
 
-def test_a_trusted_document_is_prepared_once_and_stays(tmp_path: Path) -> None:
+def test_trusted_document_is_prepared_once(tmp_path: Path) -> None:
     known = build_document_store(Settings(trusted_manifests=manifests(tmp_path)))
     first = find(known, document_id="relay")
     for n in range(5):
@@ -266,7 +266,7 @@ def test_a_trusted_document_is_prepared_once_and_stays(tmp_path: Path) -> None:
         assert find(known, **request) is first
 
 
-def test_documents_that_do_not_fit_are_named_at_the_start(tmp_path: Path) -> None:
+def test_invalid_trusted_documents_are_named_at_start(tmp_path: Path) -> None:
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"good": OTHER, "bad": "query Bad { shoeSize }", "worse": "query Worse {"}))
     with pytest.raises(ManifestError) as refused:
@@ -293,7 +293,7 @@ def test_documents_that_do_not_fit_are_named_at_the_start(tmp_path: Path) -> Non
         ),
     ],
 )
-def test_what_is_no_manifest_is_told(tmp_path: Path, content: str, told: str) -> None:
+def test_invalid_manifest_is_an_error(tmp_path: Path, content: str, told: str) -> None:
     file = tmp_path / "manifest.json"
     file.write_text(content)
     with pytest.raises(ManifestError, match=told) as refused:
@@ -301,7 +301,7 @@ def test_what_is_no_manifest_is_told(tmp_path: Path, content: str, told: str) ->
     assert str(file) in str(refused.value)
 
 
-def test_manifests_have_to_be_there_and_agree(tmp_path: Path) -> None:
+def test_manifests_must_exist_and_agree(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="cannot be read: No such file"):
         load_manifests([tmp_path / "none.json"])
     for name, text in (("a.json", OTHER), ("b.json", STORE)):
@@ -310,15 +310,13 @@ def test_manifests_have_to_be_there_and_agree(tmp_path: Path) -> None:
         load_manifests([tmp_path / "a.json", tmp_path / "b.json"])
 
 
-def test_only_trusted_ones_need_manifests() -> None:
+def test_trusted_only_mode_needs_manifests() -> None:
     with pytest.raises(ValidationError, match="must be set with STOREFRONT_TRUSTED_DOCUMENTS=only"):
         Settings(trusted_documents="only")
     assert Settings(database_url=SecretStr("x")).trusted_documents == "allow"
 
 
-def test_the_server_does_not_start_with_a_manifest_that_does_not_fit(
-    empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_server_refuses_to_start_with_invalid_manifest(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"bad": "query Bad { shoeSize }"}))
     options = Settings(database_url=SecretStr(empty_url), data_dir=tmp_path, trusted_manifests=str(file))

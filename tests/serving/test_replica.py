@@ -1,4 +1,4 @@
-"""Who reads from the replica: two databases of different contents show which one answered."""
+"""Reads from the replica: two databases with different contents show which one was used."""
 
 import asyncio
 from pathlib import Path
@@ -30,9 +30,7 @@ def titles(page: Any) -> list[str]:
     return [node["title"] for node in page["products"]["nodes"]]
 
 
-async def test_shoppers_read_from_the_replica_and_whoever_writes_reads_where_they_write(
-    postgres: str, template: str, tmp_path: Path
-) -> None:
+async def test_shoppers_read_replica_and_writers_read_primary(postgres: str, template: str, tmp_path: Path) -> None:
     primary, replica = fresh(postgres, template), fresh(postgres, template)
     await shelf(primary, "Of the primary")
     await shelf(replica, "Of the replica")

@@ -1,4 +1,4 @@
-"""What the headers of a request say, in one line or in several, and what HEAD is answered."""
+"""List headers of requests in one or several lines, and responses to HEAD."""
 
 import gzip
 import json
@@ -45,7 +45,7 @@ async def test_accept_lines_are_one_list(shopper: Client, lines: list[str], stat
     assert (answer.status_code, answer.headers["content-type"].partition(";")[0]) == (status, media_type)
 
 
-async def test_accept_names_a_browser_in_any_line(shopper: Client) -> None:
+async def test_accept_detects_browser_in_any_line(shopper: Client) -> None:
     request = httpx.Request(
         "GET", shopper.http.base_url.join("/graphql"), headers=[("accept", "application/xml"), ("accept", "text/html")]
     )
@@ -66,7 +66,7 @@ async def test_if_none_match_is_compared_weakly(shopper: Client, lines: list[str
         assert (await shopper.http.get(path, headers={"if-none-match": other})).status_code == 200
 
 
-async def test_if_none_match_any_is_true_of_answers(empty_url: str, tmp_path: Path) -> None:
+async def test_if_none_match_any_matches_responses(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, response_cache_bytes=1_000_000) as client:
         slug = "any"
         await make_store(client.database, slug=slug)
@@ -103,7 +103,7 @@ async def test_content_coding_is_refused_on_every_route(shopper: Client, coding:
 
 
 @pytest.mark.parametrize("value", [b"", b"   ", b" \t "])
-async def test_empty_authorization_is_no_header(shopper: Client, value: bytes) -> None:
+async def test_empty_authorization_is_ignored(shopper: Client, value: bytes) -> None:
     body = b'{"query":"{ me { id } }"}'
     head = b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: "
     request = head + value + b"\r\ncontent-length: %d\r\n\r\n" % len(body) + body + LAST
@@ -121,7 +121,7 @@ async def test_authorization_without_token_is_refused(shopper: Client, value: st
 
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "multipart/mixed;subscriptionSpec=1.0"])
-async def test_head_of_a_stream_ends_at_its_head(client: Client, accept: str) -> None:
+async def test_head_of_a_stream_has_no_body(client: Client, accept: str) -> None:
     store = await make_store(client.database)
     for document in (f'subscription {{ productFeed(configId: "{store}") {{ __typename }} }}', "{ configs { totalCount } }"):
         statements: list[str] = []

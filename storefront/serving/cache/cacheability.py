@@ -1,11 +1,11 @@
-"""What answers depend on besides the document. Fields declare it in their `extensions`; a document is what its fields are."""
+"""Cacheability of responses. Fields declare what they depend on in their `extensions`; a document inherits it from its fields."""
 
 from typing import Any
 
 from graphql import BREAK, DocumentNode, GraphQLSchema, TypeInfo, TypeInfoVisitor, Visitor, visit
 
-# The names under which a field of the schema says so: that its value depends on who asks, and that it changes without the log
-# of any scope that is read for it.
+# The keys of a field's `extensions`: its value depends on the viewer, or it changes without an entry in the log of any scope that
+# is read for it.
 PERSONAL_EXTENSION_KEY = "personal"
 VOLATILE_EXTENSION_KEY = "volatile"
 
@@ -16,7 +16,7 @@ def is_personal(schema: GraphQLSchema, document: DocumentNode) -> bool:
 
 
 def is_public(schema: GraphQLSchema, document: DocumentNode) -> bool:
-    """Whether its answer is the same to everybody who is unknown, and may be kept: no field is personal or volatile."""
+    """Whether the response is the same for all anonymous viewers and may be cached: no field is personal or volatile."""
     return not (
         _has_marked_field(schema, document, PERSONAL_EXTENSION_KEY) or _has_marked_field(schema, document, VOLATILE_EXTENSION_KEY)
     )

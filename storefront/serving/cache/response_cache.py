@@ -1,13 +1,13 @@
-"""Answers that are the same to everybody, kept for as long as the logs stand that they depend on.
+"""Response cache for public queries, validated by the positions of the logs that a response depends on.
 
-An execution tells which scopes it read, each with a position that its log had reached before. While no log has moved, the
-answer is what another execution would give: it is sent again, or, to whoever shows its ETag, not even that. Nothing is known
-here of what a scope is.
+An execution records the scopes that it read, each with a position that the scope's log had reached before. While no log has
+grown, another execution would return the same response: it is sent from the cache, or as 304 to a client that sends its ETag.
+What a scope is does not matter here.
 """
 
 import asyncio
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,50 +16,52 @@ from hmac import compare_digest
 from typing import Any, Protocol
 
 import orjson
+from cachetools import LRUCache
 from graphql import ExecutionResult
 from starlette.requests import Request
 from starlette.responses import Response
 
 from storefront.core.memory import compact_bytes
+from storefront.core.tasks import retrieve_exception
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.http.headers import is_any_entity_tag, join_header_lines
-from storefront.serving.run.operations import format_result
+from storefront.serving.run.results import format_result
 
 CacheDependencies = Mapping[str, int]
 
-# An ETag names its scopes: up to so many it stays short.
+# An ETag contains its scopes. A response with more of them gets no ETag, as it would be too long.
 MAX_ETAG_SCOPES = 16
-# ETags that are looked at of all that a request shows.
+# The number of ETags in If-None-Match that are checked.
 MAX_IF_NONE_MATCH_TAGS = 20
-# What an entry takes besides its bytes.
+# What a cache entry takes besides its body.
 ENTRY_OVERHEAD_BYTES = 1_000
 
 _ETAG_PATTERN = re.compile(r'"([0-9a-f]{24})\.([^"]*)"')
 
 
 class LogFreshness(Protocol):
-    """Whether logs stand where they were."""
+    """Compares the positions of logs with those that a response was computed at."""
 
     def is_fresh(self, dependencies: CacheDependencies) -> bool | None:
-        """Whether all do; None where that has to be asked."""
+        """Whether no log has grown, as far as this process knows; None if it has to query the database."""
 
     async def revalidate(self, dependencies: CacheDependencies) -> bool:
-        """The same, asked."""
+        """Whether no log has grown, according to the database."""
 
 
 class PublicContext(Protocol):
-    """The context of an operation that is executed for nobody in particular."""
+    """The context of an operation that is executed for an anonymous viewer."""
 
     @property
     def dependencies(self) -> CacheDependencies | None:
-        """The scopes that were read; None where the answer depends on something else, too."""
+        """The scopes that were read, with positions; None if the response depends on something else as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
-    """Up to how many bytes of answers are kept (0: none), and how caches on the way are to treat them: `Cache-Control`.
+    """The size of the cache in bytes (0: off), and the `Cache-Control` of its responses for browsers and CDNs.
 
-    `secret` is what ETags are made with. All servers of one release have the same, those of another one a different one.
+    `secret` is the key of the ETags' MAC. It is the same on all servers of a release and differs between releases.
     """
 
     max_bytes: int
@@ -69,7 +71,7 @@ class CachePolicy:
 
 @dataclass(frozen=True, slots=True)
 class CachedResponse:
-    """An answer to everybody, its headers, and what its validity hangs on: None where that is not known."""
+    """A public response, its headers, and its dependencies: None if they are unknown, and it cannot be cached."""
 
     body: bytes
     headers: Mapping[str, str]
@@ -77,18 +79,17 @@ class CachedResponse:
 
     @property
     def size(self) -> int:
-        """About how many bytes it takes to keep it."""
+        """About how many bytes the entry takes."""
         return len(self.body) + ENTRY_OVERHEAD_BYTES
 
     def to_response(self, media_type: str, cache_status: str) -> Response:
-        """The answer, with a word on where it comes from (RFC 9211)."""
+        """The HTTP response, with a Cache-Status header (RFC 9211)."""
         headers = {**self.headers, "cache-status": f"storefront; {cache_status}"}
         return Response(self.body, headers={**headers, "content-type": f"{media_type}; charset=utf-8"})
 
 
-# What an execution came to: with errors it is for each asker to be told by themselves.
+# The outcome of an execution. A result with errors is formatted for each request, as it contains the request id.
 ComputedResult = CachedResponse | ExecutionResult
-
 
 RunOperation = Callable[[Any], Awaitable[ExecutionResult]]
 EncodeResponse = Callable[[Any], bytes]
@@ -96,7 +97,7 @@ EncodeResponse = Callable[[Any], bytes]
 
 @dataclass(frozen=True, slots=True)
 class CacheLookup:
-    """What is asked, by somebody who does not say who they are. `shown`: the ETags of the answers that they have already."""
+    """A query of an anonymous client: its cache key, and the ETags of the responses that the client has (`if_none_match`)."""
 
     cache: "ResponseCache"
     key: bytes
@@ -104,16 +105,16 @@ class CacheLookup:
     if_none_match: str | None
 
     async def get(self) -> Response | None:
-        """The answer where it is known: nothing is parsed, looked up or executed for it."""
+        """The response from the cache, or 304; None on a miss. Parses and executes nothing."""
         return await self.cache.get(self)
 
     async def compute(self, run: RunOperation, encode: EncodeResponse = orjson.dumps) -> Response | ExecutionResult:
-        """Execute a public query, together with all who ask the same at the same time; a result is one with errors."""
+        """Execute a public query, once for all concurrent requests with the same key. Returns a result if it has errors."""
         computed = await self.cache.compute(self.key, run, encode)
         return self.create_response(computed, "fwd=miss") if isinstance(computed, CachedResponse) else computed
 
     def create_response(self, cached: CachedResponse, cache_status: str) -> Response:
-        """The answer, or that there is one where just that was the condition."""
+        """The HTTP response; 304 for `If-None-Match: *`."""
         return (
             Response(status_code=304, headers=cached.headers)
             if is_any_entity_tag(self.if_none_match)
@@ -122,7 +123,7 @@ class CacheLookup:
 
 
 class ResponseCache:
-    """The public answers of this process, for those of whom `is_anonymous` says that they do not tell who they are."""
+    """The cached public responses of this process (an LRU cache), for requests without credentials (`is_anonymous`)."""
 
     def __init__(
         self,
@@ -132,25 +133,24 @@ class ResponseCache:
         policy: CachePolicy,
     ) -> None:
         self._logs, self._make_context, self._is_anonymous, self._policy = logs, make_context, is_anonymous, policy
-        self._entries: OrderedDict[bytes, CachedResponse] = OrderedDict()
-        self._bytes = 0
-        # What came of questions: hits, misses, and those who had the answer already.
+        self._entries: LRUCache[bytes, CachedResponse] = LRUCache(policy.max_bytes, getsizeof=lambda entry: entry.size)
+        # Lookups by outcome; "unchanged" are those answered with 304.
         self.lookup_counts = {"hit": 0, "miss": 0, "unchanged": 0}
         self._tasks: dict[bytes, asyncio.Task[ComputedResult]] = {}
         self._waiter_counts: Counter[asyncio.Task[ComputedResult]] = Counter()
 
     @property
     def count(self) -> int:
-        """How many are kept."""
+        """The number of cached responses."""
         return len(self._entries)
 
     @property
     def size(self) -> int:
-        """How many bytes they take."""
-        return self._bytes
+        """The size of the cached responses in bytes."""
+        return int(self._entries.currsize)
 
     def create_lookup(self, request: Request, graphql_request: GraphQLRequest, media_type: str) -> CacheLookup | None:
-        """The question of a request; None where its answer is for the asker alone, or nothing is gained by keeping it."""
+        """The cache lookup of a request; None if it has credentials, or cannot or need not be cached."""
         is_post = request.method == "POST"
         if (is_post and not self._policy.max_bytes) or not self._is_anonymous(request):
             return None
@@ -162,39 +162,37 @@ class ResponseCache:
         )
 
     async def get(self, lookup: CacheLookup) -> Response | None:
-        """An answer that is kept and still holds, or that there is none but the one that was shown."""
+        """A fresh response from the cache, or 304 if an ETag of the request is fresh; None on a miss."""
         if lookup.if_none_match is not None and (etag := await self._find_fresh_etag(lookup)) is not None:
             self.lookup_counts["unchanged"] += 1
             return Response(status_code=304, headers=self._create_headers(etag))
         cached = self._entries.get(lookup.key)
         if cached is None or not await self._is_fresh(cached.dependencies):
             return None
-        if lookup.key in self._entries:
-            self._entries.move_to_end(lookup.key)
         self.lookup_counts["hit"] += 1
         return lookup.create_response(cached, "hit")
 
     async def compute(self, key: bytes, run: RunOperation, encode: EncodeResponse = orjson.dumps) -> ComputedResult:
-        """What an execution comes to that was begun after this was asked, or would not come to anything else.
+        """The outcome of an execution that started after this call, or of one whose dependencies are still fresh. Single-flight.
 
         Raises what `run` and `encode` raise.
         """
         self.lookup_counts["miss"] += 1
         task = self._tasks.get(key)
         if task is not None:
-            # It may have read before something was written that this one has to show.
+            # It may have read before a write that this caller must see, so its result is validated.
             with self._waiting_for(key, task):
                 cached = await _await_cached(task)
             if cached is not None and await self._is_fresh(cached.dependencies):
                 return cached
-        # Whatever runs by now was begun later.
+        # An execution that runs by now was started after this call.
         task = self._tasks.get(key) or self._start_task(key, run, encode)
         with self._waiting_for(key, task):
             return await asyncio.shield(task)
 
     @contextmanager
     def _waiting_for(self, key: bytes, task: asyncio.Task[ComputedResult]) -> Iterator[None]:
-        """Once nobody does so any more, there is nobody to be told."""
+        """Count a waiter of a shared execution, which is cancelled when its last waiter leaves."""
         self._waiter_counts[task] += 1
         try:
             yield
@@ -211,7 +209,7 @@ class ResponseCache:
 
     def _start_task(self, key: bytes, run: RunOperation, encode: EncodeResponse) -> asyncio.Task[ComputedResult]:
         task = self._tasks[key] = asyncio.create_task(self._execute(key, run, encode))
-        task.add_done_callback(_retrieve_exception)
+        task.add_done_callback(retrieve_exception)
         return task
 
     async def _execute(self, key: bytes, run: RunOperation, encode: EncodeResponse) -> ComputedResult:
@@ -220,7 +218,7 @@ class ResponseCache:
             result = await run(context)
             if result.errors:
                 return result
-            # Without errors nothing in it is of one request.
+            # Only errors contain the request id.
             cached = self._create_entry(key, compact_bytes(encode(format_result(result, ""))), context.dependencies)
             self._store_entry(key, cached)
             return cached
@@ -232,17 +230,8 @@ class ResponseCache:
         return CachedResponse(body, self._create_headers(self._create_etag(key, dependencies_copy)), dependencies_copy)
 
     def _store_entry(self, key: bytes, entry: CachedResponse) -> None:
-        if entry.dependencies is None or entry.size > self._policy.max_bytes:
-            return
-        self._drop_entry(key)
-        self._entries[key] = entry
-        self._bytes += entry.size
-        while self._bytes > self._policy.max_bytes:
-            self._drop_entry(next(iter(self._entries)))
-
-    def _drop_entry(self, key: bytes) -> None:
-        entry = self._entries.pop(key, None)
-        self._bytes -= entry.size if entry else 0
+        if entry.dependencies is not None and entry.size <= self._policy.max_bytes:
+            self._entries[key] = entry
 
     # -------------------------------------------------------------------------------------------- validity
 
@@ -253,9 +242,9 @@ class ResponseCache:
         return await self._logs.revalidate(dependencies) if is_fresh is None else is_fresh
 
     async def _find_fresh_etag(self, lookup: CacheLookup) -> str | None:
-        """The ETag among those shown that still holds."""
+        """The first ETag of the request that is genuine and fresh."""
         for mac, scopes in _ETAG_PATTERN.findall(lookup.if_none_match or "")[:MAX_IF_NONE_MATCH_TAGS]:
-            # Only what was given out: a guess would tell how far a log has come that is nobody's business.
+            # Checks the MAC first: guessed ETags would disclose the positions of logs.
             if compare_digest(mac, self._sign_scopes(lookup.key, scopes)) and await self._is_fresh(_parse_dependencies(scopes)):
                 return f'W/"{mac}.{scopes}"'
         return None
@@ -270,17 +259,17 @@ class ResponseCache:
         return blake2b(key + scopes.encode(), digest_size=12, key=self._policy.secret).hexdigest()
 
     def _create_headers(self, etag: str | None) -> dict[str, str]:
-        # Without an ETag there is nothing to ask again with, and for how long the answer holds is not known.
+        # Without an ETag a client cannot revalidate the response, and how long it stays fresh is unknown.
         if etag is None:
             return {"cache-control": "no-store"}
         return {"cache-control": self._policy.cache_control, "etag": etag}
 
 
 def _get_cache_key(graphql_request: GraphQLRequest, media_type: str) -> bytes | None:
-    """What tells a question from all others, whatever it came as."""
+    """The cache key of a request, the same for GET and POST; None if it has none."""
     document_id = graphql_request.text_hash or graphql_request.document_id
     if graphql_request.document_id not in (None, document_id):
-        # Not what it says it is: that is told by whoever looks documents up.
+        # The id is not the hash of the query: the document store rejects or resolves it.
         return None
     try:
         key_fields = (
@@ -292,7 +281,7 @@ def _get_cache_key(graphql_request: GraphQLRequest, media_type: str) -> bytes | 
         )
         encoded = orjson.dumps(key_fields, option=orjson.OPT_SORT_KEYS)
     except TypeError:
-        # Nested deeper than can be written down.
+        # Variables that orjson cannot encode, such as ones nested too deeply.
         return None
     return blake2b(encoded, digest_size=16).digest()
 
@@ -306,9 +295,3 @@ async def _await_cached(task: asyncio.Task[ComputedResult]) -> CachedResponse | 
     await asyncio.wait([task])
     result = None if task.cancelled() or task.exception() else task.result()
     return result if isinstance(result, CachedResponse) else None
-
-
-def _retrieve_exception(task: asyncio.Task[ComputedResult]) -> None:
-    # Those who waited have been told; what nobody waits for any more may fail in silence.
-    if not task.cancelled():
-        task.exception()

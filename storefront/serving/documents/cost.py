@@ -1,7 +1,7 @@
-"""What an operation may cost: its fields and the items of their inputs, as often as the lists around them can repeat them.
+"""Static cost analysis: the cost of an operation's fields and input items, multiplied by the sizes of the lists around them.
 
-Known before anything runs. Fields declare what they cost in their `extensions`; the rest costs one. A document's costs are worked
-out once, as sums of products: of each request only the sizes that its variables say have to be put in.
+The cost is known before execution. Fields declare theirs in `extensions`; any other field costs one. The costs of a document are
+computed once, as sums of products; for each request only the list sizes in its variables are filled in.
 """
 
 from collections import defaultdict
@@ -29,6 +29,7 @@ from graphql import (
     type_from_ast,
 )
 
+from storefront.execution.document_nodes import get_operation_name
 from storefront.serving.documents.field_merging import (
     FieldCollector,
     FieldOccurrence,
@@ -38,24 +39,24 @@ from storefront.serving.documents.field_merging import (
 )
 from storefront.serving.documents.input_coercion import count_items, count_literal_items
 
-# The name under which a field of the schema says so.
+# The key of a field's `extensions` with its FieldCost.
 COST_EXTENSION_KEY = "cost"
 
-# Items of a list of which nothing is declared and no argument says how many.
+# The size of a list without a declared size or a size argument.
 DEFAULT_LIST_SIZE = 10
 
-# What a mutation costs besides what is told of it: a transaction, and an entry in a log.
+# The cost of a mutation field besides its selection: a transaction, and an entry in a log.
 MUTATION_FIELD_COST = 50
 
 
 @dataclass(frozen=True, slots=True)
 class FieldCost:
-    """What a field costs, each time that it is resolved, and how many items its list has.
+    """The cost of a field each time that it is resolved (`weight`), and the size of its list.
 
-    `by`: the arguments that say how many, the first that is given: a number, or a list as long; "input.limit" is a field of an
-    input. `size`: how many there are
-    where none is given; as a rule the argument's own default. `most`: more are refused by the field itself. Where the field is no
-    list, these are the sizes of the lists right below it, such as a connection's nodes.
+    `size_arguments`: the arguments with the size, of which the first given one counts: a number, or a list of that length;
+    "input.limit" is a field of an input. `default_size`: the size if none is given; usually the argument's own default.
+    `max_size`: the field itself rejects more. If the field is not a list, these apply to the lists directly below it, such as
+    the nodes of a connection.
     """
 
     weight: float = 1
@@ -66,14 +67,14 @@ class FieldCost:
 
 @dataclass(frozen=True, slots=True)
 class ListSizeFactor:
-    """How many items there are by what a request says: the first of the variables that is given."""
+    """The size of a list that depends on variables: the first of them that is given."""
 
     variables: tuple[tuple[str, tuple[str, ...], Any], ...]
     fallback: float
     max_size: int
 
     def evaluate(self, variable_values: Mapping[str, Any]) -> float:
-        """The number for these variables. What is no number is refused where it is used."""
+        """The size for these variables. Values of the wrong type are ignored here: coercion rejects them."""
         for name, path, default in self.variables:
             value = variable_values.get(name, default)
             for key in path:
@@ -85,36 +86,36 @@ class ListSizeFactor:
 
 @dataclass(frozen=True, slots=True)
 class ConditionFactor:
-    """Whether a condition holds: 1, or 0."""
+    """A @skip or @include condition: 1 if the selection is included, otherwise 0."""
 
     name: str
     expected: bool
     default: Any
 
     def evaluate(self, variable_values: Mapping[str, Any]) -> float:
-        """For these variables."""
+        """1 or 0 for these variables."""
         return variable_values.get(self.name, self.default) is self.expected
 
 
 @dataclass(frozen=True, slots=True)
 class InputItemsFactor:
-    """How many items all lists in a variable's value have together: each costs as much as a field."""
+    """The number of list items in a variable's value, at all levels: each costs as much as a field."""
 
     name: str
     fallback: int
 
     def evaluate(self, variable_values: Mapping[str, Any]) -> float:
-        """The number for these variables."""
+        """The number of items for these variables."""
         return count_items(variable_values[self.name]) if self.name in variable_values else self.fallback
 
 
 Factor = ListSizeFactor | ConditionFactor | InputItemsFactor
-# The weights that are multiplied by the same factors, added up.
+# A sum of products: the total weight of the fields that are multiplied by the same factors.
 CostSum = Mapping[tuple[Factor, ...], float]
 
 
 class DocumentCosts:
-    """The costs of a document's operations, by their names."""
+    """The costs of a document's operations, by operation name."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         self._sums: dict[str | None, CostSum] = {}
@@ -123,7 +124,7 @@ class DocumentCosts:
         for definition in document.definitions:
             if isinstance(definition, OperationDefinitionNode):
                 self._add_operation(
-                    definition.name.value if definition.name else None,
+                    get_operation_name(definition),
                     _OperationCostBuilder(schema, document, definition).build_sum(),
                 )
 
@@ -133,12 +134,12 @@ class DocumentCosts:
             self._constant_costs[name] = round(sum(terms.values()))
 
     def estimate(self, operation: OperationDefinitionNode, variable_values: Mapping[str, Any]) -> int:
-        """What the operation costs, at most, with these variables."""
-        name = operation.name.value if operation.name else None
+        """The maximum cost of the operation with these variables."""
+        name = get_operation_name(operation)
         constant_cost = self._constant_costs.get(name)
         if constant_cost is not None:
             return constant_cost
-        # Each once: a variable's value may be large, and used by many fields.
+        # Each factor is evaluated once: a variable's value may be large and used by many fields.
         factor_values = {factor: factor.evaluate(variable_values) for factor in self._factors[name]}
         return round(
             sum(weight * prod(factor_values[factor] for factor in factors) for factors, weight in self._sums[name].items())
@@ -146,7 +147,7 @@ class DocumentCosts:
 
 
 class _OperationCostBuilder:
-    """Counts one operation of a valid document."""
+    """Builds the cost sum of one operation of a valid document."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._merged = FieldCollector(schema, document)
@@ -158,7 +159,7 @@ class _OperationCostBuilder:
         self._default_item_counts = {
             definition.variable.name.value: count_literal_items(definition.default_value)[0] for definition in definitions
         }
-        # What no list is ever made of costs nothing.
+        # Variables whose types have no lists cost nothing.
         self._list_variables = {
             definition.variable.name.value for definition in definitions if _has_lists(type_from_ast(schema, definition.type))
         }
@@ -197,7 +198,7 @@ class _OperationCostBuilder:
         if arguments := group[0].node.arguments:
             total = self._add_input_items(total, arguments)
         conditions = {selected.conditions for selected in group}
-        # Where it is selected on several conditions, any of them will do: it is counted as if it were on none.
+        # A field that is selected under several conditions counts as unconditional, because any of them includes it.
         condition_factors = (
             [ConditionFactor(name, expected, self._defaults.get(name)) for name, expected in sorted(*conditions)]
             if len(conditions) == 1
@@ -216,9 +217,9 @@ class _OperationCostBuilder:
         return total_with_inputs
 
     def _compute_list_size(self, selected: FieldOccurrence, inherited_size: CostSum | None) -> CostSum | None:
-        """How many items the field's list has, or those right below it."""
+        """The size of the field's list, or of the lists directly below it; None if nothing declares it."""
         definition, name = selected.definition, selected.node.name.value
-        assert definition is not None  # noqa: S101 - asked of known fields only
+        assert definition is not None  # noqa: S101 - called for known fields only
         field_cost = _get_field_cost(definition)
         size_arguments = [path for path in field_cost.size_arguments if path.partition(".")[0] in definition.args]
         if size_arguments:
@@ -261,7 +262,7 @@ def _compute_argument_size(
 
 
 def _has_lists(type_: Any, ancestors: frozenset[Any] = frozenset()) -> bool:
-    """Whether values of an input type hold lists."""
+    """Whether values of an input type can contain lists."""
     nullable_type = get_nullable_type(type_)
     if not is_input_object_type(nullable_type):
         return is_list_type(nullable_type)
@@ -271,7 +272,7 @@ def _has_lists(type_: Any, ancestors: frozenset[Any] = frozenset()) -> bool:
 
 
 def _descend_literal(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str, ...]]:
-    """As far into a literal as the path leads, and the rest of the path, which is for a variable's value."""
+    """Follow a path into a literal. Returns the value there, or a variable with the rest of the path inside its value."""
     while path and isinstance(value, ObjectValueNode):
         value = next((field.value for field in value.fields if field.name.value == path[0]), None)
         path = path[1:]
@@ -279,7 +280,7 @@ def _descend_literal(value: Any, path: tuple[str, ...]) -> tuple[Any, tuple[str,
 
 
 def _read_literal(node: Any) -> Any:
-    """The default of a variable, as far as a cost may depend on it: numbers and conditions."""
+    """The default value of a variable, as far as a cost depends on it: numbers and booleans."""
     if isinstance(node, IntValueNode):
         return int(node.value)
     if isinstance(node, ObjectValueNode):
@@ -312,7 +313,7 @@ def _multiply_sums(left: CostSum, right: CostSum) -> CostSum:
 
 @lru_cache(10)
 def _compute_introspection_sizes(schema: GraphQLSchema) -> Mapping[str, float]:
-    """How many items the lists of introspection have: as many as this schema's have on average."""
+    """The sizes of introspection's lists: the averages of this schema."""
     types = schema.type_map.values()
     fields = [field for type_ in types for field in getattr(type_, "fields", {}).values()]
     arguments = [argument_name for field in fields for argument_name in getattr(field, "args", {})]

@@ -1,4 +1,4 @@
-"""The documents that clients use: parsed and validated once, found again by the hash of their text."""
+"""Document store: caches parsed and validated documents by the hash of their text (persisted queries, trusted documents)."""
 
 import gc
 import re
@@ -23,6 +23,7 @@ from graphql import (
 )
 
 from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
+from storefront.execution.document_nodes import get_operation_name
 from storefront.execution.plan import DocumentPlans
 from storefront.serving.cache.cacheability import is_personal, is_public
 from storefront.serving.documents.cost import DocumentCosts
@@ -33,17 +34,18 @@ from storefront.serving.documents.overlapping_fields import VALIDATION_RULES
 from storefront.serving.errors import DocumentValidationError
 from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, hash_document
 
-# Documents are kept up to so many characters together: what is made of one, its plans included, takes about a hundred times that.
+# The size of the document cache in characters of text. A parsed document with its plans takes about a hundred times as much.
 MAX_CACHED_CHARACTERS = 150_000
-# Errors that are told of a document, and characters of each: it may quote what it is about.
+# The number of validation errors in a response, and the characters of each, as it may quote the document.
 MAX_VALIDATION_ERRORS, MAX_ERROR_CHARACTERS = 5, 500
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedDocument:
-    """A document that fits the schema, how it is executed, whether its answer depends on who asks, its costs and input limits.
+    """A validated document with its execution plans, cacheability, costs and input limits.
 
-    `hash` is that of its text: SHA-256 in hexadecimal digits. The answer of what `is_public` changes with nothing but logs.
+    `hash` is the SHA-256 of its text in hexadecimal digits, `size` the number of characters. `is_personal`: its result depends
+    on the viewer. `is_public`: it is the same for all anonymous viewers, and changes only with the logs that it reads.
     """
 
     hash: str
@@ -56,12 +58,12 @@ class PreparedDocument:
     input_limits: InputLimits
 
     def find_operation(self, name: str | None) -> OperationDefinitionNode | None:
-        """The operation of this name, or the only one; None where that says nothing."""
+        """The operation with this name, or the only one if `name` is None; None if there is no such operation."""
         return get_operation_ast(self.ast, name)
 
 
 class NotExecutableError(Exception):
-    """A document that cannot be run at all."""
+    """Raised for a document that cannot be executed, with GraphQL errors."""
 
     def __init__(self, errors: list[GraphQLError]) -> None:
         super().__init__(errors[0].message)
@@ -69,7 +71,7 @@ class NotExecutableError(Exception):
 
 
 class PersistedQueryNotFoundError(RequestError):
-    """A document that is asked for by the hash of its text, and is not kept (any more). Clients know the message, too."""
+    """Raised for a hash that is not in the store (any more). Clients of automatic persisted queries check the message as well."""
 
     code = "PERSISTED_QUERY_NOT_FOUND"
 
@@ -78,7 +80,7 @@ class PersistedQueryNotFoundError(RequestError):
 
 
 class PersistedQueryNotSupportedError(RequestError):
-    """Documents are taken as text alone. Clients know the message, too."""
+    """Raised for a hash without text if persisted queries are off. Clients check the message as well."""
 
     code = "PERSISTED_QUERY_NOT_SUPPORTED"
 
@@ -87,16 +89,16 @@ class PersistedQueryNotSupportedError(RequestError):
 
 
 class UntrustedDocumentError(RequestError):
-    """A document that stands in none of the manifests, where only those are run."""
+    """Raised for a document that is in no manifest if only trusted documents are allowed."""
 
     code = "PERSISTED_QUERY_NOT_IN_LIST"
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentPolicy:
-    """Which documents are run: any text or only trusted ones, texts kept for those who come with their hash (`keeps_hashes`).
+    """Which documents are executed: any, or trusted ones only; and whether clients may send the hash of a cached one instead.
 
-    Without `introspection` the schema is not told, and mistakes are not answered with names of it.
+    Without `allows_introspection`, introspection is rejected and error messages suggest no names from the schema.
     """
 
     only_trusted: bool = False
@@ -105,9 +107,9 @@ class DocumentPolicy:
 
 
 class DocumentStore:
-    """The documents of a schema: the trusted ones, by their ids, and of all others the most recent.
+    """The documents of a schema: trusted ones by id, and an LRU cache of all others.
 
-    Raises UnusableManifest where a trusted one does not fit the schema.
+    Raises ManifestError if a trusted document does not fit the schema.
     """
 
     def __init__(
@@ -126,22 +128,22 @@ class DocumentStore:
 
     @property
     def cached_count(self) -> int:
-        """How many are kept, the trusted ones aside."""
+        """The number of documents in the cache, trusted ones not included."""
         return len(self._cache)
 
     @property
     def cached_characters(self) -> int:
-        """How many characters those have."""
+        """The size of the cached documents in characters."""
         return self._cached_characters
 
     def get_trusted_operation_names(self) -> frozenset[str]:
-        """The names of the trusted operations."""
+        """The names of the operations in trusted documents."""
         asts = (document.ast for document in self._trusted_by_key.values())
         operations = (node for ast in asts for node in ast.definitions if isinstance(node, OperationDefinitionNode))
-        return frozenset(node.name.value for node in operations if node.name)
+        return frozenset(name for name in map(get_operation_name, operations) if name)
 
     def can_find_without_parsing(self, request: GraphQLRequest) -> bool:
-        """Whether it takes no work to find the document, or that there is none."""
+        """Whether `find_document` will not parse a new document."""
         return (
             self.policy.only_trusted
             or not request.text_hash
@@ -150,7 +152,7 @@ class DocumentStore:
         )
 
     def find_document(self, request: GraphQLRequest) -> PreparedDocument:
-        """The document of a request, valid for the schema; raises NotExecutable, or why there is none."""
+        """The validated document of a request. Raises NotExecutableError if it is invalid, RequestError if unknown."""
         id_ = _strip_hash_prefix(request.document_id or "")
         text_hash = request.text_hash
         document = self._trusted_by_key.get(id_ or text_hash or "")
@@ -164,7 +166,7 @@ class DocumentStore:
         return document or self._get_or_prepare(text_hash or id_, request.query)
 
     def find_by_text(self, text: str) -> PreparedDocument:
-        """The document with this text, valid for the schema; raises NotExecutable."""
+        """The validated document with this text. Raises NotExecutableError."""
         return self._get_or_prepare(hash_document(text), text)
 
     def _get_or_prepare(self, hash_: str, text: str | None) -> PreparedDocument:
@@ -179,7 +181,7 @@ class DocumentStore:
         return document
 
     def _prepare_trusted(self, trusted_documents: Mapping[str, str]) -> dict[str, PreparedDocument]:
-        """The trusted documents by their ids, and by the hashes of their texts."""
+        """The trusted documents by id and by the hash of their text. Raises ManifestError."""
         documents: dict[str, PreparedDocument] = {}
         problems: list[str] = []
         for id_, text in trusted_documents.items():
@@ -202,7 +204,7 @@ class DocumentStore:
             self._cached_characters -= oldest.size
             self._evicted_characters += oldest.size
         if self._evicted_characters > MAX_CACHED_CHARACTERS // 2:
-            # Plans lead back to themselves: only the collector can free them, which by itself seldom looks at what is old.
+            # Plans contain reference cycles, which only the garbage collector frees. It seldom runs on old objects by itself.
             self._evicted_characters = 0
             gc.collect()
 
@@ -233,14 +235,14 @@ class DocumentStore:
 
 
 def _describe_error(error: GraphQLError) -> str:
-    # What Python says of a number with thousands of digits helps nobody who sent it.
+    # Replaces Python's message about a number with thousands of digits.
     if isinstance(error.original_error, ValueError):
         return f"{error.message.partition(', but ')[0]}, found a number that is too large."
     return error.message
 
 
 def _strip_hash_prefix(id_: str) -> str:
-    # A hash may say of itself what it is.
+    # A hash may have the prefix of its algorithm.
     return id_.removeprefix("sha256:")
 
 
@@ -256,7 +258,7 @@ def _describe_document(id_: str, text: str) -> str:
 
 
 class _TokenStripper(Visitor):
-    """Takes from a document the tokens that it was read from. Errors need the places only, and tokens are most of its memory."""
+    """Removes the tokens from a parsed document: errors need only the positions, and tokens are most of its memory."""
 
     def enter(self, node: Node, *_: Any) -> None:
         if node.loc is not None:

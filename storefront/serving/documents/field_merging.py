@@ -1,7 +1,7 @@
-"""The response that a document asks for: which fields stand together under one name, through fragments, at each level.
+"""Field collection: groups the fields of a selection level by response name, through fragments, as execution merges them.
 
-Every selection set is one node of the document, so a level is known by the nodes that it is made of. Whoever remembers levels by
-that never looks at one twice, however often its fragments are spread.
+Every selection set is one node of the document, so a level is identified by its nodes (`get_level_key`). Callers that memoize by
+this key process no level twice, however often its fragments are spread.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -23,15 +23,15 @@ from graphql import (
 
 from storefront.core.errors import LimitExceeded
 
-# Selections that are looked at of one document, for one purpose. Fragments that are spread in ever new company multiply them.
+# The number of selections that one collector visits. Fragments that are spread in many combinations multiply them.
 MAX_SELECTIONS = 5_000
 
-# What a selection hangs on: a variable, and the value that it must have.
+# A condition (@skip, @include) of a selection: a variable, and the value that it must have.
 Condition = tuple[str, bool]
 
 
 class FieldOccurrence(NamedTuple):
-    """A field where it is selected: of which type, what the type says of it, and on which conditions."""
+    """One occurrence of a field: its parent type, its node, its definition, and the conditions that it is included on."""
 
     parent_type: GraphQLNamedType | None
     node: FieldNode
@@ -44,9 +44,9 @@ SelectionLevel = Sequence[tuple[GraphQLNamedType | None, SelectionSetNode]]
 
 
 class FieldCollector:
-    """The levels of one document. Nothing has to be valid: what is unknown has no type and no definition.
+    """Collects the fields of one document's levels. The document may be invalid: unknown names have no type or definition.
 
-    Raises LimitExceeded once more has been asked for than a document may take.
+    Raises LimitExceeded after MAX_SELECTIONS selections.
     """
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
@@ -59,7 +59,7 @@ class FieldCollector:
         self._remaining_selections = MAX_SELECTIONS
 
     def collect_fields(self, level: SelectionLevel) -> Mapping[str, list[FieldOccurrence]]:
-        """The fields of a level by the names that the response has for them."""
+        """The fields of a level by response name."""
         fields_by_name: dict[str, list[FieldOccurrence]] = {}
         visited_spreads: set[Hashable] = set()
         for type_, selections in level:
@@ -98,12 +98,12 @@ class FieldCollector:
         return default if condition is None else self._schema.get_type(condition.name.value)
 
     def _get_field_definition(self, type_: GraphQLNamedType | None, name: str) -> GraphQLField | None:
-        # Every type has that one, and the specification's rules know nothing of its type.
+        # Every type has __typename, and the specification's validation rules ignore its type.
         return None if type_ is None or name == "__typename" else self._schema.get_field(cast(Any, type_), name)
 
 
 def get_child_level(occurrences: Sequence[FieldOccurrence]) -> SelectionLevel:
-    """The level under one name: what is selected of it wherever it stands."""
+    """The level below one response name: the merged selection sets of all its occurrences."""
     return [
         (get_named_type(occurrence.definition.type) if occurrence.definition else None, occurrence.node.selection_set)
         for occurrence in occurrences
@@ -112,12 +112,12 @@ def get_child_level(occurrences: Sequence[FieldOccurrence]) -> SelectionLevel:
 
 
 def get_level_key(level: SelectionLevel) -> Hashable:
-    """What tells a level from others of the same document."""
+    """The identity of a level within its document."""
     return frozenset(id(selections) for _, selections in level)
 
 
 def _find_conditions(directives: Sequence[DirectiveNode]) -> frozenset[Condition]:
-    """The variables of @include and @skip. What is constant is no condition: who writes `@skip(if: true)` pays for it."""
+    """The conditions of @include and @skip. Constants are ignored: the field in `@skip(if: true)` counts as selected."""
     conditions = (
         (argument.value.name.value, directive.name.value == "include")
         for directive in directives

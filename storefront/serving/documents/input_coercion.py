@@ -1,4 +1,4 @@
-"""How much the inputs of a request may hold: items of a list, characters of text. Checked once, before anything is executed.
+"""Input limits: the number of items in lists and of characters in strings. Checked once per request, before execution.
 
 Arguments and input fields declare their limits in `extensions`. A document's literals are checked when it is prepared. The
 positions of its variables are found then, and the values of each request are checked at those: once for each variable and
@@ -36,24 +36,24 @@ from graphql import (
 )
 
 from storefront.core.errors import InputTooLarge, InvalidInput
-from storefront.execution.resolve_info import find_variable_names
+from storefront.execution.document_nodes import find_variable_names, get_operation_name
 
-# The name under which an argument or an input field declares its limit.
+# The key of an argument's or input field's `extensions` with its InputLimit.
 LIMIT_EXTENSION_KEY = "limit"
 
-# Characters of a text that declares no limit. What is looked up by is short. What mutations store is checked by rules that
-# report all faults at once: here only the work until then is bounded.
+# Characters of a string without a declared limit. Lookup keys are short. What mutations store is validated by rules that report
+# all problems at once; here only the work until then is bounded.
 MAX_CHARACTERS = 200
 MAX_MUTATION_CHARACTERS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class InputLimit:
-    """The most that an input may hold: items, where it is a list, and characters of each text in it.
+    """The limits of an input: items of a list, and characters of each string in it.
 
-    `check`: what else a text or an integer must be, called with the path of the input and the value; raises InvalidInput.
-    `description`: what the schema says of that. `allows_nul`: whether texts may hold the character NUL, which Postgres does not
-    store: where rules of their own report it.
+    `check`: a further check of a string or an integer, called with the path of the input and the value; raises InvalidInput.
+    `description`: how the schema describes that check. `allows_nul`: whether strings may contain the character NUL, which
+    Postgres does not store; set where other rules report it.
     """
 
     items: int | None = None
@@ -68,12 +68,12 @@ _LOOKUP_DEFAULT_LIMIT = InputLimit(characters=MAX_CHARACTERS)
 _MUTATION_DEFAULT_LIMIT = InputLimit(characters=MAX_MUTATION_CHARACTERS, allows_nul=True)
 
 InputPath = tuple[str | int, ...]
-# Checks a value; raises InputTooLarge.
+# Checks a value. Raises InputTooLarge and InvalidInput.
 InputCheck = Callable[[InputPath, Any], None]
 
 
 class VariablePosition(NamedTuple):
-    """Where a variable is used: its name, the path of the input, and what the schema says of it there."""
+    """A use of a variable: its name, the path of the input, and the type and limit of the input there."""
 
     variable: str
     path: InputPath
@@ -82,7 +82,7 @@ class VariablePosition(NamedTuple):
 
 
 class InputLimits:
-    """The limits on the inputs of a valid document. Raises GraphQLError where a literal is beyond one."""
+    """The input limits of a valid document. Raises GraphQLError if a literal exceeds one."""
 
     def __init__(self, schema: GraphQLSchema, document: DocumentNode) -> None:
         fragments: dict[str, _DefinitionInputs] = {}
@@ -100,21 +100,17 @@ class InputLimits:
             positions = _collect_positions(definition_inputs, fragments)
             _check_defaults(node, positions)
             checks = ((position.variable, position.path, make_check(position.type, position.limit)) for position in positions)
-            self._checks[_get_operation_name(node)] = [(variable, path, check) for variable, path, check in checks if check]
+            self._checks[get_operation_name(node)] = [(variable, path, check) for variable, path, check in checks if check]
 
     def check_variables(self, operation: OperationDefinitionNode, values: Mapping[str, Any]) -> None:
-        """Check the values of the operation's variables; raises InputTooLarge."""
-        for variable, path, check in self._checks[_get_operation_name(operation)]:
+        """Check the values of the operation's variables. Raises InputTooLarge and InvalidInput."""
+        for variable, path, check in self._checks[get_operation_name(operation)]:
             if variable in values:
                 check(path, values[variable])
 
 
-def _get_operation_name(operation: OperationDefinitionNode) -> str | None:
-    return operation.name.value if operation.name else None
-
-
 def _collect_positions(inputs: "_DefinitionInputs", fragments: Mapping[str, "_DefinitionInputs"]) -> Sequence[VariablePosition]:
-    """The positions of variables in a definition and in all fragments that it spreads, each once."""
+    """The positions of variables in a definition and in all fragments that it spreads, without duplicates."""
     positions: dict[tuple[str, InputPath, int, InputLimit], VariablePosition] = {}
     visited_spreads: set[str] = set()
     pending = [inputs]
@@ -177,7 +173,7 @@ class _DefinitionInputs:
 
 
 def get_declared_limit(definition: Any, inherited: InputLimit = NO_LIMIT) -> InputLimit:
-    """What an argument or an input field declares; for characters it does not, those of the input around it."""
+    """The limit that an argument or input field declares. If it declares no characters, it inherits them from the outer input."""
     limit: InputLimit = definition.extensions.get(LIMIT_EXTENSION_KEY, NO_LIMIT)
     characters = limit.characters if limit.characters is not None else inherited.characters
     return replace(limit, characters=characters, allows_nul=inherited.allows_nul)
@@ -187,7 +183,7 @@ def get_declared_limit(definition: Any, inherited: InputLimit = NO_LIMIT) -> Inp
 
 
 def _check_literal(path: InputPath, node: Any, type_: Any, limit: InputLimit, positions: list[VariablePosition]) -> None:
-    """Check a literal, and add the positions of the variables in it; raises GraphQLError."""
+    """Check a literal, and add the positions of the variables in it. Raises GraphQLError."""
     nullable_type: Any = get_nullable_type(type_)
     if isinstance(node, VariableNode):
         positions.append(VariablePosition(node.name.value, path, nullable_type, limit))
@@ -214,7 +210,7 @@ def _iterate_children(
 
 
 def _check_scalar(path: InputPath, node: Any, type_: Any, limit: InputLimit, positions: list[VariablePosition]) -> None:
-    # A literal with parts, of a scalar that takes them, is as large as its text.
+    # The size of a list or object literal, for a scalar that accepts it, is the length of its source text.
     is_compound = isinstance(node, ListValueNode | ObjectValueNode)
     size = node.loc.end - node.loc.start if is_compound else len(getattr(node, "value", None) or "")
     _check_size(path, "characters", limit.characters, size, node)
@@ -227,13 +223,13 @@ def _check_literal_value(path: InputPath, node: Any, limit: InputLimit) -> None:
         if isinstance(node, StringValueNode):
             _check_value(limit, path, node.value)
         elif isinstance(node, IntValueNode) and limit.check:
-            limit.check(_format_path(path), int(node.value))
+            limit.check(format_path(path), int(node.value))
     except InvalidInput as error:
         raise GraphQLError(str(error), node, original_error=error) from None
 
 
 def _get_text_limit(type_: Any, limit: InputLimit) -> InputLimit:
-    # Scalars of our own say themselves what they take.
+    # Custom scalars report NUL themselves.
     return limit if type_ in (GraphQLString, GraphQLID) else replace(limit, allows_nul=True)
 
 
@@ -243,11 +239,12 @@ def _has_text(type_: Any) -> bool:
 
 def _check_size(path: InputPath, unit: str, maximum: int | None, actual: int, node: Any) -> None:
     if maximum is not None and actual > maximum:
-        error = InputTooLarge(_format_path(path), unit, maximum, actual)
+        error = InputTooLarge(format_path(path), unit, maximum, actual)
         raise GraphQLError(str(error), node, original_error=error)
 
 
-def _format_path(path: InputPath) -> str:
+def format_path(path: InputPath) -> str:
+    """The path of an input as error messages show it: its steps with dots between them."""
     return ".".join(map(str, path))
 
 
@@ -255,13 +252,13 @@ def _format_path(path: InputPath) -> str:
 
 
 def make_check(type_: Any, limit: InputLimit) -> InputCheck | None:
-    """The check of a variable's value where the schema wants a type; None where there is nothing to check."""
+    """The check of a variable's value at a position of a type; None if there is nothing to check."""
     nullable_type: Any = get_nullable_type(type_)
     if is_list_type(nullable_type):
         item_check = make_check(nullable_type.of_type, limit)
         return None if item_check is None and limit.items is None else partial(_check_list, item_check, limit.items)
     if is_input_object_type(nullable_type):
-        # Looked at when it is needed: input types may hold each other.
+        # Its field checks are built on first use, because input types may be recursive.
         return _InputObjectCheck(nullable_type, limit)
     if nullable_type is GraphQLInt:
         return partial(_check_int, limit.check) if limit.check else None
@@ -269,26 +266,26 @@ def make_check(type_: Any, limit: InputLimit) -> InputCheck | None:
 
 
 def _check_int(check: Callable[[str, Any], None], path: InputPath, value: Any) -> None:
-    # What is no Int is told so when it is coerced.
+    # Coercion rejects values that are not an Int.
     if type(value) is int and -(2**31) <= value < 2**31:
-        check(_format_path(path), value)
+        check(format_path(path), value)
 
 
 def _check_list(check: InputCheck | None, max_items: int | None, path: InputPath, value: Any) -> None:
     if type(value) is not list:
-        # A value stands for a list of itself.
+        # Input coercion wraps a single value in a list.
         if check:
             check(path, value)
         return
     if max_items is not None and len(value) > max_items:
-        raise InputTooLarge(_format_path(path), "items", max_items, len(value))
+        raise InputTooLarge(format_path(path), "items", max_items, len(value))
     if check:
         for n, item in enumerate(value):
             check((*path, n), item)
 
 
 class _InputObjectCheck:
-    """The check of an input object: of the fields that it has."""
+    """Checks the fields of an input object."""
 
     def __init__(self, type_: Any, limit: InputLimit) -> None:
         self._type, self._limit = type_, limit
@@ -298,8 +295,8 @@ class _InputObjectCheck:
         if type(value) is not dict:
             return
         if len(value) > len(self._type.fields):
-            # Some are unknown. To say which of thousands, and what they may have meant, takes long.
-            raise InputTooLarge(_format_path(path), "fields", len(self._type.fields), len(value))
+            # Some fields are unknown. Coercion would report each of them, with suggestions, which takes long for thousands.
+            raise InputTooLarge(format_path(path), "fields", len(self._type.fields), len(value))
         if self._checks is None:
             checks = {
                 name: make_check(field.type, get_declared_limit(field, self._limit)) for name, field in self._type.fields.items()
@@ -314,24 +311,24 @@ def _check_text(limit: InputLimit, path: InputPath, value: Any) -> None:
     max_characters = limit.characters
     if type(value) is str:
         if max_characters is not None and len(value) > max_characters:
-            raise InputTooLarge(_format_path(path), "characters", max_characters, len(value))
+            raise InputTooLarge(format_path(path), "characters", max_characters, len(value))
         _check_value(limit, path, value)
     elif max_characters is not None and type(value) in _CONTAINER_TYPES and not _is_within_characters(value, max_characters):
-        raise InputTooLarge(_format_path(path), "characters", max_characters, None)
+        raise InputTooLarge(format_path(path), "characters", max_characters, None)
 
 
 def _check_value(limit: InputLimit, path: InputPath, text: str) -> None:
     if "\0" in text and not limit.allows_nul:
-        raise InvalidInput(_format_path(path), "must not contain the character NUL.")
+        raise InvalidInput(format_path(path), "must not contain the character NUL.")
     if limit.check:
-        limit.check(_format_path(path), text)
+        limit.check(format_path(path), text)
 
 
 _CONTAINER_TYPES = {list, dict}
 
 
 def _is_within_characters(value: Any, remaining: int) -> bool:
-    """Whether a value has at most so many characters: its names and texts, and one for each value. Counts no further."""
+    """Whether a JSON value has at most so many characters: those of names and strings, and one per value. Stops beyond that."""
     pending = [value]
     while pending and remaining >= 0:
         current = pending.pop()
@@ -347,7 +344,7 @@ def _is_within_characters(value: Any, remaining: int) -> bool:
 
 
 def count_items(value: Any) -> int:
-    """How many items all lists in a value have together."""
+    """The number of items of all lists in a value, at all levels."""
     count, pending = 0, [value]
     while pending:
         current = pending.pop()
@@ -360,7 +357,7 @@ def count_items(value: Any) -> int:
 
 
 def count_literal_items(node: Any) -> tuple[int, Sequence[str]]:
-    """The same of a literal, and the names of the variables in it."""
+    """The number of items of all lists in a literal, and the names of the variables in it."""
     count, variable_names, pending = 0, list[str](), [node]
     while pending:
         current = pending.pop()

@@ -1,4 +1,4 @@
-"""What a document may be, before anybody asks whether it fits the schema: one pass over its text, one over what was read."""
+"""Document limits, checked before validation: one pass over the text, and one over the parsed document."""
 
 import math
 import re
@@ -24,11 +24,10 @@ from storefront.serving.documents.field_merging import FieldCollector
 
 @dataclass(frozen=True, slots=True)
 class DocumentLimits:
-    """The most that a document may have of each: generous for one written by hand, small for an attacker.
+    """Maximum sizes of a document: generous for one written by hand, small for an attacker.
 
-    `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases`, `directives` and
-    `operations` in all of it; `roots`: fields of one operation at the top, and `mutations` where it is a mutation; `cost` as the
-    module of that name works it out.
+    `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases`, `directives` and `operations` of the
+    whole document; `roots`: root fields of one operation, and `mutations`: those of a mutation; `cost`: see the module `cost`.
     """
 
     characters: int = 100_000
@@ -47,7 +46,7 @@ DEFAULT_DOCUMENT_LIMITS = DocumentLimits()
 
 
 def parse_document(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> DocumentNode:
-    """The document that a text is; raises GraphQLSyntaxError, LimitExceeded and InvalidInput. None of it need fit a schema."""
+    """Parse a document and check its limits. It need not be valid. Raises GraphQLSyntaxError, LimitExceeded and InvalidInput."""
     _check_limit("characters", limits.characters, len(text), "The document is too long", "characters")
     tokens = [token for token in _TOKEN_PATTERN.findall(text) if token]
     _check_limit("tokens", limits.tokens, len(tokens), "The document is too long", "tokens")
@@ -66,8 +65,8 @@ def _check_numbers(tokens: Sequence[str]) -> None:
             raise InvalidInput(token[:20], NUMBER_TOO_LARGE_PROBLEM)
 
 
-# Names, numbers, strings, punctuation; comments match as nothing. What is not closed goes on to the end, so that each character
-# is looked at once; parsing says what is wrong with it.
+# Names, numbers, strings, punctuation; comments match without a group. An unclosed string matches up to the end, so that each
+# character is visited once; the parser reports it.
 _TOKEN_PATTERN = re.compile(
     r'#[^\n\r]*|("""(?:[^"\\]|\\"""|\\|"(?!""))*+(?:"""|\Z)|"(?:[^"\\\n\r]|\\.)*+"?|[A-Za-z_]\w*|-?\d[\w.+-]*|\.\.\.|[!$&()\[\]{}:=@|])'
 )
@@ -75,7 +74,7 @@ _TOKEN_PATTERN = re.compile(
 
 @dataclass(slots=True)
 class _DefinitionCounts:
-    """What was counted in one definition: its own depth, and the fragments that it spreads, with the depth that they stand at."""
+    """The counts of one definition: its own depth, and the fragments that it spreads with the depth of each spread."""
 
     depth: int = 0
     fields: int = 0
@@ -84,7 +83,7 @@ class _DefinitionCounts:
     spreads: list[tuple[str, int]] = field(default_factory=list)
 
     def count_selections(self, selections: SelectionSetNode, depth: int) -> None:
-        """Count what is selected, and what is selected below."""
+        """Count the selections of a selection set, at all levels."""
         for node in selections.selections:
             self.directives += len(node.directives or ())
             if isinstance(node, FragmentSpreadNode):
@@ -115,7 +114,7 @@ def _check_counts(document: DocumentNode, schema: GraphQLSchema, limits: Documen
             sum(getattr(counted, name) for counted in counts_by_definition.values()),
             f"The document has too many {name}",
         )
-    # Each is validated with all fragments that it spreads.
+    # Operations are limited because each is validated with all fragments that it spreads.
     operations = sum(isinstance(counted, OperationDefinitionNode) for counted in document.definitions)
     _check_limit("operations", limits.operations, operations, "The document has too many operations")
     _check_limit("depth", limits.depth, _measure_depth(counts_by_definition), "The document is nested too deeply", "levels")
@@ -126,7 +125,7 @@ def _check_counts(document: DocumentNode, schema: GraphQLSchema, limits: Documen
 
 
 def _measure_depth(counts_by_definition: dict[Any, _DefinitionCounts]) -> int:
-    """The depth of the deepest definition with the fragments that it spreads. Those that spread themselves are for validation."""
+    """The depth of the deepest definition including fragments. Validation rejects fragments that spread themselves."""
     depths: dict[Any, int] = {}
 
     def measure(name: Any) -> int:
@@ -146,7 +145,7 @@ def _check_root_fields(operation: OperationDefinitionNode, collector: FieldColle
 
 
 def check_cost(cost: int, limits: DocumentLimits) -> None:
-    """What an operation may cost; raises LimitExceeded."""
+    """Check the cost of an operation. Raises LimitExceeded."""
     _check_limit("cost", limits.cost, cost, "The operation costs too much. Ask for fewer fields or shorter pages")
 
 

@@ -1,4 +1,4 @@
-"""Manifests of trusted documents, as front ends' build tools write them: Apollo's, Relay's, GraphQL Code Generator's."""
+"""Manifests of trusted documents, as the build tools of front ends write them: Apollo, Relay, GraphQL Code Generator."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,11 +11,11 @@ SUPPORTED_FORMATS = f'{{"id": "text", …}}, or {{"format": "{APOLLO_FORMAT}", "
 
 
 class ManifestError(Exception):
-    """A manifest that cannot be read, or a document of one that cannot be run. The message names it."""
+    """Raised for a manifest that cannot be read, or that has an invalid document. The message names the manifest or document."""
 
 
 def load_manifests(paths: Iterable[Path]) -> dict[str, str]:
-    """The documents of all these files by their ids. Raises UnusableManifest."""
+    """Load the documents of all manifests, by id. Raises ManifestError."""
     documents: dict[str, str] = {}
     for path in paths:
         for id_, text in _load_manifest(path).items():

@@ -1,6 +1,6 @@
-"""The specification's rule that a variable fits where it is used, also for the members of OneOf inputs that are not nullable.
+"""Validation rule "All Variable Usages Are Allowed", also for the fields of non-null OneOf inputs.
 
-graphql-core compares with the type of the argument itself, and overlooks the members of `by: ProductBy!`.
+graphql-core checks the parent type as it is declared, and so misses the fields of `by: ProductBy!`.
 """
 
 from typing import Any
@@ -18,10 +18,10 @@ from graphql import (
 
 
 class OneOfVariablesRule(VariablesInAllowedPositionRule):
-    """Refuses a nullable variable as the member of a OneOf input."""
+    """Rejects a nullable variable as the field of a OneOf input."""
 
     def leave_operation_definition(self, operation: OperationDefinitionNode, *_args: Any) -> None:
-        """Look at the variables of an operation."""
+        """Check the variable usages of an operation."""
         super().leave_operation_definition(operation, *_args)
         for usage in self.context.get_recursive_variable_usages(operation):
             parent: Any = get_nullable_type(usage.parent_type) if is_non_null_type(usage.parent_type) else None

@@ -1,8 +1,9 @@
-"""The specification's rule that fields under one name can be merged, in time that grows with the document, not with its square.
+"""Validation rule "Overlapping Fields Can Be Merged" in linear time.
 
-graphql-core compares fields in pairs: one that is repeated a thousand times costs it a second. Here all fields under one name are
-compared with the first of them, which comes to the same because what is compared is equality. Only where types exclude each other
-are there several firsts: one for each object type, beside the fields of abstract types, which are compared with all.
+graphql-core compares fields in pairs, in quadratic time: a field that is repeated a thousand times takes a second. Here all
+fields with one response name are compared with the first of them, which gives the same result because equality is transitive.
+Fields of different object types cannot conflict: they are grouped by object type, and fields of abstract types belong to every
+group.
 """
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -40,10 +41,10 @@ from storefront.serving.documents.one_of import OneOfVariablesRule
 
 
 class FieldsCanBeMergedRule(ValidationRule):
-    """One error for each name under which something is selected that cannot stand there together."""
+    """Reports one error for each response name whose fields cannot be merged."""
 
     def enter_document(self, document: DocumentNode, *_: Any) -> None:
-        """Look at the operations. What no operation spreads is an error of its own."""
+        """Check all operations. Another rule reports fragments that no operation spreads."""
         self._collector = FieldCollector(self.context.schema, document)
         self._checked_levels: set[tuple[bool, Hashable]] = set()
         for definition in document.definitions:
@@ -51,7 +52,7 @@ class FieldsCanBeMergedRule(ValidationRule):
                 self._check_level([(self.context.schema.get_root_type(definition.operation), definition.selection_set)])
 
     def _check_level(self, level: SelectionLevel, *, types_only: bool = False) -> None:
-        """Look at a level; at one of which no two fields are ever of the same object, for the types only."""
+        """Check a level. `types_only`: its fields never belong to the same object, so only their types must match."""
         key = types_only, get_level_key(level)
         if not level or key in self._checked_levels:
             return
@@ -82,7 +83,7 @@ VALIDATION_RULES = tuple(_RULE_REPLACEMENTS.get(rule, rule) for rule in specifie
 
 
 def _group_by_object_type(occurrences: Sequence[FieldOccurrence]) -> Iterable[Sequence[FieldOccurrence]]:
-    """The fields that one object may have to answer: those of its own type, and those of abstract types."""
+    """Group the fields that may belong to the same object: those of one object type, and those of abstract types."""
     if len({id(occurrence.parent_type) for occurrence in occurrences}) == 1:
         return [occurrences]
     abstract_occurrences = [occurrence for occurrence in occurrences if not is_object_type(occurrence.parent_type)]
@@ -94,7 +95,7 @@ def _group_by_object_type(occurrences: Sequence[FieldOccurrence]) -> Iterable[Se
 
 
 def _explain_field_conflict(occurrences: Sequence[FieldOccurrence]) -> str:
-    """Why fields of one object are not the same, if they are not."""
+    """Why fields of one object conflict; empty if they do not."""
     first, *others = occurrences
     for other in others:
         if other.node.name.value != first.node.name.value:
@@ -112,7 +113,7 @@ def _get_arguments_key(arguments: Iterable[ArgumentNode]) -> Hashable:
 
 
 def _get_value_key(node: Any) -> Hashable:
-    """What a value says, without where it stands."""
+    """A value that is equal for equal literals, wherever they are in the document."""
     if isinstance(node, ListValueNode):
         return "[]", *map(_get_value_key, node.values)
     if isinstance(node, ObjectValueNode):
@@ -123,7 +124,7 @@ def _get_value_key(node: Any) -> Hashable:
 
 
 def _explain_type_conflict(occurrences: Sequence[FieldOccurrence]) -> str:
-    """Why the values of fields are not of one shape, if they are not."""
+    """Why the types of fields conflict; empty if they have the same shape."""
     types = {occurrence.definition.type: None for occurrence in occurrences if occurrence.definition}
     if len(types) < 2:
         return ""

@@ -1,4 +1,4 @@
-"""Work that keeps a whole process busy, such as reading a document that nobody has sent before, leaves room for the others."""
+"""Parse lock: limits CPU-bound work, such as parsing a new document, so that other requests are served meanwhile."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,19 +9,22 @@ from storefront.core.errors import Unavailable
 
 T = TypeVar("T")
 
-# Seconds of work after which nobody else need be let in between.
+# The lock is released at once after work that took less than so many seconds.
 FAIRNESS_THRESHOLD_SECONDS = 0.005
 
 
 class ParseLock:
-    """One at a time. After one that took long all other requests have as much time before the next one; `most` may wait."""
+    """Runs one work item at a time. After a long one it stays locked for as long again, which leaves that time to other requests.
+
+    At most `max_waiting` items wait.
+    """
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting, self._waiting_count = max_waiting, 0
         self._lock = asyncio.Lock()
 
     async def run_exclusively(self, work: Callable[[], T]) -> T:
-        """Do it when it is its turn; raises Unavailable."""
+        """Run the work when the lock is free. Raises Unavailable if too many wait, and what the work raises."""
         if self._waiting_count >= self._max_waiting:
             raise Unavailable("Too many documents are new at this moment. Try again soon.")
         self._waiting_count += 1

@@ -1,1 +1,1 @@
-"""GraphiQL from files on this machine. `assets` fetches the files, `page` serves them. Knows no product."""
+"""GraphiQL from local files, without a CDN. `assets` installs the files, `page` serves them. Independent of the product."""

@@ -1,4 +1,4 @@
-"""The files GraphiQL is made of: which they are, and how npm fetches them at set-up."""
+"""The static files of GraphiQL, and their installation with npm."""
 
 import hashlib
 import subprocess
@@ -24,21 +24,21 @@ FILES = {
 
 
 class InstallError(Exception):
-    """GraphiQL's files could not be fetched. The message says why and what to do."""
+    """Raised if the files of GraphiQL cannot be installed. The message says why and what to do."""
 
 
 def list_missing_graphiql_files() -> list[str]:
-    """The files that are not there, as paths inside this folder."""
+    """The missing files, as paths inside this folder."""
     return list_missing_files(FOLDER, FILES)
 
 
 def list_missing_files(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """Those of the files that are not in the folder."""
+    """The files that are missing in a folder."""
     return [path for path in files.values() if not (folder / path).is_file()]
 
 
 def install_files(folder: Path | None = None, files: Mapping[str, str] | None = None) -> None:
-    """Fetch the files with `npm ci`, unless they are there as the folder's lock file wants them. Raises InstallError."""
+    """Install the files with `npm ci`, unless they are installed as the folder's lock file says. Raises InstallError."""
     target_folder, required_files = folder or FOLDER, files or FILES
     if _is_installed(target_folder, required_files):
         return
@@ -63,7 +63,7 @@ def _compute_lock_digest(folder: Path) -> str:
 
 
 def run_npm_ci(folder: Path) -> None:
-    """Fetch what the folder's lock file says. Raises InstallError."""
+    """Run `npm ci` in a folder. Raises InstallError."""
     command = [*map(str, find_node_and_npm()), "ci", "--loglevel=error"]
     try:
         completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, check=False)
@@ -74,8 +74,8 @@ def run_npm_ci(folder: Path) -> None:
 
 
 def find_node_and_npm() -> tuple[Path, Path]:
-    """Node of the wheel and npm's script, never of the system: every machine then runs the same ones."""
-    # Not the wheel's own bin/npm: that is a symlink, which wheels cannot carry. It arrives as a copy that finds nothing.
+    """The paths of Node and of npm's script in the wheel, never those of the system. Raises InstallError."""
+    # Not the wheel's bin/npm: it is a symlink, which wheels store as a copy, and the copy does not find its modules.
     spec = find_spec(NODE_WHEEL_MODULE)
     root = Path((spec.submodule_search_locations or [""])[0]) if spec else None
     if root is None:
@@ -97,7 +97,7 @@ def _describe_npm_failure(code: int, output: str) -> str:
 
 
 def main() -> int:
-    """Entry point of `python -m storefront.serving.graphiql.assets`: 0 when the files are there, 1 when not."""
+    """Entry point of `python -m storefront.serving.graphiql.assets`. Returns 0 if the files are installed, otherwise 1."""
     try:
         install_files()
     except InstallError as error:

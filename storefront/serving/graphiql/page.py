@@ -1,4 +1,4 @@
-"""The page a browser gets at the GraphQL endpoint, and the few assets it loads. Knows no product."""
+"""The GraphiQL page for browsers at the GraphQL endpoint, and its static files. Independent of the product."""
 
 import json
 import secrets
@@ -18,7 +18,7 @@ from storefront.serving.http.static_files import build_page_headers, load_asset,
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One tab of GraphiQL. `variables` and `headers` are JSON text, as a person would type it."""
+    """One tab of GraphiQL. `variables` and `headers` are JSON text."""
 
     name: str
     query: str
@@ -29,7 +29,7 @@ class Example:
 def load_examples(folder: Path) -> list[Example]:
     """The examples in a folder, in the order of their file names.
 
-    Beside `NN_name.graphql` may lie `NN_name.json` (variables) and `NN_name.headers.json` (HTTP headers).
+    `NN_name.graphql` may be accompanied by `NN_name.json` (variables) and `NN_name.headers.json` (HTTP headers).
     """
     return [_load_example(path) for path in sorted(folder.glob("*.graphql"))]
 
@@ -48,7 +48,7 @@ def _read_text(path: Path) -> str:
 
 
 def build_graphiql_routes(path: str = "/graphiql") -> list[BaseRoute]:
-    """What to mount beside the GraphQL endpoint: the page asks for `graphiql/…` relative to its own address."""
+    """The routes of the static files, beside the GraphQL endpoint: the page loads `graphiql/…` relative to its own URL."""
     return [
         mount_static_files(
             path,
@@ -100,7 +100,7 @@ def _render_script_tags() -> str:
 
 
 def _build_asset_url(name: str) -> str:
-    # Relative, so that it also holds behind a proxy that puts a prefix in front and tells nobody.
+    # Relative, so that it also works behind a proxy that adds a path prefix.
     return f"graphiql/{name}?v={load_asset(FOLDER / FILES[name]).digest}"
 
 

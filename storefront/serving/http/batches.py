@@ -1,4 +1,4 @@
-"""Several requests in one body: each is answered as if it had come alone, in their order."""
+"""Request batching: a JSON array of requests, answered by an array of responses in the same order."""
 
 import asyncio
 from collections.abc import Sequence
@@ -10,25 +10,27 @@ from graphql import OperationType
 from storefront.core.errors import RequestError
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.graphql_request import BadRequest, parse_request
-from storefront.serving.run.operations import OperationContext, Operations, PreparedOperation, format_request_error, format_result
+from storefront.serving.run.operations import Operations
+from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
+from storefront.serving.run.results import format_request_error, format_result
 
 
 class RequestBatch:
-    """The requests of one body. Who asks is known once for all of them; what one has loaded the others load again."""
+    """The requests of one batch. The viewer is authenticated once for all of them; each request has its own data loaders."""
 
     def __init__(self, operations: Operations, entries: "Sequence[PreparedOperation | Exception]", request_id: str) -> None:
         self._operations, self._entries, self._request_id = operations, entries, request_id
-        # Bytes of the answers so far.
+        # Bytes of the responses so far.
         self._response_bytes = 0
 
     @classmethod
     async def prepare(cls, operations: Operations, items: Sequence[Any], request_id: str) -> "RequestBatch":
-        """What the items ask for, or why they ask for nothing."""
+        """Prepare the operation of each item. An item that fails becomes an exception in its place."""
         return cls(operations, [await _prepare_entry(operations, item) for item in items], request_id)
 
     @property
     def cost(self) -> int:
-        """What all of them cost together."""
+        """The total cost of the operations."""
         return sum(entry.cost for entry in self._entries if isinstance(entry, PreparedOperation))
 
     @property
@@ -37,16 +39,16 @@ class RequestBatch:
         return any(isinstance(entry, PreparedOperation) and entry.kind is OperationType.MUTATION for entry in self._entries)
 
     async def execute_all(self, context: OperationContext) -> list[Any]:
-        """One answer for each request: queries at the same time, but one after the other where any of them writes.
+        """Execute the requests and return one response each: concurrently, or in order if any of them is a mutation.
 
-        An answer with which all of them would be too large is an error in its place.
+        A response that exceeds the size limit of the whole batch is replaced by an error.
         """
         if self.has_mutations:
             return [await self._execute_in_current_context(entry, context) for entry in self._entries]
         return await asyncio.gather(*(self._execute_entry(entry, context.fork()) for entry in self._entries))
 
     async def _execute_in_current_context(self, entry: PreparedOperation | Exception, context: OperationContext) -> Any:
-        # The one before may have made a store, or signed its user out.
+        # The previous mutation may have changed the viewer's permissions or revoked their session.
         try:
             return await self._execute_entry(entry, await context.reauthenticate())
         except RequestError as error:
@@ -56,7 +58,7 @@ class RequestBatch:
         if isinstance(entry, Exception):
             return format_request_error(entry, self._request_id)
         try:
-            # Encoded at once: as JSON an answer takes a fraction of what its objects do.
+            # Encoded immediately: as JSON a response takes a fraction of the memory of its objects.
             content = self._operations.encode_response(
                 format_result(await self._operations.run(entry, context), self._request_id), entry.kind
             )

@@ -1,4 +1,4 @@
-"""The HTTP endpoint: GET and POST, JSON in and out, media types and status codes as GraphQL over HTTP asks for."""
+"""The GraphQL over HTTP endpoint: GET and POST, content negotiation, status codes, batches and streams."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -27,16 +27,18 @@ from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.http.streams import STREAM_HEADERS, Streams
 from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
 from storefront.serving.run.cancellation import ClientDisconnectedError, DisconnectWatcher
-from storefront.serving.run.operations import OperationContext, Operations, PreparedOperation, format_request_error, format_result
+from storefront.serving.run.operations import Operations
+from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
+from storefront.serving.run.results import format_request_error, format_result
 
-# Where a request keeps who is counted for it.
+# The key of the ASGI scope with the request's RequestQuota.
 REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
 
 T = TypeVar("T")
 
-# Bytes of a query string. Most proxies let less through.
+# Maximum size of a query string in bytes. Most proxies allow less.
 MAX_QUERY_STRING_BYTES = 32_768
-# Characters of a query string that is remembered as it was decoded.
+# Query strings of up to so many characters are cached in decoded form.
 MAX_CACHED_QUERY_STRING_CHARACTERS = 4_000
 
 ALLOWED_METHODS = "GET, HEAD, OPTIONS, POST"
@@ -46,10 +48,10 @@ RequestHandler = Callable[[Request], Awaitable[Response]]
 
 
 class GraphQLEndpoint:
-    """Operations over HTTP.
+    """Serves operations over HTTP: an ASGI application.
 
-    `page` is what a browser gets that comes without a query, `most` how many requests may come in one body (0: no arrays).
-    `responses` are answers that are kept, `vary` names the headers of a request that its answer depends on.
+    `serve_page` serves a browser that navigates here without a query. `max_batch_size`: requests per batch (0: no batches).
+    `response_cache` has public responses. `vary`: the request headers that a response depends on.
     """
 
     def __init__(
@@ -72,7 +74,7 @@ class GraphQLEndpoint:
         self._rate_limiter = rate_limiter if rate_limiter.has_limit(RateLimitScope.ADDRESS, RateLimitScope.VIEWER) else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request of whatever method: an ASGI application."""
+        """Serve one request, of any method."""
         response = await self._serve(Request(scope, receive))
         await response(scope, receive, send)
 
@@ -136,7 +138,7 @@ class GraphQLEndpoint:
         if quota := _get_quota(request):
             await quota.count_cost(operation.cost)
         if cache_lookup and operation.is_public:
-            # Who joins an execution that began before has a deadline of its own.
+            # A caller that joins a running execution has its own deadline.
             run = partial(self._operations.run, operation)
             shared_execution = self._operations.await_with_timeout(
                 operation, cache_lookup.compute(run, self._operations.encode_response)
@@ -186,7 +188,7 @@ class GraphQLEndpoint:
             raise BadRequest(_describe_batch_limit(self._max_batch_size))
         media_type = _choose_media_type(accept, None)
         if isinstance(media_type, StreamFormat):
-            raise HTTPError(406, f"Several requests are answered as {JSON} or {GRAPHQL_JSON}.")
+            raise HTTPError(406, f"Accept {JSON} or {GRAPHQL_JSON}: the response to a batch has no other media type.")
         batch = await RequestBatch.prepare(self._operations, items, request_id)
         if quota := _get_quota(request):
             await quota.count_requests(len(items) - 1)
@@ -223,7 +225,7 @@ class GraphQLEndpoint:
 
 
 async def _read_request(request: Request, limits: BodyLimits) -> tuple[Any, bool]:
-    """What is asked, and whether there may be half characters in it."""
+    """Read the payload of a request, and whether it may have lone surrogates or numbers that are too large. Raises HTTPError."""
     if request.method in ("GET", "HEAD"):
         return _read_url_parameters(request)
     if request.method != "POST":
@@ -235,7 +237,7 @@ async def _read_request(request: Request, limits: BodyLimits) -> tuple[Any, bool
 def _read_url_parameters(request: Request) -> tuple[dict[str, Any], bool]:
     query_string = request.scope["query_string"].decode("latin-1")
     if len(query_string) > MAX_QUERY_STRING_BYTES:
-        raise HTTPError(414, f"What a URL asks must have at most {MAX_QUERY_STRING_BYTES:,} bytes. Send it as POST.")
+        raise HTTPError(414, f"The query string must have at most {MAX_QUERY_STRING_BYTES:,} bytes. Send the request as POST.")
     parameters: dict[str, Any] = dict(
         _parse_query_string_cached(query_string)
         if len(query_string) <= MAX_CACHED_QUERY_STRING_CHARACTERS
@@ -252,13 +254,13 @@ def _parse_query_string(query_string: str) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(query_string).items()}
 
 
-# Decoding a document costs as much as all else that an answer takes which is kept, and the same ones come again and again.
+# Decoding a query string takes as long as the rest of a response cache hit, and clients repeat the same ones.
 _parse_query_string_cached = lru_cache(maxsize=500)(_parse_query_string)
 
 
 @lru_cache(maxsize=256)
 def _is_json(content_type: str) -> bool:
-    # Nothing that a page of another site could send without asking first, and no other encoding than UTF-8.
+    # CSRF protection: other sites cannot send application/json without a CORS preflight. And no encoding but UTF-8.
     media_type, _, parameters = content_type.lower().partition(";")
     charset = parameters.partition("charset=")[2].split(";")[0].strip(' "')
     return media_type.strip() == JSON and charset in ("", "utf-8", "utf8")
@@ -275,18 +277,18 @@ def _check_kind(request: Request, kind: OperationType | None) -> None:
 
 
 def _choose_media_type(accept: AcceptedTypes, kind: OperationType | None) -> str | StreamFormat:
-    """As what to answer."""
+    """The media type of the response, or the format of the stream. Raises HTTPError 406."""
     if kind is OperationType.SUBSCRIPTION:
         if accept.stream is None:
             raise HTTPError(
                 406,
-                "A subscription is answered over a WebSocket, or to those who accept it as text/event-stream "
+                "Subscriptions are sent over a WebSocket, or as a stream: accept text/event-stream "
                 "or multipart/mixed;subscriptionSpec=1.0.",
             )
         return accept.stream
     media_type = accept.json or accept.stream
     if media_type is None:
-        raise HTTPError(406, f"Accept {GRAPHQL_JSON} or {JSON}: answers come as nothing else.")
+        raise HTTPError(406, f"Accept {GRAPHQL_JSON} or {JSON}: responses have no other media type.")
     return media_type
 
 
@@ -296,7 +298,7 @@ def _get_quota(request: Request) -> RequestQuota | None:
 
 
 async def _await_unless_disconnected(request: Request, execution: Awaitable[T], *, has_mutations: bool) -> T:
-    # What has begun to be written is written: whoever asked for it and left finds it done.
+    # A mutation is not cancelled when its client disconnects.
     if has_mutations:
         return await execution
     watcher = DisconnectWatcher(request.receive)
@@ -320,7 +322,7 @@ def _describe_batch_limit(max_batch_size: int) -> str:
     return (
         f"Send one to {max_batch_size} requests in an array."
         if max_batch_size
-        else "Send one request, as an object: arrays are not taken here."
+        else "Send one request, as an object: batches are not accepted."
     )
 
 
@@ -334,7 +336,7 @@ async def _run_once(
 
 
 def _build_error_headers(error: Exception) -> dict[str, str]:
-    """What to do about an error, as headers say it."""
+    """The response headers of an error: WWW-Authenticate, Retry-After and RateLimit."""
     challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
     retry_after = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
     rate_limit = error.state.to_headers() if isinstance(error, RateLimited) else {}

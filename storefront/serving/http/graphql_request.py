@@ -1,4 +1,4 @@
-"""What a client sends as a request, whatever it came over: {query, operationName, variables, extensions}."""
+"""Parses a GraphQL request, {query, operationName, variables, extensions}, from any transport."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,20 +11,21 @@ T = TypeVar("T")
 
 
 class BadRequest(RequestError):
-    """Not a GraphQL request at all."""
+    """Raised for a payload that is not a well-formed GraphQL request."""
 
 
 def hash_document(text: str) -> str:
-    """By which a document is known: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
-    # What is no text after all, such as half a character, has a hash too: parsing refuses it.
+    """The hash of a document: the SHA-256 of its text in UTF-8, in hexadecimal digits."""
+    # Text with lone surrogates has a hash as well: it is rejected later.
     return sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class GraphQLRequest:
-    """One operation as a client sent it, its document as text, by an id, or both.
+    """A request for one operation. Its document is given as text (`query`), by id, or both.
 
-    Where it `may_be_torn` there are half characters in its variables, perhaps. `text_hash` is that of the text.
+    `may_have_lone_surrogates`: its variables have to be checked for lone surrogates and numbers that are too large.
+    `text_hash`: the hash of `query`.
     """
 
     query: str | None
@@ -36,12 +37,12 @@ class GraphQLRequest:
     text_hash: str | None = field(init=False)
 
     def __post_init__(self) -> None:
-        # Worked out once: whoever looks for a document or for an answer needs it.
+        # Computed once: the document store and the response cache need it.
         object.__setattr__(self, "text_hash", None if self.query is None else hash_document(self.query))
 
 
 def parse_request(body: Any, *, may_have_lone_surrogates: bool = False) -> GraphQLRequest:
-    """The request, once its parts are what they have to be. Parts that nobody knows are ignored."""
+    """Parse and check a JSON payload. Unknown keys are ignored. Raises BadRequest."""
     if not isinstance(body, dict):
         raise BadRequest('The request must be a JSON object with "query".')
     query = _get_typed(body, "query", str, "the text of a GraphQL document")
@@ -57,12 +58,12 @@ def parse_request(body: Any, *, may_have_lone_surrogates: bool = False) -> Graph
 
 
 def _parse_document_id(body: Mapping[str, Any], extensions: Mapping[str, Any], *, is_required: bool) -> str | None:
-    """The id of the document: `documentId` as drafts of GraphQL over HTTP have it, Apollo's hash, or Relay's `id`."""
+    """The document id: `documentId` of the GraphQL over HTTP drafts, the hash of Apollo's persisted queries, or Relay's `id`."""
     persisted = _get_typed(extensions, "persistedQuery", dict, "an object such as {version: 1, sha256Hash}") or {}
     if persisted and persisted.get("version") != 1:
         raise BadRequest('"extensions.persistedQuery" is known in version 1 only.')
     hash_ = _get_typed(persisted, "sha256Hash", str, "64 hexadecimal digits")
-    # Beside a query an id may be anybody's: only without one does it have to be that of a document.
+    # Beside a query, `id` may belong to another protocol; without a query it must be the id of a document.
     id_ = _get_typed(body, "id", str, "text") if is_required else None
     return _get_typed(body, "documentId", str, "text") or hash_ or id_ or None
 

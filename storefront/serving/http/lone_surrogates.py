@@ -1,6 +1,6 @@
-"""Values that JSON can hold and nothing behind it can: lone surrogates in strings, and numbers beyond a double's range.
+"""Lone surrogates in JSON strings, and numbers beyond a double's range.
 
-orjson rejects the whole text for one of them. Here only the value is refused, by its path.
+orjson rejects the whole body for one of them. Here only the value is rejected, with its path.
 """
 
 import json
@@ -21,26 +21,26 @@ from graphql import (
 )
 
 from storefront.core.errors import NUMBER_TOO_LARGE_PROBLEM, InvalidInput
-from storefront.execution.arguments import DEFINITION_EXTENSION_KEY
+from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_custom_input_factory
+from storefront.serving.documents.input_coercion import InputPath, format_path
 from storefront.serving.http.graphql_request import BadRequest
-
-ValuePath = tuple[str | int, ...]
 
 LONE_SURROGATE_PROBLEM = "must be whole Unicode characters."
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+MAX_PATH_CHARACTERS = 200
 
 
 def loads(text: bytes | str) -> tuple[Any, bool]:
-    """What JSON says, and whether it may hold such values: lone surrogates as they are, numbers too large as infinity.
+    """Parse JSON. Returns the value, and whether it may hold lone surrogates, or infinity for numbers that are too large.
 
-    Raises ValueError where it is no JSON.
+    Raises ValueError for text that is not JSON, or nested too deeply.
     """
     try:
         return orjson.loads(text), False
     except orjson.JSONDecodeError:
         decoded = text if isinstance(text, str) else text.decode()
     try:
-        # The library of Python takes them.
+        # Python's own library accepts both.
         return json.loads(decoded, parse_constant=_reject_constant, parse_int=_parse_integer), True
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -57,88 +57,78 @@ def _reject_constant(name: str) -> NoReturn:
 
 
 def check_request(payload: Any) -> None:
-    """Raise BadRequest for such a value anywhere but in the variables of a request."""
+    """Check a request apart from its variables. Raises BadRequest."""
     without_variables = (
         {name: value for name, value in payload.items() if name != "variables"} if isinstance(payload, dict) else payload
     )
-    for path, problem in _find_unusable_values(without_variables, None):
+    for path, problem in _find_problems(without_variables):
         raise BadRequest(f"{_format_path(path) or 'The body'}: {problem}")
 
 
 def check_numbers(json_value: Any) -> None:
-    """Raise InvalidInput for a number that is too large."""
-    for path, problem in _find_unusable_values(json_value, None):
+    """Check the numbers in a JSON value. Raises InvalidInput."""
+    for path, problem in _find_problems(json_value):
         if problem is NUMBER_TOO_LARGE_PROBLEM:
             raise InvalidInput(_format_path(path) or "The body", problem)
 
 
 def check_variables(schema: GraphQLSchema, operation: OperationDefinitionNode | None, variables: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for such a value in a variable, but for lone surrogates in inputs that are handed over as they are."""
+    """Check the variables of a request. Raises InvalidInput.
+
+    Lone surrogates are accepted in the fields of input types that convert their values themselves.
+    """
     nodes = operation.variable_definitions or () if operation else ()
     types = {node.variable.name.value: type_from_ast(schema, node.type) for node in nodes}
     for name, value in variables.items():
-        unusable_values = (
-            _find_unusable_values({name: value}, None)
-            if _LONE_SURROGATE.search(name)
-            else _find_unusable_values(value, types.get(name), name)
-        )
-        for path, problem in unusable_values:
-            raise InvalidInput(_format_path(("variables", *path)), problem)
+        if _LONE_SURROGATE.search(name):
+            raise InvalidInput(_format_path(("variables", name)), LONE_SURROGATE_PROBLEM)
+        for path, problem in _find_problems(value, types.get(name)):
+            raise InvalidInput(_format_path(("variables", name, *path)), problem)
 
 
-# A path from its end: the way to the parent, and the step from there. Values share the ways that they have in common.
+# In the place of a type: the field of an input type that converts its values itself.
+_OPAQUE: Any = object()
+# A path as a linked list from its end: values share the path to their parent, so that deep JSON takes no quadratic memory.
 _ReversedPath = tuple["_ReversedPath", str | int] | None
 
 
-def _find_unusable_values(value: Any, type_: Any, *root: str) -> Iterator[tuple[ValuePath, str]]:
-    """The path to each value that cannot be used, or to the name that cannot, and what is wrong with it.
-
-    In inputs that are handed over as they are, lone surrogates can be used.
-    """
-    # A list of what is left, not a call per level.
-    stack: list[tuple[_ReversedPath, Any, Any, bool]] = [(None, value, type_, False)]
+def _find_problems(json_value: Any, input_type: Any = None) -> Iterator[tuple[InputPath, str]]:
+    """The paths of unusable values and names, each with what is wrong. Walks with a stack: JSON may be nested deeply."""
+    stack: list[tuple[_ReversedPath, Any, Any]] = [(None, json_value, input_type)]
     while stack:
-        reversed_path, value, type_, is_opaque = stack.pop()
+        path, value, type_ = stack.pop()
         if isinstance(value, str):
-            if not is_opaque and _LONE_SURROGATE.search(value):
-                yield (*root, *_build_path(reversed_path)), LONE_SURROGATE_PROBLEM
+            if type_ is not _OPAQUE and _LONE_SURROGATE.search(value):
+                yield _build_path(path), LONE_SURROGATE_PROBLEM
         elif isinstance(value, float):
             if math.isinf(value):
-                yield (*root, *_build_path(reversed_path)), NUMBER_TOO_LARGE_PROBLEM
+                yield _build_path(path), NUMBER_TOO_LARGE_PROBLEM
         elif isinstance(value, list):
             item_type = _get_item_type(type_)
-            stack += [((reversed_path, n), item, item_type, is_opaque) for n, item in enumerate(value)]
+            stack += [((path, index), item, item_type) for index, item in enumerate(value)]
         elif isinstance(value, dict):
-            if not is_opaque:
-                yield from (
-                    ((*root, *_build_path((reversed_path, name))), LONE_SURROGATE_PROBLEM)
-                    for name in value
-                    if _LONE_SURROGATE.search(name)
-                )
-            fields = _iterate_fields(value, type_, is_opaque)
-            stack += [
-                ((reversed_path, name), item, item_type, is_field_opaque) for name, item, item_type, is_field_opaque in fields
-            ]
+            for name in value if type_ is not _OPAQUE else ():
+                if _LONE_SURROGATE.search(name):
+                    yield _build_path((path, name)), LONE_SURROGATE_PROBLEM
+            stack += [((path, name), item, _get_field_type(type_, name)) for name, item in value.items()]
 
 
 def _get_item_type(type_: Any) -> Any:
-    nullable_type = get_nullable_type(type_)
-    return nullable_type.of_type if is_list_type(nullable_type) else None
+    nullable_type = type_ if type_ is _OPAQUE else get_nullable_type(type_)
+    return nullable_type.of_type if is_list_type(nullable_type) else type_ if type_ is _OPAQUE else None
 
 
-def _iterate_fields(value: Mapping[str, Any], type_: Any, is_opaque: bool) -> Iterator[tuple[str, Any, Any, bool]]:
-    """The fields of an object, each with its type where that is known, and whether it is handed over as it is."""
+def _get_field_type(type_: Any, name: str) -> Any:
+    if type_ is _OPAQUE:
+        return type_
     named_type = get_named_type(type_)
-    input_fields = named_type.fields if is_input_object_type(named_type) else {}
-    has_opaque_fields = is_opaque or (
-        bool(input_fields) and named_type.extensions[DEFINITION_EXTENSION_KEY].from_input is not None
-    )
-    for name, item in value.items():
-        is_declared = name in input_fields
-        yield name, item, input_fields[name].type if is_declared else None, is_opaque or (is_declared and has_opaque_fields)
+    if not is_input_object_type(named_type) or name not in named_type.fields:
+        return None
+    is_custom = get_custom_input_factory(named_type.extensions[DEFINITION_EXTENSION_KEY]) is not None
+    return _OPAQUE if is_custom else named_type.fields[name].type
 
 
-def _build_path(reversed_path: "_ReversedPath") -> ValuePath:
+def _build_path(reversed_path: _ReversedPath) -> InputPath:
     steps: list[str | int] = []
     while reversed_path is not None:
         reversed_path, step = reversed_path
@@ -146,5 +136,5 @@ def _build_path(reversed_path: "_ReversedPath") -> ValuePath:
     return tuple(reversed(steps))
 
 
-def _format_path(path: ValuePath) -> str:
-    return ".".join(map(str, path))[:200].encode(errors="replace").decode()
+def _format_path(path: InputPath) -> str:
+    return format_path(path)[:MAX_PATH_CHARACTERS].encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""Which media types a client takes answers in, by its Accept header (RFC 9110, section 12.5.1)."""
+"""Content negotiation by the Accept header (RFC 9110, section 12.5.1)."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from storefront.serving.http.stream_formats import EVENT_STREAM, MULTIPART, Stre
 
 _QUALITY_PATTERN = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
 
-# Ranges that are looked at: browsers send half a dozen.
+# The number of media ranges that are read. Browsers send half a dozen.
 MAX_RANGES = 50
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -18,7 +18,7 @@ JSON = "application/json"
 
 @dataclass(frozen=True, slots=True)
 class AcceptedTypes:
-    """What a client takes: one answer as which kind of JSON, several as which kind of stream. None: not at all."""
+    """What a client accepts: the media type of a single JSON response, and the format of a stream. None: not accepted."""
 
     json: str | None
     stream: StreamFormat | None
@@ -26,7 +26,7 @@ class AcceptedTypes:
 
 @dataclass(frozen=True, slots=True)
 class _MediaRange:
-    """Some of the media types there are, and how much the client likes them. `precision`: 0 for all of them, 2 for one."""
+    """A media range with its quality. `specificity`: 0 for `*/*`, 1 for `type/*`, 2 for one media type."""
 
     name: str
     parameters: frozenset[tuple[str, str]]
@@ -39,13 +39,13 @@ class _MediaRange:
     def matches(self, offer: str, parameters: frozenset[tuple[str, str]]) -> bool:
         if self.name not in ("*/*", offer.partition("/")[0] + "/*", offer):
             return False
-        # Of what a client adds, only the encoding is a wish of its own: everything is UTF-8. What an offer adds has to be named.
+        # Parameters of the range are ignored, except for charset: responses are UTF-8. Parameters of the offer are required.
         return parameters <= self.parameters and dict(self.parameters).get("charset", "utf-8") == "utf-8"
 
 
 @lru_cache(maxsize=256)
 def negotiate_media_types(header: str | None, offers: Sequence[str] = (JSON, GRAPHQL_JSON)) -> AcceptedTypes:
-    """What the header says. Where it leaves the choice to us, it is the first offer; streams are for those who name them."""
+    """Negotiate by the header. Of equal offers the first one is chosen; streams have to be named, `*/*` does not match them."""
     ranges = _parse_ranges(header or "*/*")
     exact_ranges = [range_ for range_ in ranges if range_.specificity == 2]
     stream = _choose_best_offer(
@@ -61,7 +61,7 @@ _FRAMINGS_BY_MEDIA_TYPE = {framing.media_type: framing for framing in (EVENT_STR
 
 
 def _choose_best_offer(offers: Sequence[tuple[str, frozenset[tuple[str, str]]]], ranges: Sequence[_MediaRange]) -> str | None:
-    """The offer that is liked most; of equals the one that was named first."""
+    """The offer with the highest quality; of equal ones the most specific, then the one that the header names first."""
     candidates = []
     for offer_index, (offer, parameters) in enumerate(offers):
         matching = [
@@ -70,7 +70,7 @@ def _choose_best_offer(offers: Sequence[tuple[str, frozenset[tuple[str, str]]]],
             if range_.matches(offer, parameters)
         ]
         if matching:
-            # The most precise range tells of its media types, whatever a wider one says.
+            # The most specific range that matches takes precedence.
             specificity, range_index, quality = max(matching)
             candidates.append((quality, specificity, range_index, -offer_index, offer))
     return max(candidates)[-1] if candidates and max(candidates)[0] > 0 else None

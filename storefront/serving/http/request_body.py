@@ -1,4 +1,4 @@
-"""Bodies of requests: as long, as late and as full as they may be."""
+"""Reads request bodies with limits on size, time (slow bodies) and number of JSON values."""
 
 import asyncio
 import re
@@ -16,9 +16,9 @@ from storefront.serving.run.cancellation import ClientDisconnectedError
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Bytes of a body, seconds until all of it has come, and values in its JSON.
+    """Limits of a body: bytes, seconds until it is complete, and values in its JSON.
 
-    A megabyte in one value is then refused as that value, not as a body.
+    A value of a megabyte fits, so that it is rejected by the limit of its own input and not as a body.
     """
 
     max_bytes: int = 1_500_000
@@ -30,7 +30,7 @@ DEFAULT_BODY_LIMITS = BodyLimits()
 
 
 class HTTPError(RequestError):
-    """A request that is no GraphQL request, with the status that says how."""
+    """Raised for a request that HTTP itself rejects, with its status and response headers."""
 
     def __init__(self, status: int, message: str, **headers: str) -> None:
         super().__init__(message)
@@ -39,7 +39,7 @@ class HTTPError(RequestError):
 
 
 async def read_body(request: Request, limits: BodyLimits = DEFAULT_BODY_LIMITS) -> bytes:
-    """The body, if it is not too long, not encoded, and comes in time. Raises HTTPError and ClientGone."""
+    """Read the body. Raises HTTPError if it is too large, encoded or too slow, and ClientDisconnectedError."""
     check_content_coding(request)
     body = bytearray()
     try:
@@ -56,7 +56,7 @@ async def read_body(request: Request, limits: BodyLimits = DEFAULT_BODY_LIMITS) 
 
 
 def check_content_coding(request: Request) -> None:
-    """Raise HTTPError where the body is compressed, or encoded otherwise: it would be read for what it is not."""
+    """Raise HTTPError 415 for a body with a content coding, such as gzip: none is supported."""
     codings = (join_header_lines(request.headers, "content-encoding") or "").lower().split(",")
     if unsupported := [coding.strip() for coding in codings if coding.strip() not in ("", "identity")]:
         message = f"Send the body as it is, without content-encoding: {unsupported[0][:40]} is not read here."
@@ -64,9 +64,9 @@ def check_content_coding(request: Request) -> None:
 
 
 def parse_lenient_json(text: bytes | str, label: str, max_values: int = DEFAULT_BODY_LIMITS.max_values) -> tuple[Any, bool]:
-    """The JSON that a text is, and whether it may hold half characters or numbers that are too large.
+    """Parse JSON. Returns the value, and whether it may have lone surrogates or numbers that are too large.
 
-    Raises HTTPError, and LimitExceeded where it has too many values.
+    Raises HTTPError if it is not JSON, and LimitExceeded if it has too many values. `label` names it in messages.
     """
     _check_value_count(text, label, max_values)
     try:
@@ -80,9 +80,9 @@ _STRING_OR_COMMA = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|(,)', re.DOTALL)
 
 
 def _check_value_count(text: bytes | str, label: str, max_values: int) -> None:
-    """Count the values that are not made of others, before they are made: there is one more than commas between values."""
+    """Count the scalar values before parsing: there is one more than there are commas between values. Raises LimitExceeded."""
     encoded = text if isinstance(text, bytes) else text.encode(errors="replace")
-    # Only where there are many commas is it worth looking for those outside of strings, and no further than has to be.
+    # Commas outside of strings are counted only if there are many in total, and only up to the limit.
     if encoded.count(b",") >= max_values:
         commas = (match for match in _STRING_OR_COMMA.finditer(encoded) if match.lastindex)
         if next(islice(commas, max_values - 1, None), None) is not None:

@@ -1,4 +1,4 @@
-"""Files that pages of ours load from their own server, under addresses that name their content. Knows no product."""
+"""Static files of HTML pages, under URLs with a digest of their content (cache busting). Independent of the product."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ IMMUTABLE_MAX_AGE_SECONDS = 31_536_000
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One served file and the digest that stands for its content in URLs and ETags."""
+    """A static file, and the digest of its content for URLs and ETags."""
 
     content: bytes
     digest: str
@@ -27,13 +27,13 @@ class Asset:
 
 @cache
 def load_asset(path: Path) -> Asset:
-    """The file, read once."""
+    """Read a file, once per process."""
     content = path.read_bytes()
     return Asset(content, hashlib.sha256(content).hexdigest()[:16], MEDIA_TYPES[path.suffix])
 
 
 def mount_static_files(path: str, name: str, list_files: Callable[[], Mapping[str, Path]]) -> BaseRoute:
-    """What serves the files under a path, by their names in URLs. Nothing else is ever served."""
+    """A route that serves the listed files under a path, by name, and no others."""
 
     async def serve_file(request: Request) -> Response:
         file_path = list_files().get(request.path_params["name"])
@@ -49,7 +49,7 @@ def mount_static_files(path: str, name: str, list_files: Callable[[], Mapping[st
 
 
 def build_page_headers(content_security_policy: str) -> dict[str, str]:
-    """The headers of a page under a Content Security Policy: nothing of it is kept, framed, or told to others."""
+    """The headers of an HTML page: its Content Security Policy, no caching, no framing, no referrer."""
     return {
         "Content-Security-Policy": f"default-src 'none'; {content_security_policy}; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'",
@@ -60,6 +60,6 @@ def build_page_headers(content_security_policy: str) -> dict[str, str]:
 
 
 def _build_cache_headers(served_asset: Asset, version: str | None) -> dict[str, str]:
-    # Only the URL that names this very content may be kept for ever: any other one could mean different content tomorrow.
+    # Only the URL with this digest is immutable: the content of any other URL may change.
     cache_control = f"public, max-age={IMMUTABLE_MAX_AGE_SECONDS}, immutable" if version == served_asset.digest else "no-cache"
     return {"ETag": f'"{served_asset.digest}"', "Cache-Control": cache_control, "X-Content-Type-Options": "nosniff"}

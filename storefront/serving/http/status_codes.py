@@ -1,4 +1,4 @@
-"""Which HTTP status an answer has: by the code of its first error, its media type, and the edition of the specification."""
+"""The HTTP status of a response: by the code of its first error, its media type, and the edition of GraphQL over HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from storefront.core.errors import LimitExceeded, TimedOut, Unavailable
 from storefront.serving.errors import BAD_USER_INPUT, INTERNAL_SERVER_ERROR, PARSE_FAILED, VALIDATION_FAILED
 from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON
 
-# What keeps a request from being run, whatever it asks for.
+# Errors that do not depend on the document.
 _STATUS_BY_CODE = {
     "UNAUTHENTICATED": 401,
     "FORBIDDEN": 403,
@@ -17,7 +17,7 @@ _STATUS_BY_CODE = {
     "RATE_LIMITED": 429,
     TimedOut.code: 504,
 }
-# What is wrong with what it asks for.
+# Errors of the document or the variables.
 _UNEXECUTABLE_CODES = {
     PARSE_FAILED,
     VALIDATION_FAILED,
@@ -33,9 +33,9 @@ _UNEXECUTABLE_CODES = {
 class SpecEdition:
     """An edition of GraphQL over HTTP.
 
-    `unfit`: the status of a request that can be read but not run; `partial`: of an answer with both data and errors;
-    `is_lenient`: whether plain application/json is 200 for whatever is a GraphQL request, which older clients count on.
-    `offers`: the media types of answers, the preferred one first.
+    `unexecutable_status`: for a well-formed request that cannot be executed; `partial_status`: for data with errors.
+    `is_lenient`: whether application/json has status 200 for any well-formed request, as older clients expect.
+    `media_types`: those of responses, the preferred one first.
     """
 
     unexecutable_status: int
@@ -44,7 +44,7 @@ class SpecEdition:
     media_types: tuple[str, ...]
 
     def choose_status(self, response: Mapping[str, Any], media_type: str) -> int:
-        """The status of an answer."""
+        """The HTTP status of a response."""
         if "data" in response:
             if _is_unavailable(response):
                 return 503
@@ -57,18 +57,18 @@ class SpecEdition:
         return 400 if code == PARSE_FAILED else self.unexecutable_status
 
     def choose_media_type(self, status: int, accepted_type: str) -> str:
-        """In which media type to answer: what is no success says of itself that it is an answer, where it may."""
+        """The media type of a response. A strict edition sends errors as application/graphql-response+json only."""
         return accepted_type if self.is_lenient or status < 300 else GRAPHQL_JSON
 
 
 def _is_unavailable(response: Mapping[str, Any]) -> bool:
-    """Whether nothing was answered because the server or its database had no time: clients and proxies may try again."""
+    """Whether there is no data because the server or its database was unavailable: clients and proxies may retry."""
     if "errors" not in response or any(value is not None for value in (response["data"] or {}).values()):
         return False
     return all(error["extensions"]["code"] == Unavailable.code for error in response["errors"])
 
 
-# The draft by which the audit suite graphql-http tests, and which clients have been written for.
+# The draft that the audit suite graphql-http tests, and that clients are written for.
 DRAFT = SpecEdition(unexecutable_status=400, partial_status=200, is_lenient=True, media_types=(JSON, GRAPHQL_JSON))
 SEPTEMBER_2026 = SpecEdition(unexecutable_status=422, partial_status=294, is_lenient=False, media_types=(GRAPHQL_JSON, JSON))
 EDITIONS = {"draft": DRAFT, "2026-09": SEPTEMBER_2026}

@@ -1,4 +1,4 @@
-"""Signed addresses of a folder's objects: PUT takes exactly what was announced, GET gives it to be saved. Knows no product."""
+"""Serves the presigned URLs of disk storage: PUT accepts exactly the signed size and type, GET downloads. Knows no product."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from storefront.serving.http.request_body import HTTPError, check_content_coding
 
 log = logging.getLogger("storefront")
 
-# Who holds a signed address may use it from any page: cookies are not looked at.
+# A presigned URL may be used from any origin: it is the only credential, cookies are ignored.
 CORS_HEADERS = {"access-control-allow-origin": "*"}
 PREFLIGHT_HEADERS = {
     **CORS_HEADERS,
@@ -25,7 +25,7 @@ PREFLIGHT_HEADERS = {
     "access-control-allow-headers": "content-type",
     "access-control-max-age": "86400",
 }
-# Whatever somebody has uploaded: no page of this origin, and nothing that runs.
+# Uploads are untrusted: they must not be rendered as pages of this origin, and no scripts may run.
 DOWNLOAD_HEADERS = {
     **CORS_HEADERS,
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
@@ -33,22 +33,22 @@ DOWNLOAD_HEADERS = {
     "cross-origin-resource-policy": "cross-origin",
     "cache-control": "private, no-store",
 }
-# Seconds for which an upload may say nothing, and that it may take in all.
+# Timeouts of an upload: seconds without data, and in total.
 IDLE_TIMEOUT_SECONDS, UPLOAD_TIMEOUT_SECONDS = 30.0, timedelta(hours=1).total_seconds()
-# Uploads that a process takes at a time: each may last, and others are to be let in too.
+# Concurrent uploads per process. They may take long, and must not take all capacity for requests.
 MAX_CONCURRENT_UPLOADS = 100
-# Bytes and seconds of a refused body that are waited for, so that the answer is heard.
+# Bytes and seconds of a rejected body that are read and discarded, so that the client can read the response.
 MAX_DISCARDED_BYTES, DISCARD_TIMEOUT_SECONDS = 10_000_000, 5.0
 
 
 def create_storage_routes(disk: DiskStorage) -> list[BaseRoute]:
-    """What to mount at the root."""
+    """The routes of the storage, to be mounted at the root."""
     uploads: set[Request] = set()
 
     async def accept_upload(request: Request, permit: PresignedGrant) -> Response:
         if len(uploads) >= MAX_CONCURRENT_UPLOADS:
             return _create_text_response(
-                503, "Too many uploads are coming in. Try again in a while.", retry_after="5", connection="close"
+                503, "Too many uploads are running. Try again in a while.", retry_after="5", connection="close"
             )
         uploads.add(request)
         try:
@@ -63,7 +63,7 @@ def create_storage_routes(disk: DiskStorage) -> list[BaseRoute]:
         permit = disk.verify_grant(method, request.path_params["key"], dict(request.query_params))
         if permit is None:
             await _discard_body(_read_body(request))
-            return _create_text_response(403, "This address was not signed here, or its time is over. Ask for a new one.")
+            return _create_text_response(403, "This URL is not a valid presigned URL, or it has expired. Request a new one.")
         return await (accept_upload(request, permit) if method == "PUT" else _create_download(disk, permit))
 
     return [Route(f"{ROUTE_PREFIX}/{{key:path}}", handle_object, methods=["GET", "PUT", "OPTIONS"])]
@@ -82,23 +82,21 @@ async def _store_upload(request: Request, disk: DiskStorage, permit: PresignedGr
     except SizeMismatchError:
         await _discard_body(body)
         return _create_text_response(
-            413, f"The body must have exactly {permit.size:,} bytes, as they were signed.", connection="close"
+            413, f"The body must have exactly {permit.size:,} bytes, as signed in the URL.", connection="close"
         )
     except TimeoutError:
         return _create_text_response(
-            408, f"Nothing came for {IDLE_TIMEOUT_SECONDS:g} s, or not all within an hour.", connection="close"
+            408, f"No data for {IDLE_TIMEOUT_SECONDS:g} s, or not complete within an hour.", connection="close"
         )
     except StorageError as error:
         log.warning("an upload could not be stored: %s", error)
         if isinstance(error, StorageFullError):
-            return _create_text_response(
-                507, "There is no room left for this file. Tell the operator, and try again later.", connection="close"
-            )
+            return _create_text_response(507, "The storage is full. Tell the operator, and try again later.", connection="close")
         return _create_text_response(
             503, "The file could not be stored. Try again in a while.", retry_after="5", connection="close"
         )
     except ClientDisconnect:
-        # Nobody hears it.
+        # The client has disconnected; the response is not sent.
         return Response(status_code=400)
     return Response(status_code=200, headers=CORS_HEADERS)
 
@@ -106,14 +104,14 @@ async def _store_upload(request: Request, disk: DiskStorage, permit: PresignedGr
 def _check_headers(request: Request, permit: PresignedGrant) -> None:
     check_content_coding(request)
     if request.headers.get("content-type", "") != permit.content_type:
-        raise HTTPError(400, f"The header content-type must be {permit.content_type}, as it was signed.")
+        raise HTTPError(400, f"The header content-type must be {permit.content_type}, as signed in the URL.")
 
 
 async def _create_download(disk: DiskStorage, permit: PresignedGrant) -> Response:
     stored = await disk.head(permit.key)
     if stored is None:
-        return _create_text_response(404, "There is nothing here.")
-    # Always to be saved: shown in a browser it would be a page of ours.
+        return _create_text_response(404, "There is no such file.")
+    # Always an attachment: rendered in a browser it would be a page of this origin.
     name = permit.filename or permit.key.rpartition("/")[2]
     return FileResponse(disk.get_file_path(permit.key), media_type=stored.content_type, filename=name, headers=DOWNLOAD_HEADERS)
 
@@ -129,7 +127,7 @@ async def _read_body(request: Request) -> AsyncIterator[bytes]:
 
 
 async def _discard_body(body: AsyncIterator[bytes]) -> None:
-    # Clients that are still sending would see a broken connection rather than the answer. Not for ever, though.
+    # A client that is still sending would see a reset connection instead of the response. Bounded in bytes and time.
     remaining = MAX_DISCARDED_BYTES
     with suppress(TimeoutError, ClientDisconnect):
         async with asyncio.timeout(DISCARD_TIMEOUT_SECONDS):

@@ -1,4 +1,4 @@
-"""How results are set apart in a response that goes on: as server-sent events, or as the parts of a multipart body."""
+"""Formats of streamed results: server-sent events (graphql-sse), and multipart/mixed (Apollo)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class StreamFormat:
-    """A media type for results as they come. A client has to name its `parameters`, too.
+    """A media type for a stream of results. `required_parameters`: those that the Accept header must name.
 
-    `result` frames an answer, {data, errors} as JSON; `failure` one of {errors}, after which nothing comes; `silence` says that
-    nothing has happened for a while.
+    `encode_result` encodes a result, {data, errors} as JSON; `encode_error` encodes {errors} that end the stream; `heartbeat`
+    keeps an idle connection open.
     """
 
     media_type: str
@@ -40,12 +40,12 @@ EVENT_STREAM = StreamFormat(
 
 
 def _encode_multipart_segment(content: bytes) -> bytes:
-    # What ends a part comes with it: a client knows a part only by what follows.
+    # With the delimiter that ends the part: a client parses a part only once it has read the delimiter.
     return b"\r\ncontent-type: application/json; charset=utf-8\r\n\r\n%b\r\n---" % content
 
 
 def _encode_multipart_error(error: bytes) -> bytes:
-    # The envelope has the errors beside it: they are the transport's own, and not those of a result.
+    # Apollo's protocol has errors of the transport beside the payload, not in it.
     return _encode_multipart_segment(b'{"payload":null,%b' % error.removeprefix(b"{"))
 
 

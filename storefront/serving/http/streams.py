@@ -1,4 +1,4 @@
-"""Responses that go on: a subscription's results as they come, for networks that let no WebSocket through."""
+"""Streamed responses: the results of a subscription over HTTP, for networks that block WebSockets."""
 
 import asyncio
 import time
@@ -13,21 +13,22 @@ from storefront.core.errors import RequestError
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.protection.revocations import Revocations
-from storefront.serving.run.operations import OperationContext, format_request_error
+from storefront.serving.run.prepared_operation import OperationContext
+from storefront.serving.run.results import format_request_error
 
-# Seconds of silence after which a sign of life keeps proxies from closing the connection.
+# Seconds without a result after which a heartbeat is sent, so that proxies do not close the connection.
 HEARTBEAT_INTERVAL_SECONDS = 12.0
 STREAM_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 class TooManyStreamsError(RequestError):
-    """This process has no room for another one."""
+    """Raised if the process has reached its maximum of open streams."""
 
     code = "SERVICE_UNAVAILABLE"
 
 
 class Streams:
-    """The open streams of this process, at most so many."""
+    """The open streams of this process, up to a maximum. They are completed on graceful shutdown."""
 
     def __init__(self, revocations: Revocations, max_streams: int) -> None:
         self._revocations, self._max_streams = revocations, max_streams
@@ -37,9 +38,9 @@ class Streams:
     def create_response(
         self, framing: StreamFormat, results: AsyncGenerator[bytes, None], context: OperationContext, request_id: str
     ) -> StreamingResponse:
-        """The results in frames, until they end, the asker's proof expires or is revoked, or the server goes away.
+        """A response with the results, until they end, the credentials expire or are revoked, or the server shuts down.
 
-        Raises TooManyStreams.
+        Raises TooManyStreamsError.
         """
         if len(self._open) >= self._max_streams:
             raise TooManyStreamsError(f"This server holds at most {self._max_streams} event streams. Try again later.")
@@ -48,16 +49,16 @@ class Streams:
 
     @staticmethod
     def create_head_response(framing: StreamFormat) -> StreamingResponse:
-        """The response to HEAD: what `response` begins with. Nothing runs."""
+        """The response to HEAD: the headers of a stream. Nothing is executed."""
         return StreamingResponse(iterate_nothing(), headers={**STREAM_HEADERS, "content-type": framing.content_type})
 
     @property
     def count(self) -> int:
-        """How many are open."""
+        """The number of open streams."""
         return len(self._open)
 
     def drain(self) -> None:
-        """Complete them all, so that listeners go on elsewhere from their positions."""
+        """Graceful shutdown: complete all streams, so that clients resume on another server from their positions."""
         self._is_draining = True
         for closing in self._open:
             closing.set()
@@ -80,7 +81,7 @@ class Streams:
 
 
 async def iterate_nothing() -> AsyncGenerator[bytes, None]:
-    """The body of a response to HEAD whose length is not known."""
+    """An empty body, for a response to HEAD without content-length."""
     no_chunks: tuple[bytes, ...] = ()
     for chunk in no_chunks:
         yield chunk
@@ -107,7 +108,7 @@ async def _frame_results(
 async def _add_heartbeats(
     results: AsyncGenerator[bytes, None], closing_task: "asyncio.Task[Any]", expires_at: float | None
 ) -> AsyncGenerator[bytes, None]:
-    """The results, and an empty one after each silence."""
+    """The results, and empty bytes for each heartbeat. Ends when `closing_task` is done or the credentials expire."""
     while not closing_task.done() and (expires_at is None or time.time() < expires_at):
         next_task: asyncio.Task[Any] = asyncio.create_task(_read_next(results))
         try:

@@ -1,47 +1,46 @@
-"""Whether this process is alive, and whether it can answer: for whoever starts and watches servers, and sends them requests."""
+"""Health checks: liveness (`/healthz`) and readiness (`/readyz`) for orchestrators and load balancers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
 
 import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-# What is wrong with a part; None where nothing is. What it raises counts as wrong, and is told by its type alone.
+from storefront.core.single_flight import SingleFlight
+
+# Returns the problem of a dependency, or None. If it raises, the problem is the name of the exception's class.
 HealthCheck = Callable[[], Awaitable[str | None]]
 
-# Seconds that a part has to answer, and for which an answer is given again: asking often costs nothing.
+# The timeout of a check, and for how long its result is cached, so that frequent probes cost nothing. Both in seconds.
 CHECK_TIMEOUT_SECONDS, CACHE_SECONDS = 2.0, 1.0
 STATE_OK = "ok"
 
 
 class Health:
-    """The parts that a process needs to be able to answer, and `warnings`, which are shown beside them.
+    """The checks of a process: `checks` decide whether it is ready, `warnings` are only reported.
 
-    A warning concerns all servers alike, such as a full disk of the database: to send requests elsewhere would help nobody, and
-    what only reads still works.
+    A warning concerns all servers alike, such as a full disk of the database: another server could not serve the request either,
+    and reads still work.
     """
 
     def __init__(self, checks: Mapping[str, HealthCheck], warnings: Mapping[str, HealthCheck] | None = None) -> None:
         self._checks, self._warnings = checks, warnings or {}
         self._is_draining = False
-        self._cached_run: tuple[float, asyncio.Future[dict[str, str]]] | None = None
+        self._runs = SingleFlight(1, CACHE_SECONDS)
 
     def start_draining(self) -> None:
-        """Be ready no longer: whoever sends requests is to send them elsewhere."""
+        """Graceful shutdown: report not ready, so that load balancers send requests to other servers."""
         self._is_draining = True
 
     def build_routes(self) -> list[BaseRoute]:
-        """`/healthz` and `/readyz`."""
+        """The routes `/healthz` and `/readyz`."""
         return [Route("/healthz", self._serve_liveness), Route("/readyz", self._serve_readiness)]
 
     async def get_states(self) -> dict[str, str]:
-        """What is wrong with each part, or that it is fine. Looked up at most once a second, however many ask."""
-        if self._cached_run is None or monotonic() - self._cached_run[0] > CACHE_SECONDS:
-            self._cached_run = monotonic(), asyncio.ensure_future(self._run_checks())
-        states = await asyncio.shield(self._cached_run[1])
+        """The state of each check: "ok" or its problem. Cached for a second; concurrent callers share a run (single-flight)."""
+        states = await self._runs.call("checks", self._run_checks)
         return {**states, "server": "leaving"} if self._is_draining else states
 
     async def _run_checks(self) -> dict[str, str]:
@@ -65,7 +64,7 @@ async def _run_check(check: HealthCheck) -> str:
     except TimeoutError:
         return f"no answer within {CHECK_TIMEOUT_SECONDS:g} s"
     except Exception as error:
-        # Its words may name hosts and users.
+        # The message may contain host and user names.
         return type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""Sees each execution through: how long it took and what it cost, told to whoever counts, and to the log where it was slow."""
+"""Instrumentation of executions: duration, database use and outcome, for metrics, traces and the slow operation log."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +17,12 @@ log = logging.getLogger("storefront")
 
 OK, CANCELLED, FAILED = "OK", "CANCELLED", "INTERNAL_SERVER_ERROR"
 
-# Variables whose shape is told, and how deep.
-MAX_SHAPE_NAMES, MAX_SHAPE_DEPTH = 50, 4
+# Bounds of a logged shape: names per object, characters of each name, and levels.
+MAX_SHAPE_NAMES, MAX_SHAPE_NAME_CHARACTERS, MAX_SHAPE_DEPTH = 50, 100, 4
 
 
 class ObservedOperation(Protocol):
-    """What is known of an operation: its kind, its name as the document has it, its document's hash, the values it came with."""
+    """An operation as observers see it: its kind, its name in the document, the hash of the document, and its variables."""
 
     @property
     def kind_name(self) -> str: ...
@@ -39,7 +39,7 @@ class ObservedOperation(Protocol):
 
 @dataclass(slots=True)
 class Execution:
-    """One execution of an operation, or of a subscription for one event: over after so many `seconds`, with this `code`."""
+    """One execution of an operation, or of a subscription for one event. `seconds` and `code` are set when it has ended."""
 
     operation: ObservedOperation
     activity: RequestContext
@@ -47,7 +47,7 @@ class Execution:
     code: str = OK
 
     def record_result(self, result: ExecutionResult) -> None:
-        """It has a result."""
+        """Set the code from the first error of a result."""
         if result.errors:
             self.code = get_error_code(result.errors[0])
 
@@ -56,28 +56,28 @@ ExecutionReporter = Callable[[Execution], None]
 
 
 class OperationTracer(Tracer, Protocol):
-    """Who traces operations, too."""
+    """A tracer that also has spans for operations."""
 
     def trace_operation(self, operation: ObservedOperation) -> AbstractContextManager[Callable[[Execution], None]]:
-        """An operation that lasts as long as the context; gives what to tell its execution to, once it is over."""
+        """A span for the duration of the context. Yields a function that completes it with the finished execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observers:
-    """Who is told of executions: `reports` when they are over, the `tracer` while they last; `refusals` of what is not begun."""
+    """Observers of executions: `reporters` are called when one has ended, `rejection_reporters` for those that never start."""
 
     reporters: Sequence[ExecutionReporter] = ()
     rejection_reporters: Sequence[Callable[[str], None]] = ()
     tracer: OperationTracer | None = field(default=None)
 
     def report_rejection(self, error: GraphQLError) -> None:
-        """An operation is not begun."""
+        """Report an operation that was rejected before execution."""
         for report in self.rejection_reporters:
             report(get_error_code(error))
 
     @contextmanager
     def observe_execution(self, operation: ObservedOperation) -> Iterator[Execution]:
-        """An execution that lasts as long as the context."""
+        """Observe an execution for the duration of the context: trace it, time it, and report it."""
         with self.tracer.trace_operation(operation) if self.tracer else NO_SPAN as finish_span:
             execution = Execution(
                 operation,
@@ -99,11 +99,11 @@ class Observers:
 
 
 def make_slow_operation_logger(threshold_seconds: float) -> ExecutionReporter:
-    """Logs executions that took longer."""
+    """A reporter that logs executions slower than the threshold."""
 
     def log_if_slow(execution: Execution) -> None:
         if execution.seconds > threshold_seconds:
-            # Its request's id is that of the line.
+            # The log line has the request id from the request context.
             log.warning("slow operation", extra={"fields": _build_log_fields(execution)})
 
     return log_if_slow
@@ -124,10 +124,13 @@ def _build_log_fields(execution: Execution) -> dict[str, Any]:
 
 
 def describe_shape(value: Any, depth: int = MAX_SHAPE_DEPTH) -> Any:
-    """Names and types of a value, nothing of what it is: `{"first": "Int", "filter": {"ids": ["String"]}}`."""
+    """The names and types in a JSON value, without its data: `{"first": "Int", "filter": {"ids": ["String", 2]}}`.
+
+    A list is the shape of its first item, and its length.
+    """
     if isinstance(value, Mapping):
         names = list(value)[:MAX_SHAPE_NAMES]
-        return {name[:MAX_SHAPE_NAMES]: describe_shape(value[name], depth - 1) for name in names} if depth else "Object"
+        return {name[:MAX_SHAPE_NAME_CHARACTERS]: describe_shape(value[name], depth - 1) for name in names} if depth else "Object"
     if isinstance(value, list):
         return [describe_shape(value[0], depth - 1), len(value)] if depth and value else []
     return _TYPE_NAMES.get(type(value), "Unknown")

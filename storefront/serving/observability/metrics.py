@@ -1,4 +1,4 @@
-"""What is counted of operations and requests, for Prometheus, and a port of its own to fetch it from."""
+"""Prometheus metrics of operations and HTTP requests, served on a port of their own."""
 
 import asyncio
 import errno
@@ -27,8 +27,8 @@ from storefront.serving.server.http_protocol import HardenedHTTPProtocol
 
 log = logging.getLogger("storefront")
 
-# Names of operations are the clients' choice: those of trusted documents are told, and so many others; the rest is one.
-MAX_OPERATION_NAMES, MAX_NAME_CHARACTERS = 100, 64
+# Clients choose operation names, so the cardinality of that label is limited: the names in trusted documents, and so many others.
+MAX_OPERATION_NAMES, MAX_OPERATION_NAME_CHARACTERS = 100, 64
 OTHER_LABEL, ANONYMOUS_LABEL = "other", "anonymous"
 COUNTED_METHODS = frozenset(("GET", "HEAD", "POST", "OPTIONS"))
 
@@ -37,9 +37,9 @@ DURATION_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """Something that is looked up when somebody asks for metrics: a number, or one for each value of the label.
+    """A metric that is read when metrics are scraped: a number, or one for each value of a label.
 
-    A total only grows, as long as the process lives.
+    `is_counter`: it only grows while the process lives.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Gauge:
 
 
 class GaugeCollector(Collector):
-    """What is looked up, as metrics."""
+    """A Prometheus collector of gauges."""
 
     def __init__(self, gauges: Sequence[Gauge]) -> None:
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        """Look all of it up."""
+        """Read all gauges."""
         for gauge in self._gauges:
             family_class = CounterMetricFamily if gauge.is_counter else GaugeMetricFamily
             metric = family_class(gauge.name, gauge.description, labels=[gauge.label] if gauge.label else None)
@@ -66,12 +66,12 @@ class GaugeCollector(Collector):
             yield metric
 
     def describe(self) -> Iterator[Metric]:
-        """Nothing: it is not looked up before somebody asks."""
+        """No metrics: gauges are not read before the first scrape."""
         return iter(())
 
 
 class Metrics:
-    """The counts of this process. `names` are operations that are always told apart."""
+    """The metrics of this process. `trusted_names` always have labels of their own."""
 
     def __init__(self, trusted_names: Collection[str] = ()) -> None:
         self.registry = CollectorRegistry()
@@ -98,7 +98,7 @@ class Metrics:
             "storefront_http_request_seconds", "How long they took, to the end of the answer.", ("route",)
         )
 
-        # To find what has these labels takes longer than to count. There are few of them.
+        # Cached, because looking up a child by labels takes longer than counting. There are few combinations.
         self._get_operation_metrics = cache(self._label_operation_metrics)
         self._get_sql_metrics = cache(self._label_sql_metrics)
         self._get_request_metrics = cache(self._label_request_metrics)
@@ -113,11 +113,11 @@ class Metrics:
         return self._http_requests.labels(route, method, str(status)), self._http_request_seconds.labels(route)
 
     def add_gauges(self, gauges: Sequence[Gauge]) -> None:
-        """Tell these, too."""
+        """Register gauges."""
         self.registry.register(GaugeCollector(gauges))
 
     def count_execution(self, execution: Execution) -> None:
-        """Count an execution: a report of `observing`."""
+        """Count an execution: an ExecutionReporter."""
         kind, activity = execution.operation.kind_name, execution.activity
         operations, durations = self._get_operation_metrics(kind, self._limit_label(execution.operation.label), execution.code)
         operations.inc()
@@ -129,11 +129,11 @@ class Metrics:
             seconds.inc(activity.seconds_in_sql)
 
     def count_rejection(self, code: str) -> None:
-        """Count an operation that was not begun."""
+        """Count an operation that was rejected before execution."""
         self._rejections.labels(code).inc()
 
     def count_request(self, scope: Scope, status: int, seconds: float) -> None:
-        """Count an HTTP request: a report of `identifying`."""
+        """Count an HTTP request: a RequestReporter."""
         method = scope["method"] if scope["method"] in COUNTED_METHODS else OTHER_LABEL
         requests, durations = self._get_request_metrics(getattr(scope.get("route"), "path", OTHER_LABEL), method, status)
         requests.inc()
@@ -144,7 +144,7 @@ class Metrics:
             return ANONYMOUS_LABEL
         if label in self._other_names or label in self._trusted_names:
             return label
-        if len(self._other_names) >= MAX_OPERATION_NAMES or len(label) > MAX_NAME_CHARACTERS:
+        if len(self._other_names) >= MAX_OPERATION_NAMES or len(label) > MAX_OPERATION_NAME_CHARACTERS:
             return OTHER_LABEL
         self._other_names.add(label)
         return label
@@ -157,7 +157,7 @@ class Metrics:
 async def serve_metrics(
     metrics: Metrics, host: str, ports: Sequence[int], prepare: Callable[[], Awaitable[None]]
 ) -> AsyncIterator[None]:
-    """Serve `/metrics` on the first of the ports that is free, as long as this lasts. `prepare` is awaited before each answer."""
+    """Serve `/metrics` on the first free port for the duration of the context. `prepare` is awaited before each scrape."""
     listener = _bind_first_free_port(host, ports)
     if listener is None:
         log.warning("metrics are not served: none of the ports %s to %s of %s is free", ports[0], ports[-1], host)
@@ -181,9 +181,9 @@ async def serve_metrics(
 
 
 class EmbeddedServerConfig(uvicorn.Config):
-    """The configuration of a server inside of another one's process, whose logging it leaves alone.
+    """The configuration of a server that is embedded in the process of another one, and leaves logging to that.
 
-    Loggers belong to the process: what uvicorn sets for one server, such as access_log=False, holds for all of them.
+    Loggers are global: what Uvicorn configures for one server, such as access_log=False, applies to all in the process.
     """
 
     def configure_logging(self) -> None:
@@ -191,7 +191,7 @@ class EmbeddedServerConfig(uvicorn.Config):
 
 
 class UnloggedProtocol(HardenedHTTPProtocol):
-    """Our HTTP protocol without access log lines: each scrape would be one."""
+    """HardenedHTTPProtocol without an access log: each scrape would add a line."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -199,11 +199,11 @@ class UnloggedProtocol(HardenedHTTPProtocol):
 
 
 class EmbeddedServer(uvicorn.Server):
-    """A server inside of another one's process, which leaves the signals to that."""
+    """A server that is embedded in the process of another one, and leaves signal handling to that."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
+        """Capture no signals."""
         yield
 
 

@@ -1,4 +1,4 @@
-"""Gives each request the id that it is known by: in the answer's `x-request-id`, in errors, in each line of the log."""
+"""Request ids (correlation ids): in the response header `x-request-id`, in errors, and in each log line."""
 
 from collections.abc import Callable, Mapping
 from time import perf_counter
@@ -12,23 +12,23 @@ from storefront.core.request_context import RequestContext
 REQUEST_ID_HEADER = b"x-request-id"
 MAX_REQUEST_ID_CHARACTERS = 100
 
-# Told of each HTTP request that is over: its scope, the status of its answer (499: gone before there was one), seconds.
+# Called for each finished HTTP request: its scope, the status of the response (499: the client disconnected before), and seconds.
 RequestReporter = Callable[[Scope, int, float], None]
 
 
 class RequestIdMiddleware:
-    """The ASGI application, each of whose requests is an activity with an id: the one that it came with, or a new one."""
+    """ASGI middleware that runs each request in a RequestContext with its id: the client's `x-request-id`, or a new one."""
 
     def __init__(self, app: ASGIApp, report: RequestReporter | None = None) -> None:
         self._app, self._report = app, report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a connection on."""
+        """Serve a connection."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         request_id = extract_request_id(scope)
-        # What its headers say is known to be secret without looking.
+        # Credentials in headers are redacted from logs without parsing them.
         with RequestContext(request_id, sensitive_inputs=_extract_credentials(scope)):
             if scope["type"] == "http":
                 await self._handle_http(scope, receive, send, request_id)
@@ -53,7 +53,7 @@ class RequestIdMiddleware:
 
 
 def extract_request_id(scope: Mapping[str, Any]) -> str:
-    """The id of a request."""
+    """The id that a request came with, if it is printable ASCII and short enough; otherwise a new one."""
     request_id = next((value for name, value in scope["headers"] if name == REQUEST_ID_HEADER), b"").decode("latin-1")
     return (
         request_id
@@ -63,7 +63,7 @@ def extract_request_id(scope: Mapping[str, Any]) -> str:
 
 
 def _extract_credentials(scope: Scope) -> list[str]:
-    """The credentials: what Authorization and Cookie say, whole, and the token and the cookies' values by themselves."""
+    """The credentials in the headers: the values of Authorization and Cookie, and the token and each cookie's value in them."""
     headers = [(name, value.decode("latin-1")) for name, value in scope["headers"] if name in (b"authorization", b"cookie")]
     tokens = [value.partition(" ")[2].strip() for name, value in headers if name == b"authorization"]
     cookie_values = [pair.partition("=")[2].strip() for name, value in headers if name == b"cookie" for pair in value.split(";")]

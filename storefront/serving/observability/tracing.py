@@ -1,7 +1,7 @@
-"""Traces for OpenTelemetry: a span for each operation, each loader and each statement. Imported only where traces are wanted.
+"""OpenTelemetry tracing: a span for each operation, each loader and each SQL statement. Imported only if tracing is on.
 
-Statements are told as text with numbered parameters: values stand in no span. What sends the spans is the SDK's own, which
-takes its own variables, too (OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES).
+Statements are recorded as text with numbered parameters: spans contain no values. The exporter is that of the SDK, which reads
+its own environment variables as well (OTEL_EXPORTER_OTLP_HEADERS, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES).
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from storefront.serving.observability.instrumentation import OK, Execution, ObservedOperation
 
 NANOSECONDS_PER_SECOND = 1_000_000_000
-# Seconds that a collector has, tries again included: a server that stops waits no longer for one that is down.
+# The timeout of an export in seconds, retries included: a server that shuts down waits no longer for a collector that is down.
 EXPORT_TIMEOUT_SECONDS = 3.0
-# Names of operations are the clients' choice.
-MAX_NAME_CHARACTERS = 100
+# Operation names are chosen by clients, so they are truncated.
+MAX_SPAN_NAME_CHARACTERS = 100
 
 
 class TraceContextMiddleware:
-    """The ASGI application, whose spans belong to the trace that a request names: its `traceparent`."""
+    """ASGI middleware that continues the trace in the request header `traceparent` (W3C Trace Context)."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._propagator = TraceContextTextMapPropagator()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a connection on."""
+        """Serve a connection."""
         headers: dict[str, list[str]] = {}
         for name, value in scope.get("headers", ()):
             headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
@@ -51,28 +51,28 @@ class TraceContextMiddleware:
 
 
 class Tracing:
-    """What tells a provider of spans what an operation consists of."""
+    """The OperationTracer of OpenTelemetry."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
         self._tracer = provider.get_tracer("storefront")
-        # What exceptions say may hold values.
+        # Exceptions are not recorded: their messages may contain values.
         self._start_span = partial(self._tracer.start_as_current_span, record_exception=False, set_status_on_exception=False)
 
     def middleware(self) -> Middleware:
-        """Puts what is done for a request into its trace."""
+        """The middleware that adds the spans of a request to its trace."""
         return Middleware(TraceContextMiddleware)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Spans are sent while this lasts, the last ones at its end."""
+        """Export spans for the duration of the context; flush the last ones at its end."""
         yield
         await asyncio.to_thread(self._provider.shutdown)
 
     @contextmanager
     def trace_operation(self, operation: ObservedOperation) -> Iterator[Callable[[Execution], None]]:
-        """The span of an operation; gives what to tell its execution to, once it is over."""
-        name = (operation.label or "")[:MAX_NAME_CHARACTERS]
+        """The span of an operation. Yields a function that completes it with the finished execution."""
+        name = (operation.label or "")[:MAX_SPAN_NAME_CHARACTERS]
         attributes = {
             "graphql.operation.type": operation.kind_name,
             "graphql.operation.name": name,
@@ -95,7 +95,7 @@ class Tracing:
         return self._start_span(f"load {name}", attributes=attributes)
 
     def record_round_trip(self, statements: Sequence[bytes], seconds: float, error: BaseException | None) -> None:
-        """The spans of statements that came back together just now."""
+        """Record the spans of the statements of one round trip, which has just ended."""
         end_time = time.time_ns()
         for statement in statements:
             sql = statement.decode()
@@ -113,7 +113,7 @@ class Tracing:
 
 
 def create_otlp_tracing(endpoint: str, sample_ratio: float) -> Tracing:
-    """Sends a share of the traces by OTLP over HTTP, and those that a request's `traceparent` says are wanted."""
+    """Tracing by OTLP over HTTP. Samples a share of the traces, and those whose `traceparent` is sampled."""
     resource = Resource.create({"service.name": "storefront"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource, sampler=ParentBased(TraceIdRatioBased(sample_ratio)))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_SECONDS)))

@@ -1,7 +1,7 @@
-"""How many requests are let into the house. Beyond that each gets one answer, which costs next to nothing to give.
+"""Load shedding: limits the requests in flight. Requests beyond the limit get a precomputed 503, which costs next to nothing.
 
-Whoever refuses a request as late as it would be executed has done half of what an answer takes by then. Under twice the load
-that a process can bear it would be busy with refusing.
+A request that is rejected only when it would be executed has cost half of a response by then. Under twice the load that it can
+serve, a process would be busy with rejecting.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,9 @@ import orjson
 
 from storefront.core.db.pool import POOL_EXHAUSTED_MESSAGE
 
-# Where a server's state, and so each connection, has it.
+# The key of the server's state, which each connection has, with the LoadShedder.
 LOAD_SHEDDER_STATE_KEY = "storefront.admission"
-# What tells whether a process is well has to be answered just then.
+# Health checks have to be served under overload as well.
 EXEMPT_PATHS = frozenset({"/healthz", "/readyz"})
 
 _OVERLOAD_BODY = orjson.dumps({"errors": [{"message": POOL_EXHAUSTED_MESSAGE, "extensions": {"code": "SERVICE_UNAVAILABLE"}}]})
@@ -23,14 +23,14 @@ _OVERLOAD_HEAD = (
 
 
 class LoadShedder:
-    """At most so many requests at a time, those `aside` not counted: responses that go on, which are bounded by themselves."""
+    """Limits the requests in flight. `count_exempt`: how many of them do not count, such as streams with their own limit."""
 
     def __init__(self, max_requests: int, count_exempt: Callable[[], int] = lambda: 0) -> None:
         self._max_requests, self._count_exempt = max_requests, count_exempt
         self.in_flight = self.rejected_count = 0
 
     def try_admit(self, path: str) -> bool:
-        """Whether a request of this path may come in. Who comes in is `inside` until they leave."""
+        """Whether a request for this path is admitted. An admitted request is in flight until `release`."""
         if self.in_flight - self._count_exempt() >= self._max_requests and path not in EXEMPT_PATHS:
             self.rejected_count += 1
             return False
@@ -38,11 +38,11 @@ class LoadShedder:
         return True
 
     def release(self) -> None:
-        """One of those who are inside goes."""
+        """An admitted request has ended."""
         self.in_flight -= 1
 
 
 def render_overload_response(request_id: str, *, keep_alive: bool) -> bytes:
-    """The whole answer to a request that is not let in."""
+    """The complete HTTP response to a shed request: 503 with Retry-After."""
     connection_header = b"" if keep_alive else b"connection: close\r\n"
     return b"%bx-request-id: %b\r\n%b\r\n%b" % (_OVERLOAD_HEAD, request_id.encode(), connection_header, _OVERLOAD_BODY)

@@ -1,11 +1,10 @@
-"""How often the same caller may come: a bucket per caller and door, emptied by requests and filled by time (GCRA).
+"""Rate limiting: a bucket per caller and scope, by the generic cell rate algorithm (GCRA).
 
-Processes that share a Redis share the buckets. While it is away each has its own: nobody is kept out, or let in without end,
-because of it.
+Processes with the same Redis share the buckets. While Redis is unavailable each process uses buckets of its own, so an outage
+neither blocks callers nor lifts the limits.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Container, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from math import ceil
 from time import monotonic
 from typing import Any
 
+from cachetools import LRUCache
 from throttled.asyncio import MemoryStore, RedisStore, Throttled
 from throttled.asyncio.rate_limiter import Quota
 from throttled.rate_limiter.quota_parser import parse
@@ -24,20 +24,20 @@ from storefront.core.errors import RequestError
 
 log = logging.getLogger("storefront")
 
-# Callers that a process remembers at a door, the most recent ones: about 200 bytes each.
+# The number of callers that a process tracks per scope, the most recent ones: about 200 bytes each.
 MAX_TRACKED_CALLERS = 50_000
 MAX_LIMITED_CALLERS = 10_000
-# The longest address has 45: ::ffff: and so on, written out, with a zone behind it.
+# Callers are truncated to so many characters. The longest address has 45: an IPv4-mapped one, plus a zone.
 MAX_CALLER_CHARACTERS = 64
-# Loopback, link-local, private and carrier-grade NAT. IPv6 callers are /64 networks: that of ::1 has no other client.
+# Loopback, link-local, private and carrier-grade NAT networks. IPv6 callers are /64 networks: that of ::1 has no other clients.
 _PRIVATE = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 100.64.0.0/10 ::/64 fc00::/7 fe80::/10"
 PRIVATE_NETWORKS = tuple(map(ip_network, _PRIVATE.split()))
-# Seconds that Redis has to answer, and for which it is left alone when it did not.
+# The timeout of Redis in seconds, and for how long it is not used after a failure (circuit breaker).
 REDIS_TIMEOUT_SECONDS, REDIS_RETRY_SECONDS = 0.25, 5.0
 
 
 class RateLimitScope(Enum):
-    """Where callers are counted, and as what."""
+    """What is limited, and by which key: an address, a viewer, the events of a caller, or sign-in attempts."""
 
     ADDRESS = "address"
     VIEWER = "viewer"
@@ -47,7 +47,7 @@ class RateLimitScope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class RateLimitState:
-    """What is left to a caller at a door, as the fields RateLimit and RateLimit-Policy tell it."""
+    """A caller's state in a scope, as in the headers RateLimit and RateLimit-Policy."""
 
     scope: RateLimitScope
     quota: Quota
@@ -55,7 +55,7 @@ class RateLimitState:
     reset_after: float
 
     def to_headers(self) -> dict[str, str]:
-        """Both fields."""
+        """The headers RateLimit and RateLimit-Policy."""
         name, window = self.scope.value, self.quota.get_period_sec()
         return {
             "ratelimit-policy": f'"{name}";q={self.quota.get_limit()};w={window}',
@@ -64,7 +64,7 @@ class RateLimitState:
 
 
 class RateLimited(RequestError):
-    """Too often. Nothing was done."""
+    """Raised if a caller exceeds a rate limit. Nothing was executed."""
 
     code = "RATE_LIMITED"
 
@@ -76,12 +76,12 @@ class RateLimited(RequestError):
 
     @property
     def details(self) -> dict[str, Any]:
-        """When to try again, in seconds."""
+        """`retryAfter`: when to retry, in seconds."""
         return {"retryAfter": self.retry_after}
 
 
 class ScopeLimiter:
-    """The callers at one door."""
+    """The buckets of one scope."""
 
     def __init__(self, scope: RateLimitScope, quota: Quota, redis_store: RedisStore | None) -> None:
         self._scope, self._quota = scope, quota
@@ -90,18 +90,18 @@ class ScopeLimiter:
         if redis_store is not None:
             self._redis_limiter = Throttled(using="gcra", quota=quota, store=redis_store, key_prefix=f"storefront:{scope.value}")
         self._redis_down_until = 0.0
-        self._limited_callers: OrderedDict[str, tuple[float, RateLimitState]] = OrderedDict()
+        self._limited_callers: LRUCache[str, tuple[float, RateLimitState]] = LRUCache(MAX_LIMITED_CALLERS)
 
     def check_caller(self, caller: str) -> None:
-        """Raises RateLimited where it is known that there is nothing left: who comes all the same costs nothing more."""
+        """Raise RateLimited if the caller's bucket is known to be empty, without a call to Redis."""
         limited_until, state = self._limited_callers.get(caller, (0.0, None))
         if state is not None and limited_until > monotonic():
             raise RateLimited(state, limited_until - monotonic())
 
     async def consume(self, caller: str, count: int) -> RateLimitState:
-        """Take so many from the caller's bucket; raises RateLimited where there are not as many, and takes none."""
+        """Take `count` from the caller's bucket. Raises RateLimited, and takes nothing, if it has fewer."""
         self.check_caller(caller)
-        # What is more than all of it would never be let through.
+        # More than a full bucket could never be taken.
         result = await self._apply_limit(caller, min(count, self._quota.burst))
         state = RateLimitState(self._scope, self._quota, result.state.remaining, result.state.reset_after)
         if result.limited:
@@ -110,28 +110,26 @@ class ScopeLimiter:
         return state
 
     def _remember_limited(self, caller: str, count: int, retry_after: float, state: RateLimitState) -> None:
-        # Of somebody who asks for more than there is, others may still ask for less.
+        # If more than one was requested, the bucket may still have enough for a smaller request.
         if count == 1:
             self._limited_callers[caller] = monotonic() + retry_after, state
-            while len(self._limited_callers) > MAX_LIMITED_CALLERS:
-                self._limited_callers.popitem(last=False)
 
     async def _apply_limit(self, caller: str, count: int) -> Any:
         if self._redis_limiter is not None and monotonic() >= self._redis_down_until:
             try:
                 return await self._redis_limiter.limit(caller, count)
             except Exception:
-                # Whatever is wrong with Redis is no reason to be shut.
+                # Fail over to the local buckets: a failure of Redis must not reject requests.
                 self._redis_down_until = monotonic() + REDIS_RETRY_SECONDS
-                log.warning("rates are counted in this process alone: Redis does not answer", exc_info=True)
+                log.warning("rate limits apply per process: Redis does not answer", exc_info=True)
         return await self._memory_limiter.limit(caller, count)
 
 
 class RateLimiter:
-    """The doors that are watched.
+    """The rate limits of all scopes.
 
-    `per_cost`: how much of an operation's cost counts as one more request; 0: none of it. `public_only`: where loopback and
-    private addresses are not counted, as all clients of a proxy that is not known to be one have its address.
+    `cost_per_request`: how much of an operation's cost counts as one more request; 0: cost does not count. `public_only_scopes`:
+    scopes in which loopback and private addresses are exempt, because all clients of an undeclared proxy have its address.
     """
 
     def __init__(
@@ -148,7 +146,7 @@ class RateLimiter:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While this lasts rates are counted. Afterwards connections are closed."""
+        """Close the connections to Redis at the end of the context."""
         try:
             yield
         finally:
@@ -156,15 +154,15 @@ class RateLimiter:
                 await _close_store(self._redis)
 
     def has_limit(self, *scopes: RateLimitScope) -> bool:
-        """Whether anything is counted at any of these doors."""
+        """Whether any of these scopes has a limit."""
         return any(scope in self._limiters for scope in scopes)
 
     def convert_cost_to_requests(self, cost: int) -> int:
-        """What an operation counts besides the request that it came in."""
+        """How many additional requests an operation of this cost counts as."""
         return cost // self._cost_per_request if self._cost_per_request else 0
 
     async def consume(self, scope: RateLimitScope, caller: str | None, count: int = 1) -> RateLimitState | None:
-        """Count a caller, where callers are counted; raises RateLimited."""
+        """Count requests of a caller. Returns None if the scope has no limit. Raises RateLimited."""
         limiter = self._get_limiter(scope, caller)
         if limiter is None or caller is None or not count:
             return None
@@ -175,16 +173,16 @@ class RateLimiter:
             raise
 
     def check_caller(self, scope: RateLimitScope, caller: str | None) -> None:
-        """Raises RateLimited for those of whom it is known already."""
+        """Raise RateLimited if the caller's bucket is known to be empty."""
         limiter = self._get_limiter(scope, caller)
         if limiter is not None and caller is not None:
             limiter.check_caller(caller)
 
     def _warn_of_proxies(self, scope: RateLimitScope) -> None:
-        # Once, where nobody chose the rate or named the proxies: a CDN asks from public addresses, each for many clients.
+        # Once, and only for default limits without trusted proxies: a CDN sends requests of many clients from public addresses.
         if scope in self._public_only_scopes and not self._has_warned_of_proxies:
             self._has_warned_of_proxies = True
-            log.warning("an address has used up the default rate: if it is a proxy's, set STOREFRONT_TRUSTED_PROXIES")
+            log.warning("an address has exceeded the default rate limit: if it is a proxy's, set STOREFRONT_TRUSTED_PROXIES")
 
     def _get_limiter(self, scope: RateLimitScope, caller: str | None) -> ScopeLimiter | None:
         is_exempt = scope in self._public_only_scopes and caller is not None and is_private(caller)
@@ -195,7 +193,7 @@ DEFAULT_RATE_LIMITER = RateLimiter({})
 
 
 class RequestQuota:
-    """A request on its way in: its address is counted at the door, what it costs as soon as that is known, then who asks."""
+    """Counts one request against the rate limits: first its address, then its cost once that is known, then its viewer."""
 
     __slots__ = ("_address", "_rate_limiter", "_request_count", "state")
 
@@ -204,16 +202,16 @@ class RequestQuota:
         self.state: RateLimitState | None = None
 
     async def count_requests(self, count: int) -> None:
-        """Count so many requests of the address."""
+        """Count requests against the limit of the address. Raises RateLimited."""
         self._request_count += count
         await self._consume(RateLimitScope.ADDRESS, self._address, count)
 
     async def count_cost(self, cost: int) -> None:
-        """Count what an operation costs."""
+        """Count the cost of an operation against the limit of the address. Raises RateLimited."""
         await self.count_requests(self._rate_limiter.convert_cost_to_requests(cost))
 
     async def count_viewer(self, viewer_id: str | None) -> None:
-        """Count all of it for who asks, too."""
+        """Count all requests so far against the limit of the viewer. Raises RateLimited."""
         await self._consume(RateLimitScope.VIEWER, viewer_id, self._request_count)
 
     async def _consume(self, scope: RateLimitScope, caller: str | None, count: int) -> None:
@@ -225,8 +223,8 @@ class RequestQuota:
 
 
 def get_caller_key(host: str | None) -> str | None:
-    """The name under which an address is counted: an IPv4 address itself, of IPv6 the /64 network that a client has to itself."""
-    # What proxies forward need not be an address, nor short.
+    """The key of an address: the IPv4 address itself, or the /64 network of an IPv6 address, which belongs to one client."""
+    # What proxies forward may be long, and need not be an address.
     return None if host is None else _normalize_address(host[:MAX_CALLER_CHARACTERS])
 
 
@@ -238,23 +236,23 @@ def _normalize_address(host: str) -> str:
         return host
     if address.version == 4:
         return str(address)
-    # A socket for both versions has IPv4 clients as ::ffff:192.0.2.1, all of them in one /64.
+    # On a dual-stack socket IPv4 clients appear as ::ffff:192.0.2.1, all of them in one /64.
     return str(address.ipv4_mapped or ip_network((address, 64), strict=False))
 
 
 @lru_cache(10_000)
 def is_private(caller: str) -> bool:
-    """Whether a caller is this machine or in a private network: perhaps a proxy. Names that are no address are none."""
+    """Whether a caller has a loopback or private address, and so may be a proxy. False for names that are not addresses."""
     try:
         network = ip_network(caller)
     except ValueError:
         return False
-    alike = (one for one in PRIVATE_NETWORKS if one.version == network.version)
-    return any(network.subnet_of(one) for one in alike)  # type: ignore[arg-type]
+    candidates = (private for private in PRIVATE_NETWORKS if private.version == network.version)
+    return any(network.subnet_of(private) for private in candidates)  # type: ignore[arg-type]
 
 
 async def check_redis(url: str) -> None:
-    """Whether processes can count together there; raises what Redis' client raises where it does not answer."""
+    """Check that Redis answers. Raises what its client raises."""
     store = _create_redis_store(url)
     try:
         await store.exists("storefront")
@@ -263,7 +261,7 @@ async def check_redis(url: str) -> None:
 
 
 async def _close_store(store: RedisStore) -> None:
-    # The library opens connections and has no way to close them.
+    # The library has no method that closes its connections.
     client: Any = store._backend.get_client()
     await client.aclose()
     await client.connection_pool.aclose()

@@ -1,9 +1,11 @@
-"""Ends what is open for long once the proof that it was opened with no longer counts. Knows nothing of what a proof is."""
+"""Closes long-lived connections whose credentials have been revoked. What credentials are does not matter here."""
 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Hashable
 from contextlib import asynccontextmanager
+
+from storefront.core.tasks import running_tasks
 
 log = logging.getLogger("storefront")
 
@@ -11,9 +13,9 @@ CloseCallback = Callable[[], None]
 
 
 class Revocations:
-    """The proofs behind the open sockets and streams of this process, all looked over together every `interval` seconds.
+    """The credentials of the open sockets and streams of this process, checked together every `interval_seconds`.
 
-    `revoked` says which of them no longer count.
+    `find_revoked` returns those that have been revoked.
     """
 
     def __init__(
@@ -23,12 +25,12 @@ class Revocations:
         self._callbacks: dict[Hashable, set[CloseCallback]] = {}
 
     def watch(self, credentials: Hashable | None, close: CloseCallback) -> None:
-        """Call `end` once the proof no longer counts. Nobody's proof always does."""
+        """Call `close` once the credentials are revoked. Anonymous connections (None) are not watched."""
         if credentials is not None:
             self._callbacks.setdefault(credentials, set()).add(close)
 
     def unwatch(self, credentials: Hashable | None, close: CloseCallback) -> None:
-        """It has ended by itself."""
+        """Stop watching: the connection has been closed."""
         callbacks = self._callbacks.get(credentials, set())
         callbacks.discard(close)
         if not callbacks:
@@ -36,13 +38,9 @@ class Revocations:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Look the proofs over while this lasts."""
-        task = asyncio.create_task(self._poll_revocations())
-        try:
+        """Poll for revocations for the duration of the context."""
+        async with running_tasks(self._poll_revocations()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _poll_revocations(self) -> None:
         while True:
@@ -50,8 +48,8 @@ class Revocations:
             try:
                 await self._close_revoked()
             except Exception as error:
-                # Whatever holds the proofs is down: nobody is thrown out for that, and the next look makes up for it.
-                log.warning("revoked proofs could not be looked up (%s); trying again", type(error).__name__)
+                # The store of credentials is unavailable: connections stay open until the next poll.
+                log.warning("revoked credentials could not be looked up (%s); trying again", type(error).__name__)
 
     async def _close_revoked(self) -> None:
         for credentials in await self._find_revoked(list(self._callbacks)) if self._callbacks else ():

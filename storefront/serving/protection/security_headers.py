@@ -1,26 +1,26 @@
-"""Headers that keep browsers from doing with an answer what it is not for: on every response that does not say it otherwise."""
+"""Security headers (CSP, nosniff, frame options, HSTS) on every response that does not set its own."""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# What is no page loads nothing and stands in no frame. Pages have a policy of their own.
+# Responses that are not HTML pages load nothing and must not be framed. Pages set a policy of their own.
 SECURITY_HEADERS = (
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"referrer-policy", b"no-referrer"),
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
-# For a year. Said over HTTPS alone: over HTTP browsers ignore it, and on a developer's machine it would lock others out.
+# HSTS for a year, over HTTPS only: browsers ignore it over HTTP, and on localhost it would break other HTTP servers.
 HTTPS_SECURITY_HEADERS = (*SECURITY_HEADERS, (b"strict-transport-security", b"max-age=31536000"))
 
 
 class SecurityHeadersMiddleware:
-    """The ASGI application, with these headers."""
+    """ASGI middleware that adds the security headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a connection on; a response has the headers added."""
+        """Serve a connection, and add the missing headers to an HTTP response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

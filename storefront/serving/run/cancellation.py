@@ -1,6 +1,6 @@
-"""What ends an operation before it has: time that is up, or a client that has gone.
+"""Cancellation of operations: deadlines, and disconnected clients.
 
-Both are asked of every operation, and of nearly none do they come true: a timer each is all that they cost the others.
+Both apply to every operation but cancel almost none, so each costs only a timer.
 """
 
 import asyncio
@@ -9,19 +9,19 @@ from typing import Any
 
 from storefront.core.errors import RequestError
 
-# Seconds after which somebody looks whether the client has gone: most answers are sent by then.
+# Seconds after which the connection is watched for a disconnect: most responses are sent by then.
 DISCONNECT_CHECK_DELAY_SECONDS = 0.1
 
 
 class ClientDisconnectedError(RequestError):
-    """Nobody waits for the answer any more."""
+    """Raised if the client disconnects before the response."""
 
     def __init__(self) -> None:
-        super().__init__("The client has gone.")
+        super().__init__("The client has disconnected.")
 
 
 class Deadline:
-    """Cancels the task that makes it after so many seconds, unless it is stopped before."""
+    """Cancels the task that creates it after some seconds, unless it is stopped before."""
 
     __slots__ = ("_handle", "_task", "has_fired")
 
@@ -31,11 +31,11 @@ class Deadline:
         self._handle = asyncio.get_running_loop().call_later(seconds, self._fire)
 
     def stop(self) -> None:
-        """No need any more."""
+        """Stop the timer."""
         self._handle.cancel()
 
     def absorb_cancellation(self) -> bool:
-        """Whether it was this, and nothing else, that cancelled the task. Then it is cancelled no longer."""
+        """Whether this deadline alone cancelled the task. If so, the task is uncancelled."""
         return self.has_fired and self._task is not None and self._task.uncancel() == 0
 
     def _fire(self) -> None:
@@ -45,7 +45,7 @@ class Deadline:
 
 
 class DisconnectWatcher(Deadline):
-    """Cancels the task that makes it once the client has gone. `receive` is ASGI's, after all of the body has been read."""
+    """Cancels the task that creates it when the client disconnects. `receive` is ASGI's; the body must have been read."""
 
     __slots__ = ("_receive", "_watch_task")
 
@@ -55,7 +55,7 @@ class DisconnectWatcher(Deadline):
         super().__init__(DISCONNECT_CHECK_DELAY_SECONDS)
 
     def stop(self) -> None:
-        """No need any more."""
+        """Stop watching."""
         super().stop()
         if self._watch_task is not None:
             self._watch_task.cancel()

@@ -1,7 +1,7 @@
-"""Listeners who are to be told the same are told together: one task reads the events, has each executed once, and hands the
-result to all of them.
+"""Fan-out: subscribers with the same operation share a stream, in which one task reads the events, executes each once, and
+broadcasts the result.
 
-A subscription's resolver that returns a `Source` takes part. Any other async iterator is read by each listener for itself.
+A subscription's resolver takes part by returning a SharedSource. Each subscriber iterates any other async iterator by itself.
 """
 
 import asyncio
@@ -10,16 +10,16 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
-# Hands a result to a listener at once; False where it would have to wait.
+# Writes a result to a subscriber without waiting. Returns False if it would have to wait (backpressure).
 TryWrite = Callable[[bytes], bool]
 ExecuteEvent = Callable[[Any], Awaitable[bytes]]
 
-# Listeners told in one go, before others have their turn.
+# Writes per broadcast before the event loop runs other tasks.
 MAX_WRITES_PER_BATCH = 250
 
 
 class SourceStep(NamedTuple):
-    """How far a source has come, and the event there, if there is one. `is_level`: there is nothing more for now."""
+    """A position in a source, and the event there, if any. `caught_up`: there are no further events for now."""
 
     position: int
     event: Any = None
@@ -27,10 +27,10 @@ class SourceStep(NamedTuple):
 
 
 class SharedSource(ABC):
-    """Numbered events that many may listen to.
+    """A source of numbered events for many subscribers.
 
-    Sources with the same `key` have the same events at the same positions. Those of a public one are the same to everybody:
-    they are executed for nobody in particular, unless the document is personal.
+    Sources with the same `key` have the same events at the same positions. The events of a public source are the same for all
+    viewers: they are executed for an anonymous viewer, unless the document is personal.
     """
 
     key: Hashable
@@ -38,9 +38,9 @@ class SharedSource(ABC):
 
     @abstractmethod
     def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
-        """The steps after a position, or after that where the listener asked to begin, in order, until there are no more ever.
+        """The steps after a position, in order; None: after the position that the subscriber requested. Ends with the source.
 
-        A step that is level is due before each wait.
+        Must yield a step that has caught up before each wait.
         """
 
     async def __aiter__(self) -> AsyncGenerator[Any, None]:
@@ -51,9 +51,10 @@ class SharedSource(ABC):
 
 
 class Subscriber:
-    """A listener in a crowd: how far it has been told.
+    """A subscriber of a shared stream, and the position of the last event that was written to it.
 
-    `alone` is when it is one no longer: True if it is to go on by itself, False if there is nothing more, or what went wrong.
+    `detachment` is set when it leaves the stream: True if it has to continue alone, False if the source has ended, or the
+    exception that ended the stream.
     """
 
     __slots__ = ("detachment", "position", "try_write")
@@ -63,13 +64,13 @@ class Subscriber:
         self.detachment: asyncio.Future[bool | Exception] = asyncio.get_running_loop().create_future()
 
     def detach(self, reason: bool | Exception) -> None:
-        """Be one no longer. One who is about to leave need not be told."""
+        """Leave the stream. The first reason counts."""
         if not self.detachment.done():
             self.detachment.set_result(reason)
 
 
 class SharedStream:
-    """Listeners at one position of one source. Goes on as long as there are any."""
+    """Subscribers at one position of one source. Runs as long as there are any."""
 
     def __init__(self, steps: AsyncGenerator[SourceStep, None], position: int, execute: ExecuteEvent) -> None:
         self.position, self.steps = position, steps
@@ -78,7 +79,7 @@ class SharedStream:
         self.task = asyncio.create_task(self._run())
 
     def remove(self, subscriber: Subscriber) -> None:
-        """One less; without any it ends."""
+        """Remove a subscriber. The stream is cancelled when the last one leaves."""
         self.subscribers.pop(subscriber, None)
         if not self.subscribers:
             self.task.cancel()
@@ -98,7 +99,7 @@ class SharedStream:
         self.subscribers.clear()
 
     async def _broadcast(self, position: int, result: bytes) -> None:
-        # Whoever comes from now on has to have been told already.
+        # A subscriber that joins from now on must have this event already.
         self.position = position
         for number, subscriber in enumerate(list(self.subscribers), 1):
             if subscriber in self.subscribers and subscriber.position < position:
@@ -115,30 +116,30 @@ class SharedStream:
 
 
 class SharedStreams:
-    """The crowds of this process, each under what its listeners have in common."""
+    """The shared streams of this process, by key."""
 
     def __init__(self) -> None:
         self._streams: dict[Hashable, SharedStream] = {}
 
     def find(self, key: Hashable) -> SharedStream | None:
-        """The crowd with this key that still has somebody in it."""
+        """The stream with this key, if it has subscribers."""
         stream = self._streams.get(key)
         return stream if stream is not None and stream.subscribers else None
 
     def register(self, key: Hashable, stream: SharedStream) -> SharedStream:
-        """Make a crowd known until it ends."""
+        """Register a stream until it ends."""
         self._streams[key] = stream
         stream.task.add_done_callback(lambda _: self._unregister(key, stream))
         return stream
 
     def _unregister(self, key: Hashable, stream: SharedStream) -> None:
-        # By now there may be another one under the same key.
+        # By now another stream may be registered under the same key.
         if self._streams.get(key) is stream:
             del self._streams[key]
 
 
 class SubscriptionReader:
-    """One who listens alone until it is level with those who ask for the same, and then with them as long as it keeps up."""
+    """Reads a source alone until it has caught up with the shared stream, then follows it while its client reads fast enough."""
 
     def __init__(
         self, streams: SharedStreams, source: SharedSource, operation_key: Hashable, execute: ExecuteEvent, try_write: TryWrite
@@ -150,7 +151,7 @@ class SubscriptionReader:
         self._subscriber: Subscriber | None = None
 
     async def iterate_results(self) -> AsyncGenerator[bytes, None]:
-        """The results that have to be sent with patience: those that `tell` was not given, or did not take."""
+        """The results to be sent with backpressure: those that were not written with `try_write`."""
         try:
             while True:
                 async with aclosing(self._iterate_alone()) as results:
@@ -177,17 +178,17 @@ class SubscriptionReader:
     def _try_join(self, step: SourceStep, steps: AsyncGenerator[SourceStep, None]) -> bool:
         stream = self._streams.find(self._key)
         if stream is None and step.caught_up:
-            # The reader of the first one becomes that of all.
+            # The first reader's iterator becomes that of the shared stream.
             stream = self._streams.register(self._key, SharedStream(steps, step.position, self._execute))
         if stream is None or step.position < stream.position:
             return False
-        # At once: a crowd of nobody ends, and what it tells now has to be heard.
+        # Without an await in between: a stream without subscribers ends, and no event may be missed.
         self._stream, self._subscriber = stream, Subscriber(step.position, self._try_write)
         stream.subscribers[self._subscriber] = None
         return True
 
     async def _follow_shared_stream(self) -> bool:
-        """Be one of the crowd; False when there is nothing to go on with. Raises what went wrong for all of it."""
+        """Wait until the shared stream detaches this subscriber. Returns whether to continue alone. Raises the stream's error."""
         if self._subscriber is None:
             return False
         reason = await self._subscriber.detachment

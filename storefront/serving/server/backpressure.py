@@ -1,8 +1,8 @@
-"""Backpressure: a write timeout, and byte budgets for answers that clients have not read.
+"""Backpressure: a write timeout for slow readers, and byte budgets for unread responses.
 
 Uvicorn has neither: what a client does not read stays in its connection's buffer until the client closes it. Nothing is
-counted while the kernel takes what is written. The first byte that it does not take pauses the connection, which is accounted
-for from then on until the kernel has taken all. One sweep per process looks at those connections.
+accounted for while the kernel accepts what is written. The first byte that it does not accept pauses writing, and the connection
+is tracked from then on until the kernel has accepted everything. One sweep per process checks the tracked connections.
 """
 
 import asyncio
@@ -24,32 +24,32 @@ from storefront.core.memory import get_resident_bytes, return_free_memory
 
 log = logging.getLogger("storefront")
 
-# Where a server's state, and so each connection, has it.
+# The key of the server's state, which each connection has, with the Backpressure.
 BACKPRESSURE_STATE_KEY = "storefront.backpressure"
-# Seconds between sweeps at most, and between lines in the log about aborted connections at least.
+# Seconds between sweeps at most, and between log lines about aborted connections at least.
 SWEEP_INTERVAL_SECONDS, LOG_INTERVAL_SECONDS = 1.0, 10.0
-# Seconds that a client which reads nothing is waited for once the server stops: less than what it grants to those that read.
+# The write timeout during graceful shutdown, in seconds: less than what the server grants to clients that read.
 DRAIN_TIMEOUT_SECONDS = 2.0
 # Bytes above its smallest size so far at which a process returns free memory to the operating system. That takes 10 to 80 ms. The
 # seconds between two times grow from the first to the second while little is returned: what has grown is in use.
 MEMORY_RETURN_THRESHOLD_BYTES, MEMORY_RETURN_INTERVAL_SECONDS = 16_000_000, (10.0, 600.0)
-# What the budget of a process is brought down to when it is exceeded: aborting one by one would sort them for each.
+# The share of the process budget that aborts bring it down to: with less at a time, connections would be sorted for each abort.
 PROCESS_BUDGET_TARGET_RATIO = 0.9
-# Bytes of pipelined requests that are parsed before the first of them is answered, and those that are read without being parsed:
-# only while a connection is read is it known that its client has gone.
+# Bytes of pipelined requests that are parsed before the first one is answered, and bytes that are read without being parsed:
+# a disconnect is noticed only while the connection is read.
 MAX_PIPELINED_PARSE_BYTES, MAX_UNPARSED_BYTES = 2_048, 65_536
 # Bytes that a WebSocket may have beyond its budget: pongs, errors and the ends of operations.
 WEBSOCKET_CONTROL_BYTES = 1_000_000
 
-# Bytes that the kernel takes of a connection beyond what it has sent. Without such a limit it takes megabytes from each client
-# that does not read, in memory that no process is charged for. What is on its way is not limited, so neither is the throughput.
+# Unsent bytes that the kernel buffers per connection. Without a limit it buffers megabytes for each client that does not read, in
+# memory that no process is charged for. Bytes in flight are not limited, so neither is the throughput.
 MAX_KERNEL_UNSENT_BYTES = 262_144
-# TCP_NOTSENT_LOWAT, which Python has no name for before 3.12.
+# TCP_NOTSENT_LOWAT, which Python's socket module has only since 3.12.
 _TCP_NOTSENT_LOWAT = {"linux": 25, "darwin": 0x201}.get(sys.platform)
 
-# SO_LINGER with a timeout of 0: closing sends RST, and the kernel forgets what it still has to send.
+# SO_LINGER with a timeout of 0: closing sends RST, and the kernel discards unsent bytes.
 _LINGER_RESET_OPTION = struct.pack("ii", 1, 0)
-# The place of tcpi_bytes_acked in Linux's struct tcp_info, and the bytes up to its end.
+# The offset of tcpi_bytes_acked in Linux's struct tcp_info, and the size of the struct up to its end.
 _TCPI_BYTES_ACKED, _TCP_INFO_BYTES = struct.Struct("=120xQ"), 128
 
 
@@ -63,10 +63,10 @@ class AbortReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WriteLimits:
-    """What may wait for clients to read it.
+    """Limits of unread responses.
 
-    `timeout`: seconds within which a client has to read `timeout` times `min_rate` bytes, or all that waits. `connection`,
-    `websocket` and `process`: bytes that may wait on one HTTP connection, on one WebSocket and in one process.
+    `timeout_seconds`: within it a client has to read that many seconds times `min_bytes_per_second`, or everything. The other
+    fields: unread bytes of one HTTP connection, of one WebSocket, and of the process.
     """
 
     timeout_seconds: float = 30.0
@@ -78,7 +78,7 @@ class WriteLimits:
 
 @dataclass(slots=True)
 class UnreadConnection:
-    """What one connection's client has not read: bytes, and how far it had come when its time began."""
+    """A tracked connection: its unread bytes, and the bytes that its client had acknowledged when the timeout period began."""
 
     protocol: "BackpressureProtocol"
     period_started_at: float
@@ -87,13 +87,13 @@ class UnreadConnection:
 
 
 class Backpressure:
-    """The connections of this process with unread bytes, and what aborts them."""
+    """Tracks the connections of this process with unread bytes, and aborts those that exceed a limit."""
 
     def __init__(self, limits: WriteLimits) -> None:
         self.limits = limits
         self._unread_connections: dict[asyncio.Transport, UnreadConnection] = {}
-        # Unread bytes of all connections as they were last measured, and how many of these connections send a response in
-        # parts, which waits for its client to read.
+        # Unread bytes of all connections at their last measurement, and how many of these connections have a response that waits
+        # between two of its parts.
         self.unread_bytes = self.stalled_count = 0
         self.aborts_by_reason = dict.fromkeys(map(str, AbortReason), 0)
         self._min_resident_bytes, self._memory_returned_at, self._memory_return_interval_seconds = (
@@ -106,12 +106,12 @@ class Backpressure:
 
     @property
     def connection_count(self) -> int:
-        """How many connections have unread bytes."""
+        """The number of connections with unread bytes."""
         return len(self._unread_connections)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Sweep while this lasts."""
+        """Sweep for the duration of the context."""
         self._sweep_task = asyncio.create_task(self._sweep_forever())
         try:
             yield
@@ -119,7 +119,7 @@ class Backpressure:
             self._sweep_task.cancel()
 
     def drain(self) -> None:
-        """The server stops: abort clients that read nothing from now on, so that it need not wait for them."""
+        """Graceful shutdown: shorten the write timeout, so that clients that read nothing do not delay it."""
         self.limits = replace(self.limits, timeout_seconds=min(self.limits.timeout_seconds, DRAIN_TIMEOUT_SECONDS))
         for transport, entry in self._unread_connections.items():
             entry.period_started_at, entry.acknowledged_bytes_at_start = monotonic(), _count_acknowledged_bytes(transport)
@@ -136,7 +136,7 @@ class Backpressure:
                 log.exception("sweeping unread connections failed")
 
     def track(self, protocol: "BackpressureProtocol") -> None:
-        """Account for a connection that has unread bytes, or more of them."""
+        """Track a connection that has unread bytes, or more of them than before."""
         transport = protocol.transport
         entry = self._unread_connections.get(transport)
         if entry is None or entry.protocol is not protocol:
@@ -145,19 +145,19 @@ class Backpressure:
                 protocol, monotonic(), _count_acknowledged_bytes(transport)
             )
         self._measure_unread_bytes(entry)
-        # This one is being written to: the next sweep may abort it.
+        # Not the connection that is being written to: the next sweep may abort it.
         self._enforce_process_budget(exempt=transport)
 
     def untrack(self, transport: asyncio.Transport) -> None:
-        """Its client has read everything, or the connection is closed."""
+        """Stop tracking: the client has read everything, or the connection is closed."""
         entry = self._unread_connections.pop(transport, None)
         if entry is not None:
             self.unread_bytes -= entry.unread_bytes
 
     def sweep(self) -> None:
-        """Abort the connections whose clients read nothing, and those beyond a budget."""
+        """Abort connections that exceed the write timeout or a budget."""
         now = monotonic()
-        # What the last sweep aborted has been freed since.
+        # Memory of connections that the last sweep aborted has been freed by now.
         self._return_memory(now)
         for transport, entry in list(self._unread_connections.items()):
             self._measure_unread_bytes(entry)
@@ -186,7 +186,7 @@ class Backpressure:
         entry.unread_bytes = unread_bytes
 
     def _enforce_process_budget(self, exempt: asyncio.Transport | None = None) -> None:
-        """Within the budget of the process, abort the connections that would take longest to read what they have."""
+        """If the process budget is exceeded, abort the connections with the longest estimated time to read their bytes."""
         if self.unread_bytes <= self.limits.max_process_bytes:
             return
         now = monotonic()
@@ -230,49 +230,49 @@ class Backpressure:
         if total > self._logged_abort_count and now - self._last_log_at >= LOG_INTERVAL_SECONDS:
             counts = ", ".join(f"{reason} {count}" for reason, count in self.aborts_by_reason.items())
             log.warning(
-                "aborted %d connections with unread answers; since the start: %s", total - self._logged_abort_count, counts
+                "aborted %d connections with unread responses; since the start: %s", total - self._logged_abort_count, counts
             )
             self._last_log_at, self._logged_abort_count = now, total
 
 
 def _count_acknowledged_bytes(transport: asyncio.Transport) -> int:
-    """How many bytes the client's kernel has acknowledged so far. It stops doing so soon after the client stops reading."""
+    """The bytes that the client's kernel has acknowledged so far. It stops soon after the client stops reading."""
     if sys.platform == "linux":
         with suppress(OSError):
             tcp_info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
             return int(_TCPI_BYTES_ACKED.unpack(tcp_info)[0])
-    # Elsewhere only what leaves our own buffer is known.
+    # Other systems do not report it: what leaves the write buffer has to do.
     return -transport.get_write_buffer_size()
 
 
 def _limit_kernel_buffer(transport: asyncio.Transport) -> None:
     if _TCP_NOTSENT_LOWAT is not None:
-        # Not every socket is one of TCP.
+        # Unix sockets do not support it.
         with suppress(OSError):
             transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _TCP_NOTSENT_LOWAT, MAX_KERNEL_UNSENT_BYTES)
 
 
 class BackpressureProtocol(asyncio.Protocol):
-    """What Uvicorn's protocols have in common here: they are accounted for while they have unread bytes."""
+    """Mixin for Uvicorn's protocols: the connection is tracked while it has unread bytes."""
 
     app_state: dict[str, Any]
     transport: asyncio.Transport
     backpressure: Backpressure | None = None
-    # Bytes that may wait.
+    # The budget of unread bytes.
     max_unread_bytes = 0
 
     @property
     def is_stalled(self) -> bool:
-        """Whether a response waits between two of its parts."""
+        """Whether a response waits between two of its parts for the client to read."""
         return False
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes that wait for the client to read."""
+        """Bytes that wait for the client to read them."""
         return self.transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Have the transport report the first byte that waits."""
+        """Set the write buffer limit to 0, so that the transport reports the first byte that waits."""
         super().connection_made(transport)
         self.backpressure = self.app_state.get(BACKPRESSURE_STATE_KEY)
         if self.backpressure is not None:
@@ -281,55 +281,55 @@ class BackpressureProtocol(asyncio.Protocol):
             self.max_unread_bytes = self.get_max_unread_bytes(self.backpressure.limits)
 
     def get_max_unread_bytes(self, limits: WriteLimits) -> int:
-        """Bytes that may wait on a connection of this kind."""
+        """The budget of unread bytes for a connection of this kind."""
         return limits.max_connection_bytes
 
     def pause_writing(self) -> None:
-        """The kernel takes no more: the client does not read, or not as fast as we write."""
+        """The kernel's buffer is full: the client reads slower than the server writes, or not at all."""
         super().pause_writing()
         if self.backpressure is not None:
             self.backpressure.track(self)
 
     def resume_writing(self) -> None:
-        """The kernel has taken everything."""
+        """The kernel has accepted everything."""
         super().resume_writing()
         if self.backpressure is not None:
             self.backpressure.untrack(self.transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Nothing waits on a closed connection."""
+        """The connection is closed: stop tracking."""
         if self.backpressure is not None:
             self.backpressure.untrack(self.transport)
         super().connection_lost(exc)
 
 
 class PipelineFlowControl(FlowControl):
-    """Reads nothing more from a client while too much of it waits for the answers to earlier requests."""
+    """Pauses reading while too many bytes of pipelined requests wait for the responses to earlier ones."""
 
     def __init__(self, transport: asyncio.Transport, is_unparsed_limit_reached: Callable[[], bool]) -> None:
         super().__init__(transport)
         self._is_unparsed_limit_reached = is_unparsed_limit_reached
 
     def resume_reading(self) -> None:
-        """Read on, unless too much waits."""
+        """Resume reading, unless too many bytes wait."""
         if self.read_paused and not self._is_unparsed_limit_reached():
             super().resume_reading()
 
 
 class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
-    """Uvicorn's HTTP protocol, where a request is begun only when its client has read the answers before.
+    """Uvicorn's HTTP protocol with backpressure: a request starts only when its client has read the previous responses.
 
-    Of pipelined requests as many are parsed as a few kilobytes hold; stock Uvicorn parses all that come.
+    Only a few kilobytes of pipelined requests are parsed ahead; stock Uvicorn parses all of them.
     """
 
-    # What has come of the client and is not parsed yet; the request that waits for the client to read; the one that is being
-    # answered, which need not be the newest, `cycle`.
+    # Received bytes that are not parsed yet; the request that is deferred until the client reads; the request that is being
+    # answered, which need not be the newest one, `cycle`.
     _unparsed_data = b""
     _deferred_request: tuple[RequestResponseCycle, Any] | None = None
     _running_cycle: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
-        """A client has connected."""
+        """Limit reading by the unparsed bytes."""
         super().connection_made(transport)
         self.flow = PipelineFlowControl(transport, self._is_unparsed_limit_reached)
 
@@ -338,12 +338,12 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
 
     @property
     def is_stalled(self) -> bool:
-        """Whether a response of known length is under way. Those that go on have a limit of their own."""
+        """Whether a response of known length is being sent. Chunked responses (streams) have a limit of their own."""
         cycle = self._running_cycle
         return cycle is not None and cycle.response_started and not cycle.response_complete and not cycle.chunked_encoding
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, up to the next request that has to wait."""
+        """Parse received bytes, up to the next request that has to wait."""
         if len(data) <= MAX_PIPELINED_PARSE_BYTES and not self.pipeline and not self._unparsed_data:
             self.parse(data)
             return
@@ -358,7 +358,7 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
             if self.transport.is_closing():
                 return
             if self.transport.get_protocol() is not self:
-                # Another protocol goes on, whose client did not wait for the answer to its handshake.
+                # Upgraded to WebSocket. The client must not send more before the response to its handshake.
                 if data[start + MAX_PIPELINED_PARSE_BYTES :]:
                     self.transport.close()
                 return
@@ -369,11 +369,11 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
             self.flow.pause_reading()
 
     def parse(self, data: bytes) -> None:
-        """Parse some of what has come."""
+        """Parse some of the received bytes."""
         super().data_received(data)
 
     def on_response_complete(self) -> None:
-        """Go on with what waits for this."""
+        """Resume parsing of pipelined requests that waited for this response."""
         super().on_response_complete()
         if self._unparsed_data and not self.pipeline:
             self.loop.call_soon(self._resume_parsing)
@@ -382,11 +382,11 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
         data, self._unparsed_data = self._unparsed_data, b""
         if data and not self.transport.is_closing():
             self.data_received(data)
-            # What is left may be the beginning of a request.
+            # The rest may be an incomplete request.
             self.flow.resume_reading()
 
     def try_defer(self, cycle: RequestResponseCycle, app: Any) -> bool:
-        """Whether a request is put off until the client has read what waits for it."""
+        """Defer a request if the client has unread bytes. Returns whether it was deferred."""
         if self.backpressure is not None and self.flow.write_paused:
             self._deferred_request = cycle, app
             return True
@@ -394,14 +394,14 @@ class BackpressureHTTPProtocol(BackpressureProtocol, HttpToolsProtocol):
         return False
 
     def resume_writing(self) -> None:
-        """The client has read everything: begin the request that waited for that."""
+        """The client has read everything: start the deferred request."""
         super().resume_writing()
         if self._deferred_request is not None:
             (cycle, app), self._deferred_request = self._deferred_request, None
             self._start_asgi_task(cycle, app)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone. Uvicorn notifies the request that came last, which need not be the one that runs."""
+        """The client has disconnected. Uvicorn notifies only the newest request, which need not be the running one."""
         self._deferred_request, self._unparsed_data = None, b""
         self.pipeline.clear()
         super().connection_lost(exc)

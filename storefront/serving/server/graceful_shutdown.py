@@ -1,4 +1,4 @@
-"""Taking leave: on SIGTERM or Ctrl-C clients are told to go on elsewhere; only then does the server close their connections."""
+"""Graceful shutdown: on SIGTERM or SIGINT connections are drained, so that clients resume elsewhere, before the server stops."""
 
 import asyncio
 import signal
@@ -8,12 +8,15 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# Seconds that clients have to take their leave. Those that do not read do not keep the others.
+# The timeout of draining in seconds. Clients that do not read must not delay the others.
 DRAIN_TIMEOUT_SECONDS = 1.0
 
 
 class GracefulShutdown:
-    """What a signal starts, in front of what it did before."""
+    """Runs a shutdown sequence on a signal, and then the previous signal handler.
+
+    The sequence: `announce` (report not ready), a delay during which requests are still served, and `drain`.
+    """
 
     def __init__(self, drain: Callable[[], Awaitable[None]], announce: Callable[[], None], delay_seconds: float) -> None:
         self._announce, self._delay_seconds = announce, delay_seconds
@@ -22,18 +25,18 @@ class GracefulShutdown:
         self._task: asyncio.Task[None] | None = None
 
     def install_handlers(self) -> None:
-        """Listen for the signals."""
+        """Install the signal handlers."""
         for signal_number in SIGNALS:
             signal.signal(signal_number, self._on_signal)
 
     def restore_handlers(self) -> None:
-        """Leave the signals to whoever had them."""
+        """Restore the previous signal handlers."""
         for signal_number, handler in self._previous_handlers.items():
             signal.signal(signal_number, handler)
 
     def _on_signal(self, signal_number: int, _: FrameType | None) -> None:
         if self._task is not None:
-            # A second one is meant: no more waiting.
+            # A second signal stops the server at once.
             self._call_previous_handler(signal_number)
         else:
             self._loop.call_soon_threadsafe(self._start_shutdown, signal_number)
@@ -59,7 +62,7 @@ class GracefulShutdown:
 def drain_on_signal(
     drain: Callable[[], Awaitable[None]], announce: Callable[[], None] = lambda: None, delay_seconds: float = 0.0
 ) -> Iterator[None]:
-    """While this lasts, signals to stop come after `announce`, `delay` seconds and `drain`. Only the main thread hears them."""
+    """Install graceful shutdown for the duration of the context. Does nothing outside the main thread, which gets the signals."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,9 +1,11 @@
-"""Uvicorn's HTTP protocol with a header timeout (slowloris), load shedding, and strict message framing; stock Uvicorn has none.
+"""Uvicorn's HTTP protocol with a header timeout (slowloris), load shedding, and strict message framing (request smuggling).
 
-Framing (RFC 9112): where one request ends and the next begins is decided once, by the parser, and never guessed. A head that asks
-for another protocol makes the parser stop where its body begins. Unless it is a WebSocket handshake for a WebSocket route, it is
-parsed again without the `Upgrade` header (RFC 9110, section 7.8), and its body after it: no byte of a body is ever taken for a
-request. After anything malformed the connection is closed.
+Stock Uvicorn has none of them.
+
+Framing (RFC 9112): only the parser decides where one request ends and the next begins. A head with an `Upgrade` header makes the
+parser stop where the body begins. Unless it is a WebSocket handshake for a WebSocket route, the head is parsed again without that
+header (RFC 9110, section 7.8), and its body after it, so that no byte of a body is taken for a request. After anything malformed
+the connection is closed.
 """
 
 import asyncio
@@ -19,16 +21,16 @@ from storefront.serving.observability.request_id import extract_request_id
 from storefront.serving.protection.load_shedding import LOAD_SHEDDER_STATE_KEY, LoadShedder, render_overload_response
 from storefront.serving.server.backpressure import BackpressureHTTPProtocol
 
-# Bytes of a request's head (what comes with them in the same read aside), and seconds within which all of it has to come.
+# Limits of a request's head: bytes (not counting what follows in the same read), and seconds until it is complete (slowloris).
 MAX_HEADER_BYTES, HEADER_TIMEOUT_SECONDS = 65_536, 10.0
-# Where a server's state has the paths on which WebSockets are served. Without them the application decides about each handshake.
+# The key of the server's state with the paths of WebSocket routes. Without it the application decides about each handshake.
 WEBSOCKET_PATHS_STATE_KEY = "storefront.websocket_paths"
 
-# Bytes of chunked coding that are allowed for each read of content: its size, its line ends, and short extensions.
+# Bytes of chunked coding that are allowed per chunk of content: its size, its line ends, and short extensions.
 CHUNK_OVERHEAD_BYTES = 16
 
 _INVALID_REQUEST_MESSAGE = "Invalid HTTP request received."
-# uri-host [ ":" port ], or nothing (RFC 9110, section 7.2), with the white space that may surround a header's value.
+# uri-host [ ":" port ], or empty (RFC 9110, section 7.2), with optional white space around it.
 _HOST_PATTERN = re.compile(rb"[ \t]*(\[[\w:.%~-]+\]|[\w.~!$&'()*+,;=%-]*)(:\d*)?[ \t]*", re.ASCII)
 
 
@@ -38,7 +40,7 @@ def _is_valid_host(value: bytes) -> bool:
 
 
 class MalformedRequestError(Exception):
-    """A head that is refused before its request is one. Raised in the parser's callbacks, which makes the parser stop."""
+    """Raised for a request head that is rejected. Raised in the parser's callbacks, which stops the parser."""
 
     def __init__(self, message: str, status: int = 400, headers: bytes = b"") -> None:
         super().__init__(message)
@@ -46,30 +48,30 @@ class MalformedRequestError(Exception):
 
 
 class HardenedHTTPProtocol(BackpressureHTTPProtocol):
-    """Closes connections whose clients never finish a request's head, and refuses requests that there is no room for."""
+    """Closes connections whose clients do not complete a request head in time (slowloris), and sheds requests under overload."""
 
-    # Since when the client owes the rest of a head, or of a body that is answered already, in the loop's time.
+    # When the wait for the rest of a head began, or for the rest of a body whose response has been sent. In the loop's time.
     _header_wait_started_at: float | None = None
-    # Bytes since the last boundary between messages, head and body that are no content.
+    # Bytes since the last boundary of a message, head or body that are not content.
     _non_content_bytes = 0
     _header_timeout_timer: asyncio.TimerHandle | None = None
-    # Whether the body of the newest request is still to come.
+    # Whether the body of the newest request is incomplete.
     _is_reading_body = False
-    # The response to what is malformed, once all requests before it are answered. It ends the connection.
+    # The response to malformed bytes, sent after the responses to all earlier requests. It ends the connection.
     _final_error_response: bytes | None = None
-    # Whether the head that was just read is a WebSocket handshake for us.
+    # Whether the newest head is a WebSocket handshake for a WebSocket route.
     _is_websocket_upgrade = False
 
     def connection_made(self, transport: Any) -> None:
-        """A client has come."""
+        """Start the header timeout of a new connection."""
         super().connection_made(transport)
-        # Uvicorn parses on after a request that closes the connection; what follows one is nothing to us.
+        # Uvicorn goes on parsing after a request with `connection: close`; here the rest is ignored.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=False)
         self._header_wait_started_at = self.loop.time()
         self._check_header_timeout()
 
     def parse(self, data: bytes) -> None:
-        """More of a head, or of a body."""
+        """Parse received bytes, and enforce the size of heads."""
         self._unset_keepalive_if_required()
         if self._final_error_response is not None:
             return
@@ -88,12 +90,12 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         self._start_idle_timeout()
 
     def _start_idle_timeout(self) -> None:
-        # Empty lines between requests are no request, and end Uvicorn's keep-alive timeout.
+        # Empty lines between requests end Uvicorn's keep-alive timeout without starting a request.
         if self._header_wait_started_at is None and self.timeout_keep_alive_task is None and self._is_idle():
             self._header_wait_started_at = self.loop.time()
 
     def _resume_after_upgrade(self, rest: memoryview) -> None:
-        """Go on after a head that names another protocol: with that of WebSockets, or as if it named none."""
+        """Continue after a head with an `Upgrade` header: upgrade to WebSocket, or parse it again without the header."""
         while True:
             if self._is_websocket_upgrade:
                 self._upgrade_to_websocket(rest)
@@ -117,16 +119,16 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         return b"\r\n".join((*lines, b"", b""))
 
     def on_message_begin(self) -> None:
-        """The first word of a request."""
+        """A request begins: start the header timeout."""
         if self._header_wait_started_at is None:
             self._header_wait_started_at = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """The head is there. Raises InvalidRequest."""
+        """A head is complete: validate it. Raises MalformedRequestError."""
         self._header_wait_started_at, self._non_content_bytes = None, 0
         names = [name for name, _ in self.headers]
-        # Nearly every head has one Host and neither of the others: only those that differ are looked at more closely.
+        # Fast path: nearly every head has one valid Host, and neither Transfer-Encoding nor Upgrade.
         if names.count(b"host") != 1 or not _is_valid_host(self.headers[names.index(b"host")][1]):
             self._check_host_count(names.count(b"host"))
         if b"transfer-encoding" in names:
@@ -138,17 +140,17 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self.expect_100_continue = False
         self._is_reading_body = True
         super().on_headers_complete()
-        # The trailers of a chunked body are no headers of the request.
+        # Trailers of a chunked body must not become headers of the request.
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """Some of a body's content."""
+        """Some content of a body."""
         self._non_content_bytes = max(0, self._non_content_bytes - len(body) - CHUNK_OVERHEAD_BYTES)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """The end of a request, its body included."""
-        # A head that asks for an upgrade ends as a message, too, and none has begun.
+        """A request is complete, including its body."""
+        # The parser also calls this after a head with an `Upgrade` header, whose request has not begun.
         if self._is_reading_body:
             self._header_wait_started_at, self._non_content_bytes, self._is_reading_body = None, 0, False
             super().on_message_complete()
@@ -162,38 +164,38 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
     def _check_transfer_encoding(self) -> None:
         codings = self._get_list_header(b"transfer-encoding")
         if codings != [b"chunked"] or self.parser.get_http_version() != "1.1":
-            raise MalformedRequestError("The only Transfer-Encoding that is read is chunked, once, in HTTP/1.1.")
+            raise MalformedRequestError("The only supported Transfer-Encoding is chunked, once, in HTTP/1.1.")
 
     def _check_upgrade(self) -> None:
         if self.parser.get_method() == b"CONNECT":
-            raise MalformedRequestError("This server is no proxy.", 405, b"allow: GET, HEAD, OPTIONS, POST\r\n")
+            raise MalformedRequestError("This server is not a proxy.", 405, b"allow: GET, HEAD, OPTIONS, POST\r\n")
         self._is_websocket_upgrade = self._is_websocket_handshake()
         if self._is_websocket_upgrade and (
             self._get_list_header(b"transfer-encoding") or self._get_list_header(b"content-length") not in ([], [b"0"])
         ):
-            raise MalformedRequestError("A WebSocket handshake has no body.")
+            raise MalformedRequestError("A WebSocket handshake must not have a body.")
 
     def _get_list_header(self, header_name: bytes) -> list[bytes]:
-        """The members of a list header, in lower case, over all its lines."""
+        """The members of a list header over all its lines, in lower case."""
         return [member.strip() for name, value in self.headers if name == header_name for member in value.lower().split(b",")]
 
     def _is_websocket_handshake(self) -> bool:
-        """Whether a head that asks for an upgrade asks for one that is served: the WebSocket protocol, on a route of it."""
+        """Whether a head with an `Upgrade` header is a WebSocket handshake for a WebSocket route."""
         is_get = self.parser.get_method() == b"GET" and self.parser.get_http_version() == "1.1"
         if not is_get or b"websocket" not in self._get_list_header(b"upgrade"):
             return False
         path, websocket_paths = httptools.parse_url(self.url).path or b"", self.app_state.get(WEBSOCKET_PATHS_STATE_KEY)
-        # An answer that is still to be given would come into the midst of the WebSocket.
+        # Only when idle: a pending response would be sent into the WebSocket.
         return (websocket_paths is None or unquote(path.decode("latin-1")) in websocket_paths) and self._is_idle()
 
     def _upgrade_to_websocket(self, rest: memoryview) -> None:
-        """Hand the connection over. `rest` is what came with the handshake: there must be nothing before it is answered."""
+        """Pass the connection to the WebSocket protocol. `rest`: bytes after the handshake, which must be none."""
         if rest:
-            self._reject_malformed(MalformedRequestError("A client must wait for the answer to its WebSocket handshake."))
+            self._reject_malformed(MalformedRequestError("A client must wait for the response to its WebSocket handshake."))
             return
         if self._header_timeout_timer is not None:
             self._header_timeout_timer.cancel()
-        # As both sides mean it, whatever else the headers name.
+        # The hop-by-hop headers are normalized.
         hop_by_hop = (b"upgrade", b"connection", b"content-length")
         headers = [header for header in self.headers if header[0] not in hop_by_hop]
         self.scope["headers"] = [*headers, (b"connection", b"Upgrade"), (b"upgrade", b"websocket")]
@@ -203,18 +205,18 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         self.handle_websocket_upgrade()
 
     def _is_idle(self) -> bool:
-        """Whether all requests are answered."""
+        """Whether all responses have been sent."""
         return self.cycle is None or self.cycle.response_complete
 
     def _reject_malformed(self, error: Exception) -> None:
-        """Answer what is no request, in its turn, and close the connection: where the next request begins is not known."""
+        """Reject malformed bytes, after the responses to earlier requests, and close: the next message boundary is unknown."""
         if self.transport.is_closing():
             return
         cause = error if isinstance(error, MalformedRequestError) else error.__context__
         malformed = cause if isinstance(cause, MalformedRequestError) else MalformedRequestError(_INVALID_REQUEST_MESSAGE)
         response = self._render_error_response(malformed)
         if self._is_reading_body:
-            # It is the newest request that is malformed.
+            # The malformed bytes belong to the body of the newest request.
             if self.pipeline and self.pipeline[0][0] is self.cycle:
                 self.pipeline.popleft()
             else:
@@ -244,21 +246,21 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         )
 
     def on_response_complete(self) -> None:
-        """A request is answered."""
+        """A response has been sent."""
         if self._is_reading_body and self._running_cycle is self.cycle:
-            # What is left of the body is read over, but not for long.
+            # The rest of the body is discarded, within the header timeout.
             self._header_wait_started_at = self.loop.time()
         super().on_response_complete()
         if self._final_error_response is not None and not self.transport.is_closing() and self._is_running_request_complete():
             self._send_final_error_response()
 
     def _is_running_request_complete(self) -> bool:
-        # One that waits for its client to read what comes before it has not begun.
+        # A deferred request has not started: it waits until the client has read earlier responses.
         return self._deferred_request is None and (self._running_cycle is None or self._running_cycle.response_complete)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.transport.is_closing() or self.try_defer(cycle, app):
-            # The response before was the last, or the client has to read it first.
+            # The connection closes, or the request is deferred until the client has read the previous response.
             return
         if cycle.waiting_for_100_continue:
             app = _close_unless_continued(cycle, app)
@@ -271,7 +273,7 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self._shed_request(cycle)
 
     def _shed_request(self, cycle: RequestResponseCycle) -> None:
-        """Answer at once. What may come of a body is read over."""
+        """Load shedding: respond with 503 immediately. The body is discarded."""
         cycle.response_complete = True
         self.transport.write(render_overload_response(extract_request_id(cycle.scope), keep_alive=cycle.keep_alive))
         if not cycle.keep_alive:
@@ -279,15 +281,15 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         self.on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The client has gone."""
+        """The connection has been closed."""
         if self._header_timeout_timer is not None:
             self._header_timeout_timer.cancel()
         super().connection_lost(exc)
 
     def _check_header_timeout(self) -> None:
-        # A look now and then instead of a timer for each request.
+        # One periodic timer per connection instead of a timer per request.
         if self._header_wait_started_at is not None and self.flow.read_paused:
-            # The rest of the head is not read before the requests in front of it are answered.
+            # Reading is paused until earlier requests are answered: the client is not to blame for the wait.
             self._header_wait_started_at = self.loop.time()
         if self._header_wait_started_at is not None and self.loop.time() - self._header_wait_started_at >= HEADER_TIMEOUT_SECONDS:
             self.transport.close()
@@ -306,7 +308,7 @@ def _release_when_done(load_shedder: LoadShedder, app: Any) -> Any:
 
 
 def _close_unless_continued(cycle: RequestResponseCycle, app: Any) -> Any:
-    """Close the connection where a final answer comes instead of `100 Continue`: the client may send the body, or not."""
+    """Close the connection after a final response instead of `100 Continue`: the client may or may not send the body."""
 
     async def run_app(scope: Any, receive: Any, send: Any) -> None:
         async def send_message(message: Any) -> None:

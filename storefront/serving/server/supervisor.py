@@ -1,7 +1,7 @@
-"""The parent of worker processes: Uvicorn's, which refuses connections while its workers drain.
+"""The supervisor of worker processes: Uvicorn's, extended to reject connections while its workers drain (graceful shutdown).
 
-Workers share a listening socket. It is open as long as this process has it, so that connections which come while the workers
-finish would wait for nobody and be reset in the end.
+Workers share the listening socket of this process. It stays open while they finish, so without this, new connections would wait
+in its backlog and be reset in the end.
 """
 
 import socket
@@ -16,19 +16,19 @@ from uvicorn.supervisors import Multiprocess
 from storefront.core.ids import new_id
 from storefront.serving.protection.load_shedding import render_overload_response
 
-# Seconds that a client has to send its request before it is refused all the same, and between two looks whether that is over.
+# How long a client may take to send its request before it is rejected anyway, and how often the stop event is polled. In seconds.
 REQUEST_TIMEOUT_SECONDS, POLL_INTERVAL_SECONDS = 1.0, 0.2
 
 
 class WorkerSupervisor(Multiprocess):
-    """Starts workers, starts those again that die, and stops all on a signal. `delay`: seconds that they go on serving then."""
+    """Starts workers, restarts those that die, and stops all on a signal. `delay_seconds`: how long they still serve after it."""
 
     def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], delay_seconds: float) -> None:
         super().__init__(config, sockets)
         self._delay_seconds = delay_seconds
 
     def join_all(self) -> None:
-        """Wait for the workers, and refuse who comes meanwhile."""
+        """Wait for the workers, and reject new connections meanwhile."""
         with _refusing_connections(self.sockets, self._delay_seconds):
             super().join_all()
 
@@ -61,7 +61,7 @@ def _refuse_until_stopped(listener: socket.socket, stop_event: threading.Event, 
 
 
 def _refuse_connection(connection: socket.socket) -> None:
-    # What is closed with unread bytes is reset, and the client never sees the answer.
+    # Closing a socket with unread bytes resets the connection, and the client would not see the response.
     deadline = time.monotonic() + REQUEST_TIMEOUT_SECONDS
     connection.settimeout(REQUEST_TIMEOUT_SECONDS)
     request_head = b""

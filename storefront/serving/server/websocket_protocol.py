@@ -1,4 +1,4 @@
-"""Uvicorn's WebSockets with a way past its queue: what many are told is written at once, where nothing has to wait."""
+"""Uvicorn's WebSocket protocol with direct writes and backpressure: a broadcast bypasses the send queue if the client reads."""
 
 import struct
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from websockets.http11 import Request
 
 from storefront.serving.server.backpressure import WEBSOCKET_CONTROL_BYTES, BackpressureProtocol, WriteLimits
 
-# Uvicorn's options. A compressor takes 40 kB per socket and most of the work of a message, which is more than a change is worth.
+# Uvicorn's options. Compression is off: it takes 40 kB per socket and most of the work per message, too much for small events.
 UVICORN_OPTIONS: Mapping[str, Any] = {
     "http": "storefront.serving.server.http_protocol:HardenedHTTPProtocol",
     "ws": "storefront.serving.server.websocket_protocol:DirectWriteWebSocketProtocol",
     "ws_per_message_deflate": False,
-    # Who comes while the process is busy waits in the kernel, as many as Linux lets wait unless it is told otherwise.
+    # Connections that arrive while the process is busy wait in the kernel. This is the default maximum of Linux.
     "backlog": 4_096,
 }
-# The names of functions in `scope["extensions"]`: `write`, and one that returns the bytes that its client has not read.
+# Keys of functions in `scope["extensions"]`: `try_write`, and one that returns the number of bytes that the client has not read.
 TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION = "storefront.write", "storefront.unread"
-# Unread bytes on a socket up to which `write` adds more.
+# `try_write` returns False if a socket has more unread bytes.
 MAX_WRITE_AHEAD_BYTES = 65_536
 
 _FINAL_TEXT_FRAME = 0x81
@@ -30,9 +30,9 @@ _BAD_HANDSHAKE_RESPONSE = (
 
 
 class DirectWriteWebSocketProtocol(BackpressureProtocol, WebSocketsSansIOProtocol):
-    """Offers applications `write`, next to ASGI's `send`: neither task nor event nor copy for each message.
+    """Offers `try_write` to applications, next to ASGI's `send`: it needs no task, event or copy per message.
 
-    A client that does not read is neither sent more than one message at a time nor listened to.
+    Backpressure: to a client that does not read, `send` waits after each message, and its own messages are not received.
     """
 
     # Bytes of messages that wait in `send`.
@@ -40,15 +40,15 @@ class DirectWriteWebSocketProtocol(BackpressureProtocol, WebSocketsSansIOProtoco
 
     @property
     def unread_bytes(self) -> int:
-        """Bytes that wait for the client to read, in the transport and in `send`."""
+        """Bytes that wait for the client to read them, in the transport and in `send`."""
         return super().unread_bytes + self._pending_send_bytes
 
     def get_max_unread_bytes(self, limits: WriteLimits) -> int:
-        """Answers have the budget; what is sent besides them is small."""
+        """The budget of results, plus that of control messages."""
         return limits.max_websocket_bytes + WEBSOCKET_CONTROL_BYTES
 
     def handle_connect(self, event: Request) -> None:
-        """The handshake. Compressed messages build on each other, so where they are agreed on `send` remains the only way."""
+        """Accept a handshake. With negotiated compression `try_write` is not offered, as compressed messages share state."""
         super().handle_connect(event)
         if self.response.status_code == 101:
             extensions: dict[str, Any] = self.scope["extensions"]
@@ -67,36 +67,36 @@ class DirectWriteWebSocketProtocol(BackpressureProtocol, WebSocketsSansIOProtoco
         if self.backpressure is not None:
             self.backpressure.track(self)
         try:
-            # Of several that wait, the first one may fill the socket again.
+            # Checked again, because another waiting `send` may have filled the socket.
             while not self.writable.is_set():
                 await self.writable.wait()
         finally:
             self._pending_send_bytes -= size
 
     async def receive(self) -> Any:
-        """ASGI's `receive`: messages of a client that does not read are left to wait, so that it cannot ask for more."""
+        """ASGI's `receive`: waits while the client does not read, so that it cannot request more (backpressure)."""
         message = await super().receive()
         while message["type"] == "websocket.receive" and not self.writable.is_set():
             await self.writable.wait()
         return message
 
     def data_received(self, data: bytes) -> None:
-        """More from the client. A handshake that cannot be read is refused: the library would neither answer nor close."""
+        """Parse received bytes. Rejects a malformed handshake with 400: the library would neither respond nor close."""
         super().data_received(data)
         if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.transport.is_closing():
             self.transport.write(_BAD_HANDSHAKE_RESPONSE)
             self.transport.close()
 
     def shutdown(self) -> None:
-        """The server goes away."""
+        """Close the connection, because the server shuts down."""
         if self.handshake_initiated:
             super().shutdown()
         else:
-            # There is nobody to answer: what was sent is no handshake.
+            # Without a complete handshake there is nothing to respond to.
             self.transport.close()
 
     def try_write(self, *chunks: bytes) -> bool:
-        """Send the parts as one text message, unless the socket is closing or its client is slow to read: then False."""
+        """Write the chunks as one text message. Returns False if the socket is closing, or its client reads too slowly."""
         if self.close_sent or self.transport.is_closing():
             return False
         if not self.writable.is_set() and self.unread_bytes > MAX_WRITE_AHEAD_BYTES:

@@ -1,4 +1,4 @@
-"""GraphQL over WebSocket, by the protocol graphql-transport-ws: many operations on one socket, each by an id of its own."""
+"""GraphQL over WebSocket with the protocol graphql-transport-ws: many concurrent operations per socket, each with an id."""
 
 import asyncio
 import time
@@ -15,13 +15,16 @@ from storefront.core import request_context
 from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
 from storefront.core.ids import uuid7
 from storefront.core.request_context import RequestContext
+from storefront.core.tasks import cancel_and_wait
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS
 from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
 from storefront.serving.protection.revocations import Revocations
 from storefront.serving.run.fanout import TryWrite
-from storefront.serving.run.operations import OperationContext, Operations, format_request_error, format_result
+from storefront.serving.run.operations import Operations
+from storefront.serving.run.prepared_operation import OperationContext
+from storefront.serving.run.results import format_request_error, format_result
 from storefront.serving.server.websocket_protocol import TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION
 from storefront.serving.websocket.protocol import (
     SUBPROTOCOL,
@@ -32,12 +35,12 @@ from storefront.serving.websocket.protocol import (
     parse_message,
 )
 
-# The protocol's close codes, and two of ours.
+# The close codes of the protocol, 1000 and 1001 of WebSocket, and 4430.
 CLOSE_NORMAL, CLOSE_GOING_AWAY = 1000, 1001
 CLOSE_BAD_MESSAGE, CLOSE_UNAUTHORIZED, CLOSE_FORBIDDEN, CLOSE_BAD_SUBPROTOCOL = 4400, 4401, 4403, 4406
 CLOSE_INIT_TIMEOUT, CLOSE_SUBSCRIBER_EXISTS, CLOSE_TOO_MANY_INITS, CLOSE_TOO_MANY = 4408, 4409, 4429, 4430
 
-# What closes the object that a result is put into.
+# The end of the JSON object of a `next` message.
 MESSAGE_END = b"}"
 
 Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[OperationContext]]
@@ -45,9 +48,9 @@ Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[OperationContext]
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """Seconds until connection_init has to come, operations per socket, sockets per process, bytes of a message, values in it.
+    """Limits: seconds until connection_init, operations per socket, sockets per process, bytes and JSON values of a message.
 
-    `unread`: bytes of answers that may wait on a socket for its client to read them.
+    `unread_bytes`: bytes of results that may wait on a socket for its client to read them (backpressure).
     """
 
     init_timeout_seconds: float = 10.0
@@ -59,7 +62,7 @@ class SocketLimits:
 
 
 class Sockets:
-    """The open sockets of this process."""
+    """The open sockets of this process, up to a maximum. They are drained on graceful shutdown."""
 
     def __init__(
         self,
@@ -75,19 +78,19 @@ class Sockets:
 
     @property
     def count(self) -> int:
-        """How many are open."""
+        """The number of open sockets."""
         return len(self._open)
 
     @property
     def running_operations(self) -> int:
-        """How many operations run on them."""
+        """The number of running operations on all sockets."""
         return sum(socket.running_operations for socket in self._open)
 
     async def serve(self, websocket: WebSocket) -> None:
         """Serve one socket until it closes: a Starlette handler."""
         if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
             await websocket.accept()
-            await websocket.close(CLOSE_BAD_SUBPROTOCOL, f"Speak {SUBPROTOCOL}: no other subprotocol is served.")
+            await websocket.close(CLOSE_BAD_SUBPROTOCOL, f"Use the subprotocol {SUBPROTOCOL}: no other one is supported.")
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
         if refusal_reason := await self._find_refusal_reason(websocket):
@@ -101,7 +104,7 @@ class Sockets:
             self._open.discard(socket)
 
     async def _find_refusal_reason(self, websocket: WebSocket) -> str:
-        """Why there is no room for one more, where that is so."""
+        """Why a new socket is rejected (too many, or rate limited); empty if it is accepted."""
         if len(self._open) >= self.limits.sockets:
             return f"This server holds at most {self.limits.sockets} sockets. Try again later."
         try:
@@ -112,16 +115,16 @@ class Sockets:
         return ""
 
     def create_request_quota(self, websocket: WebSocket) -> RequestQuota | None:
-        """By whom a socket is used, where that is counted."""
+        """The rate limit quota for an operation on a socket; None without rate limits."""
         return RequestQuota(self.rate_limiter, websocket.client.host if websocket.client else None) if self.rate_limiter else None
 
     async def drain(self) -> None:
-        """Complete every operation and close every socket, so that listeners go on elsewhere from their positions."""
+        """Graceful shutdown: complete all operations and close all sockets, so that clients resume on another server."""
         await asyncio.gather(*(socket.close_gracefully() for socket in self._open), return_exceptions=True)
 
 
 class CloseSocketError(Exception):
-    """Ends a socket with a code and a reason."""
+    """Raised to close a socket with a code and a reason."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -129,7 +132,7 @@ class CloseSocketError(Exception):
 
 
 class Socket:
-    """One socket: its asker, known from connection_init on, and its running operations."""
+    """One socket: its viewer, who is known after connection_init, and its running operations."""
 
     def __init__(self, websocket: WebSocket, sockets: Sockets) -> None:
         self._websocket, self._sockets = websocket, sockets
@@ -139,7 +142,7 @@ class Socket:
         self._close_timer: asyncio.TimerHandle | None = None
 
     async def serve(self) -> None:
-        """Answer messages until either side leaves."""
+        """Handle messages until either side closes the socket."""
         loop = asyncio.get_running_loop()
         self._close_timer = loop.call_later(
             self._sockets.limits.init_timeout_seconds, self._schedule_close, CLOSE_INIT_TIMEOUT, "connection_init is late"
@@ -161,13 +164,13 @@ class Socket:
 
     @property
     def running_operations(self) -> int:
-        """How many operations run on it."""
+        """The number of running operations on this socket."""
         return len(self._operation_tasks)
 
     async def close_gracefully(self) -> None:
-        """Complete what runs and close: the server is going away."""
+        """Complete the running operations and close with 1001 (going away)."""
         operation_ids = list(self._operation_tasks)
-        # Nothing may come after the word that there is nothing more.
+        # Stopped first: no message may follow `complete`.
         await self._stop_operations()
         for id_ in operation_ids:
             await self._send_message({"id": id_, "type": "complete"})
@@ -234,7 +237,7 @@ class Socket:
     async def _run_to_final_message(
         self, message: SubscribeMessage, context: OperationContext, request_id: str
     ) -> dict[str, Any] | None:
-        """Run an operation, and return the message that ends it; None once the client has gone."""
+        """Run an operation, and return its `complete` or `error` message; None if the client has disconnected."""
         try:
             quota = self._sockets.create_request_quota(self._websocket)
             if quota:
@@ -268,43 +271,40 @@ class Socket:
             return
         execution_result = await operations.run(operation, context)
         if operation.kind is None:
-            # Nothing ran: operationName names no operation, or not which of several.
+            # Nothing was executed: operationName is unknown, or missing although there are several operations.
             raise NotExecutableError(execution_result.errors or [])
         encoded = operations.encode_response(format_result(execution_result, request_id), operation.kind)
-        # Nothing else holds the answer while it waits to be sent.
+        # Free the result while the encoded response waits to be sent.
         del execution_result
         await self._send_result(message_start, encoded)
 
     async def _send_result(self, message_start: bytes, result: bytes) -> None:
-        """Send a result. Raises LimitExceeded where the client has to read others first."""
+        """Send a result. Raises LimitExceeded if the client has too many unread results (backpressure)."""
         count_unread = self._websocket.scope.get("extensions", {}).get(UNREAD_BYTES_EXTENSION)
         unread = count_unread() if count_unread else 0
         max_unread = self._sockets.limits.unread_bytes
         if unread and unread + len(result) > max_unread:
-            problem = "Too much waits on this WebSocket. Read the answers before you ask for more"
+            problem = "Too many unread results on this WebSocket. Read them before you send more operations"
             raise LimitExceeded("unreadBytes", max_unread, unread + len(result), problem, "bytes")
         await self._send_text((message_start + result + MESSAGE_END).decode())
 
     def _make_try_write(self, message_start: bytes) -> TryWrite | None:
-        """How results are sent without waiting, where the server lets us."""
+        """A function that writes results without waiting; None if the server does not support it."""
         write = self._websocket.scope.get("extensions", {}).get(TRY_WRITE_EXTENSION)
         return None if write is None else lambda result: write(message_start, result, MESSAGE_END)
 
     async def _stop_operation(self, id_: str) -> None:
         task = self._operation_tasks.pop(id_, None)
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await cancel_and_wait([task])
 
     async def _stop_operations(self) -> None:
         tasks = list(self._operation_tasks.values())
         self._operation_tasks.clear()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel_and_wait(tasks)
 
     def _schedule_close(self, code: int, reason: str) -> None:
-        # Kept, because the loop itself keeps tasks only weakly.
+        # Referenced, because the event loop holds only weak references to tasks.
         self._close_task = asyncio.ensure_future(self._close(code, reason))
 
     async def _close(self, code: int, reason: str) -> None:
@@ -318,7 +318,7 @@ class Socket:
         try:
             await self._websocket.send_text(text)
         except RuntimeError:
-            # Starlette's word for a socket that was closed in between.
+            # Starlette raises it for a socket that has been closed in the meantime.
             raise WebSocketDisconnect(CLOSE_NORMAL) from None
 
 

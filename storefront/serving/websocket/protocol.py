@@ -1,4 +1,4 @@
-"""Messages of graphql-transport-ws: parsed and validated as the protocol has them, and written.
+"""Parses, validates and encodes the messages of graphql-transport-ws.
 
 https://github.com/enisdenjo/graphql-ws/blob/master/PROTOCOL.md
 """
@@ -24,12 +24,12 @@ _PAYLOAD_TYPES: Mapping[str, type] = {"query": str, "variables": dict, "operatio
 
 
 class MalformedMessageError(Exception):
-    """Not a message of the protocol, or too large: the socket is closed with 4400, and this as the reason."""
+    """Raised for a message that is invalid or too large: the socket is closed with 4400 and this reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClientMessage:
-    """A valid message from a client. `id` is empty where its type has none; `payload` is None where it has none."""
+    """A valid message from a client. `id` is empty if its type has none; `payload` is None if it has none."""
 
     type: str
     id: str = ""
@@ -38,20 +38,20 @@ class ClientMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeMessage(ClientMessage):
-    """A subscribe message, with what to run, or why it cannot be run: that is the operation's error, not the socket's."""
+    """A subscribe message with its operation, or the error that the operation ends with; the socket stays open."""
 
     operation: GraphQLRequest | RequestError
 
 
 def parse_message(text: str | None, max_bytes: int, max_values: int) -> ClientMessage:
-    """The message in a frame, whose `text` is None if it is binary. Raises MalformedMessage."""
+    """Parse the message in a frame; `text` is None for a binary frame. Raises MalformedMessageError."""
     # No text has more bytes than four per character: only long ones need to be encoded.
     if text is None or len(text) > max_bytes or (4 * len(text) > max_bytes and len(text.encode()) > max_bytes):
         raise MalformedMessageError(f"messages must be text of at most {max_bytes} bytes")
     try:
         content, may_have_lone_surrogates = _parse_object(text, max_values)
     except LimitExceeded as error:
-        # Parsed once more, to name the operation that is too full.
+        # Parsed again without the limit, to get the id of the operation.
         message = _validate_message(*_parse_object(text, len(text)))
         if not isinstance(message, SubscribeMessage):
             raise MalformedMessageError(str(error)) from None
@@ -60,20 +60,20 @@ def parse_message(text: str | None, max_bytes: int, max_values: int) -> ClientMe
 
 
 def dump_message(message: Mapping[str, Any]) -> str:
-    """The message as JSON. Raises MalformedMessage where it repeats what is nested too deeply to be written."""
+    """Encode a message as JSON. Raises MalformedMessageError if it echoes a payload that is nested too deeply."""
     try:
         return orjson.dumps(message).decode()
     except orjson.JSONEncodeError:
-        # It repeats a client's lone surrogates, or deep nesting, neither of which orjson writes.
+        # It echoes lone surrogates or deep nesting of the client, which orjson does not encode.
         try:
-            # JSON has no infinite numbers: as orjson and JavaScript do, null is written for them.
+            # JSON has no infinite numbers: like orjson and JavaScript, this encodes null for them.
             return json.dumps(json.loads(json.dumps(message), parse_constant=lambda _: None))
         except RecursionError:
             raise MalformedMessageError("messages must not be nested so deeply") from None
 
 
 def _parse_object(text: str, max_values: int) -> tuple[dict[str, Any], bool]:
-    """The JSON object, and whether it may hold what only JSON can. Raises MalformedMessage and LimitExceeded."""
+    """The object, and whether it may have lone surrogates or too large numbers. Raises MalformedMessageError, LimitExceeded."""
     content, may_have_lone_surrogates = _parse_json(text, max_values)
     if not isinstance(content, dict):
         raise MalformedMessageError("messages must be JSON objects")
@@ -107,7 +107,7 @@ def _check_payload(kind: str, payload: Any) -> dict[str, Any] | None:
 
 
 def _parse_operation(id_: str, payload: Any, may_have_lone_surrogates: bool) -> GraphQLRequest | RequestError:
-    """What to run, or why it cannot be run. Raises MalformedMessage for a payload that the protocol rules out."""
+    """The operation, or the error that it ends with. Raises MalformedMessageError for a payload that the protocol forbids."""
     try:
         request = parse_request(payload, may_have_lone_surrogates=may_have_lone_surrogates)
         if may_have_lone_surrogates:

@@ -1,4 +1,4 @@
-"""Answers that are kept: for whom, as what, until when, and what it costs to send them again."""
+"""The response cache: cache keys, validation, ETags, eviction, single-flight, and several processes."""
 
 import asyncio
 import json
@@ -78,7 +78,7 @@ def name(response: httpx.Response) -> Any:
 # ------------------------------------------------------------------------------------------------- answers
 
 
-async def test_what_was_answered_is_answered_again_without_a_statement(cached: Client, shop: Any) -> None:
+async def test_cache_hit_needs_no_statement(cached: Client, shop: Any) -> None:
     store, _ = shop
     first = await get(cached, NAME, slug=store)
     with counted(cached.database) as statements:
@@ -93,14 +93,14 @@ async def test_what_was_answered_is_answered_again_without_a_statement(cached: C
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
 
 
-async def test_get_and_post_are_the_same_question_and_the_order_of_variables_is_none(cached: Client, shop: Any) -> None:
+async def test_cache_key_ignores_method_and_variable_order(cached: Client, shop: Any) -> None:
     store, _ = shop
     assert (await get(cached, SHELF, c=store, q="x")).headers["cache-status"] == MISS
     assert (await get(cached, SHELF, q="x", c=store)).headers["cache-status"] == HIT
     assert (await cached.post(SHELF, q="x", c=store)).headers["cache-status"] == HIT
 
 
-async def test_another_document_name_variable_or_media_type_is_another_question(cached: Client, shop: Any) -> None:
+async def test_cache_key_has_document_variables_and_type(cached: Client, shop: Any) -> None:
     store, _ = shop
     two = "query A($slug: String!) { config(by: {slug: $slug}) { id } } query B { __typename }"
     bodies: list[dict[str, Any]] = [
@@ -118,7 +118,7 @@ async def test_another_document_name_variable_or_media_type_is_another_question(
     assert {"id"} == (await cached.http.post("/graphql", json=bodies[3])).json()["data"]["config"].keys()
 
 
-async def test_a_write_is_seen_by_the_next_to_ask(cached: Client, shop: Any) -> None:
+async def test_write_invalidates_cached_response(cached: Client, shop: Any) -> None:
     store, owner = shop
     for number in range(5):
         for _ in range(2):
@@ -129,7 +129,7 @@ async def test_a_write_is_seen_by_the_next_to_ask(cached: Client, shop: Any) -> 
 # ----------------------------------------------------------------------------------------------------- ETags
 
 
-async def test_who_shows_the_etag_is_told_that_nothing_changed(cached: Client, shop: Any) -> None:
+async def test_fresh_etag_is_answered_304(cached: Client, shop: Any) -> None:
     store, owner = shop
     first = await get(cached, NAME, slug=store)
     tag = first.headers["etag"]
@@ -146,9 +146,7 @@ async def test_who_shows_the_etag_is_told_that_nothing_changed(cached: Client, s
     assert changed.headers["etag"] != tag
 
 
-async def test_an_etag_outlives_the_server_and_costs_the_next_one_a_statement(
-    url: str, tmp_path: Path, cached: Client, shop: Any
-) -> None:
+async def test_etag_survives_restart_at_one_statement(url: str, tmp_path: Path, cached: Client, shop: Any) -> None:
     store, _ = shop
     tag = (await get(cached, NAME, slug=store)).headers["etag"]
     # Also one that keeps nothing.
@@ -165,7 +163,7 @@ async def test_an_etag_outlives_the_server_and_costs_the_next_one_a_statement(
             assert (same.status_code, len(statements)) == (304, 1)
 
 
-async def test_an_etag_is_good_for_its_own_question_and_cannot_be_made_up(cached: Client, shop: Any) -> None:
+async def test_etag_is_bound_to_query_and_unforgeable(cached: Client, shop: Any) -> None:
     store, _ = shop
     tag = (await get(cached, NAME, slug=store)).headers["etag"]
     mac, scopes = tag.removeprefix('W/"').removesuffix('"').split(".")
@@ -179,13 +177,13 @@ async def test_an_etag_is_good_for_its_own_question_and_cannot_be_made_up(cached
     assert (await cached.http.post("/graphql", json=posted, headers={"if-none-match": tag})).status_code == 200
 
 
-async def test_what_reads_nothing_holds_as_long_as_the_release(cached: Client) -> None:
+async def test_response_without_dependencies_stays_fresh(cached: Client) -> None:
     first = await get(cached, "{ __schema { queryType { name } } }")
     again = await get(cached, "{ __schema { queryType { name } } }", headers={"if-none-match": first.headers["etag"]})
     assert again.status_code == 304
 
 
-async def test_of_many_stores_the_answer_is_kept_but_has_no_etag(cached: Client) -> None:
+async def test_response_with_many_scopes_has_no_etag(cached: Client) -> None:
     stores = [await make_store(cached.database) for _ in range(17)]
     for count, has_tag in ((16, True), (17, False)):
         fields = " ".join(f'a{number}: config(by: {{id: "{store}"}}) {{ id }}' for number, store in enumerate(stores[:count]))
@@ -203,14 +201,14 @@ async def test_of_many_stores_the_answer_is_kept_but_has_no_etag(cached: Client)
         ({"cache_stale_while_revalidate": 30}, "public, max-age=0, stale-while-revalidate=30"),
     ],
 )
-def test_what_caches_on_the_way_are_told_is_a_setting(options: dict[str, Any], control: str) -> None:
+def test_cache_control_is_a_setting(options: dict[str, Any], control: str) -> None:
     assert Settings(**options).cache_control() == control
 
 
 # -------------------------------------------------------------------------------------------------- for whom
 
 
-async def test_who_is_signed_in_is_answered_for_themselves(cached: Client, shop: Any) -> None:
+async def test_signed_in_viewer_bypasses_the_cache(cached: Client, shop: Any) -> None:
     store, owner = shop
     await make_product(cached.database, store, title="Draft", status="inactive")
     for _ in range(2):
@@ -224,7 +222,7 @@ async def test_who_is_signed_in_is_answered_for_themselves(cached: Client, shop:
     assert (await get(owner, SHELF, c=store, headers=shown)).status_code == 200
 
 
-async def test_a_proof_that_does_not_hold_is_refused_whatever_is_kept(cached: Client, shop: Any) -> None:
+async def test_invalid_credentials_are_refused_despite_cache(cached: Client, shop: Any) -> None:
     store, _ = shop
     tag = (await get(cached, NAME, slug=store)).headers["etag"]
     for token in ("Bearer nonsense", "Basic x", "Bearer"):
@@ -232,7 +230,7 @@ async def test_a_proof_that_does_not_hold_is_refused_whatever_is_kept(cached: Cl
         assert (refused.status_code, refused.headers["cache-control"]) == (401, "no-store")
 
 
-async def test_session_cookies_count_as_a_proof_and_others_do_not(empty_url: str, tmp_path: Path) -> None:
+async def test_session_cookies_bypass_cache_other_cookies_do_not(empty_url: str, tmp_path: Path) -> None:
     async with keeping(
         empty_url, tmp_path, authjs_secret=SecretStr("a secret"), allowed_origins="https://shop.example"
     ) as shopper:
@@ -255,7 +253,7 @@ async def test_session_cookies_count_as_a_proof_and_others_do_not(empty_url: str
         '{ product(by: {id: "018f0000-0000-7000-8000-00000000000a"}) { id } }',
     ],
 )
-async def test_what_changes_without_a_log_or_with_the_asker_is_not_kept(cached: Client, shop: Any, query: str) -> None:
+async def test_volatile_and_personal_responses_are_not_cached(cached: Client, shop: Any, query: str) -> None:
     store, _ = shop
     for _ in range(2):
         answer = await get(cached, query.replace("SHOP", store))
@@ -264,7 +262,7 @@ async def test_what_changes_without_a_log_or_with_the_asker_is_not_kept(cached: 
         assert answer.headers.get("cache-status") in (None, MISS)
 
 
-async def test_errors_and_mutations_are_not_kept(cached: Client, shop: Any) -> None:
+async def test_errors_and_mutations_are_not_cached(cached: Client, shop: Any) -> None:
     store, owner = shop
     unknown = "018f0000-0000-7000-8000-00000000000a"
     for query in (
@@ -287,7 +285,7 @@ async def test_errors_and_mutations_are_not_kept(cached: Client, shop: Any) -> N
         assert (await cached.post(track, c=store)).headers["cache-control"] == "no-store"
 
 
-async def test_what_was_not_there_is_found_as_soon_as_it_is(cached: Client, shop: Any) -> None:
+async def test_cached_absence_ends_with_creation(cached: Client, shop: Any) -> None:
     store, owner = shop
     publish = (
         "mutation($c: ID!, $open: Boolean!) { publishConfig(input: {id: $c, isPublished: $open}) { userErrors { message } } }"
@@ -313,7 +311,7 @@ async def test_what_was_not_there_is_found_as_soon_as_it_is(cached: Client, shop
     assert await found("c") is None
 
 
-async def test_a_search_that_was_mended_with_old_words_is_not_kept(cached: Client, shop: Any) -> None:
+async def test_search_corrected_with_stale_vocabulary_is_not_cached(cached: Client, shop: Any) -> None:
     store, owner = shop
     await owner.ask(CREATE, c=store, title="Lantern")
     assert (await get(cached, SHELF, c=store, q="lantren")).json()["data"]["products"]["corrected"] == "lantern"
@@ -325,9 +323,7 @@ async def test_a_search_that_was_mended_with_old_words_is_not_kept(cached: Clien
     assert first.headers["cache-control"] == "no-store"
 
 
-async def test_sql_past_the_server_is_noticed_if_it_does_what_the_guide_says(
-    url: str, tmp_path: Path, cached: Client, shop: Any
-) -> None:
+async def test_external_sql_invalidates_as_documented(url: str, tmp_path: Path, cached: Client, shop: Any) -> None:
     store, _ = shop
     [statement] = re.findall(
         r"```sql\n(INSERT.*?)```", (Path(__file__).parents[3] / "docs" / "caching.md").read_text(), re.DOTALL
@@ -354,7 +350,7 @@ async def locked(client: Client, table: str) -> AsyncIterator[None]:
         await asyncio.sleep(0.5)
 
 
-async def test_many_who_ask_the_same_at_once_are_answered_by_one_execution(cached: Client, shop: Any) -> None:
+async def test_concurrent_identical_queries_share_one_execution(cached: Client, shop: Any) -> None:
     store, _ = shop
     await make_product(cached.database, store)
     await get(cached, NAME, slug=store)
@@ -366,7 +362,7 @@ async def test_many_who_ask_the_same_at_once_are_answered_by_one_execution(cache
     assert {answer.content for answer in answers} == {answers[0].content}
 
 
-async def test_what_is_not_to_be_kept_is_executed_once_more_for_all_who_came_when_it_had_begun(database: Database) -> None:
+async def test_uncacheable_query_runs_again_once_for_later_callers(database: Database) -> None:
     executed = 0
 
     async def run(_: Any) -> ExecutionResult:
@@ -377,7 +373,7 @@ async def test_what_is_not_to_be_kept_is_executed_once_more_for_all_who_came_whe
         return ExecutionResult({"execution": mine})
 
     def somebody() -> SimpleNamespace:
-        return SimpleNamespace(touched=None)
+        return SimpleNamespace(dependencies=None)
 
     responses = ResponseCache(LogPositions(database, 60), somebody, lambda _: True, CachePolicy(1_000_000, "", b"secret"))
     first = asyncio.create_task(responses.compute(b"key", run))
@@ -387,7 +383,7 @@ async def test_what_is_not_to_be_kept_is_executed_once_more_for_all_who_came_whe
     assert told == [b'{"data":{"execution":1}}', *[b'{"data":{"execution":2}}'] * 30]
 
 
-async def test_who_asks_after_a_write_is_not_answered_by_an_execution_from_before(cached: Client, shop: Any) -> None:
+async def test_query_after_write_ignores_earlier_execution(cached: Client, shop: Any) -> None:
     """The execution has read the store and waits for its products, which are locked, while the store is renamed."""
     store, owner = shop
     query = "query($slug: String!) { config(by: {slug: $slug}) { storeName products { nodes { title } } } }"
@@ -404,7 +400,7 @@ async def test_who_asks_after_a_write_is_not_answered_by_an_execution_from_befor
     assert name(await get(cached, query, slug=store)) == "Renamed"
 
 
-async def test_who_leaves_does_not_take_the_answer_from_the_others(cached: Client, shop: Any) -> None:
+async def test_disconnect_does_not_cancel_shared_execution(cached: Client, shop: Any) -> None:
     store, _ = shop
     async with locked(cached, "products"):
         async with httpx.AsyncClient(base_url=cached.http.base_url) as impatient:
@@ -414,7 +410,7 @@ async def test_who_leaves_does_not_take_the_answer_from_the_others(cached: Clien
     assert (await patient).json()["data"]["products"]["nodes"] == []
 
 
-async def test_among_writes_all_the_time_no_answer_is_older_than_the_last_write(cached: Client, shop: Any) -> None:
+async def test_cached_responses_are_never_older_than_writes(cached: Client, shop: Any) -> None:
     store, owner = shop
     written, over = 0, asyncio.Event()
 
@@ -442,7 +438,7 @@ async def test_among_writes_all_the_time_no_answer_is_older_than_the_last_write(
 # --------------------------------------------------------------------------------------------------- how much
 
 
-async def test_what_is_kept_has_so_many_bytes_and_what_was_asked_for_least_lately_goes(empty_url: str, tmp_path: Path) -> None:
+async def test_cache_evicts_least_recently_used_beyond_bytes(empty_url: str, tmp_path: Path) -> None:
     async with keeping(empty_url, tmp_path, response_cache_bytes=10_000) as shopper:
         store = await make_store(shopper.database, description="x" * 1_000)
         query = "query($c: ID!, $n: Int) { config(by: {id: $c}) { description products(first: $n) { totalCount } } }"
@@ -461,7 +457,7 @@ async def test_what_is_kept_has_so_many_bytes_and_what_was_asked_for_least_latel
         assert await status(1) == HIT
 
 
-async def test_none_are_kept_where_there_is_no_room(empty_url: str, tmp_path: Path) -> None:
+async def test_cache_of_zero_bytes_stores_nothing(empty_url: str, tmp_path: Path) -> None:
     async with keeping(empty_url, tmp_path, response_cache_bytes=0) as shopper:
         await make_store(shopper.database, slug="shop")
         assert [(await get(shopper, NAME, slug="shop")).headers["cache-status"] for _ in range(2)] == [MISS, MISS]
@@ -482,9 +478,7 @@ async def asked(client: httpx.AsyncClient) -> httpx.Response:
     return await client.get("/graphql", params={"query": NAME, "variables": '{"slug": "shop"}'})
 
 
-async def test_a_write_of_one_process_shows_in_another_within_the_interval_or_strictly_at_once(
-    empty_url: str, tmp_path: Path
-) -> None:
+async def test_other_process_sees_write_within_interval_or_immediately(empty_url: str, tmp_path: Path) -> None:
     """Two processes that tell each other nothing: one looks every half second, the other one asks each time."""
     async with Database(empty_url) as database:
         user = await make_user(database)
@@ -531,9 +525,7 @@ async def written_and_read(writer: httpx.AsyncClient, reader: httpx.AsyncClient,
     await asyncio.gather(write(), *(read() for _ in range(4)))
 
 
-async def test_what_a_replica_that_is_behind_has_answered_is_not_taken_for_new(
-    postgres: str, template: str, tmp_path: Path
-) -> None:
+async def test_lagging_replica_response_is_not_cached_as_fresh(postgres: str, template: str, tmp_path: Path) -> None:
     """The replica is a database of its own, which is brought up to date by hand."""
     primary, replica = fresh(postgres, template), fresh(postgres, template)
     store, owner = "018f0000-0000-7000-8000-00000000000a", "018f0000-0000-7000-8000-00000000000b"

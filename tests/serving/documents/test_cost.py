@@ -1,4 +1,4 @@
-"""What operations cost: fields times sizes of lists."""
+"""Static cost analysis: fields times list sizes."""
 
 from typing import Any
 
@@ -66,13 +66,11 @@ PAGE = "query($n: Int, $m: Int = 2) { configs(first: $n) { nodes { id products(l
         ("{ __schema { types { name } } }", {}, 2 + len(SCHEMA.type_map)),
     ],
 )
-def test_the_cost_is_that_of_the_fields_times_the_sizes_of_the_lists(
-    query: str, variables: dict[str, Any], expected: int
-) -> None:
+def test_cost_multiplies_fields_by_list_sizes(query: str, variables: dict[str, Any], expected: int) -> None:
     assert cost(query, **variables) == expected
 
 
-def test_each_operation_has_a_cost_of_its_own() -> None:
+def test_operations_have_separate_costs() -> None:
     document = parse("query A { me { id } } query B { configs(first: 3) { nodes { id } } }")
     costs = DocumentCosts(SCHEMA, document)
     found = [costs.estimate(one, {}) for one in document.definitions if isinstance(one, OperationDefinitionNode)]
@@ -92,7 +90,7 @@ def has_a_size(field: GraphQLField) -> bool:
     )
 
 
-def test_of_every_list_of_objects_it_is_known_how_long_it_is() -> None:
+def test_every_object_list_has_a_size() -> None:
     unknown = []
     for type_ in SCHEMA.type_map.values():
         for name, field in ({} if is_input_type(type_) else getattr(type_, "fields", {})).items():

@@ -1,4 +1,4 @@
-"""Which documents are kept."""
+"""The document cache: eviction by size."""
 
 from storefront.schema import schema
 from storefront.serving.documents.document_store import MAX_CACHED_CHARACTERS, DocumentStore
@@ -10,7 +10,7 @@ def padded(name: str, length: int) -> str:
     return f"query {name} {{ __typename }}".ljust(length, "#")
 
 
-def test_documents_are_kept_until_later_ones_take_their_room() -> None:
+def test_document_cache_evicts_the_oldest() -> None:
     documents, part = DocumentStore(schema._schema), MAX_CACHED_CHARACTERS // 4
     first, second = (documents.find_by_text(padded(name, part)) for name in ("First", "Second"))
     assert documents.find_by_text(padded("First", part)) is first
@@ -20,7 +20,7 @@ def test_documents_are_kept_until_later_ones_take_their_room() -> None:
     assert documents.find_by_text(padded("Second", part)) is not second
 
 
-def test_a_document_larger_than_all_the_room_is_answered_all_the_same() -> None:
+def test_document_larger_than_the_cache_is_served() -> None:
     query = padded("Large", MAX_CACHED_CHARACTERS + 1)
     documents = DocumentStore(schema._schema, limits=DocumentLimits(characters=len(query)))
     assert documents.find_by_text(query) is documents.find_by_text(query)

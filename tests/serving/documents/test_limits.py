@@ -1,4 +1,4 @@
-"""Hostile documents are refused with the limit and what was found, before anything runs."""
+"""Hostile documents are rejected before execution, with the limit and the actual value."""
 
 import asyncio
 import json
@@ -23,7 +23,7 @@ from tests.factories import counted
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-async def test_attacks_are_refused_before_anything_runs(shopper: Client, name: str) -> None:
+async def test_attacks_are_refused_before_execution(shopper: Client, name: str) -> None:
     attack = ATTACKS[name]
     with counted(shopper.database) as statements:
         # As ASCII: half a character cannot be said otherwise.
@@ -37,7 +37,7 @@ async def test_attacks_are_refused_before_anything_runs(shopper: Client, name: s
     assert not (attack.code and statements)
 
 
-def test_the_message_says_the_limit_and_what_was_found() -> None:
+def test_limit_error_has_limit_and_actual_value() -> None:
     documents = DocumentStore(schema._schema, limits=DocumentLimits(depth=3))
     with pytest.raises(NotExecutableError, match=r"nested too deeply: at most 3 levels allowed, not 4\."):
         documents.find_by_text(deep(4))
@@ -46,7 +46,7 @@ def test_the_message_says_the_limit_and_what_was_found() -> None:
 @pytest.mark.parametrize(
     "limit", ["characters", "tokens", "depth", "fields", "aliases", "directives", "operations", "roots", "mutations", "cost"]
 )
-def test_each_limit_lets_through_just_as_much_as_it_says(limit: str) -> None:
+def test_limits_are_exact(limit: str) -> None:
     query = "mutation A { a: __typename b: __typename @skip(if: false) }"
     has = {
         "characters": len(query),
@@ -88,7 +88,7 @@ def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
     assert refusal.value.errors[0].message == f"The document is too long: at most {number - 1} tokens allowed, not {number}."
 
 
-async def test_a_cost_is_told_to_those_who_ask_for_it(shopper: Client) -> None:
+async def test_cost_is_reported_on_request(shopper: Client) -> None:
     request = {"query": "query($n: Int!) { configs(first: $n) { nodes { id } } }", "variables": {"n": 5}}
     for extensions, told in (
         ({"cost": True}, {"cost": {"estimate": 7, "maximum": 100_000}}),
@@ -110,7 +110,7 @@ async def slow_socket(client: Client) -> AsyncIterator[tuple[asyncio.StreamReade
         writer.close()
 
 
-async def test_a_body_that_comes_too_slowly_is_not_waited_for(empty_url: str, tmp_path: Path) -> None:
+async def test_slow_body_times_out(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, body_timeout=0.4) as client, slow_socket(client) as (reader, writer):
         for _ in range(3):
             await asyncio.sleep(0.1)
@@ -131,12 +131,12 @@ async def test_variables_with_too_many_values_are_refused(shopper: Client, varia
     assert not statements
 
 
-async def test_commas_in_text_are_no_values(shopper: Client) -> None:
+async def test_commas_in_strings_are_not_values(shopper: Client) -> None:
     error = await shopper.refusal("query($x: String!) { config(by: {slug: $x}) { id } }", x="," * 30_000)
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
 
 
-async def test_a_hundred_requests_in_one_body_are_refused(shopper: Client) -> None:
+async def test_batch_of_hundred_requests_is_refused(shopper: Client) -> None:
     with counted(shopper.database) as statements:
         answer = await shopper.http.post("/graphql", json=[{"query": "{ configs { totalCount } }"}] * 100)
     assert (answer.status_code, statements) == (400, [])

@@ -1,4 +1,4 @@
-"""Fields that can be merged: our rule says of a document what graphql-core's says."""
+"""The linear overlapping fields rule agrees with graphql-core's rule."""
 
 import random
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def drafts() -> Iterator[str]:
         yield Draft(seed).text()
 
 
-def test_the_verdict_is_graphql_cores() -> None:
+def test_rule_agrees_with_graphql_core() -> None:
     verdicts = {True: 0, False: 0}
     for text in drafts():
         document = parse(text)
@@ -107,12 +107,12 @@ def test_the_verdict_is_graphql_cores() -> None:
         ("{ dog { pal { a: name } } dog { pal { a: bark } } }", "'name' and 'bark' are different fields"),
     ],
 )
-def test_the_error_says_what_conflicts_and_where(text: str, reason: str) -> None:
+def test_error_names_conflict_and_locations(text: str, reason: str) -> None:
     (error,) = validate(SCHEMA, parse(text), VALIDATION_RULES)
     assert reason in error.message
     assert len(error.locations or ()) == 2
 
 
-def test_a_document_with_many_faults_has_one_error_for_each_name() -> None:
+def test_rule_reports_one_error_per_name() -> None:
     text = " ".join(["a: name a: id b: name b: bark"] * 50)
     assert len(validate(SCHEMA, parse(f"{{ dog {{ {text} }} }}"), VALIDATION_RULES)) == 2

@@ -1,4 +1,4 @@
-"""Documents that are new are read in turns, and leave room for requests that are not."""
+"""The parse lock: new documents are parsed one at a time, and other requests are served in between."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ def busy() -> None:
     time.sleep(0.02)
 
 
-async def test_others_are_let_in_between_work_that_takes_long() -> None:
+async def test_parse_lock_yields_after_long_work() -> None:
     turns, order = ParseLock(10), list[str]()
 
     async def take(name: str) -> None:
@@ -33,7 +33,7 @@ async def test_others_are_let_in_between_work_that_takes_long() -> None:
     assert order == ["first", "other", "second", "third"]
 
 
-async def test_only_so_many_wait_and_a_failure_is_a_turn_too() -> None:
+async def test_parse_lock_bounds_waiters_and_survives_failures() -> None:
     turns = ParseLock(1)
 
     def failing() -> None:
@@ -49,7 +49,7 @@ async def test_only_so_many_wait_and_a_failure_is_a_turn_too() -> None:
     await second
 
 
-async def test_a_client_that_leaves_while_it_sends_is_no_failure_of_ours(
+async def test_disconnect_during_body_is_no_internal_error(
     empty_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with serving(empty_url, tmp_path) as client:

@@ -1,4 +1,4 @@
-"""Several requests in one body."""
+"""Request batching over HTTP."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def codes(answer: httpx.Response) -> list[str | None]:
     return [one["errors"][0]["extensions"]["code"] if "errors" in one else None for one in answer.json()]
 
 
-async def test_each_request_is_answered_in_its_place(shopper: Client) -> None:
+async def test_batch_responses_are_in_request_order(shopper: Client) -> None:
     stores = [await make_store(shopper.database) for _ in range(5)]
     answer = await batch(shopper, *(asked("query($id: ID!) { config(by: {id: $id}) { id } }", id=id_) for id_ in stores))
     assert answer.status_code == 200
@@ -34,7 +34,7 @@ async def test_each_request_is_answered_in_its_place(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/graphql-response+json"])
-async def test_one_that_cannot_run_does_not_spoil_the_others(shopper: Client, accept: str) -> None:
+async def test_batch_isolates_failing_requests(shopper: Client, accept: str) -> None:
     good = asked("{ __typename }")
     bad = [
         asked("{"),
@@ -55,13 +55,13 @@ async def test_one_that_cannot_run_does_not_spoil_the_others(shopper: Client, ac
 
 
 @pytest.mark.parametrize(("body", "told"), [([], "one to 10"), ([{"query": "{ __typename }"}] * 11, "one to 10")])
-async def test_there_are_one_to_ten(shopper: Client, body: list[Any], told: str) -> None:
+async def test_batch_has_one_to_ten_requests(shopper: Client, body: list[Any], told: str) -> None:
     answer = await batch(shopper, *body)
     assert answer.status_code == 400
     assert told in answer.json()["errors"][0]["message"]
 
 
-async def test_mutations_are_made_in_order_and_what_follows_sees_them(client: Client) -> None:
+async def test_batch_runs_mutations_in_order(client: Client) -> None:
     user = await make_user(client.database)
     store = await make_store(client.database, user_id=user)
     add = [asked(ADD, input={"configId": store, "title": f"Chair {n}", "price": "5"}) for n in range(3)]
@@ -72,13 +72,13 @@ async def test_mutations_are_made_in_order_and_what_follows_sees_them(client: Cl
     assert [row["title"] for row in answer.json()[5]["data"]["products"]["nodes"]][::-1] == ["Chair 0", "Chair 1", "Chair 2"]
 
 
-async def test_who_signs_out_has_signed_out_for_the_rest(client: Client) -> None:
+async def test_batch_sign_out_applies_to_later_requests(client: Client) -> None:
     user = await make_user(client.database)
     answer = await batch(client.signed_in(user), asked("{ me { id } }"), asked(SIGN_OUT), asked("{ me { id } }"))
     assert codes(answer) == [None, None, "UNAUTHENTICATED"]
 
 
-async def test_who_asks_is_found_out_once_and_each_loads_for_itself(client: Client) -> None:
+async def test_batch_authenticates_once_with_separate_loaders(client: Client) -> None:
     user = await make_user(client.database)
     store = await make_store(client.database, user_id=user)
     query = asked("query($id: ID!) { config(by: {id: $id}) { id } }", id=store)
@@ -92,11 +92,11 @@ async def test_who_asks_is_found_out_once_and_each_loads_for_itself(client: Clie
     assert costs[False, 3] - costs[False, 1] == costs[True, 3] - costs[True, 1]
 
 
-async def test_a_proof_that_does_not_hold_refuses_them_all(shopper: Client) -> None:
+async def test_batch_with_invalid_credentials_is_refused(shopper: Client) -> None:
     answer = await batch(Client(shopper.http, shopper.database, "nonsense"), asked("{ __typename }"), asked("{ __typename }"))
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (401, "UNAUTHENTICATED")
 
 
-async def test_a_batch_is_json(shopper: Client) -> None:
+async def test_batch_response_is_json(shopper: Client) -> None:
     answer = await batch(shopper, asked("{ __typename }"), accept="text/event-stream")
     assert answer.status_code == 406

@@ -1,4 +1,4 @@
-"""The endpoint over HTTP: bodies, media types, status codes, request ids, and what is told of a failure."""
+"""The endpoint over HTTP: bodies, media types, status codes, request ids, and masked errors."""
 
 import json
 from collections.abc import AsyncIterator
@@ -66,7 +66,7 @@ def code_of(response: httpx.Response) -> str:
     ],
     ids=lambda body: repr(body[:30]),
 )
-async def test_a_body_that_is_no_request_is_400(shopper: Client, body: str | bytes) -> None:
+async def test_malformed_request_body_is_400(shopper: Client, body: str | bytes) -> None:
     answer = await send(shopper, body)
     assert (answer.status_code, code_of(answer)) == (400, "BAD_REQUEST")
 
@@ -74,19 +74,19 @@ async def test_a_body_that_is_no_request_is_400(shopper: Client, body: str | byt
 @pytest.mark.parametrize(
     "empty", ['"variables": null', '"variables": {}', '"operationName": null', '"operationName": ""', '"x": 1']
 )
-async def test_what_a_request_may_leave_out_it_may_send_empty(shopper: Client, empty: str) -> None:
+async def test_optional_request_keys_may_be_null(shopper: Client, empty: str) -> None:
     answer = await send(shopper, f'{{"query": "{TYPE}", {empty}}}')
     assert (answer.status_code, answer.json()) == (200, {"data": {"__typename": "Query"}})
 
 
-async def test_a_variable_of_five_thousand_digits_is_refused(shopper: Client) -> None:
+async def test_variable_with_5000_digits_is_refused(shopper: Client) -> None:
     answer = await send(
         shopper, f'{{"query": "query($n: Int) {{ configs(first: $n) {{ totalCount }} }}", "variables": {{"n": {"9" * 5_000}}}}}'
     )
     assert (answer.status_code, code_of(answer)) in ((200, "BAD_USER_INPUT"), (400, "BAD_REQUEST"))
 
 
-async def test_a_body_of_two_megabytes_is_413_with_or_without_its_length(shopper: Client) -> None:
+async def test_body_beyond_limit_is_413(shopper: Client) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 100_000
@@ -109,17 +109,17 @@ async def test_a_body_of_two_megabytes_is_413_with_or_without_its_length(shopper
         "application/graphql",
     ],
 )
-async def test_only_json_is_taken(shopper: Client, kind: str) -> None:
+async def test_only_json_content_type_is_accepted(shopper: Client, kind: str) -> None:
     answer = await send(shopper, json.dumps({"query": TYPE}), content_type=kind)
     assert (answer.status_code, code_of(answer)) == (415, "BAD_REQUEST")
 
 
 @pytest.mark.parametrize("kind", ["Application/JSON", "application/json; charset=utf-8", "application/json ;x=y"])
-async def test_json_is_taken_however_it_is_spelt(shopper: Client, kind: str) -> None:
+async def test_json_content_type_spellings_are_accepted(shopper: Client, kind: str) -> None:
     assert (await send(shopper, json.dumps({"query": TYPE}), content_type=kind)).status_code == 200
 
 
-async def test_get_answers_queries_with_variables_and_names(shopper: Client) -> None:
+async def test_get_runs_queries_with_variables_and_operation_name(shopper: Client) -> None:
     store = await make_store(shopper.database)
     query = "query A($id: ID!) { config(by: {id: $id}) { id } } query B { me { id } }"
     given = {"query": query, "variables": json.dumps({"id": store}), "operationName": "A"}
@@ -138,19 +138,19 @@ async def test_get_answers_queries_with_variables_and_names(shopper: Client) -> 
         ({"query": "{"}, 200, "GRAPHQL_PARSE_FAILED"),
     ],
 )
-async def test_get_refuses_what_is_no_query(shopper: Client, query: dict[str, str], status: int, code: str) -> None:
+async def test_get_refuses_subscriptions_and_mutations(shopper: Client, query: dict[str, str], status: int, code: str) -> None:
     answer = await shopper.http.get("/graphql", params=query)
     assert (answer.status_code, code_of(answer)) == (status, code)
 
 
-async def test_get_writes_nothing(shopper: Client) -> None:
+async def test_get_does_not_execute_mutations(shopper: Client) -> None:
     for query in ({"query": "mutation { __typename }"}, {"query": f"query A {TYPE} mutation B {TYPE}", "operationName": "B"}):
         answer = await shopper.http.get("/graphql", params=query)
         assert (answer.status_code, code_of(answer), answer.headers["allow"]) == (405, "BAD_REQUEST", "POST")
         assert (await ask(shopper, **query)).json() == {"data": {"__typename": "Mutation"}}
 
 
-async def test_get_survives_bytes_that_are_no_text(shopper: Client) -> None:
+async def test_get_survives_invalid_utf8(shopper: Client) -> None:
     for raw in ("query=%FF%FE", "query=%7B__typename%7D&variables=%ED%A0%80", "query=%00", "query=%ED%A0%80&operationName=%FF"):
         answer = await shopper.http.get(f"/graphql?{raw}")
         assert code_of(answer) in ("BAD_REQUEST", "GRAPHQL_PARSE_FAILED")
@@ -162,12 +162,12 @@ async def test_other_methods_are_refused(shopper: Client) -> None:
         assert (answer.status_code, code_of(answer), answer.headers["allow"]) == (405, "BAD_REQUEST", "GET, HEAD, OPTIONS, POST")
 
 
-async def test_options_tells_the_methods(shopper: Client) -> None:
+async def test_options_lists_the_methods(shopper: Client) -> None:
     answer = await shopper.http.options("/graphql")
     assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD, OPTIONS, POST")
 
 
-async def test_head_tells_what_get_would(shopper: Client) -> None:
+async def test_head_has_the_headers_of_get(shopper: Client) -> None:
     html = {"accept": "text/html"}
     asked: list[tuple[dict[str, str], dict[str, str], int]] = [
         ({"query": TYPE}, {}, 200),
@@ -184,7 +184,7 @@ async def test_head_tells_what_get_would(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["{ ... @defer { me { id } } }", "{ configs { nodes @stream { id } } }"])
-async def test_there_is_no_incremental_delivery_and_who_asks_for_it_is_told(shopper: Client, query: str) -> None:
+async def test_incremental_delivery_is_refused(shopper: Client, query: str) -> None:
     answer = await ask(shopper, query, "multipart/mixed;deferSpec=20220824, application/json")
     assert (answer.status_code, code_of(answer)) == (200, "GRAPHQL_VALIDATION_FAILED")
     assert "Unknown directive" in answer.json()["errors"][0]["message"]
@@ -207,7 +207,7 @@ async def test_there_is_no_incremental_delivery_and_who_asks_for_it_is_told(shop
         ("query A { __typename } query B { __typename }", {}, "BAD_USER_INPUT"),
     ],
 )
-async def test_what_cannot_run_has_a_code_and_the_status_of_its_media_type(
+async def test_unexecutable_request_has_code_and_status(
     shopper: Client, query: str, more: dict[str, Any], code: str, accept: str
 ) -> None:
     answer = await ask(shopper, query, accept, **more)
@@ -218,14 +218,14 @@ async def test_what_cannot_run_has_a_code_and_the_status_of_its_media_type(
 
 
 @pytest.mark.parametrize("accept", [JSON, GRAPHQL_JSON])
-async def test_what_ran_is_200_even_with_errors(shopper: Client, accept: str) -> None:
+async def test_executed_request_is_200_despite_errors(shopper: Client, accept: str) -> None:
     answer = await ask(shopper, '{ me { id } product(by: {id: "x"}) { id } }', accept)
     assert (answer.status_code, code_of(answer)) == (200, "BAD_USER_INPUT")
     assert answer.json()["data"] == {"me": None, "product": None}
     assert answer.json()["errors"][0]["path"] == ["product"]
 
 
-async def test_every_error_of_a_document_is_told_up_to_a_limit(shopper: Client) -> None:
+async def test_validation_errors_are_listed_up_to_limit(shopper: Client) -> None:
     answer = (await ask(shopper, "{ " + " ".join(f"wrong{n}" for n in range(50)) + " }")).json()
     assert len(answer["errors"]) == 6
     assert {error["extensions"]["code"] for error in answer["errors"]} == {"GRAPHQL_VALIDATION_FAILED"}
@@ -235,14 +235,14 @@ async def test_every_error_of_a_document_is_told_up_to_a_limit(shopper: Client) 
 # ----------------------------------------------------------------------------------------------------- request ids
 
 
-async def test_a_request_id_comes_back_in_the_header_and_in_errors(shopper: Client) -> None:
+async def test_request_id_is_returned_in_header_and_errors(shopper: Client) -> None:
     for body in (json.dumps({"query": TYPE}), json.dumps({"query": "{"}), "[]"):
         assert (await send(shopper, body, x_request_id="my-request 1/2")).headers["x-request-id"] == "my-request 1/2"
     assert code_of(await send(shopper, "[]", x_request_id="r1")) == "BAD_REQUEST"
 
 
 @pytest.mark.parametrize("given", ["", "x" * 101, "x" * 10_000, "a\tb", "é"])
-async def test_a_request_id_that_is_none_is_replaced(shopper: Client, given: str) -> None:
+async def test_invalid_request_id_is_replaced(shopper: Client, given: str) -> None:
     answer = await shopper.http.post("/graphql", json={"query": "{"}, headers={b"x-request-id": given.encode()})
     assert UUID(answer.headers["x-request-id"]).version == 7
     assert code_of(answer) == "GRAPHQL_PARSE_FAILED"
@@ -251,9 +251,7 @@ async def test_a_request_id_that_is_none_is_replaced(shopper: Client, given: str
 # ----------------------------------------------------------------------------------------------------- our own failures
 
 
-async def test_a_failure_of_ours_is_masked_logged_and_leaves_the_rest_standing(
-    client: Client, log_lines: list[dict[str, Any]]
-) -> None:
+async def test_internal_error_is_masked_logged_and_isolated(client: Client, log_lines: list[dict[str, Any]]) -> None:
     store = await make_store(client.database)
     async with client.database.transaction() as connection:
         await connection.raw.execute("DROP TABLE products CASCADE")
@@ -266,7 +264,7 @@ async def test_a_failure_of_ours_is_masked_logged_and_leaves_the_rest_standing(
     assert (answer.json()["data"], code_of(answer)) == ({"config": None, "me": None}, "INTERNAL_SERVER_ERROR")
 
 
-async def test_a_failure_before_the_operation_began_is_500_and_masked(client: Client) -> None:
+async def test_internal_error_before_execution_is_masked_500(client: Client) -> None:
     user = await make_user(client.database)
     await client.database._pool.close()
     answer = await client.signed_in(user).post("{ me { id } }")
@@ -279,14 +277,14 @@ async def test_a_failure_before_the_operation_began_is_500_and_masked(client: Cl
 # ----------------------------------------------------------------------------------------------------- documents
 
 
-async def test_a_document_is_answered_alike_again_and_again(shopper: Client) -> None:
+async def test_cached_document_gives_the_same_response(shopper: Client) -> None:
     wrong, right = f"{{ nothing{uuid7().hex} }}", f"# {uuid7()}\n{TYPE}"
     for _ in range(2):
         assert code_of(await ask(shopper, wrong)) == "GRAPHQL_VALIDATION_FAILED"
         assert (await ask(shopper, right)).json() == {"data": {"__typename": "Query"}}
 
 
-async def test_a_kept_document_takes_other_variables_and_names_each_time(shopper: Client) -> None:
+async def test_cached_document_accepts_other_variables_and_names(shopper: Client) -> None:
     stores = [await make_store(shopper.database) for _ in range(2)]
     query = "query A($id: ID!) { config(by: {id: $id}) { id } } query B { me { id } }"
     for store in stores:
@@ -295,13 +293,13 @@ async def test_a_kept_document_takes_other_variables_and_names_each_time(shopper
     assert (await ask(shopper, query, operationName="B")).json() == {"data": {"me": None}}
 
 
-async def test_a_document_has_at_most_two_thousand_tokens(shopper: Client) -> None:
+async def test_document_has_at_most_2000_tokens(shopper: Client) -> None:
     for many, code in ((1_900, "BAD_USER_INPUT"), (2_000, "LIMIT_EXCEEDED"), (200_000, "LIMIT_EXCEEDED")):
         query = f'{{ products(configId: "{uuid7()}", filter: {{ids: [{"1 " * many}]}}) {{ totalCount }} }}'
         assert code_of(await ask(shopper, query)) == code
 
 
-async def test_a_document_as_wide_as_may_be_never_fails(shopper: Client) -> None:
+async def test_widest_documents_never_fail(shopper: Client) -> None:
     for fields in ("__typename " * 500, " ".join(f"__typename a{n}: __typename" for n in range(49)), "me { id } " * 250):
         assert "errors" not in (await ask(shopper, f"{{ {fields} }}")).json()
 
@@ -318,7 +316,7 @@ async def test_a_document_as_wide_as_may_be_never_fails(shopper: Client) -> None
     ],
     ids=["fields", "edges", "fragments", "lists", "objects"],
 )
-async def test_nesting_of_any_depth_never_fails(shopper: Client, opening: str, inside: str, closing: str, depth: int) -> None:
+async def test_nested_documents_never_fail(shopper: Client, opening: str, inside: str, closing: str, depth: int) -> None:
     nested = opening * depth + inside + closing * depth
     query = nested if opening.startswith("{ ") else f"{{ config(by: {nested}) {{ id }} }}"
     answer = await ask(shopper, query)
@@ -329,7 +327,7 @@ async def test_nesting_of_any_depth_never_fails(shopper: Client, opening: str, i
 
 
 @pytest.mark.parametrize("depth", [1, 5, 10, 80, 330])
-async def test_a_walk_of_any_length_is_made_or_refused(shopper: Client, depth: int) -> None:
+async def test_long_relation_path_is_executed_or_refused(shopper: Client, depth: int) -> None:
     store = await make_store(shopper.database)
     await make_product(shopper.database, store)
     step = "products(first: 1) { nodes { config { "
@@ -344,7 +342,7 @@ async def test_a_walk_of_any_length_is_made_or_refused(shopper: Client, depth: i
         assert code_of(answer) in ("GRAPHQL_PARSE_FAILED", "LIMIT_EXCEEDED")
 
 
-async def test_variables_of_any_depth_never_fail(shopper: Client) -> None:
+async def test_nested_variables_never_fail(shopper: Client) -> None:
     query = """query($by: ConfigBy!, $t: [String!], $p: Decimal) {
       config(by: $by) { products(filter: {tags: $t, minPrice: $p}) { totalCount } } }"""
     for depth in (10, 200, 500, 1_000):

@@ -1,4 +1,4 @@
-"""Half a character in a request: refused by the name of what holds it, and never an error of ours."""
+"""Lone surrogates and too large numbers are rejected with their path, and never cause an internal error."""
 
 import asyncio
 import json
@@ -37,7 +37,7 @@ HALF = "half \ud83d"
     ],
     ids=lambda value: ascii(value)[-50:],
 )
-async def test_half_a_character_is_refused_by_name(shopper: Client, request_: Any, where: str) -> None:
+async def test_lone_surrogate_is_refused_with_its_path(shopper: Client, request_: Any, where: str) -> None:
     body = json.dumps(request_)
     answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     [error] = answer.json()["errors"]
@@ -60,7 +60,9 @@ TOO_LARGE = "must be a number between -1.8e308 and 1.8e308: this one is too larg
         (TRACK, '{"i": {"configId": "x", "events": [{"properties": {"total": N}}]}}', "variables.i.events.0.properties.total"),
     ],
 )
-async def test_number_too_large_is_refused_by_name(shopper: Client, number: str, query: str, variables: str, where: str) -> None:
+async def test_number_too_large_is_refused_with_its_path(
+    shopper: Client, number: str, query: str, variables: str, where: str
+) -> None:
     variables = variables.replace("N", number)
     body = f'{{"query": {json.dumps(query)}, "variables": {variables}}}'
     answers = [await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})]
@@ -128,11 +130,11 @@ async def test_unusable_value_is_refused_on_websocket(shopper: Client, value: st
         b'["\\ud83d"' + b",[" * 50_000,
     ],
 )
-def test_what_is_no_json_is_none(text: bytes) -> None:
+def test_invalid_json_is_rejected(text: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011
         lone_surrogates.loads(text)
 
 
 @pytest.mark.parametrize(("text", "torn"), [(b'"\\ud83d\\udcde"', False), (b'"\\ud83d"', True), (b'{"\\uDC00": [1]}', True)])
-def test_json_with_half_a_character_is_read(text: bytes, torn: bool) -> None:
+def test_json_with_lone_surrogates_is_parsed(text: bytes, torn: bool) -> None:
     assert lone_surrogates.loads(text) == (json.loads(text), torn)

@@ -1,4 +1,4 @@
-"""What the endpoint answers in, by the Accept header."""
+"""Content negotiation by the Accept header."""
 
 import httpx
 import pytest
@@ -48,7 +48,7 @@ FEED = 'subscription { productFeed(configId: "x") { __typename } }'
         ("a/b," * 50 + JSON, None, None),
     ],
 )
-def test_the_header_is_read_as_http_says(header: str | None, json: str | None, stream: str | None) -> None:
+def test_accept_header_is_negotiated_per_rfc_9110(header: str | None, json: str | None, stream: str | None) -> None:
     takes = negotiate_media_types(header)
     assert (takes.json, takes.stream and takes.stream.media_type) == (json, stream)
 
@@ -66,7 +66,7 @@ async def get(client: Client, query: str, accept: str) -> httpx.Response:
         (FEED, f"{JSON}, {PARTS}"),
     ],
 )
-async def test_what_cannot_be_accepted_is_406_and_not_run(shopper: Client, query: str, accept: str) -> None:
+async def test_unacceptable_request_is_406_and_not_executed(shopper: Client, query: str, accept: str) -> None:
     answer = await get(shopper, query, accept)
     assert answer.status_code == 406
     assert answer.headers["content-type"] == f"{JSON}; charset=utf-8"
@@ -74,7 +74,7 @@ async def test_what_cannot_be_accepted_is_406_and_not_run(shopper: Client, query
 
 
 @pytest.mark.parametrize(("query", "told"), [("{ __typename }", '{"data":{"__typename":"Query"}}'), ("{", '{"errors":[')])
-async def test_who_takes_events_alone_gets_one(shopper: Client, query: str, told: str) -> None:
+async def test_query_accepting_only_events_gets_one_event(shopper: Client, query: str, told: str) -> None:
     answer = await get(shopper, query, EVENTS)
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"{EVENTS}; charset=utf-8")
     _, event, end = answer.text.split("\n\n", 2)
@@ -82,5 +82,5 @@ async def test_who_takes_events_alone_gets_one(shopper: Client, query: str, told
     assert end == "event: complete\ndata:\n\n"
 
 
-async def test_answers_depend_on_the_header(shopper: Client) -> None:
+async def test_responses_vary_by_accept(shopper: Client) -> None:
     assert (await get(shopper, "{ __typename }", JSON)).headers["vary"] == "accept, authorization"

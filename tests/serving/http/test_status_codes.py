@@ -36,7 +36,7 @@ async def newer(postgres: str, template: str, tmp_path_factory: pytest.TempPathF
     ],
 )
 @pytest.mark.parametrize("accept", [NEW, "*/*", JSON, f"{NEW}, {JSON};q=0.9"])
-async def test_each_has_the_code_of_what_became_of_it(newer: Client, body: str, status: int, accept: str) -> None:
+async def test_response_status_follows_edition_and_outcome(newer: Client, body: str, status: int, accept: str) -> None:
     headers = {"content-type": JSON, "accept": accept}
     answer = await newer.http.post("/graphql", content=body, headers=headers)
     plain = accept == JSON
@@ -46,7 +46,7 @@ async def test_each_has_the_code_of_what_became_of_it(newer: Client, body: str, 
     assert ("data" in answer.json()) == (status < 300)
 
 
-async def test_how_a_request_came_has_codes_of_its_own(newer: Client) -> None:
+async def test_http_errors_have_statuses_of_their_own(newer: Client) -> None:
     http, asked = newer.http, {"query": "{ __typename }"}
     assert (await http.get("/graphql", params={"query": "mutation { __typename }"})).status_code == 405
     assert (await http.put("/graphql", json=asked)).status_code == 405

@@ -1,4 +1,4 @@
-"""Results in frames, whatever is in them."""
+"""Framing of streamed results with any content."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ async def events(response: httpx.Response) -> AsyncIterator[str]:
 
 
 @pytest.mark.parametrize("document", [FEED, LIST])
-async def test_an_event_is_one_line_of_json(shopper: Client, document: str) -> None:
+async def test_event_is_one_line_of_json(shopper: Client, document: str) -> None:
     user = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=user)
     product = await make_product(shopper.database, store)

@@ -1,4 +1,4 @@
-"""Whether a server says when it can answer, and when it cannot, and what is wrong then."""
+"""Health checks: liveness, readiness, and the state of each dependency."""
 
 import asyncio
 import signal
@@ -27,17 +27,18 @@ async def ready(client: Client) -> tuple[int, dict[str, str]]:
 
 
 @pytest.fixture(autouse=True)
-def looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CACHE_SECONDS", -1.0)
+def cache_seconds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For how long states are cached by servers of this test: not at all, unless it says so."""
+    monkeypatch.setattr(health, "CACHE_SECONDS", getattr(request, "param", -1.0))
 
 
-async def test_a_server_that_can_answer_is_alive_and_ready(shopper: Client) -> None:
+async def test_healthy_server_is_alive_and_ready(shopper: Client) -> None:
     assert (await shopper.http.get("/healthz")).json() == {"status": "ok"}
     assert await ready(shopper) == (200, FINE)
     assert (await shopper.http.get("/readyz")).headers["cache-control"] == "no-store"
 
 
-async def test_older_migrations_are_not_ready_and_newer_ones_are(client: Client) -> None:
+async def test_readiness_needs_migrations_applied(client: Client) -> None:
     for revision, status, word in (("20261122_catalogue", 503, "storefront migrate"), ("20991231_from_later", 200, "ok")):
         async with client.database.transaction() as connection:
             await connection.raw.execute("UPDATE alembic_version SET version_num = %s", [revision])
@@ -45,7 +46,7 @@ async def test_older_migrations_are_not_ready_and_newer_ones_are(client: Client)
         assert found == status and word in parts["migrations"]
 
 
-async def test_a_database_that_does_not_answer_is_told_by_the_kind_of_failure(client: Client) -> None:
+async def test_unavailable_database_is_reported_by_error_class(client: Client) -> None:
     await client.database._pool.close()
     status, parts = await ready(client)
     assert status == 503 and parts["database"] not in ("ok", "") and parts["feed"] == "ok"
@@ -59,7 +60,7 @@ CREATE TRIGGER full_disk BEFORE INSERT ON changes EXECUTE FUNCTION refuse()
 """
 
 
-async def test_full_disk_of_postgres_is_shown(client: Client, empty_url: str) -> None:
+async def test_full_postgres_disk_is_a_warning(client: Client, empty_url: str) -> None:
     user = await make_user(client.database)
     product = await make_product(client.database, await make_store(client.database, user_id=user))
     with psycopg.connect(empty_url, autocommit=True) as connection:
@@ -74,20 +75,20 @@ async def test_full_disk_of_postgres_is_shown(client: Client, empty_url: str) ->
     assert (await client.ask("query($i: ID!) { product(by: {id: $i}) { id } }", i=product))["product"] == {"id": product}
 
 
-async def test_little_room_for_files_is_shown(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_low_file_storage_is_a_warning(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storefront.observability.MIN_FREE_BYTES", 10**18)
     status, parts = await ready(client)
     assert status == 200 and "MB are left" in parts["disk"]
 
 
-async def test_a_replica_is_a_part_of_its_own(postgres: str, template: str, tmp_path: Path) -> None:
+async def test_replica_has_its_own_health_check(postgres: str, template: str, tmp_path: Path) -> None:
     replica = fresh(postgres, template)
     async with serving(fresh(postgres, template), tmp_path, database_read_url=SecretStr(replica)) as shopper:
         assert await ready(shopper) == (200, {**FINE, "replica": "ok"})
 
 
-async def test_many_who_ask_are_answered_at_the_cost_of_one(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "CACHE_SECONDS", 60.0)
+@pytest.mark.parametrize("cache_seconds", [60.0], indirect=True)
+async def test_concurrent_health_checks_share_one_run(client: Client) -> None:
     seen: list[str] = []
     client.database.observers.append(seen.append)
     await asyncio.gather(*(client.http.get("/readyz") for _ in range(20)))
@@ -95,7 +96,7 @@ async def test_many_who_ask_are_answered_at_the_cost_of_one(client: Client, monk
     assert sum("alembic_version" in sql for sql in seen) == 1
 
 
-def test_on_sigterm_a_server_is_ready_no_longer_and_answers_for_a_while(empty_url: str, tmp_path: Path) -> None:
+def test_sigterm_ends_readiness_while_requests_are_served(empty_url: str, tmp_path: Path) -> None:
     with running(empty_url, tmp_path, SHUTDOWN_DELAY="2") as server:
         with httpx.Client(base_url=server.address) as http:
             assert http.get("/readyz").status_code == 200

@@ -1,4 +1,4 @@
-"""Each line that is logged while a request is served has its id; slow operations are told of, without what was asked."""
+"""Log lines of a request have its id; slow operations are logged without their inputs."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ import pytest
 from websockets.asyncio.client import connect
 
 from storefront.serving.http.graphql_request import hash_document
-from storefront.serving.observability.instrumentation import describe_shape
+from storefront.serving.observability.instrumentation import MAX_SHAPE_NAME_CHARACTERS, MAX_SHAPE_NAMES, describe_shape
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
@@ -30,7 +30,7 @@ def slow(lines: Lines) -> Lines:
     return [line for line in lines if line["message"] == "slow operation"]
 
 
-async def test_every_answer_has_a_request_id(shopper: Client) -> None:
+async def test_responses_have_a_request_id(shopper: Client) -> None:
     for path in ("/graphql", "/nowhere", "/dashboard/nobody", "/events/x"):
         given = await shopper.http.get(path, headers={"x-request-id": "mine"})
         assert given.headers.get_list("x-request-id") == ["mine"]
@@ -53,13 +53,13 @@ async def test_slow_operations_are_logged_with_their_shape(empty_url: str, tmp_p
     assert "confidential" not in json.dumps(log_lines) and store not in json.dumps(log_lines)
 
 
-async def test_quick_operations_are_not_logged(empty_url: str, tmp_path: Path, log_lines: Lines) -> None:
+async def test_fast_operations_are_not_logged(empty_url: str, tmp_path: Path, log_lines: Lines) -> None:
     async with serving(empty_url, tmp_path, slow_operation=60) as shopper:
         await shopper.ask("{ __typename }")
     assert slow(log_lines) == []
 
 
-async def test_each_operation_of_a_socket_has_an_id_of_its_own(empty_url: str, tmp_path: Path, log_lines: Lines) -> None:
+async def test_socket_operations_have_their_own_request_ids(empty_url: str, tmp_path: Path, log_lines: Lines) -> None:
     async with serving(empty_url, tmp_path, slow_operation=1e-9) as shopper:
         address = str(shopper.http.base_url).replace("http", "ws", 1) + "/graphql"
         async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
@@ -72,9 +72,7 @@ async def test_each_operation_of_a_socket_has_an_id_of_its_own(empty_url: str, t
     assert len(ids) == 2 and {UUID(id_).version for id_ in ids} == {7}
 
 
-async def test_an_event_of_a_stream_is_logged_under_the_id_of_its_request(
-    empty_url: str, tmp_path: Path, log_lines: Lines
-) -> None:
+async def test_stream_events_are_logged_with_request_id(empty_url: str, tmp_path: Path, log_lines: Lines) -> None:
     async with serving(empty_url, tmp_path, slow_operation=1e-9) as shopper:
         owner_id = "018f0000-0000-7000-8000-00000000000b"
         await make_user(shopper.database, id=owner_id, subject=owner_id)
@@ -97,7 +95,7 @@ async def _first_line(http: httpx.AsyncClient, body: Any, headers: Mapping[str, 
     raise AssertionError("the stream ended")
 
 
-async def test_failures_are_logged_without_what_was_asked(client: Client, log_lines: Lines) -> None:
+async def test_failures_are_logged_without_inputs(client: Client, log_lines: Lines) -> None:
     store = await make_store(client.database)
     async with client.database.transaction() as connection:
         await connection.raw.execute("ALTER TABLE products RENAME COLUMN title TO heading")
@@ -112,7 +110,7 @@ async def test_failures_are_logged_without_what_was_asked(client: Client, log_li
     assert not [word for word in ("confidential", "not-for-the-log", store) if word in json.dumps(log_lines)]
 
 
-async def test_callers_values_blank_no_words_of_ours(client: Client, log_lines: Lines) -> None:
+async def test_redaction_leaves_our_own_words(client: Client, log_lines: Lines) -> None:
     store = await make_store(client.database)
     async with client.database.transaction() as connection:
         await connection.raw.execute("ALTER TABLE products RENAME COLUMN title TO heading")
@@ -136,11 +134,18 @@ async def test_callers_values_blank_no_words_of_ours(client: Client, log_lines: 
         ({"a": {"b": {"c": {"d": {"e": 1}}}}}, {"a": {"b": {"c": {"d": "Object"}}}}),
     ],
 )
-def test_a_shape_has_names_and_types(value: Any, told: Any) -> None:
+def test_shape_has_names_and_types(value: Any, told: Any) -> None:
     assert describe_shape(value) == told
 
 
-def test_a_server_logs_in_json_whatever_logs(empty_url: str, tmp_path: Path) -> None:
+def test_shape_bounds_names_and_their_length() -> None:
+    long_name = "n" * MAX_SHAPE_NAME_CHARACTERS
+    assert describe_shape({long_name: 1}) == {long_name: "Int"}
+    assert describe_shape({long_name + "n": 1}) == {long_name: "Int"}
+    assert len(describe_shape({f"name{number}": 1 for number in range(MAX_SHAPE_NAMES + 1)})) == MAX_SHAPE_NAMES
+
+
+def test_server_logs_json_from_every_logger(empty_url: str, tmp_path: Path) -> None:
     with tempfile.TemporaryFile() as log:
         with running(empty_url, tmp_path, log=log, LOG_FORMAT="json", LOG_LEVEL="info", SLOW_OPERATION="0.000001") as server:
             asked = {"query": "query Asked { __typename }", "variables": '{"email": "ada@example.com"}'}
@@ -157,7 +162,7 @@ def test_a_server_logs_in_json_whatever_logs(empty_url: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-def test_metrics_leave_the_access_log_alone(empty_url: str, tmp_path: Path, log_format: str) -> None:
+def test_metrics_server_keeps_the_access_log(empty_url: str, tmp_path: Path, log_format: str) -> None:
     port = free_port()
     with tempfile.TemporaryFile() as log:
         with running(empty_url, tmp_path, log=log, LOG_FORMAT=log_format, LOG_LEVEL="info", METRICS_PORT=str(port)) as server:

@@ -1,4 +1,4 @@
-"""What Prometheus is told: that it is what happened, and that there is no more of it than there may be."""
+"""Prometheus metrics: correct counts, and bounded label cardinality."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from websockets.asyncio.client import connect
 from storefront.core.request_context import RequestContext
 from storefront.core.settings import Settings
 from storefront.serving.observability.instrumentation import Execution
-from storefront.serving.observability.metrics import MAX_NAME_CHARACTERS, MAX_OPERATION_NAMES, Metrics
+from storefront.serving.observability.metrics import MAX_OPERATION_NAME_CHARACTERS, MAX_OPERATION_NAMES, Metrics
 from tests.conftest import serving
 from tests.factories import make_product, make_store
 from tests.feed.processes import running
@@ -48,7 +48,7 @@ async def told(port: int) -> Told:
         return Told((await http.get(f"http://127.0.0.1:{port}/metrics")).text)
 
 
-async def test_operations_requests_and_parts_are_counted(empty_url: str, tmp_path: Path) -> None:
+async def test_metrics_count_operations_requests_and_gauges(empty_url: str, tmp_path: Path) -> None:
     port = free_port()
     async with serving(empty_url, tmp_path, metrics_port=port, response_cache_bytes=1_000_000) as shopper:
         store = await make_store(shopper.database)
@@ -94,12 +94,12 @@ async def test_operations_requests_and_parts_are_counted(empty_url: str, tmp_pat
     assert (found("process_resident_memory_bytes") or 0) > 10_000_000
 
 
-async def test_metrics_are_on_a_port_of_their_own_and_only_where_it_is_set(empty_url: str, tmp_path: Path) -> None:
+async def test_metrics_have_their_own_optional_port(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path) as shopper:
         assert (await shopper.http.get("/metrics")).status_code == 404
 
 
-def test_each_worker_has_a_port(empty_url: str, tmp_path: Path) -> None:
+def test_metrics_have_a_port_per_worker(empty_url: str, tmp_path: Path) -> None:
     port = free_port()
     with running(empty_url, tmp_path, workers=2, METRICS_PORT=str(port)):
         # The other worker may not be there yet.
@@ -121,11 +121,11 @@ def execution(name: str | None) -> Any:
     return Execution(asked, RequestContext("r"))
 
 
-def test_no_more_names_are_told_apart_than_there_may_be() -> None:
+def test_operation_name_labels_are_bounded() -> None:
     metrics = Metrics({"Trusted"})
     for number in range(MAX_OPERATION_NAMES + 50):
         metrics.count_execution(execution(f"Name{number}"))
-    metrics.count_execution(execution("Long" * MAX_NAME_CHARACTERS))
+    metrics.count_execution(execution("Long" * MAX_OPERATION_NAME_CHARACTERS))
     metrics.count_execution(execution("Trusted"))
     metrics.count_execution(execution(None))
     names = {
@@ -137,7 +137,7 @@ def test_no_more_names_are_told_apart_than_there_may_be() -> None:
 @pytest.mark.parametrize(
     ("route", "method", "told"), [(None, "BREW", ("other", "other")), ("/graphql", "GET", ("/graphql", "GET"))]
 )
-def test_paths_and_methods_that_nobody_serves_are_one(route: str | None, method: str, told: tuple[str, str]) -> None:
+def test_unknown_paths_and_methods_share_a_label(route: str | None, method: str, told: tuple[str, str]) -> None:
     metrics = Metrics()
     scope = {"method": method, **({"route": Route(route, lambda _: None)} if route else {})}
     metrics.count_request(scope, 404, 0.1)
@@ -145,7 +145,7 @@ def test_paths_and_methods_that_nobody_serves_are_one(route: str | None, method:
     assert metrics.registry.get_sample_value("storefront_http_requests_total", labels) == 1
 
 
-def test_the_ports_of_the_workers_leave_that_of_the_server_free() -> None:
+def test_metrics_ports_skip_the_servers_port() -> None:
     with pytest.raises(ValidationError, match="STOREFRONT_PORT"):
         Settings(port=8002, metrics_port=8001, workers=2)
     assert Settings(port=8003, metrics_port=8001, workers=2).metrics_port == 8001

@@ -1,4 +1,4 @@
-"""Traces: a span for each operation, loader and statement, in the trace that the request names, without any value."""
+"""Tracing: a span per operation, loader and statement in the trace of the request, without values."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def asked(**variables: Any) -> Any:
     return SimpleNamespace(kind_name="query", label="Search", hash="f00", variables=variables)
 
 
-async def test_statements_are_below_loaders_below_operations(
+async def test_spans_nest_statements_in_loaders_in_operations(
     database: Database, spans: tuple[Observers, InMemorySpanExporter]
 ) -> None:
     observers, exporter = spans
@@ -63,7 +63,7 @@ async def test_statements_are_below_loaders_below_operations(
     assert "confidential" not in str([(span.to_json()) for span in exporter.get_finished_spans()])
 
 
-async def test_what_fails_is_told_by_its_kind_alone(database: Database, spans: tuple[Observers, InMemorySpanExporter]) -> None:
+async def test_failed_spans_have_error_type_only(database: Database, spans: tuple[Observers, InMemorySpanExporter]) -> None:
     observers, exporter = spans
     with pytest.raises(Error), observers.observe_execution(asked()):
         await database.fetch(Statement("SELECT %(word)s::text::int", {}), {"word": "confidential"})
@@ -99,7 +99,7 @@ def collector() -> Iterator[tuple[str, list[Any]]]:
         server.server_close()
 
 
-async def test_a_server_sends_the_spans_of_a_request_in_its_trace(empty_url: str, tmp_path: Path) -> None:
+async def test_server_exports_spans_in_the_requests_trace(empty_url: str, tmp_path: Path) -> None:
     with collector() as (endpoint, found):
         async with serving(empty_url, tmp_path, traces_endpoint=endpoint) as shopper:
             store = await make_store(shopper.database)
@@ -119,7 +119,7 @@ async def test_a_server_sends_the_spans_of_a_request_in_its_trace(empty_url: str
     assert "onfidential" not in str(found) and store not in str(found)
 
 
-def test_without_an_endpoint_nothing_of_it_is_imported() -> None:
+def test_opentelemetry_is_not_imported_without_endpoint() -> None:
     program = """
 import sys
 from pydantic import SecretStr

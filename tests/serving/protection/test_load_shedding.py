@@ -1,4 +1,4 @@
-"""More requests than there is room for: they are told so at once, and nothing is the matter afterwards."""
+"""Load shedding: requests beyond the limit get 503 at once, and the server recovers."""
 
 import asyncio
 import json
@@ -24,7 +24,7 @@ async def answered(reader: asyncio.StreamReader) -> tuple[int, bytes, bytes]:
     return int(head[9:12]), head, await reader.readexactly(length)
 
 
-async def test_who_finds_no_room_is_told_so_and_may_come_again(empty_url: str, tmp_path: Path) -> None:
+async def test_shed_request_gets_503_and_may_retry(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, max_concurrent=1) as client, AsyncExitStack() as stack:
         inside = [await stack.enter_async_context(connection(client)) for _ in range(5)]
         for _, writer in inside:
@@ -46,7 +46,7 @@ async def test_who_finds_no_room_is_told_so_and_may_come_again(empty_url: str, t
         assert (await asked(reader, writer, WHOLE))[0] == 200
 
 
-async def test_who_wants_no_further_answer_is_left(empty_url: str, tmp_path: Path) -> None:
+async def test_shed_request_with_connection_close_is_closed(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, max_concurrent=1) as client, AsyncExitStack() as stack:
         for _ in range(5):
             (await stack.enter_async_context(connection(client)))[1].write(HEAD + LENGTH)
@@ -64,7 +64,7 @@ async def asked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, requ
 
 
 @pytest.mark.parametrize(("aside", "admitted"), [(0, 2), (1, 3)])
-def test_those_aside_do_not_count(aside: int, admitted: int) -> None:
+def test_exempt_requests_do_not_count(aside: int, admitted: int) -> None:
     admission = LoadShedder(2, lambda: aside)
     assert [admission.try_admit("/graphql") for _ in range(5)].count(True) == admitted == admission.in_flight
     assert admission.rejected_count == 5 - admitted and admission.try_admit("/readyz")

@@ -1,4 +1,4 @@
-"""How often callers may come: over HTTP and sockets, at each door, alone and with others."""
+"""Rate limits over HTTP and sockets, in each scope, with and without Redis."""
 
 import asyncio
 import json
@@ -38,7 +38,7 @@ def refused(answer: httpx.Response, door: str) -> None:
     assert f"this {door} has" in error["message"]
 
 
-async def test_an_address_has_so_many_requests_and_no_more(empty_url: str, tmp_path: Path) -> None:
+async def test_address_is_limited(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 3") as client:
         answers = [await client.post(TYPE) for _ in range(3)]
         assert [answer.headers["ratelimit"][:16] for answer in answers] == [f'"address";r={n};t=' for n in (2, 1, 0)]
@@ -49,7 +49,7 @@ async def test_an_address_has_so_many_requests_and_no_more(empty_url: str, tmp_p
         assert not statements
 
 
-async def test_what_costs_much_counts_as_several_requests(empty_url: str, tmp_path: Path) -> None:
+async def test_cost_counts_as_several_requests(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 10", rate_limit_cost=100) as client:
         # 402: one request, and four for what it costs.
         assert (await client.post(PAGE)).headers["ratelimit"].startswith('"address";r=5;')
@@ -60,7 +60,7 @@ async def test_what_costs_much_counts_as_several_requests(empty_url: str, tmp_pa
         assert (await client.post(TYPE)).headers["ratelimit"].startswith('"address";r=2;')
 
 
-async def test_a_viewer_is_counted_wherever_they_come_from(empty_url: str, tmp_path: Path) -> None:
+async def test_viewer_is_limited_across_addresses(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_viewer="60/h burst 2", rate_limit_cost=0) as client:
         one, other = [client.signed_in(await make_user(client.database)) for _ in range(2)]
         assert [(await one.post(TYPE)).status_code for _ in range(3)] == [200, 200, 429]
@@ -69,7 +69,7 @@ async def test_a_viewer_is_counted_wherever_they_come_from(empty_url: str, tmp_p
         assert [(await client.post(TYPE)).status_code for _ in range(3)] == [200, 200, 200]
 
 
-async def test_operations_on_a_socket_count_like_requests(empty_url: str, tmp_path: Path) -> None:
+async def test_socket_operations_count_as_requests(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 3") as client:
         address = str(client.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
         async with connect(address, subprotocols=["graphql-transport-ws"]) as socket:  # type: ignore[list-item]
@@ -89,7 +89,7 @@ async def test_operations_on_a_socket_count_like_requests(empty_url: str, tmp_pa
             assert (late.close_code, "Too many requests" in str(late.close_reason)) == (4430, True)
 
 
-async def test_events_have_a_door_of_their_own(empty_url: str, tmp_path: Path) -> None:
+async def test_events_have_a_limit_of_their_own(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_events="60/h burst 1") as client:
         store = await make_store(client.database)
         for expected in (200, 429):
@@ -99,7 +99,7 @@ async def test_events_have_a_door_of_their_own(empty_url: str, tmp_path: Path) -
         assert (await client.post(TYPE)).status_code == 200
 
 
-async def test_proofs_that_fail_too_often_are_looked_at_no_more(empty_url: str, tmp_path: Path) -> None:
+async def test_failed_sign_ins_are_limited(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, rate_limit_sign_in="60/h burst 2") as client:
         user = client.signed_in(await make_user(client.database))
         liar = Client(client.http, client.database, "no token")
@@ -200,19 +200,19 @@ async def test_default_rate_hints_at_proxies_once(log_lines: list[dict[str, Any]
         ({"host": "shop", "trusted_proxies": "10.0.0.1", "rate_limit_address": "off"}, "any number of requests from", True),
     ],
 )
-def test_doctor_tells_how_addresses_are_counted(options: dict[str, Any], state: str, is_well: bool) -> None:
+def test_doctor_reports_address_limits(options: dict[str, Any], state: str, is_well: bool) -> None:
     finding = doctor.check_clients(Settings(**options))
     assert finding.state.startswith(state)
     assert ("STOREFRONT_TRUSTED_PROXIES" in finding.remedy) is not is_well
 
 
-def test_proxies_are_known_on_sockets_for_both_versions() -> None:
+def test_proxies_are_recognized_on_dual_stack_sockets() -> None:
     options = Settings(trusted_proxies="127.0.0.1, 10.0.0.0/8, fd00::/8")
     assert options.proxy_networks() == ["127.0.0.1", "10.0.0.0/8", "fd00::/8", "::ffff:127.0.0.1/128", "::ffff:10.0.0.0/104"]
     assert Settings(trusted_proxies="*").proxy_networks() == ["*"]
 
 
-async def test_processes_count_together(redis: Redis) -> None:
+async def test_processes_share_limits_in_redis(redis: Redis) -> None:
     one, other = (RateLimiter({RateLimitScope.ADDRESS: "60/h burst 4"}, f"redis://{redis.address}") for _ in range(2))
     async with one.running(), other.running():
         for rates in (one, other, one, other):
@@ -223,7 +223,7 @@ async def test_processes_count_together(redis: Redis) -> None:
         await one.consume(RateLimitScope.ADDRESS, "192.0.2.2")
 
 
-async def test_the_doctor_tells_where_requests_are_counted() -> None:
+async def test_doctor_reports_where_limits_are_stored() -> None:
     with redis_server() as redis:
         options = Settings(secret=SecretStr("x" * 32), rate_limit_url=SecretStr(f"redis://{redis.address}"))
         assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "counted together in Redis")
@@ -234,7 +234,7 @@ async def test_the_doctor_tells_where_requests_are_counted() -> None:
     assert (await doctor.check_rate_limits(alone)).state == "counted by each worker for itself"
 
 
-async def test_without_redis_each_process_counts_for_itself(empty_url: str, tmp_path: Path) -> None:
+async def test_limits_are_per_process_without_redis(empty_url: str, tmp_path: Path) -> None:
     with redis_server() as redis:
         url = SecretStr(f"redis://{redis.address}")
         async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 2", rate_limit_url=url) as client:
@@ -243,7 +243,7 @@ async def test_without_redis_each_process_counts_for_itself(empty_url: str, tmp_
             assert [(await client.post(TYPE)).status_code for _ in range(3)] == [200, 200, 429]
 
 
-async def test_many_callers_take_no_more_room_than_the_most_recent_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_tracked_callers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("storefront.serving.protection.rate_limit.MAX_TRACKED_CALLERS", 100)
     monkeypatch.setattr("storefront.serving.protection.rate_limit.MAX_LIMITED_CALLERS", 10)
     rates = RateLimiter({RateLimitScope.ADDRESS: "60/h burst 1"})
@@ -267,16 +267,16 @@ async def test_many_callers_take_no_more_room_than_the_most_recent_ones(monkeypa
         ("x", "x"),
     ],
 )
-def test_of_ipv6_a_caller_is_a_network(host: str | None, caller: str | None) -> None:
+def test_ipv6_caller_is_its_network(host: str | None, caller: str | None) -> None:
     assert get_caller_key(host) == caller
 
 
 @pytest.mark.parametrize("rate", ["many", "10", "0/s", "10/fortnight", "1/s, 5/m"])
-def test_a_rate_that_is_none_is_a_clear_error(rate: str) -> None:
+def test_invalid_rate_is_a_clear_error(rate: str) -> None:
     with pytest.raises(ValidationError, match="600/m burst 100"):
         Settings(rate_limit_address=rate)
 
 
-def test_only_redis_is_counted_in() -> None:
+def test_rate_limit_url_must_be_redis() -> None:
     with pytest.raises(ValidationError, match="must be a redis:// or rediss:// URL"):
         Settings(rate_limit_url=SecretStr("postgresql://x"))

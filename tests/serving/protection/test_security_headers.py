@@ -1,4 +1,4 @@
-"""What browsers are told of every response, and what nobody is told of the schema."""
+"""Security headers of responses, and introspection that is switched off."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -24,21 +24,21 @@ async def closed(postgres: str, template: str, tmp_path_factory: pytest.TempPath
 
 
 @pytest.mark.parametrize("path", ["/graphql?query={__typename}", "/graphql", "/nowhere", "/events/x", "/graphiql/boot.js"])
-async def test_every_response_is_what_it_says_and_in_no_frame(shopper: Client, path: str) -> None:
+async def test_responses_have_nosniff_and_frame_headers(shopper: Client, path: str) -> None:
     answer = await shopper.http.get(path)
     assert ALWAYS.items() <= dict(answer.headers).items()
     assert answer.headers["content-security-policy"] == "default-src 'none'; frame-ancestors 'none'"
     assert "strict-transport-security" not in answer.headers
 
 
-async def test_a_page_keeps_its_own_policy(shopper: Client) -> None:
+async def test_page_has_its_own_content_security_policy(shopper: Client) -> None:
     answer = await shopper.http.get("/graphql", headers={"accept": "text/html"})
     policy = answer.headers.get_list("content-security-policy")
     assert len(policy) == 1 and "script-src 'self'" in policy[0] and "frame-ancestors 'none'" in policy[0]
     assert ALWAYS.items() <= dict(answer.headers).items()
 
 
-async def test_https_is_insisted_on_where_it_is_spoken(closed: Client, shopper: Client) -> None:
+async def test_hsts_is_sent_over_https_only(closed: Client, shopper: Client) -> None:
     secure = "strict-transport-security"
     assert (await closed.http.get("/graphql", headers=TRUSTED_PROXY)).headers[secure] == "max-age=31536000"
     assert secure not in (await closed.http.get("/graphql")).headers
@@ -49,7 +49,7 @@ async def test_https_is_insisted_on_where_it_is_spoken(closed: Client, shopper: 
 @pytest.mark.parametrize(
     "query", [get_introspection_query(), '{ a: __type(name: "Product") { name } }', "{ __schema { __typename } }"]
 )
-async def test_the_schema_is_told_or_not(closed: Client, shopper: Client, query: str) -> None:
+async def test_introspection_is_a_setting(closed: Client, shopper: Client, query: str) -> None:
     assert await shopper.ask(query)
     answer = (await closed.post(query)).json()
     assert "data" not in answer
@@ -72,7 +72,7 @@ async def test_the_schema_is_told_or_not(closed: Client, shopper: Client, query:
         ('subscription($f: ProductFilter) { productFeed(configId: "x", filter: $f) { __typename } }', ACTIV),
     ],
 )
-async def test_mistakes_are_not_answered_with_names_of_a_schema_that_is_not_told(
+async def test_errors_suggest_no_names_without_introspection(
     closed: Client, shopper: Client, query: str, variables: dict[str, Any]
 ) -> None:
     body, headers = {"query": query, "variables": variables}, {"accept": "application/json, text/event-stream"}

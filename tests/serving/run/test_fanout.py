@@ -1,4 +1,4 @@
-"""Listeners who are told together: each hears everything once and in order, whenever they come, go, or cannot keep up."""
+"""Fan-out: each subscriber gets every event once and in order, whenever it joins, leaves or reads slowly."""
 
 import asyncio
 import random
@@ -130,7 +130,7 @@ async def until(holds: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_those_alike_have_one_reader_and_one_execution() -> None:
+async def test_identical_subscribers_share_reader_and_execution() -> None:
     crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape) for _ in range(600)]
     await settled()
@@ -143,7 +143,7 @@ async def test_those_alike_have_one_reader_and_one_execution() -> None:
     assert (tape.readers == 0 and not crowds._streams) or crowds.find((tape, "")) is None
 
 
-async def test_those_who_ask_for_something_else_are_told_apart() -> None:
+async def test_different_operations_do_not_share() -> None:
     crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape, asked=asked) for asked in "abab"]
     await settled()
@@ -153,7 +153,7 @@ async def test_those_who_ask_for_something_else_are_told_apart() -> None:
     assert tape.executed == [1, 1]
 
 
-async def test_the_first_one_may_go() -> None:
+async def test_stream_survives_its_first_subscriber() -> None:
     crowds, tape = SharedStreams(), Tape()
     first, second = Ear(crowds, tape), Ear(crowds, tape)
     await settled()
@@ -169,7 +169,7 @@ async def test_the_first_one_may_go() -> None:
     await until(lambda: third.heard == [2])
 
 
-async def test_one_who_comes_late_catches_up_alone_and_then_is_told_with_the_others() -> None:
+async def test_late_subscriber_catches_up_then_joins() -> None:
     crowds, tape = SharedStreams(), Tape()
     ears = [Ear(crowds, tape)]
     await settled()
@@ -185,7 +185,7 @@ async def test_one_who_comes_late_catches_up_alone_and_then_is_told_with_the_oth
     assert [ear.heard for ear in ears] == [told(1, 305), told(101, 305), told(303, 305)]
 
 
-async def test_one_who_is_busy_holds_up_nobody_and_loses_nothing() -> None:
+async def test_slow_subscriber_delays_nobody_and_misses_nothing() -> None:
     crowds, tape, busy = SharedStreams(), Tape(), [True]
     quick, slow = Ear(crowds, tape), Ear(crowds, tape, is_free=lambda: not busy[0])
     await settled()
@@ -200,7 +200,7 @@ async def test_one_who_is_busy_holds_up_nobody_and_loses_nothing() -> None:
     assert slow.alone == alone and tape.readers == 1
 
 
-async def test_the_end_and_a_failure_reach_all() -> None:
+async def test_end_and_failure_reach_all_subscribers() -> None:
     for act, outcome in ((Tape.end, None), (Tape.fail, ZeroDivisionError)):
         crowds, tape = SharedStreams(), Tape()
         ears = [Ear(crowds, tape) for _ in range(5)]
@@ -239,7 +239,7 @@ class Bustle:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_happens_each_hears_everything_once_and_in_order(seed: int) -> None:
+async def test_subscribers_get_every_event_once_in_order(seed: int) -> None:
     bustle = Bustle(seed)
     going_on = asyncio.create_task(bustle.go_on())
     for _ in range(60):

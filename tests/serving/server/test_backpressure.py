@@ -1,4 +1,4 @@
-"""Clients that do not read, or slowly: over real sockets, against budgets and timeouts that are short."""
+"""Backpressure: clients that read slowly or not at all, over real sockets, with short budgets and timeouts."""
 
 import asyncio
 import gc
@@ -209,7 +209,7 @@ async def test_pings_beyond_the_budget_abort_a_websocket(empty_url: str, tmp_pat
         await asyncio.gather(sending, return_exceptions=True)
 
 
-async def test_websocket_budget_refuses_further_answers(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_websocket_budget_refuses_further_results(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = 1_000_000
     options = {"max_unread_websocket": budget, "max_response": budget}
     async with scene(empty_url, tmp_path, monkeypatch, **options) as it, it.connection() as late:
@@ -231,7 +231,7 @@ async def test_websocket_budget_refuses_further_answers(empty_url: str, tmp_path
         assert (await websocket_messages(late, 1))[0]["type"] == "next"
 
 
-async def test_pipelined_requests_begin_once_answers_are_read(
+async def test_pipelined_requests_start_after_responses_are_read(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     count = 20

@@ -1,4 +1,4 @@
-"""Heads of requests that never end."""
+"""The header timeout (slowloris) and the size limit of request heads."""
 
 import asyncio
 import gc
@@ -28,14 +28,14 @@ async def connection(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader
         writer.close()
 
 
-async def test_headers_without_end_are_refused(shopper: Client) -> None:
+async def test_header_block_beyond_limit_is_refused(shopper: Client) -> None:
     async with connection(shopper) as (reader, writer):
         writer.write(START + b"x-more: and more\r\n" * 4_000)
         answer = await asyncio.wait_for(reader.read(), 5)
         assert answer.startswith(b"HTTP/1.1 400 ") and b"at most 65,536 bytes" in answer
 
 
-async def test_a_head_that_comes_too_slowly_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_head_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START)
@@ -44,14 +44,14 @@ async def test_a_head_that_comes_too_slowly_is_not_waited_for(client: Client, mo
         assert await asyncio.wait_for(silent.read(), 5) == b""
 
 
-async def test_pipelined_requests_are_no_long_head(shopper: Client) -> None:
+async def test_pipelined_requests_do_not_add_up_as_head(shopper: Client) -> None:
     async with connection(shopper) as (reader, writer):
         writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n" * 10_000 + START + b"connection: close\r\n" + REST)
         found = await asyncio.wait_for(reader.read(), 20)
         assert found.count(b"HTTP/1.1 200 OK") == 10_001 and found.endswith(b'{"data":{"__typename":"Query"}}')
 
 
-async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_active_connections_stay_open(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         for _ in range(3):
@@ -64,7 +64,7 @@ async def test_connections_that_are_used_stay(client: Client, monkeypatch: pytes
         assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
-async def test_body_unread_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unread_body_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START.replace(b"application/json", b"text/plain") + b"content-length: 100\r\n\r\nx")
@@ -74,7 +74,7 @@ async def test_body_unread_is_not_waited_for(client: Client, monkeypatch: pytest
         await asyncio.wait_for(reader.read(), 5)
 
 
-async def test_empty_lines_are_no_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_empty_lines_do_not_start_a_request(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
         writer.write(START + REST + b"\r\n")
@@ -105,7 +105,7 @@ async def test_stream_ends_with_connection_of_pipelined_requests(empty_url: str,
         assert status == 200
 
 
-async def test_protocol_of_heads_is_freed_by_websocket(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_websocket_upgrade_frees_http_protocol(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.05)
     address = f"ws://{client.http.base_url.host}:{client.http.base_url.port}/graphql"
     async with websockets.connect(address, subprotocols=[websockets.Subprotocol("graphql-transport-ws")]):

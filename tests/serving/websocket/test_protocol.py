@@ -1,4 +1,4 @@
-"""Every malformed message that graphql-transport-ws names: ours answers as the server of the protocol's author does."""
+"""graphql-transport-ws: malformed messages are answered as by the protocol's reference server."""
 
 import asyncio
 import json
@@ -361,12 +361,12 @@ def named(row: Row) -> str:
 
 
 @pytest.mark.parametrize("row", TABLE, ids=named)
-async def test_our_server_answers_by_the_table(row: Row, ours: str) -> None:
+async def test_server_follows_the_protocol_table(row: Row, ours: str) -> None:
     assert await answer_to(row, ours, row.answer) == row.answer
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.theirs or not row.why], ids=named)
-async def test_graphql_ws_answers_by_the_table(row: Row, theirs: str) -> None:
+async def test_graphql_ws_follows_the_protocol_table(row: Row, theirs: str) -> None:
     assert bool(row.theirs) == bool(row.why)
     expected = row.answer if row.theirs is None else row.theirs
     assert await answer_to(row, theirs, expected) == expected
@@ -439,7 +439,7 @@ async def test_connection_init_answers_odd_credentials(shopper: Client, payload:
         assert await heard(socket) == answer
 
 
-async def test_values_of_a_socket_are_in_no_line(ours: str, log_lines: list[dict[str, Any]]) -> None:
+async def test_socket_values_are_not_logged(ours: str, log_lines: list[dict[str, Any]]) -> None:
     cookie = {"cookie": "session=from-the-cookie"}
     async with connect(ours, subprotocols=[SUBPROTOCOL], additional_headers=cookie) as socket:  # type: ignore[list-item]
         await socket.send('{"type":"connection_init","payload":{"apiKey":"from-the-init"}}')
