@@ -1,4 +1,4 @@
-"""Fields that tell owners what shoppers did."""
+"""Query fields of analytics: reports and events, for store owners."""
 
 import strawberry
 
@@ -20,10 +20,10 @@ from storefront.queries import analytics
 from storefront.queries.analytics import Events
 
 
-@strawberry.input(description="Filters add up.")
+@strawberry.input(description="All filters must match (AND).")
 class EventFilter:
     event: list[str] | None = strawberry.field(
-        default=None, description="Names such as add_to_cart; any of them.", metadata=limits(items=MAX_FILTER_ITEMS)
+        default=None, description="Names such as add_to_cart; any of them matches.", metadata=limits(items=MAX_FILTER_ITEMS)
     )
     session_id: str | None = None
     range: DateRange | None = None
@@ -31,7 +31,7 @@ class EventFilter:
 
 @strawberry.type
 class AnalyticsQuery:
-    @strawberry.field(description="What shoppers did in a store of one's own.")
+    @strawberry.field(description="The report of a store that the viewer owns.")
     async def analytics(
         self,
         info: Info,
@@ -42,7 +42,7 @@ class AnalyticsQuery:
     ) -> AnalyticsReport:
         return build_analytics_report(await require_own_store(info, config_id, "its analytics"), range, interval, time_zone)
 
-    @strawberry.field(description="The events of a store of one's own, newest first.")
+    @strawberry.field(description="The events of a store that the viewer owns, newest first.")
     async def events(
         self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
     ) -> AnalyticsEventConnection:

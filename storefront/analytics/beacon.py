@@ -1,4 +1,4 @@
-"""Events as a browser sends them when its page is being left: POST /events/{configId}, from any page, as plain text or JSON."""
+"""Beacon endpoint, POST /events/{configId}: events from navigator.sendBeacon, from any origin, as plain text or JSON."""
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from storefront.core.errors import InvalidInput, NotFound, RequestError
 from storefront.core.net.client_info import ClientInfo
 from storefront.serving.errors import format_errors
 from storefront.serving.http import lone_surrogates
+from storefront.serving.http.cors import ANY_ORIGIN_HEADERS
 from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, read_body
 from storefront.serving.protection.rate_limit import (
     DEFAULT_RATE_LIMITER,
@@ -29,10 +30,9 @@ from storefront.writes.transaction import ErrorCode, FieldError, MutationRejecte
 
 T = TypeVar("T")
 
-# A shop's pages may stand anywhere. Nothing is told to them that depends on who they are: cookies are not looked at.
-CORS_HEADERS = {"access-control-allow-origin": "*"}
+# The pages of a shop may have any origin. No response depends on who sends it: cookies are ignored.
 PREFLIGHT_HEADERS = {
-    **CORS_HEADERS,
+    **ANY_ORIGIN_HEADERS,
     "access-control-allow-methods": "POST",
     "access-control-allow-headers": "content-type, x-request-id",
     "access-control-max-age": "86400",
@@ -44,7 +44,7 @@ EXAMPLE_BODY = '{"events": [{"event": "page_view"}]}'
 def build_routes(
     database: Database, body_limits: BodyLimits = DEFAULT_BODY_LIMITS, rate_limiter: RateLimiter = DEFAULT_RATE_LIMITER
 ) -> list[BaseRoute]:
-    """What to mount at the root."""
+    """The routes, to mount at the root."""
 
     async def serve_events(request: Request) -> Response:
         if request.method == "OPTIONS":
@@ -62,7 +62,7 @@ def build_routes(
                 {"errors": format_errors([wrap_error(error)], request_context.get_request_id())},
                 error.headers,
             )
-        return Response(orjson.dumps(content), status, {**CORS_HEADERS, **headers}, "application/json")
+        return Response(orjson.dumps(content), status, {**ANY_ORIGIN_HEADERS, **headers}, "application/json")
 
     return [Route("/events/{config_id}", serve_events, methods=["POST", "OPTIONS"])]
 
@@ -88,7 +88,7 @@ async def _record_events(
 
 
 def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:
-    """The events, and whether their shopper has agreed: a list, an object with `events`, or a single event."""
+    """Parse the body: a list of events, an object with `events`, or a single event. Returns events and consent."""
     content = _parse_json(body)
     if isinstance(content, list):
         return content, True
@@ -98,7 +98,7 @@ def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:
         return [content], True
     if unknown := content.keys() - {"events", "consent"}:
         name = min(unknown)[:60].encode(errors="replace").decode()
-        raise InvalidInput(name, "is no field here. The fields are events and consent.")
+        raise InvalidInput(name, "is not a known field. The fields are events and consent.")
     consent = _require_type(bool, content.get("consent", True), "consent", "true or false.")
     return _require_type(list, content["events"], "events", f"a list, as in {EXAMPLE_BODY}."), consent
 
@@ -113,7 +113,7 @@ def _parse_json(body: bytes) -> Any:
     try:
         content, is_unusual = lone_surrogates.loads(body)
     except ValueError:
-        raise HTTPError(400, f"The body is not JSON. Send such as {EXAMPLE_BODY}.") from None
+        raise HTTPError(400, f"The body is not valid JSON. Send JSON such as {EXAMPLE_BODY}.") from None
     if is_unusual:
         lone_surrogates.check_numbers(content)
     return content

@@ -1,19 +1,19 @@
-"""Which user agents are programs that visit by themselves: a kept list, without the libraries that shops send events with."""
+"""Bot detection by user agent: a maintained list of crawlers, without the HTTP libraries that shops send events with."""
 
 import re
 from functools import cache, lru_cache
 
 from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
-# The list in few pieces: one expression of all its patterns takes longer to search than these together.
+# Several expressions: a single one of all patterns takes longer to search than these together.
 _PATTERNS_PER_EXPRESSION = 50
 
 
 @lru_cache(maxsize=4_096)
 def is_bot(user_agent: str) -> bool:
-    """Whether it is that of a crawler, a monitor or a browser that nobody sits in front of.
+    """Whether a user agent is a crawler, a monitor or a headless browser.
 
-    What the list knows as a plain HTTP library is not: a shop's own server that passes events on is no visitor at all.
+    HTTP libraries in the list do not count as bots: a shop's server uses them to forward the events of its shoppers.
     """
     return any(expression.search(user_agent) for expression in _compile_expressions())
 

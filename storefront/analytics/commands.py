@@ -1,4 +1,4 @@
-"""Writes of analytics: the events of shoppers, many at a time, and how much each product is wanted."""
+"""Commands of analytics: records batches of events, and refreshes the popularity of products."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from enum import Enum
 from functools import cache
 from typing import Any
 
-import orjson
 from psycopg import errors
 from sqlalchemy import ARRAY, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.analytics.event_validation import MAX_EVENT_AGE, read_request_origin, validate_event
 from storefront.core.db.database import LONG_STATEMENT_MS, Database, Row, Statement, compile_statement
+from storefront.core.db.json_parameters import to_json
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.net.client_info import ClientInfo
 from storefront.feed.log import LogEntry, enqueue_append_to_each
@@ -34,7 +34,7 @@ MAX_EVENTS_PER_REQUEST = 500
 
 
 class EventStatus(Enum):
-    """What became of an event."""
+    """The result of an event."""
 
     RECORDED = "recorded"
     DUPLICATE = "duplicate"
@@ -44,7 +44,7 @@ class EventStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class EventResult:
-    """What became of one event; the faults say why it was rejected."""
+    """The result of one event, with its errors if it was rejected."""
 
     status: EventStatus
     field_errors: Sequence[FieldError] = ()
@@ -55,8 +55,8 @@ _RECORDED, _DUPLICATE, _IGNORED = (
 )
 
 
-# What a client sends again has an id that is known; a moment would not do, as a retry may come with another one. In the
-# order of the ids, so that two batches with the same events never wait for each other.
+# Deduplication by id; a timestamp would not do, because a retry may have another one. Ordered by id, so that concurrent batches
+# with the same events do not deadlock.
 _RECORD_EVENTS_SQL = """
 WITH store AS MATERIALIZED (SELECT id FROM configs WHERE id = :config_id AND (is_published OR id = ANY(:owned))),
 given AS MATERIALIZED (
@@ -90,9 +90,9 @@ async def track_events(
     owned_store_ids: Sequence[str] = (),
     consent: bool = True,
 ) -> list[EventResult]:
-    """Record what shoppers did, each event on its own: one that is wrong keeps no other one out. The results in their order.
+    """Record events; an invalid event does not reject the others. Returns the results in the order of the events.
 
-    Refuses only what concerns them all: an unknown store, or too many of them. Nothing is stored of shoppers who object.
+    Raises MutationRejected for the whole batch: an unknown store, or too many events. Stores nothing if the shopper opted out.
     """
     if len(events) > MAX_EVENTS_PER_REQUEST:
         raise MutationRejected(
@@ -115,18 +115,18 @@ def _build_result(
         return EventResult(EventStatus.REJECTED, field_errors)
     if not rows:
         return _IGNORED
-    # Of several with the same id the first is the one that was meant.
+    # Of several events with the same id the first is recorded.
     return _DUPLICATE if row["id"] in duplicate_ids or rows[row["id"]] is not row else _RECORDED
 
 
 async def _store_events(
     database: Database, config_id: str, rows: list[dict[str, Any]], owned_store_ids: Sequence[str]
 ) -> set[str]:
-    """Store the rows; returns the ids that were there already."""
+    """Insert the rows; returns the ids that were stored before."""
     store_id = parse_id(config_id)
     if store_id is None:
         raise MutationRejected(make_not_found_error("store", config_id[:60], ["configId"]))
-    parameters = {"config_id": store_id, "owned": list(owned_store_ids), "events": orjson.dumps(rows).decode()}
+    parameters = {"config_id": store_id, "owned": list(owned_store_ids), "events": to_json(rows)}
     outcome = await _insert_events(database, parameters)
     if outcome is None or not outcome.known:
         raise MutationRejected(make_not_found_error("store", store_id, ["configId"]))
@@ -138,7 +138,7 @@ async def _insert_events(database: Database, parameters: dict[str, Any]) -> Row 
         try:
             [outcome] = await database.fetch(_record_events_statement(), parameters)
         except errors.ForeignKeyViolation:
-            # Deleted in between.
+            # The store was deleted concurrently.
             return None
         except errors.DeadlockDetected:
             if attempt == MAX_TRANSACTION_ATTEMPTS:
@@ -156,7 +156,7 @@ def _record_events_statement() -> Statement:
 
 
 async def sweep_event_ids(database: Database) -> int:
-    """Forget the ids of events that are too old to be sent again; returns how many."""
+    """Delete deduplication ids of events that are too old to be sent again; returns how many."""
     return len(await database.fetch(_delete_event_ids_statement()))
 
 
@@ -171,8 +171,8 @@ def _delete_event_ids_statement() -> Statement:
 POPULARITY_DAYS = 30
 CART_WEIGHT = 5
 
-# Added up anew from the counts of each product: what grows old leaves the sum by itself. Only rows that differ are written.
-# One refresh at a time: of several processes that try, the others find the lock taken and do nothing.
+# A sliding window, recomputed from the rollups of each product. Only rows that differ are written. An advisory lock admits one
+# refresh at a time: other processes do nothing.
 _REFRESH_POPULARITY_SQL = f"""
 {WITH_PIECES_SQL},
 allowed AS MATERIALIZED (SELECT pg_try_advisory_xact_lock(7312027) AS go),
@@ -199,18 +199,18 @@ SELECT config_id, count(*) AS changed FROM changed GROUP BY 1
 
 
 async def refresh_popularity(database: Database) -> int:
-    """Bring every product's popularity up to date; returns how many changed. The logs of their stores move."""
-    # The whole of a long month may take longer than a request is allowed.
+    """Refresh the popularity of all products; returns how many changed. Appends to the logs of their stores."""
+    # This may take longer than the statement timeout of requests.
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS) as connection:
         changed = await connection.fetch(_refresh_popularity_statement(), build_piece_parameters(_popularity_pieces()))
-        # Lists are sorted by it: answers that are kept must not outlive it. By a key of its own each refresh is one change.
+        # Lists are sorted by popularity: the entry invalidates cached responses. A new entity id makes each refresh one change.
         entry = LogEntry(kind="popularity_refreshed", entity_id=str(uuid7()), changed_fields=["popularity"])
         enqueue_append_to_each(connection, [row.config_id for row in changed], entry)
     return sum(row.changed for row in changed)
 
 
 def _popularity_pieces() -> list[SpanPiece]:
-    # To the quarter of an hour: without edges where single events would have to be counted.
+    # Aligned to quarters of an hour, so that there are no edges of single events.
     now, quarter = datetime.now(UTC), timedelta(seconds=QUARTER_HOUR_SECONDS)
     begin = now - timedelta(days=POPULARITY_DAYS)
     return split_span(begin - (begin - GRAIN_ORIGIN) % quarter, now - (now - GRAIN_ORIGIN) % quarter + quarter)

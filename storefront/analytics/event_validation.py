@@ -1,4 +1,4 @@
-"""What an event may be, and what is stored of it. Each event is judged on its own: no other one is lost for it."""
+"""Validation of events, and their conversion to rows. Each event is validated on its own."""
 
 import re
 from collections.abc import Mapping
@@ -19,11 +19,11 @@ from storefront.writes.validation import InvalidValueError, Rule, Rules
 
 MAX_PROPERTIES_BYTES = 8_192
 MAX_TEXT_LENGTH = 200
-# Together with the host of a referrer these are the key of a count, which must fit into an index.
+# With the host of the referrer these are a rollup key, which must fit into an index.
 MAX_CAMPAIGN_LENGTH = 150
 MAX_URL_LENGTH = 2_048
 
-# A phone may have been without a network for days. A clock that is ahead is set right, up to a day.
+# A phone may have been offline for days. Timestamps in the future, up to a day, are clamped to now.
 MAX_EVENT_AGE = timedelta(days=7)
 MAX_CLOCK_SKEW = timedelta(days=1)
 
@@ -33,7 +33,7 @@ _ESCAPED_NUL_PATTERN = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 
 @dataclass(frozen=True, slots=True)
 class RequestOrigin:
-    """What a request tells of all its events: where from, with what, and the address and the host of the page that sent it."""
+    """Defaults for the events of a request: client network, user agent, and the URL and host of the sending page."""
 
     network: str | None
     user_agent: str | None
@@ -42,7 +42,7 @@ class RequestOrigin:
 
 
 def read_request_origin(client_info: ClientInfo) -> RequestOrigin:
-    """What the sender tells, looked at once for all events."""
+    """Read the headers, once for all events of a request."""
     user_agent, page_url = (
         _truncate_header(client_info.headers.get("user-agent"), 1_000),
         _truncate_header(client_info.headers.get("referer"), MAX_URL_LENGTH),
@@ -53,19 +53,19 @@ def read_request_origin(client_info: ClientInfo) -> RequestOrigin:
 def validate_event(
     event: Any, path: tuple[str, ...], origin: RequestOrigin, now: datetime
 ) -> tuple[dict[str, Any] | None, list[FieldError]]:
-    """The event as the row that is stored, or every fault of it; `keyed` tells whether its sender chose the id.
+    """Convert an event to its row; (None, errors) if it is invalid. `keyed` in the row: the client chose the id.
 
-    What it does not say of the shopper's browser and of where they came from is taken from the request.
+    Browser and referrer default to those of the request.
     """
     if not isinstance(event, Mapping):
         return None, [make_invalid_input_error(path, 'must be an object, such as {"event": "page_view"}.')]
     if not event.keys() <= EVENT_RULES.keys():
         unknown = next(name for name in event if name not in EVENT_RULES)[:60].encode(errors="replace").decode()
         return None, [
-            make_invalid_input_error((*path, unknown), f"is no field of an event. The fields are {', '.join(EVENT_RULES)}.")
+            make_invalid_input_error((*path, unknown), f"is not a field of an event. The fields are {', '.join(EVENT_RULES)}.")
         ]
     fields = {name: value for name, value in event.items() if value is not None}
-    # A name that is missing is as wrong as an empty one.
+    # A missing name gets the same error as an empty one.
     fields.setdefault("event", "")
     values, field_errors = validation.validate_fields(EVENT_RULES, fields, path)
     properties, property_errors = ({}, []) if field_errors else _validate_properties(values, path)
@@ -87,7 +87,7 @@ def _build_row(values: Mapping[str, Any], properties: Mapping[str, Any], origin:
         "referrer": _choose_referrer(values.get("referrer"), origin),
         **_choose_campaign(values, properties, origin),
         "is_bot": bool(user_agent and is_bot(user_agent)),
-        # A clock that is ahead is wrong: nothing has happened in the future.
+        # Clock skew of the client: no event is in the future.
         "timestamp": min(values.get("timestamp", now), now),
     }
 
@@ -96,7 +96,7 @@ def _build_row(values: Mapping[str, Any], properties: Mapping[str, Any], origin:
 
 
 def _text_rule(max_length: int) -> Rule:
-    """Text, which nobody has checked yet to be one; nothing where it is empty."""
+    """A rule for untyped JSON: text of at most so many characters; None if it is empty."""
     check_text = validation.text_rule(max_length, min_characters=0)
 
     def check(value: Any) -> str | None:
@@ -104,9 +104,9 @@ def _text_rule(max_length: int) -> Rule:
             return value.strip() or None
         if not isinstance(value, str):
             raise InvalidValueError("must be text.")
-        # JSON may hold half a character, which nothing else can.
+        # Lone surrogates are valid in JSON escapes, and cannot be stored.
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InvalidValueError("must be whole Unicode characters.")
+            raise InvalidValueError("must be valid Unicode, without lone surrogates.")
         return check_text(value) or None
 
     return check
@@ -118,12 +118,12 @@ _check_short_text, _check_text = _text_rule(64), _text_rule(MAX_TEXT_LENGTH)
 def _check_event_name(value: Any) -> str:
     name = _check_short_text(value)
     if name is None:
-        raise InvalidValueError('must name what happened, such as "page_view".')
+        raise InvalidValueError('must be the name of an event, such as "page_view".')
     return str(name)
 
 
 def _parse_event_id(value: Any) -> str | None:
-    # Whatever the client calls its events, ours have keys: the same text always the same one.
+    # Any text maps to a stable UUID (v5), so that deduplication works for ids of any form.
     text = _check_text(value)
     return None if text is None else parse_id(text) or str(uuid5(_TEXT_ID_NAMESPACE, text))
 
@@ -138,10 +138,12 @@ def _parse_timestamp(value: Any) -> datetime:
         raise InvalidValueError('must be RFC 3339 text with a time zone, such as "2026-11-22T10:00:00.000Z".') from None
     now = datetime.now(UTC)
     if timestamp > now + MAX_CLOCK_SKEW:
-        raise InvalidValueError(f"lies in the future ({timestamp:%Y-%m-%d}): set the clock right, or leave it out for now.")
+        raise InvalidValueError(
+            f"is in the future ({timestamp:%Y-%m-%d}): correct the clock, or omit the field for the current time."
+        )
     if timestamp < now - MAX_EVENT_AGE:
         raise InvalidValueError(
-            f"is {timestamp:%Y-%m-%d}, more than {MAX_EVENT_AGE.days} days ago: set the clock right, or leave it out for now."
+            f"is {timestamp:%Y-%m-%d}, more than {MAX_EVENT_AGE.days} days ago: correct the clock, or omit the field for now."
         )
     return timestamp
 
@@ -155,7 +157,7 @@ def _check_properties_object(value: Any) -> dict[str, Any]:
         raise InvalidValueError(f"cannot be stored: {str(error)[:100]}.") from None
     if len(text) > MAX_PROPERTIES_BYTES:
         raise InvalidValueError(f"must have at most {MAX_PROPERTIES_BYTES:,} bytes as JSON, not {len(text):,}.")
-    # To look for it without the expression first takes a tenth of the time.
+    # The plain substring search first takes a tenth of the time of the expression.
     if b"\\u0000" in text and _ESCAPED_NUL_PATTERN.search(text):
         raise InvalidValueError("must not contain the character NUL.")
     return value
@@ -164,7 +166,7 @@ def _check_properties_object(value: Any) -> dict[str, Any]:
 def _parse_network(value: Any) -> str:
     network = truncate_address(value) if isinstance(value, str) else None
     if network is None:
-        raise InvalidValueError('must be an IP address such as "203.0.113.7". All that is kept of it is its network.')
+        raise InvalidValueError('must be an IP address such as "203.0.113.7". Only its network is stored.')
     return network
 
 
@@ -223,7 +225,7 @@ _PRODUCT_RULES: dict[str, Rule] = {
 }
 _ORDER_RULES: dict[str, Rule] = {"orderId": _text_rule(MAX_TEXT_LENGTH), "total": _check_amount, "currency": _check_currency}
 
-# What the properties of known events have to be where they are given. Others may stand beside them; other events are free.
+# Rules for the properties of known events; all are optional. Further properties, and those of other events, are not validated.
 PROPERTY_RULES_BY_EVENT: Mapping[str, Rules] = {
     "page_view": _PAGE_RULES | _PRODUCT_RULES,
     "product_click": _PAGE_RULES | _PRODUCT_RULES,
@@ -246,8 +248,7 @@ def _validate_properties(values: Mapping[str, Any], path: tuple[str, ...]) -> tu
 
 
 def _choose_referrer(referrer: str | None, origin: RequestOrigin) -> str | None:
-    # A browser names the page that sends the event in Referer, and its origin in Origin. A page of the shop itself is no
-    # place that somebody came from.
+    # Browsers send the URL of the page as Referer, and its origin as Origin. A page of the shop itself is not a referrer.
     url = referrer or origin.page_url
     return None if url and origin.page_host and _parse_host(url) == origin.page_host else url
 
@@ -284,5 +285,5 @@ def _parse_host(url: str) -> str | None:
 
 
 def _truncate_header(text: str | None, max_length: int) -> str | None:
-    """What a header says, cut to what there is room for: nobody typed it, so nobody is told."""
+    """The value of a header, truncated: it is not user input, so there is no error to report."""
     return (text.replace("\0", "")[:max_length].strip() or None) if text else None

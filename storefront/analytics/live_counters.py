@@ -1,4 +1,4 @@
-"""Live counters, for owners who watch: read only while somebody does, once a second however many they are."""
+"""Live counters as a subscription: read once a second per store while there are subscribers, however many (single-flight)."""
 
 import asyncio
 import logging
@@ -25,27 +25,27 @@ log = logging.getLogger("storefront")
 Shared = strawberry.Private[dict[Any, Any]]
 
 
-@strawberry.type(description="What has happened today, and who is there now. Bots are left out.")
+@strawberry.type(description="Counters of today, and active sessions. Bots are excluded.")
 class AnalyticsTick:
     at: datetime
-    since: datetime = strawberry.field(description="When today began, by the clocks of the time zone.")
+    since: datetime = strawberry.field(description="Start of today in the time zone.")
     page_views: int
     product_clicks: int
     add_to_carts: int
     purchases: int
     searches: int
-    sessions: int = strawberry.field(description="Those that began today.")
+    sessions: int = strawberry.field(description="Sessions that began today.")
     active_sessions: int = strawberry.field(
-        description=f"Those with an event in the last {ACTIVE_MINUTES} minutes, to the minute."
+        description=f"Sessions with an event in the last {ACTIVE_MINUTES} minutes, to the minute."
     )
-    # Executed once for all who ask for the same of it.
+    # Cache of field results that identical subscriptions share.
     shared: Shared = field(default_factory=dict)
 
 
 @strawberry.type
 class AnalyticsSubscription:
     @strawberry.subscription(
-        description="Counters of a store of one's own: at once, then when they change, once a second at most."
+        description="Live counters of a store that the viewer owns: at once, then after each change, at most once a second."
     )
     async def analytics_feed(
         self, info: Info, config_id: strawberry.ID, time_zone: TimeZone = "UTC"
@@ -57,7 +57,7 @@ class AnalyticsSubscription:
 
 
 async def _watch_counters(context: Context, store: str, zone: str) -> AsyncGenerator[AnalyticsTick, None]:
-    """Ends when the store is no longer the asker's."""
+    """Yield the counters after each change. Ends when the viewer no longer owns the store."""
     owner, last_tick = context.require_viewer().id, None
     while True:
         try:
@@ -71,7 +71,7 @@ async def _watch_counters(context: Context, store: str, zone: str) -> AsyncGener
             if last_tick is None or _counter_values(tick) != _counter_values(last_tick):
                 yield tick
             last_tick = tick
-        # All listeners of a process wake at the same moment, and share what the first of them reads.
+        # All subscriptions of a process wake at the full second, and share one read.
         await asyncio.sleep(1 - time.time() % 1)
 
 
@@ -81,7 +81,7 @@ async def _load_tick(context: Context, store: str, owner: str, zone: str) -> Ana
         return None
     now = datetime.now(UTC)
     since = now.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
-    # Nothing lies ahead of now. Two days from any midnight are few pieces, without an edge where single events would be counted.
+    # There are no events in the future. Two days from midnight are few rollup pieces, without edges of single events.
     [counts] = await analytics.load_figures(context.database, [store], Span(since, since + timedelta(days=2)))
     return AnalyticsTick(**_to_counter_fields(counts), at=now, since=since, active_sessions=active)
 

@@ -1,4 +1,4 @@
-"""The field that takes what shoppers did: for everybody, because shoppers do not sign in."""
+"""The mutation field that records events. It needs no credentials, because shoppers do not sign in."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -16,43 +16,45 @@ from storefront.graph.limits import limits
 from storefront.graph.scalars import JSON
 from storefront.writes.transaction import MutationRejected
 
-strawberry.enum(EventStatus, name="TrackedEventStatus", description="What became of an event.")
+strawberry.enum(EventStatus, name="TrackedEventStatus", description="The result of an event.")
 
-FROM_REQUEST_DESCRIPTION = "As the request says unless given."
+FROM_REQUEST_DESCRIPTION = "By default taken from the headers of the request."
 
 
-@strawberry.input(description="Something that a shopper did. Each event is judged on its own.")
+@strawberry.input(description="An action of a shopper. Each event is validated on its own.")
 class EventInput:
     event: str = strawberry.field(
-        description="page_view, product_click, add_to_cart, purchase or search, which are counted; or a name of your own."
+        description="page_view, product_click, add_to_cart, purchase or search, which are counted in reports; or a custom name."
     )
     client_event_id: str | None = strawberry.field(
         default=None,
-        description=f"Of your choosing, best a UUID: sent again within {MAX_EVENT_AGE.days} days, the event counts once.",
+        description=f"Deduplication key, such as a UUID: sent again within {MAX_EVENT_AGE.days} days, an event counts once.",
     )
     properties: JSON | None = strawberry.field(
         default=None,
-        description="An object of at most 8 kB. Of known events productId, variantId, quantity, query, … are checked.",
+        description="An object of at most 8 kB. In known events productId, quantity, query, … are validated.",
     )
     session_id: str | None = strawberry.field(
-        default=None, description="A new one for each visit. Without it, it is no session's."
+        default=None, description="A new id for each session. Without it the event belongs to no session."
     )
-    user_id: str | None = strawberry.field(default=None, description="Who it was, where your shop knows.")
+    user_id: str | None = strawberry.field(default=None, description="The id of the shopper in your shop, if known.")
     user_agent: str | None = strawberry.field(default=None, description=FROM_REQUEST_DESCRIPTION)
     ip_address: str | None = strawberry.field(default=None, description=f"{FROM_REQUEST_DESCRIPTION} Only its network is stored.")
-    referrer: str | None = strawberry.field(default=None, description="Where they came from: document.referrer.")
-    utm_source: str | None = strawberry.field(default=None, description="These three are found in properties.url, too.")
+    referrer: str | None = strawberry.field(default=None, description="The referrer of the page: document.referrer.")
+    utm_source: str | None = strawberry.field(
+        default=None, description="By default the three utm fields are parsed from properties.url."
+    )
     utm_medium: str | None = None
     utm_campaign: str | None = None
     timestamp: str | None = strawberry.field(
         default=None,
-        description=f"When, as RFC 3339 text; now unless given. At most {MAX_EVENT_AGE.days} days ago; what is ahead of us is "
-        "now.",
+        description=f"Time of the event in RFC 3339, at most {MAX_EVENT_AGE.days} days ago; the current time by default. "
+        "A time in the future is stored as the current time.",
     )
 
 
-# The events are judged where they are stored. To make an object of each, only to take it apart again, took twice as long as
-# all the rest.
+# Events are validated as mappings when they are stored. Converting each to an object and back took twice as long as all the
+# rest.
 get_object_definition(EventInput, strict=True).from_input = lambda _, given, __: given
 
 
@@ -60,18 +62,18 @@ get_object_definition(EventInput, strict=True).from_input = lambda _, given, __:
 class TrackEventsInput:
     config_id: strawberry.ID
     events: list[EventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
-    consent: bool = strawberry.field(default=True, description="Whether the shopper has agreed. Without it nothing is stored.")
-    client_mutation_id: str | None = strawberry.field(default=None, description="Yours to choose: told back.")
+    consent: bool = strawberry.field(default=True, description="Consent of the shopper. If false nothing is stored.")
+    client_mutation_id: str | None = strawberry.field(default=None, description="Any text, which is returned in the payload.")
 
 
-@strawberry.type(description="What became of one event.")
+@strawberry.type(description="The result of one event.")
 class TrackedEvent:
     index: int
     status: EventStatus
-    user_errors: list[UserError] = strawberry.field(description="Why it was rejected.", metadata=ERROR_COSTS)
+    user_errors: list[UserError] = strawberry.field(description="Why the event was rejected.", metadata=ERROR_COSTS)
 
 
-def _resolve_results(self: Any) -> list[TrackedEvent]:
+def _resolve_results(self: "TrackEventsPayload") -> list[TrackedEvent]:
     return [
         TrackedEvent(index=n, status=result.status, user_errors=[build_user_error(error) for error in result.field_errors])
         for n, result in enumerate(self.event_results)
@@ -81,10 +83,12 @@ def _resolve_results(self: Any) -> list[TrackedEvent]:
 @strawberry.type
 class TrackEventsPayload:
     user_errors: list[UserError] = strawberry.field(
-        description="Why none was recorded: what is wrong with all of them.", metadata=ERROR_COSTS
+        description="Errors of the whole request, if no event was recorded.", metadata=ERROR_COSTS
     )
-    recorded: int = strawberry.field(description="How many were recorded now.")
-    results: list[TrackedEvent] = strawberry.field(resolver=_resolve_results, description="One per event, in their order.")
+    recorded: int = strawberry.field(description="Number of newly recorded events.")
+    results: list[TrackedEvent] = strawberry.field(
+        resolver=_resolve_results, description="A result per event, in the same order."
+    )
     client_mutation_id: str | None
     event_results: strawberry.Private[Sequence[EventResult]] = ()
 
@@ -92,7 +96,7 @@ class TrackEventsPayload:
 @strawberry.type
 class AnalyticsMutation:
     @strawberry.mutation(
-        description="Record what shoppers did. Nothing is stored of those whose browsers object (Do Not Track, Sec-GPC).",
+        description="Record events of shoppers. Nothing is stored if the browser objects (Do Not Track, Global Privacy Control).",
         metadata=costs(size_arguments=("input.events",), max_size=MAX_EVENTS_PER_REQUEST),
     )
     async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload:

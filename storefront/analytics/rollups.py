@@ -1,7 +1,7 @@
-"""Counts the events of the queue: each once, whenever it arrives, whoever is killed meanwhile.
+"""Rollups: aggregates queued events into counts per interval, exactly once, whenever they arrive.
 
-What is taken from the queue and what is counted is one transaction, and one process at a time does it. So a count is the sum
-over all events that are not in the queue, at any moment, and after any crash.
+One transaction takes events from the queue and adds them to the counts, in one process at a time. So at any time, and after any
+crash, a count is the sum over all events that are not in the queue.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ from storefront.queries.rollups import (
     SOURCE_SQL,
 )
 
-# Events that are counted in one transaction. Many together cost less each: those of one product and hour are one change.
+# Events of one transaction. Larger batches cost less per event: those of one product and hour are one update.
 MAX_EVENTS_PER_TRANSACTION = 50_000
 
 _ROLLUP_LOCK_ID = 7312030
@@ -31,7 +31,7 @@ _SESSION_COLUMNS = ("sessions", "clicked_sessions", "converted_sessions", "purch
 
 
 def _render_rollup_sql(name: str, keys: tuple[str, ...], counts: tuple[str, ...], changes_sql: str) -> str:
-    """Add changes (store, `moment`, keys and counts) to a table of counts: summed up finely first, then for every grain."""
+    """SQL that adds changes (store, `moment`, keys, counts) to a rollup table: summed by the finest grain first, then for all."""
     key, sums = "".join(f"{key}, " for key in keys), ", ".join(f"sum({count}) AS {count}" for count in counts)
     increments = ", ".join(f"{count} = {name}.{count} + excluded.{count}" for count in counts)
     has_change = " OR ".join(f"sum({count}) <> 0" for count in counts)
@@ -78,7 +78,7 @@ WITH taken AS MATERIALIZED (
 fresh AS MATERIALIZED (
   SELECT event.config_id, event.id, event."timestamp" AS moment, event.event, event.session_id,
          {PRODUCT_ID_SQL} AS product_id, {SOURCE_SQL} AS source, {MEDIUM_SQL} AS medium, {CAMPAIGN_SQL} AS campaign
-  -- One by one: a planner that does not know how few they are would rather read the whole of the tables.
+  -- Nested loops are forced: the planner does not know how few rows there are, and would scan the tables.
   FROM taken CROSS JOIN LATERAL unnest(taken.ids, taken.moments) AS queued (id, moment) CROSS JOIN LATERAL (
     SELECT * FROM analytics_events
     WHERE config_id = taken.config_id AND "timestamp" = queued.moment AND id = queued.id AND NOT is_bot OFFSET 0
@@ -95,7 +95,7 @@ visit AS MATERIALIZED (
   WINDOW whole AS (PARTITION BY config_id, session_id)
   ORDER BY config_id, session_id, moment, id
 ),
--- What is known of the session, and what with the new events is. An earlier one may come late, and is then its first.
+-- The stored state of each session. An earlier event may arrive late, and is then the session's first.
 known AS MATERIALIZED (
   SELECT session.*, (session.began, session.began_with) < (visit.began, visit.began_with) AS is_earlier
   FROM visit CROSS JOIN LATERAL (
@@ -127,7 +127,7 @@ remembered AS (
          analytics_sessions.purchased, analytics_sessions.seen)
     <> (excluded.began, excluded.began_with, excluded.clicked, excluded.carted, excluded.purchased, excluded.seen)
 ),
--- What was known is taken away, what is known now is added.
+-- Subtract the old state, add the new one.
 visits AS MATERIALIZED (
   SELECT config_id, began, source, medium, campaign, clicked, carted, purchased, seen, 1 AS one FROM now_known
   UNION ALL
@@ -141,12 +141,12 @@ SELECT count(*) AS rows FROM taken
 
 
 async def roll_up(database: Database, *, wait: bool = False) -> int:
-    """Count all events of the queue; returns how many of its rows there were.
+    """Aggregate all queued events; returns how many rows of the queue were processed.
 
-    Of several processes one does it. The others leave it to that one, or `wait` for it and do what it left.
+    An advisory lock admits one process at a time. Others return at once, or with `wait` wait for it and process the rest.
     """
     total_rows = 0
-    # Most of the time there is nothing to do, which is found out without a lock and a transaction.
+    # The queue is empty most of the time: check this without a lock and a transaction.
     while await _has_queued_events(database) and (row_count := await _roll_up_batch(database, wait)):
         total_rows += row_count
     return total_rows
@@ -163,10 +163,10 @@ def _has_queued_statement() -> Statement:
 
 
 async def _roll_up_batch(database: Database, wait: bool) -> int:
-    # What has gathered while nobody counted may take longer than a request is allowed.
+    # A backlog may take longer than the statement timeout of requests.
     settings = {"jit": "off", "lock_timeout": LONG_STATEMENT_MS}
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
-        # A statement of its own: the next one then sees all that was committed by whoever had the lock.
+        # A statement of its own, so that the next one sees all that the previous holder of the lock has committed.
         [(_, has_lock)] = await connection.fetch(_lock_statement(wait))
         if not has_lock:
             return 0
@@ -187,17 +187,17 @@ def _roll_up_statement() -> Statement:
     return compile_statement(text(_ROLL_UP_SQL))
 
 
-# How far ahead there are partitions: a server that has not been restarted for long still has one for the next event.
+# Partitions are created months ahead: a server that runs for long without a restart has one for the next event.
 _CREATE_PARTITIONS_SQL = "SELECT storefront_event_partitions(now(), now() + interval '3 months') AS made"
 _DROP_PARTITIONS_SQL = "SELECT storefront_forget_events(now() - make_interval(days => :days)) AS gone"
 
 
 async def maintain_partitions(database: Database, *, days: int) -> int:
-    """Make the partitions of the months to come, and drop those that ended more than so many days ago; returns how many of both.
+    """Create the partitions of the next months, and drop those that ended more than so many days ago; returns how many of both.
 
-    What is dropped has been counted before.
+    Dropped events have been aggregated before.
     """
-    # Rather another hour late than everybody waiting behind a lock that waits.
+    # A lock request that waits blocks all later ones: rather fail, and run again an hour later.
     settings = {"lock_timeout": 2_000}
     async with database.transaction(statement_timeout=LONG_STATEMENT_MS, settings=settings) as connection:
         [(created_count,)] = await connection.fetch(_create_partitions_statement())

@@ -1,1 +1,1 @@
-"""Catalogues from files of other shops, brought into one store."""
+"""Imports and exports: the products of a store from and to Shopify CSV files, and from connected Shopify stores."""

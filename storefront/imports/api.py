@@ -1,4 +1,4 @@
-"""Fields that tell owners of their imports and exports."""
+"""Query and subscription fields of imports and exports."""
 
 from collections.abc import AsyncGenerator
 from typing import Any, cast
@@ -10,33 +10,30 @@ from storefront.core.errors import Forbidden, NotFound
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Context, Info
 from storefront.graph.types import After, First
+from storefront.imports.jobs.queue import PROGRESS_POLL_INTERVAL_SECONDS, TERMINAL_STATUSES
 from storefront.imports.types import ExportJob, ExportJobConnection, ImportJob, ImportJobConnection
 from storefront.queries import jobs
 from storefront.queries.keyset import Page
 
-# Seconds between looks at a job that no wake-up told of.
-POLL_INTERVAL_SECONDS = 1.0
-TERMINAL_STATUSES = ("succeeded", "failed", "cancelled")
-
 
 @strawberry.type
 class JobQuery:
-    @strawberry.field(description="An import into a store of one's own, or null.")
+    @strawberry.field(description="An import into a store that the viewer owns, or null.")
     async def import_job(self, info: Info, id: strawberry.ID) -> ImportJob | None:
         return cast(ImportJob | None, await _load_job(info.context, arguments.check_id(id, "id"), "import"))
 
-    @strawberry.field(description="The imports into a store of one's own, newest first.")
+    @strawberry.field(description="The imports into a store that the viewer owns, newest first.")
     async def import_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
     ) -> ImportJobConnection:
         store, page = await _load_page(info, config_id, "import", first, after)
         return ImportJobConnection(page=page, count=lambda: jobs.count_jobs_of_store(info.context.database, store, "import"))
 
-    @strawberry.field(description="An export of a store of one's own, or null.")
+    @strawberry.field(description="An export of a store that the viewer owns, or null.")
     async def export_job(self, info: Info, id: strawberry.ID) -> ExportJob | None:
         return cast(ExportJob | None, await _load_job(info.context, arguments.check_id(id, "id"), "export"))
 
-    @strawberry.field(description="The exports of a store of one's own, newest first.")
+    @strawberry.field(description="The exports of a store that the viewer owns, newest first.")
     async def export_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
     ) -> ExportJobConnection:
@@ -46,19 +43,23 @@ class JobQuery:
 
 @strawberry.type
 class JobSubscription:
-    @strawberry.subscription(description="An import as it goes on: at once, then when it has moved. Ends when it is over.")
+    @strawberry.subscription(
+        description="The progress of an import: its state at once, then each change. Completes when the import is finished."
+    )
     async def import_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ImportJob, None]:
         async for row in _watch_job(info.context, arguments.check_id(id, "id"), "import"):
             yield row
 
-    @strawberry.subscription(description="An export as it goes on: at once, then when it has moved. Ends when it is over.")
+    @strawberry.subscription(
+        description="The progress of an export: its state at once, then each change. Completes when the export is finished."
+    )
     async def export_progress(self, info: Info, id: strawberry.ID) -> AsyncGenerator[ExportJob, None]:
         async for row in _watch_job(info.context, arguments.check_id(id, "id"), "export"):
             yield row
 
 
 async def _watch_job(context: Context, job_id: str, kind: str) -> AsyncGenerator[Any, None]:
-    """The job whenever it is another than before. Ends with it, or when the store is no longer the asker's."""
+    """Yield the job at once and after each change. Ends when it is finished, or the viewer no longer owns the store."""
     row = await _load_job(context, job_id, kind)
     if row is None:
         raise NotFound(f"id: there is no {kind} of a store of yours with the id {job_id}.", "id")
@@ -69,7 +70,7 @@ async def _watch_job(context: Context, job_id: str, kind: str) -> AsyncGenerator
         if row.status in TERMINAL_STATUSES:
             return
         last_sent = row
-        await context.feed.keyed_events.wait(job_id, POLL_INTERVAL_SECONDS)
+        await context.feed.keyed_events.wait(job_id, PROGRESS_POLL_INTERVAL_SECONDS)
         row = await _reload_job(context, job_id, kind, row)
 
 
@@ -79,12 +80,12 @@ async def _reload_job(context: Context, job_id: str, kind: str, fallback: Row) -
     except Forbidden:
         return None
     except DATABASE_ERRORS:
-        # Whoever watches is told the next time.
+        # The database is not available: try again at the next poll.
         return fallback
 
 
 async def _load_job(context: Context, job_id: str, kind: str) -> Row | None:
-    """A job of the asker's, begun or over; raises Forbidden where they may know that it is somebody else's."""
+    """A job of the viewer, or None. Raises Forbidden for a job of another user's published store."""
     viewer = context.require_viewer()
     row = await jobs.load_job(context.database, job_id)
     if row is None or row.kind != kind or row.status == "uploading":
@@ -92,7 +93,7 @@ async def _load_job(context: Context, job_id: str, kind: str) -> Row | None:
     if row.owner_id == viewer.id:
         return row
     if row.is_published:
-        raise Forbidden(f"id: this {kind} belongs to somebody else.", "id")
+        raise Forbidden(f"id: this {kind} belongs to another user.", "id")
     return None
 
 

@@ -1,4 +1,4 @@
-"""The columns of Shopify's product CSV: what is known of them, how long a cell may be, and a row of them."""
+"""The columns of Shopify's product CSV, the limits of their cells, and a record of them."""
 
 import re
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ MAX_CELL_LENGTHS = {
 }
 OTHER_COLUMNS = {"status", "published", "image position", "variant inventory tracker", "storefront"}
 COLUMNS = frozenset(MAX_CELL_LENGTHS) | SURPLUS_OPTION_COLUMNS | OTHER_COLUMNS
-# Which columns a field comes from. Title and price are always there.
+# The columns that each field is read from. `title` is required; price, name and attributes always have a value.
 COLUMNS_BY_FIELD = {
     "title": ("title",),
     "price": ("title",),
@@ -47,7 +47,7 @@ STATUS_BY_PUBLISHED_CELL = {"": "active", "true": "active", "false": "inactive"}
 
 
 class InvalidRowError(Exception):
-    """A row that cannot be taken, and the column that is to blame."""
+    """A row that is rejected, with the column at fault and the problem."""
 
     def __init__(self, column: str, problem: str) -> None:
         super().__init__(column, problem)
@@ -56,7 +56,7 @@ class InvalidRowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SourceLayout:
-    """Whose rows they are, how many cells one may have, and how its columns are spelt."""
+    """The layout of a source: its name, its number of columns, and how it spells them."""
 
     source_name: str
     column_count: int
@@ -64,13 +64,13 @@ class SourceLayout:
 
     @property
     def present_fields(self) -> frozenset[str]:
-        """The fields that there is a column for."""
+        """The fields that the source has a column for."""
         return frozenset(
             name for name, columns in COLUMNS_BY_FIELD.items() if any(column in self.spellings for column in columns)
         )
 
     def build_row_error(self, line: int, handle: str | None, column: str, problem: str) -> RowError:
-        """A row that is left out. What it quotes is cut, and made fit to be stored."""
+        """The error of a rejected row. Excerpts are truncated, and sanitized for Postgres."""
         spelling = self.spellings.get(column, column.title())
         return RowError(
             self.source_name,
@@ -82,13 +82,13 @@ class SourceLayout:
 
 
 def sanitize_excerpt(text: str, max_length: int) -> str:
-    """Text of a source as it is told again: at most so long, without what Postgres does not store."""
+    """An excerpt of source text for error messages: truncated, with characters that Postgres cannot store replaced."""
     excerpt = text if len(text) <= max_length else f"{text[: max_length - 1]}…"
     return _UNSTORABLE_CHARACTERS.sub("\ufffd", excerpt)
 
 
 def describe_unstorable_character(text: str) -> str | None:
-    """What of a text Postgres does not store, in words; None where it stores all of it."""
+    """Describe the first character that Postgres cannot store (NUL or a lone surrogate); None if there is none."""
     match = _UNSTORABLE_CHARACTERS.search(text)
     if not match:
         return None
@@ -100,12 +100,12 @@ _UNSTORABLE_CHARACTERS = re.compile("[\0\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class CsvRecord:
-    """A row: its cells by column, how many there are beyond the header, and the place where it begins."""
+    """A record: its cells by column, how many cells exceed the header, and where it starts in the file."""
 
     line: int
     cells: Mapping[str, str]
     surplus_cell_count: int = 0
-    # In bytes, and how many rows are before it.
+    # In bytes; and the number of rows before it.
     start_offset: int = 0
     preceding_rows: int = 0
 

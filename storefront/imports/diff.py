@@ -1,4 +1,4 @@
-"""What a batch of products changes in a store, found set by set and written set by set. Knows no source and no job."""
+"""Diff of a batch of products against a store, and set-based writes of it. Independent of the source and of jobs."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -7,7 +7,6 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-import orjson
 from sqlalchemy import ARRAY, Table, Text, Uuid, any_, bindparam, column, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -16,6 +15,7 @@ from sqlalchemy.sql.selectable import TableValuedAlias
 from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import TimeSlice, run_in_thread_if_long
 from storefront.core.db.database import Connection, Row, Statement, compile_statement
+from storefront.core.db.json_parameters import to_json
 from storefront.core.ids import new_id
 from storefront.feed.log import LogEntry
 from storefront.imports.row_types import ProductRow, VariantRow
@@ -27,7 +27,7 @@ PRODUCT_COLUMNS = (
     *("inventory", "track_inventory", "seo_title", "seo_description", "status"),
 )
 VARIANT_COLUMNS = ("name", "price", "compare_at_price", "attributes", "inventory", "sku", "is_available")
-# Stored variants that are compared with at a time.
+# Stored variants that are loaded and compared at a time.
 MAX_STORED_VARIANTS = 2_048
 AMOUNT_COLUMNS = frozenset({"price", "compare_at_price"})
 
@@ -36,7 +36,7 @@ ColumnValues = dict[str, Any]
 
 @dataclass(slots=True)
 class WritePlan:
-    """What one batch is going to write."""
+    """The rows that one batch inserts, updates and deletes, with their log entries."""
 
     created: list[ColumnValues] = field(default_factory=list)
     updated: list[ColumnValues] = field(default_factory=list)
@@ -49,11 +49,11 @@ class WritePlan:
 async def plan_writes(
     connection: Connection, config_id: str, batch: Sequence[ProductRow], attribution: Mapping[str, Any]
 ) -> AsyncIterator[WritePlan]:
-    """What is to be written that the products of a store become those of the batch: one plan for most batches, several where
-    there are many variants to compare with. `signature` is of its entries in the log.
+    """Diff a batch against the stored products, which are locked. Yields one plan for most batches, and several where there are
+    more than MAX_STORED_VARIANTS variants to compare with. `attribution`: columns of all log entries.
     """
     handles = [product.handle for product in batch]
-    # The lock order of every command: products by id, then their variants.
+    # The lock order of all commands, which prevents deadlocks: products by id, then their variants.
     rows = await connection.fetch(_lock_products_statement(), {"config_id": config_id, "handles": handles})
     stored = {row.handle: row for row in rows}
     time_slice = TimeSlice()
@@ -73,7 +73,7 @@ async def plan_writes(
 
 
 def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, Row]) -> Iterator[list[ProductRow]]:
-    """Products that together have so many stored variants, or one that has more: as many rows as are held at a time."""
+    """Groups of products with at most MAX_STORED_VARIANTS stored variants together, or a single product with more."""
     group, stored_count = list[ProductRow](), 0
     for product in batch:
         variant_count = stored[product.handle].variants_total if product.handle in stored else 0
@@ -128,9 +128,9 @@ def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored
 
 
 def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple[VariantRow, Row | None]]:
-    """Each variant of the batch with the stored one that it is.
+    """Pair each incoming variant with the stored variant that it updates, or None.
 
-    That of the same SKU; else the one alike in name and attributes, else in attributes, else in name.
+    Matches by SKU; else by name and attributes, else by attributes, else by name.
     """
     if not stored:
         return [(variant, None) for variant in incoming]
@@ -146,7 +146,7 @@ def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple
 
 
 def _build_sku_key(incoming: list[VariantRow], stored: list[Row]) -> Callable[[VariantRow | Row], object]:
-    """The SKU of a variant where it tells it from all others on either side."""
+    """A key function: the SKU where it is unique among the incoming and among the stored variants, else None."""
     unique_skus = [{sku for sku, count in Counter(row.sku for row in rows).items() if count == 1} for rows in (incoming, stored)]
     shared_skus = (unique_skus[0] & unique_skus[1]) - {None}
     return lambda row: row.sku if row.sku in shared_skus else None
@@ -165,13 +165,13 @@ def _name_key(variant: VariantRow | Row) -> object:
 
 
 def _to_column_values(row: ProductRow | VariantRow, names: Iterable[str]) -> ColumnValues:
-    """The columns as the database gives them back: amounts are text with two decimals."""
+    """The columns as the database returns them: amounts are text with two decimals."""
     values = {name: getattr(row, name) for name in names}
     return {name: str(value) if name in AMOUNT_COLUMNS and value is not None else value for name, value in values.items()}
 
 
 def _keep_absent_columns(values: ColumnValues, old: Row | None, present_fields: frozenset[str]) -> ColumnValues:
-    """The facts as they will stand: a column that the file does not have leaves what is stored."""
+    """Merge with the stored row: columns that the source does not have keep their stored value."""
     if old is None:
         return values
     merged = {name: value if name in present_fields else getattr(old, name) for name, value in values.items()}
@@ -186,9 +186,9 @@ def _has_changes(values: ColumnValues, old: Row) -> bool:
 
 
 async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) -> bool:
-    """Write the plan, or tell that it is out of date: someone else made one of its products meanwhile."""
+    """Write the plan; False if it is stale, because a concurrent writer has created one of its products."""
     if plan.created:
-        created = await connection.fetch(_insert_products_statement(), {"config_id": config_id, "rows": _to_json(plan.created)})
+        created = await connection.fetch(_insert_products_statement(), {"config_id": config_id, "rows": to_json(plan.created)})
         if len(created) < len(plan.created):
             return False
     for build_statement, rows in (
@@ -197,14 +197,10 @@ async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) ->
         (_insert_variants_statement, plan.variants_created),
     ):
         if rows:
-            await connection.fetch(build_statement(), {"rows": _to_json(rows)})
+            await connection.fetch(build_statement(), {"rows": to_json(rows)})
     if plan.variants_removed:
         await connection.fetch(_delete_variants_statement(), {"ids": plan.variants_removed})
     return True
-
-
-def _to_json(rows: list[ColumnValues]) -> str:
-    return orjson.dumps(rows).decode()
 
 
 def _json_recordset(table: Table, *names: str) -> TableValuedAlias:
@@ -232,7 +228,7 @@ def _lock_variants_statement() -> Statement:
 def _insert_products_statement() -> Statement:
     names = ["id", "handle", *PRODUCT_COLUMNS]
     entry = _json_recordset(product_table, *names)
-    # Two imports that create the same products meet in the order of handles, so that neither waits for the other in a circle.
+    # Ordered by handle: concurrent imports of the same products insert in the same order, and cannot deadlock.
     rows = select(bindparam("config_id", type_=product_table.c.config_id.type), *entry.c).order_by(entry.c.handle)
     insertion = upsert(product_table).from_select(["config_id", *names], rows, include_defaults=False)
     unique = [product_table.c.config_id, product_table.c.handle]

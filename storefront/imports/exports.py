@@ -1,4 +1,4 @@
-"""A store's catalogue as Shopify's CSV, a page of products at a time. Knows no job."""
+"""Export of the products of a store as Shopify CSV, streamed in pages (keyset pagination). Independent of jobs."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ from storefront.imports.product_writer import MAX_ROW_ERRORS
 from storefront.imports.row_types import ProductRow, RowError, VariantRow
 from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
 
-# Products that are read at a time; fewer where they have more text together, counted in bytes and a variant as so many.
+# The size of a page: so many products, or fewer if their text exceeds so many bytes, with an estimate for each variant.
 MAX_PAGE_PRODUCTS, MAX_PAGE_BYTES, ESTIMATED_VARIANT_BYTES = 100, 1_000_000, 300
 NO_FIELDS: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
 class ExportSummary:
-    """How far an export has come: products, and of them those that no file can tell. Of these the first are in `issues`."""
+    """Progress of an export: products so far, and rejected ones, which CSV cannot represent. `issues` has the first of these."""
 
     products: int = 0
     rejected: int = 0
@@ -31,7 +31,7 @@ class ExportSummary:
 
 
 async def count_products(database: Database, config_id: str) -> int:
-    """How many products there are to export."""
+    """The number of products to export."""
     [(total,)] = await database.fetch(_count_products_statement(), {"config_id": config_id})
     return int(total)
 
@@ -43,10 +43,10 @@ async def export_products(
     quote_formulas: bool = True,
     summary: ExportSummary | None = None,
 ) -> AsyncIterator[bytes]:
-    """The file in parts: the products in the order in which they were made, each as it is when it comes to it.
+    """Stream the file in chunks of UTF-8: products by creation time, each as of when its page is read.
 
-    With `quotes` spreadsheets take no cell for a formula; read here again, the file says the same either way. `summary` says at
-    any moment how far it has come.
+    `quote_formulas` prevents CSV injection: spreadsheets read no cell as a formula. An import reads the same from either file.
+    `summary` is updated with each product.
     """
     writer, time_slice = ProductCsvWriter(quote_formulas=quote_formulas), TimeSlice()
     summary = summary or ExportSummary()
@@ -89,7 +89,7 @@ def _parse_value(name: str, value: Any) -> Any:
     return Decimal(value) if name in ("price", "compare_at_price") and value is not None else value
 
 
-# Amounts as text: as numbers of JSON they would be read as floats.
+# Amounts as text: JSON numbers would be parsed as floats.
 _VARIANT_JSON_SQL = ", ".join(
     f"'{name}', {f'variant.{name}::text' if 'price' in name else f'variant.{name}'}" for name in VARIANT_COLUMNS
 )
@@ -116,7 +116,7 @@ ORDER BY created_at, id
 
 @cache
 def _select_page_statement() -> Statement:
-    # Planned anew each time: a plan for any place would begin at the beginning.
+    # A custom plan for each page: a generic plan would scan from the start of the index.
     return compile_statement(
         text(_PAGE_SQL).bindparams(bindparam("config_id", type_=UUID(as_uuid=False))), needs_custom_plan=True
     )

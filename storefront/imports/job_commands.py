@@ -1,4 +1,4 @@
-"""Jobs as their owners order them: an upload, an import, an export; cancelled, tried again. Each is a mutation's command."""
+"""Commands of the job mutations: create an upload, start an import or an export, cancel and retry jobs."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -13,6 +13,7 @@ from storefront.core.ids import new_id
 from storefront.core.net.shopify_client import is_shop_domain
 from storefront.core.storage.base import ObjectStorage, StorageError
 from storefront.imports.jobs.handlers import SHOP_NOT_CONNECTED_MESSAGE
+from storefront.imports.jobs.queue import TERMINAL_STATUSES
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.models import configs, jobs
 from storefront.writes import validation
@@ -30,9 +31,9 @@ from storefront.writes.validation import accept_any, optional_rule
 
 Values = Mapping[str, Any]
 
-# Jobs of a store that are not done yet. One runs at a time.
+# Queued jobs of a store. One of them runs at a time.
 MAX_QUEUED_JOBS = 10
-# Uploads of a store that nobody has imported yet.
+# Uploads of a store that have not been imported.
 MAX_PENDING_UPLOADS = 20
 
 UPLOAD_RULES: validation.Rules = {"configId": validation.validate_id, "fileName": validation.text_rule(255), "size": accept_any}
@@ -48,11 +49,11 @@ JOB_RULES: validation.Rules = {"id": validation.validate_id}
 
 
 async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> Sequence[PendingRow]:
-    """A place for a file that is to be imported."""
+    """Create an upload: the object key for a file to import, which the mutation returns as a presigned URL."""
     clean = validation.require_valid_fields({**UPLOAD_RULES, "size": validation.integer_rule(1, max_bytes)}, values)
     store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
     await _check_capacity(
-        unit, store, "uploading", MAX_PENDING_UPLOADS, "uploads that nobody has imported. Import one, or try tomorrow"
+        unit, store, "uploading", MAX_PENDING_UPLOADS, "uploads that were not imported. Import one of them, or try again tomorrow"
     )
     id_ = new_id()
     columns = {"object_key": f"imports/{store}/{id_}.csv", "object_size": clean["size"], "file_name": clean["fileName"]}
@@ -62,10 +63,10 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
 async def import_products(
     unit: UnitOfWork, values: Values, *, objects: ObjectStorage, client_mutation_id: str | None
 ) -> Sequence[Any]:
-    """An import of what was uploaded, or of the connected shop."""
+    """Queue an import of an uploaded file, or of the connected shop."""
     clean = validation.require_valid_fields(IMPORT_RULES, values)
     store = await lock_own_store(unit, clean["configId"], ["configId"])
-    await _check_capacity(unit, store.id, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them")
+    await _check_capacity(unit, store.id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
     options = {
         "preview": clean.get("preview", False),
         "clientMutationId": client_mutation_id,
@@ -76,7 +77,7 @@ async def import_products(
         return [_insert_job(unit, store.id, kind="import", source="shopify_store", status="queued", options=options)]
     if clean.get("uploadId") is None:
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], "is needed for a file: upload it first, see createImportUpload.")
+            make_invalid_input_error(["uploadId"], "is required for SHOPIFY_CSV: create an upload with createImportUpload first.")
         )
     upload = await _load_own_job(unit, clean["uploadId"], "import", ["uploadId"], "upload")
     if upload.config_id != store.id:
@@ -88,42 +89,42 @@ async def import_products(
 
 
 async def export_products(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """An export of all products."""
+    """Queue an export of all products."""
     clean = validation.require_valid_fields(EXPORT_RULES, values)
     store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
-    await _check_capacity(unit, store, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them")
+    await _check_capacity(unit, store, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
     options = {"quoteFormulas": clean.get("quoteFormulas", True)}
     return [_insert_job(unit, store, kind="export", source="catalogue", status="queued", options=options)]
 
 
 async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
-    """End a job: at once where it has not begun, else as soon as whoever runs it hears of it."""
+    """Cancel a job: at once if it is queued; a running job is stopped by its worker."""
     clean = validation.require_valid_fields(JOB_RULES, values)
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
-    if job.status in ("succeeded", "failed", "cancelled"):
+    if job.status in TERMINAL_STATUSES:
         raise MutationRejected(
-            make_invalid_input_error(["id"], f"this {kind} is over: it has {job.status.replace('cancelled', 'been cancelled')}.")
+            make_invalid_input_error(
+                ["id"], f"this {kind} is finished: it has {job.status.replace('cancelled', 'been cancelled')}."
+            )
         )
     return await unit.fetch(_cancel_job_statement(), {"id": job.id})
 
 
 async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
-    """Go on with a job that failed or was cancelled, from where it was."""
+    """Requeue a failed or cancelled job, which resumes from its checkpoint."""
     clean = validation.require_valid_fields(JOB_RULES, values)
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
     if job.status not in ("failed", "cancelled"):
         raise MutationRejected(
-            make_invalid_input_error(
-                ["id"], f"only what failed or was cancelled can be tried again, and this {kind} is {job.status}."
-            )
+            make_invalid_input_error(["id"], f"only failed and cancelled jobs can be retried, and this {kind} is {job.status}.")
         )
     await _check_capacity(
-        unit, job.config_id, "queued", MAX_QUEUED_JOBS, "jobs that wait. Let some of them finish, or cancel them"
+        unit, job.config_id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them"
     )
     return await unit.fetch(_retry_job_statement(), {"id": job.id})
 
 
-# ------------------------------------------------------------------------------------------------- pieces
+# ------------------------------------------------------------------------------------------------ helpers
 
 
 def _insert_job(unit: UnitOfWork, store: str, **columns: Any) -> PendingRow:
@@ -134,7 +135,7 @@ def _insert_job(unit: UnitOfWork, store: str, **columns: Any) -> PendingRow:
 
 
 async def _check_capacity(unit: UnitOfWork, store: str, status: str, limit: int, description: str) -> None:
-    # The store's row is locked: no two orders count at the same time.
+    # The row of the store is locked, so that concurrent requests do not count at the same time.
     [(count,)] = await unit.fetch(_count_jobs_statement(), {"config_id": store, "status": status})
     if count >= limit:
         raise MutationRejected(make_invalid_input_error(["configId"], f"this store has {count} {description}."))
@@ -142,7 +143,9 @@ async def _check_capacity(unit: UnitOfWork, store: str, status: str, limit: int,
 
 def _check_shop_connected(store: Row, upload_id: str | None) -> None:
     if upload_id is not None:
-        raise MutationRejected(make_invalid_input_error(["uploadId"], "is for files. Leave it out to import the connected shop."))
+        raise MutationRejected(
+            make_invalid_input_error(["uploadId"], "is only for SHOPIFY_CSV. Leave it out to import the connected shop.")
+        )
     integration = (store.integrations or {}).get("shopify") or {}
     if not integration.get("accessToken"):
         raise MutationRejected(FieldError(ErrorCode.INVALID_INPUT, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
@@ -154,31 +157,29 @@ def _check_shop_connected(store: Row, upload_id: str | None) -> None:
 async def _check_upload(upload: Row, objects: ObjectStorage) -> None:
     if upload.status != "uploading":
         raise MutationRejected(
-            make_invalid_input_error(
-                ["uploadId"], f"was imported already: it is the import {upload.id}. Upload the file once more."
-            )
+            make_invalid_input_error(["uploadId"], f"was imported already, as the import {upload.id}. Upload the file again.")
         )
     try:
         stored = await objects.head(upload.object_key)
     except StorageError:
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], "the object store does not answer just now. Try again soon.")
+            make_invalid_input_error(["uploadId"], "the object store is not available at the moment. Try again soon.")
         ) from None
     if stored is None:
         raise MutationRejected(
             make_invalid_input_error(
-                ["uploadId"], "nothing has come yet. PUT the file to the address first, with the headers given."
+                ["uploadId"], "nothing was uploaded yet. PUT the file to the presigned URL first, with its headers."
             )
         )
 
 
 async def _load_own_job(unit: UnitOfWork, id_: str, kind: str, path: Sequence[str], noun: str) -> Row:
-    """A job of the actor's, locked."""
+    """Load and lock a job of the actor. Raises MutationRejected and Forbidden."""
     for row in await unit.fetch(_own_job_statement(), {"id": id_, "kind": kind, "actor_id": unit.actor_id}):
         if row.mine:
             return row
         if row.is_published:
-            raise Forbidden(f"This {noun} belongs to somebody else.")
+            raise Forbidden(f"This {noun} belongs to another user.")
     raise MutationRejected(make_not_found_error(noun, id_, path))
 
 
@@ -228,7 +229,7 @@ WHERE id = :id RETURNING *
 
 
 async def sweep_jobs(database: Any, *, days: int) -> int:
-    """Forget jobs that were over so many days ago, and uploads that nobody has imported for a day; returns how many."""
+    """Delete jobs that finished so many days ago, and uploads that were not imported within a day; returns how many."""
     return len(await database.fetch(_delete_old_jobs_statement(), {"days": days}))
 
 

@@ -1,7 +1,7 @@
-"""What Shopify's columns cannot say of a product of ours: a cell of JSON beside them, in files that we write.
+"""The lossless cell: a column of JSON in exported files, for values that Shopify's columns cannot represent (round trip).
 
-It is empty for most products. It holds the fields that would otherwise come back as something else: tags with commas, a name of
-a variant that is not its options, a variant that is hidden, more options than three.
+It is empty for most products. It holds the fields that an import would otherwise read as something else: tags with commas, a
+variant name that differs from its options, a hidden variant, more than three options.
 """
 
 from collections.abc import Mapping
@@ -12,29 +12,29 @@ import orjson
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from pydantic.alias_generators import to_camel
 
-# In the header of a file where cells that a spreadsheet would take for formulas are quoted, and of one where they are not.
+# The name of the column in files whose formulas are quoted (against CSV injection), and in files where they are not.
 QUOTED_COLUMN, UNQUOTED_COLUMN = "Storefront", "Storefront (formulas as they are)"
-# Signs that begin a formula in one spreadsheet or another, and the one that says that what follows is text.
+# Prefixes of formulas in common spreadsheets; an apostrophe before a cell marks it as text.
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 APOSTROPHE = "'"
 
 MAX_INT32 = 2_147_483_647
-# Of one cell that are looked at.
+# Validation errors of one cell beyond which they are only counted.
 MAX_LISTED_ERRORS = 100
 
 
 def quote_formula(cell: str) -> str:
-    """The cell as text to any spreadsheet. What begins with an apostrophe gets one more, so that `unquoted` is exact."""
+    """Quote a cell that a spreadsheet would read as a formula. Cells with a leading apostrophe get one more: it is reversible."""
     return APOSTROPHE + cell if cell.startswith((*FORMULA_PREFIXES, APOSTROPHE)) else cell
 
 
 def unquote_formula(cell: str) -> str:
-    """What `quoted` was given."""
+    """The inverse of `quote_formula`."""
     return cell.removeprefix(APOSTROPHE)
 
 
 def _reject_nul(text: str) -> str:
-    # Postgres keeps no NUL.
+    # Postgres cannot store NUL.
     if "\0" in text:
         raise ValueError("must not contain the character NUL")
     return text
@@ -52,7 +52,7 @@ class _CellModel(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True)
 
     def to_row_fields(self) -> dict[str, Any]:
-        """Those that are given, as rows have them."""
+        """The fields that the cell sets, with the types of rows."""
         values = self.model_dump(exclude_unset=True)
         return {name: Decimal(value) if name in _AMOUNT_FIELDS and value else value for name, value in values.items()}
 
@@ -61,7 +61,7 @@ _AMOUNT_FIELDS = frozenset({"price", "compare_at_price"})
 
 
 class LosslessVariant(_CellModel):
-    """Fields of the variant on the row."""
+    """Fields of the variant of this row."""
 
     name: Annotated[Text, StringConstraints(min_length=1, max_length=1_024)] = ""
     price: Amount = "0.00"
@@ -73,7 +73,7 @@ class LosslessVariant(_CellModel):
 
 
 class LosslessProduct(_CellModel):
-    """Fields of the product whose first row it is."""
+    """Fields of the product; only on its first row."""
 
     title: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = ""
     description: LongText | None = None
@@ -82,7 +82,7 @@ class LosslessProduct(_CellModel):
     images: Annotated[list[Url], Field(max_length=250)] = []
     category: ShortText | None = None
     tags: Annotated[list[ShortText], Field(max_length=250)] = []
-    # Where it is not tracked it may be below zero.
+    # Untracked inventory may be negative.
     inventory: Annotated[int, Field(ge=-MAX_INT32, le=MAX_INT32)] | None = None
     track_inventory: bool = True
     seo_title: ShortText | None = None
@@ -90,18 +90,18 @@ class LosslessProduct(_CellModel):
 
 
 class LosslessCell(_CellModel):
-    """The cell: what it says of the product, and of the row's variant. A variant that it speaks of is one, options or not."""
+    """The parsed cell. If `variant` is set the row has a variant, even without options."""
 
     product: LosslessProduct | None = None
     variant: LosslessVariant | None = None
 
 
 def parse_cell(cell: str) -> LosslessCell:
-    """The cell; raises ValueError with what is wrong."""
+    """Parse a cell. Raises ValueError with the first problem."""
     try:
         return LosslessCell.model_validate_json(cell)
     except ValidationError as error:
-        # To list many thousands of faults takes longer than to find them.
+        # To format many thousands of errors takes longer than validation.
         if (count := error.error_count()) > MAX_LISTED_ERRORS:
             raise ValueError(f"JSON: {count:,} of its values are not as they should be") from None
         first = error.errors(include_input=False, include_url=False)[0]
@@ -109,7 +109,7 @@ def parse_cell(cell: str) -> LosslessCell:
 
 
 def render_cell(product: Mapping[str, Any], variant: Mapping[str, Any] | None) -> str:
-    """The cell for these fields; none for none."""
+    """Render the cell; empty if there are no fields."""
     content = ({"product": _to_json_fields(product)} if product else {}) | (
         {"variant": _to_json_fields(variant)} if variant is not None else {}
     )

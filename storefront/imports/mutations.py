@@ -1,4 +1,4 @@
-"""Fields that order imports and exports."""
+"""Mutation fields of imports and exports."""
 
 from functools import partial
 from typing import Any, TypeVar, cast
@@ -19,7 +19,7 @@ from storefront.writes.transaction import Command
 
 P = TypeVar("P", bound=Payload)
 
-# Seconds for which a file may be uploaded to the address that was given for it.
+# Seconds until the presigned URL of an upload expires.
 UPLOAD_URL_SECONDS = 3_600
 UPLOAD_CONTENT_TYPE = "text/csv"
 
@@ -27,8 +27,8 @@ UPLOAD_CONTENT_TYPE = "text/csv"
 @strawberry.input
 class CreateImportUploadInput(MutationInput):
     config_id: strawberry.ID
-    file_name: str = strawberry.field(description="Told again with what is wrong with its rows.")
-    size: int = strawberry.field(description="Bytes of the file, exactly.")
+    file_name: str = strawberry.field(description="The name of the file, for error messages.")
+    size: int = strawberry.field(description="The exact size of the file in bytes.")
 
 
 @strawberry.input
@@ -36,13 +36,13 @@ class ImportProductsInput(MutationInput):
     config_id: strawberry.ID
     source: ImportSource
     upload_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Of a file that was uploaded: `id` of createImportUpload."
+        default=strawberry.UNSET, description="Required for SHOPIFY_CSV: the `id` of an upload by createImportUpload."
     )
-    preview: bool = strawberry.field(default=False, description="Only tell what would be done.")
+    preview: bool = strawberry.field(default=False, description="Dry run: report what would change, without writing.")
     max_rejected_rows: int = strawberry.field(
         default=DEFAULT_MAX_REJECTED_ROWS,
-        description=f"The import fails as soon as more rows than that are rejected, 0 to {MAX_REJECTED_ROWS_LIMIT:,}. "
-        "What was imported until then stays.",
+        description=f"The import fails once more rows than this are rejected, 0 to {MAX_REJECTED_ROWS_LIMIT:,}. "
+        "Products imported until then stay.",
     )
 
 
@@ -51,8 +51,8 @@ class ExportProductsInput(MutationInput):
     config_id: strawberry.ID
     quote_formulas: bool = strawberry.field(
         default=True,
-        description="Put an apostrophe before cells that a spreadsheet would take for formulas. Imported here again, the file "
-        "says the same either way. False: for a file that goes to another shop.",
+        description="Prevent CSV injection: put an apostrophe before cells that a spreadsheet would read as formulas. "
+        "importProducts reads either file the same. False: for a file that another shop imports.",
     )
 
 
@@ -118,7 +118,9 @@ class RetryExportPayload(Payload):
 
 @strawberry.type
 class JobMutation:
-    @strawberry.mutation(description="A place to upload a file of products to, good for an hour. importProducts then imports it.")
+    @strawberry.mutation(
+        description="Create a presigned URL to upload a product CSV to, valid for an hour. importProducts then imports the file."
+    )
     async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload:
         command = partial(job_commands.create_upload, max_bytes=info.context.media_config.max_import_bytes)
         result = await mutate(info, input, command)
@@ -126,8 +128,8 @@ class JobMutation:
         return CreateImportUploadPayload(upload=upload, **common_payload_fields(result, input))
 
     @strawberry.mutation(
-        description="Create or update products from a file or a connected shop, as a job that goes on when this has answered. "
-        "Products are known by their handles, variants by SKU, else by their options. Others stay as they are."
+        description="Create or update products from a CSV file or a connected shop, as a background job. Products are matched by "
+        "handle, variants by SKU, else by their options. Products that the source does not have stay as they are."
     )
     async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload:
         command = partial(
@@ -137,33 +139,33 @@ class JobMutation:
         )
         return await _mutate_job(info, input, command, ImportProductsPayload, JOBS_CHANNEL)
 
-    @strawberry.mutation(description="Stop an import. What was imported until then stays.")
+    @strawberry.mutation(description="Cancel an import. Products imported until then stay.")
     async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload:
         command = partial(job_commands.cancel_job, kind="import")
         return await _mutate_job(info, input, command, CancelImportPayload, cancel_channel(input.id))
 
-    @strawberry.mutation(description="Go on with an import that failed or was cancelled, from where it was.")
+    @strawberry.mutation(description="Retry a failed or cancelled import from its last checkpoint.")
     async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload:
         return await _mutate_job(info, input, partial(job_commands.retry_job, kind="import"), RetryImportPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(
-        description="Write all products of a store of one's own to a file, as Shopify's CSV. importProducts makes the same of it."
+        description="Export all products of a store that the viewer owns as Shopify CSV. importProducts reads it back unchanged."
     )
     async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload:
         return await _mutate_job(info, input, job_commands.export_products, ExportProductsPayload, JOBS_CHANNEL)
 
-    @strawberry.mutation(description="Stop an export.")
+    @strawberry.mutation(description="Cancel an export.")
     async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload:
         command = partial(job_commands.cancel_job, kind="export")
         return await _mutate_job(info, input, command, CancelExportPayload, cancel_channel(input.id))
 
-    @strawberry.mutation(description="Begin an export anew that failed or was cancelled.")
+    @strawberry.mutation(description="Restart a failed or cancelled export.")
     async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload:
         return await _mutate_job(info, input, partial(job_commands.retry_job, kind="export"), RetryExportPayload, JOBS_CHANNEL)
 
 
 async def _mutate_job(info: Info, input_: MutationInput, command: Command, payload: type[P], channel: str) -> P:
-    """The payload of a mutation of one job. Whoever is to hear of it does."""
+    """Run a mutation of one job and build its payload. Notifies the channel and the subscriptions to the job."""
     result = await mutate(info, input_, command)
     job: Any = result.rows[0] if result.rows else None
     if job is not None and not result.is_replayed:
@@ -173,11 +175,12 @@ async def _mutate_job(info: Info, input_: MutationInput, command: Command, paylo
 
 
 def _presign_upload(info: Info, row: Row | None) -> ImportUpload:
+    """The presigned URL of an upload: a PUT of exactly the announced size. Raises Unavailable."""
     job = cast(Row, row)
     try:
         presigned_put = info.context.media_config.objects.presign_put(
             job.object_key, content_type=UPLOAD_CONTENT_TYPE, size=job.object_size, seconds=UPLOAD_URL_SECONDS
         )
     except StorageError:
-        raise Unavailable("The object store does not answer just now. Try again soon.") from None
+        raise Unavailable("The object store is not available at the moment. Try again soon.") from None
     return build_upload(ImportUpload, job.id, presigned_put)

@@ -1,4 +1,4 @@
-"""Rows joined to products: what is checked, what is left out and in which words. Knows no file and no database."""
+"""Parser that validates CSV records and groups them into products. Independent of files and of the database."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ class _ProductDraft:
     has_lossless_variants: bool = False
 
     def add_record(self, record: CsvRecord) -> None:
-        """Take in a row. Everything is checked first: a rejected row leaves no trace."""
+        """Add a record. Validation comes first: a rejected row changes nothing. Raises InvalidRowError."""
         attributes, lossless_cell = self._parse_attributes(record), _parse_lossless_cell(record)
         variant = (
             _build_variant(record, attributes) if attributes or record["variant price"] or record is self.first_record else None
@@ -90,7 +90,7 @@ class _ProductDraft:
     def _add_variant(self, variant: VariantRow, lossless_variant: lossless_cell.LosslessVariant | None) -> None:
         fields = lossless_variant.to_row_fields() if lossless_variant else {}
         variant = _drop_invalid_compare_at_price(replace(variant, **fields))
-        # What is told exactly may be twice the same: ours may be, and Shopify's may not.
+        # Variants with a lossless name or attributes may be duplicates, which Shopify does not allow: they get a unique key.
         variant_key = (str(variant.line),) * 9 if fields.keys() & {"name", "attributes"} else (*variant.attributes.values(),)
         self.has_lossless_variants = self.has_lossless_variants or lossless_variant is not None
         if duplicate := self.variants.get(variant_key):
@@ -130,23 +130,23 @@ class _ProductDraft:
             images=sorted(self.image_ranks, key=self.image_ranks.__getitem__),
             category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
             tags=self.tags,
-            # Well-stocked variants may add up to more than the column holds; the most it holds is then right enough.
+            # The sum is clamped to the maximum of the column.
             inventory=min(sum(inventories), MAX_QUANTITY) if inventories else None,
             track_inventory=bool(inventories),
             seo_title=first_record["seo title"] or None,
             seo_description=first_record["seo description"] or None,
             status=self.status,
-            # Without options the row's price and stock are the product's own; only a SKU has no other place to go.
+            # Without options the price and stock of the row are the product's own. Only for its SKU a variant is needed.
             variants=variants if self.option_names or self.has_lossless_variants or variants[0].sku else [],
         )
         return _drop_invalid_compare_at_price(replace(row, **self.lossless_fields)) if self.lossless_fields else row
 
 
 class ProductParser:
-    """Joins adjacent rows of one handle.
+    """Groups adjacent rows of one handle into a product.
 
-    With `remembers`, handles already seen are kept: a second group of rows would undo the first. Without, whoever takes the
-    products has to see to that.
+    `remember_handles`: reject a second group of rows with the same handle, which would overwrite the first. Without it the
+    consumer of the products has to detect these.
     """
 
     def __init__(self, layout: SourceLayout, *, remember_handles: bool = True) -> None:
@@ -157,9 +157,9 @@ class ProductParser:
         self._draft: _ProductDraft | None = None
 
     def add_row(self, row: CsvRecord | RowError) -> Iterator[ProductRow | RowError | Checkpoint]:
-        """What is complete with this row: the product before it, and the row itself where it is left out."""
+        """Add a row. Yields the product that it completes, a checkpoint, and the error if the row is rejected."""
         handle = "" if isinstance(row, RowError) else "-".join(row["handle"].lower().split())
-        # A row that cannot be told apart may be one of the product around it, so it ends none.
+        # A row with an invalid handle may belong to the current product, so it does not end it.
         if isinstance(row, CsvRecord) and handle != self._current_handle and _HANDLE_PATTERN.fullmatch(handle):
             yield from self.finish()
             yield Checkpoint({"offset": row.start_offset, "line": row.line, "rows": row.preceding_rows}, row.start_offset)
@@ -172,7 +172,7 @@ class ProductParser:
             yield row_error
 
     def finish(self) -> Iterator[ProductRow]:
-        """The product that was begun, if one was."""
+        """Yield the last product, if there is one."""
         if self._draft:
             yield self._draft.build_product(self._layout.present_fields)
         self._draft = None
@@ -220,7 +220,7 @@ def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
 
 
 def _drop_invalid_compare_at_price(row: R) -> R:
-    """The row without a price before that is below its price."""
+    """The row without a compare-at price that is below its price."""
     compare_at_price = row.compare_at_price
     return replace(row, compare_at_price=None) if compare_at_price is not None and compare_at_price < row.price else row
 
@@ -236,7 +236,7 @@ def _check_record(record: CsvRecord) -> None:
 
 
 def _check_cell(column: str, cell: str) -> None:
-    # Asked first what is asked fast: there are many cells.
+    # The cheap checks first: this is the hot path.
     if ("\0" in cell or not cell.isascii()) and (problem := describe_unstorable_character(cell)):
         raise InvalidRowError(column, f"contains {problem}: remove it")
     if len(cell) > (max_length := MAX_CELL_LENGTHS.get(column, DEFAULT_MAX_CELL_LENGTH)):
@@ -311,7 +311,7 @@ def _parse_inventory(record: CsvRecord) -> int | None:
         raise InvalidRowError(column, f"{_quote_cell(record[column])} is not a whole number: write digits only")
     if (quantity := int(match[1])) > MAX_QUANTITY:
         raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_QUANTITY:,} can be counted")
-    # Sold beyond the stock is below zero at Shopify; here that is simply out of stock.
+    # Oversold inventory is negative at Shopify; here it is zero.
     return max(0, quantity) if record["variant inventory tracker"] else None
 
 

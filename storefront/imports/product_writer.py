@@ -1,4 +1,4 @@
-"""Brings products into one store, in batches and set by set, and writes only what differs."""
+"""Upsert of products into a store: in batches, each a transaction of set-based statements that writes only what differs."""
 
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
@@ -17,23 +17,23 @@ from storefront.imports.diff import apply_plan, plan_writes
 from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 
 MAX_BATCH_PRODUCTS = 500
-# A batch also ends at so many rows, and at this much text, in characters: one statement has to index it all in its time.
+# Further limits of a batch: rows, and characters of text, which one statement has to index within its timeout.
 MAX_BATCH_ROWS, MAX_BATCH_CHARACTERS = 2_000, 1_000_000
-# Rejected rows whose reasons are kept. Of more than that only the number is.
+# Row errors that are stored. Further ones are only counted.
 MAX_ROW_ERRORS = 1_000
-# Rejected rows that an import may have by itself, and at most: with more of them it stops.
+# Default and maximum of `max_rejected_rows`: an import with more rejected rows stops.
 DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT = 1_000, 100_000
 
-# How often a batch is begun anew for the sake of others that write the same products.
+# Attempts of a batch that conflicts with concurrent writers of the same products.
 MAX_WRITE_ATTEMPTS = 20
 
-# What Postgres takes from nobody: the product that is to blame is found, and left out.
+# Errors caused by values that Postgres cannot store: bisection finds the product at fault, which is rejected.
 UNSTORABLE_ERRORS = (errors.ProgramLimitExceeded, errors.DataError, errors.CheckViolation, TimedOut)
 
 
 @dataclass(slots=True)
 class ProductBatch:
-    """Products and rejected rows up to a mark."""
+    """Products and row errors up to a checkpoint."""
 
     products: dict[str, ProductRow] = field(default_factory=dict)
     row_errors: list[RowError] = field(default_factory=list)
@@ -41,12 +41,12 @@ class ProductBatch:
     rows: int = 0
     character_count: int = 0
     checkpoint: Checkpoint | None = None
-    # Why no other batch comes after it, although the source goes on.
+    # Set on the last batch, if the import ends before its source does.
     stop: EarlyStop | None = None
     started_at: float = field(default_factory=monotonic)
 
     def add_item(self, item: ProductRow | RowError) -> None:
-        """One more."""
+        """Add a product or a row error."""
         self.rows += item.row_count
         if isinstance(item, ProductRow):
             self.products[item.handle] = item
@@ -56,39 +56,39 @@ class ProductBatch:
             self.add_row_error(item)
 
     def merge(self, other: "ProductBatch", checkpoint: Checkpoint) -> None:
-        """All of another one, which ends here."""
+        """Add the items of another batch, which ends at this checkpoint."""
         self.products |= other.products
         self.row_errors = (self.row_errors + other.row_errors)[:MAX_ROW_ERRORS]
         self.rejected, self.rows = self.rejected + other.rejected, self.rows + other.rows
         self.character_count, self.checkpoint = self.character_count + other.character_count, checkpoint
 
     def finish(self, pending: "ProductBatch", stop: EarlyStop) -> None:
-        """The last of all. Of what comes after its mark only the rejected rows are told: its products are not whole."""
+        """Make this the last batch. Of the pending items only row errors are added: its products may be incomplete."""
         self.row_errors = (self.row_errors + pending.row_errors)[:MAX_ROW_ERRORS]
         self.rejected, self.rows = self.rejected + pending.rejected, self.rows + pending.rejected
         self.stop = stop
 
     def add_row_error(self, row_error: RowError) -> None:
-        """A row that is left out."""
+        """Count the error, and store it while there is room."""
         self.rejected += row_error.row_count
         if len(self.row_errors) < MAX_ROW_ERRORS:
             self.row_errors.append(row_error)
 
     @property
     def is_full(self) -> bool:
-        """Whether it is to be written."""
+        """Whether the batch has reached one of its limits."""
         return (
             len(self.products) >= MAX_BATCH_PRODUCTS or self.rows >= MAX_BATCH_ROWS or self.character_count > MAX_BATCH_CHARACTERS
         )
 
     def is_due(self, max_age_seconds: float) -> bool:
-        """Whether it has been gathered for so long."""
+        """Whether the batch has something to write, and has been collected for so long."""
         return self.checkpoint is not None and monotonic() - self.started_at > max_age_seconds
 
 
 @dataclass(slots=True)
 class BatchCounts:
-    """What became of a batch."""
+    """Counts of a batch: created, updated, unchanged and rejected, with its errors."""
 
     created: int = 0
     updated: int = 0
@@ -101,15 +101,15 @@ class BatchCounts:
 
 @dataclass(slots=True)
 class ImportSummary(BatchCounts):
-    """What became of a source. `rows` are its rows without a header; `position` is the last one logged, None if none was.
+    """Counts of an import. `rows`: of the source, without header. `position`: of the last log entry, None if nothing was written.
 
-    Of the rejections the first are kept; `rejected` counts them all. `stop`: why it ended before its source did.
+    `row_errors` has the first errors only, `rejected` counts all rejected rows. `stop`: why the import ended early.
     """
 
     stop: EarlyStop | None = None
 
     def add_batch(self, counts: BatchCounts) -> None:
-        """One more batch."""
+        """Add the counts of a batch."""
         for name in ("created", "updated", "unchanged", "rejected", "rows"):
             setattr(self, name, getattr(self, name) + getattr(counts, name))
         self.row_errors = (self.row_errors + counts.row_errors)[:MAX_ROW_ERRORS]
@@ -117,13 +117,13 @@ class ImportSummary(BatchCounts):
 
 
 class Checkpointer(Protocol):
-    """What else is kept of a batch, in the very transaction that writes it."""
+    """Hooks that store more of a batch in the transaction that writes it, such as a checkpoint."""
 
     async def begin_batch(self, connection: Connection, batch: ProductBatch, /) -> dict[str, int]:
-        """First of all. Returns those of its products that an earlier batch had already, each with its row there."""
+        """Called first. Returns the handles of its products that an earlier batch had already, with their lines there."""
 
     def finish_batch(self, connection: Connection, batch: ProductBatch, counts: BatchCounts, /) -> None:
-        """Last of all: what it sends is committed with the batch, or not at all."""
+        """Called last: its statements are committed with the batch, or not at all."""
 
 
 async def import_products(
@@ -140,12 +140,12 @@ async def import_products(
     flush_after_seconds: float = float("inf"),
     on_progress: Callable[[ImportSummary], None] = lambda _: None,
 ) -> ImportSummary:
-    """Create or update products of a store by handle, each batch in a transaction of its own; other products stay as they are.
+    """Upsert products of a store by handle, each batch in a transaction of its own; other products stay as they are.
 
-    A product's variants become those of the source. Where a row of it was rejected none is removed: the row may have been one of
-    them. `progress` is told after each batch. A dry run takes every batch back. With more than `max_rejected` rejected rows it
-    stops, and what was imported until then stays; `rejected_before` counts those of an earlier part of the same import.
-    `patience`: seconds after which what there is of a batch is written, for sources that take their time.
+    A product's variants become those of the source. If one of its rows was rejected none is deleted: the row may have been a
+    variant. `on_progress` is called after each batch. A dry run rolls each batch back. With more than `max_rejected_rows`
+    rejected rows the import stops; batches written until then stay. `previously_rejected_rows`: of an earlier part of the same
+    import. `flush_after_seconds`: an incomplete batch is written after this time, for slow sources.
     """
     attribution = {"actor_id": actor_id, "client_mutation_id": client_mutation_id}
     writer = _BatchWriter(database, config_id, attribution, checkpointer, dry_run)
@@ -158,7 +158,7 @@ async def import_products(
     async with aclosing(_form_batches(source, flush_after_seconds, lambda: rejection_limit - summary.rejected, stop)) as batches:
         async for batch in batches:
             summary.add_batch(await writer.write_batch(batch))
-            # Postgres may have refused some more.
+            # Postgres may have rejected further products.
             summary.stop = stop if summary.rejected > rejection_limit else batch.stop
             on_progress(summary)
             if summary.stop:
@@ -189,24 +189,24 @@ async def _form_batches(
 
 @dataclass(slots=True)
 class _BatchBuilder:
-    """Items on their way into batches. `left`: how many rows may be rejected beyond those of the batches that were written."""
+    """Collects items into batches. `count_remaining_rejections`: rows that may still be rejected after the written batches."""
 
     flush_after_seconds: float
     count_remaining_rejections: Callable[[], int]
     rejection_stop: EarlyStop
     batch: ProductBatch = field(default_factory=ProductBatch)
-    # What has come since the last mark.
+    # The items since the last checkpoint.
     pending: ProductBatch = field(default_factory=ProductBatch)
 
     def add_item(self, item: SourceItem) -> Iterator[ProductBatch]:
-        """The batches that are to be written now."""
+        """Add an item. Yields the batches that are to be written now."""
         if isinstance(item, Checkpoint):
             self.batch.merge(self.pending, item)
             self.pending = ProductBatch()
         elif isinstance(item, EarlyStop):
             yield self._finish(item)
         else:
-            # What is in it twice is written twice: the later one updates what the earlier one made.
+            # A repeated handle starts a new batch: the later product updates the earlier one.
             if isinstance(item, ProductRow) and item.handle in self.batch.products:
                 yield self._flush()
             self.pending.add_item(item)
@@ -225,11 +225,11 @@ class _BatchBuilder:
 
 
 class _StalePlanError(Exception):
-    """Someone else made one of the products meanwhile."""
+    """A concurrent writer has created one of the products."""
 
 
 class _DryRunRollback(Exception):
-    """It was only tried."""
+    """Rolls the savepoint of a dry run back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class _BatchWriter:
     dry_run: bool
 
     async def write_batch(self, batch: ProductBatch) -> BatchCounts:
-        """Write a batch, whole but for the products that Postgres does not take."""
+        """Write a batch, without the products that Postgres cannot store. Retries conflicts with concurrent writers."""
         should_bisect = False
         for attempt in range(MAX_WRITE_ATTEMPTS):
             try:
@@ -251,7 +251,7 @@ class _BatchWriter:
                     raise
                 should_bisect = True
             except (_StalePlanError, errors.DeadlockDetected, errors.SerializationFailure):
-                # Others were faster: plan again, from what is there now.
+                # A conflict with a concurrent writer: plan again from the current rows.
                 if attempt == MAX_WRITE_ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
@@ -286,7 +286,7 @@ class _BatchWriter:
     async def _write_bisected(
         self, connection: Connection, products: Sequence[ProductRow], counts: BatchCounts
     ) -> Sequence[LogEntry]:
-        """The products one half after the other, where they cannot be written together: down to the one that is to blame."""
+        """Write the products by bisection, down to those that Postgres cannot store, which are rejected."""
         try:
             async with connection.savepoint():
                 return await self._apply_plans(connection, products, counts)

@@ -1,4 +1,4 @@
-"""What an import is made of: products with their variants, rows that were left out, and places to go on from."""
+"""The items of an import source: products with their variants, errors of rejected rows, and checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,10 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class RowError:
-    """A row that was left out. `line` is where its record starts, the header being line 1; `reason` says how to mend it.
+    """The error of a rejected row. `line`: where its record starts; the header is line 1. `problem`: what is wrong, and the fix.
 
-    `column` is the one that the reason is about, as the source spells it; none where it is about the whole row. `rows`: how many
-    rows are left out with it.
+    `column`: the column at fault, as the source spells it; empty if the whole row is. `row_count`: rows rejected with it.
     """
 
     source_name: str
@@ -23,13 +22,13 @@ class RowError:
 
     @property
     def reason(self) -> str:
-        """What is wrong with which column."""
+        """The problem, after the name of its column."""
         return f"{self.column}: {self.problem}" if self.column else self.problem
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A place between two products: all before it is told, and reading may begin there anew. `done`: how far that is."""
+    """A position between two products from which reading can resume. `progress`: how much of the source is before it."""
 
     resume_point: Mapping[str, Any]
     progress: int
@@ -37,7 +36,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class EarlyStop:
-    """The end of what is imported although the source goes on. `problem` says why; `field` is the input that allows more."""
+    """The import ends before its source does. `problem` says why; `field` is the input that allows more."""
 
     problem: str
     field: str | None = None
@@ -45,7 +44,7 @@ class EarlyStop:
 
 @dataclass(frozen=True, slots=True)
 class VariantRow:
-    """One variant. `inventory` is None where stock is not tracked."""
+    """A variant. `inventory` is None if stock is not tracked."""
 
     line: int
     name: str
@@ -59,9 +58,9 @@ class VariantRow:
 
 @dataclass(frozen=True, slots=True)
 class ProductRow:
-    """One product, made of `rows` rows from `line` on. Not `complete`: some of its rows were rejected.
+    """A product, parsed from `row_count` rows from `line` on. `is_complete`: none of its rows was rejected.
 
-    `given` names the fields, of it and of its variants, that the source has: of the others it says nothing.
+    `present_fields`: the fields of product and variants that the source has a column for; the others are unknown.
     """
 
     handle: str
@@ -84,5 +83,5 @@ class ProductRow:
     variants: list[VariantRow]
 
 
-# What a source consists of.
+# An item of a source.
 SourceItem = ProductRow | RowError | Checkpoint | EarlyStop

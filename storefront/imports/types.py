@@ -1,9 +1,9 @@
-"""Imports and exports as their owners see them."""
+"""GraphQL types of import and export jobs."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any, cast
+from typing import cast
 
 import strawberry
 
@@ -15,42 +15,42 @@ from storefront.graph.pagination import Connection
 from storefront.graph.scalars import Position, format_datetime
 from storefront.graph.types import After, Config, First, build_reference_batch
 
-# Seconds for which the address of a finished export is good.
+# Seconds until the presigned URL of an exported file expires.
 DOWNLOAD_URL_SECONDS = 3_600
 
 
-@strawberry.enum(description="How a job stands.")
+@strawberry.enum(description="The status of a job.")
 class JobStatus(Enum):
-    QUEUED = strawberry.enum_value("queued", description="It waits: for its turn, or to be tried again.")
+    QUEUED = strawberry.enum_value("queued", description="Waits for a worker, or for a retry.")
     RUNNING = "running"
     SUCCEEDED = "succeeded"
-    FAILED = strawberry.enum_value("failed", description="`error` says why. What was imported until then stays.")
-    CANCELLED = strawberry.enum_value("cancelled", description="What was imported until then stays.")
+    FAILED = strawberry.enum_value("failed", description="`error` says why. Products imported until then stay.")
+    CANCELLED = strawberry.enum_value("cancelled", description="Products imported until then stay.")
 
 
 @strawberry.enum
 class ImportSource(Enum):
-    SHOPIFY_CSV = strawberry.enum_value("shopify_csv", description="An uploaded file, as Shopify exports products.")
+    SHOPIFY_CSV = strawberry.enum_value("shopify_csv", description="An uploaded file in the format of Shopify's product export.")
     SHOPIFY_STORE = strawberry.enum_value("shopify_store", description="The shop that is connected in `integrations.shopify`.")
 
 
-@strawberry.type(description="Why a job failed, or has to be tried again.")
+@strawberry.type(description="Why a job failed, or is retried.")
 class JobError:
-    message: str = strawberry.field(description="For people: what is wrong and how to mend it.")
-    field: str | None = strawberry.field(description="What it is about, such as integrations.shopify.accessToken.")
+    message: str = strawberry.field(description="For users: what is wrong, and how to fix it.")
+    field: str | None = strawberry.field(description="The field at fault, such as integrations.shopify.accessToken.")
 
 
-@strawberry.type(description="A row that was left out.")
+@strawberry.type(description="A rejected row.")
 class JobIssue:
-    row: int | None = strawberry.field(description="Of a file its line, the header being line 1; of a shop its number.")
+    row: int | None = strawberry.field(description="The line in the file, where the header is line 1; the row number for a shop.")
     handle: str | None
-    field: str | None = strawberry.field(description="The column, as the source spells it. Null: the whole row.")
+    field: str | None = strawberry.field(description="The column at fault, as the source spells it. Null: the whole row.")
     message: str
 
 
 @strawberry.type
 class JobIssueConnection(Connection[JobIssue]):
-    """A page of rows that were left out."""
+    """A page of rejected rows."""
 
 
 async def _resolve_issues(
@@ -67,19 +67,19 @@ def _build_issue_counter(info: Info, job_id: str) -> Callable[[], Awaitable[int]
     return lambda: info.context.load(loaders.count_job_issues, job_id)
 
 
-def _resolve_error(self: Any) -> JobError | None:
+def _resolve_error(self: "ImportJob | ExportJob") -> JobError | None:
     error = cast(Row, self).error
     return JobError(message=error["message"], field=error.get("field")) if error else None
 
 
-def _resolve_progress(self: Any) -> float | None:
+def _resolve_progress(self: "ImportJob | ExportJob") -> float | None:
     row = cast(Row, self)
     if row.status == "succeeded":
         return 1.0
     return min(row.done / row.total, 1.0) if row.total else None
 
 
-PROGRESS_DESCRIPTION = "From 0 to 1; null where it is not known how much there is to do."
+PROGRESS_DESCRIPTION = "From 0 to 1; null while the total is unknown."
 
 
 @strawberry.type(description="An import of products into a store.")
@@ -89,34 +89,34 @@ class ImportJob:
     source: ImportSource
     file_name: str | None
     progress: float | None = strawberry.field(resolver=_resolve_progress, description=PROGRESS_DESCRIPTION)
-    rows: int = strawberry.field(description="Those that were read so far, without a header.")
-    created: int = strawberry.field(description="Products.")
+    rows: int = strawberry.field(description="Rows that were read so far, without the header.")
+    created: int = strawberry.field(description="Created products.")
     updated: int
     unchanged: int
-    rejected: int = strawberry.field(description="Rows.")
+    rejected: int = strawberry.field(description="Rejected rows.")
     error: JobError | None = strawberry.field(resolver=_resolve_error)
-    position: Position | None = strawberry.field(description="Where the store's log stood with the last change of it.")
+    position: Position | None = strawberry.field(description="Position of the last change by this import in the store's log.")
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
 
-    @strawberry.field(description="Whether it only tells what it would do.")
+    @strawberry.field(description="Whether it is a dry run.")
     def preview(self) -> bool:
         return bool(cast(Row, self).options.get("preview"))
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
     issues: JobIssueConnection = batch_field(
-        _resolve_issues, description="Rows that were left out, in their order: the first 1,000."
+        _resolve_issues, description="The first 1,000 rejected rows, in the order of the source."
     )
 
 
-@strawberry.type(description="An address to download a file from. Whoever has it may.")
+@strawberry.type(description="A presigned URL to download a file. It needs no credentials.")
 class Download:
     url: str
     expires_at: datetime
     file_name: str
-    size: int = strawberry.field(description="In bytes.")
+    size: int = strawberry.field(description="Size of the file in bytes.")
 
 
 @strawberry.type(description="An export of a store's products.")
@@ -129,11 +129,11 @@ class ExportJob:
     started_at: datetime | None
     finished_at: datetime | None
 
-    @strawberry.field(description="Products that were written so far.")
+    @strawberry.field(description="Products that were exported so far.")
     def products(self) -> int:
         return int(cast(Row, self).done)
 
-    @strawberry.field(description="The file, once it is there: a new address each time that it is asked for.")
+    @strawberry.field(description="The file of a successful export, as a new presigned URL for each request; else null.")
     def download(self, info: Info) -> Download | None:
         row = cast(Row, self)
         if row.status != "succeeded":
@@ -146,7 +146,7 @@ class ExportJob:
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
     issues: JobIssueConnection = batch_field(
-        _resolve_issues, description="Products that no file can tell, and that are not in it."
+        _resolve_issues, description="Products that CSV cannot represent, which the file leaves out."
     )
 
 

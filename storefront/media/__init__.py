@@ -1,1 +1,1 @@
-"""Pictures of products: uploads, what is made of them, and the sweep of what nobody shows any more."""
+"""Product images: uploads to presigned URLs, processing, serving in several sizes, and garbage collection."""

@@ -1,4 +1,4 @@
-"""Writes of pictures, each with the change of its product that it records."""
+"""Commands of the image mutations. Each records the change of its product in the log."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -24,9 +24,9 @@ from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWo
 
 Values = Mapping[str, Any]
 
-# Seconds for which an upload is signed.
+# Seconds until the presigned URL of an upload expires.
 UPLOAD_URL_SECONDS = 900
-# Uploads of a store that wait to be confirmed.
+# Unconfirmed uploads of a store.
 MAX_PENDING_UPLOADS = 250
 
 ALT_RULE = validation.optional_rule(validation.text_rule(512, min_characters=0))
@@ -54,7 +54,7 @@ REMOVE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 
 async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> Sequence[Row]:
-    """Room for a picture that is about to be uploaded."""
+    """Create an upload, which the mutation returns as a presigned URL."""
     upload_rules: validation.Rules = {
         "configId": validation.validate_id,
         "contentType": _check_content_type,
@@ -65,10 +65,7 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
     store = await lock_own_store(unit, clean["configId"], ["configId"])
     [(pending,)] = await unit.fetch(_count_pending_statement(), {"config_id": store.id})
     if pending >= MAX_PENDING_UPLOADS:
-        problem = (
-            f"the store has {pending} uploads that were not confirmed, and may have at most {MAX_PENDING_UPLOADS}. "
-            "Try again in an hour."
-        )
+        problem = f"the store has {pending} unconfirmed uploads, at most {MAX_PENDING_UPLOADS} are allowed. Try again in an hour."
         raise MutationRejected(make_invalid_input_error(["configId"], problem))
     row = {"id": new_id(), "config_id": store.id, "content_type": clean["contentType"], "size": clean["size"]}
     row["filename"] = clean.get("filename")
@@ -79,12 +76,12 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
 
 
 async def confirm_upload(unit: UnitOfWork, values: Values, *, processed: ProcessedUpload | None, base_url: str) -> Sequence[Any]:
-    """The picture that was made of an upload, shown by a product. Confirmed again, what came of it the first time."""
+    """Attach the image of a processed upload to a product. Idempotent: a repeated confirmation returns the first result."""
     clean = validation.require_valid_fields(CONFIRM_RULES, values)
     product = await lock_own_product(unit, clean["productId"], ["productId"])
     for upload in await unit.fetch(_lock_upload_statement(), {"id": clean["uploadId"], "actor_id": unit.actor_id}):
         if processed is None:
-            # It was not there when it was looked at, before this began.
+            # The upload was not found when it was processed, before this transaction.
             break
         return await _attach_image(unit, product, upload, processed, clean, base_url)
     for row in await unit.fetch(_lock_image_statement(), {"id": clean["uploadId"], "actor_id": unit.actor_id}):
@@ -101,7 +98,7 @@ async def _attach_image(
         raise MutationRejected(make_invalid_input_error(["productId"], "belongs to another store than the upload."))
     if len(product.images) >= MAX_IMAGES:
         raise MutationRejected(
-            make_invalid_input_error(["productId"], f"the product has {MAX_IMAGES} images, which is as many as it may have.")
+            make_invalid_input_error(["productId"], f"the product has {MAX_IMAGES} images, the maximum. Remove one first.")
         )
     keys = {"id": upload.id, "config_id": product.config_id, "product_id": product.id}
     row = {**keys, "alt": clean.get("alt") or None, **processed.columns}
@@ -129,7 +126,7 @@ def _set_product_images(unit: UnitOfWork, product: Row, addresses: Sequence[str]
 
 
 async def update_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
-    """What a picture is called, and where it stands among those of its product."""
+    """Update the alt text of an image, and its position among the images of its product."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old, product = await _load_own_image(unit, clean["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
@@ -147,7 +144,7 @@ async def update_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
 
 
 async def remove_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
-    """A picture off its product. It is gone for good once the sweep finds that no other product of the store shows it."""
+    """Detach an image from its product. Garbage collection deletes it once no product of the store references it."""
     clean = validation.require_valid_fields(REMOVE_RULES, values)
     old, product = await _load_own_image(unit, clean["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
@@ -159,10 +156,10 @@ async def remove_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
 
 async def _load_own_image(unit: UnitOfWork, image_id: str) -> tuple[Row, Row]:
     for parent in await unit.fetch(_select_image_product_statement(), {"id": image_id}):
-        # What is hidden of others is not told by the name of another thing that is hidden.
+        # The error of the product is not revealed for an image: both are NOT_FOUND by the image's id.
         with suppress(MutationRejected):
             product = await lock_own_product(unit, parent.product_id, ["id"])
-            # It may have been taken off while its product was waited for.
+            # The image may have been detached while this waited for the lock of the product.
             for row in await unit.fetch(_lock_image_statement(), {"id": image_id, "actor_id": unit.actor_id}):
                 if row.product_id == product.id:
                     return row, product
@@ -185,7 +182,7 @@ _OWNER_JOIN = "JOIN configs ON configs.id = {0}.config_id AND configs.user_id = 
 
 @cache
 def _lock_upload_statement() -> Statement:
-    # A second confirmation waits, and then finds the picture. The sweep is for what is older.
+    # A concurrent confirmation waits for this lock, and then finds the image. Garbage collection takes older uploads only.
     return compile_statement(
         text(f"{OWN_UPLOADS_SQL} WHERE upload.id = CAST(:id AS uuid) AND {IS_CONFIRMABLE_SQL} FOR UPDATE OF upload")
     )

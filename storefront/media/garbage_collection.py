@@ -1,34 +1,34 @@
-"""Removes from the object store what nobody needs any more, whoever is killed meanwhile.
+"""Garbage collection of uploads and images in object storage. It is crash-safe: it may be killed at any point.
 
-Every object has a row that says where it is, written before it and removed after it. So there is nothing to be looked for.
-Between the moment from which a thing may no longer be used and its removal there is time for whoever still uses it.
+Each object has a row with its key, inserted before it and deleted after it, so that no listing is needed to find garbage. Between
+the time from which an object may no longer be used and its deletion there is a grace period for requests that still use it.
 """
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 
-from sqlalchemy import text
+from sqlalchemy import BigInteger, bindparam, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.storage.base import ObjectStorage, delete_prefix
 from storefront.media.upload_processing import MEDIA_PREFIX, UPLOAD_PREFIX, upload_key
 
-# Rows that are done at a time.
+# Rows of one batch.
 MAX_BATCH_ROWS = 200
 
-_OLD_UPLOADS_SQL = f"""
+_OLD_UPLOADS_SQL = """
 SELECT upload.id, upload.places, image.place FROM image_uploads AS upload LEFT JOIN images AS image USING (id)
-WHERE upload.expires_at < now() - interval '2 hours' ORDER BY upload.expires_at LIMIT {MAX_BATCH_ROWS}
+WHERE upload.expires_at < now() - interval '2 hours' ORDER BY upload.expires_at LIMIT :limit
 """
 _DELETE_UPLOADS_SQL = "DELETE FROM image_uploads WHERE id = ANY(CAST(:ids AS uuid[])) RETURNING id"
 
-# A day's time to change one's mind. Meanwhile the address may have been written to another product of the store.
-_MARK_IMAGES_SQL = f"""
+# A grace period of a day, to undo the removal. An image that another product of the store references by then is attached to it.
+_MARK_IMAGES_SQL = """
 WITH old AS (
   SELECT id, config_id FROM images
   WHERE product_id IS NULL AND swept_at IS NULL AND detached_at < now() - interval '1 day'
-  ORDER BY detached_at LIMIT {MAX_BATCH_ROWS} FOR UPDATE SKIP LOCKED
+  ORDER BY detached_at LIMIT :limit FOR UPDATE SKIP LOCKED
 ),
 shown AS (
   SELECT DISTINCT ON (old.id) old.id, product.id AS product_id
@@ -42,29 +42,27 @@ UPDATE images SET product_id = shown.product_id, swept_at = CASE WHEN shown.prod
 FROM old LEFT JOIN shown USING (id) WHERE images.id = old.id
 RETURNING images.id
 """
-_MARKED_IMAGES_SQL = (
-    f"SELECT id, place FROM images WHERE swept_at < now() - interval '10 minutes' ORDER BY swept_at LIMIT {MAX_BATCH_ROWS}"
-)
+_MARKED_IMAGES_SQL = "SELECT id, place FROM images WHERE swept_at < now() - interval '10 minutes' ORDER BY swept_at LIMIT :limit"
 _DELETE_IMAGES_SQL = "DELETE FROM images WHERE id = ANY(CAST(:ids AS uuid[])) AND swept_at IS NOT NULL RETURNING id"
 
 
 async def sweep_images(database: Database, objects: ObjectStorage) -> int:
-    """Remove old uploads, and pictures that no product has shown for a day; returns how many of both. Safe at any time."""
+    """Delete expired uploads, and images without a product for a day; returns how many of both. Safe to run concurrently."""
     removed_count = 0
-    while uploads := await database.fetch(_select_old_uploads_statement()):
+    while uploads := await database.fetch(_select_old_uploads_statement(), {"limit": MAX_BATCH_ROWS}):
         for upload in uploads:
             await _remove_upload_objects(objects, upload)
         removed_count += len(await database.fetch(_delete_uploads_statement(), {"ids": [upload.id for upload in uploads]}))
-    while await database.fetch(_mark_images_statement()):
+    while await database.fetch(_mark_images_statement(), {"limit": MAX_BATCH_ROWS}):
         pass
-    while images := await database.fetch(_select_marked_images_statement()):
+    while images := await database.fetch(_select_marked_images_statement(), {"limit": MAX_BATCH_ROWS}):
         for image in images:
             await delete_prefix(objects, f"{image.place}/")
         removed_count += len(await database.fetch(_delete_images_statement(), {"ids": [image.id for image in images]}))
     return removed_count
 
 
-# Objects that are looked for in the database at a time.
+# Keys that are looked up in the database at a time.
 MAX_LOOKUP_KEYS = 1_000
 _REFERENCED_PLACES_SQL = """
 SELECT place FROM images WHERE place = ANY(CAST(:names AS text[]))
@@ -74,9 +72,9 @@ UNION ALL SELECT '{uploads}' || id FROM image_uploads WHERE '{uploads}' || id = 
 
 
 async def sweep_orphaned_objects(database: Database, objects: ObjectStorage) -> int:
-    """Remove objects that no row knows of and that are older than a day; returns how many. It reads all there is.
+    """Delete orphaned objects: without a row, and older than a day; returns how many. Lists all objects.
 
-    There are some where the database was set back to an earlier moment, and otherwise none.
+    There are orphans only after a restore of the database from a backup.
     """
     removed_count = 0
     for prefix in (UPLOAD_PREFIX, MEDIA_PREFIX):
@@ -92,7 +90,7 @@ async def sweep_orphaned_objects(database: Database, objects: ObjectStorage) -> 
 
 
 async def _remove_unreferenced(database: Database, objects: ObjectStorage, keys: Sequence[str]) -> int:
-    # A picture's objects are known by the place that they are at.
+    # The rows of images have the prefix (`place`) of their objects.
     name_by_key = {key: key if key.startswith(UPLOAD_PREFIX) else key.rpartition("/")[0] for key in keys}
     rows = (
         await database.fetch(_select_referenced_statement(), {"names": sorted(set(name_by_key.values()))}) if name_by_key else []
@@ -116,9 +114,13 @@ def _select_referenced_statement() -> Statement:
     return compile_statement(text(_REFERENCED_PLACES_SQL.format(uploads=UPLOAD_PREFIX)))
 
 
+def _compile_batch_statement(sql: str) -> Statement:
+    return compile_statement(text(sql).bindparams(bindparam("limit", type_=BigInteger)))
+
+
 @cache
 def _select_old_uploads_statement() -> Statement:
-    return compile_statement(text(_OLD_UPLOADS_SQL))
+    return _compile_batch_statement(_OLD_UPLOADS_SQL)
 
 
 @cache
@@ -128,12 +130,12 @@ def _delete_uploads_statement() -> Statement:
 
 @cache
 def _mark_images_statement() -> Statement:
-    return compile_statement(text(_MARK_IMAGES_SQL))
+    return _compile_batch_statement(_MARK_IMAGES_SQL)
 
 
 @cache
 def _select_marked_images_statement() -> Statement:
-    return compile_statement(text(_MARKED_IMAGES_SQL))
+    return _compile_batch_statement(_MARKED_IMAGES_SQL)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""GET /media/{key}/{name}: pictures in the sizes that there are, each made when it is first asked for and then kept."""
+"""GET /media/{key}/{name}: serves images in the available sizes. Each size is rendered on its first request, then stored."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -15,46 +15,49 @@ from storefront.core.storage.base import ObjectNotFoundError, ObjectStorage, Sto
 from storefront.media.upload_processing import IMMUTABLE_CACHE_CONTROL
 from storefront.queries import images
 from storefront.queries.images import FULL_SIZE_NAME, MEDIA_PATH
+from storefront.serving.http.cors import ANY_ORIGIN_HEADERS
 from storefront.serving.http.headers import is_not_modified
 from storefront.serving.http.streams import iterate_nothing
 
-# Pictures are for pages of any origin; scripts of theirs may read them too, to draw on them.
-CORS_HEADERS = {"access-control-allow-origin": "*", "cross-origin-resource-policy": "cross-origin"}
-# Where a bucket serves them: whoever asked may go there for an hour without asking again.
+# Pages of any origin may embed images (CORP), and their scripts may read them, such as to draw them on a canvas (CORS).
+CORS_HEADERS = {**ANY_ORIGIN_HEADERS, "cross-origin-resource-policy": "cross-origin"}
+# Redirects to the public URL of a bucket: clients cache them for an hour.
 REDIRECT_HEADERS = {**CORS_HEADERS, "cache-control": "public, max-age=3600"}
 
 
 class ImageEndpoint:
-    """The pictures of a store of objects. Of several that ask for a size that there is not yet, the first one has it made."""
+    """Serves the images in an object storage. Concurrent requests for a missing size share one rendering (single-flight)."""
 
     def __init__(
         self, database: Database, objects: ObjectStorage, image_processor: ImageProcessor, max_upload_bytes: int
     ) -> None:
         self._database, self._objects, self._image_processor = database, objects, image_processor
-        # What is kept may be larger than what was sent.
+        # A re-encoded image may be larger than its upload.
         self._max_source_bytes = 8 * max_upload_bytes
         self._resize_tasks: dict[str, asyncio.Task[None]] = {}
 
     def build_routes(self) -> list[BaseRoute]:
-        """What to mount at the root."""
+        """The routes, to mount at the root."""
         return [Route(f"{MEDIA_PATH}/{{key}}/{{name}}", self.serve)]
 
     async def serve(self, request: Request) -> Response:
-        """The picture of an address; 404 for any other."""
+        """Serve an image: 200, 304, a redirect (307) to a public bucket, 404 if not found, 503 if storage is not available."""
         name = request.path_params["name"]
         row = await self._load_image(request.path_params["key"])
         size = images.parse_rendition_name(name, row.width) if row else None
         if row is None or size is None:
-            return PlainTextResponse("There is no such picture.", 404, CORS_HEADERS)
+            return PlainTextResponse("There is no such image.", 404, CORS_HEADERS)
         etag = f'"{row.token}-{name}"'
         if is_not_modified(request.headers, etag):
             return Response(status_code=304, headers={**CORS_HEADERS, "etag": etag, "cache-control": IMMUTABLE_CACHE_CONTROL})
         try:
             return await self._respond_with_image(request, row, name, *size, etag)
         except (StorageError, OSError, Unavailable):
-            return PlainTextResponse("Pictures are out of reach at the moment.", 503, {**CORS_HEADERS, "retry-after": "1"})
+            return PlainTextResponse(
+                "Images are not available at the moment. Try again soon.", 503, {**CORS_HEADERS, "retry-after": "1"}
+            )
         except ObjectNotFoundError:
-            return PlainTextResponse("There is no such picture.", 404, CORS_HEADERS)
+            return PlainTextResponse("There is no such image.", 404, CORS_HEADERS)
 
     async def _load_image(self, key: str) -> Row | None:
         row = await images.load_image_by_address_key(self._database, key)
@@ -84,7 +87,7 @@ class ImageEndpoint:
             }
             if request.method == "HEAD":
                 return StreamingResponse(iterate_nothing(), headers=headers, media_type=MEDIA_TYPES[extension])
-            # Closed by whoever has sent it, to the end or not.
+            # The response body closes it, also when the client disconnects.
             exit_stack = stack.pop_all()
 
         async def iterate_body() -> AsyncIterator[bytes]:
@@ -100,7 +103,7 @@ class ImageEndpoint:
             task = asyncio.create_task(self._resize_image(row, key, width, extension))
             self._resize_tasks[key] = task
             task.add_done_callback(lambda _: self._resize_tasks.pop(key, None))
-        # Whoever leaves does not take it from the others.
+        # A client that disconnects must not cancel the rendering that others wait for.
         await asyncio.shield(task)
 
     async def _resize_image(self, row: Row, key: str, width: int, extension: str) -> None:

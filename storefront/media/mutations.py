@@ -1,4 +1,4 @@
-"""Fields that write pictures: upload and confirm, name and order, remove."""
+"""Mutation fields of images: create and confirm uploads, update and remove images."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -20,18 +20,20 @@ from storefront.media.upload_processing import ProcessedUpload, discard_upload, 
 from storefront.queries.images import ProductImage
 from storefront.writes.transaction import MutationResult
 
-POSITION_DESCRIPTION = "Its place among the product's images, from 0 on. "
+POSITION_DESCRIPTION = "Its position among the product's images, from 0. "
 
 
 @strawberry.input
 class CreateImageUploadInput(MutationInput):
     config_id: strawberry.ID
-    content_type: str = strawberry.field(description="image/jpeg, image/png, image/webp, image/avif or image/gif, as it is.")
-    size: int = strawberry.field(description="Bytes of the file, exactly.")
+    content_type: str = strawberry.field(
+        description="The type of the file: image/jpeg, image/png, image/webp, image/avif or image/gif."
+    )
+    size: int = strawberry.field(description="The exact size of the file in bytes.")
     filename: str | None = None
 
 
-@strawberry.type(description=f"{UPLOAD_DESCRIPTION} It may be confirmed until an hour after its address has ended.")
+@strawberry.type(description=f"{UPLOAD_DESCRIPTION} It can be confirmed until an hour after its presigned URL has expired.")
 class ImageUpload(Upload):
     pass
 
@@ -45,8 +47,8 @@ class CreateImageUploadPayload(Payload):
 class ConfirmImageUploadInput(MutationInput):
     upload_id: strawberry.ID
     product_id: strawberry.ID
-    alt: str | None = strawberry.field(default=None, description="What is to be seen, at most 512 characters.")
-    position: int | None = strawberry.field(default=None, description=POSITION_DESCRIPTION + "Last unless given.")
+    alt: str | None = strawberry.field(default=None, description="Alternative text of the image, at most 512 characters.")
+    position: int | None = strawberry.field(default=None, description=POSITION_DESCRIPTION + "The last one by default.")
 
 
 @strawberry.input(description="Fields that are left out stay as they are.")
@@ -88,7 +90,9 @@ class RemoveImagePayload(ImagePayload):
 
 @strawberry.type
 class MediaMutation:
-    @strawberry.mutation(description="Have an address signed to which a picture may be sent, past this server.")
+    @strawberry.mutation(
+        description="Create a presigned URL to upload an image to, which bypasses this server if a bucket is configured."
+    )
     async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload:
         media_config = info.context.media_config
         result = await mutate(info, input, partial(commands.create_upload, max_bytes=media_config.max_image_bytes))
@@ -96,8 +100,8 @@ class MediaMutation:
         return CreateImageUploadPayload(upload=upload, **common_payload_fields(result, input))
 
     @strawberry.mutation(
-        description="Have an uploaded picture looked at, and show it with a product. What cannot be used is removed. "
-        "Confirmed again, the answer is that of the first time.",
+        description="Validate an uploaded image, and add it to a product. An unusable upload is deleted. "
+        "Idempotent: a repeated confirmation returns the first result.",
         metadata=costs(100),
     )
     async def confirm_image_upload(self, info: Info, input: ConfirmImageUploadInput) -> ConfirmImageUploadPayload:
@@ -107,24 +111,25 @@ class MediaMutation:
                 info.context.database, media_config.objects, media_config.image_processor, str(input.upload_id), viewer.id
             )
         except (StorageError, OSError) as error:
-            raise Unavailable("Uploads are out of reach at the moment. Nothing was done: try again.") from error
+            raise Unavailable("Uploads are not available at the moment. Nothing was changed: try again.") from error
         result = await mutate(info, input, partial(commands.confirm_upload, processed=processed, base_url=media_config.base_url))
         await _discard_leftovers(media_config, str(input.upload_id), processed, result)
         return ConfirmImageUploadPayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
-    @strawberry.mutation(description="Say what is to be seen on a picture, or put it elsewhere among those of its product.")
+    @strawberry.mutation(description="Update the alternative text of an image, or its position among the images of its product.")
     async def update_image(self, info: Info, input: UpdateImageInput) -> UpdateImagePayload:
         result = await mutate(info, input, commands.update_image)
         return UpdateImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
-    @strawberry.mutation(description="Take a picture off its product. Its files are removed a day later.")
+    @strawberry.mutation(description="Remove an image from its product. Its files are deleted a day later.")
     async def remove_image(self, info: Info, input: RemoveImageInput) -> RemoveImagePayload:
         result = await mutate(info, input, commands.remove_image)
         return RemoveImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
 
 
 def _presign_upload(media_config: MediaConfig, row: Row) -> ImageUpload:
-    # A retry gets what is left of the time.
+    """The presigned URL of an upload: a PUT of exactly the declared type and size."""
+    # A replay of the mutation gets the remaining time.
     remaining_seconds = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()
     seconds = min(commands.UPLOAD_URL_SECONDS, max(1, round(remaining_seconds)))
     presigned_put = media_config.objects.presign_put(
@@ -136,7 +141,7 @@ def _presign_upload(media_config: MediaConfig, row: Row) -> ImageUpload:
 async def _discard_leftovers(
     media_config: MediaConfig, upload_id: str, processed: ProcessedUpload | None, result: MutationResult
 ) -> None:
-    """Remove what was made and is not shown, and the upload once it is."""
+    """Delete the objects of an image that was not attached, and the upload once it is."""
     image = cast(ProductImage, result.rows[1]) if result.rows else None
     is_unused = processed is not None and (image is None or image.place != processed.place)
     await discard_upload(media_config.objects, upload_id if image else None, processed.place if processed and is_unused else None)

@@ -1,4 +1,4 @@
-"""What becomes of an upload before it is confirmed: it is looked at, and a picture of it is put where nobody else can write."""
+"""Processing of an upload before its confirmation: validates, re-encodes and stores the image where clients cannot write."""
 
 import logging
 import secrets
@@ -25,35 +25,35 @@ from storefront.queries.images import FULL_SIZE_NAME
 log = logging.getLogger("storefront")
 
 UPLOAD_PREFIX, MEDIA_PREFIX = "uploads/images/", "media/"
-# What is under a key never changes.
+# Objects are immutable: the content of a key never changes.
 IMMUTABLE_CACHE_CONTROL = "public, max-age=31536000, immutable"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessedUpload:
-    """A picture that is kept at a place of its own, with its columns; or the problem with what was uploaded."""
+    """The stored image, as the columns of its row; or the problem with the upload."""
 
     columns: Mapping[str, Any] = field(default_factory=dict)
     problem: str = ""
 
     @property
     def place(self) -> str | None:
-        """Where it is."""
+        """The key prefix of the image's objects; None if there is a problem."""
         return self.columns.get("place")
 
 
 def upload_key(upload_id: str) -> str:
-    """Where an upload is put."""
+    """The object key of an upload, which its presigned URL writes to."""
     return f"{UPLOAD_PREFIX}{upload_id}"
 
 
 async def process_image_upload(
     database: Database, objects: ObjectStorage, image_processor: ImageProcessor, upload_id: str, actor_id: str
 ) -> ProcessedUpload | None:
-    """What becomes of an upload of the actor's; None where there is none. What cannot be used is removed.
+    """Process an upload of the actor; None if there is none. An unusable upload is deleted. Raises StorageError and OSError.
 
-    Nothing is locked meanwhile: reading and decoding may take seconds. Each call has a place of its own, so that two of them do
-    not get in each other's way; whoever does not use theirs gives it back with `discard`.
+    Takes no lock, because reading and decoding may take seconds. Each call stores to a prefix of its own, so that concurrent
+    calls do not conflict; the caller deletes an unused one with `discard_upload`.
     """
     key = parse_id(upload_id)
     for upload in await database.fetch(_select_upload_statement(), {"id": key, "actor_id": actor_id}) if key else []:
@@ -62,7 +62,7 @@ async def process_image_upload(
             image = await image_processor.process_upload(content, upload.content_type)
         except UnusableImageError as error:
             await objects.delete(upload_key(upload.id))
-            return ProcessedUpload(problem=f"what was uploaded {error}")
+            return ProcessedUpload(problem=f"the upload {error}")
         return await _store_image(database, objects, upload.id, image)
     return None
 
@@ -72,20 +72,20 @@ async def _read_upload(objects: ObjectStorage, upload: Row) -> bytes:
         content = await read_object(objects, upload_key(upload.id), upload.size)
     except ObjectNotFoundError:
         raise UnusableImageError(
-            "is not there yet. Send it with the method, address and headers of createImageUpload first."
+            "was not found. Send it to the presigned URL of createImageUpload first, with its method and headers."
         ) from None
     except SizeMismatchError:
         content = b""
     if len(content) != upload.size:
-        raise UnusableImageError(f"does not have the {upload.size:,} bytes that were announced.")
+        raise UnusableImageError(f"does not have the declared size of {upload.size:,} bytes.")
     return content
 
 
 async def _store_image(database: Database, objects: ObjectStorage, upload_id: str, image: ProcessedImage) -> ProcessedUpload:
-    # Not to be guessed: a bucket may be open to all who know a key, as the server is to all who know an address.
+    # An unguessable key: objects of a public bucket are readable by anyone who knows their key, as images are by their URL.
     token = secrets.token_hex(16)
     place = f"{MEDIA_PREFIX}{upload_id}-{token}"
-    # Noted first: whatever happens from here on, the sweep knows of it.
+    # Recorded before the object is written: after a crash garbage collection finds it.
     await database.fetch(_record_place_statement(), {"id": upload_id, "place": place})
     content_type = MEDIA_TYPES[image.extension]
     await objects.put(
@@ -98,17 +98,17 @@ async def _store_image(database: Database, objects: ObjectStorage, upload_id: st
 
 
 async def discard_upload(objects: ObjectStorage, upload_id: str | None, place: str | None) -> None:
-    """Remove what is not needed any more. What cannot be removed now is found by the sweep."""
+    """Delete an upload, and the objects of an unused image. If this fails, garbage collection deletes them later."""
     try:
         if upload_id:
             await objects.delete(upload_key(upload_id))
         if place:
             await delete_prefix(objects, f"{place}/")
     except (StorageError, OSError):
-        log.warning("an upload could not be removed; it is left to the sweep", exc_info=True)
+        log.warning("an upload could not be deleted; garbage collection will retry", exc_info=True)
 
 
-# The uploads of an actor, and those that may be confirmed: the sweep begins with others a while after that.
+# The uploads of an actor; and the condition for uploads that may be confirmed. Garbage collection starts an hour later.
 OWN_UPLOADS_SQL = (
     "SELECT upload.* FROM image_uploads AS upload "
     "JOIN configs ON configs.id = upload.config_id AND configs.user_id = CAST(:actor_id AS uuid)"

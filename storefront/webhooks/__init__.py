@@ -1,1 +1,1 @@
-"""Webhooks: a store's log, told to addresses that its owner names."""
+"""Webhooks: the changes in a store's log, delivered to URLs of its owner."""

@@ -1,4 +1,4 @@
-"""Fields that find webhooks."""
+"""Query fields of webhooks."""
 
 from typing import cast
 
@@ -16,13 +16,13 @@ from storefront.webhooks.types import Webhook
 @strawberry.type
 class WebhookQuery:
     @strawberry.field(
-        description="The webhooks of a store of one's own, oldest first.", metadata=costs(size=MAX_WEBHOOKS_PER_STORE)
+        description="The webhooks of a store that the viewer owns, oldest first.", metadata=costs(size=MAX_WEBHOOKS_PER_STORE)
     )
     async def webhooks(self, info: Info, config_id: strawberry.ID) -> list[Webhook]:
         store = await require_own_store(info, config_id, "its webhooks")
         return cast(list[Webhook], await webhooks.load_webhooks_of_store(info.context.read_database, store))
 
-    @strawberry.field(description="A webhook of a store of one's own, or null.")
+    @strawberry.field(description="A webhook of a store that the viewer owns, or null.")
     async def webhook(self, info: Info, id: strawberry.ID) -> Webhook | None:
         viewer = info.context.require_viewer()
         return cast(

@@ -1,4 +1,4 @@
-"""Writes of webhooks. They are no part of what a store shows: its log knows nothing of them."""
+"""Commands of the webhook mutations. Webhooks are not part of the catalogue, so the log has no entries for them."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,12 +20,12 @@ from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWo
 from storefront.writes.validation import accept_any, list_rule, non_null_rule, optional_rule
 
 Values = Mapping[str, Any]
-# What was found wrong with an input before the transaction: the field, and the problem.
+# Problems found before the transaction: (field, problem).
 FieldProblems = Sequence[tuple[str, str]]
 
 MAX_WEBHOOKS_PER_STORE = 20
 MAX_QUERY_LENGTH = 10_000
-# Hours for which messages are signed with the secret before, too, and seconds between two tests.
+# Hours for which messages are also signed with the previous secret; seconds between two tests.
 SECRET_GRACE_HOURS, TEST_INTERVAL_SECONDS = 24, 2
 
 DISABLED_BY_OWNER_REASON = "Its owner disabled it."
@@ -48,15 +48,13 @@ REPLAY_RULES: validation.Rules = {"id": validation.validate_id, "after": accept_
 
 
 async def create_webhook(unit: UnitOfWork, values: Values, *, vault: Vault, problems: FieldProblems) -> Sequence[PendingRow]:
-    """A webhook of a store of the actor's. It is told of what happens from now on."""
+    """Create a webhook for a store of the actor. It receives changes after the current position of the log."""
     clean = _validate_input(CREATE_RULES, values, problems)
     store = (await lock_own_store(unit, clean.pop("configId"), ["configId"])).id
     [(count, position)] = await unit.fetch(_store_state_statement(), {"config_id": store})
     if count >= MAX_WEBHOOKS_PER_STORE:
         raise MutationRejected(
-            make_invalid_input_error(
-                ["configId"], f"has {MAX_WEBHOOKS_PER_STORE} webhooks, which is all that a store may have. Delete one."
-            )
+            make_invalid_input_error(["configId"], f"has {MAX_WEBHOOKS_PER_STORE} webhooks, the maximum for a store. Delete one.")
         )
     secret = vault.encrypt(generate_secret())
     row = {"config_id": store, "position": position, "secret": secret, "query": None, **convert_to_columns(clean)}
@@ -64,14 +62,14 @@ async def create_webhook(unit: UnitOfWork, values: Values, *, vault: Vault, prob
 
 
 async def update_webhook(unit: UnitOfWork, values: Values, *, problems: FieldProblems) -> Sequence[PendingRow]:
-    """Those fields of a webhook that are given. Enabled again, it goes on where it was."""
+    """Update the given fields of a webhook. If it is enabled again, delivery resumes from its position."""
     clean = _validate_input(UPDATE_RULES, values, problems)
     old = await lock_own_webhook(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), None)
     is_enabled = clean.pop("isEnabled", None)
     changes = convert_to_columns(clean)
     if (is_enabled and old.disabled_at is not None) or changes.get("url", old.url) != old.url:
-        # What was known of the address is forgotten, and what waits is tried now.
+        # Reset the failure state of the endpoint, and retry pending deliveries at once.
         changes |= {"failures": 0, "failing_since": None, "resting_until": None}
         unit.enqueue(_retry_now_statement(), {"id": old.id})
     if is_enabled is not None and is_enabled is (old.disabled_at is not None):
@@ -81,7 +79,7 @@ async def update_webhook(unit: UnitOfWork, values: Values, *, problems: FieldPro
 
 
 async def rotate_webhook_secret(unit: UnitOfWork, values: Values, *, vault: Vault) -> Sequence[PendingRow]:
-    """Another secret. Messages are signed with the one before as well for a day."""
+    """Rotate the secret. For a day messages are also signed with the previous secret."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), None)
@@ -91,7 +89,7 @@ async def rotate_webhook_secret(unit: UnitOfWork, values: Values, *, vault: Vaul
 
 
 async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """A webhook with all that it was told, and was to be told."""
+    """Delete a webhook with all of its deliveries."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), None)
@@ -100,36 +98,38 @@ async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[Row]:
 
 
 async def replay_webhook(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """Tell all that stands in the log behind a position once more."""
+    """Replay events after a position of the log."""
     clean = validation.require_valid_fields(REPLAY_RULES, values)
     old, after = await lock_own_webhook(unit, clean["id"], ["id"]), clean["after"]
     [(last_position, oldest_position)] = await unit.fetch(_log_range_statement(), {"config_id": old.config_id})
     if after > last_position:
-        raise MutationRejected(make_invalid_input_error(["after"], f"lies ahead of the log, which has come to {last_position}."))
+        raise MutationRejected(
+            make_invalid_input_error(["after"], f"is after the end of the log, whose last position is {last_position}.")
+        )
     if after < oldest_position:
         raise MutationRejected(
             make_invalid_input_error(
-                ["after"], f"is no longer kept: the log begins behind {oldest_position}. Refetch what was before."
+                ["after"], f"was deleted from the log, which begins after {oldest_position}. Refetch the store instead."
             )
         )
-    # They are made again, by the log.
+    # The dispatcher creates these deliveries again from the log.
     unit.enqueue(_delete_pending_statement(), {"id": old.id, "after": after})
     unit.enqueue(_schedule_lane_heads_statement(), {"id": old.id})
-    # What was not read yet is still to be told.
+    # Never forward: entries after the old position have not been delivered yet.
     return [update_row(unit, webhooks, old, {"position": min(after, old.position)})]
 
 
 async def resend_webhook_delivery(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """Send a message once more, or at last, without waiting for the time of its next attempt."""
+    """Resend a message, or send a pending one, without waiting for its next attempt."""
     clean = validation.require_valid_fields({"id": validation.validate_id}, values)
     old, hook = await lock_own_delivery(unit, clean["id"], ["id"])
     if hook.disabled_at is not None:
-        raise MutationRejected(make_invalid_input_error(["id"], "is of a webhook that is disabled. Enable that first."))
+        raise MutationRejected(make_invalid_input_error(["id"], "belongs to a disabled webhook. Enable it first."))
     return await unit.fetch(_resend_statement(), {"id": old.id, "webhook_id": hook.id, "lane": old.lane})
 
 
 async def claim_test(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """The webhook, to be tested by whoever gets it."""
+    """Claim a test of a webhook, at most one per interval. Returns the webhook to test."""
     clean = validation.require_valid_fields(
         {"id": validation.validate_id, "productId": optional_rule(validation.validate_id)}, values
     )
@@ -146,13 +146,13 @@ async def claim_test(unit: UnitOfWork, values: Values) -> Sequence[Row]:
 
 
 async def record_test(database: Database, row: Mapping[str, Any]) -> Row:
-    """Note what a test came to."""
+    """Record the result of a test as a finished delivery."""
     [delivery] = await database.fetch(_record_test_statement(), row)
     return delivery
 
 
 async def sweep_deliveries(database: Database, *, days: int) -> int:
-    """Forget what was told, or given up, more than so many days ago; returns how much."""
+    """Delete deliveries that finished more than so many days ago; returns how many."""
     return len(await database.fetch(_delete_old_deliveries_statement(), {"days": days}))
 
 
@@ -160,7 +160,7 @@ def _validate_input(input_rules: validation.Rules, values: Values, problems: Fie
     clean, field_errors = validation.validate_fields(input_rules, values)
     field_errors += [make_invalid_input_error([name], problem) for name, problem in problems]
     if clean.get("topics") == []:
-        field_errors.append(make_invalid_input_error(["topics"], "must name one at least."))
+        field_errors.append(make_invalid_input_error(["topics"], "must have at least one topic."))
     if field_errors:
         raise MutationRejected(*field_errors)
     return clean
@@ -175,7 +175,7 @@ SELECT (SELECT count(*) FROM webhooks WHERE config_id = :config_id) AS number,
        coalesce((SELECT position FROM store_positions WHERE config_id = :config_id), 0) AS position
 """
 
-# The log is kept from behind a position on: behind its head where nothing is.
+# The log is retained after a position: `kept`, which is its head if it is empty.
 _LOG_RANGE_SQL = """
 WITH head AS (SELECT coalesce((SELECT position FROM store_positions WHERE config_id = :config_id), 0) AS position)
 SELECT head.position AS head,
@@ -183,7 +183,7 @@ SELECT head.position AS head,
 FROM head
 """
 
-# Where the first of a lane was taken away, the one behind it is the first.
+# The first pending delivery of each lane becomes due, where the one before it was deleted.
 _SCHEDULE_LANE_HEADS_SQL = """
 UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id IN (
   SELECT DISTINCT ON (lane) id FROM webhook_deliveries AS waiting

@@ -1,7 +1,7 @@
-"""Tells webhooks what their stores' logs say: at least once, and what is about one product in order.
+"""Webhook dispatcher: delivers the log of a store at least once, and in order per lane (one product, or the store itself).
 
-Each process that serves takes webhooks with something to do, for a while each, and sends a few messages of each at a time. What
-it knows that another one would need stands in Postgres before it counts: it may end anywhere.
+Each serving process leases webhooks with work to do, for a while each, and sends a few messages of each in parallel. State that
+another process needs is committed to Postgres before it takes effect, so a process may be killed at any point.
 """
 
 import asyncio
@@ -17,8 +17,10 @@ from weakref import WeakValueDictionary
 
 from storefront.core.db.database import DATABASE_ERRORS, Database, Row
 from storefront.core.ids import new_id
+from storefront.core.leases import LeaseLost
 from storefront.core.net.safe_http import HttpSession
 from storefront.core.request_context import create_detached_task
+from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log as store_log
 from storefront.webhooks.queue import FREE_SLOTS_PER_SLOT, MAX_PENDING_DELIVERIES, DeliveryAttempt, DeliveryQueue
 from storefront.webhooks.sending import DeliveryDependencies, WebhookMessage, render_message, send_message, utc_now_iso
@@ -26,27 +28,27 @@ from storefront.webhooks.topics import AUDIENCE_BY_READER, RESET_MESSAGE_TYPE, f
 
 log = logging.getLogger("storefront")
 
-# Messages of one webhook that are under way at a time, each about another product.
+# In-flight messages of one webhook, each on another lane.
 MAX_PARALLEL_MESSAGES = 4
-# Entries of a log that are read at a time, and deliveries that are.
+# Batch sizes: log entries, and due deliveries, that are read at a time.
 LOG_BATCH_ENTRIES, MAX_PREFETCHED_DELIVERIES = 500, 32
-# Seconds that a lease lasts beyond what one message may take, and those that it must have left when one is begun.
+# Seconds that a lease lasts beyond the deadline of one message, and the safety margin that is part of this deadline.
 LEASE_SLACK_SECONDS, LEASE_MARGIN_SECONDS = 10.0, 3.0
-# Seconds for which a webhook is taken for what it was: then it is read again, with what there is to tell.
+# Seconds after which a webhook and its due deliveries are read again: prefetched rows go stale.
 REFRESH_INTERVAL_SECONDS = 1.0
-# Seconds after which a webhook gives way to others that wait.
+# Seconds after which a session ends if other webhooks wait for its slot.
 MAX_SESSION_SECONDS = 20.0
-# Messages of one owner that are rendered at a time: it is what takes CPU, and what others' messages would wait for.
+# Messages of one owner that are rendered at a time: rendering takes CPU, and would delay the messages of other owners.
 MAX_OWNER_RENDERS = 4
-# Seconds between two looks at least, and what is under way has to come to its end when the server stops.
+# Seconds between two polls at least; seconds that in-flight messages have to finish when the server shuts down.
 MIN_POLL_INTERVAL_SECONDS, SHUTDOWN_TIMEOUT_SECONDS = 0.05, 3.0
 
-LOG_GAP_REASON = "a part of the log is no longer kept: refetch, then go on from here"
+LOG_GAP_REASON = "part of the log was deleted: refetch the store, then continue from this position"
 
 
 @dataclass(slots=True)
 class DeliveryStats:
-    """What this process has told so far."""
+    """Counters of this process since it started."""
 
     delivered: int = 0
     failed: int = 0
@@ -58,7 +60,7 @@ class DeliveryStats:
 
 @dataclass(slots=True, eq=False)
 class Dispatcher:
-    """Delivers for this process: `slots` webhooks at a time, looking for work every `interval` seconds and when woken."""
+    """The dispatcher of this process: `slots` webhooks at a time. Polls for work at an interval, and when notified by pub/sub."""
 
     database: Database
     dependencies: DeliveryDependencies
@@ -71,16 +73,16 @@ class Dispatcher:
 
     @property
     def active_webhooks(self) -> int:
-        """How many webhooks this process is at."""
+        """Webhooks that this process has leased."""
         return len(self._sessions)
 
     @property
     def in_flight(self) -> int:
-        """How many messages it is sending."""
+        """Messages that are being rendered or sent."""
         return sum(len(session.active_lanes) for session in self._sessions.values())
 
     def notify_log_moved(self, config_id: str) -> None:
-        """A store's log has moved, somebody says."""
+        """Wake up: pub/sub says that the log of a store has new entries."""
         self._wake_event.set()
         for session in self._sessions.values():
             if session.config_id == config_id:
@@ -88,7 +90,7 @@ class Dispatcher:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Deliver while this lasts."""
+        """Deliver while this lasts. Does nothing if the poll interval is 0."""
         if not self.poll_interval_seconds:
             yield
             return
@@ -97,11 +99,11 @@ class Dispatcher:
         try:
             yield
         finally:
-            await _cancel_tasks([poll_task])
+            await cancel_and_wait([poll_task])
             await self._shut_down(queue)
 
     async def _shut_down(self, queue: DeliveryQueue) -> None:
-        """Let what is under way come to its end, for a while, and others have the rest."""
+        """Graceful shutdown: wait a while for in-flight messages, then cancel them, and release all leases."""
         sessions = dict(self._sessions)
         for session in sessions.values():
             session.should_stop = True
@@ -109,7 +111,7 @@ class Dispatcher:
         tasks = [session.task for session in sessions.values() if session.task]
         if tasks:
             _, unfinished = await asyncio.wait(tasks, timeout=SHUTDOWN_TIMEOUT_SECONDS)
-            await _cancel_tasks(unfinished)
+            await cancel_and_wait(unfinished)
             with suppress(*DATABASE_ERRORS):
                 await queue.release_webhooks(list(sessions))
 
@@ -119,10 +121,10 @@ class Dispatcher:
             try:
                 await self._claim_webhooks(queue)
             except DATABASE_ERRORS:
-                log.warning("webhooks: the next look for work is in %s s", self.poll_interval_seconds, exc_info=True)
+                log.warning("webhooks: the poll failed; the next one is in %s s", self.poll_interval_seconds, exc_info=True)
             except Exception:
-                # Whatever it was, it must not end all that is to be told.
-                log.exception("webhooks: the next look for work is in %s s", self.poll_interval_seconds)
+                # No error may end the poll loop.
+                log.exception("webhooks: the poll failed; the next one is in %s s", self.poll_interval_seconds)
             await asyncio.sleep(MIN_POLL_INTERVAL_SECONDS)
             try:
                 async with asyncio.timeout(self.poll_interval_seconds):
@@ -132,12 +134,12 @@ class Dispatcher:
 
     async def _claim_webhooks(self, queue: DeliveryQueue) -> None:
         await self._start_sessions(queue, self.slots - len(self._sessions), is_down=False)
-        # Those where nothing gets through take their time: half of the slots are for the others.
+        # Webhooks that are down occupy a slot until their timeout: half of the slots are reserved for healthy ones.
         down_slots = self.slots // 2 - sum(session.is_down for session in self._sessions.values())
         await self._start_sessions(queue, min(self.slots - len(self._sessions), down_slots), is_down=True)
 
     async def _start_sessions(self, queue: DeliveryQueue, free_slots: int, *, is_down: bool) -> None:
-        # By our clock the lease is over before it is by that of Postgres.
+        # Taken before the claim: by this clock the lease expires earlier than by the clock of Postgres.
         lease_ends_at = monotonic() + self.lease_seconds()
         for hook in await queue.claim_webhooks(free_slots, self.lease_seconds(), is_down=is_down):
             session = self._sessions[hook.id] = DeliverySession(
@@ -151,26 +153,26 @@ class Dispatcher:
         self._wake_event.set()
 
     def lease_seconds(self) -> float:
-        """Seconds for which a webhook is taken at a time."""
+        """Seconds of a lease."""
         return self.max_message_seconds() + LEASE_SLACK_SECONDS
 
     def max_message_seconds(self) -> float:
-        """Seconds that one message takes at most, from its making to its answer."""
+        """Deadline of one message in seconds: rendering, sending, and a safety margin."""
         return self.dependencies.render_timeout_seconds + self.dependencies.http_client.timeout + LEASE_MARGIN_SECONDS
 
     def get_render_semaphore(self, owner_id: str) -> asyncio.Semaphore:
-        """What a message of this owner's is rendered under."""
+        """The semaphore that limits how many messages of an owner are rendered at a time."""
         return self._render_semaphores.setdefault(owner_id, asyncio.Semaphore(MAX_OWNER_RENDERS))
 
     def is_slot_wanted(self, owner_id: str) -> bool:
-        """Whether another webhook may be waiting for a slot of this owner's: it holds as many as it may have."""
+        """Whether an owner holds as many slots as it may, so that another of its webhooks may wait for one."""
         free_slots = self.slots - len(self._sessions)
         return sum(session.owner_id == owner_id for session in self._sessions.values()) * FREE_SLOTS_PER_SLOT >= free_slots
 
 
 @dataclass(slots=True, eq=False)
 class DeliverySession:
-    """One webhook while it is ours."""
+    """One webhook while its lease is held: its due deliveries, and the in-flight message of each lane."""
 
     dispatcher: Dispatcher
     queue: DeliveryQueue
@@ -178,49 +180,55 @@ class DeliverySession:
     config_id: str
     owner_id: str
     is_down: bool
-    # When the lease ends, by our clock.
+    # When the lease expires, by the monotonic clock of this process.
     lease_ends_at: float
     task: asyncio.Task[None] | None = None
     should_stop: bool = False
     has_failed: bool = False
-    # How many messages may be under way, and those that are next, as they were at a moment.
+    # How many messages may be in flight, and the prefetched deliveries, as of `refreshed_at`.
     max_parallel: int = MAX_PARALLEL_MESSAGES
     due_deliveries: deque[Row] = field(default_factory=deque)
     refreshed_at: float = 0.0
-    # What is under way, by lane.
+    # In-flight deliveries by lane.
     active_lanes: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     wake_event: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> None:
-        """Tell what there is to tell, then let go."""
+        """Deliver what is due, then release the lease."""
         started_at = monotonic()
         try:
             async with self.dispatcher.dependencies.http_client.session(MAX_PARALLEL_MESSAGES, self.owner_id) as http_session:
                 try:
                     while not self.should_stop and await self._run_iteration(http_session):
-                        await self._renew_lease(started_at)
+                        await self._extend_lease(started_at)
                     await asyncio.gather(*self.active_lanes.values(), return_exceptions=True)
                 finally:
-                    await _cancel_tasks(self.active_lanes.values())
-            # Where something went wrong it is nobody's until the lease ends: what is done again at once fails again at once.
+                    await cancel_and_wait(self.active_lanes.values())
+            # After an error the lease is left to expire, as a backoff: an immediate retry would fail again.
             if not self.has_failed:
                 await self.queue.release_webhooks([self.webhook_id])
         except DATABASE_ERRORS:
-            log.warning("webhook %s is left for now", self.webhook_id, exc_info=True)
+            log.warning("webhook %s: the session failed; its lease is left to expire", self.webhook_id, exc_info=True)
         except Exception:
-            log.exception("webhook %s is left for now", self.webhook_id)
+            log.exception("webhook %s: the session failed; its lease is left to expire", self.webhook_id)
 
-    async def _renew_lease(self, started_at: float) -> None:
-        """Keep the lease, in good time."""
+    async def _extend_lease(self, started_at: float) -> None:
+        """Heartbeat, in time for one more message; or end the session, if it has lasted long enough and its slot is wanted.
+
+        Between messages, not in the background: a session that hangs has to lose its lease.
+        """
         current_time = monotonic()
         if current_time - started_at > MAX_SESSION_SECONDS and self.dispatcher.is_slot_wanted(self.owner_id):
             self.should_stop = True
         elif self.lease_ends_at - current_time < self.dispatcher.max_message_seconds() + LEASE_SLACK_SECONDS / 2:
-            self.should_stop = not await self.queue.renew_lease(self.webhook_id, self.dispatcher.lease_seconds())
+            try:
+                await self.queue.extend_lease(self.webhook_id, self.dispatcher.lease_seconds())
+            except LeaseLost:
+                self.should_stop = True
             self.lease_ends_at = current_time + self.dispatcher.lease_seconds()
 
     async def _run_iteration(self, http_session: HttpSession) -> bool:
-        """Begin what can be begun, and wait for something to happen; False when there is nothing to do here."""
+        """Start the deliveries that can start, and wait for an event; False when nothing is left to do."""
         self.wake_event.clear()
         if monotonic() - self.refreshed_at > REFRESH_INTERVAL_SECONDS:
             self.due_deliveries.clear()
@@ -235,14 +243,14 @@ class DeliverySession:
         return True
 
     async def _load_due(self) -> bool:
-        """Read what is due next, from the log where need be; False where there is nothing to do, or somebody else is at it."""
+        """Prefetch due deliveries, from the log if none is queued; False if there is no work, or the lease was lost."""
         rows = await self.queue.load_due(self.webhook_id, self.active_lanes, MAX_PREFETCHED_DELIVERIES)
         if not rows:
             return False
         self.max_parallel, self.refreshed_at = 1 if rows[0].is_down else MAX_PARALLEL_MESSAGES, monotonic()
         self.due_deliveries.extend(row for row in rows if row.id is not None)
         if not self.due_deliveries and rows[0].read_to != rows[0].head and await self._enqueue_log_entries(rows[0]):
-            # What was read may be due at once.
+            # New deliveries may be due at once: load them in the next iteration.
             self.wake_event.set()
         return bool(self.due_deliveries or self.active_lanes or self.wake_event.is_set())
 
@@ -255,10 +263,10 @@ class DeliverySession:
         self.wake_event.set()
         error = None if task.cancelled() else task.exception()
         if task.cancelled() or error:
-            # It is tried again: by whoever is at this webhook next.
+            # The delivery stays due: the next session retries it.
             self.should_stop = self.has_failed = True
         if error:
-            log.warning("webhook %s: what came of a message could not be noted", self.webhook_id, exc_info=error)
+            log.warning("webhook %s: the result of an attempt could not be recorded", self.webhook_id, exc_info=error)
 
     async def _wait_for_event(self) -> None:
         try:
@@ -270,7 +278,7 @@ class DeliverySession:
     # ------------------------------------------------------------------------------------- from log to queue
 
     async def _enqueue_log_entries(self, hook: Row) -> bool:
-        """Make deliveries of the next entries of the log; whether there were any entries."""
+        """Turn the next entries of the log into deliveries; False under backpressure, or if `hook` is out of date."""
         if await self.queue.count_pending(hook.webhook_id) >= MAX_PENDING_DELIVERIES:
             return False
         read_to, rows = await self._read_next_entries(hook)
@@ -279,7 +287,7 @@ class DeliverySession:
     async def _read_next_entries(self, hook: Row) -> tuple[int, list[dict[str, Any]]]:
         entries = await store_log.read_entries(self.dispatcher.database, hook.config_id, hook.read_to, LOG_BATCH_ENTRIES)
         if not entries or entries[0].position != hook.read_to + 1:
-            # What was to come next is gone: `head` was read before, so that it is not merely on its way.
+            # A gap: the next entry was deleted. It is not just uncommitted, because `head` was read before.
             self.dispatcher.stats.resets += 1
             reset_position = entries[0].position - 1 if entries else hook.head
             return reset_position, [
@@ -294,7 +302,7 @@ class DeliverySession:
     async def _deliver(self, row: Row, http_session: HttpSession) -> None:
         dependencies = self.dispatcher.dependencies
         async with self.dispatcher.get_render_semaphore(self.owner_id):
-            # The wait may have been long, and what is begun has to end within the lease. Nothing was tried: it stays due.
+            # The wait may have been long, and a delivery has to end within the lease. Without an attempt it stays due.
             if self.lease_ends_at - monotonic() < self.dispatcher.max_message_seconds():
                 return
             started_at = utc_now_iso()
@@ -302,7 +310,7 @@ class DeliverySession:
         attempt = await send_message(dependencies, http_session, row, message) if isinstance(message, WebhookMessage) else message
         self._count_attempt(attempt)
         if attempt.error is not None:
-            # What comes next depends on it.
+            # The failure decides what is due next: prefetched deliveries are stale.
             self.due_deliveries.clear()
         disabled_reason = await self.queue.finish_attempt(row.webhook_id, row.id, attempt, started_at)
         if disabled_reason:
@@ -339,10 +347,3 @@ def _build_delivery(type_: str, position: int, config_id: str, product_id: str |
     lane = product_id or config_id
     columns = {"id": new_id(), "type": type_, "position": position, "lane": lane, "product_id": product_id}
     return {**columns, "changed_fields": [], "client_mutation_id": None, "reason": None, **extra}
-
-
-async def _cancel_tasks(tasks: Any) -> None:
-    pending = list(tasks)
-    for task in pending:
-        task.cancel()
-    await asyncio.gather(*pending, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Fields that write webhooks, and the one that tries them."""
+"""Mutation fields of webhooks, and testWebhook."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -29,11 +29,11 @@ from storefront.webhooks.rendering import find_document_problem
 from storefront.webhooks.topics import Topic
 from storefront.webhooks.types import Webhook, WebhookDelivery, WebhookReader
 
-URL_DESCRIPTION = "https:// with a host that leads to public addresses only, port 443, 80 or from 1024 on."
+URL_DESCRIPTION = "An https:// URL whose host resolves to public addresses only, with port 443, 80 or at least 1024."
 QUERY_DESCRIPTION = (
-    "A query: what it selects is sent as `data`. It may have the variables $configId: ID!, $productId: ID!, $position: Position! "
-    "and $changedFields: [String!]!. One with $productId: ID! is executed for what is about a product, and data is null for the "
-    "rest. Without a query messages say what happened, and no more."
+    "A query whose result is sent as `data`. It may have the variables $configId: ID!, $productId: ID!, $position: Position! and "
+    "$changedFields: [String!]!. With $productId: ID! it is executed only for changes of products; `data` is null for others. "
+    "Without a query messages have only the fields that describe the change."
 )
 
 
@@ -43,7 +43,9 @@ class CreateWebhookInput(MutationInput):
     url: str = strawberry.field(description=URL_DESCRIPTION)
     topics: list[Topic] = strawberry.field(metadata=limits(items=len(Topic)))
     query: str | None = strawberry.field(default=None, description=QUERY_DESCRIPTION)
-    read_as: WebhookReader = strawberry.field(default=WebhookReader.SHOPPER, description="OWNER for what shoppers do not see.")
+    read_as: WebhookReader = strawberry.field(
+        default=WebhookReader.SHOPPER, description="OWNER to include data that is not published."
+    )
 
 
 @strawberry.input(description="Fields that are left out stay as they are; null empties `query`.")
@@ -55,7 +57,7 @@ class UpdateWebhookInput(MutationInput):
     query: str | None = strawberry.field(default=strawberry.UNSET, description=QUERY_DESCRIPTION)
     read_as: WebhookReader | None = strawberry.UNSET
     is_enabled: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="False: nothing is sent. True: it goes on where it was."
+        default=strawberry.UNSET, description="False: no messages are sent. True: delivery resumes from where it stopped."
     )
 
 
@@ -74,12 +76,12 @@ class DeleteWebhookInput(MutationInput):
 @strawberry.input
 class ReplayWebhookInput(MutationInput):
     id: strawberry.ID
-    after: Position = strawberry.field(description="All that stands in the log behind this position is told once more.")
+    after: Position = strawberry.field(description="Changes after this position in the log are sent again.")
 
 
 @strawberry.input
 class ResendWebhookDeliveryInput(MutationInput):
-    id: strawberry.ID = strawberry.field(description="Of a delivery.")
+    id: strawberry.ID = strawberry.field(description="The id of a delivery.")
 
 
 @strawberry.input
@@ -93,7 +95,9 @@ class TestWebhookInput(MutationInput):
 @strawberry.type
 class CreateWebhookPayload(Payload):
     webhook: Webhook | None
-    secret: str | None = strawberry.field(description="What messages are signed with: whsec_…. It is told here alone: keep it.")
+    secret: str | None = strawberry.field(
+        description="The secret that messages are signed with: whsec_…. It is returned only here: store it."
+    )
 
 
 @strawberry.type
@@ -104,7 +108,7 @@ class UpdateWebhookPayload(Payload):
 @strawberry.type
 class RotateWebhookSecretPayload(Payload):
     webhook: Webhook | None
-    secret: str | None = strawberry.field(description="The new one. It is told here alone: keep it.")
+    secret: str | None = strawberry.field(description="The new secret. It is returned only here: store it.")
 
 
 @strawberry.type
@@ -124,16 +128,16 @@ class ResendWebhookDeliveryPayload(Payload):
 
 @strawberry.type
 class TestWebhookPayload(Payload):
-    delivery: WebhookDelivery | None = strawberry.field(description="What came of it.")
-    body: str | None = strawberry.field(description="What was sent.")
+    delivery: WebhookDelivery | None = strawberry.field(description="The result of the test.")
+    body: str | None = strawberry.field(description="The body that was sent.")
 
 
 @strawberry.type
 class WebhookMutation:
-    @strawberry.mutation(description="Have an address told of what happens in a store of one's own, from now on.")
+    @strawberry.mutation(description="Create a webhook for a store that the viewer owns. It receives changes from now on.")
     async def create_webhook(self, info: Info, input: CreateWebhookInput) -> CreateWebhookPayload:
         problems: FieldProblems = ()
-        # Names are looked up for owners only.
+        # DNS lookups are done for owners of the store only.
         if parse_id(input.config_id) in info.context.require_viewer().owned_store_ids:
             problems = await _find_problems(info, input.url, input.query)
         result = await mutate(info, input, partial(commands.create_webhook, vault=info.context.vault, problems=problems))
@@ -150,7 +154,7 @@ class WebhookMutation:
         command = partial(commands.update_webhook, problems=problems)
         return await mutation_payload(info, input, command, UpdateWebhookPayload, "webhook")
 
-    @strawberry.mutation(description="A new secret. For a day messages are signed with the one before as well.")
+    @strawberry.mutation(description="Rotate the secret. For a day messages are also signed with the previous secret.")
     async def rotate_webhook_secret(self, info: Info, input: RotateWebhookSecretInput) -> RotateWebhookSecretPayload:
         result = await mutate(info, input, partial(commands.rotate_webhook_secret, vault=info.context.vault))
         webhook = result.rows[0] if result.rows else None
@@ -158,24 +162,24 @@ class WebhookMutation:
             webhook=webhook, secret=_decrypt_secret(info, webhook), **common_payload_fields(result, input)
         )
 
-    @strawberry.mutation(description="With all that it was told, and was to be told.")
+    @strawberry.mutation(description="Delete a webhook with all of its deliveries.")
     async def delete_webhook(self, info: Info, input: DeleteWebhookInput) -> DeleteWebhookPayload:
         return await deletion_payload(info, input, commands.delete_webhook, DeleteWebhookPayload)
 
-    @strawberry.mutation(description="Tell all that stands in the log behind a position once more, in new messages.")
+    @strawberry.mutation(description="Replay: send the changes after a position in the log again, as new messages.")
     async def replay_webhook(self, info: Info, input: ReplayWebhookInput) -> ReplayWebhookPayload:
         return await mutation_payload(info, input, commands.replay_webhook, ReplayWebhookPayload, "webhook")
 
-    @strawberry.mutation(description="Send a message once more, as soon as it is its turn.")
+    @strawberry.mutation(description="Resend a message without waiting for its next attempt. The order per product is kept.")
     async def resend_webhook_delivery(self, info: Info, input: ResendWebhookDeliveryInput) -> ResendWebhookDeliveryPayload:
         return await mutation_payload(info, input, commands.resend_webhook_delivery, ResendWebhookDeliveryPayload, "delivery")
 
-    @strawberry.mutation(description="Send a message of the type webhook.test, and wait for what comes of it.")
+    @strawberry.mutation(description="Send a message of the type webhook.test, and wait for the response.")
     async def test_webhook(self, info: Info, input: TestWebhookInput) -> TestWebhookPayload:
         result = await mutate(info, input, commands.claim_test)
         hook = result.rows[0] if result.rows else None
         if hook is None or result.is_replayed:
-            # Under the same key it was tested before.
+            # A replay of the same idempotency key returns the last test.
             last = await webhooks.load_last_test(info.context.database, hook.id) if hook else None
             return TestWebhookPayload(
                 delivery=cast(WebhookDelivery | None, last), body=None, **common_payload_fields(result, input)

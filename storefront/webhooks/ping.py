@@ -1,12 +1,11 @@
-"""Trying a webhook out: one message, now, and what comes of it."""
+"""Test of a webhook: sends one message at once, without retries, and returns the result."""
 
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
-
 from storefront.core.db.database import Row
+from storefront.core.db.json_parameters import to_json
 from storefront.core.encryption import DecryptionError
 from storefront.core.ids import new_id
 from storefront.graph.context import Context
@@ -18,7 +17,7 @@ from storefront.webhooks.topics import TEST_MESSAGE_TYPE
 
 
 async def send_test(context: Context, hook: Row, product_id: str | None) -> tuple[Row, str | None]:
-    """The delivery of a test, and its body. Nothing of it is tried again."""
+    """Send a test message; returns its delivery and its body, None if it could not be rendered. There are no retries."""
     row = await _build_delivery_row(context, hook, product_id)
     outbound = context.require_outbound()
     started_at = row.occurred_at
@@ -39,7 +38,7 @@ async def send_test(context: Context, hook: Row, product_id: str | None) -> tupl
 
 
 async def _build_delivery_row(context: Context, hook: Row, product_id: str | None) -> Row:
-    """As a delivery is read from the queue."""
+    """A delivery with the columns that the queue returns."""
     store = await webhooks.load_store_owner(context.database, hook.config_id)
     sample_product_id = product_id or await webhooks.find_newest_product_id(
         context.database, hook.config_id, active_only=hook.read_as != "owner"
@@ -52,4 +51,4 @@ async def _build_delivery_row(context: Context, hook: Row, product_id: str | Non
 async def _record_result(context: Context, row: Row, state: str, attempt: Mapping[str, Any]) -> Row:
     names = ("id", "webhook_id", "position", "product_id")
     columns = {name: getattr(row, name) for name in names}
-    return await record_test(context.database, {**columns, "state": state, "tries": orjson.dumps([attempt]).decode()})
+    return await record_test(context.database, {**columns, "state": state, "tries": to_json([attempt])})

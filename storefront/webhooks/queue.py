@@ -1,7 +1,7 @@
-"""What is to be told to whom, in Postgres: who is at it, how far the log was read, what is due, and what became of it.
+"""Delivery queue of webhooks in Postgres: leases, read positions in the log, due deliveries, and the results of attempts.
 
-One process at a time has the lease of a webhook, and all that changes the queue of a webhook locks its row first: what is
-pending is then known to whoever decides by it. Each step is one transaction, so that a process may end between any two.
+One process at a time holds the lease of a webhook (storefront/core/leases.py). All that changes the queue of a webhook locks its
+row first, so that decisions by what is pending are safe. Each step is one transaction: a process may end between any two.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,32 +9,35 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import orjson
 from sqlalchemy import ARRAY, BigInteger, BindParameter, Double, bindparam, text
 from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.json_parameters import to_json
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
+from storefront.core.leases import Lease, LeaseColumns, fetch_held
 
-# Deliveries that wait at a time, of one webhook. What is beyond stays in the log.
+# Backpressure: pending deliveries of one webhook. Entries beyond stay in the log until there is room.
 MAX_PENDING_DELIVERIES = 10_000
-# Attempts of a delivery that are told of.
+# Attempts of a delivery that are recorded: the last ones.
 MAX_RECORDED_ATTEMPTS = 20
-# Nothing gets through: so many failures in a row, of so many products or stores.
+# A webhook counts as down, and rests, after so many failures in a row, on so many lanes (products, or the store).
 MIN_FAILURES_BEFORE_REST, MIN_FAILING_LANES_BEFORE_REST = 3, 3
+
+_LEASE = LeaseColumns("leased_by", "leased_until")
 
 _HAS_WORK_SQL = """
   webhooks.position <> coalesce(store_positions.position, 0)
   OR EXISTS (SELECT FROM webhook_deliveries AS due WHERE due.webhook_id = webhooks.id AND due.next_attempt_at <= now())
 """
 
-# An owner takes a further slot of a process only while it holds less than one per so many that are free: alone on the server it
-# comes to a quarter of the slots, and what is left always has room for an owner that holds none.
+# Fairness: an owner takes a further slot of a process only while it holds less than one per so many free slots. Alone on the
+# server an owner gets a quarter of the slots, and there is always room for an owner that holds none.
 FREE_SLOTS_PER_SLOT = 3
 
-# `held`: how many webhooks of each owner are leased, by all processes and by this one. Those owners come first that hold the
-# fewest; within an owner those webhooks that were released first.
+# `held`: how many webhooks of each owner are leased, by all processes and by this one. Owners that hold the fewest come first;
+# within an owner, the webhooks that were released first.
 _CLAIM_SQL = f"""
 WITH held AS (
   SELECT configs.user_id, count(*) AS everywhere, count(*) FILTER (WHERE leased_by = :worker AND {{held}}) AS here
@@ -57,16 +60,15 @@ claimed AS (
   WHERE slot <= greatest(1, (:free - place + 1) / {FREE_SLOTS_PER_SLOT}) AND (leased_until IS NULL OR leased_until <= now())
   ORDER BY place LIMIT :free FOR NO KEY UPDATE OF webhooks SKIP LOCKED
 )
-UPDATE webhooks SET leased_by = :worker, leased_until = now() + make_interval(secs => :seconds)
+UPDATE webhooks SET {_LEASE.claim_sql}
 FROM claimed WHERE webhooks.id = claimed.id RETURNING webhooks.id, webhooks.config_id, claimed.user_id AS owner_id
 """
 _HEALTHY_FILTERS = {"held": "resting_until IS NULL", "waiting": "resting_until IS NULL"}
 _DOWN_FILTERS = {"held": "resting_until IS NOT NULL", "waiting": "resting_until <= now()"}
 
-_RENEW_SQL = """
-UPDATE webhooks SET leased_until = now() + make_interval(secs => :seconds) WHERE id = :id AND leased_by = :worker RETURNING id
-"""
-_RELEASE_SQL = "UPDATE webhooks SET leased_by = NULL, leased_until = now() WHERE id = ANY(:ids) AND leased_by = :worker"
+_EXTEND_LEASE_SQL = f"UPDATE webhooks SET {_LEASE.extend_sql} WHERE {_LEASE.is_held_sql} RETURNING id"
+# The time of the release is what claims are ordered by.
+_RELEASE_SQL = f"UPDATE webhooks SET {_LEASE.release_sql('now()')} WHERE id = ANY(:ids) AND leased_by = :worker"
 
 _DUE_SQL = """
 SELECT webhooks.id AS webhook_id, webhooks.config_id, webhooks.url, webhooks.topics, webhooks.query, webhooks.read_as,
@@ -78,20 +80,22 @@ LEFT JOIN store_positions ON store_positions.config_id = webhooks.config_id
 LEFT JOIN LATERAL (
   SELECT id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, attempts
   FROM webhook_deliveries WHERE webhook_id = webhooks.id AND next_attempt_at <= now() AND lane <> ALL(:busy)
-  ORDER BY next_attempt_at, position LIMIT :most
+  ORDER BY next_attempt_at, position LIMIT :limit
 ) AS due ON resting_until IS NULL OR resting_until <= now()
 WHERE webhooks.id = :id AND leased_by = :worker AND disabled_at IS NULL
 """
 
-# A statement of its own, so that those after it see all that was committed by whoever had the lock.
+# A statement of its own, so that later statements see all that the previous holder of the lock has committed.
 _LOCK_SQL = "SELECT id FROM webhooks WHERE id = :id FOR NO KEY UPDATE"
-_IS_LEASED_SQL = "EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker)"
+_IS_LEASED_SQL = f"EXISTS (SELECT FROM webhooks WHERE {_LEASE.is_held_sql})"
 
 _COUNT_PENDING_SQL = """
-SELECT count(*) AS waiting FROM (SELECT FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' LIMIT :most) AS known
+SELECT count(*) AS waiting FROM (
+  SELECT FROM webhook_deliveries WHERE webhook_id = :id AND state = 'pending' LIMIT :limit
+) AS pending
 """
 
-_INSERT_DELIVERIES_SQL = """
+_INSERT_DELIVERIES_SQL = f"""
 INSERT INTO webhook_deliveries
   (id, webhook_id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at, next_attempt_at)
 SELECT id, :id, type, position, lane, product_id, changed_fields, client_mutation_id, reason, occurred_at,
@@ -105,13 +109,13 @@ FROM (
     id uuid, type text, position bigint, lane uuid, product_id uuid, changed_fields text[], client_mutation_id text,
     reason text, occurred_at timestamptz)
 ) AS given
-WHERE EXISTS (SELECT FROM webhooks WHERE id = :id AND leased_by = :worker AND position = :read_from)
+WHERE EXISTS (SELECT FROM webhooks WHERE {_LEASE.is_held_sql} AND position = :read_from)
 """
 _ADVANCE_POSITION_SQL = (
-    "UPDATE webhooks SET position = :read_to WHERE id = :id AND leased_by = :worker AND position = :read_from RETURNING id"
+    f"UPDATE webhooks SET position = :read_to WHERE {_LEASE.is_held_sql} AND position = :read_from RETURNING id"
 )
 
-# What was tried, and with it the next of the lane, once this one is over.
+# The attempted delivery; once it is finished, also the next delivery of its lane, which becomes due.
 _FINISH_ATTEMPT_SQL = f"""
 WITH tried AS (
   UPDATE webhook_deliveries SET state = CAST(:state AS text), attempts = attempts + 1,
@@ -129,9 +133,9 @@ UPDATE webhook_deliveries SET next_attempt_at = now() WHERE id = (
 )
 """
 
-_RESET_FAILURES_SQL = """
+_RESET_FAILURES_SQL = f"""
 UPDATE webhooks SET failures = 0, failing_since = NULL, resting_until = NULL
-WHERE id = :id AND leased_by = :worker AND (failures > 0 OR resting_until IS NOT NULL)
+WHERE {_LEASE.is_held_sql} AND (failures > 0 OR resting_until IS NOT NULL)
 """
 
 _RECORD_FAILURE_SQL = f"""
@@ -139,21 +143,25 @@ UPDATE webhooks SET failures = failures + 1, failing_since = coalesce(failing_si
   resting_until = CASE WHEN failures + 1 >= {MIN_FAILURES_BEFORE_REST} AND (
     SELECT count(*) FROM webhook_deliveries WHERE webhook_id = :id AND next_attempt_at IS NOT NULL AND attempts > 0
   ) >= {MIN_FAILING_LANES_BEFORE_REST}
-    THEN now() + make_interval(secs => LEAST(:longest, :rest * 2 ^ LEAST(failures + 1 - {MIN_FAILURES_BEFORE_REST}, 30)))
+    THEN now() + make_interval(secs => LEAST(:max_rest, :rest * 2 ^ LEAST(failures + 1 - {MIN_FAILURES_BEFORE_REST}, 30)))
     ELSE resting_until END,
-  disabled_at = CASE WHEN :is_gone OR failing_since < now() - make_interval(secs => :patience) THEN now() END,
+  disabled_at = CASE WHEN :is_gone OR failing_since < now() - make_interval(secs => :disable_after) THEN now() END,
   disabled_reason = CASE WHEN :is_gone THEN 'The address answered 410 Gone.'
-    WHEN failing_since < now() - make_interval(secs => :patience)
+    WHEN failing_since < now() - make_interval(secs => :disable_after)
     THEN 'Nothing has got through since ' || to_char(failing_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI')
       || ' UTC. Last: ' || CAST(:error AS text)
   END
-WHERE id = :id AND leased_by = :worker AND disabled_at IS NULL RETURNING disabled_reason
+WHERE {_LEASE.is_held_sql} AND disabled_at IS NULL RETURNING disabled_reason
 """
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long is waited: seconds before the first retry, attempts of a delivery, seconds of failure before one is disabled."""
+    """Retry policy of deliveries, and the circuit breaker of webhooks.
+
+    Seconds before the first retry of a delivery, and its attempts at most; seconds of continuous failure after which a webhook is
+    disabled, and seconds that a webhook which is down rests at most.
+    """
 
     first_retry_seconds: float = 5.0
     max_attempts: int = 14
@@ -163,20 +171,20 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryAttempt:
-    """One attempt. `state` is what the delivery is in after it; `delay`: seconds to the next one."""
+    """The result of one attempt. `state`: of the delivery after it; `delay_seconds`: until the next attempt."""
 
     status_code: int | None
     milliseconds: int
     error: str | None
     state: str
     delay_seconds: float = 0.0
-    # Whether it says something about the address; else it was our own fault.
+    # Whether a failure is the endpoint's; else it is this server's, and does not count against the webhook.
     is_endpoint_failure: bool = True
     is_gone: bool = False
 
 
 class DeliveryQueue:
-    """The queue as one process works at it, under a name of its own."""
+    """The delivery queue as one process sees it: each instance is a worker with an id of its own."""
 
     def __init__(self, database: Database, retry_policy: RetryPolicy) -> None:
         self._database, self._retry_policy = database, retry_policy
@@ -185,52 +193,54 @@ class DeliveryQueue:
     async def claim_webhooks(self, free_slots: int, lease_seconds: float, *, is_down: bool = False) -> list[Row]:
         """Lease webhooks with work to do for so many seconds, into at most so many free slots, fairly between their owners.
 
-        `down`: only those where nothing gets through, instead of only the others. Rows have `id`, `config_id` and `owner_id`.
+        `is_down`: only webhooks that are down, else only healthy ones. Rows have `id`, `config_id` and `owner_id`.
         """
-        parameters = {"worker": self._worker_id, "seconds": lease_seconds, "free": free_slots}
+        parameters = {"worker": self._worker_id, "lease": lease_seconds, "free": free_slots}
         return await self._database.fetch(_claim_statement(is_down), parameters) if free_slots > 0 else []
 
-    async def renew_lease(self, webhook_id: str, lease_seconds: float) -> bool:
-        """Keep a webhook for so many seconds more; False where it is somebody else's by now."""
-        parameters = {"id": webhook_id, "worker": self._worker_id, "seconds": lease_seconds}
-        return bool(await self._database.fetch(_renew_statement(), parameters))
+    async def extend_lease(self, webhook_id: str, lease_seconds: float) -> None:
+        """Heartbeat: the lease lasts for so many seconds from now on. Raises LeaseLost."""
+        await fetch_held(self._database, _extend_lease_statement(), Lease(webhook_id, self._worker_id, lease_seconds))
 
     async def release_webhooks(self, webhook_ids: Sequence[str]) -> None:
-        """Let others have them."""
+        """Release the leases of webhooks, so that other processes may claim them."""
         await self._database.fetch(_release_statement(), {"ids": list(webhook_ids), "worker": self._worker_id})
 
     async def load_due(self, webhook_id: str, busy_lanes: Iterable[str], limit: int) -> list[Row]:
-        """The webhook as it is now, once for each delivery that is due, or once without any. Nothing where it is not ours.
+        """A row for each due delivery, with the columns of its webhook; one row without a delivery if none is due.
 
-        `busy` are lanes that have to wait.
+        No rows if the lease was lost, or the webhook is disabled. Deliveries on `busy_lanes` are left out.
         """
-        parameters = {"id": webhook_id, "worker": self._worker_id, "busy": list(busy_lanes), "most": limit}
+        parameters = {"id": webhook_id, "worker": self._worker_id, "busy": list(busy_lanes), "limit": limit}
         return await self._database.fetch(_due_statement(), parameters)
 
     async def count_pending(self, webhook_id: str) -> int:
-        """How many deliveries wait, as far as it matters."""
-        [(count,)] = await self._database.fetch(_count_pending_statement(), {"id": webhook_id, "most": MAX_PENDING_DELIVERIES})
+        """How many deliveries are pending; counts up to MAX_PENDING_DELIVERIES."""
+        [(count,)] = await self._database.fetch(_count_pending_statement(), {"id": webhook_id, "limit": MAX_PENDING_DELIVERIES})
         return int(count)
 
     async def enqueue(self, hook: Row, read_to: int, rows: Sequence[dict[str, Any]]) -> bool:
-        """Deliveries for what stands in the log up to a position, all or none; False where the webhook has moved meanwhile."""
+        """Insert the deliveries of log entries, and advance the webhook's position to `read_to`, in one transaction.
+
+        False, and nothing inserted, if the lease was lost or the position has changed since `hook` was read.
+        """
         parameters = {"id": hook.webhook_id, "worker": self._worker_id, "read_from": hook.read_to, "read_to": read_to}
         async with self._database.transaction() as connection:
             connection.enqueue(lock_webhook_statement(), {"id": hook.webhook_id})
             if rows:
-                connection.enqueue(_insert_deliveries_statement(), {**parameters, "rows": orjson.dumps(rows).decode()})
+                connection.enqueue(_insert_deliveries_statement(), {**parameters, "rows": to_json(rows)})
             advanced = connection.enqueue(_advance_position_statement(), parameters)
             await connection.commit()
         return bool(advanced.rows)
 
     async def finish_attempt(self, webhook_id: str, delivery_id: str, attempt: DeliveryAttempt, started_at: str) -> str | None:
-        """Note what an attempt at a moment came to. Returns why the webhook is disabled with it, if it is."""
+        """Record the result of an attempt. Returns the reason if the webhook is disabled by it."""
         record = {"at": started_at, "status": attempt.status_code, "milliseconds": attempt.milliseconds, "error": attempt.error}
         lease = {"id": webhook_id, "worker": self._worker_id}
         parameters = {**lease, "delivery": delivery_id, "state": attempt.state, "delay": attempt.delay_seconds}
         async with self._database.transaction() as connection:
             connection.enqueue(lock_webhook_statement(), {"id": webhook_id})
-            connection.enqueue(_finish_attempt_statement(), {**parameters, "attempt": orjson.dumps([record]).decode()})
+            connection.enqueue(_finish_attempt_statement(), {**parameters, "attempt": to_json([record])})
             failure_update = self._record_outcome(connection, lease, attempt)
             await connection.commit()
         return next((row.disabled_reason for row in failure_update.rows), None) if failure_update else None
@@ -241,8 +251,8 @@ class DeliveryQueue:
         elif attempt.is_endpoint_failure:
             delays = {
                 "rest": self._retry_policy.first_retry_seconds,
-                "longest": self._retry_policy.max_rest_seconds,
-                "patience": self._retry_policy.disable_after_seconds,
+                "max_rest": self._retry_policy.max_rest_seconds,
+                "disable_after": self._retry_policy.disable_after_seconds,
             }
             return connection.enqueue(
                 _record_failure_statement(), {**lease, **delays, "is_gone": attempt.is_gone, "error": attempt.error}
@@ -252,19 +262,19 @@ class DeliveryQueue:
 
 @cache
 def lock_webhook_statement() -> Statement:
-    """Locks the webhook `id`."""
+    """Lock the row of the webhook `id`."""
     return compile_statement(text(_LOCK_SQL))
 
 
 @cache
 def _claim_statement(is_down: bool) -> Statement:
     sql = _CLAIM_SQL.format(**(_DOWN_FILTERS if is_down else _HEALTHY_FILTERS))
-    return compile_statement(text(sql).bindparams(*_double_parameters("seconds"), bindparam("free", type_=BigInteger)))
+    return compile_statement(text(sql).bindparams(*_double_parameters("lease"), bindparam("free", type_=BigInteger)))
 
 
 @cache
-def _renew_statement() -> Statement:
-    return compile_statement(text(_RENEW_SQL).bindparams(*_double_parameters("seconds")))
+def _extend_lease_statement() -> Statement:
+    return compile_statement(text(_EXTEND_LEASE_SQL).bindparams(*_double_parameters("lease")))
 
 
 @cache
@@ -304,7 +314,7 @@ def _reset_failures_statement() -> Statement:
 
 @cache
 def _record_failure_statement() -> Statement:
-    return compile_statement(text(_RECORD_FAILURE_SQL).bindparams(*_double_parameters("longest", "rest", "patience")))
+    return compile_statement(text(_RECORD_FAILURE_SQL).bindparams(*_double_parameters("max_rest", "rest", "disable_after")))
 
 
 def _uuid_array_parameter(name: str) -> BindParameter[Any]:

@@ -1,4 +1,4 @@
-"""What a webhook is sent: which change it is, and what the webhook's document selects of the store as it is by now."""
+"""Rendering of webhook messages: the envelope of the change, and the result of the webhook's query on the current state."""
 
 import asyncio
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from storefront.serving.run.results import format_request_error, format_result
 from storefront.webhooks.sending import RenderError
 from storefront.webhooks.topics import RESET_MESSAGE_TYPE
 
-# Seconds for a document, and what it may cost: fields times sizes of lists.
+# Timeout of a query in seconds, and its maximum cost: fields times sizes of lists.
 QUERY_TIMEOUT_SECONDS, MAX_QUERY_COST = 5.0, 5_000
-# What may be otherwise the next time.
+# Errors that a retry may resolve.
 _RETRYABLE_CODES = {"INTERNAL_SERVER_ERROR", "TIMEOUT", "SERVICE_UNAVAILABLE"}
 
-# The variables that a document may have, and the types under which it may.
+# The variables that a query may declare, with the types that are accepted for each.
 _VARIABLE_TYPES = {
     "configId": ("ID!", "ID"),
     "productId": ("ID!", "ID"),
@@ -36,14 +36,14 @@ _VARIABLE_TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class MessageRenderer:
-    """Makes messages of at most so many bytes. `nobody` is the context of somebody unknown."""
+    """Renders messages of at most `max_bytes`. `anonymous_context`: the context of an anonymous viewer."""
 
     operations: Operations
     anonymous_context: Context
     max_bytes: int
 
     async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
-        """A message; raises NotMade, but not for the last attempt: then it says what is wrong with it."""
+        """Render the body. Raises RenderError if a retry may succeed; the body of the last attempt has the error instead."""
         fields = build_envelope(hook)
         if hook.query is None or hook.type == RESET_MESSAGE_TYPE:
             return orjson.dumps(fields)
@@ -52,18 +52,18 @@ class MessageRenderer:
                 response = await self._execute_query(hook)
         except TimeoutError:
             response = _build_error_response(
-                "TIMEOUT", f"The document took longer than the {QUERY_TIMEOUT_SECONDS:g} s that it has."
+                "TIMEOUT", f"The query exceeded its timeout of {QUERY_TIMEOUT_SECONDS:g} s. Select less."
             )
         retryable = {error["extensions"]["code"] for error in response.get("errors", ())} & _RETRYABLE_CODES
         if retryable and not is_last:
-            raise RenderError(f"the document could not be executed: {', '.join(sorted(retryable))}")
+            raise RenderError(f"the query could not be executed: {', '.join(sorted(retryable))}")
         return self._limit_size(fields, response)
 
     def _limit_size(self, fields: Mapping[str, Any], response: Mapping[str, Any]) -> bytes:
         body = orjson.dumps({**fields, "data": None, **response})
         if len(body) <= self.max_bytes:
             return body
-        problem = f"The message would have {len(body):,} bytes, and may have {self.max_bytes:,}. Select less."
+        problem = f"The message has {len(body):,} bytes, at most {self.max_bytes:,} are allowed. Select less."
         return orjson.dumps({**fields, **_build_error_response("LIMIT_EXCEEDED", problem)})
 
     async def _execute_query(self, hook: Row) -> dict[str, Any]:
@@ -81,12 +81,12 @@ class MessageRenderer:
     def _build_viewer_context(self, hook: Row) -> Context:
         if hook.read_as != "owner":
             return self.anonymous_context.as_anonymous()
-        # Of all that is the owner's this one store: what else they have is none of the webhook's business.
+        # Least privilege: the owner's access to this store only, not to their other stores.
         return self.anonymous_context.as_viewer(Viewer(hook.owner_id, frozenset({hook.config_id})))
 
 
 def build_envelope(hook: Row) -> dict[str, Any]:
-    """Which change it is."""
+    """The envelope of a message: the fields that describe the change."""
     fields = {
         "type": hook.type,
         "timestamp": hook.occurred_at,
@@ -100,7 +100,7 @@ def build_envelope(hook: Row) -> dict[str, Any]:
 
 
 async def find_document_problem(operations: Operations, query: str) -> str | None:
-    """What keeps a text from being a webhook's document, or None."""
+    """The problem with a query that a webhook cannot execute, or None."""
     sample_variables = {"configId": _SAMPLE_ID, "productId": _SAMPLE_ID, "position": "1", "changedFields": ["title"]}
     try:
         operation = await operations.prepare_async(_build_request(query, sample_variables))
@@ -129,13 +129,13 @@ def _build_variables(hook: Row) -> dict[str, Any]:
 
 def _find_operation_problem(operation: PreparedOperation) -> str | None:
     if operation.kind is None:
-        return "must have one operation, and not several."
+        return "must have exactly one operation."
     if operation.kind is not OperationType.QUERY:
         return f"must be a query, not a {operation.kind.value}."
     if operation.cost > MAX_QUERY_COST:
-        return f"costs {operation.cost:,}, and may cost {MAX_QUERY_COST:,}: it is executed for each message. Select less."
+        return f"costs {operation.cost:,}, at most {MAX_QUERY_COST:,} are allowed: it is executed for each message. Select less."
     if operation.document.is_personal:
-        return "must not ask for what is told to one person alone, such as me or an e-mail address."
+        return "must not select personal fields, such as me or an e-mail address."
     return None
 
 
@@ -143,14 +143,14 @@ def _find_variables_problem(operation: PreparedOperation) -> str | None:
     for name, type_ in _get_variable_types(operation).items():
         if name not in _VARIABLE_TYPES:
             offered = ", ".join(f"${variable}: {types[0]}" for variable, types in _VARIABLE_TYPES.items())
-            return f"must not have the variable ${name}: there are {offered}."
+            return f"must not declare the variable ${name}. Available are {offered}."
         if type_ not in _VARIABLE_TYPES[name]:
-            return f"must have ${name} as {_VARIABLE_TYPES[name][0]}, not as {type_}."
+            return f"must declare ${name} as {_VARIABLE_TYPES[name][0]}, not as {type_}."
     return None
 
 
 def _get_variable_types(operation: PreparedOperation) -> dict[str, str]:
-    """The variables of a document, with their types."""
+    """The variables that a query declares, with their types."""
     operation_node = operation.document.find_operation(None)
     definitions = operation_node.variable_definitions or () if operation_node else ()
     return {definition.variable.name.value: print_ast(definition.type) for definition in definitions}

@@ -1,4 +1,4 @@
-"""One message: made, signed, sent, and what came of it."""
+"""A single message: rendered, signed and sent, with the result of the attempt and the delay of its retry."""
 
 import logging
 import random
@@ -16,25 +16,25 @@ from storefront.webhooks.signing import build_signature_headers
 log = logging.getLogger("storefront")
 
 USER_AGENT = "storefront-webhooks/1"
-# Seconds between two attempts, at most.
+# Seconds between two attempts at most.
 MAX_RETRY_SECONDS = 21_600.0
 HTTP_GONE = 410
 
 
 class RenderError(Exception):
-    """There is no message to send now, for a reason that is ours."""
+    """The message cannot be rendered now, through no fault of the endpoint."""
 
 
 class BodyRenderer(Protocol):
-    """Makes what is sent of a delivery and the webhook that it is for."""
+    """Renders the body of a delivery."""
 
     async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
-        """The body; raises NotMade where it may be made another time, which for the last attempt there is not."""
+        """Render the body. Raises RenderError if a retry may succeed; never for the last attempt (`is_last`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class WebhookMessage:
-    """What is sent where."""
+    """An HTTP request: URL, body and headers."""
 
     url: str
     body: bytes
@@ -43,7 +43,7 @@ class WebhookMessage:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryDependencies:
-    """What messages are made and sent with. Making one takes so many seconds at most."""
+    """The dependencies of delivery. Rendering a message takes `render_timeout_seconds` at most."""
 
     renderer: BodyRenderer
     http_client: SafeHttpClient
@@ -53,9 +53,9 @@ class DeliveryDependencies:
 
 
 async def build_message(renderer: BodyRenderer, vault: Vault, row: Row, *, is_last: bool = False) -> WebhookMessage:
-    """The message of a delivery, signed; raises NotMade and Undecryptable."""
+    """Render and sign the message of a delivery. Raises RenderError and DecryptionError."""
     body = await renderer.render_body(row, is_last=is_last)
-    # Two while a new one is brought in.
+    # Two secrets during a rotation.
     secrets = [vault.decrypt(secret) for secret in (row.secret, row.previous_secret) if secret]
     headers = {
         "content-type": "application/json",
@@ -66,7 +66,7 @@ async def build_message(renderer: BodyRenderer, vault: Vault, row: Row, *, is_la
 
 
 async def render_message(dependencies: DeliveryDependencies, row: Row) -> WebhookMessage | DeliveryAttempt:
-    """The message of a delivery, or the failed attempt where none can be made."""
+    """Render the message of a delivery; a failed attempt if that is not possible."""
     attempt_number = row.attempts + 1
     try:
         return await build_message(
@@ -75,11 +75,11 @@ async def render_message(dependencies: DeliveryDependencies, row: Row) -> Webhoo
     except (RenderError, DecryptionError) as error:
         problem = str(error)
     except Exception as error:
-        problem = "the database did not answer"
+        problem = "the database was not available"
         if not is_transient(error):
-            # A fault of ours in what is about one product must not keep the others waiting.
-            log.exception("the message %s could not be made", row.id)
-            problem = "something went wrong on our side"
+            # An internal error in one delivery must not delay the others.
+            log.exception("the message %s could not be rendered", row.id)
+            problem = "an internal error occurred"
     return DeliveryAttempt(
         None,
         0,
@@ -93,7 +93,7 @@ async def render_message(dependencies: DeliveryDependencies, row: Row) -> Webhoo
 async def send_message(
     dependencies: DeliveryDependencies, session: HttpSession, row: Row, message: WebhookMessage
 ) -> DeliveryAttempt:
-    """Send the message of a delivery once."""
+    """Send the message of a delivery: one attempt."""
     response = await session.post(message.url, message.body, message.headers)
     if response.is_success:
         return DeliveryAttempt(response.status, response.milliseconds, None, "delivered")
@@ -111,11 +111,11 @@ def _state_after_failure(dependencies: DeliveryDependencies, row: Row) -> str:
 
 
 def utc_now_iso() -> str:
-    """The moment, as it is told."""
+    """The current time in ISO 8601, with milliseconds and Z."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def compute_retry_delay(retry_policy: RetryPolicy, attempts: int) -> float:
-    """Seconds to the next attempt after so many: three times as long each time, and never quite the same."""
+    """Seconds until the next attempt: exponential backoff by a factor of 3, with jitter."""
     base_delay = min(retry_policy.first_retry_seconds * 3.0 ** min(attempts - 1, 30), MAX_RETRY_SECONDS)
-    return base_delay * random.uniform(0.75, 1.25)  # noqa: S311  nobody gains by knowing it
+    return base_delay * random.uniform(0.75, 1.25)  # noqa: S311  jitter, not a secret

@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them: HMAC-SHA256 over the message's id, the time, and the body."""
+"""Message signatures by the Standard Webhooks specification: HMAC-SHA256 over message id, timestamp and body."""
 
 import secrets
 from base64 import b64decode, b64encode
@@ -10,12 +10,12 @@ SECRET_PREFIX = "whsec_"  # noqa: S105  the prefix of the standard, no secret
 
 
 def generate_secret() -> str:
-    """A secret at random: 256 bits."""
+    """Generate a random secret of 256 bits."""
     return SECRET_PREFIX + b64encode(secrets.token_bytes(32)).decode()
 
 
 def build_signature_headers(secrets_: Sequence[str], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers that say whose message it is, with a signature for each secret. `timestamp` is in seconds since 1970."""
+    """The id, timestamp and signature headers, with a signature for each secret. `timestamp` is in Unix seconds."""
     content = f"{message_id}.{timestamp}.".encode() + body
     keys = [b64decode(secret.removeprefix(SECRET_PREFIX)) for secret in secrets_]
     signatures = [f"v1,{b64encode(digest(key, content, sha256)).decode()}" for key in keys]

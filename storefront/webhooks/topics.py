@@ -1,4 +1,4 @@
-"""What webhooks are told of: which entries of a log are which event, to the owner and to shoppers."""
+"""Webhook topics: maps log entries to events, by audience."""
 
 from enum import Enum
 
@@ -8,7 +8,7 @@ from storefront.queries.visibility import Audience
 
 
 class Topic(Enum):
-    """A kind of change that a webhook may ask for, by the name that its messages have as `type`."""
+    """An event that a webhook may subscribe to. The value is the `type` of its messages."""
 
     PRODUCT_CREATED = "product.created"
     PRODUCT_UPDATED = "product.updated"
@@ -18,7 +18,7 @@ class Topic(Enum):
     STORE_UNPUBLISHED = "store.unpublished"
 
 
-# What every webhook is told, whatever its topics: that some of the log can be told no more, and what a test sends.
+# Message types outside of the topics: a gap in the log, sent to all webhooks, and the message of testWebhook.
 RESET_MESSAGE_TYPE, TEST_MESSAGE_TYPE = "log.reset", "webhook.test"
 
 AUDIENCE_BY_READER = {"shopper": Audience.SHOPPER, "owner": Audience.OWNER}
@@ -32,7 +32,7 @@ _STORE_TOPICS = {
 
 
 def find_topic(entry: Row, audience: Audience, *, is_published: bool) -> Topic | None:
-    """What an entry is to an audience; None for what it is not told. Of the products of a closed store shoppers see nothing."""
+    """The topic of a log entry for an audience; None if hidden from it: shoppers see no products of an unpublished store."""
     is_owner = audience is Audience.OWNER
     if entry.product_id is not None:
         return _PRODUCT_TOPICS.get(classify_entry(entry, audience) or "") if is_owner or is_published else None

@@ -1,4 +1,4 @@
-"""Webhooks as their owners see them. The secret is told when it is made, and never again."""
+"""GraphQL types of webhooks and their deliveries. The secret is returned only when it is created or rotated."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,52 +21,50 @@ from storefront.webhooks.topics import Topic
 strawberry.enum(
     Topic,
     name="WebhookTopic",
-    description="What happened. Messages say it as their type: PRODUCT_CREATED is product.created.",
+    description="An event. It is the `type` of messages, in another spelling: PRODUCT_CREATED is product.created.",
 )
 
 
-@strawberry.enum(description="As whom a webhook's document is executed, and whose view of the log it is told.")
+@strawberry.enum(description="The viewer that a webhook's query is executed as, and whose view of the log it gets.")
 class WebhookReader(Enum):
-    SHOPPER = strawberry.enum_value("shopper", description="Somebody unknown: what is published, and no more.")
-    OWNER = strawberry.enum_value("owner", description="The store's owner, as far as this store goes.")
+    SHOPPER = strawberry.enum_value("shopper", description="An anonymous shopper: published data only.")
+    OWNER = strawberry.enum_value("owner", description="The owner of the store, with access to this store only.")
 
 
 @strawberry.enum(name="WebhookDeliveryState")
 class DeliveryState(Enum):
-    PENDING = strawberry.enum_value("pending", description="To be sent, or to be tried again.")
-    DELIVERED = strawberry.enum_value("delivered", description="Taken: answered with a status from 200 to 299.")
-    FAILED = strawberry.enum_value("failed", description="Given up.")
+    PENDING = strawberry.enum_value("pending", description="Waits to be sent, or to be retried.")
+    DELIVERED = strawberry.enum_value("delivered", description="The endpoint responded with a status from 200 to 299.")
+    FAILED = strawberry.enum_value("failed", description="Dead letter: all attempts have failed. It can be resent.")
 
 
-@strawberry.type(description="One time that a message was sent.")
+@strawberry.type(description="An attempt to send a message.")
 class WebhookAttempt:
     at: datetime
-    status_code: int | None = strawberry.field(description="What it was answered with; null without an answer.")
+    status_code: int | None = strawberry.field(description="Status code of the response; null if there was none.")
     milliseconds: int
-    error: str | None = strawberry.field(description="What was wrong; null if it was taken.")
+    error: str | None = strawberry.field(description="Why the attempt failed; null if it succeeded.")
 
 
-@strawberry.type(
-    description="A message to a webhook. Those about one product are sent one after the other, each once it is its turn."
-)
+@strawberry.type(description="A message to a webhook. Messages about one product are sent in order, one at a time.")
 class WebhookDelivery:
     id: strawberry.ID = strawberry.field(description="The webhook-id of the message, the same at each attempt.")
     webhook_id: strawberry.ID
-    type: str = strawberry.field(description="Such as product.updated.")
-    position: Position = strawberry.field(description="Where the change stands in the store's log.")
+    type: str = strawberry.field(description="The type of the message, such as product.updated.")
+    position: Position = strawberry.field(description="Position of the change in the store's log.")
     product_id: strawberry.ID | None
     state: DeliveryState
     next_attempt_at: datetime | None = strawberry.field(
-        description="When it is sent next; null when it is over, or waits for another one about the same product."
+        description="When the next attempt is due; null if finished, or while an earlier message about the product is pending."
     )
     created_at: datetime
     finished_at: datetime | None
 
-    @strawberry.field(description="How often it was sent.")
+    @strawberry.field(description="Number of attempts.")
     def attempt_count(self) -> int:
         return int(cast(Row, self).attempts)
 
-    @strawberry.field(description="The last 20 times, oldest first.", metadata=costs(size=3))
+    @strawberry.field(description="The last 20 attempts, oldest first.", metadata=costs(size=3))
     def attempts(self) -> list[WebhookAttempt]:
         return [
             WebhookAttempt(
@@ -85,7 +83,7 @@ async def _resolve_deliveries(
     webhooks: Sequence[Row], info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
 ) -> Sequence[WebhookDeliveryConnection]:
     window, state_value, context = arguments.build_window(first, after), str(state.value) if state else None, info.context
-    # Each by its own key: another field that asks for one of them meanwhile gets the same.
+    # A key per webhook, so that the loader shares results with other fields that load the same page.
     page_loads = [context.load_many(loaders.load_webhook_deliveries, (row.id,), window, state_value) for row in webhooks]
     return [
         WebhookDeliveryConnection(
@@ -95,7 +93,7 @@ async def _resolve_deliveries(
     ]
 
 
-@strawberry.type(description="An address that is told of what happens in a store.")
+@strawberry.type(description="A URL that receives a message for each change in a store.")
 class Webhook:
     id: strawberry.ID
     config_id: strawberry.ID
@@ -103,29 +101,33 @@ class Webhook:
     topics: list[Topic]
     query: str | None
     read_as: WebhookReader
-    position: Position = strawberry.field(description="The store's log was read up to here: what there is to tell is a delivery.")
+    position: Position = strawberry.field(
+        description="Changes in the store's log up to this position have been turned into deliveries."
+    )
     version: int
     created_at: datetime
     updated_at: datetime
     disabled_at: datetime | None
     disabled_reason: str | None
-    failing_since: datetime | None = strawberry.field(description="Null when the last message was taken.")
-    failures: int = strawberry.field(description="How many attempts failed since one did not.")
+    failing_since: datetime | None = strawberry.field(
+        description="Time of the first failure since the last success; null if the last attempt succeeded."
+    )
+    failures: int = strawberry.field(description="Failed attempts since the last success.")
     resting_until: datetime | None = strawberry.field(
-        description="When it is tried next while nothing gets through at all; null when all is well."
+        description="While the webhook is down: when the next attempt is due. Else null."
     )
     previous_until: datetime | None = strawberry.field(
-        name="previousSecretUntil", description="Until when messages are signed with the secret before, too."
+        name="previousSecretUntil", description="Until then messages are also signed with the previous secret."
     )
 
-    @strawberry.field(description="Whether it is told anything.")
+    @strawberry.field(description="Whether messages are sent.")
     def is_enabled(self) -> bool:
         return cast(Row, self).disabled_at is None
 
-    @strawberry.field(description="How many deliveries wait.")
+    @strawberry.field(description="Number of pending deliveries.")
     async def pending(self, info: Info) -> int:
         return await info.context.load(loaders.count_pending_deliveries, str(self.id))
 
     deliveries: WebhookDeliveryConnection = batch_field(
-        _resolve_deliveries, description="What it was told and is to be told, newest first."
+        _resolve_deliveries, description="Finished and pending deliveries, newest first."
     )

@@ -1,4 +1,4 @@
-"""What the counts of events have to be, by counting all of them again; and a process that counts until it is killed."""
+"""A recount of all events, to compare rollups with; and a process that rolls up until it is killed."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from storefront.analytics.rollups import roll_up
 from storefront.core.db.database import Database
 
 _GRAINS = "(VALUES (60), (900), (7200), (21600), (43200), (86400), (172800), (345600), (691200), (1382400)) AS grains (grain)"
-# By division of seconds since 2001, not by date_bin.
+# Computed by division of seconds since 2001, independently of date_bin.
 _AT = "to_timestamp(978307200 + floor((extract(epoch FROM {0}) - 978307200) / grain) * grain)"
 _PEOPLE = """people AS (
   SELECT *, coalesce(nullif(utm_source, ''), substring(lower(referrer) FROM '^[a-z]+://([^/:?#]+)'), 'direct') AS source,
@@ -23,7 +23,7 @@ _PEOPLE = """people AS (
   FROM firsts f
 )"""  # noqa: E501
 
-# Table of counts -> what should be in it, and what is, rows of nothing but zeros left out.
+# Rollup table -> queries of the expected and the actual rows, without rows of only zeros.
 BY_HAND = {
     "analytics_sessions": (
         f"""WITH {_PEOPLE} SELECT config_id, session_id, "timestamp", id, source, medium, campaign,
@@ -71,7 +71,7 @@ BY_HAND = {
 
 
 async def differences(database: Database) -> dict[str, list[Any]]:
-    """By table, what should be counted but is not, and what is but should not be. Empty lists when all is right."""
+    """Differences by table: missing and surplus rows. Empty lists if the rollups are correct."""
     found = {}
     async with database.transaction() as connection:
         for table, (wanted, counted) in BY_HAND.items():
@@ -84,7 +84,7 @@ RIGHT: dict[str, list[Any]] = {table: [] for table in BY_HAND}
 
 
 def count_for_ever(url: str) -> None:
-    """Count again and again, until somebody puts an end to it."""
+    """Roll up in a loop until the process is killed."""
 
     async def work() -> None:
         async with Database(url, size=1) as database:

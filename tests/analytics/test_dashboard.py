@@ -1,4 +1,4 @@
-"""The dashboard: what is served, and what an owner sees of it in a real browser that can reach nothing else."""
+"""The dashboard: its page and files, and its behaviour in a real browser without internet access."""
 
 import re
 import time
@@ -28,7 +28,7 @@ PEOPLE = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0
 # ------------------------------------------------------------------------------------------------- the page
 
 
-async def test_the_page_is_served_under_a_policy_and_tells_nothing(shopper: Client) -> None:
+async def test_page_has_csp_and_no_data(shopper: Client) -> None:
     pages = {slug: await shopper.http.get(f"/dashboard/{slug}") for slug in ("no-such-store", "another")}
     for slug, page in pages.items():
         policy = page.headers["content-security-policy"]
@@ -42,12 +42,12 @@ async def test_the_page_is_served_under_a_policy_and_tells_nothing(shopper: Clie
 
 
 @pytest.mark.parametrize("slug", ["Nord", "a%3Cscript%3E", "a..b", "a" * 101, "%22onload=x"])
-async def test_what_is_no_slug_has_no_page(shopper: Client, slug: str) -> None:
+async def test_invalid_slug_is_not_found(shopper: Client, slug: str) -> None:
     page = await shopper.http.get(f"/dashboard/{slug}")
     assert page.status_code == 404 and "<" not in page.text
 
 
-async def test_its_files_are_served_for_ever_and_nothing_else_is(shopper: Client) -> None:
+async def test_static_files_are_immutable_and_allow_listed(shopper: Client) -> None:
     page = await shopper.http.get("/dashboard/a-store")
     addresses = re.findall(r'(?:src|href)="\.\./(dashboard-files/[^"]+)"', page.text)
     assert {address.split("/")[1].split("?")[0] for address in addresses} == set(assets.list_installed_files())
@@ -59,7 +59,7 @@ async def test_its_files_are_served_for_ever_and_nothing_else_is(shopper: Client
         assert (await shopper.http.get(f"/dashboard-files/{name}")).status_code == 404
 
 
-def test_the_lock_names_no_place() -> None:
+def test_npm_lockfile_has_no_registry_urls() -> None:
     assert "resolved" not in (assets.FOLDER / "package-lock.json").read_text()
 
 
@@ -67,7 +67,7 @@ def test_the_lock_names_no_place() -> None:
 
 
 def fill(url: str) -> tuple[str, str, str]:
-    """A store with a few days of events; its id, its owner, and a product of it."""
+    """Create a store with a few days of events; returns its id, its owner and a product."""
     user, store, product = (str(uuid7()) for _ in range(3))
     rng, now = Random(1), datetime.now(UTC)
     with psycopg.connect(url, autocommit=True) as connection:
@@ -92,7 +92,7 @@ def fill(url: str) -> tuple[str, str, str]:
                 at = now - timedelta(days=2, minutes=n)
                 document = f'{{"productId": "{product}"}}'
                 copy.write_row((str(uuid7()), store, kind, document, f"s{n // 4}", ("news", "ad")[n % 8 // 4], at))
-        # The page asks for its report once a minute: what is not counted by then is shown a minute later.
+        # The page loads its report once a minute: events that are not rolled up by then appear a minute later.
         while connection.execute("SELECT EXISTS (SELECT FROM analytics_queue)").fetchone() == (True,):
             time.sleep(0.02)
     return store, user, product
@@ -124,7 +124,7 @@ def sign_in(browser: Browser, token: str) -> None:
 
 @needs_chromium
 @installed
-def test_an_owner_sees_the_report_and_what_happens_now(empty_url: str, server: Server, browser: Browser) -> None:
+def test_owner_sees_report_and_live_counters(empty_url: str, server: Server, browser: Browser) -> None:
     store, owner, _ = fill(empty_url)
     browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
     sign_in(browser, token_of(owner))
@@ -139,17 +139,17 @@ def test_an_owner_sees_the_report_and_what_happens_now(empty_url: str, server: S
         == "ad,news"
     )
     assert browser.run("document.querySelectorAll('#funnel li').length") == 4
-    # The chart has a point for each day, and has drawn something.
+    # The chart has a point for each day, and is not blank.
     assert browser.run("Chart.getChart('series').data.labels.length") == 30
     drawn = "[...document.querySelector('#series').getContext('2d').getImageData(0, 0, 600, 300).data].some(Boolean)"
     assert browser.run(drawn)
-    # Live: nobody yet, then two.
+    # Live counters: no session yet, then two.
     browser.wait("document.getElementById('pulse').className === '' && document.querySelectorAll('#live > div').length === 7")
     before = browser.run(figure("live", "pageViews"))
     events = [{"event": "page_view", "sessionId": f"now {n}"} for n in range(2)]
     assert httpx.post(f"{server.address}/events/{store}", json=events, headers={"user-agent": PEOPLE}).json()["recorded"] == 2
     browser.wait(f"{figure('live', 'pageViews')} === {before + 2} && {figure('live', 'activeSessions')} === 2")
-    # The token is in no address, nothing came from elsewhere, no policy was broken.
+    # The token is in no URL, nothing was loaded from other origins, the CSP was not violated.
     for address in browser.asked():
         assert address.startswith(server.address) and "token" not in address and "ey" not in address
     assert browser.complaints() == []
@@ -158,7 +158,7 @@ def test_an_owner_sees_the_report_and_what_happens_now(empty_url: str, server: S
 
 
 @needs_chromium
-def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, server: Server, browser: Browser) -> None:
+def test_page_rejects_invalid_credentials_with_reason(empty_url: str, server: Server, browser: Browser) -> None:
     _, owner, _ = fill(empty_url)
     stranger = token_of(str(uuid7()), email="s@example.com")
     browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
@@ -168,9 +168,9 @@ def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, s
         assert browser.run("document.getElementById('dashboard').hidden && !sessionStorage.length")
     sign_in(browser, token_of(owner))
     browser.wait(f"{figure('figures', 'sessions')} === 100")
-    # The token does not outlive the tab.
+    # The token is gone with the tab.
     assert browser.run("sessionStorage.length === 1 && !localStorage.length && !document.cookie")
-    # Another range, in the same visit and after a reload of the tab.
+    # Another range, in the same session and after a reload of the tab.
     browser.run("days.value = '1', days.dispatchEvent(new Event('change'))")
     browser.wait(f"{figure('figures', 'sessions')} === 0")
     browser.call("Page.reload")
@@ -180,18 +180,18 @@ def test_the_page_asks_for_a_proof_and_says_why_it_will_not_do(empty_url: str, s
 
 
 @needs_chromium
-def test_a_token_that_expires_ends_the_visit(empty_url: str, server: Server, browser: Browser) -> None:
+def test_expired_token_signs_out(empty_url: str, server: Server, browser: Browser) -> None:
     _, owner, _ = fill(empty_url)
     browser.call("Page.navigate", url=f"{server.address}/dashboard/mugs")
     sign_in(browser, sign_token(Claims(owner), SECRET, seconds=-25))
-    # Good for five seconds more, as clocks may differ.
+    # Plus five seconds of tolerance for clock skew.
     browser.wait("!document.getElementById('dashboard').hidden")
     browser.wait("!document.getElementById('sign-in').hidden")
     assert "expired" in browser.run("document.getElementById('why').textContent")
 
 
 @needs_chromium
-def test_a_store_that_is_not_there_is_said_to_be_none(server: Server, browser: Browser) -> None:
+def test_unknown_store_is_reported(server: Server, browser: Browser) -> None:
     browser.call("Page.navigate", url=f"{server.address}/dashboard/no-such-store")
     sign_in(browser, token_of(str(uuid7()), email="s@example.com"))
     browser.wait("document.getElementById('why').textContent.includes('no such store')")

@@ -1,4 +1,4 @@
-"""Live counters over real sockets: for the owner, at most once a second, from whichever process the events came in by."""
+"""Live counters over real sockets: access, throttling, sharing, and events of other processes."""
 
 import asyncio
 import json
@@ -36,7 +36,7 @@ GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.htm
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server that counts by itself, and fast."""
+    """A server with rollups at a short interval."""
     async with serving(fresh(postgres, template), tmp_path_factory.mktemp("live"), rollup_interval=0.1) as client:
         yield client
 
@@ -50,7 +50,7 @@ async def own(shop: Client) -> tuple[Client, str]:
 async def streaming(
     http: httpx.AsyncClient, store: str, token: str | None, **variables: Any
 ) -> AsyncIterator[AsyncIterator[Any]]:
-    """The feed as server-sent events: what comes, as long as it is asked for."""
+    """The ticks of the feed by server-sent events."""
     headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {token}"} if token else {})
     body = {"query": FEED, "variables": {"c": store, **variables}}
 
@@ -74,7 +74,7 @@ async def send(http: httpx.AsyncClient, store: str, *events: dict[str, Any], **h
     assert answer.json()["recorded"] == len(events)
 
 
-async def test_counters_are_told_at_once_and_when_they_change(shop: Client) -> None:
+async def test_counters_are_sent_initially_and_on_change(shop: Client) -> None:
     owner, store = await own(shop)
     async with streaming(shop.http, store, owner.token) as ticks:
         first = await tick(ticks)
@@ -96,7 +96,7 @@ async def test_counters_are_told_at_once_and_when_they_change(shop: Client) -> N
     assert {name: last[name] for name in wanted} == wanted
 
 
-async def test_sessions_are_active_for_five_minutes_after_their_last_event(database: Database) -> None:
+async def test_sessions_are_active_for_five_minutes(database: Database) -> None:
     user, rng = await make_user(database), Random(8)
     store = await make_store(database, user_id=user)
     seen: dict[str, list[datetime]] = defaultdict(list)
@@ -118,7 +118,7 @@ async def test_sessions_are_active_for_five_minutes_after_their_last_event(datab
     assert await analytics.count_active_sessions(database, store, await make_user(database)) is None
 
 
-async def test_there_is_at_most_one_a_second_and_none_without_a_change(shop: Client) -> None:
+async def test_ticks_are_throttled_and_deduplicated(shop: Client) -> None:
     owner, store = await own(shop)
     moments: list[float] = []
 
@@ -137,12 +137,12 @@ async def test_there_is_at_most_one_a_second_and_none_without_a_change(shop: Cli
     listener.cancel()
     await asyncio.gather(listener, return_exceptions=True)
     assert len(moments) == told
-    # The first comes at once, the others with the full seconds.
+    # The first tick is sent at once, the others at full seconds.
     assert 3 <= told <= 8
     assert all(later - earlier > 0.7 for earlier, later in pairwise(moments[1:]))
 
 
-async def test_many_listeners_read_as_much_as_one_and_none_nothing(shop: Client) -> None:
+async def test_subscriptions_share_one_read(shop: Client) -> None:
     owner, store = await own(shop)
 
     async def listen() -> None:
@@ -167,7 +167,7 @@ async def test_many_listeners_read_as_much_as_one_and_none_nothing(shop: Client)
     assert reads(seen) == 0
 
 
-async def test_the_feed_is_for_the_owner(shop: Client) -> None:
+async def test_feed_requires_ownership(shop: Client) -> None:
     _, store = await own(shop)
     stranger = shop.signed_in(await make_user(shop.database))
     for asker, code in ((stranger, "FORBIDDEN"), (shop, "UNAUTHENTICATED")):
@@ -179,7 +179,7 @@ async def test_the_feed_is_for_the_owner(shop: Client) -> None:
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "timeZone")
 
 
-async def test_today_begins_by_the_clocks_of_the_time_zone(shop: Client) -> None:
+async def test_today_starts_in_time_zone(shop: Client) -> None:
     owner, store = await own(shop)
     for zone, hours in (("Pacific/Kiritimati", 14), ("Pacific/Pago_Pago", -11), ("Asia/Kathmandu", 5.75)):
         async with streaming(shop.http, store, owner.token, zone=zone) as ticks:
@@ -189,7 +189,7 @@ async def test_today_begins_by_the_clocks_of_the_time_zone(shop: Client) -> None
         assert timedelta() <= datetime.now(UTC) - since < timedelta(days=1, minutes=1)
 
 
-async def test_a_store_that_is_deleted_ends_the_feed(shop: Client) -> None:
+async def test_deleting_store_ends_feed(shop: Client) -> None:
     owner, store = await own(shop)
     async with streaming(shop.http, store, owner.token) as ticks:
         await tick(ticks)
@@ -199,7 +199,7 @@ async def test_a_store_that_is_deleted_ends_the_feed(shop: Client) -> None:
             assert [event async for event in ticks] == []
 
 
-async def test_a_token_that_expires_ends_the_feed(shop: Client) -> None:
+async def test_expired_token_ends_feed(shop: Client) -> None:
     user = await make_user(shop.database)
     store = await make_store(shop.database, user_id=user)
     token = sign_token(Claims(user), SECRET, seconds=2)
@@ -209,7 +209,7 @@ async def test_a_token_that_expires_ends_the_feed(shop: Client) -> None:
     assert 0.5 < time.monotonic() - start < 5
 
 
-async def test_the_feed_over_a_websocket_ends_with_the_token_too(shop: Client) -> None:
+async def test_expired_token_ends_websocket_feed(shop: Client) -> None:
     user = await make_user(shop.database)
     store = await make_store(shop.database, user_id=user)
     address = str(shop.http.base_url).replace("http", "ws").rstrip("/") + "/graphql"
@@ -232,7 +232,7 @@ async def _until_closed(socket: ClientConnection) -> None:
         await socket.recv()
 
 
-async def test_events_that_another_process_takes_are_told(empty_url: str, database: Database, tmp_path: Path) -> None:
+async def test_events_of_another_process_are_streamed(empty_url: str, database: Database, tmp_path: Path) -> None:
     user = await make_user(database)
     store = await make_store(database, user_id=user)
     with running(empty_url, tmp_path / "a") as first, running(empty_url, tmp_path / "b") as second:

@@ -1,4 +1,4 @@
-"""What owners are told: figures that equal a count by hand, for them alone, at a price that does not depend on the stores."""
+"""Analytics reports: figures that equal a brute-force count, access control, and constant numbers of statements."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
@@ -77,7 +77,7 @@ ORIGINS: list[tuple[dict[str, str], tuple[str, str | None, str | None]]] = [
 
 @dataclass(frozen=True)
 class Event:
-    """One event as a test knows it."""
+    """An event as the test generates it."""
 
     at: datetime
     kind: str = "page_view"
@@ -90,14 +90,14 @@ class Event:
 
 @dataclass(frozen=True)
 class Visit:
-    """A session as a test knows it: its first event, and what was done in it."""
+    """A session as the test computes it: its first event, and its kinds of events."""
 
     first: Event
     kinds: frozenset[str]
 
 
 async def add_events(database: Database, store: str, events: Iterable[Event]) -> None:
-    """Store events, and count them."""
+    """Store events, and roll them up."""
     kinds = "id, config_id, timestamp, event, session_id, is_bot, properties"
     names = ("referrer", "utm_source", "utm_medium", "utm_campaign")
     async with database.transaction() as connection, connection.raw.cursor() as cursor:
@@ -111,8 +111,8 @@ async def add_events(database: Database, store: str, events: Iterable[Event]) ->
     await roll_up(database, wait=True)
 
 
-def drawn(rng: Random, span: Span, products: list[str], number: int) -> list[Event]:
-    """Events in and around a span, some of them at its very ends."""
+def draw_events(rng: Random, span: Span, products: list[str], number: int) -> list[Event]:
+    """Random events in and around a span, some of them exactly at its ends."""
     around = span.end - span.start
     moments = [span.start - around, span.start, span.end - timedelta(microseconds=1), span.end]
     moments += [span.start - around + 2.5 * around * rng.random() for _ in range(number)]
@@ -133,7 +133,7 @@ def drawn(rng: Random, span: Span, products: list[str], number: int) -> list[Eve
 
 
 def label(at: datetime, interval: str, zone: str) -> object:
-    """What a clock on the wall and a calendar beside it say of the interval."""
+    """The label of the interval in local time."""
     local = at.astimezone(ZoneInfo(zone))
     labels: dict[str, Callable[[], object]] = {
         "HOUR": lambda: (local.date(), local.hour, local.utcoffset()),
@@ -144,8 +144,8 @@ def label(at: datetime, interval: str, zone: str) -> object:
     return labels[interval]()
 
 
-def visits(events: Iterable[Event]) -> list[Visit]:
-    """The sessions of a store, whole, whatever part of it is asked about."""
+def group_visits(events: Iterable[Event]) -> list[Visit]:
+    """The sessions of a store, over all of its events."""
     found: dict[str, list[Event]] = defaultdict(list)
     for event in sorted(events, key=lambda event: (event.at, event.id)):
         if event.session is not None:
@@ -193,7 +193,7 @@ def sources(events: list[Event], begun: list[Visit]) -> list[dict[str, Any]]:
 def assert_series(
     points: list[dict[str, Any]], events: list[Event], begun: list[Visit], span: Span, interval: str, zone: str
 ) -> None:
-    """Every event in the interval that the clocks name, and an interval for every moment of the span."""
+    """Check that each event is in the interval of its local time, and that intervals cover the span."""
     by_label: dict[object, tuple[list[Event], list[Visit]]] = defaultdict(lambda: ([], []))
     for event in events:
         by_label[label(event.at, interval, zone)][0].append(event)
@@ -213,7 +213,7 @@ def assert_series(
 def assert_report(told: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
     people = [event for event in events if not event.is_bot]
     within = [event for event in people if span.start <= event.at < span.end]
-    begun = [visit for visit in visits(people) if span.start <= visit.first.at < span.end]
+    begun = [visit for visit in group_visits(people) if span.start <= visit.first.at < span.end]
     assert {name: told[name] for name in figures(within, begun)} == figures(within, begun)
     assert told["topProducts"] == top_products(within, live)
     assert told["sources"] == sources(within, begun)
@@ -247,29 +247,29 @@ def sent(span: Span) -> dict[str, str]:
         ("WEEK", "Europe/Berlin", "2026-03-11T09:00", "2026-04-20"),
         ("MONTH", "Asia/Kolkata", "2025-11-15", "2026-03-01"),
         ("HOUR", "Asia/Kolkata", "2026-01-01", "2026-01-02T03:30"),
-        # Midnight comes twice, or not at all; clocks move by half an hour.
+        # Daylight saving: midnight occurs twice, or not at all; shifts of half an hour.
         ("DAY", "America/Havana", "2026-10-30", "2026-11-03"),
         ("DAY", "Africa/Cairo", "2026-04-22", "2026-04-26"),
         ("HOUR", "Australia/Lord_Howe", "2026-04-04T12:00", "2026-04-05T12:00"),
         ("HOUR", "Australia/Lord_Howe", "2026-10-03T12:00", "2026-10-04T12:00"),
-        # Quarters of an hour, weeks and months that begin within a week, and edges that nothing begins at.
+        # Offsets of quarters of an hour, weeks and months that begin within a week, unaligned edges.
         ("DAY", "Asia/Kathmandu", "2026-01-30", "2026-03-02"),
         ("HOUR", "Australia/Eucla", "2026-02-01T00:10:30.5", "2026-02-02T23:59:59.999999"),
         ("WEEK", "Pacific/Chatham", "2026-03-20T07:07:07", "2026-05-01"),
         ("MONTH", "America/St_Johns", "2025-11-15T23:01", "2026-04-01T00:00:01"),
         ("DAY", "UTC", "2026-02-01T12:00:00.000001", "2026-02-01T12:00:00.000003"),
-        # Until 1972 the clocks of Monrovia were 44 minutes and 30 seconds off.
+        # Until 1972 Monrovia had an offset of 44 minutes and 30 seconds.
         ("DAY", "Africa/Monrovia", "1971-12-20", "1972-01-20"),
     ],
 )
-async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zone: str, start: str, end: str) -> None:
+async def test_reports_match_brute_force_counts(shopper: Client, interval: str, zone: str, start: str, end: str) -> None:
     owner = await make_user(shopper.database)
     span, rng = between(start, end, zone), Random(f"{interval}{zone}{start}")
     events, live = {}, {}
     for number, published in ((300, True), (40, False), (0, True)):
         store = await make_store(shopper.database, user_id=owner, is_published=published)
         live[store] = [await make_product(shopper.database, store) for _ in range(4)]
-        events[store] = drawn(rng, span, [*live[store], str(uuid7())], number) if number else []
+        events[store] = draw_events(rng, span, [*live[store], str(uuid7())], number) if number else []
         await add_events(shopper.database, store, events[store])
     answer = await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval=interval, zone=zone)
     told = {node["id"]: node["analytics"] for node in answer["me"]["configs"]["nodes"]}
@@ -280,13 +280,13 @@ async def test_reports_equal_a_count_by_hand(shopper: Client, interval: str, zon
         assert report["previous"]["previous"] is None
 
 
-async def test_any_range_equals_a_count_by_hand(shopper: Client) -> None:
+async def test_any_range_matches_brute_force_counts(shopper: Client) -> None:
     owner, rng = await make_user(shopper.database), Random(9)
     store = await make_store(shopper.database, user_id=owner)
     live = [await make_product(shopper.database, store) for _ in range(4)]
-    # Dense around an hour, a midnight and where the longest grains begin, so that whatever a range ends in holds events.
+    # Dense around an hour, a midnight and the start of the longest grain, so that events are near any end of a range.
     centres = [datetime(2026, 2, 3, 7, tzinfo=UTC), datetime(2026, 2, 4, tzinfo=UTC), GRAIN_ORIGIN + timedelta(days=16 * 573)]
-    events = [event for at in centres for m in (1, 40) for event in drawn(rng, around(at, minutes=m), live, 80)]
+    events = [event for at in centres for m in (1, 40) for event in draw_events(rng, around(at, minutes=m), live, 80)]
     await add_events(shopper.database, store, events)
     moments = [event.at + rng.choice([0, 1, -1]) * timedelta.resolution for event in events]
     moments += [at - timedelta(seconds=at.second, microseconds=at.microsecond) for at in moments]
@@ -310,11 +310,11 @@ async def test_any_range_equals_a_count_by_hand(shopper: Client) -> None:
         ("2026-01-31", "2026-03-02", "MONTH", 3),
     ],
 )
-def test_intervals_follow_the_clocks(start: str, end: str, interval: str, points: int) -> None:
+def test_intervals_follow_local_time(start: str, end: str, interval: str, points: int) -> None:
     assert len(list_interval_starts(between(start, end, "America/New_York"), interval.lower(), "America/New_York")) == points
 
 
-def test_weeks_begin_on_mondays_and_a_skipped_day_is_none() -> None:
+def test_weeks_start_on_monday() -> None:
     weeks = list_interval_starts(between("2026-11-01", "2026-12-01", "Europe/Berlin"), "week", "Europe/Berlin")
     assert {at.astimezone(ZoneInfo("Europe/Berlin")).strftime("%a %H:%M") for at in weeks} == {"Mon 00:00"}
     apia = ZoneInfo("Pacific/Apia")
@@ -322,7 +322,7 @@ def test_weeks_begin_on_mondays_and_a_skipped_day_is_none() -> None:
     assert [at.astimezone(apia).day for at in days] == [29, 31]
 
 
-async def test_a_store_without_events_has_zeros_for_every_interval(shopper: Client) -> None:
+async def test_store_without_events_has_zero_counts(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-04"))))["analytics"]
@@ -332,7 +332,7 @@ async def test_a_store_without_events_has_zeros_for_every_interval(shopper: Clie
     assert [point["at"] for point in told["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
 
 
-async def test_a_session_rate_never_exceeds_a_hundred(shopper: Client) -> None:
+async def test_session_rate_is_at_most_100(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     at = datetime(2026, 2, 1, tzinfo=UTC)
@@ -343,7 +343,7 @@ async def test_a_session_rate_never_exceeds_a_hundred(shopper: Client) -> None:
     assert (told["conversionRate"], told["sessionConversionRate"]) == (500.0, 100.0)
 
 
-async def test_a_top_product_of_another_store_is_a_bare_id(shopper: Client) -> None:
+async def test_top_product_of_another_store_is_null(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
     foreign, own = await make_product(shopper.database, other), await make_product(shopper.database, store, status="archived")
@@ -352,23 +352,23 @@ async def test_a_top_product_of_another_store_is_a_bare_id(shopper: Client) -> N
     await add_events(shopper.database, store, [Event(at, "product_click", product=product) for product in clicked])
     told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
     products = {top["productId"]: top["product"] for top in told["topProducts"]}
-    # What is no id at all is no product's.
+    # An invalid id belongs to no product.
     assert products == {foreign: None, own: {"id": own}}
 
 
-async def test_statements_do_not_depend_on_the_number_of_stores(shopper: Client) -> None:
+async def test_statement_count_is_independent_of_stores(shopper: Client) -> None:
     owner, span, rng = await make_user(shopper.database), between("2026-02-01", "2026-02-08"), Random(1)
     costs: list[Counter[int]] = []
     for more in (1, 9):
         for _ in range(more):
             store = await make_store(shopper.database, user_id=owner)
             products = [await make_product(shopper.database, store)]
-            await add_events(shopper.database, store, drawn(rng, span, products, 30))
+            await add_events(shopper.database, store, draw_events(rng, span, products, 30))
         with counted(shopper.database) as statements:
             await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval="DAY", zone="UTC")
         costs.append(Counter(statement.count("analytics_events") for statement in statements))
     assert [cost[1] for cost in costs] == [8, 8]
-    # The products of a report and of the previous one are loaded together or apart, as their counts come in.
+    # The products of a report and of the previous one are loaded in one or two statements, depending on timing.
     assert all(cost.total() <= 8 + 5 for cost in costs)
 
 
@@ -383,7 +383,7 @@ async def test_statements_do_not_depend_on_the_number_of_stores(shopper: Client)
         ("sessions previous { sessions }", 2),
     ],
 )
-async def test_a_part_costs_a_statement_only_when_asked_for(shopper: Client, part: str, statements: int) -> None:
+async def test_report_parts_are_loaded_on_demand(shopper: Client, part: str, statements: int) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     query = f"query($c: ID!, $range: DateRange!) {{ analytics(configId: $c, range: $range) {{ {part} }} }}"
@@ -398,7 +398,7 @@ ROOTS = [OF_ONE, EVENTS]
 
 
 @pytest.mark.parametrize("query", ROOTS, ids=["analytics", "events"])
-async def test_analytics_are_for_the_owner(shopper: Client, query: str) -> None:
+async def test_analytics_require_ownership(shopper: Client, query: str) -> None:
     stranger = shopper.signed_in(await make_user(shopper.database))
     published, hidden = await make_store(shopper.database), await make_store(shopper.database, is_published=False)
     variables = {"range": sent(between("2026-02-01", "2026-02-08"))} if query is OF_ONE else {}
@@ -414,7 +414,7 @@ async def test_analytics_are_for_the_owner(shopper: Client, query: str) -> None:
         assert (await asker.refusal(query, c=store, **variables))["extensions"]["code"] == code
 
 
-async def test_a_page_of_stores_tells_each_owner_their_own(shopper: Client) -> None:
+async def test_page_of_stores_shows_own_analytics_only(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     own, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
     query = """query($own: ID!, $other: ID!, $range: DateRange!) {
@@ -446,7 +446,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("variables", "named", "message"), BAD)
-async def test_bad_input_is_refused_by_name(shopper: Client, variables: dict[str, Any], named: str, message: str) -> None:
+async def test_invalid_arguments_are_rejected_by_name(
+    shopper: Client, variables: dict[str, Any], named: str, message: str
+) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     given = {"range": sent(between("2026-02-01", "2026-02-08")), **variables}
@@ -455,7 +457,7 @@ async def test_bad_input_is_refused_by_name(shopper: Client, variables: dict[str
     assert message in error["message"]
 
 
-async def test_the_longest_reports_are_answered(shopper: Client) -> None:
+async def test_longest_reports_are_served(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     query = "query($c: ID!, $r: DateRange!, $i: Interval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
@@ -469,7 +471,7 @@ async def test_the_longest_reports_are_answered(shopper: Client) -> None:
 
 
 async def walk(client: Client, **variables: Any) -> list[str]:
-    """The ids of all pages, in order; every page told the same total."""
+    """The ids of all pages in order; checks that totalCount is constant."""
     found: list[str] = []
     totals, after = set(), None
     while True:
@@ -483,7 +485,7 @@ async def walk(client: Client, **variables: Any) -> list[str]:
         after = page["pageInfo"]["endCursor"]
 
 
-async def test_pages_of_events_show_every_event_once_newest_first(shopper: Client) -> None:
+async def test_event_pages_cover_each_event_once(shopper: Client) -> None:
     owner, rng = await make_user(shopper.database), Random(2)
     store, other = [await make_store(shopper.database, user_id=owner) for _ in range(2)]
     moments = [datetime(2026, 2, 1, microsecond=rng.randrange(3), tzinfo=UTC) for _ in range(60)]
@@ -509,7 +511,7 @@ async def test_pages_of_events_show_every_event_once_newest_first(shopper: Clien
     assert len(await walk(client, c=store, first=100)) == 60
 
 
-async def test_an_event_is_told_whole(shopper: Client) -> None:
+async def test_event_returns_all_fields(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     event = Event(datetime(2026, 2, 1, 12, tzinfo=UTC), "add_to_cart", "s", "p", origin=8)
@@ -534,7 +536,7 @@ async def test_an_event_is_told_whole(shopper: Client) -> None:
     }
 
 
-async def test_a_cursor_of_events_fits_one_list(shopper: Client) -> None:
+async def test_event_cursor_is_bound_to_its_list(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store, other = [await make_store(shopper.database, user_id=owner) for _ in range(2)]
     at = datetime(2026, 2, 1, tzinfo=UTC)

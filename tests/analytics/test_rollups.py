@@ -1,4 +1,4 @@
-"""Counts equal a count of all events again: whatever came late or twice, whoever counted at the same time or was killed."""
+"""Rollups equal a recount of all events: with late and repeated events, concurrent rollups, and kills."""
 
 import asyncio
 import multiprocessing
@@ -32,8 +32,8 @@ PEOPLE = ClientInfo({"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Ge
 BOT = ClientInfo({"user-agent": "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"})
 
 
-def drawn(rng: random.Random, products: list[str], number: int) -> list[dict[str, Any]]:
-    """Events of few sessions, in no order: a session's first one may well come last."""
+def draw_events(rng: random.Random, products: list[str], number: int) -> list[dict[str, Any]]:
+    """Events of few sessions in random order: the first event of a session may arrive last."""
     now = datetime.now(UTC)
     return [
         {
@@ -50,17 +50,17 @@ def drawn(rng: random.Random, products: list[str], number: int) -> list[dict[str
     ]
 
 
-async def one(database: Database, sql: str, *values: object) -> Any:
+async def fetch_value(database: Database, sql: str, *values: object) -> Any:
     async with database.transaction() as connection:
         [(value,)] = await (await connection.raw.execute(sql.encode(), values)).fetchall()
         return value
 
 
-async def queued(database: Database) -> int:
-    return int(await one(database, "SELECT count(*) FROM analytics_queue"))
+async def count_queued(database: Database) -> int:
+    return int(await fetch_value(database, "SELECT count(*) FROM analytics_queue"))
 
 
-async def shops(database: Database) -> list[tuple[str, list[str]]]:
+async def make_shops(database: Database) -> list[tuple[str, list[str]]]:
     """Two stores with three products each."""
     stores = [await make_store(database) for _ in range(2)]
     return [(store, [await make_product(database, store) for _ in range(3)]) for store in stores]
@@ -69,11 +69,11 @@ async def shops(database: Database) -> list[tuple[str, list[str]]]:
 # ------------------------------------------------------------------------------------------------- counted
 
 
-async def test_what_is_counted_bit_by_bit_equals_what_is_counted_at_once(database: Database) -> None:
-    rng, stores = random.Random(1), await shops(database)
+async def test_incremental_rollup_equals_single_rollup(database: Database) -> None:
+    rng, stores = random.Random(1), await make_shops(database)
     for n in range(40):
         store, products = rng.choice(stores)
-        batch = drawn(rng, products, rng.choice([1, 7, 100]))
+        batch = draw_events(rng, products, rng.choice([1, 7, 100]))
         await track_events(database, store, batch, rng.choice([PEOPLE, PEOPLE, BOT]))
         if n % 3 == 0:
             await track_events(database, store, batch, PEOPLE)
@@ -81,12 +81,12 @@ async def test_what_is_counted_bit_by_bit_equals_what_is_counted_at_once(databas
             assert await roll_up(database) > 0
             assert await differences(database) == RIGHT
     await roll_up(database)
-    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+    assert (await differences(database), await count_queued(database)) == (RIGHT, 0)
     assert await roll_up(database) == 0
 
 
-async def test_a_session_moves_to_its_first_event_when_that_comes_last(database: Database) -> None:
-    [(store, [product, *_]), _] = await shops(database)
+async def test_session_moves_to_late_first_event(database: Database) -> None:
+    [(store, [product, *_]), _] = await make_shops(database)
     now = datetime.now(UTC)
     for hours, kind, source in (
         (0, "add_to_cart", "c"),
@@ -98,13 +98,13 @@ async def test_a_session_moves_to_its_first_event_when_that_comes_last(database:
         await track_events(database, store, [event | {"properties": {"productId": product}}], PEOPLE)
         await roll_up(database)
         assert await differences(database) == RIGHT
-    assert await one(database, "SELECT sum(sessions)::int FROM analytics_totals WHERE grain = 900") == 1
-    assert await one(database, "SELECT source FROM analytics_sessions") == "a"
-    assert await one(database, "SELECT count(*) FROM analytics_sources WHERE grain = 900 AND sessions > 0") == 1
+    assert await fetch_value(database, "SELECT sum(sessions)::int FROM analytics_totals WHERE grain = 900") == 1
+    assert await fetch_value(database, "SELECT source FROM analytics_sessions") == "a"
+    assert await fetch_value(database, "SELECT count(*) FROM analytics_sources WHERE grain = 900 AND sessions > 0") == 1
 
 
-async def test_events_that_plain_sql_adds_are_counted_too(database: Database) -> None:
-    [(store, [product, *_]), _] = await shops(database)
+async def test_events_inserted_by_sql_are_counted(database: Database) -> None:
+    [(store, [product, *_]), _] = await make_shops(database)
     await insert(database, "analytics_events", config_id=store, event="product_click", properties={"productId": product})
     async with database.transaction() as connection:
         await connection.raw.execute(
@@ -113,13 +113,13 @@ async def test_events_that_plain_sql_adds_are_counted_too(database: Database) ->
             FROM generate_series(1, 2500) AS n""",
             [store],
         )
-    assert await queued(database) == 4
+    assert await count_queued(database) == 4
     await roll_up(database)
     assert await differences(database) == RIGHT
 
 
-async def test_events_wait_in_the_order_of_time_in_whatever_order_they_were_added(database: Database) -> None:
-    [(store, _), (other, _)] = await shops(database)
+async def test_queue_orders_events_by_time(database: Database) -> None:
+    [(store, _), (other, _)] = await make_shops(database)
     async with database.transaction() as connection:
         await connection.raw.execute(
             """INSERT INTO analytics_events (id, config_id, event, timestamp)
@@ -129,20 +129,20 @@ async def test_events_wait_in_the_order_of_time_in_whatever_order_they_were_adde
         )
         queue = await connection.raw.execute("SELECT config_id::text, moments FROM analytics_queue ORDER BY id")
         rows = await queue.fetchall()
-    # As moments: their text ends where its zeros begin.
+    # Compared as timestamps: their text omits trailing zeros.
     waiting = {name: [datetime.fromisoformat(one) for row in rows if row[0] == name for one in row[1]] for name in (store, other)}
     assert [len(moments) for moments in waiting.values()] == [2500, 2500]
     assert all(moments == sorted(moments) for moments in waiting.values())
 
 
-async def test_what_is_not_committed_is_not_counted_and_then_is(database: Database) -> None:
-    [(store, products), _] = await shops(database)
+async def test_uncommitted_events_are_counted_after_commit(database: Database) -> None:
+    [(store, products), _] = await make_shops(database)
     async with database.transaction() as slow:
         await slow.raw.execute(
             "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')", [store]
         )
-        # These come later and are counted first.
-        await track_events(database, store, drawn(random.Random(2), products, 50), PEOPLE)
+        # These arrive later and are counted first.
+        await track_events(database, store, draw_events(random.Random(2), products, 50), PEOPLE)
         await roll_up(database)
         assert await differences(database) == RIGHT
     assert await differences(database) != RIGHT
@@ -150,8 +150,8 @@ async def test_what_is_not_committed_is_not_counted_and_then_is(database: Databa
     assert await differences(database) == RIGHT
 
 
-async def test_what_is_rolled_back_is_never_counted(database: Database) -> None:
-    [(store, _), _] = await shops(database)
+async def test_rolled_back_events_are_not_counted(database: Database) -> None:
+    [(store, _), _] = await make_shops(database)
     async with database.transaction() as connection:
         await connection.raw.execute(
             "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')", [store]
@@ -160,13 +160,13 @@ async def test_what_is_rolled_back_is_never_counted(database: Database) -> None:
     assert await roll_up(database) == 0
 
 
-async def test_many_may_count_at_once(empty_url: str, database: Database) -> None:
-    rng, stores = random.Random(3), await shops(database)
+async def test_concurrent_rollups_count_once(empty_url: str, database: Database) -> None:
+    rng, stores = random.Random(3), await make_shops(database)
 
     async def send() -> None:
         for _ in range(15):
             store, products = rng.choice(stores)
-            await track_events(database, store, drawn(rng, products, 40), PEOPLE)
+            await track_events(database, store, draw_events(rng, products, 40), PEOPLE)
 
     async def count() -> None:
         async with Database(empty_url, size=1) as own:
@@ -175,13 +175,13 @@ async def test_many_may_count_at_once(empty_url: str, database: Database) -> Non
 
     await asyncio.gather(*(send() for _ in range(4)), *(count() for _ in range(4)))
     await roll_up(database, wait=True)
-    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+    assert (await differences(database), await count_queued(database)) == (RIGHT, 0)
 
 
-async def test_a_store_that_goes_takes_its_counts_along(database: Database) -> None:
-    [(store, products), (other, _)] = await shops(database)
+async def test_deleting_store_deletes_its_counts(database: Database) -> None:
+    [(store, products), (other, _)] = await make_shops(database)
     for counted in (True, False):
-        await track_events(database, store, drawn(random.Random(4), products, 50), PEOPLE)
+        await track_events(database, store, draw_events(random.Random(4), products, 50), PEOPLE)
         if counted:
             await roll_up(database)
     await track_events(database, other, [{"event": "page_view"}], PEOPLE)
@@ -189,11 +189,11 @@ async def test_a_store_that_goes_takes_its_counts_along(database: Database) -> N
         await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
     await roll_up(database)
     assert await differences(database) == RIGHT
-    assert await one(database, "SELECT count(DISTINCT config_id) FROM analytics_totals") == 1
+    assert await fetch_value(database, "SELECT count(DISTINCT config_id) FROM analytics_totals") == 1
 
 
-async def test_events_are_of_stores_that_are_there(empty_url: str, database: Database) -> None:
-    [(store, products), (other, _)] = await shops(database)
+async def test_events_require_existing_store(empty_url: str, database: Database) -> None:
+    [(store, products), (other, _)] = await make_shops(database)
     add = "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')"
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         async with database.transaction() as connection:
@@ -204,47 +204,47 @@ async def test_events_are_of_stores_that_are_there(empty_url: str, database: Dat
         async with Database(empty_url, size=1) as own, own.transaction() as connection:
             await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
 
-    # Who deletes a store while events are added to it waits for these, and takes them along.
+    # Deleting a store waits for concurrent inserts of its events, and deletes them as well.
     async with database.transaction() as connection:
         await connection.raw.execute(add.encode(), [store])
         deletion = asyncio.create_task(delete())
         await asyncio.sleep(0.3)
         assert not deletion.done()
     await deletion
-    assert await one(database, "SELECT array_agg(DISTINCT config_id::text) FROM analytics_events") == [other]
+    assert await fetch_value(database, "SELECT array_agg(DISTINCT config_id::text) FROM analytics_events") == [other]
     with pytest.raises(MutationRejected):
-        await track_events(database, store, drawn(random.Random(13), products, 5), PEOPLE)
+        await track_events(database, store, draw_events(random.Random(13), products, 5), PEOPLE)
 
 
-async def test_popularity_is_made_of_the_counts(database: Database) -> None:
-    [(store, [liked, wanted, _]), _] = await shops(database)
+async def test_popularity_is_computed_from_rollups(database: Database) -> None:
+    [(store, [liked, wanted, _]), _] = await make_shops(database)
     events = [{"event": "product_click", "properties": {"productId": liked}}] * 3
     events += [{"event": "add_to_cart", "properties": {"productId": wanted}}] * 2
     await track_events(database, store, events, PEOPLE)
     assert await refresh_popularity(database) == 0
     await roll_up(database)
     assert await refresh_popularity(database) == 2
-    scores = [await one(database, "SELECT popularity FROM products WHERE id = %s", id_) for id_ in (liked, wanted)]
+    scores = [await fetch_value(database, "SELECT popularity FROM products WHERE id = %s", id_) for id_ in (liked, wanted)]
     assert scores == [3, 10]
-    # One step for the store, however many products it was, and none for those where all is as it was.
-    assert await one(database, "SELECT array_agg(position) FROM store_positions") == [1]
-    assert await one(database, "SELECT kind FROM changes WHERE config_id = %s", store) == "popularity_refreshed"
+    # One log entry per store, however many products changed, and none for unchanged stores.
+    assert await fetch_value(database, "SELECT array_agg(position) FROM store_positions") == [1]
+    assert await fetch_value(database, "SELECT kind FROM changes WHERE config_id = %s", store) == "popularity_refreshed"
     assert await refresh_popularity(database) == 0
-    assert await one(database, "SELECT count(*) FROM changes") == 1
+    assert await fetch_value(database, "SELECT count(*) FROM changes") == 1
 
 
 # -------------------------------------------------------------------------------------------------- killed
 
 
 @asynccontextmanager
-async def traffic(database: Database, url: str, rng: random.Random) -> AsyncIterator[list[int]]:
-    """Events that arrive meanwhile, late ones and repeated ones among them, some in transactions that take their time."""
-    stores, sent, over = await shops(database), [0], asyncio.Event()
+async def sending_events(database: Database, url: str, rng: random.Random) -> AsyncIterator[list[int]]:
+    """Concurrent events, some late or repeated, some in slow transactions."""
+    stores, sent, over = await make_shops(database), [0], asyncio.Event()
 
     async def shoppers() -> None:
         while not over.is_set():
             store, products = rng.choice(stores)
-            batch = drawn(rng, products, 60)
+            batch = draw_events(rng, products, 60)
             again = [{**event, "timestamp": datetime.now(UTC).isoformat()} for event in batch[:20]]
             await asyncio.gather(*(track_events(database, store, events, PEOPLE) for events in (batch, batch[::-1], again)))
             sent[0] += len(batch)
@@ -270,34 +270,32 @@ async def traffic(database: Database, url: str, rng: random.Random) -> AsyncIter
 
 
 @pytest.mark.parametrize("kills", [50, pytest.param(1_000, marks=pytest.mark.soak)])
-async def test_counts_are_right_after_the_counter_was_killed_again_and_again(
-    empty_url: str, database: Database, kills: int
-) -> None:
+async def test_counts_survive_repeated_kills(empty_url: str, database: Database, kills: int) -> None:
     rng = random.Random(5)
-    # A server to fork from has everything imported: a new counter is at work within a few milliseconds.
+    # A fork server has everything imported: a new process starts within a few milliseconds.
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.analytics.counting"])
     struck = 0
-    async with traffic(database, empty_url, rng) as sent:
+    async with sending_events(database, empty_url, rng) as sent:
         for _ in range(kills):
             counter = processes.Process(target=count_for_ever, args=(empty_url,))
             counter.start()
             await asyncio.sleep(0.04 + 0.1 * rng.random())
-            # Whoever holds the lock is in the middle of it.
-            struck += await one(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7312030")
+            # The holder of the lock is in the middle of a rollup.
+            struck += await fetch_value(database, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7312030")
             assert counter.pid and counter.is_alive()
             os.kill(counter.pid, signal.SIGKILL)
             await asyncio.to_thread(counter.join)
     assert sent[0] > 2_000 and struck > 5, (sent, struck)
-    # Backends whose client is gone may still be at it.
+    # Backends of killed clients may still be running.
     await roll_up(database, wait=True)
-    assert (await differences(database), await queued(database)) == (RIGHT, 0)
+    assert (await differences(database), await count_queued(database)) == (RIGHT, 0)
 
 
 # -------------------------------------------------------------------------------------------------- pieces
 
 
-def test_a_span_is_put_together_of_few_grains_without_gaps() -> None:
+def test_span_is_split_into_few_grains() -> None:
     rng = random.Random(6)
     for _ in range(2_000):
         start = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=rng.randrange(10**14))
@@ -332,7 +330,7 @@ def month(ahead: int) -> str:
     return f"analytics_events_{number // 12}_{number % 12 + 1:02}"
 
 
-async def test_there_are_partitions_ahead_and_more_are_made(database: Database) -> None:
+async def test_future_partitions_are_created(database: Database) -> None:
     assert {month(n) for n in range(-1, 4)} <= {*await partitions(database)}
     async with database.transaction() as connection:
         await connection.raw.execute(f"DROP TABLE {month(2)}".encode())
@@ -341,41 +339,43 @@ async def test_there_are_partitions_ahead_and_more_are_made(database: Database) 
     assert await maintain_partitions(database, days=400) == 0
 
 
-async def test_events_that_came_before_their_partition_move_into_it(database: Database) -> None:
-    [(store, products), _] = await shops(database)
+async def test_new_partition_takes_over_default_rows(database: Database) -> None:
+    [(store, products), _] = await make_shops(database)
     async with database.transaction() as connection:
         await connection.raw.execute(f"DROP TABLE {month(0)}".encode())
-    await track_events(database, store, drawn(random.Random(7), products, 30), PEOPLE)
+    await track_events(database, store, draw_events(random.Random(7), products, 30), PEOPLE)
     await roll_up(database)
-    before = await one(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e")
-    assert await one(database, "SELECT count(*) FROM analytics_events_other") > 0
+    before = await fetch_value(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e")
+    assert await fetch_value(database, "SELECT count(*) FROM analytics_events_other") > 0
     assert await maintain_partitions(database, days=400) == 1
     assert (
-        await one(database, """SELECT count(*) FROM analytics_events_other WHERE "timestamp" >= date_trunc('month', now())""")
+        await fetch_value(
+            database, """SELECT count(*) FROM analytics_events_other WHERE "timestamp" >= date_trunc('month', now())"""
+        )
         == 0
     )
-    assert await one(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e") == before
-    # They were counted already, and are not counted again.
+    assert await fetch_value(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e") == before
+    # They were counted before, and are not counted again.
     assert await roll_up(database) == 0
     assert await differences(database) == RIGHT
 
 
-async def test_old_months_go_once_they_are_counted(database: Database) -> None:
-    [(store, _), _] = await shops(database)
-    await one(database, "SELECT storefront_event_partitions(now() - interval '5 months', now())")
+async def test_counted_old_partitions_are_dropped(database: Database) -> None:
+    [(store, _), _] = await make_shops(database)
+    await fetch_value(database, "SELECT storefront_event_partitions(now() - interval '5 months', now())")
     for days in (0, 40, 100, 1_000):
         at = datetime.now(UTC) - timedelta(days=days)
         await insert(database, "analytics_events", config_id=store, event="page_view", session_id=f"{days}", timestamp=at)
     assert await maintain_partitions(database, days=31) == 0
     await roll_up(database)
     assert await maintain_partitions(database, days=31) >= 3
-    kept = await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_events")
+    kept = await fetch_value(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_events")
     assert kept[0] == "0" and not {"100", "1000"} & {*kept}
-    assert await one(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_sessions") == kept
-    # What was counted stays, but for the minutes.
-    assert await one(database, "SELECT sum(page_views)::int FROM analytics_totals WHERE grain = 900") == 4
+    assert await fetch_value(database, "SELECT array_agg(session_id ORDER BY session_id) FROM analytics_sessions") == kept
+    # The counts stay, except for minutes.
+    assert await fetch_value(database, "SELECT sum(page_views)::int FROM analytics_totals WHERE grain = 900") == 4
     for table in ("totals", "sources"):
-        assert await one(database, f"SELECT count(*)::int FROM analytics_{table} WHERE grain = 60") == len(kept)
+        assert await fetch_value(database, f"SELECT count(*)::int FROM analytics_{table} WHERE grain = 60") == len(kept)
 
 
 def step(url: str, to: str) -> None:
@@ -384,23 +384,23 @@ def step(url: str, to: str) -> None:
         connection.commit()
 
 
-async def test_what_was_counted_before_there_were_minutes_is_counted_by_the_minute(empty_url: str, database: Database) -> None:
-    [(store, products), (other, _)] = await shops(database)
-    await track_events(database, store, drawn(random.Random(10), products, 300), PEOPLE)
-    await track_events(database, other, drawn(random.Random(11), products, 50), BOT)
+async def test_migration_adds_minute_counts(empty_url: str, database: Database) -> None:
+    [(store, products), (other, _)] = await make_shops(database)
+    await track_events(database, store, draw_events(random.Random(10), products, 300), PEOPLE)
+    await track_events(database, other, draw_events(random.Random(11), products, 50), BOT)
     await roll_up(database)
     assert await differences(database) == RIGHT
-    # These are not counted yet, some of them of sessions that are.
-    await track_events(database, store, drawn(random.Random(12), products, 100), PEOPLE)
+    # These are not counted yet; some belong to counted sessions.
+    await track_events(database, store, draw_events(random.Random(12), products, 100), PEOPLE)
     await asyncio.to_thread(step, empty_url, "20261126_variants_in_order")
-    assert await one(database, "SELECT min(grain) FROM analytics_products") == 900
+    assert await fetch_value(database, "SELECT min(grain) FROM analytics_products") == 900
     await asyncio.to_thread(step, empty_url, "head")
-    assert await queued(database) == 1
+    assert await count_queued(database) == 1
     await roll_up(database)
     assert await differences(database) == RIGHT
 
 
-def test_events_of_before_the_partitions_are_kept_and_counted(empty_url: str) -> None:
+def test_migration_keeps_events_from_before_partitions(empty_url: str) -> None:
     step(empty_url, "20261124_sign_out")
     user, store = str(uuid7()), str(uuid7())
     with psycopg.connect(empty_url, autocommit=True) as connection:

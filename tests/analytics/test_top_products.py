@@ -1,4 +1,4 @@
-"""The products of a span that ends within days: the same as a count of every grain, by whichever way they are found."""
+"""Top products of a span: both query plans equal a count of every grain."""
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -33,7 +33,7 @@ def clicked(rng: Random, products: list[str], skew: float, number: int, days: in
     [(3, 1.0, 60, 12), (40, 3.0, 2_000, 20), (400, 1.0, 4_000, 5), (400, 4.0, 4_000, 30)],
     ids=["few", "wanted-much", "all-alike", "many"],
 )
-async def test_they_are_those_of_a_count_of_every_grain(
+async def test_top_products_match_count_of_every_grain(
     number: int, skew: float, events: int, days: int, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = Random(number + days)
@@ -50,13 +50,13 @@ async def test_they_are_those_of_a_count_of_every_grain(
         return [await load_top_products(database, stores, span, limit) for span in spans]
 
     quick = [await found(limit) for limit in (1, 10, 100)]
-    # However few it may be, the fine grains are read from end to end.
+    # The fine grains are scanned from end to end, even for few products.
     few = f" {analytics._MAX_PRODUCTS_BY_ID}\n"
     assert analytics._TOP_PRODUCTS_BY_DAY_SQL.count(few) == 2
     monkeypatch.setattr(analytics, "_TOP_PRODUCTS_BY_DAY_SQL", analytics._TOP_PRODUCTS_BY_DAY_SQL.replace(few, " 0\n"))
     monkeypatch.setattr(analytics, "_select_top_products_by_day", cache(analytics._select_top_products_by_day.__wrapped__))
     assert quick == [await found(limit) for limit in (1, 10, 100)]
-    # Without whole days every grain is.
+    # Without whole days every grain is scanned.
     monkeypatch.setattr(analytics, "DAY", 10**9)
     assert quick == [await found(limit) for limit in (1, 10, 100)]
     assert any(rows for answers in quick for answer in answers for rows in answer)

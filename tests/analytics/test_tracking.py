@@ -1,4 +1,4 @@
-"""Events coming in: each judged on its own, once, without what shoppers do not want to tell."""
+"""Recording of events: validation, deduplication, opt-out, and the beacon endpoint."""
 
 import asyncio
 import json
@@ -25,19 +25,19 @@ GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.htm
 
 
 async def track(client: Client, store: str, *events: Mapping[str, Any], **more: Any) -> Any:
-    """Over GraphQL."""
+    """Send events by trackEvents."""
     return (await client.ask(TRACK, input={"configId": store, "events": list(events), **more}))["trackEvents"]
 
 
-async def beacon(client: Client, store: str, body: Any, **headers: str) -> httpx.Response:
-    """As navigator.sendBeacon sends it."""
+async def send_beacon(client: Client, store: str, body: Any, **headers: str) -> httpx.Response:
+    """Send events as navigator.sendBeacon does."""
     content = body if isinstance(body, bytes | str) else json.dumps(body)
     named = {"content-type": "text/plain;charset=UTF-8"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return await client.http.post(f"/events/{store}", content=content, headers=named)
 
 
-async def stored(database: Database, store: str) -> list[Any]:
-    """The events of a store as rows, in the order of their names."""
+async def load_events(database: Database, store: str) -> list[Any]:
+    """The stored events, ordered by name."""
     async with database.transaction() as connection:
         cursor = await connection.raw.execute(
             "SELECT to_jsonb(e) FROM analytics_events AS e WHERE config_id = %s ORDER BY event, id", [store]
@@ -45,11 +45,11 @@ async def stored(database: Database, store: str) -> list[Any]:
         return [row[0] for row in await cursor.fetchall()]
 
 
-def fates(answer: Any) -> list[str]:
+def list_statuses(answer: Any) -> list[str]:
     return [result["status"] for result in answer["results"]]
 
 
-def faults(answer: Any) -> list[tuple[list[str], str]]:
+def list_errors(answer: Any) -> list[tuple[list[str], str]]:
     return [(fault["path"], fault["message"]) for result in answer["results"] for fault in result["userErrors"]]
 
 
@@ -60,7 +60,7 @@ def ago(**span: float) -> str:
 # ------------------------------------------------------------------------------------------ what is stored
 
 
-async def test_an_event_is_stored_as_it_was_sent(shopper: Client) -> None:
+async def test_event_is_stored_as_sent(shopper: Client) -> None:
     store = await make_store(shopper.database)
     id_, at, product = str(uuid4()), ago(minutes=5), await make_product(shopper.database, store)
     sent = {
@@ -78,8 +78,8 @@ async def test_an_event_is_stored_as_it_was_sent(shopper: Client) -> None:
         "timestamp": at,
     }
     answer = await track(shopper, store, sent, clientMutationId="mine")
-    assert (answer["recorded"], fates(answer), answer["clientMutationId"]) == (1, ["RECORDED"], "mine")
-    [row] = await stored(shopper.database, store)
+    assert (answer["recorded"], list_statuses(answer), answer["clientMutationId"]) == (1, ["RECORDED"], "mine")
+    [row] = await load_events(shopper.database, store)
     assert datetime.fromisoformat(row.pop("timestamp")) == datetime.fromisoformat(at)
     assert row == {
         "id": id_,
@@ -98,15 +98,17 @@ async def test_an_event_is_stored_as_it_was_sent(shopper: Client) -> None:
     }
 
 
-async def test_what_an_event_does_not_say_the_request_does(shopper: Client) -> None:
+async def test_event_defaults_come_from_request(shopper: Client) -> None:
     store = await make_store(shopper.database)
     page = "https://shop.example/mugs?utm_source=news&utm_medium=email&utm_campaign=fall"
     headers = {"user_agent": BROWSER, "referer": page, "origin": "https://shop.example"}
-    answer = await beacon(shopper, store, [{"event": "a"}, {"event": "b", "utmSource": "mine", "userAgent": GOOGLE}], **headers)
+    answer = await send_beacon(
+        shopper, store, [{"event": "a"}, {"event": "b", "utmSource": "mine", "userAgent": GOOGLE}], **headers
+    )
     assert answer.status_code == 200 and answer.json()["recorded"] == 2
-    first, second = await stored(shopper.database, store)
+    first, second = await load_events(shopper.database, store)
     assert (first["user_agent"], first["ip_address"], first["is_bot"]) == (BROWSER, "127.0.0.0", False)
-    # The page that sends is of the shop itself: nobody came from there.
+    # The sending page belongs to the shop itself: it is not a referrer.
     assert first["referrer"] is None
     assert [first[name] for name in ("utm_source", "utm_medium", "utm_campaign")] == ["news", "email", "fall"]
     assert [second[name] for name in ("utm_source", "utm_medium", "utm_campaign")] == ["mine", None, None]
@@ -129,18 +131,20 @@ async def test_what_an_event_does_not_say_the_request_does(shopper: Client) -> N
         ({"origin": "null", "referer": "https://[::bad"}, None, "https://[::bad"),
     ],
 )
-async def test_where_shoppers_came_from(shopper: Client, headers: dict[str, str], referrer: str | None, kept: str | None) -> None:
+async def test_external_referrers_are_stored(
+    shopper: Client, headers: dict[str, str], referrer: str | None, kept: str | None
+) -> None:
     store = await make_store(shopper.database)
     event = {"event": "page_view"} | ({"referrer": referrer} if referrer else {})
-    await beacon(shopper, store, [event], **headers)
-    [row] = await stored(shopper.database, store)
+    await send_beacon(shopper, store, [event], **headers)
+    [row] = await load_events(shopper.database, store)
     assert row["referrer"] == kept
 
 
-async def test_campaigns_are_found_in_the_address_of_the_page(shopper: Client) -> None:
+async def test_campaign_is_parsed_from_page_url(shopper: Client) -> None:
     store = await make_store(shopper.database)
     await track(shopper, store, {"event": "page_view", "properties": {"url": "https://shop.example/?a=1&utm_source=ad#x"}})
-    [row] = await stored(shopper.database, store)
+    [row] = await load_events(shopper.database, store)
     assert (row["utm_source"], row["utm_medium"]) == ("ad", None)
 
 
@@ -151,7 +155,7 @@ async def test_campaigns_are_found_in_the_address_of_the_page(shopper: Client) -
         (GOOGLE, True),
         ("Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) HeadlessChrome/120.0.0.0 Safari/537.36", True),
         ("facebookexternalhit/1.1", True),
-        # A shop's own server that passes events on.
+        # The server of a shop that forwards events.
         ("python-httpx/0.28.1", False),
         ("curl/8.5.0", False),
     ],
@@ -159,7 +163,7 @@ async def test_campaigns_are_found_in_the_address_of_the_page(shopper: Client) -
 async def test_bots_are_flagged(shopper: Client, agent: str, bot: bool) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    await beacon(shopper, store, [{"event": "page_view"}], user_agent=agent)
+    await send_beacon(shopper, store, [{"event": "page_view"}], user_agent=agent)
     told = await shopper.signed_in(owner).ask("query($c: ID!) { events(configId: $c) { nodes { isBot userAgent } } }", c=store)
     assert told["events"]["nodes"] == [{"isBot": bot, "userAgent": agent}]
 
@@ -182,13 +186,13 @@ def test_addresses_are_truncated(address: str, network: str | None) -> None:
 @pytest.mark.parametrize(
     ("trusted", "network"), [(None, "127.0.0.0"), ("127.0.0.1", "198.51.100.0"), ("10.0.0.0/8", "127.0.0.0")]
 )
-async def test_a_proxy_is_believed_only_where_a_setting_says_so(
+async def test_forwarded_address_requires_trusted_proxy(
     empty_url: str, tmp_path: Path, trusted: str | None, network: str
 ) -> None:
     async with serving(empty_url, tmp_path, trusted_proxies=trusted) as client:
         store = await make_store(client.database)
-        await beacon(client, store, [{"event": "a"}], x_forwarded_for="198.51.100.23")
-        [row] = await stored(client.database, store)
+        await send_beacon(client, store, [{"event": "a"}], x_forwarded_for="198.51.100.23")
+        [row] = await load_events(client.database, store)
         assert row["ip_address"] == network
 
 
@@ -196,76 +200,76 @@ async def test_a_proxy_is_believed_only_where_a_setting_says_so(
 
 
 @pytest.mark.parametrize("headers", [{"dnt": "1"}, {"sec_gpc": "1"}])
-async def test_nothing_is_stored_of_those_who_object(shopper: Client, headers: dict[str, str]) -> None:
+async def test_opt_out_headers_are_respected(shopper: Client, headers: dict[str, str]) -> None:
     store = await make_store(shopper.database)
-    answer = (await beacon(shopper, store, [{"event": "page_view"}, {"event": ""}], **headers)).json()
-    assert (answer["recorded"], fates(answer)) == (0, ["IGNORED", "REJECTED"])
+    answer = (await send_beacon(shopper, store, [{"event": "page_view"}, {"event": ""}], **headers)).json()
+    assert (answer["recorded"], list_statuses(answer)) == (0, ["IGNORED", "REJECTED"])
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     variables = {"input": {"configId": store, "events": [{"event": "page_view"}]}}
     told = (await shopper.http.post("/graphql", json={"query": TRACK, "variables": variables}, headers=named)).json()
-    assert fates(told["data"]["trackEvents"]) == ["IGNORED"]
-    assert await stored(shopper.database, store) == []
+    assert list_statuses(told["data"]["trackEvents"]) == ["IGNORED"]
+    assert await load_events(shopper.database, store) == []
 
 
 async def test_nothing_is_stored_without_consent(shopper: Client) -> None:
     store = await make_store(shopper.database)
-    assert fates(await track(shopper, store, {"event": "page_view"}, consent=False)) == ["IGNORED"]
-    answer = await beacon(shopper, store, {"events": [{"event": "page_view"}], "consent": False})
-    assert fates(answer.json()) == ["IGNORED"]
-    assert await stored(shopper.database, store) == []
-    assert fates(await track(shopper, store, {"event": "page_view"}, consent=True)) == ["RECORDED"]
+    assert list_statuses(await track(shopper, store, {"event": "page_view"}, consent=False)) == ["IGNORED"]
+    answer = await send_beacon(shopper, store, {"events": [{"event": "page_view"}], "consent": False})
+    assert list_statuses(answer.json()) == ["IGNORED"]
+    assert await load_events(shopper.database, store) == []
+    assert list_statuses(await track(shopper, store, {"event": "page_view"}, consent=True)) == ["RECORDED"]
 
 
 # ------------------------------------------------------------------------------------------------- once
 
 
-async def test_an_event_that_is_sent_again_changes_nothing(shopper: Client) -> None:
+async def test_repeated_event_is_a_duplicate(shopper: Client) -> None:
     store, other = [await make_store(shopper.database) for _ in range(2)]
     batch = [{"event": "page_view", "clientEventId": str(uuid4())} for _ in range(20)] + [
         {"event": "search", "clientEventId": "my own name for it", "timestamp": ago(minutes=1)}
     ]
-    assert set(fates(await track(shopper, store, *batch))) == {"RECORDED"}
-    first = await stored(shopper.database, store)
+    assert set(list_statuses(await track(shopper, store, *batch))) == {"RECORDED"}
+    first = await load_events(shopper.database, store)
     again = [{**event, "timestamp": ago(days=3), "event": "purchase"} for event in batch]
     answer = await track(shopper, store, *again, *batch)
-    assert (answer["recorded"], set(fates(answer))) == (0, {"DUPLICATE"})
-    assert await stored(shopper.database, store) == first
-    # Another store's events are its own, whatever they are called.
-    assert set(fates(await track(shopper, other, *batch))) == {"RECORDED"}
+    assert (answer["recorded"], set(list_statuses(answer))) == (0, {"DUPLICATE"})
+    assert await load_events(shopper.database, store) == first
+    # Deduplication is per store: the same ids in another store are new.
+    assert set(list_statuses(await track(shopper, other, *batch))) == {"RECORDED"}
 
 
-async def test_of_an_event_that_is_in_a_batch_twice_the_first_counts(shopper: Client) -> None:
+async def test_duplicate_within_batch_keeps_first(shopper: Client) -> None:
     store = await make_store(shopper.database)
     answer = await track(shopper, store, *({"event": name, "clientEventId": "x"} for name in ("first", "second")), {"event": "a"})
-    assert fates(answer) == ["RECORDED", "DUPLICATE", "RECORDED"]
-    assert [row["event"] for row in await stored(shopper.database, store)] == ["a", "first"]
+    assert list_statuses(answer) == ["RECORDED", "DUPLICATE", "RECORDED"]
+    assert [row["event"] for row in await load_events(shopper.database, store)] == ["a", "first"]
 
 
-async def test_events_without_an_id_are_each_their_own(shopper: Client) -> None:
+async def test_events_without_id_are_not_deduplicated(shopper: Client) -> None:
     store = await make_store(shopper.database)
     for _ in range(2):
         assert (await track(shopper, store, *[{"event": "a"}] * 3))["recorded"] == 3
-    assert len(await stored(shopper.database, store)) == 6
+    assert len(await load_events(shopper.database, store)) == 6
 
 
-async def test_the_same_batch_from_many_sides_at_once_counts_once(shopper: Client) -> None:
+async def test_concurrent_identical_batches_count_once(shopper: Client) -> None:
     store = await make_store(shopper.database)
     batch = [{"event": "a", "clientEventId": str(uuid4())} for _ in range(50)]
     answers = await asyncio.gather(*(track(shopper, store, *(batch if n % 2 else batch[::-1])) for n in range(8)))
     assert sum(answer["recorded"] for answer in answers) == 50
-    assert len(await stored(shopper.database, store)) == 50
+    assert len(await load_events(shopper.database, store)) == 50
 
 
 # ---------------------------------------------------------------------------------------------- faults
 
 
 BAD: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"event": ""}, ["event"], "must name what happened"),
+    ({"event": ""}, ["event"], "must be the name of an event"),
     ({"event": "x" * 65}, ["event"], "0 to 64 characters"),
     ({"event": "a\u0007"}, ["event"], "control characters"),
     ({"event": "a", "timestamp": "1970-01-01T00:00:00Z"}, ["timestamp"], "is 1970-01-01, more than 7 days ago"),
     ({"event": "a", "timestamp": ago(days=8)}, ["timestamp"], "more than 7 days ago"),
-    ({"event": "a", "timestamp": ago(days=-2)}, ["timestamp"], "lies in the future"),
+    ({"event": "a", "timestamp": ago(days=-2)}, ["timestamp"], "is in the future"),
     ({"event": "a", "timestamp": "yesterday"}, ["timestamp"], "must be RFC 3339 text"),
     ({"event": "a", "timestamp": "2026-11-22T10:00:00"}, ["timestamp"], "with a time zone"),
     ({"event": "a", "properties": {"x": "y" * 90_000}}, ["properties"], "must have at most 8,192 bytes as JSON, not 90,0"),
@@ -283,23 +287,21 @@ BAD: list[tuple[dict[str, Any], list[str], str]] = [
 
 
 @pytest.mark.parametrize(("event", "where", "message"), BAD, ids=lambda value: str(value)[:40])
-async def test_a_bad_event_is_refused_by_name_and_alone(
-    shopper: Client, event: dict[str, Any], where: list[str], message: str
-) -> None:
+async def test_invalid_event_is_rejected_alone(shopper: Client, event: dict[str, Any], where: list[str], message: str) -> None:
     store = await make_store(shopper.database)
     for send in ("graphql", "beacon"):
         batch = [{"event": "before"}, event, {"event": "later"}]
         if send == "graphql":
             answer = await track(shopper, store, *batch)
-            [(path, said)] = faults(answer)
+            [(path, said)] = list_errors(answer)
         else:
-            answer = (await beacon(shopper, store, batch)).json()
+            answer = (await send_beacon(shopper, store, batch)).json()
             [fault] = answer["results"][1]["errors"]
             path, said = fault["path"], fault["message"]
-        assert fates(answer) == ["RECORDED", "REJECTED", "RECORDED"]
+        assert list_statuses(answer) == ["RECORDED", "REJECTED", "RECORDED"]
         assert path == ["events", "1", *where]
         assert said.startswith(".".join(path)) and message in said
-    assert [row["event"] for row in await stored(shopper.database, store)] == ["before"] * 2 + ["later"] * 2
+    assert [row["event"] for row in await load_events(shopper.database, store)] == ["before"] * 2 + ["later"] * 2
 
 
 @pytest.mark.parametrize(
@@ -308,65 +310,63 @@ async def test_a_bad_event_is_refused_by_name_and_alone(
         (5, "must be an object"),
         ([], "must be an object"),
         ({"event": 7}, "must be text"),
-        ({"event": "a", "when": "now"}, "is no field of an event"),
+        ({"event": "a", "when": "now"}, "is not a field of an event"),
         ({"event": "a", "timestamp": 0}, "must be RFC 3339 text"),
-        ({"event": "half \ud83d"}, "whole Unicode characters"),
+        ({"event": "half \ud83d"}, "valid Unicode"),
         ({"event": "a", "properties": {"x": "half \ud83d"}}, "cannot be stored"),
         ({"event": "a", "sessionId": {}}, "must be text"),
     ],
     ids=lambda value: ascii(value)[:40],
 )
-async def test_a_beacon_may_hold_anything(shopper: Client, event: Any, message: str) -> None:
+async def test_beacon_rejects_malformed_events(shopper: Client, event: Any, message: str) -> None:
     store = await make_store(shopper.database)
-    answer = (await beacon(shopper, store, [event, {"event": "fine"}])).json()
-    assert fates(answer) == ["REJECTED", "RECORDED"]
+    answer = (await send_beacon(shopper, store, [event, {"event": "fine"}])).json()
+    assert list_statuses(answer) == ["REJECTED", "RECORDED"]
     assert message in answer["results"][0]["errors"][0]["message"]
-    assert [row["event"] for row in await stored(shopper.database, store)] == ["fine"]
+    assert [row["event"] for row in await load_events(shopper.database, store)] == ["fine"]
 
 
 HALVES: list[tuple[dict[str, Any], list[str], str]] = [
-    ({"event": "half \ud83d"}, ["event"], "whole Unicode characters"),
-    ({"event": "a", "sessionId": "\udc00"}, ["sessionId"], "whole Unicode characters"),
-    ({"event": "a", "clientEventId": "\ud83d\ud83d"}, ["clientEventId"], "whole Unicode characters"),
+    ({"event": "half \ud83d"}, ["event"], "valid Unicode"),
+    ({"event": "a", "sessionId": "\udc00"}, ["sessionId"], "valid Unicode"),
+    ({"event": "a", "clientEventId": "\ud83d\ud83d"}, ["clientEventId"], "valid Unicode"),
     ({"event": "a", "properties": {"x": ["half \ud83d"]}}, ["properties"], "cannot be stored"),
     ({"event": "a", "properties": {"\ud83d": 1}}, ["properties"], "cannot be stored"),
 ]
 
 
 @pytest.mark.parametrize(("event", "where", "message"), HALVES, ids=lambda value: ascii(value)[:40])
-async def test_half_a_character_costs_the_event_that_has_it(
-    shopper: Client, event: dict[str, Any], where: list[str], message: str
-) -> None:
+async def test_lone_surrogate_rejects_its_event(shopper: Client, event: dict[str, Any], where: list[str], message: str) -> None:
     store = await make_store(shopper.database)
-    # Beside a whole one, which is written as two halves.
+    # Next to a valid surrogate pair.
     batch = [{"event": "before"}, event, {"event": "later", "sessionId": "\U0001f4de"}]
     body = json.dumps({"query": TRACK, "variables": {"input": {"configId": store, "events": batch}}})
     answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     told = answer.json()["data"]["trackEvents"]
-    [(path, said)] = faults(told)
-    assert (fates(told), path) == (["RECORDED", "REJECTED", "RECORDED"], ["events", "1", *where])
+    [(path, said)] = list_errors(told)
+    assert (list_statuses(told), path) == (["RECORDED", "REJECTED", "RECORDED"], ["events", "1", *where])
     assert message in said
-    assert [row["session_id"] for row in await stored(shopper.database, store)] == [None, "\U0001f4de"]
+    assert [row["session_id"] for row in await load_events(shopper.database, store)] == [None, "\U0001f4de"]
 
 
 @pytest.mark.parametrize("name", ["\ud83d", "events\ud83d"])
-async def test_half_a_character_may_be_in_a_name(shopper: Client, name: str) -> None:
+async def test_lone_surrogate_in_field_name_is_rejected(shopper: Client, name: str) -> None:
     store = await make_store(shopper.database)
-    answer = (await beacon(shopper, store, [{"event": "a", name: 1}, {"event": "fine"}])).json()
-    assert fates(answer) == ["REJECTED", "RECORDED"]
-    assert "is no field of an event" in answer["results"][0]["errors"][0]["message"]
-    refused = await beacon(shopper, store, {"events": [], name: 1})
-    assert (refused.status_code, "is no field here" in refused.json()["errors"][0]["message"]) == (400, True)
+    answer = (await send_beacon(shopper, store, [{"event": "a", name: 1}, {"event": "fine"}])).json()
+    assert list_statuses(answer) == ["REJECTED", "RECORDED"]
+    assert "is not a field of an event" in answer["results"][0]["errors"][0]["message"]
+    refused = await send_beacon(shopper, store, {"events": [], name: 1})
+    assert (refused.status_code, "is not a known field" in refused.json()["errors"][0]["message"]) == (400, True)
 
 
 @pytest.mark.parametrize(
     ("ahead", "now"), [(timedelta(seconds=5), True), (timedelta(hours=23), True), (timedelta(seconds=-60), False)]
 )
-async def test_a_clock_that_is_ahead_is_set_right(shopper: Client, ahead: timedelta, now: bool) -> None:
+async def test_future_timestamps_are_clamped(shopper: Client, ahead: timedelta, now: bool) -> None:
     store = await make_store(shopper.database)
     claimed = datetime.now(UTC) + ahead
     await track(shopper, store, {"event": "a", "timestamp": claimed.isoformat()})
-    [row] = await stored(shopper.database, store)
+    [row] = await load_events(shopper.database, store)
     at = datetime.fromisoformat(row["timestamp"])
     assert at <= datetime.now(UTC)
     assert (at == claimed) is not now
@@ -375,40 +375,40 @@ async def test_a_clock_that_is_ahead_is_set_right(shopper: Client, ahead: timede
 @pytest.mark.parametrize(
     ("body", "status", "code", "message"),
     [
-        (b"{not json", 400, "BAD_REQUEST", "The body is not JSON"),
-        (b"", 400, "BAD_REQUEST", "The body is not JSON"),
-        (b"\xff\xfe", 400, "BAD_REQUEST", "The body is not JSON"),
-        (b"[" * 100_000, 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"{not json", 400, "BAD_REQUEST", "The body is not valid JSON"),
+        (b"", 400, "BAD_REQUEST", "The body is not valid JSON"),
+        (b"\xff\xfe", 400, "BAD_REQUEST", "The body is not valid JSON"),
+        (b"[" * 100_000, 400, "BAD_REQUEST", "The body is not valid JSON"),
         (b"5", 400, "BAD_REQUEST", "The body must be JSON such as"),
-        (b"[NaN]", 400, "BAD_REQUEST", "The body is not JSON"),
+        (b"[NaN]", 400, "BAD_REQUEST", "The body is not valid JSON"),
         (b'{"events": 5}', 400, "BAD_USER_INPUT", "events: must be a list"),
         (b'{"events": [], "consent": "yes"}', 400, "BAD_USER_INPUT", "consent: must be true or false"),
-        (b'{"events": [], "more": 1}', 400, "BAD_USER_INPUT", "more: is no field here"),
+        (b'{"events": [], "more": 1}', 400, "BAD_USER_INPUT", "more: is not a known field"),
         (b" " * 1_500_001, 413, "BAD_REQUEST", "at most 1,500,000 bytes"),
         (json.dumps([{"event": "a"}] * 501).encode(), 400, "BAD_REQUEST", "events: must have at most 500 entries, not 501"),
     ],
     ids=lambda value: str(value)[:30],
 )
-async def test_a_bad_beacon_is_answered_clearly(shopper: Client, body: bytes, status: int, code: str, message: str) -> None:
+async def test_malformed_beacon_returns_clear_error(shopper: Client, body: bytes, status: int, code: str, message: str) -> None:
     store = await make_store(shopper.database)
-    answer = await beacon(shopper, store, body, x_request_id="mine")
+    answer = await send_beacon(shopper, store, body, x_request_id="mine")
     [error] = answer.json()["errors"]
     assert (answer.status_code, error["extensions"]["code"]) == (status, code)
     assert message in error["message"]
     assert error["extensions"]["requestId"] == answer.headers["x-request-id"] == "mine"
-    assert await stored(shopper.database, store) == []
+    assert await load_events(shopper.database, store) == []
 
 
-async def test_a_single_event_and_none_are_fine(shopper: Client) -> None:
+async def test_beacon_accepts_single_event_and_none(shopper: Client) -> None:
     store = await make_store(shopper.database)
-    assert fates((await beacon(shopper, store, {"event": "page_view"})).json()) == ["RECORDED"]
+    assert list_statuses((await send_beacon(shopper, store, {"event": "page_view"})).json()) == ["RECORDED"]
     empty: list[Any] = [[], {"events": []}]
     for nothing in empty:
-        answer = await beacon(shopper, store, nothing)
+        answer = await send_beacon(shopper, store, nothing)
         assert (answer.status_code, answer.json()) == (200, {"recorded": 0, "results": []})
 
 
-async def test_too_many_events_are_refused_whole(shopper: Client) -> None:
+async def test_too_many_events_are_rejected(shopper: Client) -> None:
     store = await make_store(shopper.database)
     document = "mutation($input: TrackEventsInput!) { trackEvents(input: $input) { recorded } }"
     error = await shopper.refusal(document, input={"configId": store, "events": [{"event": "a"}] * 501})
@@ -417,29 +417,29 @@ async def test_too_many_events_are_refused_whole(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("store", [str(uuid7()), "nonsense", "' OR 1=1 --"], ids=["absent", "nonsense", "sql"])
-async def test_an_unknown_store_takes_no_events(shopper: Client, store: str) -> None:
+async def test_unknown_store_rejects_events(shopper: Client, store: str) -> None:
     [error] = (await track(shopper, store, {"event": "a"}))["userErrors"]
     assert (error["code"], error["path"]) == ("NOT_FOUND", ["configId"])
-    answer = await beacon(shopper, store.replace("/", ""), [{"event": "a"}])
+    answer = await send_beacon(shopper, store.replace("/", ""), [{"event": "a"}])
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) == (404, "NOT_FOUND")
 
 
-async def test_an_unpublished_store_takes_its_owners_events_only(shopper: Client) -> None:
+async def test_unpublished_store_accepts_owner_events_only(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner, is_published=False)
     stranger = shopper.signed_in(await make_user(shopper.database))
     for asker in (shopper, stranger):
         assert [error["code"] for error in (await track(asker, store, {"event": "a"}))["userErrors"]] == ["NOT_FOUND"]
-    assert (await beacon(shopper, store, [{"event": "a"}])).status_code == 404
-    assert fates(await track(shopper.signed_in(owner), store, {"event": "a"})) == ["RECORDED"]
+    assert (await send_beacon(shopper, store, [{"event": "a"}])).status_code == 404
+    assert list_statuses(await track(shopper.signed_in(owner), store, {"event": "a"})) == ["RECORDED"]
 
 
 # ---------------------------------------------------------------------------------------------- the beacon
 
 
-async def test_any_page_may_send_a_beacon(shopper: Client) -> None:
+async def test_beacon_allows_any_origin(shopper: Client) -> None:
     store = await make_store(shopper.database)
-    answer = await beacon(shopper, store, [{"event": "a"}], origin="https://shop.example", cookie="session=1")
+    answer = await send_beacon(shopper, store, [{"event": "a"}], origin="https://shop.example", cookie="session=1")
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, "*")
     asked = {"origin": "https://shop.example", "access-control-request-method": "POST"}
     preflight = await shopper.http.options(f"/events/{store}", headers=asked)
@@ -449,15 +449,15 @@ async def test_any_page_may_send_a_beacon(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/json", "application/x-www-form-urlencoded"])
-async def test_a_beacon_is_json_whatever_it_is_called(shopper: Client, kind: str) -> None:
+async def test_beacon_ignores_content_type(shopper: Client, kind: str) -> None:
     store = await make_store(shopper.database)
-    assert (await beacon(shopper, store, [{"event": "a"}], content_type=kind)).json()["recorded"] == 1
+    assert (await send_beacon(shopper, store, [{"event": "a"}], content_type=kind)).json()["recorded"] == 1
 
 
 # ------------------------------------------------------------------------------------------------ cost
 
 
-async def test_a_batch_is_one_statement_and_leaves_the_log_alone(shopper: Client) -> None:
+async def test_batch_is_one_statement_without_log(shopper: Client) -> None:
     store = await make_store(shopper.database)
     await insert(shopper.database, "products", config_id=store, title="a", handle="a", price="1")
     for number in (1, 500):
@@ -469,7 +469,7 @@ async def test_a_batch_is_one_statement_and_leaves_the_log_alone(shopper: Client
     assert told["config"]["position"] == "0"
 
 
-async def test_events_come_in_while_a_writer_holds_the_stores_log(shopper: Client) -> None:
+async def test_events_do_not_wait_for_log_lock(shopper: Client) -> None:
     store = await make_store(shopper.database)
     async with shopper.database.transaction() as connection:
         await connection.raw.execute("INSERT INTO store_positions (config_id, position) VALUES (%s, 1)", [store])

@@ -1,4 +1,4 @@
-"""Catalogues made up, as Shopify's CSV: with all that makes such files hard to read."""
+"""Generated product catalogues as Shopify CSV, with the difficult cases of such files."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ WORDS = 'copper lantern wool jumper oak table Größe кружка 茶碗 🫖 n
 
 
 def text(rows: Iterable[Mapping[str, str]], names: Iterable[str] = NAMES) -> str:
-    """A file of these rows."""
+    """A CSV file of these rows."""
     columns = list(names)
     file = io.StringIO(newline="")
     writer = csv.DictWriter(file, columns, restval="")
@@ -24,7 +24,7 @@ def text(rows: Iterable[Mapping[str, str]], names: Iterable[str] = NAMES) -> str
 
 
 def catalogue(rows: int, seed: int = 1) -> str:
-    """A file of about so many rows: products with and without variants, a few rows that are wrong."""
+    """A CSV file of about so many rows: products with and without variants, and a few invalid rows."""
     return text(_rows(rows, Random(seed)))
 
 

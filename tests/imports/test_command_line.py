@@ -15,7 +15,7 @@ from tests.imports.catalogues import catalogue
 
 @pytest.fixture
 def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A database with two stores, which the command line finds."""
+    """A database with two stores, set as the database of the command line."""
     monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
     monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
     get_settings.cache_clear()
@@ -33,7 +33,7 @@ def run(*words: str) -> Result:
     return CliRunner().invoke(app, list(words))
 
 
-def test_a_catalogue_goes_in_out_and_in_again(url: str, tmp_path: Path) -> None:
+def test_command_line_import_export_round_trip(url: str, tmp_path: Path) -> None:
     first, second, third = (tmp_path / name for name in ("first.csv", "second.csv", "third.csv"))
     first.write_bytes(catalogue(300).encode())
     done = run("import", "shopify-csv", str(first), "--config", "one")
@@ -49,7 +49,7 @@ def test_a_catalogue_goes_in_out_and_in_again(url: str, tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*unfinished"))
 
 
-def test_a_dry_run_only_tells(url: str, tmp_path: Path) -> None:
+def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,Mug,5\n")
     told = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--dry-run").output
     assert "would be created 1" in told
@@ -57,7 +57,7 @@ def test_a_dry_run_only_tells(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text().count("\n") == 1
 
 
-def test_formulas_are_left_as_they_are_on_request(url: str, tmp_path: Path) -> None:
+def test_export_can_leave_formulas_unquoted(url: str, tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,=1+1,5\n")
     run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one")
     for words, cell in (((), ",'=1+1,"), (("--raw",), ",=1+1,")):
@@ -65,7 +65,7 @@ def test_formulas_are_left_as_they_are_on_request(url: str, tmp_path: Path) -> N
         assert cell in (tmp_path / "out.csv").read_text()
 
 
-def test_a_store_that_is_none_and_a_file_that_is_none_are_told_of(url: str, tmp_path: Path) -> None:
+def test_unknown_store_and_unreadable_file_are_reported(url: str, tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("name;price\n")
     for words in (
         ("export", str(tmp_path / "x.csv"), "--config", "three"),
@@ -84,7 +84,7 @@ def test_import_stops_after_too_many_rejected_rows(url: str, tmp_path: Path) -> 
     assert run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--max-rejected", "4").exit_code == 0
 
 
-def test_handle_that_returns_in_a_later_batch_is_rejected(url: str, tmp_path: Path) -> None:
+def test_handle_repeated_in_later_batch_is_rejected(url: str, tmp_path: Path) -> None:
     rows = "".join(f"mug-{n},Mug,5\n" for n in range(1_200))
     (tmp_path / "shop.csv").write_text(f"Handle,Title,Price\n{rows}mug-3,Late,7\n")
     output = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one").output
@@ -92,7 +92,7 @@ def test_handle_that_returns_in_a_later_batch_is_rejected(url: str, tmp_path: Pa
     assert "shop.csv:1202: Handle: the rows of this product started on line 5" in output
 
 
-def test_file_that_is_too_large_is_not_opened(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_oversized_file_is_not_opened(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STOREFRONT_MAX_IMPORT", "1000")
     (tmp_path / "shop.csv").write_text("Handle,Title,Price\n" + "mug,Mug,5\n" * 200)
     done = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one")

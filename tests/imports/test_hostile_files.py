@@ -1,4 +1,4 @@
-"""Files that are made to stall an import or to fill its memory: each record is bounded, and so is each step."""
+"""Hostile files that could block an import or exhaust memory: records and parsing steps are bounded."""
 
 import io
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ from storefront.imports.shopify.csv_file import (
 
 HEADER = b"Handle,Title,Variant Price\n"
 MUG = b"mug,Mug,5\n"
-# What is read ahead of a record, and what a line may be too long by before that is seen.
+# Read-ahead of a record, and how much a line may exceed the limit before this is detected.
 STEP_BYTES = MAX_RECORD_BYTES + 2 * READ_CHUNK_BYTES
 
 HOSTILE = {
@@ -38,19 +38,19 @@ HOSTILE = {
 
 
 class Metered(io.BytesIO):
-    """A file that knows how much of it was read."""
+    """A file that counts the bytes read from it."""
 
     taken = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read, and count."""
+        """Read and count."""
         found = super().read(size)
         self.taken += len(found)
         return found
 
 
 def steps(file: Metered, **options: int) -> Iterable[tuple[SourceItem | None, int]]:
-    """Each step of reading a file between which other tasks run: what came of it, and how many bytes it has read."""
+    """The steps of the reader, between which other tasks run: the item of each, and the bytes that it has read."""
     taken = 0
     for item in csv_file._open_items(file, "shop.csv", None, False, options.get("max_rows", 2_000_000)):
         yield item, file.taken - taken
@@ -79,11 +79,11 @@ def test_hostile_file_is_read_in_small_steps(content: bytes) -> None:
     "content", [b"\n" * 20_000, b",,\n" * 20_000, b"mug,,\n" * 20_000], ids=["empty", "commas", "one product"]
 )
 def test_rows_without_result_are_steps(content: bytes) -> None:
-    # Rows that come to nothing are let go of one by one: of a chunk of 64 kB there are as many steps as rows.
+    # Rows without a result are steps of their own: a chunk of 64 kB has as many steps as rows.
     assert sum(item is None for item, _ in steps(Metered(HEADER + MUG + content))) >= 20_000
 
 
-async def test_read_in_turns_returns_what_read_does() -> None:
+async def test_cooperative_reader_matches_plain_reader() -> None:
     content = HEADER + MUG + b"\n\ncup,Cup,x\n" + b'"' * 1_100_000 + b"\nbowl,Bowl,5\n"
     assert [item async for item in read_csv_products_cooperatively(io.BytesIO(content), "shop.csv")] == list(
         read_csv_products(io.BytesIO(content), "shop.csv")
@@ -107,7 +107,7 @@ def test_record_beyond_limit_is_rejected(record: bytes, problem: str) -> None:
     first = next(item for item in found if isinstance(item, RowError))
     assert (first.line, first.column) == (3, "")
     assert problem in first.problem
-    # The rest of the file is read, but for what an unclosed quote has left of its record.
+    # The rest of the file is read, except for the record of an unclosed quote.
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "bowl"]
 
 
@@ -120,7 +120,7 @@ def test_line_numbers_hold_after_long_lines() -> None:
 @pytest.mark.parametrize(
     "size", [READ_CHUNK_BYTES - 1, READ_CHUNK_BYTES, MAX_RECORD_BYTES - 1, MAX_RECORD_BYTES, MAX_RECORD_BYTES + READ_CHUNK_BYTES]
 )
-def test_lines_end_at_chunk_edges(end: bytes, size: int) -> None:
+def test_line_endings_at_chunk_edges(end: bytes, size: int) -> None:
     content = b"Handle,Title,Variant Price" + end
     content += b"x" * (size - len(content)) + end + b"mug,Mug,5" + end + b"cup,Cup,x" + end
     found = items(content)
@@ -169,7 +169,7 @@ def test_header_beyond_limit_is_unreadable(header: bytes, problem: str) -> None:
     assert file.taken <= STEP_BYTES
 
 
-def test_file_ends_at_its_row_limit() -> None:
+def test_file_stops_at_row_limit() -> None:
     rows = b"".join(b"mug-%d,Mug,5\n,,\n" % n for n in range(10))
     content = HEADER + rows
     found = list(read_csv_products(io.BytesIO(content), "shop.csv", max_rows=7))
@@ -177,7 +177,7 @@ def test_file_ends_at_its_row_limit() -> None:
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug-0", "mug-1", "mug-2", "mug-3"]
     mark = [item for item in found if isinstance(item, Checkpoint)][-1]
     assert mark.resume_point["rows"] == 7
-    # Gone on with it is at its limit still, and with a higher one it goes on.
+    # Resumed, it is still at the limit; with a higher limit it continues.
     [again, stop] = read_csv_products(io.BytesIO(content), "shop.csv", mark.resume_point, max_rows=7)
     assert again == mark and isinstance(stop, EarlyStop)
     more = [
@@ -189,7 +189,7 @@ def test_file_ends_at_its_row_limit() -> None:
     assert not any(isinstance(item, EarlyStop) for item in read_csv_products(io.BytesIO(content), "shop.csv", max_rows=20))
 
 
-def test_rejection_of_huge_cells_is_small() -> None:
+def test_errors_of_huge_cells_are_truncated() -> None:
     content = b"Handle,Title,Variant Price,Storefront\n"
     content += b"/" * 100_000 + b",Mug,5,\n" + b'mug,Mug,5,"{""' + b"k" * 100_000 + b'"":1}"\n' + b"\0\0,Mug,5,\n"
     found = rejections(content)
@@ -201,8 +201,8 @@ def test_rejection_of_huge_cells_is_small() -> None:
 @pytest.mark.parametrize(
     ("cell", "problem"), [("a\0b", "contains a NUL character"), ("a\ud800b", "contains half of a surrogate pair")]
 )
-def test_text_unfit_for_postgres_is_named(cell: str, problem: str) -> None:
-    # A surrogate comes out of JSON: no UTF-8 has one.
+def test_unstorable_characters_are_named(cell: str, problem: str) -> None:
+    # Surrogates come from JSON: UTF-8 has none.
     spellings = {"handle": "Handle", "title": "Title", "variant price": "Price"}
     assembly = ProductParser(SourceLayout("shop", 3, spellings))
     found = list(assembly.add_row(CsvRecord(1, {"handle": "mug", "title": cell, "variant price": "5"})))

@@ -1,4 +1,4 @@
-"""Bringing a file into a store: what is written, what is left alone, and what the log says of it."""
+"""Upsert of products: which rows are written, which stay unchanged, and the log entries."""
 
 import asyncio
 import io
@@ -34,7 +34,7 @@ async def new_store(database: Database) -> str:
     return config
 
 
-async def bring(database: Database, store: str, file: str, **options: Any) -> ImportSummary:
+async def import_file(database: Database, store: str, file: str, **options: Any) -> ImportSummary:
     return await import_products(database, store, read_csv_products(io.BytesIO(file.encode()), "shop.csv"), **options)
 
 
@@ -57,7 +57,7 @@ def many(count: int, price: int = 5) -> str:
 
 
 async def test_products_are_created_with_variants_and_logged(database: Database, store: str) -> None:
-    summary = await bring(database, store, SHIRT + "mug,Mug,,,5,,draft,9\n")
+    summary = await import_file(database, store, SHIRT + "mug,Mug,,,5,,draft,9\n")
     assert counts(summary) == (2, 0, 0)
     assert (summary.rows, summary.position) == (3, 2)
     shirt, mug = await database.fetch(all_products())
@@ -71,23 +71,23 @@ async def test_products_are_created_with_variants_and_logged(database: Database,
     ]
 
 
-async def test_the_same_file_again_changes_nothing(database: Database, store: str) -> None:
+async def test_repeated_import_changes_nothing(database: Database, store: str) -> None:
     file = SHIRT + "mug,Mug,,,5,M-1,,9\n"
-    await bring(database, store, file)
+    await import_file(database, store, file)
     before = await database.fetch(all_products()), await database.fetch(all_variants())
-    summary = await bring(database, store, file)
+    summary = await import_file(database, store, file)
     assert counts(summary) == (0, 0, 2)
     assert summary.position is None
     assert (await database.fetch(all_products()), await database.fetch(all_variants())) == before
     assert len(await log.read_entries(database, store, 0, 10)) == 2
 
 
-async def test_only_what_differs_is_written(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT + "mug,Mug,,,5\n")
+async def test_only_differences_are_written(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT + "mug,Mug,,,5\n")
     small, medium = await database.fetch(all_variants())
     actor = str(uuid4())
     changed = SHIRT.replace("M,21", "M,25").replace("Shirt", "Tee")
-    summary = await bring(database, store, changed + "mug,Mug,,,5\n", actor_id=actor)
+    summary = await import_file(database, store, changed + "mug,Mug,,,5\n", actor_id=actor)
     assert counts(summary) == (0, 1, 1)
     shirt, mug = await database.fetch(all_products())
     assert (shirt.title, shirt.version, mug.version) == ("Tee", 2, 1)
@@ -101,46 +101,46 @@ async def test_only_what_differs_is_written(database: Database, store: str) -> N
     assert (entry.actor_id, entry.was_visible, entry.is_visible) == (actor, True, True)
 
 
-async def test_field_names_in_the_log_are_those_of_the_api(database: Database, store: str) -> None:
-    await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
-    await bring(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
+async def test_log_uses_api_field_names(database: Database, store: str) -> None:
+    await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
+    await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
     [entry] = await log.read_entries(database, store, 1, 10)
     assert entry.changed_fields == ["compareAtPrice", "inventory", "trackInventory", "seoTitle", "status"]
     assert (entry.was_visible, entry.is_visible) == (True, False)
 
 
-async def test_a_variant_is_recognised_by_attributes_or_name(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
+async def test_variants_match_by_attributes_or_name(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
     small, medium = await database.fetch(all_variants())
-    await bring(database, store, SHIRT.replace("Size", "Fit"))
+    await import_file(database, store, SHIRT.replace("Size", "Fit"))
     assert [row.id for row in await database.fetch(all_variants())] == [small.id, medium.id]
     await database.fetch(compile_statement(update(variants).values(name=variants.c.name.concat("!"))))
-    await bring(database, store, SHIRT.replace("Size", "Fit"))
+    await import_file(database, store, SHIRT.replace("Size", "Fit"))
     assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(small.id, "S"), (medium.id, "M")]
 
 
-async def test_variants_that_the_file_lacks_are_deleted(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
-    summary = await bring(database, store, f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,L,20,\n")
+async def test_variants_missing_in_file_are_deleted(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    summary = await import_file(database, store, f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,L,20,\n")
     assert counts(summary) == (0, 1, 0)
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "L"]
     [shirt] = await database.fetch(all_products())
     assert shirt.variants_total == 2
 
 
-async def test_a_rejected_row_deletes_no_variant(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
-    summary = await bring(database, store, SHIRT.replace("M,21", "M,oops"))
+async def test_rejected_row_deletes_no_variant(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    summary = await import_file(database, store, SHIRT.replace("M,21", "M,oops"))
     assert counts(summary) == (0, 0, 1)
     assert [item.line for item in summary.row_errors] == [3]
     assert summary.rows == 2
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "M"]
 
 
-async def test_a_dry_run_counts_and_writes_nothing(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
+async def test_dry_run_counts_and_writes_nothing(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
     before = await database.fetch(all_products())
-    summary = await bring(database, store, SHIRT.replace("20", "19") + "mug,Mug,,,5\n", dry_run=True)
+    summary = await import_file(database, store, SHIRT.replace("20", "19") + "mug,Mug,,,5\n", dry_run=True)
     assert counts(summary) == (1, 1, 0)
     assert summary.position is None
     assert await database.fetch(all_products()) == before
@@ -149,17 +149,17 @@ async def test_a_dry_run_counts_and_writes_nothing(database: Database, store: st
 
 async def test_batches_keep_file_order_and_report_progress(database: Database, store: str) -> None:
     seen: list[int] = []
-    summary = await bring(database, store, many(1_001), progress=lambda so_far: seen.append(so_far.rows))
+    summary = await import_file(database, store, many(1_001), progress=lambda so_far: seen.append(so_far.rows))
     assert (summary.created, summary.position) == (1_001, 1_001)
     assert seen == [1_000, 2_000, 2_002]
     assert [row.handle for row in await database.fetch(all_products())] == [f"p-{n}" for n in range(1_001)]
 
 
-async def test_the_number_of_statements_does_not_grow_with_the_products(database: Database, store: str) -> None:
+async def test_statement_count_is_independent_of_products(database: Database, store: str) -> None:
     async def statements(file: str) -> int:
         seen: list[str] = []
         database.observers.append(seen.append)
-        await bring(database, store, file)
+        await import_file(database, store, file)
         database.observers.remove(seen.append)
         return len(seen)
 
@@ -167,7 +167,7 @@ async def test_the_number_of_statements_does_not_grow_with_the_products(database
     assert await statements(many(1, price=7)) == await statements(many(50, price=8).replace("p-", "q-"))
 
 
-async def test_a_product_twice_in_one_import_is_updated(database: Database, store: str) -> None:
+async def test_repeated_product_in_import_is_updated(database: Database, store: str) -> None:
     files = (io.BytesIO(f"{HEADER}\nmug,Mug,,,{price}\n".encode()) for price in (5, 6))
     summary = await import_products(database, store, (item for file in files for item in read_csv_products(file, "shop.csv")))
     assert counts(summary) == (1, 1, 0)
@@ -175,58 +175,58 @@ async def test_a_product_twice_in_one_import_is_updated(database: Database, stor
 
 async def test_stores_do_not_touch_each_other(database: Database, store: str) -> None:
     other = await new_store(database)
-    await bring(database, store, SHIRT)
-    assert counts(await bring(database, other, SHIRT)) == (1, 0, 0)
+    await import_file(database, store, SHIRT)
+    assert counts(await import_file(database, other, SHIRT)) == (1, 0, 0)
     assert len(await database.fetch(all_products())) == 2
 
 
-async def test_imports_at_the_same_time_agree(database: Database, store: str) -> None:
+async def test_concurrent_imports_converge(database: Database, store: str) -> None:
     forwards = many(200)
     backwards = f"{HEADER}\n" + "".join(f"p-{n},P,Size,S,5\np-{n},,,M,5\n" for n in reversed(range(200)))
-    done = await asyncio.gather(*(bring(database, store, file) for file in (forwards, backwards) * 2))
+    done = await asyncio.gather(*(import_file(database, store, file) for file in (forwards, backwards) * 2))
     assert sum(summary.created for summary in done) == 200
     assert sum(summary.unchanged for summary in done) == 600
     assert len(await database.fetch(all_variants())) == 400
 
 
-async def test_nothing_but_rejections_touches_no_database(database: Database, store: str) -> None:
+async def test_rejected_rows_alone_use_no_database(database: Database, store: str) -> None:
     seen: list[str] = []
     database.observers.append(seen.append)
-    summary = await bring(database, store, f"{HEADER}\n,Mug,,,5\n")
+    summary = await import_file(database, store, f"{HEADER}\n,Mug,,,5\n")
     assert (summary.rows, len(summary.row_errors), seen) == (1, 1, [])
 
 
 async def test_hidden_variants_stay_hidden(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
+    await import_file(database, store, SHIRT)
     await database.fetch(compile_statement(update(variants).values(is_available=False).where(text("sku = 'S-1'"))))
-    await bring(database, store, SHIRT.replace("S,20", "S,18"))
+    await import_file(database, store, SHIRT.replace("S,20", "S,18"))
     assert [row.is_available for row in await database.fetch(all_variants())] == [False, True]
 
 
-async def test_columns_that_a_file_does_not_have_leave_what_is_stored(database: Database, store: str) -> None:
-    await bring(
+async def test_missing_columns_keep_stored_values(database: Database, store: str) -> None:
+    await import_file(
         database,
         store,
         "Handle,Title,Variant Price,Variant Compare At Price,Status,SEO Title,Tags\nmug,Mug,10,15,archived,Best mug,a\n",
     )
-    await bring(database, store, "Handle,Title,Variant Price\nmug,Big mug,12\n")
+    await import_file(database, store, "Handle,Title,Variant Price\nmug,Big mug,12\n")
     (row,) = await database.fetch(all_products())
     assert (row.title, row.price, row.compare_at_price) == ("Big mug", "12.00", "15.00")
     assert (row.status, row.seo_title, row.tags, row.version) == ("archived", "Best mug", ["a"], 2)
 
 
-async def test_a_variant_is_recognised_by_its_sku_first(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT)
+async def test_variants_match_by_sku_first(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
     small, medium = await database.fetch(all_variants())
     swapped = SHIRT.replace("S-1", "x").replace("S-2", "S-1").replace("x", "S-2")
-    assert counts(await bring(database, store, swapped)) == (0, 1, 0)
+    assert counts(await import_file(database, store, swapped)) == (0, 1, 0)
     rows = {row.id: (row.name, row.sku) for row in await database.fetch(all_variants())}
     assert rows == {small.id: ("M", "S-1"), medium.id: ("S", "S-2")}
 
 
-async def test_a_sku_that_several_have_tells_nothing(database: Database, store: str) -> None:
-    await bring(database, store, SHIRT.replace("S-2", "S-1"))
+async def test_ambiguous_sku_is_not_matched(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT.replace("S-2", "S-1"))
     before = await database.fetch(all_variants())
-    assert counts(await bring(database, store, SHIRT.replace("S-2", "S-1"))) == (0, 0, 1)
-    await bring(database, store, SHIRT.replace("S-2", "S-1").replace("20", "22"))
+    assert counts(await import_file(database, store, SHIRT.replace("S-2", "S-1"))) == (0, 0, 1)
+    await import_file(database, store, SHIRT.replace("S-2", "S-1").replace("20", "22"))
     assert [row.id for row in await database.fetch(all_variants())] == [row.id for row in before]

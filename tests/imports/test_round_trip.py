@@ -1,4 +1,4 @@
-"""What is exported imports to the same: for any product at all, as text and through the database."""
+"""Exports round-trip through imports: property-based tests of CSV text, and tests through the database."""
 
 import csv
 import io
@@ -24,7 +24,7 @@ from storefront.models import products, variants
 from tests.factories import make_product, make_store, make_variant
 from tests.imports.catalogues import catalogue
 
-# As commands store them: what Postgres takes, with nothing but text at either end.
+# As commands store text: what Postgres accepts, without whitespace at either end.
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 HARD = st.sampled_from(
     ["=1+1", "+1", "-1", "@x", "'=1", "''", "a,b", 'a"b', "a\nb", "a\r\nb", "a\rb", "ß", "🫖", "<p>&amp;</p>", "Default Title"]
@@ -88,8 +88,8 @@ def a_product(draw: Any) -> ProductRow:
     )
 
 
-def facts(product: ProductRow) -> ProductRow:
-    """What it says, wherever it stands."""
+def without_position(product: ProductRow) -> ProductRow:
+    """The product without its position in the file."""
     parts = [replace(variant, line=0) for variant in product.variants]
     return replace(product, line=0, row_count=0, present_fields=frozenset(), variants=parts)
 
@@ -97,23 +97,23 @@ def facts(product: ProductRow) -> ProductRow:
 @pytest.mark.parametrize("quotes", [True, False])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(a_product(), max_size=3, unique_by=lambda product: product.handle))
-def test_any_products_come_back_from_their_file(quotes: bool, catalogue: list[ProductRow]) -> None:
+def test_any_products_round_trip(quotes: bool, catalogue: list[ProductRow]) -> None:
     writer = ProductCsvWriter(quote_formulas=quotes)
     file = writer.render_header() + "".join(map(writer.render_product, catalogue))
     found = [item for item in read_csv_products(io.BytesIO(file.encode()), "x") if not isinstance(item, Checkpoint)]
-    assert [facts(item) for item in found if isinstance(item, ProductRow)] == catalogue
+    assert [without_position(item) for item in found if isinstance(item, ProductRow)] == catalogue
     assert not [item for item in found if isinstance(item, RowError)]
 
 
 @given(st.text(LETTERS))
 @example("'")
 @example("''=1")
-def test_quoting_is_exact_and_leaves_no_formula(cell: str) -> None:
+def test_formula_quoting_is_reversible(cell: str) -> None:
     assert lossless_cell.unquote_formula(lossless_cell.quote_formula(cell)) == cell
     assert not lossless_cell.quote_formula(cell).startswith(lossless_cell.FORMULA_PREFIXES)
 
 
-def test_no_cell_of_an_export_is_a_formula() -> None:
+def test_export_contains_no_formulas() -> None:
     variant = VariantRow(0, "=V", Decimal(1), None, {"=O": "+v", "@p": "-w"}, None, "=SKU")
     product = ProductRow(
         handle="-a", line=0, row_count=0, is_complete=True, present_fields=frozenset(),
@@ -126,20 +126,20 @@ def test_no_cell_of_an_export_is_a_formula() -> None:
     assert "'=T" in rows[0]
 
 
-def test_an_ordinary_product_needs_nothing_of_ours() -> None:
+def test_ordinary_product_needs_no_lossless_cell() -> None:
     for item in read_csv_products(io.BytesIO(catalogue(300).encode()), "x"):
         if isinstance(item, ProductRow):
             assert not [row for row in ProductCsvWriter().render_product(item).splitlines() if row.endswith('}"')]
 
 
-def test_a_file_of_shopifys_keeps_its_apostrophes() -> None:
+def test_shopify_file_keeps_apostrophes() -> None:
     [item, _, _] = sorted(
         read_csv_products(io.BytesIO(b"Handle,Title,Price\na,'=x,1\n"), "x"), key=lambda one: not isinstance(one, ProductRow)
     )
     assert isinstance(item, ProductRow) and item.title == "'=x"
 
 
-def test_what_no_file_can_tell_is_told() -> None:
+def test_unwritable_product_is_an_error() -> None:
     [item] = [one for one in read_csv_products(io.BytesIO(b"Handle,Title,Price\na,A,1\n"), "x") if isinstance(one, ProductRow)]
     for wrong in ({"handle": "a b"}, {"images": ["x", "x"] * 60 + ["y" * 2_000] * 60, "tags": [" "] * 3}):
         if wrong.get("handle"):
@@ -161,7 +161,7 @@ def test_what_no_file_can_tell_is_told() -> None:
         ('{"variant": {"name": ""}}', "variant.name"),
     ],
 )
-def test_a_cell_of_ours_that_was_changed_is_judged(cell: str, words: str) -> None:
+def test_edited_lossless_cell_is_validated(cell: str, words: str) -> None:
     row = '"' + cell.replace('"', '""') + '"'
     items = list(read_csv_products(io.BytesIO(f"Handle,Title,Price,Storefront\na,A,1,{row}\n".encode()), "x"))
     [rejection] = [item for item in items if isinstance(item, RowError)]
@@ -182,8 +182,8 @@ def stored_variants() -> Statement:
     return compile_statement(select(*names).order_by(variants.c.product_id, variants.c.created_at, variants.c.id))
 
 
-async def contents(database: Database, config_id: str) -> list[Any]:
-    """What a store has, ids and dates aside."""
+async def load_contents(database: Database, config_id: str) -> list[Any]:
+    """The products and variants of a store, without ids and timestamps."""
     [*rows] = await database.fetch(compile_statement(select(products).where(products.c.config_id == config_id)))
     parts: dict[str, list[Any]] = {row.id: [] for row in rows}
     for variant in await database.fetch(stored_variants()):
@@ -195,17 +195,17 @@ async def contents(database: Database, config_id: str) -> list[Any]:
     )
 
 
-async def exported(database: Database, config_id: str, **options: Any) -> bytes:
+async def export_file(database: Database, config_id: str, **options: Any) -> bytes:
     return b"".join([part async for part in export_products(database, config_id, **options)])
 
 
-async def bring(database: Database, config_id: str, file: bytes) -> Any:
+async def import_file(database: Database, config_id: str, file: bytes) -> Any:
     return await import_products(database, config_id, read_csv_products(io.BytesIO(file), "x"))
 
 
-async def test_a_store_is_the_same_after_export_and_import(database: Database) -> None:
+async def test_store_round_trips_through_export(database: Database) -> None:
     first, second = await make_store(database), await make_store(database)
-    summary = await bring(database, first, catalogue(1_200).encode())
+    summary = await import_file(database, first, catalogue(1_200).encode())
     assert summary.created > 400 and summary.rejected > 0
     odd = await make_product(
         database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["x", "y"], description="", price="7.00",
@@ -217,38 +217,38 @@ async def test_a_store_is_the_same_after_export_and_import(database: Database) -
         )
     for quotes in (True, False):
         told = ExportSummary()
-        file = await exported(database, first, quotes=quotes, summary=told)
+        file = await export_file(database, first, quotes=quotes, summary=told)
         assert told.products == await count_products(database, first) and not told.issues
-        again = await bring(database, first, file)
+        again = await import_file(database, first, file)
         assert (again.created, again.updated, again.rejected) == (0, 0, 0)
-    await bring(database, second, file)
-    assert await contents(database, second) == await contents(database, first)
-    assert await exported(database, second, quotes=False) == file
+    await import_file(database, second, file)
+    assert await load_contents(database, second) == await load_contents(database, first)
+    assert await export_file(database, second, quotes=False) == file
 
 
-async def test_many_variants_and_images_come_back(database: Database) -> None:
+async def test_many_variants_and_images_round_trip(database: Database) -> None:
     first, second = await make_store(database), await make_store(database)
     product = await make_product(database, first, images=[f"https://x.example/{n}.jpg" for n in range(250)])
     for n in range(300):
         await make_variant(database, product, name=f"{n}", attributes={"Number": str(n)}, price=f"{n}.00")
-    await bring(database, second, await exported(database, first))
-    assert await contents(database, second) == await contents(database, first)
+    await import_file(database, second, await export_file(database, first))
+    assert await load_contents(database, second) == await load_contents(database, first)
 
 
-async def test_nothing_is_an_export_too(database: Database) -> None:
+async def test_empty_store_exports_header_only(database: Database) -> None:
     store = await make_store(database)
-    assert (await exported(database, store)).count(b"\n") == 1
+    assert (await export_file(database, store)).count(b"\n") == 1
 
 
-async def test_memory_of_an_export_is_that_of_a_page(database: Database) -> None:
+async def test_export_memory_is_bounded_by_page(database: Database) -> None:
     store = await make_store(database)
-    await bring(database, store, catalogue(600).encode())
+    await import_file(database, store, catalogue(600).encode())
     largest = max([sys.getsizeof(part) async for part in export_products(database, store)])
     assert largest < 200_000
 
 
 @pytest.mark.parametrize("description", ["a\n" * 10_001, "a\r" * 10_001, "," * 50_001])
-async def test_product_that_no_row_can_hold_is_left_out(database: Database, description: str) -> None:
+async def test_product_too_large_for_row_is_rejected(database: Database, description: str) -> None:
     store = await make_store(database)
     await make_product(database, config_id=store, handle="long", description=description)
     await make_product(database, config_id=store, handle="mug", description="a\n" * 9_000)

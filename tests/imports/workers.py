@@ -1,4 +1,4 @@
-"""A process that does jobs until it is ended: `python -m tests.imports.workers URL FOLDER LEASE [SHOPIFY]`."""
+"""A worker process that runs jobs until it is killed: `python -m tests.imports.workers URL FOLDER LEASE [SHOPIFY]`."""
 
 import asyncio
 import sys
@@ -12,21 +12,21 @@ from storefront.feed.pubsub import PubSub
 from storefront.imports.jobs.handlers import JobDependencies
 from storefront.imports.jobs.worker import WorkerPool, WorkerTimings
 
-# Of the tests' own.
+# A fixed key for tests.
 KEY = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE="
 
 
-def means(database: Database, folder: Path, shopify: str | None = None) -> JobDependencies:
-    """What the jobs of a test are done with."""
+def make_dependencies(database: Database, folder: Path, shopify: str | None = None) -> JobDependencies:
+    """The dependencies of the jobs of a test."""
     disk = DiskStorage(folder, "http://localhost", "a secret of thirty-two characters")
     return JobDependencies(database, disk, Vault([KEY]), PubSub("memory://"), shopify_url=shopify)
 
 
 async def main(url: str, folder: str, lease: str, shopify: str | None = None) -> None:
-    """Work."""
+    """Run a worker."""
     async with Database(url, size=4) as database:
-        hours = WorkerTimings(lease_seconds=float(lease), poll_interval_seconds=0.05, min_retry_seconds=0.05)
-        async with WorkerPool(means(database, Path(folder), shopify), KeyedEvents(), 1, timings=hours).running():
+        timings = WorkerTimings(lease_seconds=float(lease), poll_interval_seconds=0.05, min_retry_seconds=0.05)
+        async with WorkerPool(make_dependencies(database, Path(folder), shopify), KeyedEvents(), 1, timings=timings).running():
             await asyncio.Event().wait()
 
 

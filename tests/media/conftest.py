@@ -1,4 +1,4 @@
-"""A server with its files in a folder, and one with a bucket."""
+"""Fixtures: a server that stores files on disk, and one with an S3 bucket."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -13,7 +13,7 @@ from storefront.core.storage.disk import DiskStorage
 from storefront.core.storage.s3 import Bucket, S3Storage
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.media.flow import Merchant, merchant_of
+from tests.media.flow import Merchant, make_merchant
 from tests.s3 import KEY, SECRET, S3Server
 
 LIMITS: dict[str, Any] = {"max_image_bytes": 1_000_000, "max_image_pixels": 4_000_000}
@@ -21,7 +21,7 @@ LIMITS: dict[str, Any] = {"max_image_bytes": 1_000_000, "max_image_pixels": 4_00
 
 @pytest_asyncio.fixture(scope="session")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """Somebody with no more than an address."""
+    """A client without credentials."""
     async with httpx.AsyncClient() as client:
         yield client
 
@@ -30,7 +30,7 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 async def on_disk(
     postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[tuple[Client, ObjectStorage]]:
-    """A server without settings, and its files."""
+    """A server with default settings, and its disk storage."""
     folder = tmp_path_factory.mktemp("files")
     async with serving(fresh(postgres, template), folder, **LIMITS) as client:
         yield client, DiskStorage(folder / "objects", "http://unused", "unused")
@@ -40,7 +40,7 @@ async def on_disk(
 async def in_bucket(
     postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server
 ) -> AsyncIterator[tuple[Client, ObjectStorage]]:
-    """A server with a bucket, and what is in it."""
+    """A server with an S3 bucket, and its storage."""
     name = f"bucket-{uuid7().hex}"
     given = {**LIMITS, **s3_server.settings(name)}
     bucket = S3Storage(Bucket(s3_server.endpoint, name, "us-east-1", KEY, SECRET))
@@ -50,7 +50,7 @@ async def in_bucket(
 
 @pytest.fixture(params=["on_disk", "in_bucket"])
 def kind(request: pytest.FixtureRequest) -> str:
-    """Both, one after the other."""
+    """The kind of storage: each test runs with both."""
     return str(request.param)
 
 
@@ -58,17 +58,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 def shop(
     kind: str, on_disk: tuple[Client, ObjectStorage], in_bucket: tuple[Client, ObjectStorage]
 ) -> tuple[Client, ObjectStorage]:
-    """The server, and its files."""
+    """The server, and its object storage."""
     return {"on_disk": on_disk, "in_bucket": in_bucket}[kind]
 
 
 @pytest.fixture
 def objects(shop: tuple[Client, ObjectStorage]) -> ObjectStorage:
-    """Its files."""
+    """The object storage of the server."""
     return shop[1]
 
 
 @pytest_asyncio.fixture
 async def merchant(shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient) -> Merchant:
-    """Somebody with a store and a product."""
-    return await merchant_of(shop[0], http)
+    """A new merchant with a store and a product."""
+    return await make_merchant(shop[0], http)

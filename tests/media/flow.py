@@ -1,4 +1,4 @@
-"""What a merchant's page does to show a picture with a product."""
+"""The upload flow of a merchant's page: create, upload, confirm, update and remove images."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ SHOWN = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ version images media 
 
 @dataclass(frozen=True, slots=True)
 class Merchant:
-    """The owner of a store with a product, and a client of nobody's that sends files."""
+    """The owner of a store with a product, and an anonymous HTTP client for uploads."""
 
     client: Client
     http: httpx.AsyncClient
@@ -31,40 +31,40 @@ class Merchant:
     store: str
     product: str
 
-    async def create(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
-        """An upload for this file."""
+    async def create_upload(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
+        """Create an upload for this file."""
         values = {"configId": self.store, "contentType": content_type, "size": len(content), **more}
         return (await self.client.ask(CREATE, input=values))["createImageUpload"]
 
-    async def send(self, upload: Any, content: bytes, **headers: str) -> httpx.Response:
-        """The request that was signed, with a body."""
+    async def send_file(self, upload: Any, content: bytes, **headers: str) -> httpx.Response:
+        """Send the presigned request with a body."""
         given = {header["name"]: header["value"] for header in upload["headers"]}
         return await self.http.request(upload["method"], upload["url"], headers={**given, **headers}, content=content)
 
-    async def uploaded(self, content: bytes, content_type: str = "image/jpeg") -> str:
-        """The id of an upload that is where it should be."""
-        upload = (await self.create(content, content_type))["upload"]
-        assert (await self.send(upload, content)).status_code == 200
+    async def upload(self, content: bytes, content_type: str = "image/jpeg") -> str:
+        """Create an upload and send its file; returns its id."""
+        upload = (await self.create_upload(content, content_type))["upload"]
+        assert (await self.send_file(upload, content)).status_code == 200
         return str(upload["id"])
 
     async def confirm(self, upload_id: str, **more: Any) -> Any:
-        """What comes of it."""
+        """Confirm the upload; returns the payload."""
         values = {"uploadId": upload_id, "productId": self.product, **more}
         return (await self.client.ask(CONFIRM, input=values))["confirmImageUpload"]
 
-    async def show(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
-        """The picture, shown with the product."""
-        confirmed = await self.confirm(await self.uploaded(content, content_type), **more)
+    async def add_image(self, content: bytes, content_type: str = "image/jpeg", **more: Any) -> Any:
+        """Upload and confirm an image; returns it."""
+        confirmed = await self.confirm(await self.upload(content, content_type), **more)
         assert confirmed["userErrors"] == [], confirmed
         return confirmed["image"]
 
-    async def seen(self) -> Any:
-        """The product as it is told."""
+    async def load_product(self) -> Any:
+        """Load the product with its images."""
         return (await self.client.ask(SHOWN, id=self.product))["product"]
 
 
-async def merchant_of(client: Client, http: httpx.AsyncClient) -> Merchant:
-    """A new one."""
+async def make_merchant(client: Client, http: httpx.AsyncClient) -> Merchant:
+    """Create a merchant with a store and a product."""
     user = await make_user(client.database)
     store = await make_store(client.database, user_id=user)
     product = await make_product(client.database, store, images=["https://elsewhere.example/mug.jpg"])

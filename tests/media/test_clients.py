@@ -1,4 +1,4 @@
-"""The example of the guide, run as it stands."""
+"""The upload example of the guide, run unchanged."""
 
 import json
 from asyncio import create_subprocess_exec
@@ -15,7 +15,7 @@ EXAMPLE = CLIENTS / "media" / "upload.mjs"
 
 
 async def run(merchant: Merchant, path: Path, type_: str) -> Any:
-    """What the example prints."""
+    """Run the example; returns its output."""
     endpoint, token = f"{merchant.client.http.base_url}/graphql".replace("//graphql", "/graphql"), merchant.client.token or ""
     node, _ = assets.find_node_and_npm()
     command = [str(node), str(EXAMPLE), endpoint, token, merchant.store, merchant.product, str(path), type_]
@@ -25,7 +25,7 @@ async def run(merchant: Merchant, path: Path, type_: str) -> Any:
     return json.loads(said)
 
 
-async def test_the_example_of_the_guide(merchant: Merchant, tmp_path: Path) -> None:
+async def test_guide_upload_example_works(merchant: Merchant, tmp_path: Path) -> None:
     file = tmp_path / "mug.jpg"
     file.write_bytes(picture(size=(900, 600)))
     image = await run(merchant, file, "image/jpeg")
@@ -35,5 +35,5 @@ async def test_the_example_of_the_guide(merchant: Merchant, tmp_path: Path) -> N
     assert "markup or a script" in (await run(merchant, file, "image/png"))["error"]
 
 
-def test_the_guide_shows_the_example() -> None:
+def test_guide_contains_upload_example() -> None:
     assert marked(EXAMPLE) in (CLIENTS.parent / "docs" / "media.md").read_text()

@@ -1,4 +1,4 @@
-"""What nobody needs any more goes, and nothing else: whoever is at it at the same time, and wherever the sweep is killed."""
+"""Garbage collection of uploads and images: what is deleted and retained, concurrency, and crash safety."""
 
 import asyncio
 from datetime import datetime
@@ -24,56 +24,56 @@ CALL = "mutation($input: UpdateImageInput!) { updateImage(input: $input) { userE
 DELETE_STORE = "mutation($input: DeleteConfigInput!) { deleteConfig(input: $input) { userErrors { message } } }"
 
 
-async def keys(objects: ObjectStorage, id_: str) -> list[str]:
+async def list_keys(objects: ObjectStorage, id_: str) -> list[str]:
     return [stored.key for prefix in ("uploads/", "media/") async for stored in objects.list(prefix) if id_ in stored.key]
 
 
-async def later(database: Database, hours: float) -> None:
-    """As if so much time had passed for all uploads and pictures."""
+async def age_rows(database: Database, hours: float) -> None:
+    """Age all uploads and images by so many hours."""
     async with database.transaction() as connection:
         for table, columns in (("image_uploads", ("expires_at",)), ("images", ("detached_at", "swept_at"))):
             moved = ", ".join(f"{column} = {column} - interval '{hours} hours'" for column in columns)
             await connection.raw.execute(f"UPDATE {table} SET {moved}")
 
 
-async def rows(database: Database, table: str, id_: str) -> list[Any]:
+async def fetch_rows(database: Database, table: str, id_: str) -> list[Any]:
     async with database.transaction() as connection:
         found = await connection.raw.execute(f"SELECT * FROM {table} WHERE id = %s", [id_])
         return await found.fetchall()
 
 
-async def swept(merchant: Merchant, objects: ObjectStorage, *, hours: float = 25) -> None:
-    """All that is left to do once so much time has passed."""
+async def sweep_after(merchant: Merchant, objects: ObjectStorage, *, hours: float = 25) -> None:
+    """Age everything by so many hours, and sweep until nothing is left."""
     database = merchant.client.database
-    await later(database, hours)
+    await age_rows(database, hours)
     await sweep_images(database, objects)
-    await later(database, 1)
+    await age_rows(database, 1)
     await sweep_images(database, objects)
 
 
-async def test_an_upload_that_is_never_confirmed_goes(merchant: Merchant, objects: ObjectStorage) -> None:
-    upload_id, database = await merchant.uploaded(picture()), merchant.client.database
+async def test_unconfirmed_upload_is_deleted(merchant: Merchant, objects: ObjectStorage) -> None:
+    upload_id, database = await merchant.upload(picture()), merchant.client.database
     await sweep_images(database, objects)
-    await later(database, 2)
+    await age_rows(database, 2)
     await sweep_images(database, objects)
-    assert await keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
-    await later(database, 0.5)
+    assert await list_keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
+    await age_rows(database, 0.5)
     assert await sweep_images(database, objects) >= 1
-    assert await keys(objects, upload_id) == [] == await rows(database, "image_uploads", upload_id)
+    assert await list_keys(objects, upload_id) == [] == await fetch_rows(database, "image_uploads", upload_id)
 
 
-async def test_what_is_shown_stays(merchant: Merchant, objects: ObjectStorage) -> None:
-    image = await merchant.show(picture())
-    await swept(merchant, objects, hours=10_000)
-    assert len(await keys(objects, image["id"])) == 1 and (await merchant.http.get(image["url"])).status_code == 200
-    assert await rows(merchant.client.database, "image_uploads", image["id"]) == []
-    # Confirmed again, it is found without its upload.
+async def test_attached_image_is_retained(merchant: Merchant, objects: ObjectStorage) -> None:
+    image = await merchant.add_image(picture())
+    await sweep_after(merchant, objects, hours=10_000)
+    assert len(await list_keys(objects, image["id"])) == 1 and (await merchant.http.get(image["url"])).status_code == 200
+    assert await fetch_rows(merchant.client.database, "image_uploads", image["id"]) == []
+    # A repeated confirmation finds it without its upload.
     assert (await merchant.confirm(image["id"]))["image"] == image
 
 
 @pytest.mark.parametrize("how", ["removed", "written over", "product deleted", "store deleted"])
-async def test_what_is_no_longer_shown_goes_a_day_later(merchant: Merchant, objects: ObjectStorage, how: str) -> None:
-    image, database = await merchant.show(picture()), merchant.client.database
+async def test_detached_image_is_deleted_after_a_day(merchant: Merchant, objects: ObjectStorage, how: str) -> None:
+    image, database = await merchant.add_image(picture()), merchant.client.database
     assert (await merchant.http.get(image["small"])).status_code == 200
     await {
         "removed": lambda: merchant.client.ask(REMOVE, input={"id": image["id"]}),
@@ -81,73 +81,73 @@ async def test_what_is_no_longer_shown_goes_a_day_later(merchant: Merchant, obje
         "product deleted": lambda: merchant.client.ask(DELETE, input={"id": merchant.product}),
         "store deleted": lambda: merchant.client.ask(DELETE_STORE, input={"id": merchant.store}),
     }[how]()
-    await swept(merchant, objects, hours=22)
-    assert len(await keys(objects, image["id"])) == 2
-    await swept(merchant, objects, hours=3)
-    assert await keys(objects, image["id"]) == [] == await rows(database, "images", image["id"])
+    await sweep_after(merchant, objects, hours=22)
+    assert len(await list_keys(objects, image["id"])) == 2
+    await sweep_after(merchant, objects, hours=3)
+    assert await list_keys(objects, image["id"]) == [] == await fetch_rows(database, "images", image["id"])
     assert (await merchant.http.get(image["url"])).status_code == 404
 
 
-async def test_a_picture_that_is_taken_back_stays(merchant: Merchant, objects: ObjectStorage) -> None:
-    image = await merchant.show(picture())
+async def test_reattached_image_is_retained(merchant: Merchant, objects: ObjectStorage) -> None:
+    image = await merchant.add_image(picture())
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
-    await later(merchant.client.database, 23)
+    await age_rows(merchant.client.database, 23)
     await merchant.client.ask(UPDATE, input={"id": merchant.product, "images": [image["url"]]})
-    await swept(merchant, objects)
-    assert len(await keys(objects, image["id"])) == 1
-    assert (await merchant.seen())["media"][0]["id"] == image["id"]
+    await sweep_after(merchant, objects)
+    assert len(await list_keys(objects, image["id"])) == 1
+    assert (await merchant.load_product())["media"][0]["id"] == image["id"]
 
 
-async def test_a_picture_that_another_product_shows_stays_with_it(merchant: Merchant, objects: ObjectStorage) -> None:
-    image, database = await merchant.show(picture()), merchant.client.database
+async def test_image_of_another_product_is_retained(merchant: Merchant, objects: ObjectStorage) -> None:
+    image, database = await merchant.add_image(picture()), merchant.client.database
     other = await make_product(database, merchant.store, images=[image["url"]])
     await merchant.client.ask(DELETE, input={"id": merchant.product})
-    await swept(merchant, objects)
-    assert len(await keys(objects, image["id"])) == 1
+    await sweep_after(merchant, objects)
+    assert len(await list_keys(objects, image["id"])) == 1
     removed = await merchant.client.ask(REMOVE, input={"id": image["id"]})
     assert removed["removeImage"]["product"]["id"] == other
-    await swept(merchant, objects)
-    assert await keys(objects, image["id"]) == []
+    await sweep_after(merchant, objects)
+    assert await list_keys(objects, image["id"]) == []
 
 
-async def test_a_picture_that_nobody_shows_is_taken_over_by_a_new_product(merchant: Merchant, objects: ObjectStorage) -> None:
-    image = await merchant.show(picture(), alt="A mug")
+async def test_detached_image_can_be_attached_again(merchant: Merchant, objects: ObjectStorage) -> None:
+    image = await merchant.add_image(picture(), alt="A mug")
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
     create = """mutation($input: CreateProductInput!) { createProduct(input: $input) { userErrors { message }
       product { id media { id alt } } } }"""
     given = {"configId": merchant.store, "title": "Another mug", "price": "1.00", "images": [image["url"]]}
     product = (await merchant.client.ask(create, input=given))["createProduct"]["product"]
     assert product["media"] == [{"id": image["id"], "alt": "A mug"}]
-    await swept(merchant, objects)
-    assert len(await keys(objects, image["id"])) == 1
+    await sweep_after(merchant, objects)
+    assert len(await list_keys(objects, image["id"])) == 1
     updated = (await merchant.client.ask(CALL, input={"id": image["id"], "alt": "Mine"}))["updateImage"]
     assert updated["userErrors"] == [] and updated["product"]["id"] == product["id"]
 
 
-async def test_a_picture_that_is_about_to_go_is_no_longer_served_or_made(merchant: Merchant, objects: ObjectStorage) -> None:
-    image, database = await merchant.show(picture()), merchant.client.database
+async def test_marked_image_is_not_served(merchant: Merchant, objects: ObjectStorage) -> None:
+    image, database = await merchant.add_image(picture()), merchant.client.database
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
-    await later(database, 25)
+    await age_rows(database, 25)
     await sweep_images(database, objects)
-    # Not yet removed: somebody may still be making a size of it.
-    assert len(await keys(objects, image["id"])) == 1
+    # Not deleted yet: a concurrent request may still render a size of it.
+    assert len(await list_keys(objects, image["id"])) == 1
     assert (await merchant.http.get(image["small"])).status_code == 404
     await merchant.client.ask(UPDATE, input={"id": merchant.product, "images": [image["url"]]})
-    assert (await merchant.seen())["media"][0]["id"] is None
+    assert (await merchant.load_product())["media"][0]["id"] is None
 
 
 @pytest.mark.parametrize("step", range(4))
-async def test_killed_anywhere_the_next_sweep_does_the_rest(
+async def test_sweep_resumes_after_failure(
     merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
-    gone, waiting = await merchant.show(picture()), await merchant.uploaded(picture())
-    stays, database = await merchant.show(picture()), merchant.client.database
+    gone, waiting = await merchant.add_image(picture()), await merchant.upload(picture())
+    stays, database = await merchant.add_image(picture()), merchant.client.database
     await merchant.http.get(gone["small"])
     await merchant.client.ask(REMOVE, input={"id": gone["id"]})
     left = step
 
-    class Failing:
-        """The store, until it is out of reach."""
+    class FailingStorage:
+        """The storage, which fails after so many deletions."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(objects, name)
@@ -159,53 +159,79 @@ async def test_killed_anywhere_the_next_sweep_does_the_rest(
             left -= 1
             await objects.delete(key)
 
-    failing: Any = Failing()
+    failing_storage: Any = FailingStorage()
 
-    async def tried() -> None:
-        await sweep_images(database, failing)
-        await later(database, 1)
-        await sweep_images(database, failing)
+    async def sweep_twice() -> None:
+        await sweep_images(database, failing_storage)
+        await age_rows(database, 1)
+        await sweep_images(database, failing_storage)
 
-    await later(database, 25)
+    await age_rows(database, 25)
     for _ in range(2):
         with pytest.raises(StorageError):
-            await tried()
+            await sweep_twice()
     assert (await merchant.http.get(stays["url"])).status_code == 200
-    await swept(merchant, objects)
-    assert await keys(objects, gone["id"]) == [] == await keys(objects, waiting)
-    assert len(await keys(objects, stays["id"])) == 1
+    await sweep_after(merchant, objects)
+    assert await list_keys(objects, gone["id"]) == [] == await list_keys(objects, waiting)
+    assert len(await list_keys(objects, stays["id"])) == 1
 
 
-async def test_what_a_confirmation_left_behind_goes_with_its_upload(
+async def test_leftovers_of_failed_confirmation_are_deleted(
     merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload_id = await merchant.uploaded(picture())
+    upload_id = await merchant.upload(picture())
 
-    async def died(*_: object, **__: object) -> None:
+    async def crash(*_: object, **__: object) -> None:
         raise ArithmeticError("the process was killed here")
 
-    monkeypatch.setattr("storefront.media.mutations.mutate", died)
+    monkeypatch.setattr("storefront.media.mutations.mutate", crash)
     refusal = await merchant.client.post(
         "mutation($input: ConfirmImageUploadInput!) { confirmImageUpload(input: $input) { position } }",
         input={"uploadId": upload_id, "productId": merchant.product},
     )
     assert refusal.json()["errors"][0]["extensions"]["code"] == "INTERNAL_SERVER_ERROR"
     monkeypatch.undo()
-    assert len(await keys(objects, upload_id)) == 2
+    assert len(await list_keys(objects, upload_id)) == 2
     image = (await merchant.confirm(upload_id))["image"]
-    assert len(await keys(objects, upload_id)) == 2
-    await swept(merchant, objects)
-    assert len(await keys(objects, upload_id)) == 1 and (await merchant.http.get(image["url"])).status_code == 200
+    assert len(await list_keys(objects, upload_id)) == 2
+    await sweep_after(merchant, objects)
+    assert len(await list_keys(objects, upload_id)) == 1 and (await merchant.http.get(image["url"])).status_code == 200
 
 
-async def test_sweeps_and_confirmations_at_once(
+async def test_sweep_images_works_in_batches(merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(garbage_collection, "MAX_BATCH_ROWS", 2)
+    database = merchant.client.database
+    images = [await merchant.add_image(picture()) for _ in range(3)]
+    uploads = [await merchant.upload(picture()) for _ in range(3)]
+    for image in images:
+        await merchant.client.ask(REMOVE, input={"id": image["id"]})
+    batch_sizes: list[int] = []
+
+    class RecordingDatabase:
+        """The database, which records how many rows each statement returns."""
+
+        async def fetch(self, *arguments: Any) -> list[Any]:
+            fetched = await database.fetch(*arguments)
+            batch_sizes.append(len(fetched))
+            return fetched
+
+    recording_database: Any = RecordingDatabase()
+    for hours in (25, 1):
+        await age_rows(database, hours)
+        await sweep_images(recording_database, objects)
+    # Three of each kind are at least two batches; `images` are marked first, and removed by the second sweep.
+    assert max(batch_sizes) == 2 and batch_sizes.count(2) >= 3
+    assert [await list_keys(objects, id_) for id_ in (*uploads, *(image["id"] for image in images))] == [[]] * 6
+
+
+async def test_concurrent_sweeps_and_confirmations(
     merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(garbage_collection, "MAX_BATCH_ROWS", 3)
     database = merchant.client.database
-    uploads = [await merchant.uploaded(picture(size=(40, 30))) for _ in range(12)]
+    uploads = [await merchant.upload(picture(size=(40, 30))) for _ in range(12)]
     async with database.transaction() as connection:
-        # So old that the sweep takes some of them, and the others may just be confirmed.
+        # Some are expired for the sweep, the others can just be confirmed.
         for number, upload_id in enumerate(uploads):
             moved = "UPDATE image_uploads SET expires_at = now() - make_interval(mins => %s) WHERE id = %s"
             await connection.raw.execute(moved, [59 if number % 2 else 121, upload_id])
@@ -213,17 +239,15 @@ async def test_sweeps_and_confirmations_at_once(
     await asyncio.gather(*(sweep_images(database, objects) for _ in range(3)))
     confirmed = await confirming
     assert [one["image"] is not None for one in confirmed] == [number % 2 == 1 for number in range(12)]
-    await swept(merchant, objects)
+    await sweep_after(merchant, objects)
     for upload_id, one in zip(uploads, confirmed, strict=True):
-        assert len(await keys(objects, upload_id)) == (1 if one["image"] else 0)
-    assert len((await merchant.seen())["images"]) == 7
+        assert len(await list_keys(objects, upload_id)) == (1 if one["image"] else 0)
+    assert len((await merchant.load_product())["images"]) == 7
 
 
-async def test_strays_are_what_no_row_knows_of(
-    merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_orphaned_objects_are_deleted(merchant: Merchant, objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(garbage_collection, "MAX_LOOKUP_KEYS", 3)
-    image, waiting, database = await merchant.show(picture()), await merchant.uploaded(picture()), merchant.client.database
+    image, waiting, database = await merchant.add_image(picture()), await merchant.upload(picture()), merchant.client.database
     assert (await merchant.http.get(image["small"])).status_code == 200
     strays = [f"media/{uuid7()}-0123456789abcdef/full.jpg", f"uploads/images/{uuid7()}"]
     for key in strays:
@@ -238,10 +262,10 @@ async def test_strays_are_what_no_row_knows_of(
     monkeypatch.setattr(garbage_collection, "datetime", Tomorrow)
     assert await sweep_orphaned_objects(database, objects) == 2
     assert [await objects.head(key) for key in strays] == [None, None]
-    assert len(await keys(objects, image["id"])) == 2 and len(await keys(objects, waiting)) == 1
+    assert len(await list_keys(objects, image["id"])) == 2 and len(await list_keys(objects, waiting)) == 1
 
 
-def test_the_command_sweeps(empty_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_images_command(empty_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Settings(database_url=empty_url, data_dir=tmp_path)
     monkeypatch.setattr("storefront.cli.main.get_settings", lambda: options)
     result = CliRunner().invoke(app, ["sweep-images", "--strays"])

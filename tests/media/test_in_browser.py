@@ -1,4 +1,4 @@
-"""The guide's code in a real browser, in a page of another origin: it draws a picture, sends it, and shows what came of it."""
+"""The guide's upload code in a real browser, on a page of another origin: draws, uploads and displays an image."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ from storefront.core.ids import uuid7
 from tests.browser import Browser, chromium, needs_chromium, watched
 from tests.clients.npm import CLIENTS, marked
 from tests.conftest import fresh, serving
-from tests.media.flow import merchant_of
+from tests.media.flow import make_merchant
 from tests.s3 import S3Server, free_port
 
 pytestmark = needs_chromium
@@ -49,7 +49,7 @@ try {
 
 @asynccontextmanager
 async def page_of(port: int, given: dict[str, str]) -> AsyncIterator[str]:
-    """A page of another origin, with what it has to know."""
+    """Serve the page from another origin, with its settings."""
     guide = marked(CLIENTS / "media" / "upload.mjs")
     text = PAGE.replace("$GIVEN", json.dumps(given)).replace("$GUIDE", guide)
 
@@ -66,7 +66,7 @@ async def page_of(port: int, given: dict[str, str]) -> AsyncIterator[str]:
 
 
 def seen(profile: Path, url: str) -> tuple[Any, list[Any]]:
-    """What the page comes to, and what the browser complains of."""
+    """The result of the page, and the errors of the browser."""
     with chromium(profile) as socket:
         page = Browser(socket)
         watched(page)
@@ -75,7 +75,7 @@ def seen(profile: Path, url: str) -> tuple[Any, list[Any]]:
 
 
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
-async def test_a_page_of_another_origin_uploads_and_shows(
+async def test_cross_origin_page_uploads_and_displays(
     postgres: str, template: str, tmp_path: Path, s3_server: S3Server, kind: str
 ) -> None:
     port, bucket = free_port(), f"bucket-{uuid7().hex}"
@@ -84,7 +84,7 @@ async def test_a_page_of_another_origin_uploads_and_shows(
     if kind == "bucket":
         s3_server.let_in(bucket, origin)
     async with serving(fresh(postgres, template), tmp_path / "server", allowed_origins=origin, **options) as client:
-        merchant = await merchant_of(client, client.http)
+        merchant = await make_merchant(client, client.http)
         endpoint = f"{str(client.http.base_url).rstrip('/')}/graphql"
         given = {"ENDPOINT": endpoint, "TOKEN": str(merchant.client.token)}
         async with page_of(port, {**given, "configId": merchant.store, "productId": merchant.product}) as url:

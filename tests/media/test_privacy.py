@@ -1,4 +1,4 @@
-"""Addresses of pictures are not to be guessed, and strangers learn none of what they do not see."""
+"""Image URLs are unguessable, and hidden images are not disclosed."""
 
 import re
 from typing import Any
@@ -19,7 +19,7 @@ KEY = re.compile(r"/media/([0-9a-f-]{36})-([0-9a-f]{32})/")
 NO_TOKEN = "0" * 32
 
 PRODUCT = "id images media(first: 10) { id url alt placeholder }"
-# All ways by which strangers come to products of a store.
+# All queries by which other viewers reach products of a store.
 LOOKS = [
     f"query($s: ID!, $p: ID!) {{ product(by: {{ id: $p }}) {{ {PRODUCT} }} config(by: {{ id: $s }}) {{ id }} }}",
     f"query($s: ID!) {{ products(configId: $s, first: 50) {{ nodes {{ {PRODUCT} related(first: 5) {{ {PRODUCT} }} }} }} }}",
@@ -35,7 +35,7 @@ HIDE_STORE = "mutation($i: ID!) { publishConfig(input: { id: $i, isPublished: fa
 
 
 def parts_of(url: str) -> tuple[str, str]:
-    """The id and the token of an address."""
+    """The id and the token in an image URL."""
     found = KEY.search(url)
     assert found, url
     return found[1], found[2]
@@ -48,19 +48,19 @@ async def hide(merchant: Merchant, what: str) -> None:
         await merchant.client.ask(HIDE_STORE, i=merchant.store)
 
 
-async def test_address_has_random_token_of_its_own(merchant: Merchant) -> None:
-    images = [await merchant.show(picture(), alt="A") for _ in range(3)]
+async def test_image_url_has_random_token(merchant: Merchant) -> None:
+    images = [await merchant.add_image(picture(), alt="A") for _ in range(3)]
     parts = [parts_of(image["url"]) for image in images]
     assert [id_ for id_, _ in parts] == [image["id"] for image in images]
     tokens = {token for _, token in parts}
     assert len(tokens) == 3
-    # 128 random bits: about half of them are set in all.
+    # 128 random bits: about half of them are set.
     assert 140 < sum(int(token, 16).bit_count() for token in tokens) < 244
     assert {parts_of(image["small"])[1] for image in images} == tokens
 
 
-async def test_no_other_address_finds_a_picture(merchant: Merchant) -> None:
-    image, other = await merchant.show(picture()), await merchant.show(picture())
+async def test_image_url_requires_its_token(merchant: Merchant) -> None:
+    image, other = await merchant.add_image(picture()), await merchant.add_image(picture())
     (id_, token), (_, others) = parts_of(image["url"]), parts_of(other["url"])
     host = image["url"].partition("/media/")[0]
     keys = [id_, f"{id_}-", f"{id_}-{NO_TOKEN}", f"{id_}-{others}", f"{id_}-{token[:-1]}", f"{id_}-{token}0", token]
@@ -82,11 +82,11 @@ async def test_no_other_address_finds_a_picture(merchant: Merchant) -> None:
 
 
 @pytest.mark.parametrize("what", ["product", "store"])
-async def test_strangers_learn_nothing_of_hidden_pictures(merchant: Merchant, shop: tuple[Client, Any], what: str) -> None:
+async def test_hidden_images_are_not_disclosed(merchant: Merchant, shop: tuple[Client, Any], what: str) -> None:
     await merchant.client.ask(HIDE_PRODUCT, i={"id": merchant.product, "title": "Walnut bowl"})
     await hide(merchant, what)
     await make_product(shop[0].database, merchant.store, title="Walnut spoon")
-    image = await merchant.show(picture(), alt="A secret bowl")
+    image = await merchant.add_image(picture(), alt="A secret bowl")
     id_, token = parts_of(image["url"])
     stranger = Client(shop[0].http, shop[0].database)
     for look in LOOKS:
@@ -96,36 +96,36 @@ async def test_strangers_learn_nothing_of_hidden_pictures(merchant: Merchant, sh
     for document, input_ in ((UPDATE, {"id": id_, "alt": "Mine"}), (REMOVE, {"id": id_})):
         refusal = (await stranger.post(document, input=input_)).text
         assert token not in refusal
-    # The owner's console shows it, by an <img> that carries no token.
-    seen = await merchant.seen()
+    # The owner's front end displays it by an <img>, which sends no credentials.
+    seen = await merchant.load_product()
     assert image["url"] in seen["images"] and (await merchant.http.get(image["url"])).status_code == 200
 
 
-async def test_looks_of_strangers_find_visible_pictures(merchant: Merchant, shop: tuple[Client, Any]) -> None:
-    # So that the test above does not look where nothing ever is.
+async def test_visible_images_are_public(merchant: Merchant, shop: tuple[Client, Any]) -> None:
+    # Guards the test above: the same queries do find visible images.
     await merchant.client.ask(HIDE_PRODUCT, i={"id": merchant.product, "title": "Walnut bowl"})
-    image = await merchant.show(picture())
+    image = await merchant.add_image(picture())
     stranger = Client(shop[0].http, shop[0].database)
     answers = [(await stranger.post(look, s=merchant.store, p=merchant.product)).text for look in LOOKS]
     assert sum(image["url"] in answer for answer in answers) >= 5
 
 
-async def test_foreign_id_with_wrong_token_shows_nothing(merchant: Merchant) -> None:
-    image = await merchant.show(picture(), alt="A mug")
+async def test_wrong_token_discloses_nothing(merchant: Merchant) -> None:
+    image = await merchant.add_image(picture(), alt="A mug")
     id_, _ = parts_of(image["url"])
     guess = f"http://a.example/media/{id_}-{NO_TOKEN}/full.jpg"
     await merchant.client.ask(HIDE_PRODUCT, i={"id": merchant.product, "images": [image["url"], guess]})
-    known, guessed = (await merchant.seen())["media"]
+    known, guessed = (await merchant.load_product())["media"]
     assert known["alt"] == "A mug" and (guessed["id"], guessed["alt"], guessed["url"]) == (None, None, guess)
 
 
-def test_log_hides_tokens_of_pictures() -> None:
+def test_logs_redact_image_tokens() -> None:
     id_, token = str(uuid7()), "0123456789abcdef" * 2
     line = redact_secrets(f'127.0.0.1 - "GET /media/{id_}-{token}/full.jpg HTTP/1.1" 200')
     assert id_ in line and token not in line
 
 
-async def test_migration_gives_old_pictures_a_token(database: Database, empty_url: str) -> None:
+async def test_migration_adds_image_tokens(database: Database, empty_url: str) -> None:
     store = await make_store(database)
     product = await make_product(database, store, images=["https://elsewhere.example/media/a.jpg"])
     image = await make_image(database, product)

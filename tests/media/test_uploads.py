@@ -1,4 +1,4 @@
-"""Pictures from a merchant's page to a product, over real sockets: into a folder, and into a bucket."""
+"""Image uploads over real sockets, to disk storage and to an S3 bucket."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -11,14 +11,14 @@ from storefront.core.ids import uuid7
 from storefront.core.storage.base import ObjectStorage
 from tests.client import Client
 from tests.factories import counted, make_product, make_store
-from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, merchant_of
+from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, make_merchant
 from tests.pictures import frames, half_animated_gif, huge_png, located, noise, opened, picture, scripted_png
 
 ELSEWHERE = "https://elsewhere.example/mug.jpg"
 
 
 async def keys(objects: ObjectStorage, *parts: str) -> list[str]:
-    """What there is in the store, of the uploads and pictures that are meant."""
+    """The keys in the object storage that contain one of the parts."""
     found = [stored.key for prefix in ("uploads/", "media/") async for stored in objects.list(prefix)]
     return [key for key in found if any(part in key for part in parts)]
 
@@ -26,20 +26,20 @@ async def keys(objects: ObjectStorage, *parts: str) -> list[str]:
 # ------------------------------------------------------------------------------------------------------- as it should
 
 
-async def test_a_picture_comes_to_be_shown(merchant: Merchant, objects: ObjectStorage) -> None:
+async def test_uploaded_image_is_attached_to_product(merchant: Merchant, objects: ObjectStorage) -> None:
     content = picture(size=(900, 600))
-    created = await merchant.create(content, filename="Töpfe.jpg")
+    created = await merchant.create_upload(content, filename="Töpfe.jpg")
     upload = created["upload"]
     assert created["userErrors"] == [] and upload["method"] == "PUT" and created["position"] is None
     left = datetime.fromisoformat(upload["expiresAt"]) - datetime.now(UTC)
     assert 880 < left.total_seconds() <= 900
-    assert (await merchant.send(upload, content)).status_code == 200
+    assert (await merchant.send_file(upload, content)).status_code == 200
     confirmed = await merchant.confirm(upload["id"], alt="  A mug ")
     image = confirmed["image"]
     assert confirmed["userErrors"] == [] and int(confirmed["position"]) == 1
     assert (image["id"], image["width"], image["height"], image["alt"], image["version"]) == (upload["id"], 900, 600, "A mug", 1)
     assert image["placeholder"].startswith("data:image/webp;base64,")
-    product = await merchant.seen()
+    product = await merchant.load_product()
     assert product["images"] == [ELSEWHERE, image["url"]] and product["version"] == 2
     assert product["media"][1] == image == confirmed["product"]["media"][1]
     assert [key.rpartition("/")[2] for key in await keys(objects, upload["id"])] == ["full.jpg"]
@@ -47,8 +47,8 @@ async def test_a_picture_comes_to_be_shown(merchant: Merchant, objects: ObjectSt
     assert opened(shown.content).size == (900, 600) and shown.headers["content-type"] == "image/jpeg"
 
 
-async def test_what_is_kept_elsewhere_is_shown_as_it_is(merchant: Merchant) -> None:
-    (image,) = (await merchant.seen())["media"]
+async def test_external_image_url_is_unchanged(merchant: Merchant) -> None:
+    (image,) = (await merchant.load_product())["media"]
     assert image.pop("url") == image.pop("small") == ELSEWHERE
     assert set(image.values()) == {None}
 
@@ -57,13 +57,13 @@ async def test_what_is_kept_elsewhere_is_shown_as_it_is(merchant: Merchant) -> N
     ("content_type", "called", "ending"),
     [("image/png", "PNG", "png"), ("image/webp", "WEBP", "webp"), ("image/avif", "AVIF", "avif"), ("image/gif", "GIF", "png")],
 )
-async def test_other_kinds_of_pictures(merchant: Merchant, content_type: str, called: str, ending: str) -> None:
-    image = await merchant.show(picture(called), content_type)
+async def test_image_formats_are_converted(merchant: Merchant, content_type: str, called: str, ending: str) -> None:
+    image = await merchant.add_image(picture(called), content_type)
     assert image["url"].endswith(f"/full.{ending}") and (image["width"], image["height"]) == (600, 400)
 
 
-async def test_where_it_was_taken_is_nowhere(merchant: Merchant, objects: ObjectStorage) -> None:
-    image = await merchant.show(located())
+async def test_image_metadata_is_stripped(merchant: Merchant, objects: ObjectStorage) -> None:
+    image = await merchant.add_image(located())
     assert (image["width"], image["height"]) == (400, 600)
     for url in (image["url"], image["small"]):
         found = (await merchant.http.get(url)).content
@@ -73,15 +73,15 @@ async def test_where_it_was_taken_is_nowhere(merchant: Merchant, objects: Object
             assert b"camera" not in b"".join([chunk async for chunk in reading.chunks])
 
 
-async def test_it_is_put_where_it_is_wanted(merchant: Merchant) -> None:
-    first = await merchant.show(picture(), position=0)
-    second = await merchant.show(picture(), position=1)
-    third = await merchant.show(picture(), position=99)
-    assert (await merchant.seen())["images"] == [first["url"], second["url"], ELSEWHERE, third["url"]]
+async def test_image_is_inserted_at_position(merchant: Merchant) -> None:
+    first = await merchant.add_image(picture(), position=0)
+    second = await merchant.add_image(picture(), position=1)
+    third = await merchant.add_image(picture(), position=99)
+    assert (await merchant.load_product())["images"] == [first["url"], second["url"], ELSEWHERE, third["url"]]
 
 
-async def test_a_product_is_told_of_in_the_log_and_live(merchant: Merchant) -> None:
-    image = await merchant.show(picture())
+async def test_image_change_is_logged_and_streamed(merchant: Merchant) -> None:
+    image = await merchant.add_image(picture())
     asked = """query($id: ID!) { productChanges(configId: $id, after: "0") { changes { __typename
       ... on ProductUpdated { position product { media { id } } } } } }"""
     (event,) = (await merchant.client.ask(asked, id=merchant.store))["productChanges"]["changes"]
@@ -102,8 +102,8 @@ async def test_a_product_is_told_of_in_the_log_and_live(merchant: Merchant) -> N
         ({"configId": "none"}, "configId", "id"),
     ],
 )
-async def test_what_cannot_be_uploaded_is_said_before(merchant: Merchant, given: dict[str, Any], path: str, told: str) -> None:
-    created = await merchant.create(b"x", **given)
+async def test_invalid_upload_request_is_rejected(merchant: Merchant, given: dict[str, Any], path: str, told: str) -> None:
+    created = await merchant.create_upload(b"x", **given)
     (error,) = created["userErrors"]
     assert created["upload"] is None and error["path"] == [path] and told in error["message"]
 
@@ -125,34 +125,34 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_picture_is_removed(merchant: Merchant, objects: ObjectStorage, name: str) -> None:
+async def test_unusable_upload_is_deleted(merchant: Merchant, objects: ObjectStorage, name: str) -> None:
     content_type, content, told = REFUSED[name]
-    upload_id = await merchant.uploaded(content, content_type)
+    upload_id = await merchant.upload(content, content_type)
     assert await keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
     confirmed = await merchant.confirm(upload_id)
     (error,) = confirmed["userErrors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", ["uploadId"]) and told in error["message"]
     assert confirmed["product"] is None and confirmed["position"] is None
     assert await keys(objects, upload_id) == []
-    product = await merchant.seen()
+    product = await merchant.load_product()
     assert product["images"] == [ELSEWHERE] and product["version"] == 1
 
 
-async def test_another_size_than_was_announced_is_not_shown(merchant: Merchant, objects: ObjectStorage, kind: str) -> None:
+async def test_upload_of_wrong_size_is_rejected(merchant: Merchant, objects: ObjectStorage, kind: str) -> None:
     content = picture()
     for sent in (content + b"\0", content[:-1]):
-        upload = (await merchant.create(content))["upload"]
-        answer = await merchant.send(upload, sent)
-        # A folder refuses it at the door, and so does a service; the one of the tests looks at no signature.
+        upload = (await merchant.create_upload(content))["upload"]
+        answer = await merchant.send_file(upload, sent)
+        # The disk storage rejects it, and so does S3; the S3 server of the tests checks no signatures.
         assert answer.status_code == (413 if kind == "on_disk" else 200)
         confirmed = await merchant.confirm(upload["id"])
         assert confirmed["image"] is None and len(confirmed["userErrors"]) == 1
         assert await keys(objects, upload["id"]) == []
-    assert (await merchant.seen())["images"] == [ELSEWHERE]
+    assert (await merchant.load_product())["images"] == [ELSEWHERE]
 
 
-async def test_compressed_upload_is_refused(merchant: Merchant, kind: str) -> None:
-    upload = (await merchant.create(picture()))["upload"]
+async def test_compressed_upload_is_rejected(merchant: Merchant, kind: str) -> None:
+    upload = (await merchant.create_upload(picture()))["upload"]
     if kind != "on_disk":
         pytest.skip("the bucket's own service answers")
     headers = {header["name"]: header["value"] for header in upload["headers"]} | {"content-encoding": "gzip"}
@@ -160,26 +160,26 @@ async def test_compressed_upload_is_refused(merchant: Merchant, kind: str) -> No
     assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
 
 
-async def test_what_was_not_sent_can_be_sent_later(merchant: Merchant) -> None:
+async def test_confirmation_before_upload_can_be_retried(merchant: Merchant) -> None:
     content = picture()
-    upload = (await merchant.create(content))["upload"]
+    upload = (await merchant.create_upload(content))["upload"]
     (error,) = (await merchant.confirm(upload["id"]))["userErrors"]
-    assert "not there yet" in error["message"]
-    await merchant.send(upload, content)
+    assert "was not found" in error["message"]
+    await merchant.send_file(upload, content)
     assert (await merchant.confirm(upload["id"]))["userErrors"] == []
 
 
-async def test_a_refused_one_can_be_sent_anew(merchant: Merchant) -> None:
+async def test_rejected_upload_can_be_sent_again(merchant: Merchant) -> None:
     content = picture()
-    upload = (await merchant.create(content))["upload"]
-    await merchant.send(upload, bytes(len(content)))
+    upload = (await merchant.create_upload(content))["upload"]
+    await merchant.send_file(upload, bytes(len(content)))
     assert len((await merchant.confirm(upload["id"]))["userErrors"]) == 1
-    await merchant.send(upload, content)
+    await merchant.send_file(upload, content)
     assert (await merchant.confirm(upload["id"]))["userErrors"] == []
 
 
-async def test_faults_of_the_confirmation_leave_the_upload(merchant: Merchant, objects: ObjectStorage) -> None:
-    upload_id = await merchant.uploaded(picture())
+async def test_invalid_confirmation_keeps_upload(merchant: Merchant, objects: ObjectStorage) -> None:
+    upload_id = await merchant.upload(picture())
     for given, path in (({"alt": "x" * 513}, "alt"), ({"position": -1}, "position"), ({"productId": str(uuid7())}, "productId")):
         (error,) = (await merchant.confirm(upload_id, **given))["userErrors"]
         assert error["path"] == [path]
@@ -187,44 +187,46 @@ async def test_faults_of_the_confirmation_leave_the_upload(merchant: Merchant, o
     assert (await merchant.confirm(upload_id))["userErrors"] == []
 
 
-async def test_a_product_of_another_store_of_ones_own_is_not_meant(merchant: Merchant) -> None:
+async def test_upload_of_another_store_is_rejected(merchant: Merchant) -> None:
     other = await make_product(merchant.client.database, await make_store(merchant.client.database, user_id=merchant.user))
-    (error,) = (await merchant.confirm(await merchant.uploaded(picture()), productId=other))["userErrors"]
+    (error,) = (await merchant.confirm(await merchant.upload(picture()), productId=other))["userErrors"]
     assert error["path"] == ["productId"] and "another store" in error["message"]
 
 
-async def test_a_product_has_room_for_so_many(merchant: Merchant) -> None:
+async def test_images_per_product_are_limited(merchant: Merchant) -> None:
     async with merchant.client.database.transaction() as connection:
         await connection.raw.execute(
             "UPDATE products SET images = (SELECT jsonb_agg('https://a.example/' || n) FROM generate_series(1, 250) AS n)"
             " WHERE id = %s",
             [merchant.product],
         )
-    (error,) = (await merchant.confirm(await merchant.uploaded(picture())))["userErrors"]
+    (error,) = (await merchant.confirm(await merchant.upload(picture())))["userErrors"]
     assert "250 images" in error["message"]
 
 
-async def test_a_store_has_room_for_so_many_uploads(merchant: Merchant) -> None:
+async def test_pending_uploads_per_store_are_limited(merchant: Merchant) -> None:
     async with merchant.client.database.transaction() as connection:
         await connection.raw.execute(
             "INSERT INTO image_uploads (id, config_id, content_type, size, expires_at)"
             " SELECT gen_random_uuid(), %s, 'image/png', 1, now() FROM generate_series(1, 250)",
             [merchant.store],
         )
-    (error,) = (await merchant.create(picture()))["userErrors"]
+    (error,) = (await merchant.create_upload(picture()))["userErrors"]
     assert error["path"] == ["configId"] and "250" in error["message"]
     async with merchant.client.database.transaction() as connection:
-        # Those that cannot be confirmed any more do not count.
+        # Expired uploads do not count.
         await connection.raw.execute("UPDATE image_uploads SET expires_at = now() - interval '61 minutes'")
-    assert (await merchant.create(picture()))["userErrors"] == []
+    assert (await merchant.create_upload(picture()))["userErrors"] == []
 
 
 # ------------------------------------------------------------------------------------------------- whose it is
 
 
-async def test_what_is_somebody_elses(merchant: Merchant, shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient) -> None:
-    other = await merchant_of(shop[0], http)
-    upload_id, image = await merchant.uploaded(picture()), await merchant.show(picture())
+async def test_other_users_cannot_write_images(
+    merchant: Merchant, shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient
+) -> None:
+    other = await make_merchant(shop[0], http)
+    upload_id, image = await merchant.upload(picture()), await merchant.add_image(picture())
     (error,) = (await other.confirm(upload_id))["userErrors"]
     assert error["code"] == "NOT_FOUND" and error["path"] == ["uploadId"]
     asked = {"uploadId": upload_id, "productId": merchant.product}
@@ -236,26 +238,26 @@ async def test_what_is_somebody_elses(merchant: Merchant, shop: tuple[Client, Ob
     ]
     assert {refusal["extensions"]["code"] for refusal in refusals} == {"FORBIDDEN"}
     assert (await shop[0].refusal(CONFIRM, input=asked))["extensions"]["code"] == "UNAUTHENTICATED"
-    assert (await merchant.seen())["media"][1] == image
+    assert (await merchant.load_product())["media"][1] == image
     assert (await merchant.confirm(upload_id))["userErrors"] == []
 
 
-async def test_a_picture_of_another_store_is_told_of_as_one_elsewhere(
+async def test_image_of_another_store_is_external(
     merchant: Merchant, shop: tuple[Client, ObjectStorage], http: httpx.AsyncClient
 ) -> None:
-    image = await merchant.show(picture(), alt="A secret word")
-    other = await merchant_of(shop[0], http)
+    image = await merchant.add_image(picture(), alt="A secret word")
+    other = await make_merchant(shop[0], http)
     update = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
     await other.client.ask(update, input={"id": other.product, "images": [image["url"]]})
-    (seen,) = (await other.seen())["media"]
+    (seen,) = (await other.load_product())["media"]
     assert seen["url"] == image["url"] and seen["id"] is None and seen["alt"] is None
 
 
 # ------------------------------------------------------------------------------------------------- again, and at once
 
 
-async def test_confirmed_again_the_answer_is_the_same(merchant: Merchant, objects: ObjectStorage) -> None:
-    upload_id = await merchant.uploaded(picture())
+async def test_confirmation_is_idempotent(merchant: Merchant, objects: ObjectStorage) -> None:
+    upload_id = await merchant.upload(picture())
     first = await merchant.confirm(upload_id)
     again = await merchant.confirm(upload_id)
     assert again["image"] == first["image"] and again["product"] == first["product"] and again["position"] is None
@@ -265,38 +267,38 @@ async def test_confirmed_again_the_answer_is_the_same(merchant: Merchant, object
     assert len(await keys(objects, upload_id)) == 1
 
 
-async def test_with_a_key_the_answer_is_the_first_one(merchant: Merchant) -> None:
-    upload_id, key = await merchant.uploaded(picture()), uuid7().hex
+async def test_idempotency_key_replays_first_result(merchant: Merchant) -> None:
+    upload_id, key = await merchant.upload(picture()), uuid7().hex
     first = await merchant.confirm(upload_id, idempotencyKey=key)
     again = await merchant.confirm(upload_id, idempotencyKey=key)
     assert again == {**first, "replayed": True}
-    created = [await merchant.create(picture(), idempotencyKey=f"{key}-2") for _ in range(2)]
+    created = [await merchant.create_upload(picture(), idempotencyKey=f"{key}-2") for _ in range(2)]
     assert created[0]["upload"]["id"] == created[1]["upload"]["id"]
 
 
-async def test_confirmed_by_many_at_once_it_is_one(merchant: Merchant, objects: ObjectStorage) -> None:
-    upload_id = await merchant.uploaded(picture())
+async def test_concurrent_confirmations_create_one_image(merchant: Merchant, objects: ObjectStorage) -> None:
+    upload_id = await merchant.upload(picture())
     confirmed = await asyncio.gather(*(merchant.confirm(upload_id) for _ in range(5)))
     assert [one["userErrors"] for one in confirmed] == [[]] * 5
     assert len({one["image"]["url"] for one in confirmed}) == 1
     assert sum(one["position"] is not None for one in confirmed) == 1
-    assert len((await merchant.seen())["images"]) == 2
+    assert len((await merchant.load_product())["images"]) == 2
     assert len(await keys(objects, upload_id)) == 1
 
 
-async def test_what_is_sent_after_the_confirmation_changes_nothing(merchant: Merchant) -> None:
+async def test_upload_after_confirmation_changes_nothing(merchant: Merchant) -> None:
     content = picture()
-    upload = (await merchant.create(content))["upload"]
-    await merchant.send(upload, content)
+    upload = (await merchant.create_upload(content))["upload"]
+    await merchant.send_file(upload, content)
     image = (await merchant.confirm(upload["id"]))["image"]
     before = (await merchant.http.get(image["url"])).content
-    assert (await merchant.send(upload, bytes(len(content)))).status_code == 200
+    assert (await merchant.send_file(upload, bytes(len(content)))).status_code == 200
     assert (await merchant.http.get(image["url"])).content == before
     assert (await merchant.confirm(upload["id"]))["image"] == image
 
 
-async def test_an_upload_ends(merchant: Merchant) -> None:
-    upload_id = await merchant.uploaded(picture())
+async def test_upload_expires(merchant: Merchant) -> None:
+    upload_id = await merchant.upload(picture())
     async with merchant.client.database.transaction() as connection:
         statement = "UPDATE image_uploads SET expires_at = now() - interval '61 minutes' WHERE id = %s"
         await connection.raw.execute(statement, [upload_id])
@@ -307,13 +309,13 @@ async def test_an_upload_ends(merchant: Merchant) -> None:
 # ----------------------------------------------------------------------------------------------- later on
 
 
-async def test_what_it_is_called_and_where_it_stands(merchant: Merchant) -> None:
-    one, two = await merchant.show(picture()), await merchant.show(picture())
+async def test_update_image_sets_alt_and_position(merchant: Merchant) -> None:
+    one, two = await merchant.add_image(picture()), await merchant.add_image(picture())
     updated = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "position": 0}))["updateImage"]
     assert updated["userErrors"] == [] and updated["position"] is not None
     assert updated["product"]["images"] == [two["url"], ELSEWHERE, one["url"]]
     assert updated["image"]["alt"] == "Two" and updated["image"]["version"] == 2
-    assert (await merchant.seen())["media"][0]["alt"] == "Two"
+    assert (await merchant.load_product())["media"][0]["alt"] == "Two"
     same = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "position": 0}))["updateImage"]
     assert same["position"] is None and same["image"]["version"] == 2
     stale = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": None, "expectedVersion": 1}))["updateImage"]
@@ -322,8 +324,8 @@ async def test_what_it_is_called_and_where_it_stands(merchant: Merchant) -> None
     assert cleared["image"]["alt"] is None
 
 
-async def test_a_picture_is_taken_off(merchant: Merchant) -> None:
-    one, two = await merchant.show(picture()), await merchant.show(picture())
+async def test_remove_image_detaches_it(merchant: Merchant) -> None:
+    one, two = await merchant.add_image(picture()), await merchant.add_image(picture())
     removed = (await merchant.client.ask(REMOVE, input={"id": one["id"]}))["removeImage"]
     assert removed["userErrors"] == [] and removed["position"] is not None and removed["image"] == {"id": one["id"]}
     assert removed["product"]["images"] == [ELSEWHERE, two["url"]]
@@ -331,8 +333,8 @@ async def test_a_picture_is_taken_off(merchant: Merchant) -> None:
     assert error["code"] == "NOT_FOUND"
 
 
-async def test_pictures_of_many_products_are_one_statement(merchant: Merchant) -> None:
-    image = await merchant.show(picture())
+async def test_images_of_products_load_in_one_statement(merchant: Merchant) -> None:
+    image = await merchant.add_image(picture())
     database = merchant.client.database
     for _ in range(5):
         await make_product(database, merchant.store, images=[image["url"]])

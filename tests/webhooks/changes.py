@@ -1,11 +1,11 @@
-"""Changes that stand in a log, whatever made them."""
+"""Changes that are appended to a log directly."""
 
 from storefront.core.db.database import Database
 from storefront.feed.log import LogEntry, append_entries
 
 
-async def changed(database: Database, store: str, *products: str) -> None:
-    """A change of each product, written to the log."""
+async def append_changes(database: Database, store: str, *products: str) -> None:
+    """Append a change of each product to the log of its store."""
     entries = [
         LogEntry(kind="product_updated", entity_id=id_, product_id=id_, was_visible=True, is_visible=True) for id_ in products
     ]

@@ -1,4 +1,4 @@
-"""A server that delivers, stores that have webhooks, and their changes."""
+"""A server that delivers webhooks, and helpers that create stores, webhooks and changes."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -38,7 +38,7 @@ REMOVE = "mutation($i: DeleteProductInput!) { deleteProduct(input: $i) { positio
 PRODUCT = "query($productId: ID!) { product(by: {id: $productId}) { id title price } }"
 PRODUCTS = ["PRODUCT_CREATED", "PRODUCT_UPDATED", "PRODUCT_DELETED"]
 
-# Quick, and to this machine.
+# Short intervals; delivery to localhost is allowed.
 QUICK: dict[str, Any] = {
     "webhook_interval": 0.1,
     "webhook_http": True,
@@ -51,45 +51,45 @@ QUICK: dict[str, Any] = {
 
 @asynccontextmanager
 async def delivering(url: str, folder: Path, **options: Any) -> AsyncIterator[Client]:
-    """A server that delivers quickly."""
+    """A server that delivers at short intervals."""
     async with serving(url, folder, encryption_keys=SecretStr(generate_key()), **{**QUICK, **options}) as client:
         yield client
 
 
-async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
-    """A mutation's payload."""
+async def run_mutation(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+    """Execute a mutation; returns its payload."""
     [payload] = (await client.ask(document, i=input_)).values()
     return dict(payload)
 
 
-def faults(payload: dict[str, Any]) -> list[tuple[str, str]]:
+def list_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
 
 
 async def owner_with_store(client: Client, **values: Any) -> tuple[Client, str]:
-    """An owner and a store of theirs."""
+    """Create a user and a store."""
     user = await make_user(client.database)
     return client.signed_in(user), await make_store(client.database, user_id=user, **values)
 
 
-async def made(owner: Client, store: str, url: str, **given: Any) -> dict[str, Any]:
-    """A webhook, with its `secret`."""
-    payload = await told(owner, CREATE, **{"configId": store, "url": url, "topics": PRODUCTS, "query": PRODUCT, **given})
+async def create_webhook(owner: Client, store: str, url: str, **given: Any) -> dict[str, Any]:
+    """Create a webhook; returns it with its `secret`."""
+    payload = await run_mutation(owner, CREATE, **{"configId": store, "url": url, "topics": PRODUCTS, "query": PRODUCT, **given})
     assert payload["userErrors"] == [], payload
     return {**payload["webhook"], "secret": payload["secret"]}
 
 
 async def add_product(owner: Client, store: str, **given: Any) -> str:
-    payload = await told(owner, ADD, **{"configId": store, "title": "Mug", "price": "10", **given})
+    payload = await run_mutation(owner, ADD, **{"configId": store, "title": "Mug", "price": "10", **given})
     assert payload["userErrors"] == []
     return str(payload["product"]["id"])
 
 
 async def change_product(owner: Client, product: str, **given: Any) -> int:
-    payload = await told(owner, CHANGE, id=product, **given)
+    payload = await run_mutation(owner, CHANGE, id=product, **given)
     assert payload["userErrors"] == []
     return int(payload["position"])
 
 
-async def found(owner: Client, webhook_id: str) -> dict[str, Any]:
+async def load_webhook(owner: Client, webhook_id: str) -> dict[str, Any]:
     return dict((await owner.ask(FIND, i=webhook_id))["webhook"])

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a real socket, which does with each request as the test wants."""
+"""A webhook receiver on a real socket, whose behaviour is chosen by the test."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 
+from storefront.core.tasks import cancel_and_wait
+
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came."""
+    """A received request."""
 
     target: str
     headers: dict[str, str]
@@ -31,7 +33,7 @@ Behaviour = Callable[[Received, Writer], Awaitable[None]]
 
 
 def status(code: int, *headers: str, body: bytes = b"") -> Behaviour:
-    """Answers with a status."""
+    """Responds with a status."""
 
     async def answer(_: Received, writer: Writer) -> None:
         lines = [f"HTTP/1.1 {code} Any", f"content-length: {len(body)}", *headers, "", ""]
@@ -45,19 +47,19 @@ OK = status(200)
 
 
 async def silence(_: Received, __: Writer) -> None:
-    """Never answers."""
+    """Never responds."""
     await asyncio.sleep(3_600)
 
 
 async def drip(_: Received, writer: Writer) -> None:
-    """Answers so slowly that it never comes to an end."""
+    """Responds one byte at a time, without an end (slowloris)."""
     for character in b"HTTP/1.1 200 OK" + b"x" * 10_000:
         writer.write(bytes([character]))
         await asyncio.sleep(0.05)
 
 
 async def endless(_: Received, writer: Writer) -> None:
-    """Answers without an end."""
+    """Responds with an endless body."""
     writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
     while True:
         writer.write(b"x" * 65_536)
@@ -65,7 +67,7 @@ async def endless(_: Received, writer: Writer) -> None:
 
 
 async def endless_head(_: Received, writer: Writer) -> None:
-    """Answers with a head that does not end."""
+    """Responds with an endless header."""
     writer.write(b"HTTP/1.1 200 OK\r\nx: ")
     while True:
         writer.write(b"x" * 65_536)
@@ -73,13 +75,13 @@ async def endless_head(_: Received, writer: Writer) -> None:
 
 
 async def hang_up(_: Received, writer: Writer) -> None:
-    """Leaves without an answer."""
+    """Closes the connection without a response."""
     writer.close()
 
 
 @dataclass
 class Receiver:
-    """What came, in order. `behave` decides what becomes of each."""
+    """Received requests in order. `behave` responds to each."""
 
     behave: Behaviour = OK
     received: list[Received] = field(default_factory=list)
@@ -98,7 +100,7 @@ class Receiver:
         return [request.position for request in self.received]
 
     async def wait(self, number: int, seconds: float = 15) -> list[Received]:
-        """Wait until so many have come."""
+        """Wait until so many requests were received."""
         async with asyncio.timeout(seconds):
             while len(self.received) < number:
                 self._came.clear()
@@ -114,9 +116,7 @@ class Receiver:
             yield self
         finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await cancel_and_wait(self._tasks)
 
     def _serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
         self.connections += 1

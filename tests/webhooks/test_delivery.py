@@ -1,4 +1,4 @@
-"""Messages on their way: what is sent, in which order, and what becomes of it when the receiver does as it likes."""
+"""Delivery of webhook messages: contents, order, retries, replay, and misbehaving receivers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,19 +22,19 @@ from tests.webhooks.hooks import (
     UPDATE,
     add_product,
     change_product,
+    create_webhook,
     delivering,
-    faults,
-    found,
-    made,
+    list_errors,
+    load_webhook,
     owner_with_store,
-    told,
+    run_mutation,
 )
 from tests.webhooks.receiver import Behaviour, Received, Receiver, Writer, status
 
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server that delivers; its tests have stores of their own."""
+    """A server that delivers webhooks. Each test has a store of its own."""
     async with delivering(fresh(postgres, template), tmp_path_factory.mktemp("hooks")) as client:
         yield client
 
@@ -50,18 +50,18 @@ async def stocked(shop: Client) -> tuple[Client, str]:
     return await owner_with_store(shop)
 
 
-async def settled(owner: Client, webhook: str, **expected: Any) -> dict[str, Any]:
-    """The webhook, once it is as expected."""
+async def wait_until_settled(owner: Client, webhook: str, **expected: Any) -> dict[str, Any]:
+    """Wait until the webhook has the expected fields."""
     async with asyncio.timeout(15):
         while True:
-            hook = await found(owner, webhook)
+            hook = await load_webhook(owner, webhook)
             if all(hook[name] == value for name, value in expected.items()) and await _is_level(owner, hook, expected):
                 return hook
             await asyncio.sleep(0.05)
 
 
 async def _is_level(owner: Client, hook: dict[str, Any], expected: dict[str, Any]) -> bool:
-    """Whether all of the log has become deliveries, where none of them are to be left."""
+    """Whether the whole log was read, if no pending deliveries are expected."""
     store = await owner.ask("query($i: ID!) { config(by: {id: $i}) { position } }", i=hook["configId"])
     return expected.get("pending") != 0 or hook["position"] == store["config"]["position"]
 
@@ -69,9 +69,9 @@ async def _is_level(owner: Client, hook: dict[str, Any], expected: dict[str, Any
 # --------------------------------------------------------------------------------------------- what is sent
 
 
-async def test_a_change_is_told_with_what_the_document_selects(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_message_contains_data_selected_by_query(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     product = await add_product(owner, store, title="Mug", clientMutationId="mine")
     [message] = await receiver.wait(1)
     assert message.target == "/hooks?from=us" and message.headers["host"] == f"127.0.0.1:{receiver.port}"
@@ -84,11 +84,11 @@ async def test_a_change_is_told_with_what_the_document_selects(stocked: tuple[Cl
     }  # fmt: skip
     assert Webhook(hook["secret"]).verify(message.body, message.headers) == message.json
     await change_product(owner, product, title="Cup")
-    await told(owner, REMOVE, id=product)
+    await run_mutation(owner, REMOVE, id=product)
     _, changed, gone = await receiver.wait(3)
     assert (changed.json["type"], changed.json["changedFields"]) == ("product.updated", ["title"])
     assert (gone.json["type"], gone.json["productId"], gone.json["data"]) == ("product.deleted", product, {"product": None})
-    hook = await settled(owner, hook["id"], pending=0)
+    hook = await wait_until_settled(owner, hook["id"], pending=0)
     [last, *_] = hook["deliveries"]["nodes"]
     assert (hook["position"], last["state"], last["attempts"][0]["statusCode"], last["attempts"][0]["error"]) == (
         "3", "DELIVERED", 200, None,
@@ -96,15 +96,15 @@ async def test_a_change_is_told_with_what_the_document_selects(stocked: tuple[Cl
     assert last["id"] == gone.headers["webhook-id"]
 
 
-async def test_a_signature_is_of_this_body_and_this_secret(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_signature_matches_body_and_secret_only(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     await add_product(owner, store)
     [message] = await receiver.wait(1)
     for secret, body in ((hook["secret"], message.body + b" "), ("whsec_" + "A" * 43 + "=", message.body)):
         with pytest.raises(WebhookVerificationError):
             Webhook(secret).verify(body, message.headers)
-    rotated = (await told(owner, ROTATE, id=hook["id"]))["secret"]
+    rotated = (await run_mutation(owner, ROTATE, id=hook["id"]))["secret"]
     await add_product(owner, store)
     second = (await receiver.wait(2))[1]
     for secret in (hook["secret"], rotated):
@@ -112,21 +112,21 @@ async def test_a_signature_is_of_this_body_and_this_secret(stocked: tuple[Client
     assert rotated != hook["secret"]
 
 
-async def test_topics_and_readers_decide_what_is_told(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_topics_and_reader_filter_messages(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     everything = [*PRODUCTS, "STORE_UPDATED", "STORE_PUBLISHED", "STORE_UNPUBLISHED"]
-    await made(
+    await create_webhook(
         owner,
         store,
         receiver.url,
         topics=["PRODUCT_CREATED"],
         query="query($configId: ID!) { config(by: {id: $configId}) { slug } }",
     )
-    await made(owner, store, receiver.url + "&owner", topics=everything, query=None, readAs="OWNER")
-    await made(owner, store, receiver.url + "&shopper", topics=everything, query=None)
+    await create_webhook(owner, store, receiver.url + "&owner", topics=everything, query=None, readAs="OWNER")
+    await create_webhook(owner, store, receiver.url + "&shopper", topics=everything, query=None)
     hidden = await add_product(owner, store, status="INACTIVE")
     await change_product(owner, hidden, status="ACTIVE")
-    # What is told of a store is what is to be seen when its log is read.
+    # Visibility of a store is evaluated when its log is read.
     await receiver.wait(4)
     await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
     await change_product(owner, hidden, title="New")
@@ -137,27 +137,27 @@ async def test_topics_and_readers_decide_what_is_told(stocked: tuple[Client, str
         return [message.json["type"] for message in receiver.received if message.target.endswith(sign)]
 
     assert sorted(types("&owner")) == ["product.created", "product.updated", "product.updated", "store.unpublished"]
-    # It came into view by the update, and out of it with its store.
+    # The update made it visible, and unpublishing the store hid it.
     assert sorted(types("&shopper")) == ["product.created", "store.unpublished"]
     assert types("us") == ["product.created"]
 
 
-async def test_what_is_about_no_product_asks_for_none(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_query_with_product_id_skips_store_messages(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    await made(owner, store, receiver.url, topics=[*PRODUCTS, "STORE_UNPUBLISHED"], readAs="OWNER")
+    await create_webhook(owner, store, receiver.url, topics=[*PRODUCTS, "STORE_UNPUBLISHED"], readAs="OWNER")
     product = await add_product(owner, store)
     await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
     data = {message.json["type"]: message.json["data"] for message in await receiver.wait(2)}
     assert data["product.created"]["product"]["id"] == product and data["store.unpublished"] is None
 
 
-async def test_an_owner_of_many_stores_shows_a_webhook_one(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_webhook_sees_only_its_own_store(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     other = await owner.ask('mutation { createConfig(input: {storeName: "Other", slug: "the-other-one"}) { config { id } } }')
     query = f"""query($configId: ID!) {{ one: config(by: {{id: $configId}}) {{ integrations {{ shopify {{ domain }} }} }}
       other: config(by: {{id: "{other["createConfig"]["config"]["id"]}"}}) {{ id }} }}"""
     for reader in ("OWNER", "SHOPPER"):
-        await made(owner, store, f"{receiver.url}&{reader}", query=query, readAs=reader)
+        await create_webhook(owner, store, f"{receiver.url}&{reader}", query=query, readAs=reader)
     shop = {"shopify": {"domain": "my-shop.myshopify.com", "accessToken": "shpat_0123456789"}}
     update = "mutation($i: UpdateConfigInput!) { updateConfig(input: $i) { position } }"
     await owner.ask(update, i={"id": store, "integrations": shop})
@@ -167,9 +167,11 @@ async def test_an_owner_of_many_stores_shows_a_webhook_one(stocked: tuple[Client
     assert data["SHOPPER"] == {"one": {"integrations": {"shopify": None}}, "other": None}
 
 
-async def test_what_is_too_much_is_said_instead(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_oversized_message_reports_limit_exceeded(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    await made(owner, store, receiver.url, query="query($productId: ID!) { product(by: {id: $productId}) { description } }")
+    await create_webhook(
+        owner, store, receiver.url, query="query($productId: ID!) { product(by: {id: $productId}) { description } }"
+    )
     await add_product(owner, store, description="long words " * 500)
     [message] = await receiver.wait(1)
     [error] = message.json["errors"]
@@ -177,9 +179,9 @@ async def test_what_is_too_much_is_said_instead(stocked: tuple[Client, str], rec
     assert len(message.body) < 1_000
 
 
-async def test_what_cannot_be_selected_is_told_as_an_error(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_query_errors_are_sent_in_message(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    await made(owner, store, receiver.url, query='query { product(by: {id: "nothing"}) { id } }')
+    await create_webhook(owner, store, receiver.url, query='query { product(by: {id: "nothing"}) { id } }')
     await add_product(owner, store)
     [message] = await receiver.wait(1)
     assert message.json["data"] == {"product": None}
@@ -202,22 +204,22 @@ async def test_what_cannot_be_selected_is_told_as_an_error(stocked: tuple[Client
     ],
     ids=["500", "404", "redirect", "silence", "drip", "endless head", "hang up"],
 )
-async def test_what_is_not_taken_is_tried_again(
+async def test_failed_delivery_is_retried(
     stocked: tuple[Client, str], receiver: Receiver, behave: Behaviour, code: int | None, error: str
 ) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = behave
     await add_product(owner, store)
     await receiver.wait(1)
     async with asyncio.timeout(15):
-        # By now it may have been tried several times.
-        while not (failing := await found(owner, hook["id"]))["failingSince"]:  # noqa: ASYNC110  it is asked over HTTP
+        # There may have been several attempts by now.
+        while not (failing := await load_webhook(owner, hook["id"]))["failingSince"]:  # noqa: ASYNC110  it is asked over HTTP
             await asyncio.sleep(0.05)
     [delivery] = failing["deliveries"]["nodes"]
     assert delivery["state"] == "PENDING" and delivery["nextAttemptAt"] and failing["failingSince"]
     receiver.behave = receiving.OK
-    well = await settled(owner, hook["id"], pending=0, failures=0, failingSince=None)
+    well = await wait_until_settled(owner, hook["id"], pending=0, failures=0, failingSince=None)
     [delivery] = well["deliveries"]["nodes"]
     first, *_, last = delivery["attempts"]
     assert (first["statusCode"], first["error"]) == (code, error)
@@ -225,21 +227,21 @@ async def test_what_is_not_taken_is_tried_again(
     assert len({request.headers["webhook-id"] for request in receiver.received}) == 1
 
 
-async def test_a_body_without_an_end_is_not_read(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_endless_response_body_is_not_read(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = receiving.endless
     await add_product(owner, store)
-    well = await settled(owner, hook["id"], pending=0)
+    well = await wait_until_settled(owner, hook["id"], pending=0)
     [delivery] = well["deliveries"]["nodes"]
     assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 1)
     assert delivery["attempts"][0]["milliseconds"] < 2_000
 
 
-async def test_one_product_is_told_in_order_and_holds_up_no_other(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_lanes_are_ordered_and_independent(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     bad, good = await add_product(owner, store), await add_product(owner, store)
-    hook = await made(owner, store, receiver.url, query=None)
+    hook = await create_webhook(owner, store, receiver.url, query=None)
     is_mended = False
 
     async def behave(request: Received, writer: Writer) -> None:
@@ -255,11 +257,11 @@ async def test_one_product_is_told_in_order_and_holds_up_no_other(stocked: tuple
     while len(_of(receiver, good)) < 5:
         number = len(await receiver.wait(number, 5)) + 1
     assert set(_of(receiver, bad)) == {3}
-    waiting = (await found(owner, hook["id"]))["deliveries"]["nodes"]
-    # Of those that wait the first alone has a time.
+    waiting = (await load_webhook(owner, hook["id"]))["deliveries"]["nodes"]
+    # Only the first pending delivery of a lane has a next attempt.
     assert [d["nextAttemptAt"] is not None for d in waiting if d["productId"] == bad][:4] == [False] * 4
     is_mended = True
-    await settled(owner, hook["id"], pending=0)
+    await wait_until_settled(owner, hook["id"], pending=0)
     assert _of(receiver, good) == [4, 6, 8, 10, 12]
     tried = _of(receiver, bad)
     assert sorted(set(tried)) == [3, 5, 7, 9, 11] and tried == sorted(tried)
@@ -269,93 +271,91 @@ def _of(receiver: Receiver, product: str) -> list[int]:
     return [request.position for request in receiver.received if request.json["productId"] == product]
 
 
-async def test_what_is_given_up_lets_the_next_one_pass(empty_url: str, tmp_path: Any, receiver: Receiver) -> None:
+async def test_dead_letter_unblocks_its_lane(empty_url: str, tmp_path: Any, receiver: Receiver) -> None:
     async with delivering(empty_url, tmp_path, webhook_attempts=2) as shop:
         owner, store = await owner_with_store(shop)
-        hook = await made(owner, store, receiver.url, query=None)
+        hook = await create_webhook(owner, store, receiver.url, query=None)
         receiver.behave = status(503)
         product = await add_product(owner, store)
-        given_up = await settled(owner, hook["id"], pending=0)
+        given_up = await wait_until_settled(owner, hook["id"], pending=0)
         [delivery] = given_up["deliveries"]["nodes"]
         assert (delivery["state"], delivery["attemptCount"], delivery["nextAttemptAt"]) == ("FAILED", 2, None)
         receiver.behave = receiving.OK
         await change_product(owner, product, title="Next")
         assert (await receiver.wait(3))[2].position == 2
-        again = await told(owner, RESEND, id=delivery["id"])
+        again = await run_mutation(owner, RESEND, id=delivery["id"])
         assert again["delivery"]["state"] == "PENDING" and again["delivery"]["nextAttemptAt"]
         resent = (await receiver.wait(4))[3]
         assert (resent.position, resent.headers["webhook-id"]) == (1, delivery["id"])
-        assert (await settled(owner, hook["id"], pending=0))["deliveries"]["nodes"][1]["state"] == "DELIVERED"
+        assert (await wait_until_settled(owner, hook["id"], pending=0))["deliveries"]["nodes"][1]["state"] == "DELIVERED"
 
 
-async def test_who_fails_for_long_is_disabled_told_why_and_enabled_again(
-    empty_url: str, tmp_path: Any, receiver: Receiver
-) -> None:
+async def test_failing_webhook_is_disabled_and_reenabled(empty_url: str, tmp_path: Any, receiver: Receiver) -> None:
     async with delivering(empty_url, tmp_path, webhook_disable_hours=0.0) as shop:
         owner, store = await owner_with_store(shop)
-        hook = await made(owner, store, receiver.url, query=None)
+        hook = await create_webhook(owner, store, receiver.url, query=None)
         receiver.behave = status(500)
         product = await add_product(owner, store)
-        disabled = await settled(owner, hook["id"], isEnabled=False)
+        disabled = await wait_until_settled(owner, hook["id"], isEnabled=False)
         assert disabled["disabledAt"] and disabled["disabledReason"].startswith("Nothing has got through since ")
         assert disabled["disabledReason"].endswith("Last: answered with status 500")
         number = len(receiver.received)
         await change_product(owner, product, title="Meanwhile")
-        refused = await told(owner, RESEND, id=disabled["deliveries"]["nodes"][0]["id"])
-        assert faults(refused) == [("INVALID_INPUT", "id")]
+        refused = await run_mutation(owner, RESEND, id=disabled["deliveries"]["nodes"][0]["id"])
+        assert list_errors(refused) == [("INVALID_INPUT", "id")]
         await asyncio.sleep(0.5)
         assert len(receiver.received) == number
         receiver.behave = receiving.OK
-        enabled = (await told(owner, UPDATE, id=hook["id"], isEnabled=True))["webhook"]
+        enabled = (await run_mutation(owner, UPDATE, id=hook["id"], isEnabled=True))["webhook"]
         assert (enabled["isEnabled"], enabled["disabledReason"], enabled["failures"]) == (True, None, 0)
-        await settled(owner, hook["id"], pending=0, position="2")
+        await wait_until_settled(owner, hook["id"], pending=0, position="2")
         assert receiver.positions[-2:] == [1, 2]
 
 
-async def test_an_address_that_is_gone_is_not_asked_again(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_status_410_disables_webhook(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = status(410)
     await add_product(owner, store)
-    disabled = await settled(owner, hook["id"], isEnabled=False)
+    disabled = await wait_until_settled(owner, hook["id"], isEnabled=False)
     assert disabled["disabledReason"] == "The address answered 410 Gone."
     assert len(receiver.received) == 1
 
 
-async def test_where_nothing_gets_through_one_message_at_a_time_is_tried(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_webhook_down_gets_one_message_at_a_time(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url, query=None)
+    hook = await create_webhook(owner, store, receiver.url, query=None)
     receiver.behave = status(500)
     for _ in range(8):
         await add_product(owner, store)
-    resting = await settled(owner, hook["id"], pending=8)
+    resting = await wait_until_settled(owner, hook["id"], pending=8)
     async with asyncio.timeout(10):
         while resting["restingUntil"] is None:
-            resting = await found(owner, hook["id"])
+            resting = await load_webhook(owner, hook["id"])
     receiver.behave = receiving.OK
-    await settled(owner, hook["id"], pending=0, restingUntil=None)
+    await wait_until_settled(owner, hook["id"], pending=0, restingUntil=None)
     assert set(receiver.positions) == set(range(1, 9))
 
 
-async def test_an_address_that_is_mended_is_tried_at_once(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_changed_url_is_tried_at_once(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = status(503, "retry-after: 3000")
     await add_product(owner, store)
-    await settled(owner, hook["id"], failures=1)
+    await wait_until_settled(owner, hook["id"], failures=1)
     receiver.behave = receiving.OK
-    changed = (await told(owner, UPDATE, id=hook["id"], url=receiver.url + "&mended"))["webhook"]
+    changed = (await run_mutation(owner, UPDATE, id=hook["id"], url=receiver.url + "&mended"))["webhook"]
     assert (changed["failures"], changed["failingSince"]) == (0, None)
     assert (await receiver.wait(2))[1].target.endswith("&mended")
-    await settled(owner, hook["id"], pending=0)
+    await wait_until_settled(owner, hook["id"], pending=0)
 
 
-async def test_who_asks_to_be_left_alone_is(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_retry_after_header_is_respected(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url)
+    hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = status(429, "retry-after: 3000")
     await add_product(owner, store)
-    [delivery] = (await settled(owner, hook["id"], failures=1))["deliveries"]["nodes"]
+    [delivery] = (await wait_until_settled(owner, hook["id"], failures=1))["deliveries"]["nodes"]
     assert delivery["nextAttemptAt"] > delivery["attempts"][0]["at"]
     await asyncio.sleep(0.5)
     assert len(receiver.received) == 1
@@ -364,42 +364,42 @@ async def test_who_asks_to_be_left_alone_is(stocked: tuple[Client, str], receive
 # ------------------------------------------------------------------------------------ replaying, sweeping
 
 
-async def test_a_log_is_told_again_from_a_position(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_replay_sends_events_after_position(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     product = await add_product(owner, store)
-    hook = await made(owner, store, receiver.url, query=None)
+    hook = await create_webhook(owner, store, receiver.url, query=None)
     for number in range(3):
         await change_product(owner, product, title=f"Mug {number}")
-    await settled(owner, hook["id"], pending=0, position="4")
+    await wait_until_settled(owner, hook["id"], pending=0, position="4")
     assert receiver.positions == [2, 3, 4]
-    # The one before it was made, too.
-    assert (await told(owner, REPLAY, id=hook["id"], after="0"))["webhook"]["position"] == "0"
+    # The delivery before it was recreated as well.
+    assert (await run_mutation(owner, REPLAY, id=hook["id"], after="0"))["webhook"]["position"] == "0"
     await receiver.wait(7)
     assert receiver.positions == [2, 3, 4, 1, 2, 3, 4]
     assert len({request.headers["webhook-id"] for request in receiver.received}) == 7
-    assert faults(await told(owner, REPLAY, id=hook["id"], after="5")) == [("INVALID_INPUT", "after")]
+    assert list_errors(await run_mutation(owner, REPLAY, id=hook["id"], after="5")) == [("INVALID_INPUT", "after")]
 
 
-async def test_what_was_to_be_sent_again_is_not_forgotten_by_a_replay(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_replay_keeps_pending_resends(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url, query=None)
+    hook = await create_webhook(owner, store, receiver.url, query=None)
     product = await add_product(owner, store)
-    [first] = (await settled(owner, hook["id"], pending=0, position="1"))["deliveries"]["nodes"]
+    [first] = (await wait_until_settled(owner, hook["id"], pending=0, position="1"))["deliveries"]["nodes"]
     receiver.behave = status(503, "retry-after: 3000")
     await change_product(owner, product, title="Later")
-    await settled(owner, hook["id"], failures=1)
-    # It has to wait for the other one, which then is to be told anew.
-    assert (await told(owner, RESEND, id=first["id"]))["delivery"]["nextAttemptAt"] is None
+    await wait_until_settled(owner, hook["id"], failures=1)
+    # It waits for the other delivery, which is then replayed.
+    assert (await run_mutation(owner, RESEND, id=first["id"]))["delivery"]["nextAttemptAt"] is None
     receiver.behave = receiving.OK
-    await told(owner, REPLAY, id=hook["id"], after="1")
-    await settled(owner, hook["id"], pending=0, position="2")
+    await run_mutation(owner, REPLAY, id=hook["id"], after="1")
+    await wait_until_settled(owner, hook["id"], pending=0, position="2")
     assert receiver.positions == [1, 2, 1, 2]
 
 
-async def test_what_is_no_longer_kept_is_told_to_be_lost(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_log_gap_sends_reset_message(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    hook = await made(owner, store, receiver.url, query=None)
-    await told(owner, UPDATE, id=hook["id"], isEnabled=False)
+    hook = await create_webhook(owner, store, receiver.url, query=None)
+    await run_mutation(owner, UPDATE, id=hook["id"], isEnabled=False)
     product = await add_product(owner, store)
     for number in range(3):
         await change_product(owner, product, title=f"Mug {number}")
@@ -408,21 +408,21 @@ async def test_what_is_no_longer_kept_is_told_to_be_lost(stocked: tuple[Client, 
             "UPDATE changes SET occurred_at = now() - interval '9 days' WHERE config_id = %s AND position < 4", [store]
         )
     assert await delete_old_entries(owner.database, days=7) >= 3
-    refused = await told(owner, REPLAY, id=hook["id"], after="1")
-    assert "the log begins behind 3" in refused["userErrors"][0]["message"]
-    await told(owner, UPDATE, id=hook["id"], isEnabled=True)
+    refused = await run_mutation(owner, REPLAY, id=hook["id"], after="1")
+    assert "which begins after 3" in refused["userErrors"][0]["message"]
+    await run_mutation(owner, UPDATE, id=hook["id"], isEnabled=True)
     reset, last = sorted(await receiver.wait(2), key=lambda message: message.position)
     assert (reset.json["type"], reset.json["position"], reset.json["reason"]) == (
-        "log.reset", "3", "a part of the log is no longer kept: refetch, then go on from here",
+        "log.reset", "3", "part of the log was deleted: refetch the store, then continue from this position",
     )  # fmt: skip
     assert (last.json["type"], last.position) == ("product.updated", 4)
 
 
-async def test_a_test_is_sent_at_once_and_tells_what_came_of_it(stocked: tuple[Client, str], receiver: Receiver) -> None:
+async def test_webhook_returns_delivery_result(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
     product = await add_product(owner, store, title="Newest")
-    hook = await made(owner, store, receiver.url)
-    tested = await told(owner, TEST, id=hook["id"], idempotencyKey="once")
+    hook = await create_webhook(owner, store, receiver.url)
+    tested = await run_mutation(owner, TEST, id=hook["id"], idempotencyKey="once")
     [message] = receiver.received
     assert tested["userErrors"] == [] and tested["body"].encode() == message.body
     assert (message.json["type"], message.json["data"]["product"]["title"]) == ("webhook.test", "Newest")
@@ -430,14 +430,14 @@ async def test_a_test_is_sent_at_once_and_tells_what_came_of_it(stocked: tuple[C
     assert Webhook(hook["secret"]).verify(message.body, message.headers)
     delivery = tested["delivery"]
     assert (delivery["id"], delivery["state"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
-    again = await told(owner, TEST, id=hook["id"], idempotencyKey="once")
+    again = await run_mutation(owner, TEST, id=hook["id"], idempotencyKey="once")
     assert again["replayed"] and again["delivery"]["id"] == delivery["id"] and len(receiver.received) == 1
-    too_soon = await told(owner, TEST, id=hook["id"])
-    assert faults(too_soon) == [("INVALID_INPUT", "id")] and len(receiver.received) == 1
+    too_soon = await run_mutation(owner, TEST, id=hook["id"])
+    assert list_errors(too_soon) == [("INVALID_INPUT", "id")] and len(receiver.received) == 1
 
 
-async def test_a_test_of_an_address_that_does_not_answer_says_so(stocked: tuple[Client, str]) -> None:
+async def test_webhook_reports_unreachable_endpoint(stocked: tuple[Client, str]) -> None:
     owner, store = stocked
-    hook = await made(owner, store, "http://127.0.0.1:1025/nobody")
-    delivery = (await told(owner, TEST, id=hook["id"]))["delivery"]
+    hook = await create_webhook(owner, store, "http://127.0.0.1:1025/nobody")
+    delivery = (await run_mutation(owner, TEST, id=hook["id"]))["delivery"]
     assert (delivery["state"], delivery["attempts"][0]["error"]) == ("FAILED", "the connection was refused")

@@ -1,4 +1,4 @@
-"""The receivers that the guide shows take what the shop has signed, and nothing else."""
+"""The example receivers of the guide accept signed messages, and reject all others."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ import pytest
 from storefront.serving.graphiql import assets
 from storefront.webhooks.signing import build_signature_headers, generate_secret
 from tests.clients.npm import CLIENTS, environment, marked
-from tests.webhooks.hooks import TEST, delivering, made, owner_with_store, told
+from tests.webhooks.hooks import TEST, create_webhook, delivering, owner_with_store, run_mutation
 
 EXAMPLES = CLIENTS / "webhooks"
 RECEIVERS = ["receiver.mjs", "receiver.py"]
@@ -25,7 +25,7 @@ GUIDE = (CLIENTS.parent / "docs" / "webhooks.md").read_text()
 
 @asynccontextmanager
 async def receiving(name: str, secret: str) -> AsyncIterator[tuple[int, Any]]:
-    """The port of a receiver, and what it prints."""
+    """Run an example receiver; yields its port and its output."""
     program = str(assets.find_node_and_npm()[0]) if name.endswith(".mjs") else sys.executable
     given = environment() | {"WEBHOOK_SECRET": secret, "PORT": "0"}
     process = await asyncio.create_subprocess_exec(program, str(EXAMPLES / name), stdout=PIPE, env=given)
@@ -39,7 +39,7 @@ async def receiving(name: str, secret: str) -> AsyncIterator[tuple[int, Any]]:
 
 
 @pytest.mark.parametrize("name", RECEIVERS)
-async def test_a_receiver_takes_what_is_signed_and_nothing_else(name: str) -> None:
+async def test_example_receiver_verifies_signatures(name: str) -> None:
     secret, body, now = generate_secret(), '{"type":"webhook.test","title":"Tasse für Öl"}'.encode(), int(time.time())
     good = build_signature_headers([generate_secret(), secret], "some id", now, body)
     bad = {
@@ -61,17 +61,17 @@ async def test_a_receiver_takes_what_is_signed_and_nothing_else(name: str) -> No
 
 
 @pytest.mark.parametrize("name", RECEIVERS)
-async def test_a_receiver_takes_what_the_server_sends(empty_url: str, tmp_path: Path, name: str) -> None:
+async def test_example_receiver_accepts_server_messages(empty_url: str, tmp_path: Path, name: str) -> None:
     async with delivering(empty_url, tmp_path) as shop:
         owner, store = await owner_with_store(shop)
-        hook = await made(owner, store, "http://127.0.0.1:1025/", query=None)
+        hook = await create_webhook(owner, store, "http://127.0.0.1:1025/", query=None)
         async with receiving(name, hook["secret"]) as (port, printed):
             update = "mutation($i: UpdateWebhookInput!) { updateWebhook(input: $i) { userErrors { message } } }"
-            assert (await told(owner, update, id=hook["id"], url=f"http://127.0.0.1:{port}/"))["userErrors"] == []
-            assert (await told(owner, TEST, id=hook["id"]))["delivery"]["state"] == "DELIVERED"
+            assert (await run_mutation(owner, update, id=hook["id"], url=f"http://127.0.0.1:{port}/"))["userErrors"] == []
+            assert (await run_mutation(owner, TEST, id=hook["id"]))["delivery"]["state"] == "DELIVERED"
             assert json.loads(await printed.readline())["type"] == "webhook.test"
 
 
 @pytest.mark.parametrize("name", ["receiver.mjs", "verifying.py"])
-def test_the_guide_shows_what_was_tried(name: str) -> None:
+def test_guide_contains_tested_example(name: str) -> None:
     assert marked(EXAMPLES / name) in GUIDE

@@ -1,4 +1,4 @@
-"""One owner saturates the delivery slots, in every way that receivers allow; another owner's messages arrive all the same."""
+"""Fairness between owners: one owner saturates the delivery slots, another owner's messages arrive in time."""
 
 import asyncio
 import socket
@@ -18,27 +18,27 @@ from storefront.webhooks.queue import DeliveryQueue, RetryPolicy
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import Server, running
 from tests.webhooks import receiver as receiving
-from tests.webhooks.changes import changed
-from tests.webhooks.deliverers import KEY, Thin, at_work, deliverer, hooked
+from tests.webhooks.changes import append_changes
+from tests.webhooks.dispatchers import KEY, MinimalRenderer, insert_webhook, make_dispatcher, running_dispatchers
 from tests.webhooks.receiver import Behaviour, Received, Receiver, Writer, drip, hang_up, silence
 
-# Webhooks of the owner who saturates, and products of each store that have changed.
+# Webhooks of the saturating owner, and changed products of each store.
 MANY_WEBHOOKS, PRODUCTS = 40, 5
 
 
 async def make_owner(database: Database, url: str, webhooks: int, stores: int = 1) -> tuple[str, list[str], set[str]]:
-    """An owner whose stores have changes for all of their webhooks; returns a product's ids by store, and the webhooks."""
+    """Create an owner whose webhooks all have work; returns the owner, and the ids of products and webhooks."""
     owner = await make_user(database)
     hooks, ids = set(), []
     for _ in range(stores):
         ids.append(store := await make_store(database, user_id=owner))
-        hooks |= {await hooked(database, store, url) for _ in range(webhooks // stores)}
-        await changed(database, store, *[await make_product(database, store) for _ in range(PRODUCTS)])
+        hooks |= {await insert_webhook(database, store, url) for _ in range(webhooks // stores)}
+        await append_changes(database, store, *[await make_product(database, store) for _ in range(PRODUCTS)])
     return owner, ids, hooks
 
 
 async def rest(database: Database, owner: str) -> None:
-    """Have the webhooks of an owner rest until a moment ago: nothing got through."""
+    """Mark the webhooks of an owner as down, with a rest that has just ended."""
     async with database.transaction() as connection:
         statement = """UPDATE webhooks SET resting_until = now() - interval '1 second'
           WHERE config_id IN (SELECT id FROM configs WHERE user_id = %s)"""
@@ -60,7 +60,7 @@ async def test_claim_leaves_slots_to_other_owners(database: Database) -> None:
     queue = DeliveryQueue(database, RetryPolicy())
     claimed = await queue.claim_webhooks(64, 30)
     assert count_by_owner(claimed, crowd) == 16 == len(claimed)
-    # It has its share, however often it is looked for more.
+    # The owner has its share, and gets no more by further claims.
     assert await queue.claim_webhooks(48, 30) == []
     other, _, hooks = await make_owner(database, URL, 1)
     [row] = await queue.claim_webhooks(48, 30)
@@ -72,7 +72,7 @@ async def test_claim_prefers_owner_with_fewest_leases(database: Database) -> Non
     first, second = DeliveryQueue(database, RetryPolicy()), DeliveryQueue(database, RetryPolicy())
     assert len(await first.claim_webhooks(64, 30)) == 16
     other, _, _ = await make_owner(database, URL, 3)
-    # The leases of the other process count too.
+    # Leases of other processes count as well.
     assert [row.owner_id for row in await second.claim_webhooks(1, 30)] == [other]
     assert {row.owner_id for row in await second.claim_webhooks(60, 30)} == {crowd, other}
 
@@ -100,8 +100,8 @@ async def test_failing_webhooks_leave_slots_to_own_healthy_ones(database: Databa
     failing = await queue.claim_webhooks(32, 30, is_down=True)
     assert len(failing) == 8 and await queue.claim_webhooks(24, 30, is_down=True) == []
     store = await make_store(database, user_id=owner)
-    healthy = {await hooked(database, store, URL) for _ in range(2)}
-    await changed(database, store, await make_product(database, store))
+    healthy = {await insert_webhook(database, store, URL) for _ in range(2)}
+    await append_changes(database, store, await make_product(database, store))
     assert {row.id for row in await queue.claim_webhooks(56, 30)} == healthy
 
 
@@ -154,23 +154,23 @@ async def test_saturating_owner_delays_no_other_owner(
         crowd, crowded, _ = await make_owner(database, url, MANY_WEBHOOKS, stores=2)
         store = await make_store(database)
         product = await make_product(database, store)
-        await hooked(database, store, receiver.url)
-        # What is begun takes a minute where it is not answered: longer than this test waits for anything.
-        several = [deliverer(one, timeout=60) for one in (database, second)[:processes]]
-        async with at_work(*several):
+        await insert_webhook(database, store, receiver.url)
+        # Unanswered messages take a minute until their timeout, longer than any wait in this test.
+        several = [make_dispatcher(one, timeout=60) for one in (database, second)[:processes]]
+        async with running_dispatchers(*several):
             await saturated(database, crowd)
             for number in range(1, 6):
-                await changed(database, store, product)
+                await append_changes(database, store, product)
                 for one in several:
                     one.notify_log_moved(store)
                 await receiver.wait(number)
                 for other in crowded:
-                    await changed(database, other, *[await make_product(database, other) for _ in range(PRODUCTS)])
+                    await append_changes(database, other, *[await make_product(database, other) for _ in range(PRODUCTS)])
     assert receiver.positions == [1, 2, 3, 4, 5]
 
 
 async def saturated(database: Database, owner: str) -> None:
-    """Wait until webhooks of an owner are delivered to, or were."""
+    """Wait until messages are sent to webhooks of an owner, or were."""
     statement = """SELECT count(*) FROM webhooks WHERE leased_until IS NOT NULL
       AND config_id IN (SELECT id FROM configs WHERE user_id = %s)"""
     async with asyncio.timeout(15):
@@ -187,10 +187,10 @@ async def test_webhooks_of_one_owner_take_turns(database: Database, monkeypatch:
     async with Receiver().running() as receiver:
         _, [store], hooks = await make_owner(database, receiver.url, 12)
         product = await make_product(database, store)
-        # Slots are free, and the owner holds all that it may: what has always more to do gives way to its other webhooks.
-        async with at_work(deliverer(database)), asyncio.timeout(30):
+        # The owner holds all slots that it may: a busy webhook gives way to the owner's other webhooks.
+        async with running_dispatchers(make_dispatcher(database)), asyncio.timeout(30):
             while {request.json["webhook"] for request in receiver.received} < hooks:
-                await changed(database, store, *[product] * 20)
+                await append_changes(database, store, *[product] * 20)
 
 
 async def test_slow_rendering_delays_no_other_owner(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ async def test_slow_rendering_delays_no_other_owner(database: Database, monkeypa
     rendering: list[str] = []
     is_full = asyncio.Event()
 
-    class Slow(Thin):
+    class Slow(MinimalRenderer):
         async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:
             if hook.owner_id == crowd:
                 rendering.append(hook.id)
@@ -210,11 +210,11 @@ async def test_slow_rendering_delays_no_other_owner(database: Database, monkeypa
 
     async with Receiver().running() as receiver:
         store = await make_store(database)
-        await hooked(database, store, receiver.url)
-        async with at_work(deliverer(database, messages=Slow())):
+        await insert_webhook(database, store, receiver.url)
+        async with running_dispatchers(make_dispatcher(database, messages=Slow())):
             async with asyncio.timeout(15):
                 await is_full.wait()
-            await changed(database, store, *[await make_product(database, store) for _ in range(8)])
+            await append_changes(database, store, *[await make_product(database, store) for _ in range(8)])
             await receiver.wait(8)
     assert len(rendering) == MAX_OWNER_RENDERS
 
@@ -235,7 +235,7 @@ async def test_delivery_within_a_second_beside_saturation(database: Database, em
     async with KINDS[kind]() as url, Receiver(behave=note).running() as receiver, AsyncExitStack() as stack:
         store = await make_store(database)
         products = [await make_product(database, store) for _ in range(50)]
-        await hooked(database, store, receiver.url)
+        await insert_webhook(database, store, receiver.url)
         for _ in range(2):
             await started(stack, running(empty_url, tmp_path, **options))
         alone = [await change_both(database, store, products[n % 50], []) for n in range(50)]
@@ -245,7 +245,7 @@ async def test_delivery_within_a_second_beside_saturation(database: Database, em
         beside = [await change_both(database, store, products[n % 50], crowded) for n in range(200)]
         await receiver.wait(250, 60)
     waits = [arrived[number] - began for number, began in enumerate(alone + beside, 1)]
-    # A machine that is busy with other things is slow for everybody.
+    # Compared with an unsaturated baseline, because the machine may be busy.
     assert p99(waits[50:]) < max(1.0, 5 * p99(waits[:50])), sorted(waits)
 
 
@@ -254,16 +254,16 @@ def p99(waits: list[float]) -> float:
 
 
 async def change_both(database: Database, store: str, product: str, crowded: list[str]) -> float:
-    """A change of a store, and five of each of the others; returns the moment of its commit."""
-    await changed(database, store, product)
+    """Append a change of a store, and five of each saturating store; returns the time of its commit."""
+    await append_changes(database, store, product)
     committed = time.monotonic()
     for other in crowded:
-        await changed(database, other, *[new_id() for _ in range(5)])
+        await append_changes(database, other, *[new_id() for _ in range(5)])
     await asyncio.sleep(0.2)
     return committed
 
 
 async def started(stack: AsyncExitStack, server: AbstractContextManager[Server]) -> None:
-    """Start a server; receivers answer meanwhile, and while it ends."""
+    """Start a server without blocking the receivers, and stop it the same way."""
     await asyncio.to_thread(server.__enter__)
     stack.push_async_callback(asyncio.to_thread, server.__exit__, None, None, None)

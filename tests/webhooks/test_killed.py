@@ -1,4 +1,4 @@
-"""Servers that are killed while they deliver: everything is told, what is about one product in order, whoever is left."""
+"""Servers that are killed while they deliver: no message is lost, and lanes stay in order."""
 
 import asyncio
 import os
@@ -15,8 +15,8 @@ from storefront.core.encryption import generate_key
 from tests.client import Client, token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
-from tests.webhooks.changes import changed
-from tests.webhooks.hooks import made
+from tests.webhooks.changes import append_changes
+from tests.webhooks.hooks import create_webhook
 from tests.webhooks.receiver import Received, Receiver, Writer, status
 
 OPTIONS: dict[str, Any] = {
@@ -30,7 +30,7 @@ OPTIONS: dict[str, Any] = {
 
 
 class Slow:
-    """Takes its time, and refuses one in some, so that there is always something under way."""
+    """A slow receiver that rejects one in so many requests, so that there are always messages in flight."""
 
     def __init__(self, one_in: int) -> None:
         self._one_in, self._count = one_in, 0
@@ -42,7 +42,7 @@ class Slow:
 
 
 def in_order(received: list[Received]) -> dict[tuple[str, str], list[int]]:
-    """What each webhook was told of each product, each position where it came first."""
+    """First arrivals of positions by webhook and product."""
     told: dict[tuple[str, str], list[int]] = defaultdict(list)
     for request in received:
         lane = request.target, request.json["productId"]
@@ -51,8 +51,8 @@ def in_order(received: list[Received]) -> dict[tuple[str, str], list[int]]:
     return told
 
 
-async def settled(database: Database, position: int, seconds: float) -> None:
-    """Wait until nothing is left to tell."""
+async def wait_until_settled(database: Database, position: int, seconds: float) -> None:
+    """Wait until no deliveries are pending."""
     async with asyncio.timeout(seconds):
         while True:
             async with database.transaction() as connection:
@@ -64,19 +64,19 @@ async def settled(database: Database, position: int, seconds: float) -> None:
             await asyncio.sleep(0.2)
 
 
-async def test_a_server_that_is_killed_loses_nothing(empty_url: str, tmp_path: Path, database: Database) -> None:
+async def test_killed_server_loses_no_messages(empty_url: str, tmp_path: Path, database: Database) -> None:
     await kill_and_go_on(empty_url, tmp_path, database, processes=1, products=3, rounds=6, kills=1)
 
 
 @pytest.mark.soak
-async def test_servers_that_are_killed_again_and_again_lose_nothing(empty_url: str, tmp_path: Path, database: Database) -> None:
+async def test_repeatedly_killed_servers_lose_no_messages(empty_url: str, tmp_path: Path, database: Database) -> None:
     await kill_and_go_on(empty_url, tmp_path, database, processes=3, products=8, rounds=10, kills=8)
 
 
 async def kill_and_go_on(
     url: str, folder: Path, database: Database, *, processes: int, products: int, rounds: int, kills: int
 ) -> None:
-    """Servers share the work; one after the other is killed amid it, and started again."""
+    """Servers share the work; each in turn is killed in the middle of it, and restarted."""
     user = await make_user(database)
     store = await make_store(database, user_id=user)
     ids = [await make_product(database, store) for _ in range(products)]
@@ -88,16 +88,16 @@ async def kill_and_go_on(
                 owner = Client(http, database, token_of(user))
                 targets = [f"{receiver.url}&{number}" for number in range(processes)]
                 for target in targets:
-                    await made(owner, store, target)
+                    await create_webhook(owner, store, target)
             for _ in range(kills):
                 for _ in range(rounds):
-                    await changed(database, store, *ids)
+                    await append_changes(database, store, *ids)
                 await receiver.wait(len(receiver.received) + 3, 60)
                 _, server = servers[-processes]
                 os.kill(server.process.pid, signal.SIGKILL)
                 server.process.wait()
                 await _started(servers, url, folder)
-            await settled(database, products * rounds * kills, 60 + 30 * kills)
+            await wait_until_settled(database, products * rounds * kills, 60 + 30 * kills)
         finally:
             for server, _ in servers:
                 await asyncio.to_thread(server.__exit__, None, None, None)
@@ -106,13 +106,13 @@ async def kill_and_go_on(
     lanes = {(path, id_): list(range(1 + n, count + 1, products)) for path in paths for n, id_ in enumerate(ids)}
     assert in_order(receiver.received) == lanes
     assert len({request.headers["webhook-id"] for request in receiver.received}) == count * len(targets)
-    # Something was under way when it was killed, or was refused: it came again.
+    # Messages that were in flight at a kill, or were rejected, were sent again.
     assert len(receiver.received) > count * len(targets)
 
 
 async def _started(servers: list[Any], url: str, folder: Path) -> str:
     server = running(url, folder, **OPTIONS)
-    # Whoever waits for it must not keep the receiver from answering.
+    # In a thread: waiting must not block the receiver.
     entered = await asyncio.to_thread(server.__enter__)
     servers.append((server, entered))
     return entered.address

@@ -1,4 +1,4 @@
-"""Writing webhooks: what is refused, what is kept, and what of it is told to whom."""
+"""Webhook mutations and queries: validation, secrets, access control, and pagination."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -23,10 +23,10 @@ from tests.webhooks.hooks import (
     ROTATE,
     TEST,
     UPDATE,
-    faults,
-    made,
+    create_webhook,
+    list_errors,
     owner_with_store,
-    told,
+    run_mutation,
 )
 
 URL = "http://127.0.0.1:1025/hooks"
@@ -34,7 +34,7 @@ URL = "http://127.0.0.1:1025/hooks"
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server that tells nobody anything."""
+    """A server that does not deliver."""
     options = {**QUICK, "webhook_interval": 0}
     async with serving(fresh(postgres, template), tmp_path_factory.mktemp("webhooks"), **options) as client:
         yield client
@@ -51,31 +51,33 @@ async def rows(client: Client, webhook: str) -> Any:
         return await cursor.fetchone()
 
 
-async def test_a_webhook_is_made_read_changed_and_deleted(owned: tuple[Client, str]) -> None:
+async def test_webhook_crud(owned: tuple[Client, str]) -> None:
     owner, store = owned
-    hook = await made(owner, store, URL, topics=["PRODUCT_UPDATED"])
+    hook = await create_webhook(owner, store, URL, topics=["PRODUCT_UPDATED"])
     assert hook["secret"].startswith("whsec_") and len(hook["secret"]) == 50
     assert (hook["url"], hook["topics"], hook["query"], hook["readAs"]) == (URL, ["PRODUCT_UPDATED"], PRODUCT, "SHOPPER")
     assert (hook["position"], hook["isEnabled"], hook["failures"], hook["pending"], hook["version"]) == ("0", True, 0, 0, 1)
     listed = (await owner.ask(LIST, i=store))["webhooks"]
     assert [one["id"] for one in listed] == [hook["id"]] and "whsec" not in str(listed)
-    changed = await told(owner, UPDATE, id=hook["id"], expectedVersion=1, topics=PRODUCTS, query=None, readAs="OWNER")
+    changed = await run_mutation(owner, UPDATE, id=hook["id"], expectedVersion=1, topics=PRODUCTS, query=None, readAs="OWNER")
     assert (changed["webhook"]["topics"], changed["webhook"]["query"], changed["webhook"]["readAs"]) == (PRODUCTS, None, "OWNER")
-    assert faults(await told(owner, UPDATE, id=hook["id"], expectedVersion=1)) == [("STALE_VERSION", "expectedVersion")]
-    assert (await told(owner, DELETE, id=hook["id"]))["deletedId"] == hook["id"]
+    assert list_errors(await run_mutation(owner, UPDATE, id=hook["id"], expectedVersion=1)) == [
+        ("STALE_VERSION", "expectedVersion")
+    ]
+    assert (await run_mutation(owner, DELETE, id=hook["id"]))["deletedId"] == hook["id"]
     assert (await owner.ask(FIND, i=hook["id"]))["webhook"] is None
-    assert faults(await told(owner, UPDATE, id=hook["id"])) == [("NOT_FOUND", "id")]
+    assert list_errors(await run_mutation(owner, UPDATE, id=hook["id"])) == [("NOT_FOUND", "id")]
 
 
-async def test_a_secret_is_told_once_and_kept_encrypted(owned: tuple[Client, str]) -> None:
+async def test_secret_is_returned_once_and_stored_encrypted(owned: tuple[Client, str]) -> None:
     owner, store = owned
     given = {"configId": store, "url": URL, "topics": PRODUCTS, "idempotencyKey": "lost answer"}
-    first, again = [await told(owner, CREATE, **given) for _ in range(2)]
-    # Whoever has not had the answer gets it by the same key.
+    first, again = [await run_mutation(owner, CREATE, **given) for _ in range(2)]
+    # A replay with the same idempotency key returns the secret.
     assert (first["secret"], again["replayed"]) == (again["secret"], True)
     kept, before = await rows(owner, first["webhook"]["id"])
     assert first["secret"] not in kept and before is None
-    rotated = await told(owner, ROTATE, id=first["webhook"]["id"])
+    rotated = await run_mutation(owner, ROTATE, id=first["webhook"]["id"])
     assert rotated["secret"] != first["secret"] and rotated["webhook"]["previousSecretUntil"]
     newer, before = await rows(owner, first["webhook"]["id"])
     assert before == kept and rotated["secret"] not in newer
@@ -93,10 +95,10 @@ async def test_a_secret_is_told_once_and_kept_encrypted(owned: tuple[Client, str
         ({"url": "https://user:secret@example.com/"}, "url", "user or password"),
         ({"url": "gopher://example.com"}, "url", "https://example.com/hooks"),
         ({"url": "https://example.com:25/"}, "url", "port"),
-        ({"topics": []}, "topics", "one at least"),
+        ({"topics": []}, "topics", "at least one"),
         ({"query": "{ nothing }"}, "query", "Cannot query field"),
         ({"query": "{ me { id"}, "query", "Syntax Error"),
-        ({"query": "{ me { id } }"}, "query", "one person"),
+        ({"query": "{ me { id } }"}, "query", "personal fields"),
         ({"query": "mutation { signOutEverywhere { position } }"}, "query", ""),
         ({"query": 'mutation { deleteConfig(input: {id: "x"}) { deletedId } }'}, "query", "must be a query"),
         (
@@ -107,30 +109,32 @@ async def test_a_secret_is_told_once_and_kept_encrypted(owned: tuple[Client, str
         ({"query": "query A { configs { nodes { id } } } query B { configs { nodes { id } } }"}, "query", "one operation"),
         ({"query": "query($other: ID!) { product(by: {id: $other}) { id } }"}, "query", "$other"),
         ({"query": "query($productId: String!) { suggest(configId: 1, prefix: $productId) }"}, "query", "$productId as ID!"),
-        ({"query": "{ configs(first: 100) { nodes { products(first: 100) { nodes { id } } } } }"}, "query", "may cost"),
+        ({"query": "{ configs(first: 100) { nodes { products(first: 100) { nodes { id } } } } }"}, "query", "are allowed"),
         ({"query": "{" + "x" * 10_001 + "}"}, "query", "10,000"),
         ({"query": "{ " + " ".join(f"a{n}: configs {{ nodes {{ id }} }}" for n in range(60)) + " }"}, "query", "at most"),
     ],
 )
-async def test_what_cannot_be_told_is_refused(owned: tuple[Client, str], given: dict[str, Any], field: str, words: str) -> None:
+async def test_invalid_webhook_input_is_rejected(
+    owned: tuple[Client, str], given: dict[str, Any], field: str, words: str
+) -> None:
     owner, store = owned
-    answer = await told(owner, CREATE, **{"configId": store, "url": URL, "topics": PRODUCTS, **given})
+    answer = await run_mutation(owner, CREATE, **{"configId": store, "url": URL, "topics": PRODUCTS, **given})
     assert answer["webhook"] is None and answer["secret"] is None
     [error] = answer["userErrors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", [field]) and words in error["message"], error
-    hook = await made(owner, store, URL)
-    assert faults(await told(owner, UPDATE, id=hook["id"], **given)) == [("INVALID_INPUT", field)]
+    hook = await create_webhook(owner, store, URL)
+    assert list_errors(await run_mutation(owner, UPDATE, id=hook["id"], **given)) == [("INVALID_INPUT", field)]
 
 
-async def test_all_faults_are_told_at_once(owned: tuple[Client, str]) -> None:
+async def test_all_input_errors_are_reported_together(owned: tuple[Client, str]) -> None:
     owner, store = owned
-    answer = await told(owner, CREATE, configId=store, url="ftp://x", topics=[], query="{ nothing }")
-    assert {path for _, path in faults(answer)} == {"url", "query", "topics"}
+    answer = await run_mutation(owner, CREATE, configId=store, url="ftp://x", topics=[], query="{ nothing }")
+    assert {path for _, path in list_errors(answer)} == {"url", "query", "topics"}
 
 
-async def test_others_learn_nothing(shop: Client, owned: tuple[Client, str]) -> None:
+async def test_other_users_cannot_access_webhooks(shop: Client, owned: tuple[Client, str]) -> None:
     owner, store = owned
-    hook = await made(owner, store, URL)
+    hook = await create_webhook(owner, store, URL)
     stranger = shop.signed_in(await make_user(shop.database))
     for document, given in (
         (CREATE, {"configId": store, "url": "ftp://not-looked-at", "topics": PRODUCTS}),
@@ -146,19 +150,19 @@ async def test_others_learn_nothing(shop: Client, owned: tuple[Client, str]) -> 
     assert (await shop.refusal(LIST, i=store))["extensions"]["code"] == "UNAUTHENTICATED"
 
 
-async def test_a_store_has_so_many_and_no_more(owned: tuple[Client, str]) -> None:
+async def test_webhooks_per_store_are_limited(owned: tuple[Client, str]) -> None:
     owner, store = owned
     made_ = await asyncio.gather(
-        *(told(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MAX_WEBHOOKS_PER_STORE + 3))
+        *(run_mutation(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MAX_WEBHOOKS_PER_STORE + 3))
     )
     assert sum(one["webhook"] is not None for one in made_) == MAX_WEBHOOKS_PER_STORE
-    assert {fault for one in made_ for fault in faults(one)} == {("INVALID_INPUT", "configId")}
+    assert {fault for one in made_ for fault in list_errors(one)} == {("INVALID_INPUT", "configId")}
 
 
 @pytest.mark.parametrize("number", [0, 1, 10])
-async def test_deliveries_are_read_page_by_page(owned: tuple[Client, str], number: int) -> None:
+async def test_deliveries_are_paginated(owned: tuple[Client, str], number: int) -> None:
     owner, store = owned
-    hook = await made(owner, store, URL)
+    hook = await create_webhook(owner, store, URL)
     about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store}
     states = ["delivered" if n % 2 else "pending" for n in range(number)]
     for n, state in enumerate(states):
@@ -179,9 +183,9 @@ async def test_deliveries_are_read_page_by_page(owned: tuple[Client, str], numbe
     assert delivered["totalCount"] == states.count("delivered")
 
 
-async def test_old_deliveries_are_forgotten_and_those_that_wait_are_not(owned: tuple[Client, str]) -> None:
+async def test_sweep_deletes_finished_deliveries_only(owned: tuple[Client, str]) -> None:
     owner, store = owned
-    hook = await made(owner, store, URL)
+    hook = await create_webhook(owner, store, URL)
     about = {"webhook_id": hook["id"], "type": "product.updated", "lane": store, "created_at": "2026-01-01T00:00:00Z"}
     await insert(owner.database, "webhook_deliveries", **about, position=1, state="delivered", finished_at="2026-01-01T00:00:00Z")
     waiting = await insert(owner.database, "webhook_deliveries", **about, position=2)
@@ -190,7 +194,7 @@ async def test_old_deliveries_are_forgotten_and_those_that_wait_are_not(owned: t
     assert [one["id"] for one in left] == [waiting]
 
 
-async def test_a_test_is_of_a_product_of_the_store(owned: tuple[Client, str]) -> None:
+async def test_webhook_requires_product_of_store(owned: tuple[Client, str]) -> None:
     owner, store = owned
-    hook = await made(owner, store, URL)
-    assert faults(await told(owner, TEST, id=hook["id"], productId=str(uuid7()))) == [("NOT_FOUND", "productId")]
+    hook = await create_webhook(owner, store, URL)
+    assert list_errors(await run_mutation(owner, TEST, id=hook["id"], productId=str(uuid7()))) == [("NOT_FOUND", "productId")]

@@ -1,1 +1,1 @@
-"""The owner's page: the report and the live counters, asked for by GraphQL as any front end would."""
+"""The owner's dashboard: a page that shows report and live counters, by GraphQL like any front end."""

@@ -1,4 +1,4 @@
-"""The files of the dashboard: which they are, and how npm fetches the one that is not ours at set-up."""
+"""Static files of the dashboard, and the installation of Chart.js by npm."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from storefront.serving.graphiql import assets
 
 FOLDER = Path(__file__).parent
 
-# Name in the URL -> file. Nothing else in this folder is ever served.
+# URL name -> file. An allow-list: no other file of this folder is served.
 FILES = {
     "chart.js": "node_modules/chart.js/dist/chart.umd.min.js",
     "dashboard.js": "dashboard.js",
@@ -16,12 +16,12 @@ FILES = {
 
 
 def list_installed_files() -> dict[str, Path]:
-    """The files that are there. Without the chart's, the page shows its figures all the same."""
+    """The files that are installed. Without Chart.js the page shows figures only."""
     return {name: FOLDER / path for name, path in FILES.items() if (FOLDER / path).is_file()}
 
 
 def main() -> int:
-    """Entry point of `python -m storefront.analytics.dashboard.assets`: 0 when the files are there, 1 when not."""
+    """Entry point of `python -m storefront.analytics.dashboard.assets`: exit status 0 if the files are installed, else 1."""
     try:
         assets.install_files(FOLDER, FILES)
     except assets.InstallError as error:

@@ -1,4 +1,4 @@
-// Asks the GraphQL endpoint for the report, and follows the live counters as server-sent events. The token stays in this tab.
+// Loads the report from the GraphQL endpoint, and subscribes to the live counters by server-sent events. The token stays in this tab.
 "use strict";
 
 const { slug, documents } = JSON.parse(document.getElementById("settings").textContent);
@@ -16,14 +16,15 @@ const RATES = new Set(["conversionRate", "sessionConversionRate"]);
 const STEPS = { product_click: "clicked a product", add_to_cart: "put it into the cart", purchase: "purchased" };
 
 const byId = (id) => document.getElementById(id);
-const shown = (name, value) => RATES.has(name) ? `${value.toFixed(1)} %` : value.toLocaleString();
+const formatValue = (name, value) => RATES.has(name) ? `${value.toFixed(1)} %` : value.toLocaleString();
 let token = sessionStorage.getItem(KEY);
 let chart = null;
-let visit = null;
+let session = null;
 
-class Refused extends Error {}
+// The API rejected the credentials, or the store.
+class AccessError extends Error {}
 
-// ---------------------------------------------------------------------------------------------- asking
+// --------------------------------------------------------------------------------------------- requests
 
 function post(query, variables, accept, signal) {
   const headers = { "content-type": "application/json", accept };
@@ -31,66 +32,66 @@ function post(query, variables, accept, signal) {
   return fetch(ENDPOINT, { method: "POST", headers, body: JSON.stringify({ query, variables }), signal });
 }
 
-function checked(answer) {
-  const [error] = answer.errors ?? [];
-  if (!error) return answer.data;
+function requireData(response) {
+  const [error] = response.errors ?? [];
+  if (!error) return response.data;
   const code = error.extensions?.code;
-  if (["UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND"].includes(code)) throw new Refused(error.message);
+  if (["UNAUTHENTICATED", "FORBIDDEN", "NOT_FOUND"].includes(code)) throw new AccessError(error.message);
   throw new Error(error.message);
 }
 
-async function ask(query, variables, signal) {
-  return checked(await (await post(query, variables, "application/json", signal)).json());
+async function execute(query, variables, signal) {
+  return requireData(await (await post(query, variables, "application/json", signal)).json());
 }
 
-async function* events(query, variables, signal) {
+async function* subscribe(query, variables, signal) {
   const response = await post(query, variables, "text/event-stream", signal);
-  if (!response.headers.get("content-type")?.startsWith("text/event-stream")) return yield checked(await response.json());
+  if (!response.headers.get("content-type")?.startsWith("text/event-stream")) return yield requireData(await response.json());
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (let part = await reader.read(); !part.done; part = await reader.read()) {
     const messages = (rest + part.value).split("\n\n");
     rest = messages.pop();
     for (const message of messages) {
-      if (message.startsWith("event: next\n")) yield checked(JSON.parse(message.slice(message.indexOf("data: ") + 6)));
+      if (message.startsWith("event: next\n")) yield requireData(JSON.parse(message.slice(message.indexOf("data: ") + 6)));
     }
   }
 }
 
-// --------------------------------------------------------------------------------------------- showing
+// -------------------------------------------------------------------------------------------- rendering
 
 function element(tag, content = "", ...classes) {
-  const made = document.createElement(tag);
-  made.textContent = content;
-  made.classList.add(...classes);
-  return made;
+  const node = document.createElement(tag);
+  node.textContent = content;
+  node.classList.add(...classes);
+  return node;
 }
 
 function card(name, value, before) {
-  const made = element("div"), term = element("dt", NAMES[name]), figure = element("dd", shown(name, value));
-  made.dataset.name = name;
+  const node = element("div"), term = element("dt", NAMES[name]), figure = element("dd", formatValue(name, value));
+  node.dataset.name = name;
   if (before !== undefined) {
     const change = before ? Math.round((100 * (value - before)) / before) : null;
     const text = change === null ? "none before" : `${change > 0 ? "+" : ""}${change} % to before`;
     figure.append(element("small", text, ...(change > 0 ? ["up"] : change < 0 ? ["down"] : [])));
   }
-  made.append(term, figure);
-  return made;
+  node.append(term, figure);
+  return node;
 }
 
 function row(...cells) {
-  const made = element("tr");
-  made.append(...cells.map((cell) => element("td", typeof cell === "number" ? cell.toLocaleString() : cell)));
-  return made;
+  const node = element("tr");
+  node.append(...cells.map((cell) => element("td", typeof cell === "number" ? cell.toLocaleString() : cell)));
+  return node;
 }
 
 function step({ event, sessions, rate }, all) {
-  const made = element("li", event ? `${sessions.toLocaleString()} ${STEPS[event]} (${rate.toFixed(1)} %)` : `${all.toLocaleString()} sessions`);
+  const node = element("li", event ? `${sessions.toLocaleString()} ${STEPS[event]} (${rate.toFixed(1)} %)` : `${all.toLocaleString()} sessions`);
   const bar = element("meter");
   bar.max = Math.max(all, 1);
   bar.value = sessions;
-  made.append(bar);
-  return made;
+  node.append(bar);
+  return node;
 }
 
 function draw(series, interval) {
@@ -121,7 +122,7 @@ function draw(series, interval) {
 function showReport(report, range, interval) {
   const names = ["sessions", "pageViews", "productClicks", "addToCarts", "purchases", "searches", ...RATES];
   byId("figures").replaceChildren(...names.map((name) => card(name, report[name], report.previous[name])));
-  byId("funnel").replaceChildren(...report.funnel.map((one) => step(one, report.sessions)));
+  byId("funnel").replaceChildren(...report.funnel.map((entry) => step(entry, report.sessions)));
   byId("products").replaceChildren(
     ...report.topProducts.map(({ productId, product, clicks, addToCarts }) => row(product?.title ?? `${productId} (deleted)`, clicks, addToCarts)),
   );
@@ -139,7 +140,7 @@ function showLive(tick) {
   byId("live").replaceChildren(...order.map((name) => card(name, tick[name])));
 }
 
-// -------------------------------------------------------------------------------------------- the visit
+// ---------------------------------------------------------------------------------------------- session
 
 function midnight(daysAgo) {
   const now = new Date();
@@ -150,7 +151,7 @@ async function refresh(store, signal) {
   const days = Number(byId("days").value);
   const range = { from: midnight(days - 1).toISOString(), to: midnight(-1).toISOString() };
   const interval = days === 1 ? "HOUR" : days > 90 ? "WEEK" : "DAY";
-  const { analytics } = await ask(documents.report, { id: store, range, interval, zone: ZONE }, signal);
+  const { analytics } = await execute(documents.report, { id: store, range, interval, zone: ZONE }, signal);
   showReport(analytics, range, interval);
 }
 
@@ -159,13 +160,13 @@ const pause = (ms) => new Promise((done) => setTimeout(done, ms));
 async function follow(store, signal) {
   for (let wait = 1_000; !signal.aborted; wait = Math.min(2 * wait, 30_000)) {
     try {
-      for await (const { analyticsFeed } of events(documents.live, { id: store, zone: ZONE }, signal)) {
+      for await (const { analyticsFeed } of subscribe(documents.live, { id: store, zone: ZONE }, signal)) {
         byId("pulse").className = "";
         showLive(analyticsFeed);
         wait = 1_000;
       }
     } catch (error) {
-      if (error instanceof Refused) return signIn(error.message);
+      if (error instanceof AccessError) return signIn(error.message);
     }
     byId("pulse").className = "off";
     await pause(wait);
@@ -179,14 +180,14 @@ async function keepFresh(store, signal) {
   }
 }
 
-async function begin() {
-  visit?.abort();
-  visit = new AbortController();
-  const { signal } = visit;
+async function start() {
+  session?.abort();
+  session = new AbortController();
+  const { signal } = session;
   byId("status").textContent = "Loading …";
   try {
-    const { config } = await ask(documents.store, { slug }, signal);
-    if (!config) throw new Refused("There is no such store, or it is not published and not yours.");
+    const { config } = await execute(documents.store, { slug }, signal);
+    if (!config) throw new AccessError("There is no such store, or it is not published and not yours.");
     await refresh(config.id, signal);
     byId("store").textContent = config.storeName;
     byId("sign-in").hidden = true;
@@ -197,7 +198,7 @@ async function begin() {
     follow(config.id, signal);
     keepFresh(config.id, signal);
   } catch (error) {
-    if (error instanceof Refused) signIn(token ? error.message : "");
+    if (error instanceof AccessError) signIn(token ? error.message : "");
     else fail(error);
   }
 }
@@ -207,7 +208,7 @@ function fail(error) {
 }
 
 function signIn(why) {
-  visit?.abort();
+  session?.abort();
   token = null;
   sessionStorage.removeItem(KEY);
   byId("dashboard").hidden = byId("choice").hidden = true;
@@ -222,7 +223,7 @@ byId("sign-in").addEventListener("submit", (event) => {
   token = byId("token").value.trim();
   sessionStorage.setItem(KEY, token);
   byId("token").value = "";
-  begin();
+  start();
 });
 byId("leave").addEventListener("click", () => signIn(""));
-begin();
+start();

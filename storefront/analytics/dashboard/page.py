@@ -1,4 +1,4 @@
-"""The page at /dashboard/{slug}. It holds no figure: what is in it is asked for with the owner's own proof."""
+"""The page at /dashboard/{slug}. It is static: its script fetches all data with the owner's credentials."""
 
 import json
 import re
@@ -18,7 +18,7 @@ _SLUG_PATTERN = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 def build_routes() -> list[BaseRoute]:
-    """What to mount at the root: the page and its files."""
+    """The routes of the page and its files, to mount at the root."""
     return [
         mount_static_files("/dashboard-files", "dashboard-files", list_installed_files),
         Route("/dashboard/{slug}", _serve_page),
@@ -27,15 +27,15 @@ def build_routes() -> list[BaseRoute]:
 
 @cache
 def load_documents() -> dict[str, str]:
-    """What the page asks for: the texts of its documents by their names."""
+    """The GraphQL documents of the page by name."""
     return {path.stem: path.read_text(encoding="utf-8") for path in FOLDER.glob("*.graphql")}
 
 
 async def _serve_page(request: Request) -> Response:
     slug = request.path_params["slug"]
     if len(slug) > 100 or not _SLUG_PATTERN.fullmatch(slug):
-        return Response("There is no store with such a name in its address.", status_code=404, media_type="text/plain")
-    # The same page for every name: whether there is such a store, and whose it is, is for the API to say.
+        return Response("There is no store with this slug.", status_code=404, media_type="text/plain")
+    # The same page for any slug: existence and ownership of the store are checked by the API.
     content = _load_template().substitute(
         slug=escape(slug),
         settings=json.dumps({"slug": slug, "documents": load_documents()}),
@@ -46,7 +46,7 @@ async def _serve_page(request: Request) -> Response:
 
 
 def _list_asset_urls(suffix: str) -> list[str]:
-    # Relative, so that it also holds behind a proxy that puts a prefix in front and tells nobody.
+    # Relative URLs, which also work behind a reverse proxy that adds a path prefix.
     return [
         f"../dashboard-files/{name}?v={load_asset(path).digest}"
         for name, path in list_installed_files().items()

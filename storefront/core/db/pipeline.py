@@ -148,9 +148,9 @@ class Pipeline:
     ) -> None:
         """Give the session its settings, or each of its transactions where a pooler stands in between.
 
-        A pooler shows by the backend's pid, which is not the one that the connection began with. `connection_settings` belong to the
-        connection itself, which is the pooler's own business where there is one. `use_prepared`: whether statements are prepared by
-        name; None: unless there is a pooler, which may give each transaction another backend.
+        A pooler shows by the backend's pid, which is not the one that the connection began with. `connection_settings` belong to
+        the connection itself, which is the pooler's own business where there is one. `use_prepared`: whether statements are
+        prepared by name; None: unless there is a pooler, which may give each transaction another backend.
         """
         set_config_calls = _render_set_config({**settings, **connection_settings}, is_local=False)
         settings_statement = QueuedStatement(

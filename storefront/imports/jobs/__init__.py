@@ -1,1 +1,1 @@
-"""Jobs: their queue, the worker that runs them under a lease, and its checkpoints."""
+"""Background jobs: the queue, the workers that run jobs under a lease, and their checkpoints."""

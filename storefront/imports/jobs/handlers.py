@@ -1,4 +1,4 @@
-"""What each kind of job does, from where it was left. Knows no leases: it is told when the job is no longer its own."""
+"""Handlers of the kinds of jobs, which resume from the last checkpoint. Statements raise LeaseLost once the lease is lost."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, select
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.encryption import DecryptionError, Vault
+from storefront.core.leases import Lease
 from storefront.core.net.shopify_client import API_VERSION, ShopifyClient, ShopInfo
 from storefront.core.storage.base import ObjectStorage, StorageError, StoredObject
 from storefront.feed.pubsub import PubSub
@@ -21,16 +22,16 @@ from storefront.imports import exports
 from storefront.imports.exports import ExportSummary, export_products
 from storefront.imports.jobs import queue
 from storefront.imports.jobs.checkpoints import JobCheckpointer, record_progress
-from storefront.imports.jobs.queue import JobFailed, Lease
+from storefront.imports.jobs.queue import JobFailed
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, ImportSummary, import_products
 from storefront.imports.shopify import store as shopify_store
 from storefront.imports.shopify.csv_file import MAX_ROWS, UnreadableFileError, read_csv_products_cooperatively
 from storefront.models import configs
 
 EXPORT_CONTENT_TYPE = "text/csv; charset=utf-8"
-# Seconds after which what has come of a slow source is written, so that whoever goes on need not ask for it again.
+# Seconds after which an incomplete batch of a slow source is written, so that a resumed job need not fetch it again.
 FLUSH_AFTER_SECONDS = 1.0
-# Seconds between two words of how far an export has come.
+# Seconds between two progress updates of an export.
 PROGRESS_INTERVAL_SECONDS = 0.5
 MAX_FILE_BYTES = 1_000_000_000
 SHOP_NOT_CONNECTED_MESSAGE = (
@@ -40,26 +41,26 @@ SHOP_NOT_CONNECTED_MESSAGE = (
 
 @dataclass(frozen=True, slots=True)
 class JobDependencies:
-    """What jobs are done with."""
+    """The dependencies of job handlers."""
 
     database: Database
     objects: ObjectStorage
     vault: Vault
     pubsub: PubSub
     shopify_version: str = API_VERSION
-    # In place of the shops' own hosts.
+    # Overrides the hosts of the shops (tests).
     shopify_url: str | None = None
-    # Of a source: a file, or a shop's products with their variants. Files have at most so many bytes.
+    # Limits of a source: rows of a file, or variants of a shop; bytes of a file.
     max_rows: int = MAX_ROWS
     max_bytes: int = MAX_FILE_BYTES
 
     def publish_job_change(self, job: Row) -> None:
-        """Wake whoever watches a job."""
+        """Notify the subscriptions to a job."""
         self.pubsub.publish(job.id)
 
 
 async def run_job(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapping[str, Any]:
-    """Do a job; returns what is to be kept of it. Raises JobFailed, Lost, Cancelled, and what its parts raise."""
+    """Run a job; returns the columns to store on success. Raises JobFailed, LeaseLost, Cancelled, and errors of its parts."""
     if job.kind == "export":
         return await _run_export(dependencies, job, lease)
     await (_import_shop if job.source == "shopify_store" else _import_file)(dependencies, job, lease)
@@ -67,14 +68,14 @@ async def run_job(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapp
 
 
 async def delete_upload(dependencies: JobDependencies, job: Row) -> None:
-    """Remove what was uploaded for a job that is done. What cannot be removed now is when all old files are."""
+    """Delete the uploaded file of a finished import. If this fails, `sweep_files` deletes it later."""
     if job.kind == "import" and job.object_key:
         with suppress(StorageError):
             await dependencies.objects.delete(job.object_key)
 
 
 async def sweep_files(objects: ObjectStorage, *, days: int) -> int:
-    """Remove the files of imports and exports of more than so many days ago, whatever became of these; returns how many."""
+    """Delete the files of imports and exports that are older than so many days; returns how many."""
     cutoff, removed_count = datetime.now(UTC) - timedelta(days=days), 0
     for prefix in ("imports/", "exports/"):
         old_keys = [stored.key async for stored in objects.list(prefix) if stored.modified_at < cutoff]
@@ -93,9 +94,9 @@ async def _import_file(dependencies: JobDependencies, job: Row, lease: Lease) ->
         async with dependencies.objects.open(job.object_key) as reader:
             stamp = _format_stamp(reader.stored_object)
             if checkpoint.get("stamp", stamp) != stamp:
-                raise JobFailed("uploadId: the file was replaced while it was imported. Import it anew.", "uploadId")
+                raise JobFailed("uploadId: the file was replaced while it was imported. Import it again.", "uploadId")
             await queue.set_total(dependencies.database, lease, reader.stored_object.size)
-            # Counted here, too: not every object store keeps to the size that an upload was signed for.
+            # Checked here as well: not every object store enforces the size of a presigned URL.
             async for chunk in _limit_bytes(reader.chunks, dependencies.max_bytes):
                 await asyncio.to_thread(file.write, chunk)
         await _import_items(
@@ -110,7 +111,7 @@ async def _import_file(dependencies: JobDependencies, job: Row, lease: Lease) ->
 
 @asynccontextmanager
 async def _temporary_file() -> AsyncIterator[BinaryIO]:
-    """A file that is gone when it is closed. To give a gigabyte back takes the system 50 ms: not those of the event loop."""
+    """A temporary file. It is closed in a thread: freeing a gigabyte takes 50 ms, which would block the event loop."""
     file = TemporaryFile()  # noqa: SIM115  closed in a thread
     try:
         yield file
@@ -134,7 +135,7 @@ def _format_stamp(stored: StoredObject) -> str:
 def _read_items(dependencies: JobDependencies, file: BinaryIO, job: Row, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
     resume_point = checkpoint if "offset" in checkpoint else None
     try:
-        # Which handles there were is kept with the job, however large the file.
+        # The checkpoints store seen handles, so that memory is bounded for any file.
         return read_csv_products_cooperatively(
             file, job.file_name, resume_point, remember_handles=False, max_rows=dependencies.max_rows
         )
@@ -149,7 +150,7 @@ async def _import_shop(dependencies: JobDependencies, job: Row, lease: Lease) ->
         _check_currency(await shop.fetch_shop_info(), store.currency)
         await queue.set_total(dependencies.database, lease, await shopify_store.count_shop_products(shop))
         checkpoint = job.checkpoint or {}
-        # Another shop has been connected since: its products are others.
+        # The resume point is invalid if another shop has been connected since.
         resume_point = checkpoint if "cursor" in checkpoint and checkpoint.get("domain") == domain else None
         items = shopify_store.read_shop_products(shop, resume_point, max_rows=dependencies.max_rows)
         await _import_items(dependencies, job, lease, items, tracks_handles=False, extra={"domain": domain})
@@ -163,7 +164,7 @@ def _decrypt_access_token(vault: Vault, integrations: Mapping[str, Any] | None) 
         return integration["domain"], vault.decrypt(integration["accessToken"])
     except DecryptionError:
         field = "integrations.shopify.accessToken"
-        raise JobFailed(f"{field}: cannot be decrypted any more. Set it again with updateConfig.", field) from None
+        raise JobFailed(f"{field}: cannot be decrypted. Set it again with updateConfig.", field) from None
 
 
 def _check_currency(shop_info: ShopInfo, currency: str) -> None:
@@ -184,7 +185,7 @@ async def _import_items(
     tracks_handles: bool,
     extra: Mapping[str, Any],
 ) -> None:
-    # Of a job that was tried again only what it has rejected since counts.
+    # After a retry only rows that were rejected since count towards the limit.
     rejected_before_retry = (job.checkpoint or {}).get("forgiven", 0)
     checkpointer = JobCheckpointer(lease, tracks_handles=tracks_handles, extra={**extra, "forgiven": rejected_before_retry})
     max_rejected_rows = job.options.get("maxRejectedRows", DEFAULT_MAX_REJECTED_ROWS)
@@ -222,7 +223,7 @@ def _select_store_statement() -> Statement:
 
 
 async def _run_export(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapping[str, Any]:
-    # From the beginning, each time: of a file that was cut off nothing is kept.
+    # Exports restart from the beginning: a partial file cannot be resumed.
     await queue.restart_job(dependencies.database, lease, await exports.count_products(dependencies.database, job.config_id))
     key = f"exports/{job.config_id}/{job.id}.csv"
     size = await dependencies.objects.put(key, _render_export(dependencies, job, lease), EXPORT_CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""Shopify's product CSV, read from bytes one record at a time, from its beginning or from a place in its midst."""
+"""Reader of Shopify's product CSV: a stream of records, from the start of the file or from a checkpoint."""
 
 import csv
 from collections import Counter
@@ -27,8 +27,8 @@ COLUMN_ALIASES = {
     lossless_cell.UNQUOTED_COLUMN.lower(): lossless_cell.QUOTED_COLUMN.lower(),
 }
 READ_CHUNK_BYTES = 65_536
-# What is parsed in one piece is bounded, because nothing else runs on the event loop meanwhile: a record at these limits takes
-# about 10 ms of CPU. docs/adr/csv-reader.md has the figures. Every comma may begin a cell, so cells are bounded by commas.
+# Limits of a record, because parsing one blocks the event loop: a record at these limits takes about 10 ms of CPU.
+# docs/adr/csv-reader.md has the figures. Every comma may begin a cell, so cells are bounded by commas.
 MAX_RECORD_BYTES = 1_000_000
 MAX_RECORD_LINES = 10_000
 MAX_RECORD_COMMAS = 50_000
@@ -40,7 +40,7 @@ NOT_UTF_8_MESSAGE = "is not UTF-8 text: save it as “CSV UTF-8”."
 
 
 class UnreadableFileError(ValueError):
-    """The file is no product CSV at all. The message says why, for the one who chose the file."""
+    """The file is not a product CSV. The message says why, for the user who uploaded it."""
 
 
 def read_csv_products(
@@ -51,11 +51,11 @@ def read_csv_products(
     remember_handles: bool = True,
     max_rows: int = MAX_ROWS,
 ) -> Iterator[SourceItem]:
-    """The products and rejected rows of a file in file order, with marks between them; `name` is for the rejections.
+    """Products and row errors of a file in file order, with checkpoints between them. `name`: of the file, for error messages.
 
-    A mark's `place` is where a later reading may go on; its `done` counts bytes. Of what was read nothing is kept but the
-    handles, and these only where it `remembers`. A file of more than `max_rows` rows ends with a Stop. Raises UnreadableFile at
-    once if the header is not that of a product CSV.
+    A checkpoint's `resume_point` is where a later call may resume; its `progress` counts bytes. Memory holds no rows, only
+    handles, and these only with `remember_handles`. A file of more than `max_rows` rows ends with an EarlyStop. Raises
+    UnreadableFileError at once if the header is not that of a product CSV.
     """
     return (item for item in _open_items(file, name, resume_point, remember_handles, max_rows) if item is not None)
 
@@ -68,7 +68,7 @@ def read_csv_products_cooperatively(
     remember_handles: bool = True,
     max_rows: int = MAX_ROWS,
 ) -> AsyncIterator[SourceItem]:
-    """The same as `read`, for the event loop: other tasks run between any two records, whatever the file holds."""
+    """`read_csv_products` for the event loop: yields to other tasks between any two records."""
     return iterate_cooperatively(_open_items(file, name, resume_point, remember_handles, max_rows))
 
 
@@ -83,7 +83,7 @@ def _open_items(
 
 
 def _parse_items(source: "_CsvSource", parser: ProductParser, max_rows: int) -> Iterator[SourceItem | None]:
-    """What the records come to. None stands for work that has come to nothing yet: there may be much of it."""
+    """Parse the records. Yields None for work without a result yet, so that callers can yield to the event loop."""
     for record in source.read_records(max_rows):
         if record is not None:
             yield from parser.add_row(record)
@@ -98,36 +98,36 @@ def _parse_items(source: "_CsvSource", parser: ProductParser, max_rows: int) -> 
 
 
 def is_record_within_limits(record: str) -> bool:
-    """Whether a record is within the limits of what is read."""
+    """Whether the reader accepts a record of this length."""
     lines, commas = record.count("\n") + record.count("\r"), record.count(",")
     return lines <= MAX_RECORD_LINES and commas <= MAX_RECORD_COMMAS and len(record.encode()) <= MAX_RECORD_BYTES
 
 
 class _RecordTooLongError(Exception):
-    """More than is parsed in one piece. The message says of what."""
+    """A record exceeds a limit. The message names the limit."""
 
 
 class _LineTooLongError(_RecordTooLongError):
-    """The rest of the line is still to be skipped."""
+    """A line exceeds a limit; the rest of it is still to be skipped."""
 
 
 class _LineReader:
-    """Lines of text out of bytes, whatever they end in, and how far they have come: in bytes and in lines.
+    """Iterator over the lines of a file, with any line ending, that tracks its offset in bytes and its line number.
 
-    Raises _RecordTooLong where a record is longer than the limits. The line that is one too many begins the next record.
+    Raises _RecordTooLongError if a record exceeds a limit. The line that exceeds it begins the next record.
     """
 
     def __init__(self, file: BinaryIO, offset: int = 0, line: int = 0) -> None:
         file.seek(offset)
         self._file = file
         self.offset, self.line = offset, line
-        # The last one comes first.
+        # In reverse order, as a stack.
         self._reversed_lines: list[bytes] = []
         self._unfinished_chunks: list[bytes] = []
         self.begin_record()
 
     def begin_record(self) -> None:
-        """What comes now belongs to another record."""
+        """Start a new record: reset its limits."""
         self._bytes_left, self._lines_left, self._commas_left = MAX_RECORD_BYTES, MAX_RECORD_LINES, MAX_RECORD_COMMAS
 
     def __iter__(self) -> "_LineReader":
@@ -147,7 +147,7 @@ class _LineReader:
         self.offset += size
         self.line += 1
         text = line.decode()
-        # A byte order mark before a quoted name would hide the quote from the parser.
+        # A byte order mark before a quoted column name would hide the quote from the parser.
         return text.removeprefix(BYTE_ORDER_MARK) if is_first else text
 
     def _raise_too_long(self, line: bytes) -> NoReturn:
@@ -161,12 +161,12 @@ class _LineReader:
         raise _RecordTooLongError(f"{MAX_RECORD_BYTES:,} bytes" if self._bytes_left < 0 else f"{MAX_RECORD_COMMAS:,} commas")
 
     def _read_lines(self) -> None:
-        """Read on to the end of a line; raises StopIteration at the end of the file, _LineTooLong where the line goes on."""
+        """Read up to a line ending. Raises StopIteration at the end of the file, _LineTooLongError if there is none in reach."""
         size = sum(map(len, self._unfinished_chunks))
         while chunk := self._file.read(READ_CHUNK_BYTES):
             size += len(chunk)
             if b"\n" in chunk or b"\r" in chunk or (self._unfinished_chunks and self._unfinished_chunks[-1].endswith(b"\r")):
-                # A carriage return at the very end may be half of a line's end.
+                # A carriage return at the end of the chunk may be half of a CRLF.
                 carriage_return = b"\r" if chunk.endswith(b"\r") else b""
                 self._reversed_lines = b"".join([*self._unfinished_chunks, chunk.removesuffix(carriage_return)]).splitlines(
                     keepends=True
@@ -183,7 +183,7 @@ class _LineReader:
                     return
             else:
                 self._unfinished_chunks.append(chunk)
-            # One that ends in a carriage return is known to the next chunk: whether a line feed belongs to it.
+            # After a carriage return the next chunk decides: a line feed may follow.
             if size > MAX_RECORD_BYTES and not self._unfinished_chunks[-1].endswith(b"\r"):
                 self.offset += size
                 self._unfinished_chunks = []
@@ -193,7 +193,7 @@ class _LineReader:
             raise StopIteration
 
     def skip_chunk(self) -> bool:
-        """Skip a chunk of a line that is too long; returns whether its end was found, which then comes as a line of its own."""
+        """Skip a chunk of a line that is too long. True once its end was found, which is then read as a line of its own."""
         chunk = self._file.read(READ_CHUNK_BYTES)
         line_ends = [end for end in (chunk.find(b"\n"), chunk.find(b"\r")) if end >= 0]
         end = min(line_ends, default=len(chunk))
@@ -215,7 +215,7 @@ class _LineReader:
 
 @dataclass(frozen=True, slots=True)
 class _ColumnMap:
-    """Where the known columns stand in the file."""
+    """Maps the known columns to their indexes in the file."""
 
     index_by_column: Mapping[str, int]
     column_count: int
@@ -232,13 +232,13 @@ class _ColumnMap:
 
 
 class _CsvSource:
-    """A file whose header was read."""
+    """A file whose header has been parsed."""
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self._file = file
         self.line_reader = _LineReader(file)
         self.row_count = 0
-        # Strict, because the lenient parser takes all that follows an unclosed quote for one cell without a word.
+        # Strict: the lenient parser silently reads everything after an unclosed quote as one cell.
         self._csv_reader = csv.reader(self.line_reader, strict=True)
         try:
             header = next(self._csv_reader, [])
@@ -250,18 +250,18 @@ class _CsvSource:
         self.layout, self._column_map = _parse_header(header, name)
 
     def resume(self, resume_point: Mapping[str, Any]) -> None:
-        """Read from another place on."""
+        """Continue from a checkpoint."""
         self.line_reader = _LineReader(self._file, resume_point["offset"], resume_point["line"] - 1)
         self.row_count = resume_point.get("rows", 0)
         self._csv_reader = csv.reader(self.line_reader, strict=True)
 
     def build_checkpoint(self) -> Checkpoint:
-        """The place that comes next."""
+        """The checkpoint after the last record."""
         resume_point = {"offset": self.line_reader.offset, "line": self.line_reader.line + 1, "rows": self.row_count}
         return Checkpoint(resume_point, self.line_reader.offset)
 
     def read_records(self, max_rows: int) -> Iterator[CsvRecord | RowError | None]:
-        """The rows, and what is none. None: a row without anything in it, or a part of a line that is too long."""
+        """Yield records and errors of unreadable ones; None for an empty row, or a part of a line that is too long."""
         line_reader, column_map = self.line_reader, self._column_map
         while self.row_count < max_rows:
             line, start_offset, preceding_rows = line_reader.line + 1, line_reader.offset, self.row_count
@@ -271,12 +271,12 @@ class _CsvSource:
             except StopIteration:
                 return
             except (_RecordTooLongError, UnicodeDecodeError, csv.Error) as error:
-                # The parser starts afresh on the next line, so one broken record does not cost the rest of the file.
+                # The parser restarts on the next line: one broken record does not cost the rest of the file.
                 yield self._build_row_error(line, error)
                 while isinstance(error, _LineTooLongError) and not line_reader.skip_chunk():
                     yield None
             else:
-                # Spreadsheets leave empty lines.
+                # Spreadsheets write empty lines.
                 yield column_map.build_record(line, cells, start_offset, preceding_rows) if any(cells) else None
             self.row_count += 1
 
@@ -302,10 +302,10 @@ def _parse_header(header: Sequence[str], name: str) -> tuple[SourceLayout, _Colu
 
 
 def _find_header_problem(header: Sequence[str], columns: Sequence[str]) -> str | None:
-    """Why no products can be read under this header, or None."""
+    """The problem with a header that is not a product CSV's, or None."""
     if len(header) > MAX_COLUMNS:
         return f"the header row has {len(header):,} columns, at most {MAX_COLUMNS:,} are allowed."
-    # Every other byte of UTF-16 is NUL where the text is plain.
+    # In UTF-16 every other byte of ASCII text is NUL.
     if any("\0" in spelling for spelling in header):
         return NOT_UTF_8_MESSAGE
     for column, spellings in (("handle", "“Handle” or “URL handle”"), ("title", "“Title”")):

@@ -1,4 +1,4 @@
-"""A product as rows of Shopify's CSV, which read to the same product again: what the columns cannot say stands in one of ours."""
+"""Writer of products as rows of Shopify's CSV. Each product round-trips: a lossless cell holds what the columns cannot."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from storefront.imports.product_parser import ProductParser
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 from storefront.imports.shopify.csv_file import MAX_RECORD_LINES, is_record_within_limits
 
-# As Shopify has written them since ever, and still reads them. Ours is the last: without it the file is one of Shopify's.
+# Shopify's original column names, which it still reads. The lossless column is appended to them.
 HEADER = (
     *("Handle", "Title", "Body (HTML)", "Type", "Tags", "Published"),
     *(f"Option{n} {part}" for n in OPTION_NUMBERS for part in ("Name", "Value")),
@@ -22,7 +22,7 @@ HEADER = (
     *("Variant Taxable", "Image Src", "Image Position", "SEO Title", "SEO Description", "Status"),
 )
 SHOPIFY_STATUSES = {"active": "active", "inactive": "draft", "archived": "archived"}
-# What Shopify wants to know of a variant and we do not: as it would be at a new one.
+# Columns that Shopify requires and that have no counterpart here: its defaults for a new variant.
 DEFAULT_VARIANT_CELLS = {
     "Variant Inventory Policy": "deny",
     "Variant Fulfillment Service": "manual",
@@ -30,12 +30,12 @@ DEFAULT_VARIANT_CELLS = {
     "Variant Taxable": "true",
 }
 DEFAULT_OPTION_CELLS = {"Option1 Name": "Title", "Option1 Value": "Default Title"}
-# The option of variants whose attributes are no options that Shopify could have.
+# The option of variants whose attributes Shopify's options cannot represent.
 SYNTHETIC_OPTION_NAME = "Variant"
 
 _CANONICAL_LAYOUT = SourceLayout("", 0, {column: column for column in COLUMNS})
 _VARIANT_FIELDS = tuple(field.name for field in fields(VariantRow) if field.name != "line")
-# What a cell of ours may say of a product. The rest always comes back.
+# Product fields that the lossless cell may hold. The others always round-trip.
 _PRODUCT_FIELDS = (
     *("title", "description", "price", "compare_at_price", "images", "category", "tags"),
     *("inventory", "track_inventory", "seo_title", "seo_description"),
@@ -45,29 +45,29 @@ Cells = dict[str, str]
 
 
 class UnwritableProductError(Exception):
-    """A product that would not come back as it is. The message names the field."""
+    """A product that does not round-trip. The message names the field."""
 
 
 class ProductCsvWriter:
-    """Rows of products as text. With `quotes`, spreadsheets take no cell for a formula."""
+    """Writes products as CSV text. `quote_formulas` prevents CSV injection: spreadsheets read no cell as a formula."""
 
     def __init__(self, *, quote_formulas: bool = True) -> None:
         self._column_names = (*HEADER, lossless_cell.QUOTED_COLUMN if quote_formulas else lossless_cell.UNQUOTED_COLUMN)
         self._quote_formulas = quote_formulas
 
     def render_header(self) -> str:
-        """The first line."""
+        """The header line."""
         return _render_csv([self._column_names])
 
     def render_product(self, product: ProductRow) -> str:
-        """The lines of a product; raises Unwritable."""
+        """The lines of a product. Raises UnwritableProductError."""
         quote = lossless_cell.quote_formula if self._quote_formulas else str
         rows = [
             [quote(row.get(name, "")) for name in self._column_names]
             for row in _rename_lossless_column(build_rows(product), self._column_names[-1])
         ]
         text = _render_csv(rows)
-        # What is shorter is within all of the limits.
+        # A shorter text is within all limits.
         if len(text) > MAX_RECORD_LINES and not all(is_record_within_limits(_render_csv([row])) for row in rows):
             raise UnwritableProductError("description: has more text, lines or commas than a row of a file may have")
         return text
@@ -84,14 +84,14 @@ def _render_csv(rows: Iterable[Sequence[str]]) -> str:
 
 
 def build_rows(product: ProductRow) -> list[Cells]:
-    """The cells of its rows by column. They were read again, and were the same product."""
+    """The rows of a product as cells by column, verified by parsing them again. Raises UnwritableProductError."""
     differing_field = "handle"
     for options in _list_option_cells(product):
         rows = _build_shopify_rows(product, options)
         if (parsed := _parse_rows(rows)) is None or len(parsed.variants) not in (len(product.variants), 0):
             continue
         missing_fields = [_find_missing_variant_fields(variant, parsed, n) for n, variant in enumerate(product.variants)]
-        # What is said of the variants says something of their product: that comes after it.
+        # Lossless variants change what is parsed of their product, so its missing fields are computed after them.
         if (parsed := _parse_rows(_add_lossless_cells(rows, {}, missing_fields))) is None:
             continue
         reparsed = _parse_rows(_add_lossless_cells(rows, _find_missing_product_fields(product, parsed), missing_fields))
@@ -102,7 +102,7 @@ def build_rows(product: ProductRow) -> list[Cells]:
 
 
 def _list_option_cells(product: ProductRow) -> list[list[Cells]]:
-    """The options of the variants as cells: as they are where Shopify could have them, else made up."""
+    """Candidates for the option cells of the variants: their attributes if Shopify can represent them, and synthetic options."""
     if not product.variants:
         return [[DEFAULT_OPTION_CELLS]]
     names = list(product.variants[0].attributes)
@@ -131,8 +131,8 @@ def _build_synthetic_options(product: ProductRow) -> list[Cells]:
 
 
 def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[Cells]:
-    """The rows as Shopify has them."""
-    # Of a product without variants Shopify's one variant has the price and the stock.
+    """The rows without lossless cells."""
+    # At Shopify a product without variants has one default variant, with its price and stock.
     default_variant = VariantRow(0, "", product.price, product.compare_at_price, {}, product.inventory, None)
     default_variant = default_variant if product.track_inventory else replace(default_variant, inventory=None)
     variants = zip(product.variants or [default_variant], options, strict=False)
@@ -145,7 +145,7 @@ def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[C
         for n, (variant, url) in enumerate(zip_longest(variants, product.images), 1)
     ]
     for row in rows[1:]:
-        # The names of the options stand on the first row alone.
+        # Option names are only on the first row.
         for n in OPTION_NUMBERS:
             row.pop(f"Option{n} Name", None)
     rows[0] |= _build_product_cells(product)
@@ -182,13 +182,13 @@ def _build_image_cells(position: int, url: str) -> Cells:
     return {"Image Src": url, "Image Position": str(position)}
 
 
-# ------------------------------------------------------------------------------------------ what is missing
+# ------------------------------------------------------------------------------------------ missing fields
 
 
 def _add_lossless_cells(
     rows: list[Cells], product_fields: Mapping[str, Any], variant_fields: Sequence[Mapping[str, Any] | None]
 ) -> list[Cells]:
-    """Write what the other columns do not say into our own."""
+    """Add the lossless cell to each row."""
     for n, row in enumerate(rows):
         fields_of_variant = variant_fields[n] if n < len(variant_fields) else None
         row[lossless_cell.QUOTED_COLUMN] = lossless_cell.render_cell(product_fields if n == 0 else {}, fields_of_variant)
@@ -200,10 +200,10 @@ def _find_missing_product_fields(product: ProductRow, parsed: ProductRow) -> dic
 
 
 def _find_missing_variant_fields(variant: VariantRow, parsed: ProductRow, n: int) -> dict[str, Any] | None:
-    """What the row does not say of its variant; None: nothing is missing."""
+    """The fields of a variant that its row does not represent; None if it represents all."""
     if n < len(parsed.variants):
         return _diff_variants(variant, parsed.variants[n]) or None
-    # A variant without options is read as none at all, unless something is said of it.
+    # A row without options is parsed as no variant, unless its lossless cell sets one.
     return _diff_variants(variant, replace(variant, name="Default", attributes={}, is_available=True))
 
 
@@ -212,7 +212,7 @@ def _diff_variants(variant: VariantRow, parsed: VariantRow) -> dict[str, Any]:
 
 
 def _parse_rows(rows: Iterable[Cells]) -> ProductRow | None:
-    """The product that the rows are read as, where all of them are."""
+    """The product that the rows parse to; None if a row is rejected."""
     parser = ProductParser(_CANONICAL_LAYOUT)
     items = [item for n, row in enumerate(rows) for item in parser.add_row(_to_record(n, row))] + [*parser.finish()]
     results = [item for item in items if not isinstance(item, Checkpoint)]
@@ -224,7 +224,7 @@ def _to_record(n: int, row: Cells) -> CsvRecord:
 
 
 def _find_differing_field(left: ProductRow, right: ProductRow) -> str:
-    """The first field in which they differ."""
+    """The name of the first field that differs; empty if none does."""
     if [_variant_values(variant) for variant in left.variants] != [_variant_values(variant) for variant in right.variants]:
         return "variants"
     names = ("handle", "status", *_PRODUCT_FIELDS)

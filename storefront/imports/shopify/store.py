@@ -1,4 +1,4 @@
-"""The products of a live shop at Shopify, page by page, as the rows that its CSV has: judged by the same rules."""
+"""Reader of the products of a connected Shopify store, page by page, as CSV records: the same validation applies."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import zip_longest
@@ -12,16 +12,16 @@ from storefront.imports.product_parser import ProductParser
 from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 from storefront.imports.shopify.csv_file import MAX_ROWS
 
-# Products asked for at a time, with as many of their variants and images; the rest of these comes in pages of its own. What a
-# question costs is at most 1,000 points: fewer products are asked for where this is more.
+# Page sizes: products per query, with their first variants and images; further ones are fetched in pages of their own. A query
+# may cost at most 1,000 points: the page is made smaller if it costs more.
 PRODUCTS_PER_PAGE, VARIANTS_PER_PRODUCT, IMAGES_PER_PRODUCT, CONNECTION_PAGE_SIZE = 8, 25, 10, 100
 
-# Of one product's, one more than an import takes: the one too many is rejected in words. Media may be films, too.
+# Per product: one variant more than an import accepts, so that validation rejects it. Media includes videos.
 MAX_NODES = {"variants": csv_columns.MAX_VARIANTS + 1, "media": 4 * csv_columns.MAX_IMAGES}
-# What a count of products may be at most: it is only for the progress.
+# Clamp of the product count, which is only for progress.
 MAX_PRODUCT_COUNT = 2**31
 
-# How the columns are called here: what is wrong is told in Shopify's words for it.
+# Shopify's field for each column: error messages name the field.
 SHOPIFY_FIELD_BY_COLUMN = {
     "handle": "handle",
     "title": "title",
@@ -39,7 +39,7 @@ SHOPIFY_FIELD_BY_COLUMN = {
     "variant inventory tracker": "variants.inventoryItem.tracked",
     **{f"option{n} {part}": f"variants.selectedOptions.{part}" for n in (1, 2, 3) for part in ("name", "value")},
 }
-# What is unlisted is sold to those who have its address: here that is not to be had, so it is kept from sight.
+# UNLISTED products are sold only by direct link. There is no such status here, so they are imported as drafts.
 STATUS_CELL_BY_SHOPIFY_STATUS = {"ACTIVE": "active", "DRAFT": "draft", "ARCHIVED": "archived", "UNLISTED": "draft"}
 
 _VARIANT_FRAGMENT = """
@@ -81,17 +81,17 @@ Node = Mapping[str, Any]
 
 
 async def count_shop_products(shop: ShopifyClient) -> int:
-    """How many products the shop has."""
+    """The number of products of the shop."""
     return min(max(0, int((await shop.execute_query(_COUNT_QUERY, {}))["productsCount"]["count"])), MAX_PRODUCT_COUNT)
 
 
 async def read_shop_products(
     shop: ShopifyClient, resume_point: Mapping[str, Any] | None = None, *, max_rows: int = MAX_ROWS
 ) -> AsyncIterator[SourceItem]:
-    """The products of a shop and what cannot be taken of them, with a mark behind each page. `done` counts products.
+    """Products and row errors of a shop, with a checkpoint after each page. `progress` counts products.
 
-    Rows are numbered from 1 on, over variants and images. With more than `max_rows` of them, or more products, it ends with a
-    Stop. Raises ShopifyError, for pages without an end, too.
+    Rows are numbered from 1, over variants and images. With more than `max_rows` rows or products it ends with an EarlyStop.
+    Raises ShopifyError, also for pagination that does not end.
     """
     cursor, row_number, products_done = (
         (resume_point["cursor"], resume_point["row"], resume_point["done"]) if resume_point else (None, 1, 0)
@@ -115,19 +115,19 @@ async def read_shop_products(
 
 
 def _next_cursor(shop: ShopifyClient, page: Node, cursor: str | None) -> tuple[bool, str | None]:
-    """Whether there is another page, and its cursor. Raises ShopifyError where that would be the same page again."""
+    """Whether there is a next page, and its cursor. Raises ShopifyError if pagination does not advance."""
     has_more, end_cursor = page["pageInfo"]["hasNextPage"], page["pageInfo"]["endCursor"]
     if has_more and (not page["nodes"] or end_cursor is None or end_cursor == cursor):
-        raise ShopifyError(f"{shop.domain} answers with pages that do not end. Try again later.")
+        raise ShopifyError(f"{shop.domain} returns pages that do not end. Try again later.")
     return has_more, end_cursor or cursor
 
 
 async def _parse_product(product_records: Sequence[CsvRecord], layout: SourceLayout) -> AsyncIterator[ProductRow | RowError]:
-    # One for each: of what it has seen nothing is wanted any more.
+    # A parser per product: no state is needed across products.
     parser, time_slice = ProductParser(layout), TimeSlice()
     for record in product_records:
         for item in parser.add_row(record):
-            # The marks are ours: within a page there is no place to go on from.
+            # Reading resumes between pages only, at the cursor: checkpoints within a page are dropped.
             if not isinstance(item, Checkpoint):
                 yield item
         await time_slice.yield_if_expired()
@@ -140,7 +140,7 @@ class _PageReader:
         self._shop, self._page_size = shop, PRODUCTS_PER_PAGE
 
     async def fetch_page(self, cursor: str | None) -> Node:
-        """The next page, smaller where it would cost too much."""
+        """The next page. Halves the page size while the query is too costly."""
         while True:
             sizes = {"first": self._page_size, "variants": VARIANTS_PER_PRODUCT, "images": IMAGES_PER_PRODUCT}
             try:
@@ -154,7 +154,7 @@ class _PageReader:
 
 
 async def _load_full_product(shop: ShopifyClient, node: Node) -> Node:
-    """A product with all of its variants and images."""
+    """The product with all of its variants and images."""
     return {**node, **{connection: await _load_all_nodes(shop, node, connection) for connection in ("variants", "media")}}
 
 
@@ -165,7 +165,7 @@ async def _load_all_nodes(shop: ShopifyClient, node: Node, connection: str) -> S
     while has_more and len(nodes) < MAX_NODES[connection]:
         variables = {"id": node["id"], "first": CONNECTION_PAGE_SIZE, "after": cursor}
         product = (await shop.execute_query(_CONNECTION_QUERIES[connection], variables))["product"]
-        # It may have been deleted meanwhile.
+        # The product may have been deleted since.
         if product is None:
             break
         page = product[connection]

@@ -1,4 +1,4 @@
-"""Imports and exports over GraphQL: ordered, watched, cancelled and tried again, by their owners and nobody else."""
+"""Import and export jobs over GraphQL: start, progress, cancel, retry, and access control."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -40,8 +40,8 @@ PRODUCTS = """query ($store: ID!) { products(configId: $store, sort: {key: NAME,
 
 
 @dataclass
-class Place:
-    """A server, an owner of a store, the store, and somebody else."""
+class JobEnvironment:
+    """A server, the owner of a store, the store, and another user."""
 
     owner: Client
     store: str
@@ -49,7 +49,7 @@ class Place:
     shopify: Shopify
 
     async def upload(self, content: str | bytes, name: str = "shop.csv", store: str | None = None) -> str:
-        """A file, uploaded."""
+        """Upload a file; returns the id of the upload."""
         body = content if isinstance(content, bytes) else content.encode()
         given = {"configId": store or self.store, "fileName": name, "size": len(body)}
         upload = (await self.owner.ask(UPLOAD, input=given))["createImportUpload"]["upload"]
@@ -59,17 +59,17 @@ class Place:
             (await http.request(upload["method"], upload["url"], content=body, headers=headers)).raise_for_status()
         return str(upload["id"])
 
-    async def order(self, source: str = "SHOPIFY_CSV", **values: Any) -> Any:
-        """The payload of importProducts."""
+    async def start_import(self, source: str = "SHOPIFY_CSV", **values: Any) -> Any:
+        """Call importProducts; returns its payload."""
         given = {"configId": self.store, "source": source, **values}
         return (await self.owner.ask(IMPORT, input=given))["importProducts"]
 
-    async def job(self, id_: str) -> Any:
-        """An import as it is."""
+    async def load_job(self, id_: str) -> Any:
+        """Load an import."""
         return (await self.owner.ask(f"query ($id: ID!) {{ importJob(id: $id) {{ {JOB} }} }}", id=id_))["importJob"]
 
-    async def over(self, id_: str, query: str | None = None, field: str = "importJob") -> Any:
-        """A job when it is over."""
+    async def wait_until_finished(self, id_: str, query: str | None = None, field: str = "importJob") -> Any:
+        """Wait until a job is finished."""
         query = query or f"query ($id: ID!) {{ importJob(id: $id) {{ {JOB} }} }}"
         async with asyncio.timeout(20):
             while True:
@@ -78,29 +78,29 @@ class Place:
                     return job
                 await asyncio.sleep(0.02)
 
-    async def bring(self, content: str | bytes, **values: Any) -> Any:
-        """The import of a file when it is over."""
-        payload = await self.order(uploadId=await self.upload(content), **values)
+    async def import_file(self, content: str | bytes, **values: Any) -> Any:
+        """Import a file, and wait until it is finished."""
+        payload = await self.start_import(uploadId=await self.upload(content), **values)
         assert payload["userErrors"] == []
-        return await self.over(payload["job"]["id"])
+        return await self.wait_until_finished(payload["job"]["id"])
 
-    async def retried(self, id_: str) -> Any:
-        """An import that failed, tried again, when it is over."""
+    async def retry_import(self, id_: str) -> Any:
+        """Retry an import, and wait until it is finished."""
         retry = "mutation ($id: ID!) { retryImport(input: {id: $id}) { userErrors { message } } }"
         assert (await self.owner.ask(retry, id=id_))["retryImport"]["userErrors"] == []
-        return await self.over(id_)
+        return await self.wait_until_finished(id_)
 
-    async def live(self) -> Any:
-        """The import of the connected shop when it is over."""
-        payload = await self.order("SHOPIFY_STORE")
+    async def import_shop(self) -> Any:
+        """Import the connected shop, and wait until it is finished."""
+        payload = await self.start_import("SHOPIFY_STORE")
         assert payload["userErrors"] == []
-        return await self.over(payload["job"]["id"])
+        return await self.wait_until_finished(payload["job"]["id"])
 
-    async def products(self) -> list[Mapping[str, Any]]:
-        """What the store has."""
+    async def load_products(self) -> list[Mapping[str, Any]]:
+        """The products of the store."""
         return list((await self.owner.ask(PRODUCTS, store=self.store))["products"]["nodes"])
 
-    async def connect(self, token: str = TOKEN, domain: str = DOMAIN) -> None:
+    async def connect_shop(self, token: str = TOKEN, domain: str = DOMAIN) -> None:
         """Connect a shop."""
         shopify = {"domain": domain, "accessToken": token}
         query = "mutation ($input: UpdateConfigInput!) { updateConfig(input: $input) { userErrors { message } } }"
@@ -109,15 +109,15 @@ class Place:
 
 
 @pytest.fixture
-async def place(empty_url: str, tmp_path: Path) -> AsyncIterator[Place]:
+async def env(empty_url: str, tmp_path: Path) -> AsyncIterator[JobEnvironment]:
     async with selling(Shopify()) as shopify, serving(empty_url, tmp_path, shopify_url=shopify.url) as client:
         owner, rival = [await make_user(client.database) for _ in range(2)]
         store = await make_store(client.database, user_id=owner)
-        yield Place(client.signed_in(owner), store, client.signed_in(rival), shopify)
+        yield JobEnvironment(client.signed_in(owner), store, client.signed_in(rival), shopify)
 
 
-async def test_a_file_is_uploaded_imported_and_told_of(place: Place) -> None:
-    job = await place.bring(SHIRT + "mug,Mug,,,5,M-1\ncup,Cup,,,-1,\n")
+async def test_uploaded_file_is_imported(env: JobEnvironment) -> None:
+    job = await env.import_file(SHIRT + "mug,Mug,,,5,M-1\ncup,Cup,,,-1,\n")
     assert (job["status"], job["source"], job["fileName"], job["progress"]) == ("SUCCEEDED", "SHOPIFY_CSV", "shop.csv", 1)
     assert (job["rows"], job["created"], job["updated"], job["unchanged"], job["rejected"]) == (4, 2, 0, 0, 1)
     assert job["position"] == "2"
@@ -125,32 +125,32 @@ async def test_a_file_is_uploaded_imported_and_told_of(place: Place) -> None:
     [issue] = job["issues"]["nodes"]
     assert (issue["row"], issue["handle"], issue["field"]) == (5, "cup", "Variant Price")
     assert "not an amount of 0 or more" in issue["message"]
-    mug, shirt = await place.products()
+    mug, shirt = await env.load_products()
     assert (mug["handle"], [one["sku"] for one in shirt["variants"]]) == ("mug", ["S-1", "S-2"])
-    assert (await place.bring(SHIRT))["unchanged"] == 1
+    assert (await env.import_file(SHIRT))["unchanged"] == 1
 
 
-async def test_imports_are_listed_newest_first(place: Place) -> None:
-    jobs = [await place.bring(f"{HEADER}\nmug-{n},Mug,,,5,\nbad,,,,,\n") for n in range(3)]
+async def test_imports_are_listed_newest_first(env: JobEnvironment) -> None:
+    jobs = [await env.import_file(f"{HEADER}\nmug-{n},Mug,,,5,\nbad,,,,,\n") for n in range(3)]
     query = """query ($store: ID!, $after: String) { importJobs(configId: $store, first: 2, after: $after) {
       totalCount nodes { id issues { nodes { row } } } pageInfo { endCursor hasNextPage } } }"""
-    first = (await place.owner.ask(query, store=place.store))["importJobs"]
+    first = (await env.owner.ask(query, store=env.store))["importJobs"]
     assert [job["id"] for job in first["nodes"]] == [jobs[2]["id"], jobs[1]["id"]]
     assert [job["issues"]["nodes"] for job in first["nodes"]] == [[{"row": 3}]] * 2
     assert first["totalCount"] == 3
-    rest = (await place.owner.ask(query, store=place.store, after=first["pageInfo"]["endCursor"]))["importJobs"]
+    rest = (await env.owner.ask(query, store=env.store, after=first["pageInfo"]["endCursor"]))["importJobs"]
     assert [job["id"] for job in rest["nodes"]] == [jobs[0]["id"]]
 
 
-async def test_rows_that_were_left_out_come_in_pages(place: Place) -> None:
-    job = await place.bring(f"{HEADER}\n" + "".join(f"mug-{n},,,,5,\n" for n in range(1_010)), maxRejectedRows=2_000)
+async def test_row_errors_are_paginated(env: JobEnvironment) -> None:
+    job = await env.import_file(f"{HEADER}\n" + "".join(f"mug-{n},,,,5,\n" for n in range(1_010)), maxRejectedRows=2_000)
     assert (job["rejected"], job["issues"]["totalCount"]) == (1_010, 1_000)
     query = """query ($id: ID!, $after: String) { importJob(id: $id) {
       issues(first: 60, after: $after) { nodes { row } pageInfo { endCursor hasNextPage } } } }"""
     rows: list[int] = []
     after = None
     while True:
-        page = (await place.owner.ask(query, id=job["id"], after=after))["importJob"]["issues"]
+        page = (await env.owner.ask(query, id=job["id"], after=after))["importJob"]["issues"]
         rows += [issue["row"] for issue in page["nodes"]]
         after = page["pageInfo"]["endCursor"]
         if not page["pageInfo"]["hasNextPage"]:
@@ -158,30 +158,30 @@ async def test_rows_that_were_left_out_come_in_pages(place: Place) -> None:
     assert rows == list(range(2, 1_002))
 
 
-async def test_import_stops_after_too_many_rejected_rows(place: Place) -> None:
+async def test_import_stops_after_too_many_rejected_rows(env: JobEnvironment) -> None:
     rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(1_100)) + "cup,Cup,,,5,\n"
-    job = await place.bring(rows)
+    job = await env.import_file(rows)
     assert (job["status"], job["error"]["field"], job["created"], job["rejected"]) == ("FAILED", "maxRejectedRows", 1, 1_001)
     assert "more than 1,000 rows were rejected" in job["error"]["message"]
     assert job["issues"]["totalCount"] == 1_000
-    # Tried again it goes on where it was, and may reject as many again.
-    again = await place.retried(job["id"])
+    # A retry resumes from the checkpoint, and may reject as many rows again.
+    again = await env.retry_import(job["id"])
     assert (again["status"], again["created"]) == ("SUCCEEDED", 2)
-    # The row that was one too many is read again.
+    # The row that exceeded the limit is read again.
     assert again["rejected"] == 1_100 + 1
 
 
 @pytest.mark.parametrize(("allowed", "status", "rejected"), [(0, "FAILED", 1), (2, "FAILED", 3), (3, "SUCCEEDED", 3)])
-async def test_rejected_rows_are_allowed_per_import(place: Place, allowed: int, status: str, rejected: int) -> None:
+async def test_rejected_rows_are_allowed_per_import(env: JobEnvironment, allowed: int, status: str, rejected: int) -> None:
     rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(3)) + "cup,Cup,,,5,\n"
-    job = await place.bring(rows, maxRejectedRows=allowed)
+    job = await env.import_file(rows, maxRejectedRows=allowed)
     assert (job["status"], job["rejected"]) == (status, rejected)
     assert job["created"] == (2 if status == "SUCCEEDED" else 1)
 
 
 @pytest.mark.parametrize("allowed", [-1, 100_001])
-async def test_allowed_rejections_have_bounds(place: Place, allowed: int) -> None:
-    payload = await place.order("SHOPIFY_STORE", maxRejectedRows=allowed)
+async def test_max_rejected_rows_is_validated(env: JobEnvironment, allowed: int) -> None:
+    payload = await env.start_import("SHOPIFY_STORE", maxRejectedRows=allowed)
     [error] = payload["userErrors"]
     assert (error["code"], error["path"]) == ("INVALID_INPUT", ["maxRejectedRows"])
 
@@ -194,80 +194,80 @@ async def test_allowed_rejections_have_bounds(place: Place, allowed: int) -> Non
         ("mug,Mug,Size,\0,5,", "Option1 Value"),
     ],
 )
-async def test_nul_in_a_cell_rejects_its_row_at_once(place: Place, row: str, field: str) -> None:
-    job = await place.bring(f"{HEADER}\n{row}\ncup,Cup,,,5,\n")
+async def test_nul_in_a_cell_rejects_its_row_at_once(env: JobEnvironment, row: str, field: str) -> None:
+    job = await env.import_file(f"{HEADER}\n{row}\ncup,Cup,,,5,\n")
     assert (job["status"], job["created"], job["rejected"]) == ("SUCCEEDED", 1, 1)
     [issue] = job["issues"]["nodes"]
     assert (issue["row"], issue["field"]) == (2, field)
 
 
-async def test_file_beyond_its_row_limit_fails(empty_url: str, tmp_path: Path) -> None:
+async def test_file_beyond_row_limit_fails(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, max_import_rows=3) as client:
         owner = await make_user(client.database)
         store = await make_store(client.database, user_id=owner)
-        place = Place(client.signed_in(owner), store, client, Shopify())
-        job = await place.bring(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(5)))
+        env = JobEnvironment(client.signed_in(owner), store, client, Shopify())
+        job = await env.import_file(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(5)))
         assert (job["status"], job["created"]) == ("FAILED", 3)
         assert "more than 3 rows" in job["error"]["message"]
 
 
-async def test_a_preview_tells_and_changes_nothing(place: Place) -> None:
-    job = await place.bring(SHIRT, preview=True)
+async def test_preview_changes_nothing(env: JobEnvironment) -> None:
+    job = await env.import_file(SHIRT, preview=True)
     assert (job["status"], job["created"], job["preview"], job["position"]) == ("SUCCEEDED", 1, True, None)
-    assert await place.products() == []
+    assert await env.load_products() == []
 
 
-async def test_a_file_that_is_none_fails_in_words(place: Place) -> None:
-    job = await place.bring("name;price\nmug;5\n")
+async def test_unreadable_file_fails_with_message(env: JobEnvironment) -> None:
+    job = await env.import_file("name;price\nmug;5\n")
     assert job["status"] == "FAILED"
     assert "has no column “Handle”" in job["error"]["message"]
 
 
-async def test_what_was_not_uploaded_cannot_be_imported(place: Place) -> None:
-    given = {"configId": place.store, "fileName": "shop.csv", "size": 10}
-    upload = (await place.owner.ask(UPLOAD, input=given))["createImportUpload"]["upload"]
-    for values, words in (({"uploadId": upload["id"]}, "nothing has come yet"), ({}, "is needed for a file")):
-        payload = await place.order(**values)
+async def test_import_requires_uploaded_file(env: JobEnvironment) -> None:
+    given = {"configId": env.store, "fileName": "shop.csv", "size": 10}
+    upload = (await env.owner.ask(UPLOAD, input=given))["createImportUpload"]["upload"]
+    for values, words in (({"uploadId": upload["id"]}, "nothing was uploaded yet"), ({}, "is required for")):
+        payload = await env.start_import(**values)
         assert payload["job"] is None
         [error] = payload["userErrors"]
         assert (error["code"], error["path"]) == ("INVALID_INPUT", ["uploadId"])
         assert words in error["message"]
 
 
-async def test_an_upload_is_imported_once(place: Place) -> None:
-    upload = await place.upload(SHIRT)
-    await place.over((await place.order(uploadId=upload))["job"]["id"])
-    [error] = (await place.order(uploadId=upload))["userErrors"]
+async def test_upload_can_be_imported_once(env: JobEnvironment) -> None:
+    upload = await env.upload(SHIRT)
+    await env.wait_until_finished((await env.start_import(uploadId=upload))["job"]["id"])
+    [error] = (await env.start_import(uploadId=upload))["userErrors"]
     assert "was imported already" in error["message"]
 
 
-async def test_a_retried_request_makes_one_import(place: Place) -> None:
-    upload = await place.upload(SHIRT)
-    first, second = [await place.order(uploadId=upload, idempotencyKey="k", clientMutationId="c") for _ in range(2)]
+async def test_idempotency_key_creates_one_import(env: JobEnvironment) -> None:
+    upload = await env.upload(SHIRT)
+    first, second = [await env.start_import(uploadId=upload, idempotencyKey="k", clientMutationId="c") for _ in range(2)]
     assert first["job"]["id"] == second["job"]["id"]
     assert (first["replayed"], second["replayed"]) == (False, True)
-    await place.over(first["job"]["id"])
-    [entry] = await log.read_entries(place.owner.database, place.store, 0, 10)
-    assert (entry.client_mutation_id, entry.actor_id) == ("c", await _me(place.owner))
+    await env.wait_until_finished(first["job"]["id"])
+    [entry] = await log.read_entries(env.owner.database, env.store, 0, 10)
+    assert (entry.client_mutation_id, entry.actor_id) == ("c", await _me(env.owner))
 
 
 @pytest.mark.parametrize("published", [True, False])
-async def test_what_is_somebody_elses_stays_so(place: Place, published: bool) -> None:
-    database = place.owner.database
+async def test_other_users_cannot_access_jobs(env: JobEnvironment, published: bool) -> None:
+    database = env.owner.database
     await database.fetch(_set_published(published))
-    upload = await place.upload(SHIRT)
-    job = await place.over((await place.order(uploadId=upload))["job"]["id"])
-    export = (await place.owner.ask(EXPORT, input={"configId": place.store}))["exportProducts"]["job"]["id"]
+    upload = await env.upload(SHIRT)
+    job = await env.wait_until_finished((await env.start_import(uploadId=upload))["job"]["id"])
+    export = (await env.owner.ask(EXPORT, input={"configId": env.store}))["exportProducts"]["job"]["id"]
     expected = {"FORBIDDEN"} if published else {"NOT_FOUND"}
     calls: list[tuple[str, dict[str, Any]]] = [
-        (UPLOAD, {"input": {"configId": place.store, "fileName": "x", "size": 1}}),
-        (IMPORT, {"input": {"configId": place.store, "source": "SHOPIFY_CSV", "uploadId": upload}}),
-        (IMPORT, {"input": {"configId": place.store, "source": "SHOPIFY_STORE"}}),
-        (EXPORT, {"input": {"configId": place.store}}),
+        (UPLOAD, {"input": {"configId": env.store, "fileName": "x", "size": 1}}),
+        (IMPORT, {"input": {"configId": env.store, "source": "SHOPIFY_CSV", "uploadId": upload}}),
+        (IMPORT, {"input": {"configId": env.store, "source": "SHOPIFY_STORE"}}),
+        (EXPORT, {"input": {"configId": env.store}}),
         ("query ($id: ID!) { importJob(id: $id) { id } }", {"id": job["id"]}),
         ("query ($id: ID!) { exportJob(id: $id) { download { url } } }", {"id": export}),
-        ("query ($id: ID!) { importJobs(configId: $id) { nodes { id } } }", {"id": place.store}),
-        ("query ($id: ID!) { exportJobs(configId: $id) { nodes { id } } }", {"id": place.store}),
+        ("query ($id: ID!) { importJobs(configId: $id) { nodes { id } } }", {"id": env.store}),
+        ("query ($id: ID!) { exportJobs(configId: $id) { nodes { id } } }", {"id": env.store}),
         *(
             (f"mutation ($id: ID!) {{ {verb}{noun}(input: {{id: $id}}) {{ job {{ id }} userErrors {{ code }} }} }}", {"id": id_})
             for verb in ("cancel", "retry")
@@ -275,7 +275,7 @@ async def test_what_is_somebody_elses_stays_so(place: Place, published: bool) ->
         ),
     ]
     for query, variables in calls:
-        answer = (await place.rival.post(query, **variables)).json()
+        answer = (await env.rival.post(query, **variables)).json()
         codes = {error["extensions"]["code"] for error in answer.get("errors", [])}
         for payload in (answer.get("data") or {}).values():
             codes |= {error["code"] for error in (payload or {}).get("userErrors", [])}
@@ -287,10 +287,10 @@ def _set_published(published: bool) -> Statement:
     return compile_statement(update(configs).values(is_published=published))
 
 
-async def test_another_stores_upload_is_not_imported(place: Place) -> None:
-    other = await make_store(place.owner.database, user_id=(await _me(place.owner)))
-    upload = await place.upload(SHIRT, store=other)
-    [error] = (await place.order(uploadId=upload))["userErrors"]
+async def test_upload_of_another_store_is_rejected(env: JobEnvironment) -> None:
+    other = await make_store(env.owner.database, user_id=(await _me(env.owner)))
+    upload = await env.upload(SHIRT, store=other)
+    [error] = (await env.start_import(uploadId=upload))["userErrors"]
     assert (error["code"], error["path"]) == ("NOT_FOUND", ["uploadId"])
 
 
@@ -298,14 +298,14 @@ async def _me(client: Client) -> str:
     return str((await client.ask("{ me { id } }"))["me"]["id"])
 
 
-async def test_what_was_kept_before_an_import_is_told_no_more(empty_url: str, tmp_path: Path) -> None:
+async def test_import_invalidates_cached_responses(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, response_cache_bytes=10_000_000, poll_interval=60) as client:
         owner = await make_user(client.database)
         store = await make_store(client.database, user_id=owner)
-        place = Place(client.signed_in(owner), store, client, Shopify())
+        env = JobEnvironment(client.signed_in(owner), store, client, Shopify())
         titles = "query ($store: ID!) { products(configId: $store) { nodes { title } } }"
         for title in ("Mug", "Cup"):
-            await place.bring(f"Handle,Title,Price\nmug,{title},5\n")
+            await env.import_file(f"Handle,Title,Price\nmug,{title},5\n")
             for _ in range(2):
                 told = await client.ask(titles, store=store)
                 assert told["products"]["nodes"] == [{"title": title}]
@@ -314,119 +314,119 @@ async def test_what_was_kept_before_an_import_is_told_no_more(empty_url: str, tm
 # ---------------------------------------------------------------------------------------------- a live shop
 
 
-async def test_a_connected_shop_is_imported(place: Place) -> None:
+async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     sizes = [variant(n, {"Size": f"{n}"}, price=f"{n}.50", inventoryQuantity=n, tracked=n % 2 == 0) for n in range(1, 131)]
-    place.shopify.products = [
+    env.shopify.products = [
         product(n, images=[f"https://x.example/{n}/{m}.jpg" for m in range(n)], status=status)
         for n, status in enumerate(["ACTIVE", "DRAFT", "ARCHIVED", "UNLISTED"] * 5, 1)
     ] + [product(21, sizes, tags=["x"], productType="", category={"id": "1", "name": "Shirts", "fullName": "A > Shirts"})]
-    await place.connect()
-    job = await place.live()
+    await env.connect_shop()
+    job = await env.import_shop()
     assert (job["status"], job["error"], job["created"], job["rejected"]) == ("SUCCEEDED", None, 21, 0)
-    found = {one["handle"]: one for one in await place.products()}
+    found = {one["handle"]: one for one in await env.load_products()}
     assert found["product-20"]["images"] == [f"https://x.example/20/{m}.jpg" for m in range(20)]
     assert [found[f"product-{n}"]["status"] for n in range(1, 5)] == ["ACTIVE", "INACTIVE", "ARCHIVED", "INACTIVE"]
     count = "query ($by: ProductBy!) { product(by: $by) { variantCount category inventory price priceRange { max } } }"
-    by = {"handle": {"configId": place.store, "handle": "product-21"}}
-    whole = (await place.owner.ask(count, by=by))["product"]
+    by = {"handle": {"configId": env.store, "handle": "product-21"}}
+    whole = (await env.owner.ask(count, by=by))["product"]
     assert (whole["variantCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")
     assert (whole["inventory"], whole["priceRange"]["max"]) == (sum(range(2, 131, 2)), "130.50")
-    assert (await place.live())["unchanged"] == 21
+    assert (await env.import_shop())["unchanged"] == 21
 
 
-async def test_a_shop_that_has_to_be_asked_again_is_imported_all_the_same(place: Place) -> None:
-    place.shopify.products = [product(n) for n in range(1, 41)]
-    place.shopify.restore_rate = 3_000
-    place.shopify.faults = [Fault(429, {"retry-after": "0.1"}), Fault(502), Fault(None)]
-    await place.connect()
-    assert (await place.live())["created"] == 40
+async def test_shop_import_retries_throttled_requests(env: JobEnvironment) -> None:
+    env.shopify.products = [product(n) for n in range(1, 41)]
+    env.shopify.restore_rate = 3_000
+    env.shopify.faults = [Fault(429, {"retry-after": "0.1"}), Fault(502), Fault(None)]
+    await env.connect_shop()
+    assert (await env.import_shop())["created"] == 40
 
 
-async def test_a_token_that_has_expired_fails_the_job_and_is_not_told(place: Place, log_lines: list[Any]) -> None:
-    await place.connect("shpat_expired_token")
-    job = await place.live()
+async def test_expired_token_fails_job_without_leaking(env: JobEnvironment, log_lines: list[Any]) -> None:
+    await env.connect_shop("shpat_expired_token")
+    job = await env.import_shop()
     assert (job["status"], job["error"]["field"]) == ("FAILED", "integrations.shopify.accessToken")
     assert "updateConfig" in job["error"]["message"]
     assert "shpat_expired_token" not in orjson.dumps([job, log_lines]).decode()
-    # Mended, it goes on.
-    place.shopify.products = [product(1)]
-    await place.connect()
+    # With a new token the retry resumes.
+    env.shopify.products = [product(1)]
+    await env.connect_shop()
     retry = "mutation ($id: ID!) { retryImport(input: {id: $id}) { job { status error { field } } userErrors { message } } }"
-    again = (await place.owner.ask(retry, id=job["id"]))["retryImport"]
+    again = (await env.owner.ask(retry, id=job["id"]))["retryImport"]
     assert again == {"job": {"status": "QUEUED", "error": None}, "userErrors": []}
-    assert (await place.over(job["id"]))["created"] == 1
+    assert (await env.wait_until_finished(job["id"]))["created"] == 1
 
 
-async def test_a_token_of_a_key_that_is_gone_is_told_of(place: Place) -> None:
-    await place.connect()
+async def test_undecryptable_token_fails_job(env: JobEnvironment) -> None:
+    await env.connect_shop()
     sealed = {"shopify": {"domain": DOMAIN, "accessToken": Vault([KEY]).encrypt(TOKEN)}}
-    async with place.owner.database.transaction() as connection:
+    async with env.owner.database.transaction() as connection:
         statement = "UPDATE configs SET integrations = %s WHERE id = %s"
-        await connection.raw.execute(statement, [orjson.dumps(sealed).decode(), place.store])
-    job = await place.live()
+        await connection.raw.execute(statement, [orjson.dumps(sealed).decode(), env.store])
+    job = await env.import_shop()
     assert (job["status"], job["error"]["field"]) == ("FAILED", "integrations.shopify.accessToken")
     assert "Set it again" in job["error"]["message"]
 
 
-async def test_prices_in_another_currency_are_not_taken(place: Place) -> None:
-    place.shopify.currency = "EUR"
-    await place.connect()
-    job = await place.live()
+async def test_shop_with_other_currency_is_rejected(env: JobEnvironment) -> None:
+    env.shopify.currency = "EUR"
+    await env.connect_shop()
+    job = await env.import_shop()
     assert (job["status"], job["error"]["field"]) == ("FAILED", "currency")
 
 
-async def test_no_shop_or_one_elsewhere_is_refused_at_once(place: Place) -> None:
+async def test_missing_or_foreign_shop_is_rejected(env: JobEnvironment) -> None:
     for domain, words in ((None, "no shop is connected"), ("shop.evil.example", "integrations.shopify.domain")):
         if domain:
-            await place.connect(domain=domain)
-        [error] = (await place.order("SHOPIFY_STORE"))["userErrors"]
+            await env.connect_shop(domain=domain)
+        [error] = (await env.start_import("SHOPIFY_STORE"))["userErrors"]
         assert words in error["message"]
-    assert place.shopify.asked == []
+    assert env.shopify.asked == []
 
 
-async def test_rows_of_a_shop_that_cannot_be_taken_are_told_in_its_words(place: Place) -> None:
-    place.shopify.products = [product(1, [variant(1, {"Title": "Default Title"}, price="123456789.00")]), product(2)]
-    await place.connect()
-    job = await place.live()
+async def test_shop_row_errors_use_shopify_fields(env: JobEnvironment) -> None:
+    env.shopify.products = [product(1, [variant(1, {"Title": "Default Title"}, price="123456789.00")]), product(2)]
+    await env.connect_shop()
+    job = await env.import_shop()
     assert (job["created"], job["rejected"]) == (1, 1)
     [issue] = job["issues"]["nodes"]
     assert (issue["row"], issue["handle"], issue["field"]) == (1, "product-1", "variants.price")
 
 
-async def test_an_import_that_waits_for_its_shop_is_cancelled_at_once(place: Place) -> None:
-    place.shopify.products = [product(n) for n in range(1, 100)]
-    await place.connect()
-    place.shopify.faults = [Fault(429, {"retry-after": "200"})]
-    job = (await place.order("SHOPIFY_STORE"))["job"]["id"]
-    await place.shopify.was_asked.wait()
+async def test_import_waiting_for_shop_is_cancelled(env: JobEnvironment) -> None:
+    env.shopify.products = [product(n) for n in range(1, 100)]
+    await env.connect_shop()
+    env.shopify.faults = [Fault(429, {"retry-after": "200"})]
+    job = (await env.start_import("SHOPIFY_STORE"))["job"]["id"]
+    await env.shopify.was_asked.wait()
     cancel = "mutation ($id: ID!) { cancelImport(input: {id: $id}) { job { status } userErrors { message } } }"
-    assert (await place.owner.ask(cancel, id=job))["cancelImport"]["userErrors"] == []
-    assert (await place.over(job))["status"] == "CANCELLED"
-    [error] = (await place.owner.ask(cancel, id=job))["cancelImport"]["userErrors"]
-    assert "over" in error["message"]
+    assert (await env.owner.ask(cancel, id=job))["cancelImport"]["userErrors"] == []
+    assert (await env.wait_until_finished(job))["status"] == "CANCELLED"
+    [error] = (await env.owner.ask(cancel, id=job))["cancelImport"]["userErrors"]
+    assert "is finished" in error["message"]
 
 
-async def test_a_store_has_one_job_at_a_time_and_few_that_wait(place: Place) -> None:
-    await place.connect()
-    place.shopify.faults = [Fault(429, {"retry-after": "200"})]
-    orders = [await place.order("SHOPIFY_STORE")]
-    await place.shopify.was_asked.wait()
-    orders += [await place.order("SHOPIFY_STORE") for _ in range(11)]
+async def test_store_runs_one_job_and_limits_queue(env: JobEnvironment) -> None:
+    await env.connect_shop()
+    env.shopify.faults = [Fault(429, {"retry-after": "200"})]
+    orders = [await env.start_import("SHOPIFY_STORE")]
+    await env.shopify.was_asked.wait()
+    orders += [await env.start_import("SHOPIFY_STORE") for _ in range(11)]
     assert [order["userErrors"] == [] for order in orders] == [True] * 11 + [False]
     ids = [order["job"]["id"] for order in orders[:-1]]
-    assert [(await place.job(id_))["status"] for id_ in ids] == ["RUNNING"] + ["QUEUED"] * 10
+    assert [(await env.load_job(id_))["status"] for id_ in ids] == ["RUNNING"] + ["QUEUED"] * 10
 
 
 # -------------------------------------------------------------------------------------------------- exports
 
 
-async def test_an_export_is_downloaded_and_imports_to_the_same(place: Place) -> None:
-    await place.bring(
+async def test_export_round_trips_through_import(env: JobEnvironment) -> None:
+    await env.import_file(
         f"{HEADER},Tags,Body (HTML)\n" + '=1+1,Bad handle,,,5,,,\n"mug","=HYPERLINK(1)",,,5,M-1,"a, b","<p>é\n""x""</p>"\n'
     )
-    before = await place.products()
-    id_ = (await place.owner.ask(EXPORT, input={"configId": place.store}))["exportProducts"]["job"]["id"]
-    job = await place.over(id_, EXPORTED, "exportJob")
+    before = await env.load_products()
+    id_ = (await env.owner.ask(EXPORT, input={"configId": env.store}))["exportProducts"]["job"]["id"]
+    job = await env.wait_until_finished(id_, EXPORTED, "exportJob")
     assert (job["status"], job["products"], job["progress"]) == ("SUCCEEDED", 1, 1)
     async with httpx.AsyncClient() as http:
         answer = await http.get(job["download"]["url"])
@@ -435,20 +435,20 @@ async def test_an_export_is_downloaded_and_imports_to_the_same(place: Place) -> 
     assert int(answer.headers["content-length"]) == job["download"]["size"]
     assert job["download"]["fileName"] in answer.headers["content-disposition"]
     assert "'=HYPERLINK(1)" in answer.text
-    again = await place.bring(answer.content)
+    again = await env.import_file(answer.content)
     assert (again["unchanged"], again["rejected"]) == (1, 0)
-    assert await place.products() == before
+    assert await env.load_products() == before
 
 
 # ------------------------------------------------------------------------------------------------- progress
 
 
-async def test_progress_is_told_until_the_end(place: Place) -> None:
-    upload = await place.upload(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(1_200)))
-    job = (await place.order(uploadId=upload))["job"]["id"]
+async def test_import_progress_streams_until_finished(env: JobEnvironment) -> None:
+    upload = await env.upload(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(1_200)))
+    job = (await env.start_import(uploadId=upload))["job"]["id"]
     query = {"query": "subscription ($id: ID!) { importProgress(id: $id) { status rows progress } }", "variables": {"id": job}}
-    headers = {"accept": "text/event-stream", "authorization": f"Bearer {place.owner.token}"}
-    async with place.owner.http.stream("POST", "/graphql", json=query, headers=headers) as stream:
+    headers = {"accept": "text/event-stream", "authorization": f"Bearer {env.owner.token}"}
+    async with env.owner.http.stream("POST", "/graphql", json=query, headers=headers) as stream:
         lines = [line.removeprefix("data:") async for line in stream.aiter_lines() if line.startswith("data:")]
     told = [orjson.loads(line)["data"]["importProgress"] for line in lines if line]
     assert told[-1] == {"status": "SUCCEEDED", "rows": 1_200, "progress": 1}
@@ -456,7 +456,7 @@ async def test_progress_is_told_until_the_end(place: Place) -> None:
     assert rows == sorted(rows)
 
 
-async def test_progress_of_somebody_elses_import_is_not_told(place: Place) -> None:
-    job = (await place.order(uploadId=await place.upload(SHIRT)))["job"]["id"]
-    error = await place.rival.refusal("subscription ($id: ID!) { importProgress(id: $id) { status } }", id=job)
+async def test_import_progress_requires_ownership(env: JobEnvironment) -> None:
+    job = (await env.start_import(uploadId=await env.upload(SHIRT)))["job"]["id"]
+    error = await env.rival.refusal("subscription ($id: ID!) { importProgress(id: $id) { status } }", id=job)
     assert error["extensions"]["code"] in ("FORBIDDEN", "BAD_REQUEST")

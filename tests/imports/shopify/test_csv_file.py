@@ -1,4 +1,4 @@
-"""Shopify's product CSV: what becomes a product, what is rejected, and with which words."""
+"""Reader of Shopify's product CSV: parsed products, rejected rows, and their messages."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def rejections(text: str) -> list[RowError]:
 
 
 def one(**cells: str) -> str:
-    """A file of one row: a valid product but for the cells given, whose columns are named with underscores for spaces."""
+    """A file of one row: a valid product with the given cells; underscores in column names stand for spaces."""
     row = {"Handle": "mug", "Title": "Mug", "Variant Price": "5"}
     row |= {name.replace("_", " "): cell for name, cell in cells.items()}
     file = io.StringIO(newline="")
@@ -59,7 +59,7 @@ def test_rows_of_one_handle_are_one_product_with_variants() -> None:
     assert (shirt.line, shirt.row_count, mug.line, mug.row_count) == (2, 2, 4, 1)
 
 
-def test_newer_spellings_in_any_case_after_a_byte_order_mark() -> None:
+def test_header_aliases_case_and_bom_are_accepted() -> None:
     header = '\ufeff"URL HANDLE",Title,Description,SKU,Price,Compare-at price,Inventory quantity,Inventory tracker,'
     header += "Product image URL,Variant image URL,Published on online store,SEO title"
     row = "mug,Mug,Holds tea,M-1,5,9,3,shopify,https://x.example/1.jpg,https://x.example/2.jpg,FALSE,Mugs"
@@ -70,18 +70,18 @@ def test_newer_spellings_in_any_case_after_a_byte_order_mark() -> None:
 
 
 @pytest.mark.parametrize(("header", "column"), [("Title,Price", "Handle"), ("Handle,Price", "Title"), ("", "Handle")])
-def test_a_file_without_the_needed_columns_is_refused_at_once(header: str, column: str) -> None:
+def test_missing_columns_are_rejected(header: str, column: str) -> None:
     with pytest.raises(UnreadableFileError, match=f"shop.csv: .*{column}"):
         read_csv_products(io.BytesIO(header.encode()), "shop.csv")
 
 
 @pytest.mark.parametrize("content", [b"Handle,Tit\xe9le\nmug,Mug\n", "Handle,Title".encode("utf-16")])
-def test_a_file_that_is_not_utf_8_is_refused(content: bytes) -> None:
+def test_non_utf8_file_is_rejected(content: bytes) -> None:
     with pytest.raises(UnreadableFileError, match="UTF-8"):
         read_csv_products(io.BytesIO(content), "shop.csv")
 
 
-def test_a_wrong_byte_late_in_a_file_keeps_what_came_before() -> None:
+def test_invalid_byte_rejects_only_its_record() -> None:
     content = b"Handle,Title,Price\n" + b"".join(b"mug-%d,Mug,5\n" % n for n in range(5_000)) + b"cup,Tass\xe9,5\n"
     found = [item for item in read_csv_products(io.BytesIO(content), "shop.csv") if not isinstance(item, Checkpoint)]
     [wrong] = [item for item in found if isinstance(item, RowError)]
@@ -89,23 +89,23 @@ def test_a_wrong_byte_late_in_a_file_keeps_what_came_before() -> None:
     assert len(found) - 1 == wrong.line - 2 > 4_000
 
 
-def test_default_title_means_no_variants() -> None:
+def test_default_title_creates_no_variants() -> None:
     mug = product(Option1_Name="Title", Option1_Value="Default Title", Variant_Compare_At_Price="8")
     assert mug.variants == []
     assert (mug.price, mug.compare_at_price) == (Decimal(5), Decimal(8))
 
 
-def test_a_sku_without_options_is_kept_in_one_variant() -> None:
+def test_sku_without_options_creates_one_variant() -> None:
     [only] = product(Option1_Name="Title", Option1_Value="Default Title", Variant_SKU="M-1").variants
     assert (only.name, only.attributes, only.sku) == ("Default", {}, "M-1")
 
 
 @pytest.mark.parametrize("before", ["5", "4.99", "0", ""])
-def test_a_price_before_that_is_not_higher_is_dropped(before: str) -> None:
+def test_lower_compare_at_price_is_dropped(before: str) -> None:
     assert product(Variant_Compare_At_Price=before).compare_at_price is None
 
 
-def test_stock_of_tracked_variants_is_summed_and_never_negative() -> None:
+def test_tracked_inventory_is_summed_and_clamped() -> None:
     header = "Handle,Title,Option1 Name,Option1 Value,Price,Inventory tracker,Inventory quantity"
     rows = "mug,Mug,Size,S,5,shopify,3\nmug,,,M,5,shopify,-2\nmug,,,L,5,,7\nmug,,,XL,5,shopify,\n"
     [mug] = products(f"{header}\n{rows}")
@@ -113,12 +113,12 @@ def test_stock_of_tracked_variants_is_summed_and_never_negative() -> None:
     assert (mug.inventory, mug.track_inventory) == (3, True)
 
 
-def test_stock_without_a_tracker_is_not_counted() -> None:
+def test_untracked_inventory_is_ignored() -> None:
     mug = product(Variant_Inventory_Qty="7")
     assert (mug.inventory, mug.track_inventory) == (None, False)
 
 
-def test_images_stand_by_position_once_and_those_of_variants_last() -> None:
+def test_images_are_unique_and_ordered() -> None:
     header = "Handle,Title,Option1 Name,Option1 Value,Price,Image Src,Image Position,Variant Image"
     rows = "mug,Mug,Size,S,5,b,2,v\nmug,,,M,5,a,1,b\nmug,,,,,c,,\nmug,,,,,a,4,\n"
     [mug] = products(f"{header}\n{rows}")
@@ -130,11 +130,11 @@ def test_images_stand_by_position_once_and_those_of_variants_last() -> None:
     ("status", "published", "expected"),
     [("Active", "false", "active"), ("draft", "true", "inactive"), ("archived", "", "archived"), ("", "", "active")],
 )
-def test_status_comes_before_published(status: str, published: str, expected: str) -> None:
+def test_status_overrides_published(status: str, published: str, expected: str) -> None:
     assert product(Status=status, Published=published).status == expected
 
 
-def test_category_is_the_type_or_the_last_part_of_the_path() -> None:
+def test_category_falls_back_to_category_path() -> None:
     path = "Home & Garden > Kitchen > Mugs"
     assert product(Type="Cups", Product_Category=path).category == "Cups"
     assert product(Product_Category=path).category == "Mugs"
@@ -150,7 +150,7 @@ def test_handles_are_normalised() -> None:
     assert product(Handle="Tasse-Größe_1").handle == "tasse-größe_1"
 
 
-def test_cells_with_line_breaks_move_the_line_numbers() -> None:
+def test_line_numbers_count_breaks_in_cells() -> None:
     text = 'Handle,Title,Body (HTML),Price\nmug,Mug,"a\nb\n",5\n\n,,,\ncup,Cup,,x\n'
     assert products(text)[0].description == "a\nb"
     assert [item.line for item in rejections(text)] == [7]
@@ -185,18 +185,18 @@ def test_cells_with_line_breaks_move_the_line_numbers() -> None:
         ({"Option1_Name": "A", "Option1_Value": "1", "Option2_Name": "A", "Option2_Value": "2"}, "“A” names two options"),
     ],
 )
-def test_a_bad_product_is_rejected_in_words(cells: dict[str, str], words: str) -> None:
+def test_invalid_product_is_rejected(cells: dict[str, str], words: str) -> None:
     assert words in reason(**cells)
 
 
 @pytest.mark.parametrize(
     ("price", "expected"), [("19.990", "19.99"), ("0", "0.00"), ("007.5", "7.50"), ("99999999.99", "99999999.99")]
 )
-def test_prices_have_two_decimals(price: str, expected: str) -> None:
+def test_prices_are_normalized_to_two_decimals(price: str, expected: str) -> None:
     assert str(product(Variant_Price=price).price) == expected
 
 
-def test_a_bad_variant_costs_only_its_row_and_is_told_of() -> None:
+def test_invalid_variant_rejects_only_its_row() -> None:
     text = f"{HEADER}\nshirt,Shirt,Size,S,,,20\nshirt,,,M,,,x\nshirt,,,L,,,20\nshirt,,,S,,,21\nshirt,,Fit,XL,,,20\n"
     [shirt] = products(text)
     assert [variant.name for variant in shirt.variants] == ["S", "L"]
@@ -205,46 +205,46 @@ def test_a_bad_variant_costs_only_its_row_and_is_told_of() -> None:
     assert found == [(3, "shirt", "Variant Price: “x”"), (5, "shirt", "Option1 Value: “S”"), (6, "shirt", "Option1 Name: “Fit”")]
 
 
-def test_a_bad_first_row_costs_the_product() -> None:
+def test_invalid_first_row_rejects_product() -> None:
     text = f"{HEADER}\nshirt,,Size,S,,,20\nshirt,,,M,,,20\nmug,Mug,,,,,5\n"
     assert [item.handle for item in products(text)] == ["mug"]
     assert [item.reason for item in rejections(text)][1] == "belongs to the rejected product on line 2"
 
 
-def test_a_handle_that_comes_back_later_is_rejected() -> None:
+def test_repeated_handle_is_rejected() -> None:
     text = f"{HEADER}\nmug,Mug,,,,,5\ncup,Cup,,,,,5\nMug,Mug,,,,,6\nmug,Mug,,,,,7\n"
     assert [item.price for item in products(text)] == [Decimal(5), Decimal(5)]
     assert [(item.line, "line 2" in item.reason) for item in rejections(text)] == [(4, True), (5, True)]
 
 
-def test_a_row_without_handle_does_not_end_the_product_around_it() -> None:
+def test_row_without_handle_does_not_end_product() -> None:
     [shirt] = products(f"{HEADER}\nshirt,Shirt,Size,S,,,20\n,,,M,,,20\nshirt,,,L,,,20\n")
     assert (len(shirt.variants), shirt.is_complete) == (2, False)
 
 
-def test_a_cell_too_many_is_rejected() -> None:
+def test_surplus_cell_is_rejected() -> None:
     [only] = rejections("Handle,Title,Price\nmug,Mug, white,5\n")
     assert "more cells than the header" in only.reason
 
 
-def test_a_row_that_is_too_short_has_empty_cells() -> None:
+def test_short_row_has_empty_cells() -> None:
     [mug] = products("Handle,Title,Price,Type,Tags\nmug,Mug,5\n")
     assert (mug.category, mug.tags) == (None, [])
 
 
 @pytest.mark.parametrize("cell", ['"never closed\nx,X,1', '"x"y', '"' + "x" * 131_073 + '"'])
-def test_broken_csv_is_a_rejection(cell: str) -> None:
+def test_invalid_csv_record_is_rejected(cell: str) -> None:
     text = f"Handle,Title,Price\nmug,Mug,5\ncup,{cell},5\n"
     [mug] = products(text)
     assert mug.handle == "mug"
     assert [(item.line, "not valid CSV" in item.reason) for item in rejections(text)] == [(3, True)]
 
 
-def test_reading_goes_on_after_broken_csv() -> None:
+def test_reading_continues_after_invalid_csv() -> None:
     assert [item.handle for item in products('Handle,Title,Price\ncup,"x"y,5\nmug,Mug,5\n')] == ["mug"]
 
 
-def test_no_more_than_250_images() -> None:
+def test_images_per_product_are_limited() -> None:
     rows = "".join(f"mug,,,https://x.example/{n}\n" for n in range(1, 252))
     text = f"Handle,Title,Price,Image Src\nmug,Mug,5,https://x.example/0\n{rows}"
     assert len(products(text)[0].images) == 250
@@ -252,7 +252,7 @@ def test_no_more_than_250_images() -> None:
     assert "number 251" in rejections(text)[0].reason
 
 
-def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+def test_memory_is_independent_of_file_size(tmp_path: Path) -> None:
     def peak(count: int) -> int:
         path = tmp_path / f"{count}.csv"
         path.write_text("Handle,Title,Body (HTML),Price\n" + "".join(f"mug-{n},Mug,{'tea ' * 250},5\n" for n in range(count)))
@@ -264,7 +264,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
         assert seen == count
         return most
 
-    # Handles are remembered, some 200 bytes each; the kilobyte of each product is not.
+    # Handles stay in memory, some 200 bytes each; the kilobyte of each product does not.
     assert peak(4_000) - peak(1_000) < 3_000 * 400
 
 
@@ -273,7 +273,7 @@ def exhausted(iterator: Iterator[object]) -> int:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_from_every_mark_on_the_rest_is_the_same(end: str) -> None:
+def test_resuming_from_any_checkpoint_yields_rest(end: str) -> None:
     text = (
         HEADER
         + end
@@ -290,18 +290,18 @@ def test_from_every_mark_on_the_rest_is_the_same(end: str) -> None:
         mark = found[n]
         assert isinstance(mark, Checkpoint)
         rest = list(read_csv_products(io.BytesIO(content), "shop.csv", mark.resume_point, remember_handles=False))
-        # The place that it begins at is told once more.
+        # The checkpoint that it resumes from is repeated.
         assert [item for item in rest if item != mark] == found[n + 1 :]
 
 
-def test_a_line_without_an_end_is_never_held_as_a_whole() -> None:
+def test_endless_line_is_never_buffered() -> None:
     content = b"Handle,Title,Price\nmug,Mug,5\n" + b"x" * 5_000_000 + b"\ncup,Cup,5\n"
     found = [item for item in read_csv_products(io.BytesIO(content), "shop.csv") if not isinstance(item, Checkpoint)]
     assert [item.handle for item in found if isinstance(item, ProductRow)] == ["mug", "cup"]
     assert len([item for item in found if isinstance(item, RowError)]) >= 1
 
 
-def test_apostrophes_are_taken_off_in_files_of_ours_alone() -> None:
+def test_only_own_files_are_unquoted() -> None:
     for column, title in (("Storefront", "=x"), ("Storefront (formulas as they are)", "'=x"), ("Vendor", "'=x")):
         [mug] = products(f"Handle,Title,Price,{column}\nmug,'=x,5,\n")
         assert mug.title == title

@@ -1,4 +1,4 @@
-"""The products of a live shop as rows: all of them, page by page, from any cursor on."""
+"""Reader of a connected Shopify store: pagination, resumption from any cursor, and limits."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -26,7 +26,7 @@ def products(found: list[SourceItem]) -> list[ProductRow]:
     return [item for item in found if isinstance(item, ProductRow)]
 
 
-async def test_a_product_has_all_that_the_shop_says_of_it(shopify: Shopify) -> None:
+async def test_shop_product_is_read_completely(shopify: Shopify) -> None:
     sizes = [
         variant(1, {"Size": "S", "Colour": "red"}, compareAtPrice="12.00"),
         variant(2, {"Size": "M", "Colour": "red"}, tracked=False),
@@ -44,7 +44,7 @@ async def test_a_product_has_all_that_the_shop_says_of_it(shopify: Shopify) -> N
     assert second.inventory is None
 
 
-async def test_from_every_mark_on_the_rest_is_the_same(shopify: Shopify) -> None:
+async def test_resuming_from_any_checkpoint_yields_rest(shopify: Shopify) -> None:
     shopify.products = [product(n, images=["https://x.example/1.jpg"] * (n % 3)) for n in range(1, 31)]
     found = await items(shopify)
     assert [row.handle for row in products(found)] == [f"product-{n}" for n in range(1, 31)]
@@ -56,7 +56,7 @@ async def test_from_every_mark_on_the_rest_is_the_same(shopify: Shopify) -> None
         assert await items(shopify, mark.resume_point) == found[n + 1 :]
 
 
-async def test_products_that_come_and_go_meanwhile_move_no_page(shopify: Shopify) -> None:
+async def test_concurrent_changes_do_not_shift_pages(shopify: Shopify) -> None:
     shopify.products = [product(n) for n in range(1, 21)]
     found = await items(shopify)
     mark = next(item for item in found if isinstance(item, Checkpoint))
@@ -64,16 +64,16 @@ async def test_products_that_come_and_go_meanwhile_move_no_page(shopify: Shopify
     assert [row.handle for row in products(await items(shopify, mark.resume_point))] == [f"product-{n}" for n in range(9, 23)]
 
 
-async def test_a_question_that_costs_too_much_is_made_smaller(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_too_costly_query_reduces_page_size(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PRODUCTS_PER_PAGE", 100)
     shopify.products = [product(n) for n in range(1, 31)]
     assert len(products(await items(shopify))) == 30
     assert min(shopify.costs[1:]) < max(shopify.costs)
-    # Once it is known, no more is asked for in vain.
+    # The reduced page size is used from then on.
     assert sum(cost > 1_000 for cost in shopify.costs) <= 4
 
 
-async def test_no_page_costs_more_than_is_allowed(shopify: Shopify) -> None:
+async def test_page_cost_is_within_shopify_limit(shopify: Shopify) -> None:
     sizes = [variant(n, {"Size": str(n)}) for n in range(300)]
     shopify.products = [product(n, sizes if n == 1 else (), [f"https://x.example/{m}.jpg" for m in range(120)]) for n in (1, 2)]
     first, second = products(await items(shopify))
@@ -81,12 +81,12 @@ async def test_no_page_costs_more_than_is_allowed(shopify: Shopify) -> None:
     assert max(shopify.costs) <= 1_000
 
 
-async def test_an_empty_shop_is_one(shopify: Shopify) -> None:
+async def test_empty_shop_yields_no_products(shopify: Shopify) -> None:
     [mark] = await items(shopify)
     assert isinstance(mark, Checkpoint) and mark.progress == 0
 
 
-async def test_without_the_scope_nothing_is_read(shopify: Shopify) -> None:
+async def test_missing_scope_is_an_error(shopify: Shopify) -> None:
     shopify.scopes = []
     with pytest.raises(ShopifyRefusedError, match="read_products"):
         await items(shopify)
@@ -108,14 +108,14 @@ def _page(cursor: str | None, *handles: str, has_more: bool = True) -> Fault:
     ],
     ids=["same cursor", "no products", "no cursor"],
 )
-async def test_pages_without_an_end_are_an_error(shopify: Shopify, pages: list[Fault]) -> None:
+async def test_endless_pagination_is_an_error(shopify: Shopify, pages: list[Fault]) -> None:
     shopify.faults = [*pages, *pages[-1:] * 50]
     with pytest.raises(ShopifyError, match="pages that do not end"):
         await items(shopify)
     assert len(shopify.asked) <= 3
 
 
-async def test_pages_in_a_circle_end_at_the_row_limit(shopify: Shopify) -> None:
+async def test_cyclic_pages_end_at_row_limit(shopify: Shopify) -> None:
     shopify.faults = [_page(cursor, "mug") for cursor in "ab" * 50]
     async with ShopifyClient(DOMAIN, TOKEN, base_url=shopify.url) as shop:
         found = [item async for item in store.read_shop_products(shop, max_rows=10)]
@@ -123,7 +123,7 @@ async def test_pages_in_a_circle_end_at_the_row_limit(shopify: Shopify) -> None:
     assert len(shopify.asked) == 10
 
 
-async def test_variants_without_an_end_are_cut(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_variants_per_product_are_limited(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "MAX_NODES", {"variants": 150, "media": 30})
     sizes = [variant(n, {"Size": str(n)}) for n in range(600)]
     shopify.products = [product(1, sizes, [f"https://x.example/{n}.jpg" for n in range(300)])]
@@ -131,7 +131,7 @@ async def test_variants_without_an_end_are_cut(shopify: Shopify, monkeypatch: py
     assert (len(row.variants), len(row.images)) == (150, 30)
 
 
-async def test_absurd_count_of_products_is_cut(shopify: Shopify) -> None:
+async def test_product_count_is_clamped(shopify: Shopify) -> None:
     shopify.faults = [Fault(200, body={"data": {"productsCount": {"count": 10**18}}})]
     async with ShopifyClient(DOMAIN, TOKEN, base_url=shopify.url) as shop:
         assert await store.count_shop_products(shop) == 2**31

@@ -1,4 +1,4 @@
-"""Deliverers in the process of the test, with thin messages, and rows of webhooks."""
+"""Dispatchers in the process of the test, with minimal messages, and rows of webhooks."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,10 +17,10 @@ KEY = generate_key()
 VAULT = Vault([KEY])
 
 
-class Thin:
-    """Messages that say where they stand, and no more."""
+class MinimalRenderer:
+    """Renders minimal messages: position, product and webhook."""
 
-    async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:  # noqa: ARG002  as all messages are asked for
+    async def render_body(self, hook: Row, *, is_last: bool = False) -> bytes:  # noqa: ARG002  the signature of the protocol
         return b'{"position": %d, "productId": "%s", "webhook": "%s"}' % (
             hook.position,
             str(hook.product_id).encode(),
@@ -28,28 +28,28 @@ class Thin:
         )
 
 
-def deliverer(
+def make_dispatcher(
     database: Database, *, slots: int = 16, interval: float = 0.1, timeout: float = 1.0, messages: BodyRenderer | None = None
 ) -> Dispatcher:
     outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True, timeout=timeout)
     return Dispatcher(
         database,
-        DeliveryDependencies(messages or Thin(), outgoing, VAULT, RetryPolicy(first_retry_seconds=0.05), 0.5),
+        DeliveryDependencies(messages or MinimalRenderer(), outgoing, VAULT, RetryPolicy(first_retry_seconds=0.05), 0.5),
         interval,
         slots,
     )
 
 
 @asynccontextmanager
-async def at_work(*deliverers: Dispatcher) -> AsyncIterator[None]:
+async def running_dispatchers(*dispatchers: Dispatcher) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
-        for one in deliverers:
-            await stack.enter_async_context(one.dependencies.http_client.running())
-            await stack.enter_async_context(one.running())
+        for dispatcher in dispatchers:
+            await stack.enter_async_context(dispatcher.dependencies.http_client.running())
+            await stack.enter_async_context(dispatcher.running())
         yield
 
 
-async def hooked(database: Database, store: str, url: str) -> str:
+async def insert_webhook(database: Database, store: str, url: str) -> str:
     about = {"config_id": store, "url": url, "read_as": "owner", "position": 0, "secret": VAULT.encrypt(generate_secret())}
     hook = await insert(database, "webhooks", **about)
     async with database.transaction() as connection:
