@@ -1,4 +1,4 @@
-"""What an operator sees of the parts of a server: what they need to be ready, and what there is to measure of them."""
+"""Observability of a server: readiness checks, operator warnings, metrics, and traces."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -30,18 +30,18 @@ from storefront.serving.server.backpressure import Backpressure
 from storefront.serving.websocket.connections import Sockets
 from storefront.webhooks.dispatcher import Dispatcher
 
-# Bytes on the disk of the data folder below which an operator is warned.
+# Free bytes on the disk of the data folder below which operators get a warning.
 MIN_FREE_BYTES = 500_000_000
-# Rows of the queue that are counted, at most.
+# Upper bound of counted queue rows: counting more would be slow.
 MAX_COUNTED_ROWS = 100_000
 
 
 def build_readiness_checks(database: Database, replica: Database | None, hub: Hub) -> dict[str, HealthCheck]:
-    """The parts that have to work for a server to be ready."""
+    """Readiness checks by name: all must pass for `/readyz`. A check returns a problem, or None."""
 
     async def check_migrations() -> str | None:
         [(revision,)] = await database.fetch(_select_revision())
-        # A newer one, unknown here, is that of a release which is being brought out: it has to go with this one.
+        # An unknown revision is that of a newer release in a rolling deployment: it has to be compatible with this one.
         is_behind = revision != _get_newest_revision() and migrations.has_revision(revision)
         return f"at {revision}, needs {_get_newest_revision()}: run storefront migrate" if is_behind else None
 
@@ -59,11 +59,11 @@ def build_readiness_checks(database: Database, replica: Database | None, hub: Hu
 
 
 def build_warnings(database: Database, data_dir: Path | None) -> dict[str, HealthCheck]:
-    """What an operator should know of, although requests are answered. `data_dir`: where files are stored, if in a folder."""
+    """Warnings for operators, which do not affect readiness. `data_dir`: the folder of local object storage, if it is used."""
 
     async def check_disk() -> str | None:
         if database.is_disk_full:
-            return "Postgres has no room left: writes are refused"
+            return "Postgres has no disk space left: writes are rejected"
         free_bytes = _get_free_bytes(data_dir) if data_dir else None
         return (
             None
@@ -94,10 +94,9 @@ def _select_one() -> Statement:
 
 
 class QueueStats:
-    """How many batches of events wait to be counted, as it was when it was last looked at; nan where that failed.
+    """Lengths of the queues in the database at the last refresh; nan if it failed.
 
-    `deliveries`: how many messages to webhooks are due, and `disabled` how many webhooks are told nothing. `jobs`: how many
-    imports and exports wait, and `at_work` how many are worked at.
+    `event_batches` to roll up, `due_deliveries` to webhooks, `disabled_webhooks`, and import and export jobs, queued and running.
     """
 
     def __init__(self, database: Database) -> None:
@@ -105,12 +104,12 @@ class QueueStats:
         self.event_batches = self.due_deliveries = self.disabled_webhooks = self.queued_jobs = self.running_jobs = nan
 
     async def refresh(self) -> None:
-        """Look again."""
+        """Query the lengths."""
         try:
             [counts] = await self._database.fetch(_select_queue_stats())
             self.event_batches, self.due_deliveries, self.disabled_webhooks, self.queued_jobs, self.running_jobs = counts
         except DATABASE_ERRORS:
-            # What else there is to tell is wanted most when the database is down.
+            # The other metrics must stay available during a database outage.
             self.event_batches = self.due_deliveries = self.disabled_webhooks = self.queued_jobs = self.running_jobs = nan
 
 
@@ -132,7 +131,7 @@ def _select_queue_stats() -> Statement:
 
 @dataclass(frozen=True, slots=True)
 class ServerComponents:
-    """What a server is made of, as far as there is something to measure."""
+    """The parts of a server that have metrics."""
 
     database: Database
     replica: Database | None
@@ -150,7 +149,7 @@ class ServerComponents:
 
 @dataclass(frozen=True, slots=True)
 class Observability:
-    """How a server is watched: its slow operations always, its metrics and traces where they are wanted."""
+    """The instrumentation of a server: the log of slow operations, and metrics and traces if the settings enable them."""
 
     options: Settings
     observers: Observers
@@ -158,13 +157,13 @@ class Observability:
     tracing: "Tracing | None"
 
     def middleware(self) -> list[Middleware]:
-        """What requests pass through first."""
+        """The outermost middleware: request ids, then tracing."""
         request_id_middleware = Middleware(RequestIdMiddleware, report=self.metrics.count_request if self.metrics else None)
         return [request_id_middleware, self.tracing.middleware()] if self.tracing else [request_id_middleware]
 
     @asynccontextmanager
     async def running(self, components: ServerComponents) -> AsyncIterator[None]:
-        """Tell of it as long as this lasts."""
+        """Expose metrics and export traces while this lasts."""
         async with self._exposing_metrics(components), self.tracing.running() if self.tracing else nullcontext():
             yield
 
@@ -181,23 +180,23 @@ class Observability:
                 *_build_cache_gauges(components),
             ]
         )
-        # A port for each worker: it tells of itself alone.
+        # One port per worker process: each exposes its own metrics only.
         ports = range(first_port, first_port + self.options.workers)
         return serve_metrics(self.metrics, self.options.metrics_host, ports, components.queue_stats.refresh)
 
 
 class Tracing(OperationTracer, Protocol):
-    """What sends traces; knows the requests that belong to one."""
+    """Exports traces; its middleware continues the traces of incoming requests."""
 
     def middleware(self) -> Middleware:
-        """Puts what is done for a request into its trace."""
+        """The middleware that records requests as spans."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Send while this lasts."""
+        """Export spans while this lasts."""
 
 
 def build_observability(options: Settings, document_store: DocumentStore) -> Observability:
-    """As the settings want it. Raises RuntimeError where something is not installed."""
+    """The instrumentation for these settings. Raises RuntimeError if an extra is not installed."""
     metrics = Metrics(document_store.get_trusted_operation_names()) if options.metrics_port else None
     tracing = _build_tracing(options.traces_endpoint, options.traces_share) if options.traces_endpoint else None
     reporters = [make_slow_operation_logger(options.slow_operation), *([metrics.count_execution] if metrics else [])]
@@ -220,25 +219,41 @@ def _build_pool_gauges(components: ServerComponents) -> list[Gauge]:
         return {pool: read_stat(database.get_pool_stats()) for pool, database in pools.items()}
 
     return [
-        Gauge("storefront_pool_connections", "Connections to Postgres.", lambda: read_pools(lambda it: it.connections), "pool"),
-        Gauge("storefront_pool_used", "Those that are in use.", lambda: read_pools(lambda it: it.connections - it.free), "pool"),
-        Gauge("storefront_pool_waiting", "How many wait for one.", lambda: read_pools(lambda it: it.waiting), "pool"),
+        Gauge(
+            "storefront_pool_connections", "Connections to Postgres.", lambda: read_pools(lambda stats: stats.connections), "pool"
+        ),
+        Gauge(
+            "storefront_pool_used",
+            "Connections in use.",
+            lambda: read_pools(lambda stats: stats.connections - stats.free),
+            "pool",
+        ),
+        Gauge(
+            "storefront_pool_waiting",
+            "Tasks that wait for a connection.",
+            lambda: read_pools(lambda stats: stats.waiting),
+            "pool",
+        ),
     ]
 
 
 def _build_request_gauges(components: ServerComponents) -> list[Gauge]:
     load_shedder, write_backpressure = components.load_shedder, components.write_backpressure
-    aborted_description = "Connections that were aborted because their clients did not read, by the limit."
+    aborted_description = "Connections aborted by backpressure because the client did not read, by exceeded limit."
     return [
-        Gauge("storefront_http_inside", "Requests that are being answered, event streams too.", lambda: load_shedder.in_flight),
+        Gauge("storefront_http_inside", "Requests in flight, including event streams.", lambda: load_shedder.in_flight),
         Gauge(
             "storefront_http_turned_away",
-            "Those that there was no room for.",
+            "Requests rejected by load shedding.",
             lambda: load_shedder.rejected_count,
             is_counter=True,
         ),
-        Gauge("storefront_unread_bytes", "Bytes that wait for clients to read them.", lambda: write_backpressure.unread_bytes),
-        Gauge("storefront_unread_connections", "Connections that they wait on.", lambda: write_backpressure.connection_count),
+        Gauge(
+            "storefront_unread_bytes",
+            "Bytes in write buffers that clients have not read.",
+            lambda: write_backpressure.unread_bytes,
+        ),
+        Gauge("storefront_unread_connections", "Connections with unread bytes.", lambda: write_backpressure.connection_count),
         Gauge(
             "storefront_unread_aborted",
             aborted_description,
@@ -253,19 +268,19 @@ def _build_feed_gauges(components: ServerComponents) -> list[Gauge]:
     hub, sockets = components.hub, components.sockets
     return [
         Gauge("storefront_websockets", "Open WebSockets.", lambda: sockets.count),
-        Gauge("storefront_websocket_operations", "Operations that run on them.", lambda: sockets.running_operations),
+        Gauge("storefront_websocket_operations", "Operations running on WebSockets.", lambda: sockets.running_operations),
         Gauge("storefront_streams", "Open event streams.", lambda: components.streams.count),
-        Gauge("storefront_feed_stores", "Stores that are followed.", lambda: hub.stats.stores),
-        Gauge("storefront_feed_listeners", "Who listens to them.", lambda: hub.stats.listeners),
+        Gauge("storefront_feed_stores", "Stores with subscribers.", lambda: hub.stats.stores),
+        Gauge("storefront_feed_listeners", "Subscribers of store logs.", lambda: hub.stats.listeners),
+        Gauge("storefront_feed_entries", "Log entries read.", lambda: hub.stats.entries_read, is_counter=True),
+        Gauge("storefront_feed_position", "The last position read from any log.", lambda: hub.stats.last_position),
+        Gauge("storefront_feed_behind", "Maximum lag of a log in entries, at the last poll.", lambda: hub.stats.max_behind),
+        Gauge("storefront_feed_wakeups", "Pub/sub wake-ups received.", lambda: hub.stats.wakeups, is_counter=True),
+        Gauge("storefront_feed_polls", "Polls for missed wake-ups.", lambda: hub.stats.polls, is_counter=True),
+        Gauge("storefront_feed_restarts", "Restarts of log readers.", lambda: hub.stats.restarts, is_counter=True),
         Gauge(
-            "storefront_feed_entries", "Entries of their logs that were read.", lambda: hub.stats.entries_read, is_counter=True
+            "storefront_feed_polls_late", "Missed wake-ups that polls found.", lambda: hub.stats.missed_wakeups, is_counter=True
         ),
-        Gauge("storefront_feed_position", "The last position that was read of any of them.", lambda: hub.stats.last_position),
-        Gauge("storefront_feed_behind", "Entries that one was behind, at most, at the last poll.", lambda: hub.stats.max_behind),
-        Gauge("storefront_feed_wakeups", "Wake-ups that came.", lambda: hub.stats.wakeups, is_counter=True),
-        Gauge("storefront_feed_polls", "Looks for what no wake-up told of.", lambda: hub.stats.polls, is_counter=True),
-        Gauge("storefront_feed_restarts", "Reads of logs that were begun anew.", lambda: hub.stats.restarts, is_counter=True),
-        Gauge("storefront_feed_polls_late", "Stores that had moved by then.", lambda: hub.stats.missed_wakeups, is_counter=True),
     ]
 
 
@@ -276,13 +291,17 @@ def _build_webhook_gauges(components: ServerComponents) -> list[Gauge]:
         return {"delivered": delivery_stats.delivered, "failed": delivery_stats.failed, "given_up": delivery_stats.dead_lettered}
 
     return [
-        Gauge("storefront_webhooks_at_work", "Webhooks that are this process's to tell now.", lambda: dispatcher.active_webhooks),
-        Gauge("storefront_webhooks_disabled", "Webhooks that are told nothing.", lambda: queue_stats.disabled_webhooks),
-        Gauge("storefront_webhook_due", "Messages that are due.", lambda: queue_stats.due_deliveries),
-        Gauge("storefront_webhook_under_way", "Messages that are being sent.", lambda: dispatcher.in_flight),
-        Gauge("storefront_webhook_attempts", "Messages, by what came of them.", count_by_outcome, "outcome", is_counter=True),
-        Gauge("storefront_webhook_seconds", "How long their receivers took.", lambda: delivery_stats.seconds, is_counter=True),
-        Gauge("storefront_webhook_resets", "Parts of logs that were gone.", lambda: delivery_stats.resets, is_counter=True),
+        Gauge("storefront_webhooks_at_work", "Webhooks that this process delivers to now.", lambda: dispatcher.active_webhooks),
+        Gauge("storefront_webhooks_disabled", "Disabled webhooks.", lambda: queue_stats.disabled_webhooks),
+        Gauge("storefront_webhook_due", "Due deliveries.", lambda: queue_stats.due_deliveries),
+        Gauge("storefront_webhook_under_way", "Deliveries in flight.", lambda: dispatcher.in_flight),
+        Gauge("storefront_webhook_attempts", "Delivery attempts, by outcome.", count_by_outcome, "outcome", is_counter=True),
+        Gauge(
+            "storefront_webhook_seconds", "Total seconds that receivers took.", lambda: delivery_stats.seconds, is_counter=True
+        ),
+        Gauge(
+            "storefront_webhook_resets", "Resets because log entries had expired.", lambda: delivery_stats.resets, is_counter=True
+        ),
     ]
 
 
@@ -292,25 +311,27 @@ def _build_cache_gauges(components: ServerComponents) -> list[Gauge]:
         components.response_cache,
         components.image_processor,
     )
-    lookups_description = "Questions whose answers may be kept, by what came of them."
+    lookups_description = "Response cache lookups, by outcome."
     return [
         Gauge(
-            "storefront_rollup_queue", "Batches of events that wait to be counted.", lambda: components.queue_stats.event_batches
+            "storefront_rollup_queue",
+            "Batches of events that wait for the roll-up.",
+            lambda: components.queue_stats.event_batches,
         ),
-        Gauge("storefront_jobs_waiting", "Imports and exports that wait.", lambda: components.queue_stats.queued_jobs),
-        Gauge("storefront_jobs_running", "Those that are worked at.", lambda: components.queue_stats.running_jobs),
-        Gauge("storefront_pictures_waiting", "Pictures that are worked on, or wait for it.", lambda: image_processor.waiting),
+        Gauge("storefront_jobs_waiting", "Queued import and export jobs.", lambda: components.queue_stats.queued_jobs),
+        Gauge("storefront_jobs_running", "Running import and export jobs.", lambda: components.queue_stats.running_jobs),
+        Gauge("storefront_pictures_waiting", "Images in processing or waiting for it.", lambda: image_processor.waiting),
         Gauge(
             "storefront_pictures",
-            "Pictures by what became of them.",
+            "Processed images, by outcome.",
             lambda: image_processor.outcomes,
             "outcome",
             is_counter=True,
         ),
-        Gauge("storefront_documents", "Documents that are kept, with their plans.", lambda: document_store.cached_count),
-        Gauge("storefront_documents_characters", "The characters of those.", lambda: document_store.cached_characters),
-        Gauge("storefront_responses", "Answers that are kept.", lambda: response_cache.count),
-        Gauge("storefront_responses_bytes", "The bytes of those.", lambda: response_cache.size),
+        Gauge("storefront_documents", "Cached documents, with their plans.", lambda: document_store.cached_count),
+        Gauge("storefront_documents_characters", "Characters of cached documents.", lambda: document_store.cached_characters),
+        Gauge("storefront_responses", "Cached responses.", lambda: response_cache.count),
+        Gauge("storefront_responses_bytes", "Bytes of cached responses.", lambda: response_cache.size),
         Gauge(
             "storefront_responses_asked", lookups_description, lambda: response_cache.lookup_counts, "outcome", is_counter=True
         ),

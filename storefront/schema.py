@@ -1,4 +1,4 @@
-"""The table of contents: every root field, by the slice that has it."""
+"""The GraphQL schema: root types composed of the features' fields, and the document store of a server."""
 
 from typing import Any, cast
 
@@ -37,7 +37,7 @@ from storefront.webhooks.mutations import WebhookMutation
 
 @strawberry.type
 class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
-    """Everything that can be read."""
+    """Root fields that read."""
 
 
 @strawberry.type
@@ -52,12 +52,12 @@ class Mutation(
     WebhookMutation,
     JobMutation,
 ):
-    """Everything that can be written."""
+    """Root fields that write."""
 
 
 @strawberry.type
 class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
-    """Everything that can be listened to."""
+    """Root fields that stream events."""
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
@@ -65,19 +65,19 @@ bypass_strawberry_wrappers(declare_limits(declare_field_metadata(get_graphql_sch
 
 for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
-        # Strawberry checks its OneOf inputs when they are used. The engine, which knows of them, validates documents.
+        # Strawberry checks OneOf inputs during execution only; with this, graphql-core checks them in validation.
         type_.is_one_of = type_.extensions[DEFINITION_EXTENSION_KEY].is_one_of
 
 
 def _resolve_is_one_of(type_: Any, _: Any) -> bool | None:
-    # Asked of a list or a type that is not null, Strawberry's own resolver fails.
+    # Strawberry's own resolver fails for list and non-null types.
     return type_.is_one_of if is_input_object_type(type_) else None
 
 
 def fix_introspection() -> None:
-    """Have `__Type.isOneOf` answered for every type.
+    """Replace the resolver of `__Type.isOneOf` by one that works for every type.
 
-    Each schema that Strawberry builds in a process sets a resolver of its own, which fails for lists, on the type that all share.
+    Every schema that Strawberry builds sets its own resolver, which fails for lists, on the `__Type` that all schemas share.
     """
     cast(GraphQLObjectType, get_graphql_schema(schema).type_map["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
 
@@ -86,9 +86,9 @@ fix_introspection()
 
 
 def build_document_store(options: Settings) -> DocumentStore:
-    """The documents that these settings let clients use. Raises UnusableManifest."""
+    """The document store for these settings, with trusted documents of manifests. Raises UnusableManifest."""
     policy = DocumentPolicy(options.trusted_documents == "only", options.persisted_queries, options.introspection)
-    # Our own page is trusted as well, by its texts.
+    # The dashboard's own documents are trusted as well.
     dashboard_documents = (
         {f"dashboard/{name}": text for name, text in dashboard.load_documents().items()} if policy.only_trusted else {}
     )

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from psycopg import sql
 
-from storefront.app import BACKGROUND_TASK_NAME
+from storefront.background import BACKGROUND_TASK_NAME
 from storefront.core import request_context
 from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.auth.tokens import OWN_ISSUER

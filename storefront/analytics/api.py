@@ -5,13 +5,12 @@ import strawberry
 from storefront.graph import arguments
 from storefront.graph.context import Info
 from storefront.graph.limits import MAX_FILTER_ITEMS, limits
+from storefront.graph.pagination import After, First
 from storefront.graph.permissions import require_own_store
-from storefront.graph.types import (
-    After,
+from storefront.graph.types.analytics import (
     AnalyticsEventConnection,
     AnalyticsReport,
     DateRange,
-    First,
     Interval,
     TimeZone,
     build_analytics_report,

@@ -16,7 +16,7 @@ from storefront.core.db.database import DATABASE_ERRORS
 from storefront.graph import arguments
 from storefront.graph.context import Context, Info
 from storefront.graph.permissions import require_own_store
-from storefront.graph.types import TimeZone
+from storefront.graph.types.analytics import TimeZone
 from storefront.queries import analytics
 from storefront.queries.analytics import ACTIVE_MINUTES, EventCounts, Span
 

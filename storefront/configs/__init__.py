@@ -1,1 +1,1 @@
-"""Stores."""
+"""Stores (`Config` in the schema): settings, publishing, integrations, and their mutations."""

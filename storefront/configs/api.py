@@ -1,4 +1,4 @@
-"""Fields that find stores."""
+"""Root fields that read stores."""
 
 from typing import cast
 
@@ -8,11 +8,12 @@ from storefront.core.db.database import Row
 from storefront.graph import arguments, loaders
 from storefront.graph.cache_hints import VOLATILE
 from storefront.graph.context import Info
-from storefront.graph.types import After, Config, ConfigConnection, First
+from storefront.graph.pagination import After, First
+from storefront.graph.types.catalogue import Config, ConfigConnection
 from storefront.queries import configs
 
 
-@strawberry.input(one_of=True, description="One of the two.")
+@strawberry.input(one_of=True, description="Identifies a store by exactly one of these.")
 class ConfigBy:
     id: strawberry.ID | None = strawberry.UNSET
     slug: str | None = strawberry.UNSET
@@ -20,11 +21,11 @@ class ConfigBy:
 
 @strawberry.type
 class ConfigQuery:
-    @strawberry.field(description="A store that the asker may see, or null.")
+    @strawberry.field(description="A store that is visible to the viewer, or null.")
     async def config(self, info: Info, by: ConfigBy) -> Config | None:
         return cast(Config | None, await _find_config(info, by))
 
-    # A store that comes or goes moves its own log, which is none of those on the page.
+    # Publishing a store moves its own log, which is not a dependency of a page without that store.
     @strawberry.field(description="Published stores, newest first.", metadata=VOLATILE)
     async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
         page = await configs.load_published_stores(info.context.read_database, arguments.build_window(first, after))

@@ -1,4 +1,4 @@
-"""Writes of stores, each with the change that it records. Access tokens are encrypted before they get to the database."""
+"""Commands that write stores and record the change in their logs. Access tokens are encrypted before they are stored."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,18 +20,18 @@ from storefront.writes.validation import accept_any, non_null_rule, object_rule,
 
 Values = Mapping[str, Any]
 
-# Seconds between two tries of one integration.
+# Rate limit: seconds between two checks of one integration.
 CHECK_INTERVAL_SECONDS = 2
 
 _PUBLISHABLE_KEY_RULE = validation.pattern_rule(r"pk_(test|live)_[A-Za-z0-9]{8,200}", "pk_live_…")
 
 
 def _check_publishable_key(key: str) -> str:
-    # Whoever mistakes one for the other has given it away already.
+    # A secret key that was sent here by mistake is compromised.
     if key.strip().startswith(("sk_", "rk_")):
         raise validation.InvalidValueError(
-            "is a secret key, and this one is told to every browser. It was not stored. Revoke it at Stripe (Developers, API "
-            'keys), and give the publishable key, which looks like "pk_live_…".'
+            "is a secret key, but this field is visible to every browser. It was not stored. Revoke it at Stripe (Developers, "
+            'API keys), and give the publishable key, which looks like "pk_live_…".'
         )
     return str(_PUBLISHABLE_KEY_RULE(key))
 
@@ -83,7 +83,7 @@ DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 
 async def create_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Sequence[PendingRow]:
-    """A store of the actor's."""
+    """Create a store that the actor owns."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
     integrations = _merge_integrations(clean.pop("integrations", None), None, vault)
     row = {"user_id": unit.actor_id, "integrations": integrations, "is_published": False, **convert_to_columns(clean)}
@@ -93,7 +93,7 @@ async def create_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Se
 
 
 async def update_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Sequence[PendingRow]:
-    """Those fields of a store that are given. Of the integrations those that are given; an access token left out is kept."""
+    """Update the given fields and integrations of a store. An access token that is left out stays."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old = await lock_own_store(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.id)
@@ -103,7 +103,7 @@ async def update_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Se
 
 
 async def publish_config(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """Open a store to shoppers, or close it."""
+    """Publish or unpublish a store."""
     clean = validation.require_valid_fields(PUBLISH_RULES, values)
     old = await lock_own_store(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.id)
@@ -111,11 +111,11 @@ async def publish_config(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
 
 
 async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """A store with all that it has: products, reviews, events, and its log."""
+    """Delete a store with its products, reviews, events and log."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_store(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), old.id)
-    # Whoever writes one of its products, or imports some, is let finish first: else they would wait for this, and this for them.
+    # Wait for transactions that write products of the store, or import some: without these locks there would be deadlocks.
     unit.enqueue(_lock_jobs(), {"config_id": old.id})
     await unit.fetch(_lock_products(), {"config_id": old.id})
     delete_row(unit, configs, old)
@@ -124,14 +124,14 @@ async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[Row]:
 
 
 async def claim_check(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """A store whose integration is to be tried, by whoever gets it."""
+    """The store whose integration the caller may check now: at most one check per CHECK_INTERVAL_SECONDS."""
     clean = validation.require_valid_fields(CHECK_RULES, values)
     store = await lock_own_store(unit, clean["configId"], ["configId"])
     if not await unit.fetch(
         _upsert_check(), {"config_id": store.id, "integration": clean["integration"], "seconds": CHECK_INTERVAL_SECONDS}
     ):
         raise MutationRejected(
-            make_invalid_input_error(["integration"], f"was tried a moment ago. Try again in {CHECK_INTERVAL_SECONDS} seconds.")
+            make_invalid_input_error(["integration"], f"was checked a moment ago. Try again in {CHECK_INTERVAL_SECONDS} seconds.")
         )
     return [store]
 
@@ -180,7 +180,7 @@ def _record_change(unit: UnitOfWork, kind: str, old: Row | None, new: Row, field
 
 
 def _merge_integrations(new_values: Values | None, stored: Values | None, vault: Vault) -> dict[str, Any] | None:
-    """The integrations as they will stand: null removes one, and what is left out stays."""
+    """The stored integrations with new values: null removes one, and those left out stay."""
     if new_values is None:
         return None
     merged = {**(stored or {}), **new_values}
@@ -192,7 +192,7 @@ def _merge_integrations(new_values: Values | None, stored: Values | None, vault:
 def _encrypt_shopify_token(new_values: Values, stored: Values, vault: Vault) -> dict[str, Any]:
     encrypted = {"domain": new_values["domain"]}
     if "accessToken" not in new_values:
-        # A token is of one shop: for another domain it would be sent to a stranger.
+        # A token belongs to one shop: with another domain it would leak to that domain.
         stored_token = stored.get("accessToken") if stored.get("domain") == new_values["domain"] else None
         return {**encrypted, "accessToken": stored_token} if stored_token else encrypted
     token = new_values["accessToken"]

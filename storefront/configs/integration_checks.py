@@ -1,4 +1,4 @@
-"""Whether what a store is connected to works: asked of Shopify, and read off the keys of the others."""
+"""Checks of a store's integrations: Shopify is connected to; of Stripe and Google Analytics the keys are validated."""
 
 import asyncio
 import re
@@ -10,9 +10,8 @@ from typing import Any
 from storefront.core.encryption import DecryptionError, Vault
 from storefront.core.net.shopify_client import ShopifyClient, ShopifyError
 
-# Seconds that Shopify has.
 SHOPIFY_TIMEOUT_SECONDS = 10.0
-# What imports read with.
+# The OAuth scopes that imports need.
 REQUIRED_SCOPES = frozenset({"read_products", "read_inventory"})
 
 ConnectShop = Callable[[str, str], ShopifyClient]
@@ -20,7 +19,7 @@ JSONObject = Mapping[str, Any]
 
 
 class Integration(Enum):
-    """What a store may be connected to."""
+    """The services that a store can integrate."""
 
     SHOPIFY = "shopify"
     STRIPE = "stripe"
@@ -28,7 +27,7 @@ class Integration(Enum):
 
 
 class StripeMode(Enum):
-    """Whether money moves."""
+    """The mode of a Stripe key; only live keys move money."""
 
     TEST = "test"
     LIVE = "live"
@@ -36,7 +35,7 @@ class StripeMode(Enum):
 
 @dataclass(frozen=True, slots=True)
 class IntegrationCheck:
-    """What came of it, for people, and what there is to mend: the way into the store's fields."""
+    """The result of a check: a message for people, and the path of the store's field to fix."""
 
     is_working: bool
     message: str
@@ -48,7 +47,7 @@ class IntegrationCheck:
 async def check_integration(
     integration: Integration, integrations: JSONObject | None, vault: Vault, connect: ConnectShop
 ) -> IntegrationCheck:
-    """Try one integration of a store."""
+    """Check one integration of a store."""
     integration_values = (integrations or {}).get(integration.value)
     if not integration_values:
         return _build_failure("the store has none. Set it with updateConfig.", integration.value)
@@ -71,17 +70,19 @@ async def _check_shopify(integration_values: JSONObject, vault: Vault, connect: 
         ):
             about = await shop.fetch_shop_info()
     except DecryptionError:
-        return _build_failure("the stored one cannot be read any more. Set it again with updateConfig.", "shopify", "accessToken")
+        return _build_failure("the stored one cannot be decrypted. Set it again with updateConfig.", "shopify", "accessToken")
     except TimeoutError:
         return _build_failure(
             f"{integration_values['domain']} did not answer within {SHOPIFY_TIMEOUT_SECONDS:g} s. Try again later.", "shopify"
         )
     except ShopifyError as error:
-        # It names the field itself.
+        # The message names the field already.
         return IntegrationCheck(False, str(error), tuple(error.field.split(".")))
     if missing := REQUIRED_SCOPES - about.scopes:
         scopes = " and ".join(sorted(missing))
-        return _build_failure(f"it may not do all that imports need. Give the app the scopes {scopes}.", "shopify", "accessToken")
+        return _build_failure(
+            f"it lacks permissions that imports need. Give the app the scopes {scopes}.", "shopify", "accessToken"
+        )
     return IntegrationCheck(
         True, f"Connected to {about.name} ({about.domain}), which sells in {about.currency}.", shop_name=about.name
     )
@@ -100,9 +101,9 @@ def _check_analytics(id_: str) -> IntegrationCheck:
         return IntegrationCheck(True, "A measurement id of Google Analytics 4. Whether Google knows it, only its reports show.")
     if id_.startswith("UA-"):
         return _build_failure(
-            "is of Universal Analytics, which collects nothing any more. Use one that begins with G-.", *_MEASUREMENT_ID_PATH
+            "belongs to Universal Analytics, which Google has shut down. Use an id that begins with G-.", *_MEASUREMENT_ID_PATH
         )
-    return _build_failure("is no measurement id of Google Analytics 4: those look like G-AB12CD34EF.", *_MEASUREMENT_ID_PATH)
+    return _build_failure("is not a measurement id of Google Analytics 4, such as G-AB12CD34EF.", *_MEASUREMENT_ID_PATH)
 
 
 _MEASUREMENT_ID_PATH = ("analytics", "googleAnalyticsId")

@@ -1,4 +1,4 @@
-"""Fields that write stores."""
+"""Mutations of stores: inputs, payloads and fields."""
 
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +18,8 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
-from storefront.graph.types import Config, HeaderStyle
+from storefront.graph.types.catalogue import Config
+from storefront.graph.types.store_settings import HeaderStyle
 from storefront.writes.custom_css import prevalidate_stylesheet
 
 strawberry.enum(Integration, name="StoreIntegration")
@@ -33,7 +34,7 @@ class ThemeInput:
     custom_css: str | None = strawberry.field(
         default=strawberry.UNSET,
         name="customCSS",
-        description="CSS of well-known rules and functions that loads nothing but data:image/, at most 50,000 characters.",
+        description="CSS with allow-listed rules and functions that loads no URLs but data:image/, at most 50,000 characters.",
     )
 
 
@@ -49,7 +50,7 @@ class LayoutInput:
 class ShopifyIntegrationInput:
     domain: str
     access_token: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Written, never read. Left out, the stored one is kept; null removes it."
+        default=strawberry.UNSET, description="Write-only. If left out, the stored one stays; null removes it."
     )
 
 
@@ -63,7 +64,7 @@ class GoogleAnalyticsIntegrationInput:
     google_analytics_id: str
 
 
-@strawberry.input(description="Those left out stay as they are; null removes one.")
+@strawberry.input(description="Integrations that are left out stay unchanged; null removes one.")
 class IntegrationsInput:
     shopify: ShopifyIntegrationInput | None = strawberry.UNSET
     stripe: StripeIntegrationInput | None = strawberry.UNSET
@@ -73,7 +74,7 @@ class IntegrationsInput:
 @strawberry.input
 class CreateConfigInput(MutationInput):
     store_name: str
-    slug: str = strawberry.field(description="Its name in URLs: lower-case letters, digits and hyphens.")
+    slug: str = strawberry.field(description="Name in URLs: lower-case letters, digits and hyphens.")
     description: str | None = strawberry.UNSET
     currency: str = strawberry.field(default="USD", description="ISO 4217.")
     theme: ThemeInput | None = strawberry.UNSET
@@ -82,7 +83,7 @@ class CreateConfigInput(MutationInput):
     is_published: bool = False
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class UpdateConfigInput(MutationInput):
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
@@ -99,7 +100,7 @@ class UpdateConfigInput(MutationInput):
 class PublishConfigInput(MutationInput):
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    is_published: bool = strawberry.field(default=True, description="False takes the store off again.")
+    is_published: bool = strawberry.field(default=True, description="False unpublishes the store.")
 
 
 @strawberry.input
@@ -134,14 +135,14 @@ class DeleteConfigPayload(DeletePayload):
     pass
 
 
-@strawberry.type(description="Whether an integration works.")
+@strawberry.type(description="The result of checking an integration.")
 class IntegrationTest:
     integration: Integration
     is_working: bool
-    message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to mend it.")
-    path: list[str] = strawberry.field(description="What there is to mend, such as integrations, shopify, accessToken.")
-    shop_name: str | None = strawberry.field(description="Shopify's name of the shop.")
-    mode: StripeMode | None = strawberry.field(description="Of Stripe's key.")
+    message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to fix it.")
+    path: list[str] = strawberry.field(description="Path of the field to fix, such as integrations, shopify, accessToken.")
+    shop_name: str | None = strawberry.field(description="Name of the shop at Shopify.")
+    mode: StripeMode | None = strawberry.field(description="Mode of the Stripe key.")
 
 
 @strawberry.type
@@ -151,7 +152,7 @@ class TestIntegrationPayload(Payload):
 
 @strawberry.type
 class ConfigMutation:
-    @strawberry.mutation(description="A store of one's own, closed to shoppers unless published.")
+    @strawberry.mutation(description="Create a store, which the viewer owns. It is unpublished by default.")
     async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload:
         await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.create_config, vault=info.context.vault)
@@ -166,12 +167,12 @@ class ConfigMutation:
         command = partial(commands.update_config, vault=info.context.vault)
         return await mutation_payload(info, input, command, UpdateConfigPayload, "config")
 
-    @strawberry.mutation(description="Open a store to shoppers, or close it.")
+    @strawberry.mutation(description="Publish or unpublish a store.")
     async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload:
         return await mutation_payload(info, input, commands.publish_config, PublishConfigPayload, "config")
 
     @strawberry.mutation(
-        description="Try what a store of one's own is connected to: Shopify is asked, the others' keys are read."
+        description="Check an integration of one's own store: connects to Shopify; validates the keys of the others."
     )
     async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload:
         mutation_result = await mutate(info, input, commands.claim_check)
@@ -189,13 +190,13 @@ class ConfigMutation:
         )
         return TestIntegrationPayload(result=result, **common_payload_fields(mutation_result, input))
 
-    @strawberry.mutation(description="With its products, reviews, events and log.")
+    @strawberry.mutation(description="Delete a store with its products, reviews, events and log.")
     async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload:
         return await deletion_payload(info, input, commands.delete_config, DeleteConfigPayload)
 
 
 async def _prevalidate_custom_css(info: Info, theme: ThemeInput | None) -> None:
-    # Before there is a transaction, whose connection would wait for it.
+    # Before the transaction begins, so that no connection is held during the validation.
     info.context.require_viewer()
     if theme and theme.custom_css:
         await prevalidate_stylesheet(theme.custom_css.strip())

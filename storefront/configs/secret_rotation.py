@@ -1,4 +1,4 @@
-"""Puts the stored secrets of all stores under the newest key."""
+"""Key rotation: re-encrypts the stored secrets of all stores with the newest key."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ BATCH_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class SecretColumn:
-    """Where secrets are kept: which rows of a table have one, the store that each is of, and how it is read and written."""
+    """A column of secrets: its table, and the SQL expressions of its store, its value and its assignment."""
 
     table: str
     store_expression: str
@@ -22,11 +22,11 @@ class SecretColumn:
     assignment: str
 
     def build_count_sql(self) -> str:
-        """How many there are."""
+        """SQL that counts the secrets."""
         return f"SELECT count(*) FROM {self.table} WHERE {self.secret_expression} IS NOT NULL"
 
     def build_select_sql(self) -> str:
-        """Some of them, in the order of their keys."""
+        """SQL of one batch, by keyset pagination."""
         return f"""
 SELECT id, {self.store_expression} AS store, {self.secret_expression} AS token FROM {self.table}
 WHERE {self.secret_expression} IS NOT NULL AND (CAST(:after AS uuid) IS NULL OR id > CAST(:after AS uuid))
@@ -34,7 +34,7 @@ ORDER BY id LIMIT :limit
 """
 
     def build_update_sql(self) -> str:
-        """Put others in their place, only where one is still what was read: who changes it meanwhile keeps the new one."""
+        """SQL that replaces secrets by compare-and-set: a concurrent change of a secret wins."""
         return f"""
 UPDATE {self.table} SET {self.assignment}
 FROM unnest(CAST(:ids AS uuid[]), CAST(:was AS text[]), CAST(:becomes AS text[])) AS given (id, was, becomes)
@@ -58,7 +58,7 @@ SECRET_COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class RotationSummary:
-    """How many secrets were encrypted anew, how many needed it not, and the ids of the stores of those that no key opens."""
+    """The number of re-encrypted and of current secrets, and the store ids of secrets that no key decrypts."""
 
     rotated: int = 0
     current: int = 0
@@ -69,9 +69,9 @@ class RotationSummary:
 
 
 async def rotate_stored_secrets(database: Database, vault: Vault, progress: Callable[[int, int], None]) -> RotationSummary:
-    """Encrypt the secrets of all stores under the newest key. `progress` is told how many are done, of how many.
+    """Re-encrypt the secrets of all stores with the newest key. `progress` receives the number done and the total.
 
-    Stopped half-way or run twice it does no harm. What no key opens is left as it is.
+    Idempotent, and safe to interrupt. Secrets that no key decrypts stay unchanged.
     """
     total = sum([int(row.count) for column in SECRET_COLUMNS for row in await database.fetch(_count_secrets(column))])
     rotation, done = RotationSummary(), 0

@@ -1,1 +1,1 @@
-"""Stores to look at on the first day: made-up, the same every time, loaded in one go."""
+"""Demo data: deterministic sample stores, loaded in one transaction."""

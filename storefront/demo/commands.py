@@ -1,4 +1,4 @@
-"""Loads the demo stores: COPY, in one transaction."""
+"""Loads the demo stores with COPY, in one transaction."""
 
 import time
 from collections.abc import Callable
@@ -14,24 +14,24 @@ from storefront.demo.plan import Plan, build_plan
 from storefront.models import configs, verified_emails
 
 Progress = Callable[[str, int, int], None]
-"""Is told the name of a table, how many of its rows are written, and how many there will be."""
+"""Receives the name of a table, the number of rows written, and the total."""
 
 _REPORTS_PER_TABLE = 20
 _TABLES = "users, verified_emails, configs, products, product_variants, reviews, changes, store_positions, analytics_events"
 
 
 class AlreadySeededError(Exception):
-    """The demo stores, or something of the same name, are there already. Nothing was written."""
+    """The demo stores, or rows with the same names, exist already. Nothing was written."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f'"{name}" is there already: demo data can be loaded only once. Use what is there, or an empty database.'
+            f'"{name}" exists already: demo data can be loaded only once. Use the existing data, or an empty database.'
         )
 
 
 @dataclass(frozen=True, slots=True)
 class SeedSummary:
-    """How many rows there are now, how long it took, and where to look first: the biggest published store and its owner."""
+    """The number of rows by kind, the duration, and a starting point: the biggest published store and its owner."""
 
     users: int
     configs: int
@@ -45,7 +45,7 @@ class SeedSummary:
 
 
 def _ignore_progress(table: str, done: int, total: int) -> None:
-    """For those who do not want to know."""
+    """The default: no progress reports."""
 
 
 async def seed(
@@ -56,15 +56,15 @@ async def seed(
     anchor: datetime | None = None,
     progress: Progress = _ignore_progress,
 ) -> SeedSummary:
-    """Load so many products and events, with the users, stores, variants, reviews and changes that go with them: all or nothing.
+    """Load this many products and events, with their users, stores, variants, reviews and changes: all or nothing.
 
-    The same numbers and the same `anchor` (a moment with a time zone) give the same rows, keys included. Everything happened
-    before the anchor, events in the 90 days up to it; unless given it is the last midnight in UTC, so that today's charts are
-    not empty. Without products there are no events. Raises AlreadySeeded before anything is written.
+    Equal numbers and an equal `anchor` (a time with a time zone) give equal rows, keys included. All rows date from before the
+    anchor, events from the 90 days before it. The default anchor is the last midnight in UTC, so that today's charts are not
+    empty. Without products there are no events. Raises AlreadySeededError before anything is written.
     """
     started_at = time.perf_counter()
     plan = build_plan(products, events, anchor or _get_last_midnight())
-    # Longer than any request may take; and of two that seed at once, the second waits and is then refused.
+    # No timeouts: seeding takes longer than any request may. The advisory lock makes a concurrent run wait, then fail.
     async with database.transaction(statement_timeout=0, settings={"lock_timeout": 0}) as connection:
         await connection.fetch(Statement("SELECT pg_advisory_xact_lock(7312028)::text", {}))
         await _require_unseeded(connection, plan)
@@ -75,7 +75,7 @@ async def seed(
 
 
 async def is_empty(database: Database) -> bool:
-    """Whether there is no store at all."""
+    """Whether the database has no store."""
     [(empty,)] = await database.fetch(_select_is_empty())
     return bool(empty)
 
@@ -100,7 +100,7 @@ async def _copy_rows(connection: Connection, load: TableLoad, progress: Progress
 
 
 async def _vacuum_tables(database: Database) -> None:
-    """What is better done at once than left to the night: the planner's figures, and the map that lets counts skip rows."""
+    """Update planner statistics and the visibility map at once, which autovacuum would do later: index-only scans need them."""
     for table in _TABLES.split(", "):
         await database.fetch(compile_statement(text(f"VACUUM (ANALYZE) {table}")))
 

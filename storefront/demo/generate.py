@@ -1,4 +1,4 @@
-"""Turns a plan of demo stores into rows, one by one. Pure and deterministic; knows the tables' columns, but no database.
+"""Generates the rows of planned demo data. Pure and deterministic; knows the tables' columns, but needs no database.
 
 Every table has a random sequence of its own, so that more words for reviews do not move a single price.
 """
@@ -39,7 +39,7 @@ _EVENT_KINDS = ("page_view", "product_click", "add_to_cart", "purchase")
 
 @dataclass(frozen=True, slots=True)
 class TableLoad:
-    """One table's rows, to be read once, and how many there will be."""
+    """The rows of one table, an iterator to be read once, and their number."""
 
     table: str
     columns: str
@@ -48,7 +48,7 @@ class TableLoad:
 
 
 def build_table_loads(plan: Plan) -> Iterator[TableLoad]:
-    """The tables in an order that foreign keys allow."""
+    """The loads of all tables, in the order that foreign keys need."""
     products, stores = len(plan.products), len(plan.stores)
     yield TableLoad("users", _USER_COLUMNS, len(plan.users), generate_user_rows(plan))
     yield TableLoad("verified_emails", "address, user_id", len(plan.users), ((user.email, user.id) for user in plan.users))
@@ -145,7 +145,7 @@ def generate_review_rows(plan: Plan) -> Iterator[TableRow]:
 
 
 def _generate_review_authors(plan: Plan, rng: Random) -> list[tuple[int, str, str]]:
-    """Who says something of which product and when, oldest first. The demo's owner has yet to say anything."""
+    """Reviews as author, product and time, oldest first. The demo owner has written none."""
     return sorted(
         (rng.randrange(product.created, plan.anchor), product.id, user.id)
         for product in plan.products
@@ -169,7 +169,7 @@ def generate_position_rows(plan: Plan) -> Iterator[TableRow]:
 
 @dataclass(slots=True)
 class _Visit:
-    """Somebody in a store. What stays the same from event to event is written once."""
+    """A visitor's session in a store, with the values that all of its events share."""
 
     store: Store
     session: TableRow
@@ -178,7 +178,7 @@ class _Visit:
 
 
 def generate_event_rows(plan: Plan) -> Iterator[TableRow]:
-    """Events in the order in which they happened, made while they are read: only the visits under way are kept."""
+    """Events in chronological order, generated lazily: only open sessions are in memory."""
     rng = Random("demo events")
     products_by_rank = _shuffle_products_by_rank(plan.products, rng)
     stores = [store for store in plan.stores if store.is_published and store.size]
@@ -201,7 +201,7 @@ def _generate_event_moments(plan: Plan, rng: Random) -> Iterator[int]:
     start, step = plan.anchor - _EVENT_DAYS * DAY_MICROSECONDS, _EVENT_DAYS / max(1, plan.events)
     for number in range(plan.events):
         day = (number + rng.random()) * step
-        # Bends time so that noon (UTC) is busier than midnight, while later stays later.
+        # A monotonic distortion of time that makes noon (UTC) busier than midnight.
         yield start + int(DAY_MICROSECONDS * (day + 0.4 * sin(2 * pi * day) / (2 * pi)))
 
 
@@ -218,7 +218,7 @@ def _start_visit(store: Store, users: Sequence[User], rng: Random) -> _Visit:
 
 
 def _shuffle_products_by_rank(products: Sequence[Product], rng: Random) -> dict[int, list[Product]]:
-    """The products of each store, by rank of the store, those that shoppers like best first."""
+    """The products of each store, by its rank, most popular first."""
     products_by_rank = defaultdict[int, list[Product]](list)
     for product in products:
         products_by_rank[product.store.rank].append(product)
@@ -228,10 +228,10 @@ def _shuffle_products_by_rank(products: Sequence[Product], rng: Random) -> dict[
 
 
 def _pick_product(store_products: Sequence[Product], moment: int, rng: Random) -> Product:
-    """A product that was there at the moment; the one with which the store opened always was."""
+    """A product that existed at this time; the first product of a store always did."""
     index = int(len(store_products) * rng.random() ** 2.5)
     while store_products[index].created > moment:
-        index -= 1  # from the first on to the last
+        index -= 1  # wraps around to the last one
     return store_products[index]
 
 
@@ -240,7 +240,7 @@ def _pick_inventory(rng: Random, maximum: int) -> int:
 
 
 def _pick_compare_at_price(cents: int, rng: Random) -> str:
-    """What it cost before."""
+    """The compare-at price."""
     return _format_price(cents + cents * rng.randint(10, 60) // 100)
 
 

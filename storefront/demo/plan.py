@@ -1,4 +1,4 @@
-"""Plans the demo stores: who is there, which product belongs to whom, and how much hangs on each. Pure and deterministic."""
+"""Plans the demo data: users, stores, products, and the number of rows that belong to each. Pure and deterministic."""
 
 import re
 import unicodedata
@@ -32,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """`rank` counts from 0, the biggest; `size` is the number of its products."""
+    """A store. `rank` 0 is the biggest; `size` is the number of products."""
 
     id: str
     created: int
@@ -46,7 +46,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What other rows need to know of a product. `cents` is its price, `variants` and `reviews` are how many it has."""
+    """A product. `cents` is the price; `variants` and `reviews` are numbers of rows."""
 
     id: str
     created: int
@@ -68,7 +68,7 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that is settled before the first row is written. Products stand in the order in which they were created."""
+    """The planned data, before any row is generated. Products are in the order of creation."""
 
     anchor: int
     users: Sequence[User]
@@ -78,11 +78,11 @@ class Plan:
 
 
 def build_plan(products: int, events: int, anchor: datetime) -> Plan:
-    """Plan so many products and events, the last of them just before `anchor`. Without products there are no events either."""
+    """Plan this many products and events before `anchor`. Without products there are no events. Raises ValueError."""
     if products < 0 or events < 0:
         raise ValueError("The numbers of products and events cannot be negative.")
     now = (anchor - _EPOCH) // _MICROSECOND
-    # A market of ten times the products has about three times the stores and the people.
+    # Ten times the products go with about three times the stores and users.
     scale = (products / 20_000) ** 0.5
     users = list(_plan_users(max(30, round(200 * scale)), now))
     stores = list(_plan_stores(_split_products(products, max(3, round(50 * scale))), users, now))
@@ -101,7 +101,7 @@ def _plan_users(count: int, now: int) -> Iterator[User]:
 
 
 def _split_products(products: int, stores: int) -> list[int]:
-    """How many products each store has: a quarter for the first (more where there are few stores), less and less for the rest."""
+    """The number of products per store: at least a quarter for the first one, decreasing shares for the rest."""
     weights = [rank**-0.8 for rank in range(1, stores + 1)]
     first = max(0.25, weights[0] / sum(weights))
     rest = (1 - first) / sum(weights[1:])
@@ -114,7 +114,7 @@ def _plan_stores(sizes: Sequence[int], users: Sequence[User], now: int) -> Itera
     names = [
         " ".join(name_words) for name_words in product(words.STORE_FIRST_WORDS, words.STORE_SECOND_WORDS, words.STORE_LAST_WORDS)
     ]
-    # The demo's owner sees both kinds: the first store is published, the third is not.
+    # The demo owner has one store of each kind: the first is published, the third is not.
     for rank, (size, name) in enumerate(zip(sizes, [names[0], *rng.sample(names[1:], len(names) - 1)], strict=False)):
         created = now - rng.randrange(367 * DAY_MICROSECONDS, 400 * DAY_MICROSECONDS)
         owner = users[0 if rank == 2 else rank]
@@ -145,7 +145,7 @@ def _plan_products(stores: Sequence[Store], now: int) -> Iterator[Product]:
 
 
 def _plan_arrivals(stores: Sequence[Store], now: int, rng: Random) -> list[tuple[int, Store]]:
-    """When a product comes to which store: the first when it opens, the others over the year before the anchor."""
+    """Creation times of products and their stores: one when the store opens, the others over the year before the anchor."""
     first_arrivals = [(store.created + rng.randrange(DAY_MICROSECONDS), store) for store in stores if store.size]
     remaining_stores = [store for store in stores for _ in range(store.size - 1)]
     moments = rng.sample(range(now - 365 * DAY_MICROSECONDS, now - DAY_MICROSECONDS // 24), len(remaining_stores))
@@ -156,7 +156,7 @@ def _plan_arrivals(stores: Sequence[Store], now: int, rng: Random) -> list[tuple
 
 
 def make_key(moment: int, rng: Random) -> str:
-    """A version 7 key whose time is the moment."""
+    """A UUIDv7 with this time in microseconds."""
     return str(uuid7_at(moment * 4096 // 1000, rng.getrandbits(62)))
 
 
@@ -165,6 +165,6 @@ def format_moment(moment: int) -> str:
 
 
 def slugify(name: str) -> str:
-    """A name as it stands in an address: "Crème Brûlée" becomes "creme-brulee"."""
+    """A name as a URL slug: "Crème Brûlée" becomes "creme-brulee"."""
     letters = unicodedata.normalize("NFKD", name.lower().translate(_AS_ASCII)).encode("ascii", "ignore").decode()
     return re.sub("[^a-z0-9]+", "-", letters).strip("-")

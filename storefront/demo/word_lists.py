@@ -1,4 +1,4 @@
-"""The words that demo stores are made of. Nothing here is random."""
+"""Word lists of the demo data: names, categories, texts and traffic sources."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ VOLUMES = ("250 ml", "500 ml", "750 ml", "1 l")
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """A shelf of a shop: what stands on it, of what it is made, in which sizes, and what one usually pays, in whole units."""
+    """A product category: nouns, materials, sizes, and the usual price in whole currency units."""
 
     name: str
     usual_price: int
@@ -28,7 +28,7 @@ def _build_category(name: str, usual_price: int, sizes: tuple[str, ...], materia
     return Category(name, usual_price, sizes, _split_names(materials, ", "), _split_names(nouns, ", "))
 
 
-# Most stocked first.
+# Categories with the most products first.
 CATEGORIES = (
     _build_category(
         "Clothing",
@@ -124,7 +124,7 @@ STYLES = _split_names(
     "Classic Plain Quilted Washed Woven Hand-Thrown Folding Ribbed Weathered Slim Tall Round Everyday Rainproof Striped "
     "Brushed Featherlight Stackable Reversible Winter Summer Travel Heritage Soft Sturdy"
 )
-# Words with letters that a search without accents must still find.
+# Words with accents, which searches without accents must find.
 ACCENTED_STYLES = ("Café", "Crème", "Björk", "Öland", "Séverine", "Brûlée", "Niño", "Ærø", "Łódź", "Zoë", "Grüezi", "Fjällnäs")
 COLOURS = ("Charcoal", "Chalk", "Midnight", "Moss", "Ochre", "Clay", "Fog", "Petrol", "Aubergine", "Oatmeal", "Brick", "Sage")
 
@@ -150,7 +150,7 @@ PALETTES = (
 HEADER_STYLES = ("minimal", "full", "centered")
 CURRENCIES = ("USD", "USD", "USD", "EUR", "USD", "GBP", "USD")
 
-# Nouns of one and of many fit alike: no article, no verb that would have to agree.
+# Sentences that fit singular and plural nouns: without articles and without verbs that must agree.
 DESCRIPTION_OPENERS = (
     "{style} by name and by nature: the {noun} we use ourselves.",
     "Our {noun} in {material}, cut and finished in a workshop of nine people.",
@@ -227,7 +227,7 @@ USER_AGENTS = (
     "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15",
     "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
 )
-# Referrer, then UTM source, medium and campaign: what a visit that began there carries all along.
+# Referrer, UTM source, medium and campaign of all events in a session.
 ORIGINS: tuple[tuple[str | None, str | None, str | None, str | None], ...] = (
     (None, None, None, None),
     (None, None, None, None),

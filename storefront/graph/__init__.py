@@ -1,1 +1,1 @@
-"""The nouns as clients see them, their edges, and what lists and scalars look like."""
+"""The GraphQL layer that features share: context, loaders, object types, connections, scalars, inputs and mutations."""

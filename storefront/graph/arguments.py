@@ -1,4 +1,4 @@
-"""Arguments that several fields share, checked: each function returns the value or raises InvalidInput naming the field."""
+"""Validation of arguments that several fields share. Each function returns the value, or raises InvalidInput for the field."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,13 +13,13 @@ from storefront.queries.keyset import Window
 
 MAX_ROWS = 100
 
-# Two years; and for series by the hour as many days as stay below 10,000 points.
+# Two years; hourly series are limited to stay below 10,000 points.
 MAX_REPORT_DAYS = 731
 MAX_HOURLY_REPORT_DAYS = 400
 
 
 def check_id(text: str, field: str) -> str:
-    """An id of ours in its canonical form."""
+    """The canonical form of an id (a UUID)."""
     canonical_id = parse_id(text)
     if canonical_id is None:
         raise InvalidInput(field, f"{text[:40]!r} is not an id. Ids look like 018f0000-0000-7000-8000-000000000000.")
@@ -27,35 +27,35 @@ def check_id(text: str, field: str) -> str:
 
 
 def check_row_count(number: int, field: str = "first", max_rows: int = MAX_ROWS) -> int:
-    """How many rows to return."""
+    """The number of rows to return, 1 to `max_rows`."""
     if not 1 <= number <= max_rows:
         raise InvalidInput(field, f"must be between 1 and {max_rows}, not {number}.")
     return number
 
 
 def check_number(value: float, field: str) -> float:
-    """A number that is not too large for one: `1e999` is infinite."""
+    """A finite number. JSON and GraphQL literals such as `1e999` are read as infinity."""
     if not isfinite(value):
         raise InvalidInput(field, "must be a finite number.")
     return value
 
 
 def check_text(value: str, field: str) -> str:
-    """Text to look something up by. How long it may be is declared where it is taken (`storefront.graph.limits`)."""
+    """Text without NUL, which Postgres cannot store. `storefront.graph.limits` limits the length per input."""
     if "\0" in value:
         raise InvalidInput(field, "must not contain the character NUL.")
     return value
 
 
 def check_texts(values: Sequence[str], field: str) -> tuple[str, ...]:
-    """A list of such texts, without repeats, in an order of its own."""
+    """Texts without NUL, sorted and without duplicates, so that equal filters compare equal."""
     return tuple(sorted({check_text(value, field) for value in values}))
 
 
 def build_window(
     first_: int | None, after: str | None, last: int | None = None, before: str | None = None, *, default: int = 20
 ) -> Window:
-    """The part of a list that Relay's four arguments ask for: forwards by first and after, backwards by last and before."""
+    """The keyset window of Relay's pagination arguments: forward by first and after, backward by last and before."""
     if last is None and before is None:
         return Window(check_row_count(default if first_ is None else first_), _check_cursor(after, "after"))
     if first_ is not None or after is not None:
@@ -68,7 +68,7 @@ def _check_cursor(value: str | None, field: str) -> str | None:
 
 
 def build_date_range(start: datetime | str, end: datetime | str, field: str) -> Span:
-    """The time from one moment up to another."""
+    """The half-open time range [start, end) in UTC."""
     span = Span(*(datetime.fromisoformat(str(moment)).astimezone(UTC) for moment in (start, end)))
     if span.start >= span.end:
         raise InvalidInput(f"{field}.to", "must be later than from.")
@@ -78,7 +78,7 @@ def build_date_range(start: datetime | str, end: datetime | str, field: str) -> 
 
 
 def build_report_range(start: datetime | str, end: datetime | str, field: str, interval: str) -> Span:
-    """The same, as long as a report may be."""
+    """A time range of at most MAX_REPORT_DAYS, or MAX_HOURLY_REPORT_DAYS for hourly series."""
     span = build_date_range(start, end, field)
     max_days, condition = (MAX_HOURLY_REPORT_DAYS, " when interval is HOUR") if interval == "hour" else (MAX_REPORT_DAYS, "")
     if span.end - span.start > timedelta(days=max_days):
@@ -87,7 +87,7 @@ def build_report_range(start: datetime | str, end: datetime | str, field: str, i
 
 
 def check_time_zone(name: str, field: str) -> str:
-    """The name of a time zone."""
+    """An IANA time zone name."""
     if name not in _load_time_zones():
         raise InvalidInput(field, f'{name[:40]!r} is not the IANA name of a time zone, such as "Europe/Berlin" or "UTC".')
     return name

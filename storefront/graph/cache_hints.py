@@ -1,8 +1,8 @@
-"""The marks of fields whose answers are not to be shared or kept: one declaration per field, as `metadata`.
+"""Cache hints: field metadata that limits how the response cache stores and shares a response.
 
-PERSONAL depends on who asks, beyond whether the asker owns the store that it is about: of all else there are two answers at
-most, the owner's and everybody else's. VOLATILE changes without the log of a store that is read for it: of all else what
-everybody is told holds until one of these logs moves.
+PERSONAL fields depend on the viewer, beyond whether the viewer owns the store: all other fields have at most two values, one
+for the owner and one for everyone else. VOLATILE fields change without a change in the log of a store that was read for them:
+all other fields stay fresh until one of these logs moves.
 """
 
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ from storefront.serving.documents.cost import COST_EXTENSION_KEY
 PERSONAL: Mapping[str, Any] = {cacheability.PERSONAL_EXTENSION_KEY: True}
 VOLATILE: Mapping[str, Any] = {cacheability.VOLATILE_EXTENSION_KEY: True}
 
-# What serving reads of fields.
+# The metadata that `storefront.serving` reads, as extensions of graphql-core fields.
 _COPIED_METADATA_KEYS = (cacheability.PERSONAL_EXTENSION_KEY, cacheability.VOLATILE_EXTENSION_KEY, COST_EXTENSION_KEY)
 
 
 def declare_field_metadata(schema: GraphQLSchema) -> GraphQLSchema:
-    """Tell the engine's fields, which serving knows, what their definitions say. Returns the same schema."""
+    """Copy cache hints and costs from Strawberry's definitions to graphql-core fields. Returns the same schema."""
     for type_ in schema.type_map.values():
         if isinstance(type_, GraphQLObjectType | GraphQLInterfaceType):
             for field in type_.fields.values():

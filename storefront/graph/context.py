@@ -1,4 +1,4 @@
-"""What one operation knows: the database, who asks, and the loaders it has used so far."""
+"""The operation context: databases, the viewer, shared services, and the data loaders of one GraphQL operation."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,14 +35,14 @@ V = TypeVar("V")
 
 UNKNOWN_CLIENT = ClientInfo()
 
-# Listeners of the same share an event, and those that come within so many seconds: later, the product is read as it is then.
+# Subscribers with the same selection share an event for this long; after that the product is read again.
 EVENT_MAX_AGE_SECONDS = 1.0
 MAX_EVENTS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """The user who asks, the stores that are theirs, and when their proof was issued and ends, in seconds since 1970."""
+    """The authenticated user, their own stores, and when their credentials were issued and expire (Unix time in seconds)."""
 
     id: str
     owned_store_ids: frozenset[str] = frozenset()
@@ -52,24 +52,22 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What the live feed of this process is made of."""
+    """The live feed of this process: the hub of store logs, pub/sub, and shared events."""
 
     hub: Hub
     wakeups: PubSub
     events: SingleFlight = field(default_factory=lambda: SingleFlight(MAX_EVENTS, EVENT_MAX_AGE_SECONDS))
-    # For those who wait for something else than a log.
+    # Notifications that do not come from a store log, such as those of jobs.
     keyed_events: KeyedEvents = field(default_factory=KeyedEvents)
 
     def __post_init__(self) -> None:
-        """Have the wake-ups heard."""
+        """Forward pub/sub messages to the keyed events."""
         self.wakeups.add_listener(self.keyed_events.notify)
 
 
 @dataclass(frozen=True, slots=True)
 class MediaConfig:
-    """What is not in rows: the object store, how many bytes a file of products or a picture may have, what works on pictures, and
-    where clients reach this server.
-    """
+    """Object storage, size limits of import files and images in bytes, the image processor, and this server's public URL."""
 
     objects: ObjectStorage
     max_import_bytes: int
@@ -80,21 +78,21 @@ class MediaConfig:
 
 @dataclass(frozen=True, slots=True)
 class OutboundServices:
-    """What this process sends to addresses outside with, at most so many bytes, and how it executes what is selected for that."""
+    """Clients for outbound HTTP (webhooks, Shopify), the executor of webhook queries, and the size limit of their payloads."""
 
     http_client: SafeHttpClient
     operations: Operations
     max_payload_bytes: int
-    # Connects to a shop at Shopify, by its host and an access token.
+    # Connects to a Shopify shop by its host name and an access token.
     connect_shop: Callable[[str, str], ShopifyClient]
 
 
 @dataclass(slots=True)
 class Context:
-    """One operation's context. Made anew for each: loaders remember what they loaded.
+    """The context of one operation. Every operation has its own, because data loaders cache what they loaded.
 
-    What has a `replica` to read from is read there. It may be a moment behind: it is for those who have written nothing, and
-    never for what is told of a change.
+    With a `replica`, reads go there. It may lag behind the primary: it is for viewers who have written nothing, and never for
+    events and webhooks about a change.
     """
 
     database: Database
@@ -114,44 +112,44 @@ class Context:
 
     @property
     def dependencies(self) -> Mapping[str, int] | None:
-        """The stores that were read, each with a position from before; None where there is more to it, or no record."""
+        """Cache dependencies: each store that was read, with its log position from before. None if unknown or not recorded."""
         return self.read_tracker.dependencies if self.read_tracker else None
 
     @property
     def read_database(self) -> Database:
-        """Where to read."""
+        """The database for reads: the replica, if there is one."""
         return self.replica or self.database
 
     @property
     def owned_store_ids(self) -> frozenset[str]:
-        """The ids of the asker's own stores."""
+        """The ids of the stores that the viewer owns."""
         return self.viewer.owned_store_ids if self.viewer else frozenset()
 
     def get_audience(self, config_id: str) -> Audience:
-        """As whom the asker reads a store."""
+        """Whether the viewer reads a store as its owner or as a shopper."""
         return Audience.OWNER if config_id in self.owned_store_ids else Audience.SHOPPER
 
     @property
     def viewer_id(self) -> str | None:
-        """Who asks, where that is known."""
+        """The id of the viewer; None for anonymous requests."""
         return self.viewer.id if self.viewer else None
 
     @property
     def credentials(self) -> Credentials | None:
-        """What the asker is known by, where they are."""
+        """The viewer's id and time of issue, to check for revocation; None for anonymous requests."""
         return Credentials(self.viewer.id, self.viewer.issued) if self.viewer else None
 
     @property
     def expires(self) -> float | None:
-        """When the asker's proof ends, in seconds since 1970."""
+        """When the viewer's credentials expire (Unix time in seconds); None if never."""
         return self.viewer.expires if self.viewer else None
 
     def fresh(self) -> "Context":
-        """The same asker later on, who has loaded nothing yet."""
+        """A context of the same viewer with empty loaders, which reads from the primary."""
         return self.as_viewer(self.viewer, self.client_info)
 
     def as_viewer(self, viewer: Viewer | None, client_info: ClientInfo = UNKNOWN_CLIENT) -> "Context":
-        """For another asker, who has loaded nothing yet, and reads where is written."""
+        """A context of another viewer with empty loaders, which reads from the primary."""
         return Context(
             self.database,
             self.vocabularies,
@@ -164,11 +162,11 @@ class Context:
         )
 
     def fork(self) -> "Context":
-        """The same asker at the same moment, for another operation that loads for itself."""
+        """A copy with its own loaders, for another operation of the same request."""
         return replace(self, _loaders={}, _load_tasks=[])
 
     async def reauthenticate(self) -> "Context":
-        """The same asker with the stores that are theirs by now; raises Unauthenticated once their proof no longer counts."""
+        """A fresh context with the stores that the viewer owns now. Raises Unauthenticated if the credentials were revoked."""
         if self.viewer is None or self.credentials is None:
             return self.fresh()
         user = await users.load_user_by_credentials(self.database, self.credentials)
@@ -178,11 +176,11 @@ class Context:
         return self.as_viewer(viewer, self.client_info)
 
     def as_anonymous(self) -> "Context":
-        """Somebody unknown, who has loaded nothing yet."""
+        """An anonymous context with empty loaders."""
         return self.as_viewer(None)
 
     def with_read_tracker(self, read_tracker: ReadTracker) -> "Context":
-        """Somebody unknown whose reads are noted."""
+        """An anonymous context whose reads are recorded as cache dependencies."""
         replica = self.replica.with_recorder(read_tracker) if self.replica else None
         database = self.database.with_recorder(read_tracker)
         return Context(
@@ -190,40 +188,40 @@ class Context:
         )
 
     def require_outbound(self) -> OutboundServices:
-        """What there is to send with."""
+        """The outbound services. Raises Unavailable in processes without them."""
         if self.outbound is None:
-            raise Unavailable("This process sends nothing to addresses outside.")
+            raise Unavailable("This process has no outbound services.")
         return self.outbound
 
     def add_owned_store(self, config_id: str) -> None:
-        """A store was made during this operation."""
+        """Add a store that this operation created to those that the viewer owns."""
         viewer = self.require_viewer()
         self.viewer = replace(viewer, owned_store_ids=viewer.owned_store_ids | {config_id})
 
     def cancel(self) -> None:
-        """Nobody waits for the operation any more: what it is loading is cancelled, and nothing more is loaded."""
+        """Cancel the running loads, because the client no longer waits, and refuse further ones."""
         self._is_cancelled = True
         for task in self._load_tasks:
             task.cancel()
 
     def release(self) -> None:
-        """The operation is over. Loaders refer to their context: without this, rows would wait for the garbage collector."""
+        """Drop the loaders at the end of the operation: they refer back to the context, a cycle that delays freeing the rows."""
         self._loaders.clear()
         self._load_tasks.clear()
 
     def _register_load(self) -> None:
-        # Loaders run in tasks of their own.
+        # Every batch of a data loader runs in its own task.
         if self._is_cancelled:
             raise asyncio.CancelledError
         if (task := asyncio.current_task()) is not None:
             self._load_tasks.append(task)
 
     def clear_loaders(self) -> None:
-        """After a write, what was loaded before it is out of date."""
+        """Drop cached rows, which are stale after a write."""
         self._loaders.clear()
 
     def require_viewer(self) -> Viewer:
-        """The asker, where there has to be one."""
+        """The viewer. Raises Unauthenticated for anonymous requests."""
         if self.viewer is None:
             raise Unauthenticated("Sign in first: send the header Authorization: Bearer <token>.")
         return self.viewer
@@ -235,7 +233,7 @@ class Context:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> V:
-        """One key of an edge. Keys asked for together are loaded together, per edge and arguments."""
+        """The value of one key. Loads of the same loader and arguments are batched."""
         (value,) = await self.load_many(loader, (key,), *args, **kwargs)
         return value
 
@@ -246,7 +244,7 @@ class Context:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Awaitable[list[V]]:
-        """Many keys of an edge at once, loaded together with all others that are asked for meanwhile, each one once."""
+        """The values of many keys, batched with other loads of the same loader and arguments; every key is loaded once."""
         loader_key = (load, args, tuple(kwargs.items()))
         data_loader = self._loaders.get(loader_key)
         if data_loader is None:
@@ -261,7 +259,7 @@ class Context:
                 return [[loaded[key] for key in group] for group in groups]
 
             data_loader = self._loaders[loader_key] = DataLoader(load_fn=load_batch)
-        # Where an error makes siblings superfluous they are cancelled: that must not take from others what they wait for too.
+        # An error cancels sibling fields: that must not cancel a batch which other fields wait for as well.
         return asyncio.shield(data_loader.load(tuple(keys)))
 
 

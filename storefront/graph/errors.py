@@ -1,4 +1,4 @@
-"""Why a mutation was refused, as clients see it: one type per kind of reason."""
+"""User errors of mutations: expected failures, one object type per error code."""
 
 from collections.abc import Sequence
 
@@ -6,43 +6,43 @@ import strawberry
 
 from storefront.writes.transaction import ErrorCode, FieldError
 
-strawberry.enum(ErrorCode, name="ErrorCode", description="Why a mutation was refused.")
+strawberry.enum(ErrorCode, name="ErrorCode", description="Why a mutation was rejected.")
 
 
 @strawberry.interface(description="An expected failure. Nothing was written.")
 class UserError:
     code: ErrorCode
-    message: str = strawberry.field(description="For people: what is wrong and how to mend it.")
-    path: list[str] = strawberry.field(description="The way into the input, such as variants, 0, price.")
+    message: str = strawberry.field(description="For people: what is wrong and how to fix it.")
+    path: list[str] = strawberry.field(description="Path of the input field, such as variants, 0, price.")
 
 
-@strawberry.type(description="A value that cannot be used.")
+@strawberry.type(description="An input value is invalid.")
 class InvalidInputError(UserError):
     pass
 
 
-@strawberry.type(description="Nothing there that the asker may know of.")
+@strawberry.type(description="The row does not exist, or the viewer may not see it.")
 class NotFoundError(UserError):
     pass
 
 
-@strawberry.type(description="A name that is taken.")
+@strawberry.type(description="A unique value, such as a handle or slug, is taken.")
 class AlreadyExistsError(UserError):
     pass
 
 
-@strawberry.type(description="The row has changed since the expected version was read.")
+@strawberry.type(description="Optimistic locking: the row has changed since the expected version was read.")
 class StaleVersionError(UserError):
     current_version: int
-    changed_fields: list[str] = strawberry.field(description="What changed since, as far back as the log is kept.")
+    changed_fields: list[str] = strawberry.field(description="Fields that changed since, as far back as the log reaches.")
 
 
-@strawberry.type(description="Less in stock than was asked for.")
+@strawberry.type(description="The stock is lower than the requested quantity.")
 class InsufficientStockError(UserError):
     available: int
 
 
-@strawberry.type(description="The idempotency key was used with another input.")
+@strawberry.type(description="The idempotency key was used with a different input.")
 class IdempotencyConflictError(UserError):
     pass
 
@@ -56,11 +56,11 @@ _ERROR_TYPES_BY_CODE: dict[ErrorCode, type[UserError]] = {
     ErrorCode.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
 }
 
-# Only the interface is named by fields: the schema has to be told of the rest.
+# Fields return the interface only, so the schema needs the implementing types listed.
 ERROR_TYPES: Sequence[type[UserError]] = tuple(_ERROR_TYPES_BY_CODE.values())
 
 
 def build_user_error(failure: FieldError) -> UserError:
-    """The failure as its own type."""
+    """The user error of a failure, as the object type of its code."""
     fields = {"code": failure.code, "message": failure.message, "path": list(failure.path), **failure.details}
     return _ERROR_TYPES_BY_CODE[failure.code](**fields)

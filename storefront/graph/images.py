@@ -1,4 +1,4 @@
-"""Pictures of products, as clients see them."""
+"""Product images: the `Image` type, with resized URLs."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -11,16 +11,15 @@ from storefront.core.errors import InvalidInput
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
-from storefront.graph.limits import ROW_LIMITS
+from storefront.graph.pagination import First
 from storefront.queries.images import ProductImage, build_resized_address, parse_image_id, resolve_product_image
 
 MAX_PIXELS = 10_000
 
-First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROW_LIMITS)]
-Pixels = Annotated[int | None, strawberry.argument(description="Pixels of the screen, 1 to 10,000.")]
+Pixels = Annotated[int | None, strawberry.argument(description="Device pixels, 1 to 10,000.")]
 
 
-@strawberry.enum(description="As what a picture is served. All browsers of today show WEBP; AVIF is the smallest.")
+@strawberry.enum(description="File format of an image. All current browsers support WEBP; AVIF is the smallest.")
 class ImageFormat(Enum):
     JPEG = "jpg"
     PNG = "png"
@@ -30,7 +29,7 @@ class ImageFormat(Enum):
 
 async def _build_urls(
     images: Sequence[ProductImage],
-    info: Info,  # noqa: ARG001 - what every batch takes
+    info: Info,  # noqa: ARG001 - every batch resolver takes it
     width: Pixels = None,
     height: Pixels = None,
     format: ImageFormat | None = None,
@@ -42,26 +41,26 @@ async def _build_urls(
     return [build_resized_address(image, width, height, suffix) for image in images]
 
 
-@strawberry.type(description="A picture of a product. Of one that is kept elsewhere only its address is known.")
+@strawberry.type(description="A product image. For images hosted elsewhere only the URL is known.")
 class Image:
     id: strawberry.ID | None
     width: int | None = strawberry.field(description="Pixels.")
     height: int | None = strawberry.field(description="Pixels.")
-    alt: str | None = strawberry.field(description="What is to be seen, for those who do not see it.")
+    alt: str | None = strawberry.field(description="Alternative text for screen readers.")
     placeholder: str | None = strawberry.field(
-        description="A tiny, blurred one of some hundred bytes, as a data URL: to be shown enlarged until the picture is there."
+        description="A tiny blurred preview (some hundred bytes) as a data URL, to show until the image has loaded."
     )
     version: int | None
 
     url: str = batch_field(
         _build_urls,
-        description="Where it is: at least as large as asked for, as far as it is, from a fixed set of widths. "
-        "With both width and height it is for a box that it is to fit into. What is under an address never changes.",
+        description="URL of the image in the smallest of a fixed set of widths that covers the requested size, at most the "
+        "original. With both width and height, the image fits into that box. Content under a URL never changes.",
     )
 
 
 async def load_media(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
-    """The first pictures of products, those of all of them loaded together."""
+    """The first images of each product, loaded in one batch."""
     limit = arguments.check_row_count(first)
     image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]
     keys = [*dict.fromkeys(image_ids)]

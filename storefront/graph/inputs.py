@@ -1,22 +1,23 @@
-"""What clients send to choose products, checked and turned into a selection."""
+"""Inputs that filter, search and sort products, and their translation into selections and orders."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import strawberry
 
 from storefront.core.casing import to_camel_case
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.graph import arguments
-from storefront.graph.limits import MAX_FILTER_ITEMS, limits
+from storefront.graph.limits import MAX_FILTER_ITEMS, SEARCH_LIMITS, limits
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, encode_attributes_filter
 from storefront.queries.visibility import Audience
 
 FILTER_ITEM_LIMITS = limits(items=MAX_FILTER_ITEMS)
+SearchText = Annotated[str | None, strawberry.argument(metadata=SEARCH_LIMITS)]
 
 
 @strawberry.enum(description="Shoppers see active products only.")
@@ -26,7 +27,7 @@ class ProductStatus(Enum):
     ARCHIVED = "archived"
 
 
-@strawberry.enum(description="What a list of products is ordered by. Ties are ordered by id.")
+@strawberry.enum(description="Sort key of a product list. Ties are ordered by id.")
 class ProductSortKey(Enum):
     CREATED_AT = "created_at"
     UPDATED_AT = "updated_at"
@@ -34,7 +35,9 @@ class ProductSortKey(Enum):
     NAME = strawberry.enum_value("name", description="The title, without case and accents.")
     POPULARITY = strawberry.enum_value("popularity", description="Clicks and weighted carts of the last 30 days.")
     RATING = strawberry.enum_value("rating", description="Average stars. A product without reviews counts as zero.")
-    RELEVANCE = strawberry.enum_value("relevance", description="How well a search fits. Needs `search`, and is its default.")
+    RELEVANCE = strawberry.enum_value(
+        "relevance", description="Relevance of the search result. Needs `search`, and is its default."
+    )
 
 
 @strawberry.enum
@@ -55,7 +58,7 @@ class ProductSort:
     order: SortOrder = SortOrder.DESC
 
 
-@strawberry.input(description="Filters add up. Values within one of them are alternatives.")
+@strawberry.input(description="Filters are combined with AND; the values within one filter with OR.")
 class ProductFilter:
     category: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
     tags: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
@@ -63,7 +66,7 @@ class ProductFilter:
     max_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
     attributes: list[AttributeInput] | None = strawberry.field(
         default=None,
-        description="Products with an available variant that has one of the values of every name given.",
+        description="Products with an available variant that has, for every name given, one of its values.",
         metadata=FILTER_ITEM_LIMITS,
     )
     in_stock: bool | None = None
@@ -78,11 +81,11 @@ class ProductFilter:
 def build_selection(
     filter_: ProductFilter | None, search_text: str | None, audience: Audience, field: str = "filter"
 ) -> Selection:
-    """The products that a filter and a search choose, for an audience."""
+    """The selection of products by filter and search, as an audience sees them. Raises InvalidInput and Forbidden."""
     filters = dict(_parse_filters(filter_, field)) if filter_ else {}
     if "status" in filters and audience is not Audience.OWNER:
         field = f"{field}.status"
-        raise Forbidden(f"{field}: only the store's owner may choose by status; shoppers see active products.", field)
+        raise Forbidden(f"{field}: only the store's owner may filter by status; shoppers see active products.", field)
     if (
         filters.get("min_price") is not None
         and filters.get("max_price") is not None
@@ -97,7 +100,7 @@ def build_selection(
 
 def _parse_filters(filter_: ProductFilter, field: str) -> Iterator[tuple[str, Any]]:
     for name, parse in _FILTER_PARSERS.items():
-        # No attributes asked for is no filter; no values of another filter are values that no product has.
+        # An empty list of attributes is no filter; an empty list in any other filter matches no product.
         if (value := getattr(filter_, name)) is not None and (name != "attributes" or value):
             yield name, parse(value, f"{field}.{to_camel_case(name)}")
 
@@ -140,7 +143,7 @@ def _parse_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tu
 
 
 def build_order(sort: ProductSort | None, selection: Selection) -> Order:
-    """The order asked for; without one, best match first for a search, else newest first."""
+    """The requested order. The default is by relevance for a search, else newest first. Raises InvalidInput."""
     if sort is None:
         return Order("relevance" if selection.search else "created_at", descending=True)
     if sort.key is ProductSortKey.RELEVANCE and selection.search is None:
@@ -149,7 +152,7 @@ def build_order(sort: ProductSort | None, selection: Selection) -> Order:
 
 
 def parse_attribute_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
-    """Names and values to look a variant up by."""
+    """Attribute names and values that identify a variant. Raises InvalidInput for duplicate names."""
     pairs = _parse_pairs(attribute_inputs, field)
     if len(dict(pairs)) < len(pairs):
         raise InvalidInput(field, "each name may be given once.")

@@ -1,4 +1,4 @@
-"""Selections that Postgres can answer as JSON by itself: which they are, and how it is told."""
+"""JSON pushdown: translates selections of products into documents that Postgres renders as JSON, without rows in Python."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -29,28 +29,28 @@ from storefront.queries.json_sql import (
 )
 from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
-# Statements for more fields are not worth the memory that they take.
+# Larger statements are not worth the memory of caching them.
 MAX_FIELDS = 150
 
 SelectedFields = Sequence[SelectedField]
 
 
 class _Unsupported(Exception):
-    """Something that has to be resolved row by row."""
+    """The selection has a field that has to be resolved row by row."""
 
 
 def build_nodes_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
-    """The nodes of a connection of products as documents; None where what is selected of them takes more than the database."""
+    """The document of a product connection's nodes; None if pushdown does not support the selection."""
     return _get_cached_document(get_child_selection(info, "nodes", excluded_name="edges"), is_owner)
 
 
 def build_product_document(info: Info, *, is_owner: bool) -> JsonDocument | None:
-    """A product as a document; None where what is selected of it takes more than the database."""
+    """The document of a single product; None if pushdown does not support the selection."""
     return _get_cached_document(get_selection(info), is_owner)
 
 
 def wrap_json_row(row: Row) -> orjson.Fragment:
-    """What Postgres wrote of a row: complete as it is."""
+    """The JSON that Postgres rendered for a row, as a finished value."""
     return orjson.Fragment(row.node)
 
 
@@ -58,7 +58,7 @@ def _get_cached_document(selection: SelectionTree | None, is_owner: bool) -> Jso
     try:
         return None if selection is None or selection.size > MAX_FIELDS else _build_document(selection, is_owner)
     except TypeError:
-        # Lists among the arguments: nothing to remember a document by.
+        # Lists among the arguments are unhashable, so the document cannot be cached.
         return None
 
 
@@ -67,35 +67,37 @@ def _build_document(selection: SelectionTree, is_owner: bool) -> JsonDocument | 
     try:
         return build_document(_DocumentBuilder(is_owner).build_fields(selection, "Product"))
     except (_Unsupported, RequestError):
-        # Arguments that are refused are refused where they stand.
+        # The resolver of the field raises the error for an invalid argument, with its path.
         return None
 
 
 class _DocumentBuilder:
-    """Reads a selection for one audience."""
+    """Builds the document of a selection for one audience, owner or shopper. Raises _Unsupported."""
 
     def __init__(self, is_owner: bool) -> None:
         self._is_owner = is_owner
         self._field_builders: Mapping[tuple[str, str], Callable[[SelectedField], JsonField]] = {
             ("Product", "variants"): self._build_variants,
             ("Product", "reviews"): self._build_reviews,
-            ("Product", "price_range"): lambda one: PriceRangeField(one.response_name, _build_leaf_fields(one, "PriceRange")),
-            ("Product", "review_summary"): lambda one: ReviewSummaryField(
-                one.response_name, _build_leaf_fields(one, "ReviewSummary")
+            ("Product", "price_range"): lambda field: PriceRangeField(
+                field.response_name, _build_leaf_fields(field, "PriceRange")
             ),
-            ("Product", "variant_count"): lambda one: ColumnField(one.response_name, get_variant_count_column(is_owner)),
+            ("Product", "review_summary"): lambda field: ReviewSummaryField(
+                field.response_name, _build_leaf_fields(field, "ReviewSummary")
+            ),
+            ("Product", "variant_count"): lambda field: ColumnField(field.response_name, get_variant_count_column(is_owner)),
             ("Product", "related"): self._build_related,
-            ("Product", "config"): lambda one: ForeignRowField(
-                one.response_name, self.build_fields(one.children, "Config"), "config_id"
+            ("Product", "config"): lambda field: ForeignRowField(
+                field.response_name, self.build_fields(field.children, "Config"), "config_id"
             ),
-            ("Review", "user"): lambda one: ForeignRowField(
-                one.response_name, self.build_fields(one.children, "User"), "user_id"
+            ("Review", "user"): lambda field: ForeignRowField(
+                field.response_name, self.build_fields(field.children, "User"), "user_id"
             ),
             ("ProductVariant", "attributes"): self._build_attributes,
         }
 
     def build_fields(self, selection: SelectedFields, type_name: str) -> JsonFields:
-        """What is written of each row of a noun."""
+        """The document fields of a selection on an object type."""
         return tuple(self._build_field(field, type_name) for field in selection)
 
     def _build_field(self, field: SelectedField, type_name: str) -> JsonField:
@@ -139,7 +141,7 @@ class _DocumentBuilder:
         )
 
     def _build_attributes(self, field: SelectedField) -> JsonField:
-        # They are kept as they are mostly asked for.
+        # The generated column `attribute_list` has exactly the fields name and value.
         if [(child.response_name, child.name) for child in field.children] != [("name", "name"), ("value", "value")]:
             raise _Unsupported
         return ColumnField(field.response_name, "attribute_list")

@@ -1,7 +1,7 @@
-"""How much inputs may hold: one declaration per argument or input field, `metadata=limits(…)`.
+"""Input limits: one declaration per argument or input field, `metadata=limits(…)`.
 
-The check before execution (`storefront.serving.documents.input_coercion`), the schema's description of the input, and its cost
-are derived from it.
+It determines the check before execution (`storefront.serving.documents.input_coercion`), the description in the schema, and
+the cost.
 """
 
 from collections.abc import Iterator
@@ -15,18 +15,18 @@ from storefront.graph import arguments
 from storefront.queries import search
 from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY, InputLimit
 
-# Items of a list that says which of a noun's rows are wanted.
+# Items of a list in a filter.
 MAX_FILTER_ITEMS = 100
 MAX_CURSOR_CHARACTERS = 2_000
 
 
 def limits(items: int | None = None, characters: int | None = None) -> dict[str, Any]:
-    """The metadata of an input: the most items of a list, and the most characters of each text in it."""
+    """The metadata of an input: the maximum number of list items, and of characters in each text."""
     return {LIMIT_EXTENSION_KEY: InputLimit(items, characters)}
 
 
 def row_limits(max_rows: int = arguments.MAX_ROWS) -> dict[str, Any]:
-    """The metadata of an input that says how many rows to return."""
+    """The metadata of an input for the number of rows to return."""
     return {LIMIT_EXTENSION_KEY: InputLimit(check=partial(_check_rows, max_rows))}
 
 
@@ -45,7 +45,7 @@ SEARCH_LIMITS = {
 
 
 def declare_limits(schema: GraphQLSchema) -> GraphQLSchema:
-    """Copy the limits to the engine's inputs and into their descriptions. Returns the same schema.
+    """Copy the limits to the extensions and descriptions of graphql-core inputs. Returns the same schema.
 
     Raises TypeError for a list without a limit.
     """
@@ -64,7 +64,7 @@ def declare_limits(schema: GraphQLSchema) -> GraphQLSchema:
 
 
 def iterate_inputs(schema: GraphQLSchema) -> Iterator[tuple[str, GraphQLArgument | GraphQLInputField]]:
-    """All arguments of fields, introspection's aside, and all input fields, with their schema coordinates."""
+    """All field arguments and input fields with their schema coordinates, without those of introspection."""
     for type_ in schema.type_map.values():
         if type_.name.startswith("__"):
             continue

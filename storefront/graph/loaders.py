@@ -1,4 +1,4 @@
-"""Every edge between nouns: how it is loaded for many parents at once, one declaration each."""
+"""Batch loaders of the data loaders: each returns one value per key, in the order of the keys."""
 
 from collections.abc import Sequence
 
@@ -41,12 +41,12 @@ async def load_products(context: Context, keys: Sequence[str]) -> list[Row | Non
 
 
 async def load_product_documents(context: Context, keys: Sequence[str], document: JsonDocument) -> list[Row | None]:
-    """Visible products by id, as documents."""
+    """Visible products by id, as JSON documents."""
     return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids], document)
 
 
 async def load_config_positions(context: Context, keys: Sequence[str]) -> list[int]:
-    """How far each store's log has come."""
+    """The log position of each store."""
     return await configs.load_log_positions(context.read_database, keys)
 
 
@@ -56,7 +56,7 @@ async def load_user_configs(context: Context, keys: Sequence[str], window: Windo
 
 
 async def count_user_configs(context: Context, keys: Sequence[str]) -> list[int]:
-    """How many visible stores each user has."""
+    """The number of visible stores of each user."""
     return await configs.count_stores_of_users(context.read_database, keys, [*context.owned_store_ids])
 
 
@@ -68,7 +68,7 @@ async def load_config_products(context: Context, keys: Sequence[str], list_: Lis
 
 
 async def count_config_products(context: Context, keys: Sequence[StoreScope], selection: Selection) -> list[int]:
-    """How many products each scope has."""
+    """The number of products in each scope."""
     return await listing.load_counts(context.read_database, keys, selection)
 
 
@@ -87,7 +87,7 @@ async def load_product_variants(
 async def load_product_variant_by_attributes(
     context: Context, keys: Sequence[str], attributes_json: str, available_only: bool
 ) -> list[Row | None]:
-    """The variant of each product that has all the attributes wanted."""
+    """The variant of each product with all the given attributes."""
     return await variants.load_variants_by_attributes(context.read_database, keys, attributes_json, available_only)
 
 
@@ -97,57 +97,57 @@ async def load_product_reviews(context: Context, keys: Sequence[str], window: Wi
 
 
 async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
-    """What goes with each product."""
+    """The related products of each product."""
     return await related.load_related_products(context.read_database, keys, limit)
 
 
 async def load_job_issues(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
-    """A page of what each job left out."""
+    """A page of each job's rejected rows."""
     return await jobs.load_issues_of_jobs(context.database, keys, window)
 
 
 async def count_job_issues(context: Context, keys: Sequence[str]) -> list[int]:
-    """How much is kept of what each job left out."""
+    """The number of stored rejections of each job."""
     return await jobs.count_issues_of_jobs(context.database, keys)
 
 
 async def load_images(context: Context, keys: Sequence[str]) -> list[Row | None]:
-    """Pictures by id."""
+    """Images by id."""
     return await images.load_images_by_ids(context.read_database, keys)
 
 
 async def load_config_event_counts(context: Context, keys: Sequence[str], span: Span) -> list[EventCounts]:
-    """Each store's events, counted."""
+    """The event counts of each store."""
     return await analytics.load_figures(context.read_database, keys, span)
 
 
 async def load_config_event_series(
     context: Context, keys: Sequence[str], span: Span, interval: str, zone: str
 ) -> list[list[SeriesPoint]]:
-    """Each store's events, counted interval by interval."""
+    """The event counts of each store, per interval."""
     return await analytics.load_series(context.read_database, keys, span, interval, zone)
 
 
 async def load_config_top_products(context: Context, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
-    """The products of each store that were looked at most."""
+    """The most clicked products of each store."""
     return await analytics.load_top_products(context.read_database, keys, span, limit)
 
 
 async def load_config_sources(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
-    """Where the events of each store came from."""
+    """The traffic sources of each store."""
     return await analytics.load_sources(context.read_database, keys, span)
 
 
 async def count_pending_deliveries(context: Context, keys: Sequence[str]) -> list[int]:
-    """How many deliveries of each webhook wait."""
+    """The number of pending deliveries of each webhook."""
     return await webhooks.count_pending_deliveries(context.read_database, keys)
 
 
 async def load_webhook_deliveries(context: Context, keys: Sequence[str], window: Window, state: str | None) -> list[Page]:
-    """What each webhook was told."""
+    """A page of each webhook's deliveries."""
     return await webhooks.load_deliveries(context.read_database, keys, window, state)
 
 
 async def count_webhook_deliveries(context: Context, keys: Sequence[str], state: str | None) -> list[int]:
-    """How much each webhook was told."""
+    """The number of deliveries of each webhook."""
     return await webhooks.count_deliveries(context.read_database, keys, state)

@@ -1,4 +1,4 @@
-"""What all mutations share: the input's common fields, the payload's, and the way from one to the other."""
+"""The base of all mutations: common input and payload fields, and the execution of commands."""
 
 from decimal import Decimal
 from enum import Enum
@@ -21,12 +21,14 @@ from storefront.writes.transaction import Command, MutationRequest, MutationResu
 P = TypeVar("P", bound="Payload")
 D = TypeVar("D", bound="DeletePayload")
 
-EXPECTED_VERSION_DESCRIPTION = "Refuse if there is another version by now. Without it the last write wins."
-INVENTORY_DESCRIPTION = "0 unless given; null: not counted, never runs out."
+EXPECTED_VERSION_DESCRIPTION = (
+    "Optimistic locking: reject the write if the row has another version. Without it the last write wins."
+)
+INVENTORY_DESCRIPTION = "Default 0; null means not tracked, never out of stock."
 
 MAX_KEY_CHARACTERS = 255
 
-# These tell how to do it, not what: a retry may differ in them and still be the same request.
+# Not part of the request that an idempotency key identifies: a retry may differ in these.
 _REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
 
 
@@ -34,12 +36,12 @@ _REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
 class MutationInput:
     client_mutation_id: str | None = strawberry.field(
         default=None,
-        description="Yours to choose: the change that this makes carries it in the log and the live feed.",
+        description="Chosen by the client: the resulting change carries it in the log and the live feed.",
         metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
     idempotency_key: str | None = strawberry.field(
         default=None,
-        description="A retry with the same key and input gets the first result again. Kept for 24 hours.",
+        description="A retry with the same key and input returns the first result. Valid for 24 hours.",
         metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
 
@@ -47,10 +49,10 @@ class MutationInput:
 @strawberry.type
 class Payload:
     user_errors: list[UserError] = strawberry.field(
-        description="Why nothing was written; empty after a success.", metadata=ERROR_COSTS
+        description="Why nothing was written; empty on success.", metadata=ERROR_COSTS
     )
     position: Position | None = strawberry.field(
-        description="Where the store's log stands with this change; null if none was made."
+        description="Log position of the store after this change; null without a change."
     )
     client_mutation_id: str | None
     replayed: bool = strawberry.field(
@@ -64,7 +66,7 @@ class DeletePayload(Payload):
 
 
 async def mutate(info: Info, input_: MutationInput, command: Command) -> MutationResult:
-    """Do what the input says, as the viewer."""
+    """Execute a command with the input as the viewer, then notify subscribers. Raises Unauthenticated and InvalidInput."""
     viewer = info.context.require_viewer()
     values = {name: value for name, value in to_dict(input_).items() if name not in _REQUEST_FIELDS}
     request = MutationRequest(
@@ -83,21 +85,21 @@ async def mutate(info: Info, input_: MutationInput, command: Command) -> Mutatio
 
 
 async def mutation_payload(info: Info, input_: MutationInput, command: Command, payload: type[P], entity_name: str) -> P:
-    """The payload of a mutation of one entity: the row under its name, or null and the errors."""
+    """The payload of a mutation of one entity: the row in the field `entity_name`, or null and the errors."""
     result = await mutate(info, input_, command)
     entity_field: dict[str, Any] = {entity_name: result.rows[0] if result.rows else None}
     return payload(**entity_field, **common_payload_fields(result, input_))
 
 
 async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[D]) -> D:
-    """The payload of a mutation that deletes: the id of the row that is gone, or null and the errors."""
+    """The payload of a deletion: the id of the deleted row, or null and the errors."""
     result = await mutate(info, input_, command)
     row = result.rows[0] if result.rows else None
     return payload(deleted_id=strawberry.ID(row.id) if row else None, **common_payload_fields(result, input_))
 
 
 def common_payload_fields(result: MutationResult, input_: MutationInput) -> dict[str, Any]:
-    """The payload's common fields."""
+    """The fields that every payload has."""
     return {
         "user_errors": [build_user_error(failure) for failure in result.field_errors],
         "position": result.position,
@@ -107,7 +109,7 @@ def common_payload_fields(result: MutationResult, input_: MutationInput) -> dict
 
 
 def to_dict(value: Any) -> Any:
-    """An input as plain values under the names that clients use; what was left out is not there."""
+    """An input as plain values by GraphQL name, without the fields that were left out."""
     type_: Any = type(value)
     if type_ is list:
         return [to_dict(item) for item in value]

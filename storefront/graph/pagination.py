@@ -1,20 +1,28 @@
-"""Relay connections over pages by key."""
+"""Relay connections (edges, nodes, pageInfo) and their pagination arguments, over keyset pagination."""
 
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar, cast
+from typing import Annotated, Generic, TypeVar, cast
 
 import orjson
 import strawberry
 
 from storefront.graph.cost_hints import costs
+from storefront.graph.limits import MAX_CURSOR_CHARACTERS, ROW_LIMITS, limits
 from storefront.queries.keyset import Page
 
 T = TypeVar("T")
 
+CURSOR_LIMITS = limits(characters=MAX_CURSOR_CHARACTERS)
+First = Annotated[int, strawberry.argument(description="How many, 1 to 100.", metadata=ROW_LIMITS)]
+MaybeFirst = Annotated[int | None, strawberry.argument(description="How many after the cursor, 1 to 100.", metadata=ROW_LIMITS)]
+MaybeLast = Annotated[int | None, strawberry.argument(description="How many before the cursor, 1 to 100.", metadata=ROW_LIMITS)]
+After = Annotated[str | None, strawberry.argument(description="Cursor: return rows after it.", metadata=CURSOR_LIMITS)]
+Before = Annotated[str | None, strawberry.argument(description="Cursor: return rows before it.", metadata=CURSOR_LIMITS)]
+
 
 @strawberry.type
 class PageInfo:
-    """Where a page stands in its list."""
+    """Relay pagination info of a page."""
 
     has_next_page: bool
     has_previous_page: bool
@@ -24,7 +32,7 @@ class PageInfo:
 
 @strawberry.type
 class Edge(Generic[T]):
-    """A row and the cursor to continue behind it."""
+    """A row and its cursor."""
 
     cursor: str
     node: T
@@ -40,7 +48,7 @@ class Connection(Generic[T]):
     @strawberry.field(description="The rows of this page.")
     def nodes(self) -> list[T]:
         rows = self.page.rows
-        # Postgres may have written the nodes already.
+        # With JSON pushdown, Postgres rendered the nodes.
         return cast(list[T], [orjson.Fragment(row.node) for row in rows] if rows and hasattr(rows[0], "node") else rows)
 
     @strawberry.field(description="The rows of this page, each with its cursor.")
@@ -55,6 +63,6 @@ class Connection(Generic[T]):
             has_next_page=page.has_next, has_previous_page=page.has_previous, start_cursor=ends[0], end_cursor=ends[1]
         )
 
-    @strawberry.field(description="How many rows the whole list has. Counted only when asked for.", metadata=costs(10))
+    @strawberry.field(description="Number of rows in the whole list. Counted only when selected.", metadata=costs(10))
     async def total_count(self) -> int:
         return await self.count()

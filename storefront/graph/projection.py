@@ -1,4 +1,4 @@
-"""Which columns of a row a selection needs: a plain field its own, a method those that it says."""
+"""Projection: the columns that a selection needs. A plain field needs its own column, a resolver those that it declares."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -11,12 +11,12 @@ from storefront.graph.context import Info
 
 
 def requires_columns(*columns: str) -> dict[str, Any]:
-    """The metadata of a method that reads columns. Keys, and what rows are grouped by, are always there."""
+    """The metadata of a resolver that reads these columns. Keys and grouping columns are always loaded."""
     return {"columns": columns}
 
 
 def get_selected_columns(info: Info, type_: type) -> tuple[str, ...] | None:
-    """The columns of a noun that the selection below a field needs; None: all of them."""
+    """The columns of an object type that the selection of a field needs; None for all."""
     definition = get_object_definition(type_, strict=True)
     names = get_selected_names(info, definition.name)
     if names is None:

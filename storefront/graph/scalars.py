@@ -1,4 +1,4 @@
-"""Our own scalars. Rows carry their values as text already, so that what only passes through is never parsed."""
+"""Custom scalars. Rows have their values as text, so output is not parsed; input is validated strictly."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ from strawberry.types.scalar import ScalarDefinition
 Position = NewType("Position", int)
 JSON = NewType("JSON", object)
 
-# The forms are of ASCII alone: `\d` would take the digits of all scripts.
+# ASCII digits only: `\d` matches the digits of all scripts.
 _DECIMAL_PATTERN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _DIGITS_PATTERN = re.compile(r"[0-9]+")
 _DATETIME_PATTERN = re.compile(
@@ -26,12 +26,12 @@ MAX_POSITION = 10**18 - 1
 
 
 def format_datetime(at: datetime) -> datetime:
-    """A moment as rows have it: text that goes to clients as it is."""
+    """A time as RFC 3339 text, which is what rows have and clients receive."""
     return cast(datetime, at.isoformat(timespec="seconds").replace("+00:00", "Z"))
 
 
 class _InvalidScalarError(Exception):
-    """What is wrong with a value. Never quotes it: it may be a secret that was sent to the wrong place."""
+    """What is wrong with a value. The message never quotes it: it may be a misplaced secret."""
 
 
 def _parse_decimal(value: object) -> Decimal:
@@ -53,17 +53,17 @@ def _parse_position(value: object) -> int:
         raise _InvalidScalarError("it is negative")
     if not _DIGITS_PATTERN.fullmatch(text):
         raise _InvalidScalarError(_describe_form_fault(text, "digits alone"))
-    # Python refuses to read numbers of thousands of digits.
+    # int() raises for more than 4,300 digits.
     if len(text) > 18 and len(text.lstrip("0")) > 18:
         raise _InvalidScalarError(f"it is too large: at most {MAX_POSITION}")
     return int(text.lstrip("0") or "0")
 
 
 def _require_digits(value: object) -> str:
-    """Text, or a whole number as text."""
+    """The text of a string or an integer. Raises _InvalidScalarError."""
     if isinstance(value, str):
         return value
-    # Booleans are integers to Python but not to anybody who reads a price.
+    # bool is a subclass of int.
     if isinstance(value, int) and not isinstance(value, bool):
         return _format_int(value)
     if isinstance(value, float):
@@ -79,7 +79,7 @@ def _format_int(value: int) -> str:
 
 
 def _describe_form_fault(text: str, form: str) -> str:
-    """What keeps text from being of a form."""
+    """Why text does not have an expected form."""
     if not text:
         return "it is empty"
     if text != text.strip():
@@ -108,13 +108,13 @@ def _parse_datetime(value: object) -> str:
 
 
 def _describe_json_type(value: object) -> str:
-    """What a value is, in the terms of JSON."""
+    """The JSON type of a value, with its article."""
     kinds = ((bool, "a boolean"), (int | float, "a number"), (dict, "an object"), (list, "a list"), (NoneType, "null"))
     return next((name for kind, name in kinds if isinstance(value, kind)), "no text")
 
 
 def _make_value_parser(expected: str, parse: Callable[[object], Any]) -> Callable[[object], Any]:
-    """Parse a value; raises GraphQLError, which says what is expected and what is wrong."""
+    """A parser of variable values; it raises GraphQLError with what is expected and what is wrong."""
 
     def parse_value(value: object) -> Any:
         try:
@@ -126,7 +126,7 @@ def _make_value_parser(expected: str, parse: Callable[[object], Any]) -> Callabl
 
 
 def _make_literal_parser(expected: str, parse: Callable[[object], Any]) -> Callable[[Any, Any], Any]:
-    """The same for literals: the error has the location of the literal."""
+    """A parser of literals; its errors have the location of the literal."""
 
     def parse_literal(node: Any, _: object = None) -> Any:
         try:
@@ -139,7 +139,7 @@ def _make_literal_parser(expected: str, parse: Callable[[object], Any]) -> Calla
 
 def _get_literal_value(node: Any) -> object:
     if isinstance(node, IntValueNode):
-        # Python does not read longer ones.
+        # int() raises for more than 4,300 digits.
         if len(node.value) > 4_000:
             raise _InvalidScalarError("it has thousands of digits")
         return int(node.value)
@@ -173,7 +173,7 @@ SCALARS: Mapping[object, ScalarDefinition] = {
     ),
     datetime: _define_scalar(
         "DateTime",
-        'A moment as RFC 3339 text in UTC, such as "2026-11-22T10:00:00Z".',
+        'Date and time as RFC 3339 text in UTC, such as "2026-11-22T10:00:00Z".',
         'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z"',
         _parse_datetime,
         "https://www.rfc-editor.org/rfc/rfc3339",

@@ -1,4 +1,4 @@
-"""A request that whoever has a file sends by themselves, past this server where there is a bucket."""
+"""Presigned uploads: requests that clients send directly to object storage."""
 
 from datetime import datetime
 from typing import TypeVar
@@ -12,8 +12,8 @@ from storefront.graph.scalars import format_datetime
 U = TypeVar("U", bound="Upload")
 
 UPLOAD_DESCRIPTION = (
-    "A request to be sent by whoever has the file: this method to this address, with these headers and the whole file as its "
-    "body. No cookie and no token goes with it."
+    "A presigned request: send the whole file as its body, with this method and these headers, to this URL. Send no cookie and "
+    "no token."
 )
 
 
@@ -29,11 +29,11 @@ class Upload:
     method: str
     url: str
     headers: list[HttpHeader] = strawberry.field(metadata=costs(size=1))
-    expires_at: datetime = strawberry.field(description="When the address ends.")
+    expires_at: datetime = strawberry.field(description="When the URL expires.")
 
 
 def build_upload(upload_type: type[U], id_: str, presigned: PresignedRequest) -> U:
-    """An upload of this kind."""
+    """The upload type of a presigned request."""
     headers = [HttpHeader(name=name, value=value) for name, value in presigned.headers.items()]
     expires_at = format_datetime(presigned.expires_at)
     return upload_type(id=strawberry.ID(id_), method=presigned.method, url=presigned.url, headers=headers, expires_at=expires_at)

@@ -9,7 +9,7 @@ from storefront.core.db.database import DATABASE_ERRORS, Row
 from storefront.core.errors import Forbidden, NotFound
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Context, Info
-from storefront.graph.types import After, First
+from storefront.graph.pagination import After, First
 from storefront.imports.jobs.queue import PROGRESS_POLL_INTERVAL_SECONDS, TERMINAL_STATUSES
 from storefront.imports.types import ExportJob, ExportJobConnection, ImportJob, ImportJobConnection
 from storefront.queries import jobs

@@ -10,10 +10,11 @@ import strawberry
 from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
+from storefront.graph.batches import build_reference_batch
 from storefront.graph.context import Info
-from storefront.graph.pagination import Connection
+from storefront.graph.pagination import After, Connection, First
 from storefront.graph.scalars import Position, format_datetime
-from storefront.graph.types import After, Config, First, build_reference_batch
+from storefront.graph.types.catalogue import Config
 
 # Seconds until the presigned URL of an exported file expires.
 DOWNLOAD_URL_SECONDS = 3_600

@@ -13,7 +13,7 @@ from storefront.graph.context import Info, MediaConfig
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image
 from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, Payload, common_payload_fields, mutate
-from storefront.graph.types import Product
+from storefront.graph.types.catalogue import Product
 from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.media import commands
 from storefront.media.upload_processing import ProcessedUpload, discard_upload, process_image_upload, upload_key

@@ -1,1 +1,1 @@
-"""Products: lists, searches, single ones, and what changed."""
+"""Products: lists, search, single products, changes, and their mutations."""

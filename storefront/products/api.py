@@ -1,4 +1,4 @@
-"""Fields that find products, and what changed."""
+"""Root fields that read products, and the feed of their changes."""
 
 from collections.abc import AsyncIterable
 from decimal import Decimal
@@ -8,32 +8,24 @@ from typing import Annotated, cast
 import strawberry
 
 from storefront.core.db.database import Row
-from storefront.core.errors import InvalidInput, NotFound
+from storefront.core.errors import InvalidInput
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.inputs import ProductFilter, ProductSort, SortOrder
+from storefront.graph.inputs import ProductFilter, ProductSort, SearchText, SortOrder
 from storefront.graph.json_pushdown import build_product_document, wrap_json_row
 from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
+from storefront.graph.pagination import After, Before, First, MaybeFirst, MaybeLast
+from storefront.graph.permissions import require_visible_store
 from storefront.graph.projection import get_selected_columns
 from storefront.graph.scalars import Position
-from storefront.graph.types import (
-    After,
-    Before,
-    First,
-    MaybeFirst,
-    MaybeLast,
-    Product,
-    ProductConnection,
-    SearchText,
-    load_product_connection,
-)
+from storefront.graph.types.catalogue import Product, ProductConnection, load_product_connection
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, load_change_page
 from storefront.queries import listing, products, search, suggestions
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.listing import Listing, Order, Selection, StoreScope
 
-# Changes that are read at a time.
+# Changes per page.
 MAX_CHANGES = 500
 
 FirstChanges = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=row_limits(MAX_CHANGES))]
@@ -52,7 +44,7 @@ class SkuInStore:
     sku: str
 
 
-@strawberry.input(one_of=True, description="One of the three.")
+@strawberry.input(one_of=True, description="Identifies a product by exactly one of these.")
 class ProductBy:
     id: strawberry.ID | None = strawberry.UNSET
     handle: HandleInStore | None = strawberry.UNSET
@@ -67,7 +59,7 @@ class ProductSearchSort(Enum):
     POPULARITY = "popularity"
 
 
-@strawberry.input(description="A page by number, for clients that count rows. `products` has pages that do not shift.")
+@strawberry.input(description="Offset pagination. Cursor pages, as in `products`, do not shift when products are added.")
 class ProductSearchInput:
     config_id: strawberry.ID
     q: str | None = strawberry.field(default=None, metadata=SEARCH_LIMITS)
@@ -75,7 +67,7 @@ class ProductSearchInput:
     min_price: Decimal | None = None
     max_price: Decimal | None = None
     limit: int = strawberry.field(default=20, description="1 to 100.", metadata=ROW_LIMITS)
-    offset: int = strawberry.field(default=0, description="Rows to skip, 0 to 100,000.")
+    offset: int = strawberry.field(default=0, description="Number of rows to skip, 0 to 100,000.")
     sort_by: ProductSearchSort = ProductSearchSort.CREATED
     sort_order: SortOrder = SortOrder.DESC
 
@@ -92,22 +84,20 @@ class Pagination:
 class ProductSearchPage:
     products: list[Product]
     pagination: Pagination
-    corrected_search: str | None = strawberry.field(
-        description="What was searched for instead, where the words as typed find nothing."
-    )
+    corrected_search: str | None = strawberry.field(description="The corrected search text, if the original finds nothing.")
 
 
 @strawberry.type
 class ProductQuery:
-    @strawberry.field(description="A product that the asker may see, or null.")
+    @strawberry.field(description="A product that is visible to the viewer, or null.")
     async def product(self, info: Info, by: ProductBy) -> Product | None:
-        # Of stores of their own the asker may see more than a document for shoppers says.
+        # The document is that of a shopper; owners may see more.
         document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
         row = await _find_product(info, by, document)
         return cast(Product | None, row if row is None or document is None else wrap_json_row(row))
 
     @strawberry.field(
-        description="A store's products. Pages by cursor do not shift when others are added.", metadata=costs(size=20)
+        description="A store's products. Cursor pages do not shift when products are added.", metadata=costs(size=20)
     )
     async def products(
         self,
@@ -129,11 +119,9 @@ class ProductQuery:
             await require_visible_store(info, store)
         return connection
 
-    @strawberry.field(
-        description="A page by number, for clients that count rows.", metadata=costs(10, size=20, size_arguments=("input.limit",))
-    )
+    @strawberry.field(description="Search with offset pagination.", metadata=costs(10, size=20, size_arguments=("input.limit",)))
     async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
-        store = await require_visible_store(info, arguments.check_id(input.config_id, "input.configId"))
+        store = await require_visible_store(info, input.config_id, "input.configId")
         limit, offset = arguments.check_row_count(input.limit, "input.limit"), _check_offset(input.offset)
         selection = _build_search_selection(input, info, store)
         scope, total = await _count_or_correct(info, StoreScope(store), selection)
@@ -145,9 +133,9 @@ class ProductQuery:
         corrected = scope.corrected_search.text if scope.corrected_search else None
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=corrected)
 
-    @strawberry.field(description="Titles to offer while somebody types, the most popular first.", metadata=costs(20))
+    @strawberry.field(description="Autocomplete: product titles for a prefix, the most popular first.", metadata=costs(20))
     async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str]:
-        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        store = await require_visible_store(info, config_id)
         limit = arguments.check_row_count(first)
         parsed_prefix = search.parse_search(arguments.check_text(prefix, "prefix"))
         selection = Selection(info.context.get_audience(store), search=parsed_prefix)
@@ -165,42 +153,39 @@ class ProductQuery:
         )
 
     @strawberry.field(
-        description="What happened to a store's products after a position: the log behind the live feed, to read at leisure.",
+        description="Changes of a store's products after a log position: the entries of the live feed, to catch up by polling.",
         metadata=costs(max_size=MAX_CHANGES),
     )
     async def product_changes(
         self,
         info: Info,
         config_id: strawberry.ID,
-        after: Annotated[Position, strawberry.argument(description='The last position already known; "0" for all that is kept.')],
+        after: Annotated[
+            Position, strawberry.argument(description='The last known position; "0" for all changes that are stored.')
+        ],
         first: FirstChanges = 100,
     ) -> ProductChangePage:
-        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        store = await require_visible_store(info, config_id)
         return await load_change_page(info.context, store, after, arguments.check_row_count(first, max_rows=MAX_CHANGES))
 
 
 @strawberry.type
 class ProductSubscription:
-    @strawberry.subscription(description="What happens to a store's products: what was missed since a position, then live.")
+    @strawberry.subscription(
+        description="Live feed of a store's products: changes since a position, then new ones as they happen."
+    )
     async def product_feed(
         self,
         info: Info,
         config_id: strawberry.ID,
         after: Annotated[
-            Position | None, strawberry.argument(description="The last position already known. Left out: from now on.")
+            Position | None, strawberry.argument(description="The last known position. If left out, the feed starts now.")
         ] = None,
         filter: ProductFilter | None = None,
     ) -> AsyncIterable[ProductFeedEvent]:
-        store = await require_visible_store(info, arguments.check_id(config_id, "configId"))
+        store = await require_visible_store(info, config_id)
         selection = inputs.build_selection(filter, None, info.context.get_audience(store))
         return ProductFeed(info.context, store, after, selection)
-
-
-async def require_visible_store(info: Info, config_id: str) -> str:
-    """The store's id, once it is known that the asker may see the store; raises NotFound."""
-    if await info.context.load(loaders.load_configs, config_id) is None:
-        raise NotFound(f"configId: no published store has the id {config_id}.", "configId")
-    return config_id
 
 
 async def _find_product(info: Info, by: ProductBy, document: JsonDocument | None) -> Row | None:

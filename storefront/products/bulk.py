@@ -1,4 +1,4 @@
-"""Writes of many products at once, and of stock: set-based, so that 250 rows cost the statements of one."""
+"""Bulk updates of products, and stock adjustments. Set-based: 250 rows take as many statements as one."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -28,29 +28,29 @@ from storefront.writes.transaction import (
 
 Values = Mapping[str, Any]
 NumberedRow = tuple[int, dict[str, Any]]
-# A store and a handle in it.
+# Store id and handle.
 HandleKey = tuple[str, str]
 
 MAX_ROWS = 250
 
 ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
-# What one column takes from a row of a bulk: its own new value, or what it was.
+# The assignment of one column: the new value of the bulk row if it has one, else the old value.
 _COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
 _VALUE_EXPRESSIONS = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
 _COLUMN_NAMES = [to_snake_case(name) for name in PRODUCT_RULES]
 
 
 async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
-    """Rows of changes, each as `update_product` takes it; the results stand in the order of the rows.
+    """Update many products; each row has the input of `update_product`. Results are in the order of the rows.
 
-    `errorPolicy` all_or_nothing refuses everything for one bad row; valid_rows does the good ones. Faults of rows are told by
-    their paths: rows.3.price.
+    `errorPolicy` all_or_nothing rejects everything if one row is invalid; valid_rows writes the valid ones. Errors have paths
+    such as rows.3.price.
     """
     return await _update_rows(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
 
 
 async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
-    """Prices of many products, all of them or none."""
+    """Update the prices of many products, all or nothing."""
     return await _update_rows(unit, values["prices"], "prices", all_or_nothing=True)
 
 
@@ -89,7 +89,7 @@ def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list
 async def _filter_writable(
     unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
 ) -> list[NumberedRow]:
-    """The rows that can be written on what is stored."""
+    """The rows that pass the checks against the stored products: existence, version, price fields."""
     writable_rows: list[NumberedRow] = []
     outdated: list[StaleRow] = []
     for n, row in rows:
@@ -98,7 +98,7 @@ async def _filter_writable(
             unit.field_errors.append(make_not_found_error("product", row["id"], [*path, "id"]))
         elif expected not in (None, old.version):
             outdated.append(StaleRow(old, expected, old.config_id, path))
-        elif faults := find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | row, path):
+        elif faults := find_contradictions(row, path, old):
             unit.field_errors += faults
         else:
             writable_rows.append((n, row))
@@ -109,7 +109,7 @@ async def _filter_writable(
 async def _filter_free_handles(
     unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
 ) -> list[NumberedRow]:
-    """The rows whose new handle no product of the store has; of several that want the same one the first gets it."""
+    """The rows whose new handle is free in the store; the first of several rows with the same handle gets it."""
     new_handles = {row["id"]: _get_new_handle(stored[row["id"]], row) for _, row in rows}
     taken_handles = await _load_taken_handles(unit, [handle_key for handle_key in new_handles.values() if handle_key])
     free_rows: list[NumberedRow] = []
@@ -178,7 +178,7 @@ def _render_value(name: str) -> str:
 
 
 async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """More or less stock of a product or of one of its variants; never below zero. Returns its product."""
+    """Adjust the stock of a product or variant by `delta`, never below zero. Returns the product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
     clean = validation.require_valid_fields(
         {target: validation.validate_id, "delta": _check_delta}, _select_target(values, target)
@@ -208,9 +208,9 @@ def _select_target(values: Values, target: str) -> Values:
 
 
 async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
-    """The row with its new stock, and its product as it is then."""
+    """The row with its new stock, and its product after the change."""
     if row.inventory is None:
-        raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not counted. Set inventory to a number first."))
+        raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not tracked. Set inventory to a number first."))
     if row.inventory + delta > MAX_INT32:
         raise MutationRejected(make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}."))
     adjusted = unit.enqueue(_build_stock_update(table), {"id": row.id, "delta": delta})
@@ -223,7 +223,7 @@ async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str,
 
 @cache
 def _build_stock_update(table: str) -> Statement:
-    # The condition stands in the statement that takes the stock: between a look and a write there is no moment to lose.
+    # Check and update are one statement, so that concurrent orders cannot oversell.
     set_updated_at = ", updated_at = now()" if table == "products" else ""
     return compile_statement(
         text(

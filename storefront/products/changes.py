@@ -1,4 +1,4 @@
-"""A store's log as clients see it, read at leisure or live: the same events with the same positions."""
+"""The log of a store's products for clients: by polling (`productChanges`) or live (`productFeed`), with the same events."""
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -15,22 +15,22 @@ from storefront.feed.hub import Gap
 from storefront.graph import loaders
 from storefront.graph.context import Context
 from storefront.graph.scalars import Position
-from storefront.graph.types import Product
+from storefront.graph.types.catalogue import Product
 from storefront.queries import changes, listing
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Selection, StoreScope
 from storefront.queries.visibility import Audience
 from storefront.serving.run.fanout import SharedSource, SourceStep
 
-# What was executed for one listener serves all that ask for the same of the same event.
+# Results of one subscriber are shared with all that select the same fields of the same event.
 SharedResults = strawberry.Private[dict[Any, Any]]
 
 
-@strawberry.type(description="A product that came into view.")
+@strawberry.type(description="A product became visible: created, published, or matching the filter now.")
 class ProductCreated:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
+    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
     product: Product
     shared: SharedResults = field(default_factory=dict)
 
@@ -39,17 +39,17 @@ class ProductCreated:
 class ProductUpdated:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
-    product: Product = strawberry.field(description="As it is when this is told, perhaps newer than the change.")
+    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
+    product: Product = strawberry.field(description="The current product, which may be newer than the change.")
     changed_fields: list[str] = strawberry.field(description="Such as price, or variants.price.")
     shared: SharedResults = field(default_factory=dict)
 
 
-@strawberry.type(description="A product that left view: deleted, no longer for sale, or no longer what the filter asks for.")
+@strawberry.type(description="A product is no longer visible: deleted, no longer for sale, or no longer matching the filter.")
 class ProductDeleted:
     position: Position
     occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="As the client that caused the change named it.")
+    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
     product_id: strawberry.ID
     shared: SharedResults = field(default_factory=dict)
 
@@ -68,13 +68,13 @@ ProductFeedEvent = Annotated[ProductCreated | ProductUpdated | ProductDeleted | 
 class ProductChangePage:
     changes: list[ProductFeedEvent]
     position: Position = strawberry.field(
-        description="Read up to here: pass it as `after` next time, even when there are no changes."
+        description="Position of the last entry read. Pass it as `after` next time, even if there are no changes."
     )
     has_more: bool
 
 
 async def load_change_page(context: Context, config_id: str, after: int, first: int) -> ProductChangePage:
-    """What the asker sees of the log after a position."""
+    """A page of the changes after a position that are visible to the viewer."""
     batch = await changes.load_changes_after(context.read_database, config_id, after, first)
     if batch.has_gap:
         reset = FeedReset(position=Position(batch.position), reason=changes.EXPIRED_POSITION_REASON)
@@ -84,14 +84,14 @@ async def load_change_page(context: Context, config_id: str, after: int, first: 
 
 
 class ProductFeed(SharedSource):
-    """What the asker sees of the log after a position, then as it happens. Listeners who see the same share each event."""
+    """The live feed of a store: visible changes after a position, then new ones. Equal subscribers share each event."""
 
     def __init__(self, context: Context, config_id: str, after: int | None, selection: Selection) -> None:
         self._context, self._config_id, self._after, self._selection = context, config_id, after, selection
         self.key, self.is_public = (config_id, selection), selection.audience is Audience.SHOPPER
 
     async def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
-        """Each entry of the log, with the event that it is to the asker, if it is one."""
+        """Each log entry with its event for the viewer, None if it is not visible."""
         start = self._after if after is None else after
         async with aclosing(self._context.feed.hub.stream_batches(self._config_id, start)) as batches:
             async for batch in batches:
@@ -103,7 +103,7 @@ class ProductFeed(SharedSource):
     async def _load_event(self, entry: Row | Gap) -> ProductFeedEvent | None:
         key = (self.key, entry.position, isinstance(entry, Gap))
         build_event = partial(_build_event, self._context.fresh(), self._config_id, entry, self._selection)
-        # The event is not lost because the database is away: the listener hears of it when it is back.
+        # Database outage: the event is delivered once the database is back.
         return await retry_until_available(partial(self._context.feed.events.call, key, build_event))
 
 
@@ -115,7 +115,7 @@ async def _build_event(context: Context, config_id: str, entry: Row | Gap, selec
 
 
 async def build_events(context: Context, config_id: str, entries: Sequence[Row], selection: Selection) -> list[ProductFeedEvent]:
-    """The entries as the asker sees them. Whether they still may see a product is judged now, when it is told."""
+    """The events of log entries for the viewer. Visibility is checked now, at delivery."""
     visible_entries = [
         (entry, kind) for entry in entries if (kind := changes.classify_entry(entry, selection.audience)) is not None
     ]
@@ -123,12 +123,12 @@ async def build_events(context: Context, config_id: str, entries: Sequence[Row],
     products = await _load_products(context, config_id, list(live_ids), selection)
     events = [_build_product_event(entry, kind, products.get(entry.product_id), selection) for entry, kind in visible_entries]
     is_closed = any(isinstance(event, ProductDeleted) for event in events) and await _is_closed(context, config_id)
-    # Shoppers of a closed store have been told, or are about to be, that all of it is gone: the rest is its owner's affair.
+    # Shoppers of an unpublished store get, or got, events that its products are gone; later entries concern its owner only.
     return [event for event in events if event is not None and not (is_closed and isinstance(event, ProductDeleted))]
 
 
 async def _is_closed(context: Context, config_id: str) -> bool:
-    """Whether the asker does not see the store any more."""
+    """Whether the store is no longer visible to the viewer."""
     return await context.load(loaders.load_configs, config_id) is None
 
 
@@ -149,19 +149,19 @@ def _build_product_event(entry: Row, kind: str, product: Row | None, selection: 
         return FeedReset(position=entry.position, reason=reason)
     common_fields = {"position": entry.position, "occurred_at": entry.occurred_at, "client_mutation_id": entry.client_mutation_id}
     if kind == "deleted" or product is None:
-        # Every change is told once, also one whose product has left view since.
+        # Every change yields one event, even if its product is no longer visible.
         return ProductDeleted(**common_fields, product_id=entry.product_id) if _may_leave_view(entry, kind, selection) else None
     if kind == "created":
         return ProductCreated(**common_fields, product=cast(Product, product))
     return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)
 
 
-# Which fields of a product decide about each filter; a filter that is not here asks for nothing that a change may change.
+# The product fields that each filter depends on. Filters not listed depend on nothing that a change can alter.
 _FIELDS_BY_FILTER = {"min_price": "price", "max_price": "price", "attributes": "variants", "in_stock": "inventory"}
 
 
 def _may_leave_view(entry: Row, kind: str, selection: Selection) -> bool:
-    """Whether a product that is not in the filtered view may have been in it before the change."""
+    """Whether a product that does not match the filter may have matched it before the change."""
     if kind == "deleted" or not selection.filters:
         return True
     changed = {to_snake_case(name).partition(".")[0] for name in entry.changed_fields} | {

@@ -1,4 +1,4 @@
-"""Writes of single products, each with the change that it records."""
+"""Commands that write single products and record the change in the store's log."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 from sqlalchemy import text
 
-from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
@@ -20,7 +19,13 @@ from storefront.writes import validation
 from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
 from storefront.writes.changelog import record_product_change
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_validation import MAX_VARIANTS, PRODUCT_RULES, VARIANT_RULES, find_contradictions
+from storefront.writes.product_validation import (
+    MAX_VARIANTS,
+    PRODUCT_RULES,
+    VARIANT_RULES,
+    find_contradictions,
+    reject_contradictions,
+)
 from storefront.writes.sql import (
     build_insert,
     convert_to_columns,
@@ -44,7 +49,7 @@ DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 
 async def create_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """A product with its variants, in one transaction. Without a handle one is made of the title."""
+    """Create a product with its variants in one transaction. The default handle derives from the title."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
     forms = clean.pop("variants", [])
     faults = find_contradictions(clean) + [
@@ -71,11 +76,11 @@ async def create_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
 
 
 async def update_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """Those fields of a product that are given. What stays as it is makes no new version and no change."""
+    """Update the given fields of a product. Without a difference there is no new version and no change."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old = await lock_own_product(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.config_id)
-    reject_contradictions(old, clean)
+    reject_contradictions(clean, old)
     pending = update_row(unit, products, old, convert_to_columns(clean))
     if pending.changed_fields:
         record_product_change(unit, "product_updated", old, pending.state, pending.changed_fields)
@@ -83,20 +88,13 @@ async def update_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
 
 
 async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """A product with its variants and reviews."""
+    """Delete a product with its variants and reviews."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_product(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), old.config_id)
     delete_row(unit, products, old)
     record_product_change(unit, "product_deleted", old, None)
     return [old]
-
-
-def reject_contradictions(old: Row, clean: Values, path: Sequence[str] = ()) -> None:
-    """Faults of the row as it would stand."""
-    faults = find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | dict(clean), path)
-    if faults:
-        raise MutationRejected(*faults)
 
 
 # ------------------------------------------------------------------------------------------------ creating
@@ -117,7 +115,7 @@ def _make_handle(title: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", fold_text(title)).strip("-")[:80].rstrip("-") or "product"
 
 
-# The handle that a title makes, numbered where others have it. The store's row is locked: nobody takes it meanwhile.
+# The handle of a title, with a number if it is taken. The store's row is locked, so no other transaction can take it.
 _FREE_HANDLE_SQL = """(
 WITH RECURSIVE tried (number, name) AS (
   SELECT 1, CAST(:base AS text)
@@ -130,7 +128,7 @@ SELECT name FROM tried ORDER BY number DESC LIMIT 1
 
 
 def _summarize_variants(variant_rows: Sequence[Values]) -> Values:
-    """What the table's trigger makes of the variants. Where it stands there by then, the row is not written a second time."""
+    """The summary that the table's trigger computes from the variants: with the same values it skips a second write."""
     if not variant_rows:
         return {}
     available = [variant for variant in variant_rows if variant["is_available"]]
@@ -149,7 +147,7 @@ def _queue_variants_insert(unit: UnitOfWork, product_id: str, variant_rows: Sequ
     unit.enqueue(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
 
 
-# What the table's defaults are: a set of rows has one list of columns.
+# The column defaults of the table: all rows of one INSERT have the same columns.
 _VARIANT_DEFAULTS: Values = {"compare_at_price": None, "attributes": {}, "inventory": 0, "sku": None, "is_available": True}
 
 _INSERT_VARIANTS_SQL = """

@@ -1,4 +1,4 @@
-"""Fields that write products: per verb its input, its payload and the command that does it."""
+"""Mutations of products: inputs, payloads and fields."""
 
 from decimal import Decimal
 from enum import Enum
@@ -22,7 +22,7 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
-from storefront.graph.types import Product
+from storefront.graph.types.catalogue import Product
 from storefront.products import bulk, commands
 from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_IMAGES, MAX_TAGS, MAX_VARIANTS
 from storefront.writes.transaction import MutationResult
@@ -44,7 +44,7 @@ class CreateProductInput(MutationInput):
     config_id: strawberry.ID
     title: str
     price: Decimal
-    handle: str | None = strawberry.field(default=None, description="Made of the title unless given.")
+    handle: str | None = strawberry.field(default=None, description="Name in URLs. Default: derived from the title.")
     description: str | None = None
     compare_at_price: Decimal | None = None
     images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_IMAGES))
@@ -58,7 +58,7 @@ class CreateProductInput(MutationInput):
     variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class ProductRowInput:
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
@@ -77,7 +77,7 @@ class ProductRowInput:
     status: ProductStatus | None = strawberry.UNSET
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class UpdateProductInput(ProductRowInput, MutationInput):
     pass
 
@@ -90,8 +90,8 @@ class DeleteProductInput(MutationInput):
 
 @strawberry.enum
 class BulkErrorPolicy(Enum):
-    ALL_OR_NOTHING = strawberry.enum_value("all_or_nothing", description="One bad row, and nothing is written.")
-    VALID_ROWS = strawberry.enum_value("valid_rows", description="Good rows are written, bad ones are not.")
+    ALL_OR_NOTHING = strawberry.enum_value("all_or_nothing", description="If one row is invalid, nothing is written.")
+    VALID_ROWS = strawberry.enum_value("valid_rows", description="Valid rows are written, invalid ones are not.")
 
 
 @strawberry.input
@@ -100,7 +100,7 @@ class BulkUpdateProductsInput(MutationInput):
         description="At least one, each product once.", metadata=limits(items=bulk.MAX_ROWS)
     )
     error_policy: BulkErrorPolicy = BulkErrorPolicy.ALL_OR_NOTHING
-    dry_run: bool = strawberry.field(default=False, description="Do everything, tell what it would come to, and take it back.")
+    dry_run: bool = strawberry.field(default=False, description="Execute, return the result, and roll back.")
 
 
 @strawberry.input
@@ -114,13 +114,13 @@ class ProductPriceInput:
 @strawberry.input
 class UpdateProductPricesInput(MutationInput):
     prices: list[ProductPriceInput] = strawberry.field(
-        description="At least one, each product once. All of them or none.", metadata=limits(items=bulk.MAX_ROWS)
+        description="At least one, each product once. All or nothing.", metadata=limits(items=bulk.MAX_ROWS)
     )
 
 
-@strawberry.input(description="Give one of productId and variantId.")
+@strawberry.input(description="Give either productId or variantId.")
 class AdjustInventoryInput(MutationInput):
-    delta: int = strawberry.field(description="How many more; negative for fewer.")
+    delta: int = strawberry.field(description="Change of the stock; negative to reduce it.")
     product_id: strawberry.ID | None = strawberry.UNSET
     variant_id: strawberry.ID | None = strawberry.UNSET
 
@@ -159,7 +159,7 @@ class ProductRowResult:
 
 @strawberry.type
 class BulkUpdateProductsPayload(Payload):
-    results: list[ProductRowResult] = strawberry.field(description="One per row, in their order.")
+    results: list[ProductRowResult] = strawberry.field(description="One result per row, in the same order.")
 
 
 @strawberry.type
@@ -169,7 +169,7 @@ class UpdateProductPricesPayload(Payload):
 
 @strawberry.type
 class ProductMutation:
-    @strawberry.mutation(description="A product with its variants, whole or not at all.")
+    @strawberry.mutation(description="Create a product with its variants, all or nothing.")
     async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload:
         return await mutation_payload(info, input, commands.create_product, CreateProductPayload, "product")
 
@@ -177,12 +177,12 @@ class ProductMutation:
     async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload:
         return await mutation_payload(info, input, commands.update_product, UpdateProductPayload, "product")
 
-    @strawberry.mutation(description="With its variants and reviews.")
+    @strawberry.mutation(description="Delete a product with its variants and reviews.")
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload:
         return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload)
 
     @strawberry.mutation(
-        description="Many products at once, one result per row.",
+        description="Update many products at once, with one result per row.",
         metadata=costs(size_arguments=("input.rows",), max_size=bulk.MAX_ROWS),
     )
     async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload:
@@ -191,14 +191,14 @@ class ProductMutation:
         return BulkUpdateProductsPayload(results=results, **common_payload_fields(result, input))
 
     @strawberry.mutation(
-        description="Many prices at once, all of them or none.",
+        description="Update many prices at once, all or nothing.",
         metadata=costs(size_arguments=("input.prices",), max_size=bulk.MAX_ROWS),
     )
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload:
         result = await mutate(info, input, bulk.update_product_prices)
         return UpdateProductPricesPayload(products=cast(list[Product], result.rows), **common_payload_fields(result, input))
 
-    @strawberry.mutation(description="More or less stock of a product or a variant, never below zero, whoever else is at it.")
+    @strawberry.mutation(description="Adjust the stock of a product or variant atomically, never below zero.")
     async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload:
         return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 

@@ -1,1 +1,1 @@
-"""What users think of products."""
+"""Reviews of products: commands and mutations."""

@@ -1,4 +1,4 @@
-"""Writes of reviews, each with the change of its product that it records. Their owner is who wrote them."""
+"""Commands that write reviews and record the change of their product in the store's log. A review belongs to its author."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -29,7 +29,7 @@ DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 
 async def create_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """The actor's one review of a product that they can see."""
+    """Create the actor's review of a visible product; each user has one per product."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
     product = await _lock_visible_product(unit, clean.pop("productId"))
     pending = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **convert_to_columns(clean)})
@@ -38,7 +38,7 @@ async def create_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow
 
 
 async def update_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """Those fields of the actor's review that are given."""
+    """Update the given fields of the actor's own review."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old = await lock_own_review(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.config_id)
@@ -49,7 +49,7 @@ async def update_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow
 
 
 async def delete_review(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """The actor's review, for good."""
+    """Delete the actor's own review."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_review(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), old.config_id)
@@ -73,7 +73,7 @@ def _select_owned_stores() -> Statement:
 
 @cache
 def _select_visible_product() -> Statement:
-    # Locked, so that it is not deleted or hidden before the review is there.
+    # Locked, so that the product is not deleted or hidden before the review is inserted.
     query = select(products.c.id, products.c.config_id, products.c.status).where(
         products.c.id == any_of_ids("ids"), is_product_visible()
     )

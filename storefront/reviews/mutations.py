@@ -1,4 +1,4 @@
-"""Fields that write reviews."""
+"""Mutations of reviews: inputs, payloads and fields."""
 
 import strawberry
 
@@ -11,7 +11,7 @@ from storefront.graph.mutations import (
     deletion_payload,
     mutation_payload,
 )
-from storefront.graph.types import Review
+from storefront.graph.types.catalogue import Review
 from storefront.reviews import commands
 
 
@@ -23,7 +23,7 @@ class CreateReviewInput(MutationInput):
     body: str | None = strawberry.UNSET
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class UpdateReviewInput(MutationInput):
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
@@ -55,7 +55,7 @@ class DeleteReviewPayload(DeletePayload):
 
 @strawberry.type
 class ReviewMutation:
-    @strawberry.mutation(description="One per user and product.")
+    @strawberry.mutation(description="Create a review. Each user has at most one per product.")
     async def create_review(self, info: Info, input: CreateReviewInput) -> CreateReviewPayload:
         return await mutation_payload(info, input, commands.create_review, CreateReviewPayload, "review")
 

@@ -1,1 +1,1 @@
-"""Who asks."""
+"""Users: sign-in, profile, sign-out, and administration by the operator."""

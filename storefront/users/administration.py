@@ -1,4 +1,4 @@
-"""What an operator does about users: find one, have them sign in, put two together."""
+"""Administration of users by the operator: find, create, issue claims for, and merge them."""
 
 from functools import cache
 from uuid import UUID
@@ -18,15 +18,15 @@ from storefront.users.commands import select_stores_showing_user, sign_in
 
 
 class UserNotFoundError(Exception):
-    """No user is meant for sure. The message says what was found instead, and what to do."""
+    """No user matches unambiguously. The message says what was found instead, and what to do."""
 
 
 class MergeRejectedError(Exception):
-    """Two users cannot become one. The message says why; nothing was changed."""
+    """Two users cannot be merged. The message says why; nothing was changed."""
 
 
 async def find_user(database: Database, *, email: str | None = None, user_id: str | None = None) -> str:
-    """The id of the user to whom a verified address leads, or of the one with this id; raises UserNotFound."""
+    """The id of the user with a verified e-mail address, or with this id. Raises UserNotFoundError."""
     if user_id is not None:
         return await _require_user_id(database, user_id)
     address = _normalize_address(email or "")
@@ -40,9 +40,9 @@ async def find_user(database: Database, *, email: str | None = None, user_id: st
 
 
 async def find_or_create_user(database: Database, email: str) -> tuple[str, bool]:
-    """The id of the user to whom a verified address leads, and whether they were made just now.
+    """The id of the user with a verified e-mail address, and whether the user was created just now.
 
-    Raises UserNotFound where only users have the address for whom it is not verified: a second one would take it from them.
+    Raises UserNotFoundError if users have the address unverified: a new user would take it from them.
     """
     address = _normalize_address(email)
     found_id = await queries.find_user_id_by_email(database, address)
@@ -56,7 +56,7 @@ async def find_or_create_user(database: Database, email: str) -> tuple[str, bool
 
 
 async def ensure_own_claims(database: Database, user_id: str) -> tuple[Claims, float]:
-    """What to sign a token for a user with, and the database's time. They get an identity of ours where they have none."""
+    """Claims for a token of our own issuer, and the database's Unix time. Adds an identity of our issuer if there is none."""
     rows = await database.fetch(_select_own_subject(), {"user_id": user_id})
     subject = str(rows[0].subject) if rows else str(uuid7())
     if not rows:
@@ -66,14 +66,14 @@ async def ensure_own_claims(database: Database, user_id: str) -> tuple[Claims, f
 
 
 async def merge_users(database: Database, target_id: str, source_id: str) -> dict[str, int]:
-    """Give all that one user has to another, and delete the one that then has nothing; returns the rows moved by table.
+    """Merge the source user into the target user and delete the source. Returns the number of moved rows by table.
 
-    Stores, reviews, jobs, identities and addresses move. `kept_id` keeps name, picture and address. Raises UserNotFound, and
-    MergeRefused where both have what one user has once only, such as a review of the same product.
+    Stores, reviews, jobs, identities and addresses move. The target keeps its name, image and e-mail address. Raises
+    UserNotFoundError, and MergeRejectedError if both have rows that are unique per user, such as reviews of one product.
     """
     target_id, source_id = await _require_user_id(database, target_id), await _require_user_id(database, source_id)
     if target_id == source_id:
-        raise MergeRejectedError("Name two different users.")
+        raise MergeRejectedError("Give two different users.")
     parameters = {"kept": target_id, "merged": source_id}
     moved = {}
     try:
@@ -81,7 +81,7 @@ async def merge_users(database: Database, target_id: str, source_id: str) -> dic
             await connection.fetch(_lock_both_users(), parameters)
             for name, statement in _build_move_statements().items():
                 moved[name] = len(await connection.fetch(statement, parameters))
-            # Whoever signed out everywhere last has signed both out.
+            # The latest sign-out of either user applies to both.
             await connection.fetch(_sign_out_both(), parameters)
             await connection.fetch(_delete_merged_user(), parameters)
             stores = [row.config_id for row in await connection.fetch(select_stores_showing_user(), {"id": target_id})]
@@ -100,7 +100,7 @@ async def _require_user_id(database: Database, user_id: str) -> str:
     try:
         id_ = str(UUID(user_id))
     except ValueError:
-        raise UserNotFoundError(f"{user_id[:60]!r} is no id of a user. Ids are UUIDs.") from None
+        raise UserNotFoundError(f"{user_id[:60]!r} is not the id of a user. Ids are UUIDs.") from None
     if (await queries.load_users_by_ids(database, [id_]))[0] is None:
         raise UserNotFoundError(f"There is no user with the id {id_}.")
     return id_
@@ -109,14 +109,14 @@ async def _require_user_id(database: Database, user_id: str) -> str:
 def _normalize_address(email: str) -> str:
     address = normalize_email(email)
     if address is None:
-        raise UserNotFoundError(f"{email[:60]!r} is no e-mail address. Give one such as --email you@example.com.")
+        raise UserNotFoundError(f"{email[:60]!r} is not an e-mail address. Give one, such as --email you@example.com.")
     return address
 
 
 def _format_unverified(address: str, user_ids: list[str]) -> str:
     return (
-        f"No user has proven that the address {address!r} is theirs. It was given by {', '.join(user_ids)}. "
-        "If you know which one is meant, name them with --user."
+        f"The address {address!r} is not verified for any user. It was stated by {', '.join(user_ids)}. "
+        "To choose one of them, give its id with --user."
     )
 
 
@@ -153,7 +153,7 @@ def _build_move_statements() -> dict[str, Statement]:
             target, source = bindparam("kept", type_=users.c.id.type), bindparam("merged", type_=users.c.id.type)
             move = update(table).where(column == source).values({column: target})
             if table is idempotency_keys:
-                # Both may have used the same key within the last day. What the kept user did with it stays known.
+                # Both may have used the same key within the last day: the target user's row stays.
                 other = idempotency_keys.alias()
                 is_taken = select(1).where(other.c.actor_id == target, other.c.key == idempotency_keys.c.key).exists()
                 move = move.where(~is_taken)

@@ -1,4 +1,4 @@
-"""Writes about users."""
+"""Commands that write users: sign-in with verified claims, profile updates, and sign-out."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,13 +20,13 @@ from storefront.writes.sql import convert_to_columns, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
 
 _EMAIL_TAKEN_MESSAGE = (
-    "The token's email belongs to a user with another sub of the same issuer. Sign in as you did before, or have the operator "
-    "look at it: storefront doctor."
+    "The token's email belongs to a user with another sub of the same issuer. Sign in as you did before, or ask the operator to "
+    "run storefront doctor."
 )
 _EMAIL_MISSING_MESSAGE = "The token's sub is not known yet, and without an email claim no user can be made for it."
 
-# A verified address leads to the user who has it. An issuer that gives it to two subs at a time means two people, though, or
-# one whose sub changes: neither is to get what the other has.
+# Account linking: a verified address identifies its user. If one issuer states the same address for two subs, these are two
+# people, or one whose sub changed: neither may get access to the other's data.
 _JOIN_IDENTITY_SQL = """
 WITH held AS (
   SELECT user_id FROM verified_emails WHERE address = :address
@@ -49,11 +49,11 @@ ON CONFLICT DO NOTHING
 
 
 async def sign_in(database: Database, claims: Claims) -> Row:
-    """The user whom verified credentials name, with the ids of their stores as `owned`; made on first sight.
+    """The user of verified claims, with the ids of their stores as `owned`; created at the first sign-in.
 
-    An issuer and its `sub` are the user, whatever their address. A new `sub` whose address is verified is the user who has this
-    address, if there is one. Raises Unauthenticated where that user is known to the same issuer by another `sub`, for a new `sub`
-    without an address, and for credentials from before the user signed out everywhere.
+    Issuer and `sub` identify the user, whatever the e-mail address. A new `sub` with a verified address is linked to the user
+    who has this address, if there is one. Raises Unauthenticated if that user has another `sub` of the same issuer, for a new
+    `sub` without an address, and for credentials issued before the user signed out everywhere.
     """
     user = await users.load_user_by_identity(database, claims) or await _join_identity(database, claims)
     if user.is_signed_out:
@@ -69,7 +69,7 @@ async def _join_identity(database: Database, claims: Claims) -> Row:
     address = claims.verified_email
     identity_values = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued_at, "email": claims.email}
     async with database.transaction() as connection:
-        # Two requests of a new user may come at once.
+        # A new user may send two requests at once.
         _lock_addresses(connection, address, identity=f"{claims.issuer}|{claims.subject}")
         values = {"id": uuid7(), "address": address, "name": claims.name, "image": claims.picture}
         await connection.fetch(_insert_identity(), identity_values | values)
@@ -80,10 +80,10 @@ async def _join_identity(database: Database, claims: Claims) -> Row:
 
 
 async def _update_identity_email(database: Database, claims: Claims, user: Row) -> None:
-    """Note what the newest token of an identity says of the address.
+    """Store the e-mail address that the newest token of an identity states.
 
-    The user has an address for as long as one of their identities has it: whoever is given it next at its provider is another
-    person. An address that leads to another user stays theirs.
+    A user has an address as long as one of their identities states it: the provider may assign it to another person afterwards.
+    An address of another user stays with that user.
     """
     address = claims.verified_email
     identity_values = {"issuer": claims.issuer, "subject": claims.subject, "issued": claims.issued_at}
@@ -91,7 +91,7 @@ async def _update_identity_email(database: Database, claims: Claims, user: Row) 
         _lock_addresses(connection, address, user.verified_email)
         rows = await connection.fetch(_lock_stated_identity(), identity_values)
         for stored in rows:
-            # A token that names the address without a word on whether it is verified takes nothing back.
+            # A token that states the same address without email_verified does not revoke the verification.
             is_same = stored.verified_email is not None and stored.verified_email == normalize_email(claims.email or "")
             new_address = stored.verified_email if address is None and is_same else address
             email_values = {
@@ -110,7 +110,7 @@ async def _update_identity_email(database: Database, claims: Claims, user: Row) 
 
 
 def _lock_addresses(connection: Connection, *addresses: str | None, identity: str | None = None) -> None:
-    """Have others wait who write the same at the same time, until the transaction ends."""
+    """Take advisory locks on addresses and an identity until the transaction ends, against concurrent writes."""
     for address in sorted({address for address in addresses if address}):
         connection.enqueue(_acquire_advisory_lock(), {"key": f"email {address}"})
     if identity:
@@ -125,7 +125,7 @@ PROFILE_RULES: validation.Rules = {
 
 
 async def update_profile(unit: UnitOfWork, values: Mapping[str, Any]) -> Sequence[PendingRow]:
-    """Those fields of the actor's own profile that are given."""
+    """Update the given fields of the actor's own profile."""
     clean = validation.require_valid_fields(PROFILE_RULES, values)
     [old] = await unit.fetch(_lock_own_user(), {"id": unit.actor_id})
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), None)
@@ -139,7 +139,7 @@ async def update_profile(unit: UnitOfWork, values: Mapping[str, Any]) -> Sequenc
     return [pending]
 
 
-# Where a name is shown: as that of an owner, and of who wrote a review.
+# Stores show the names of their owners and of the authors of reviews.
 _STORES_SHOWING_USER_SQL = """
 SELECT id AS config_id FROM configs WHERE user_id = :id
 UNION SELECT config_id FROM products JOIN reviews ON reviews.product_id = products.id WHERE reviews.user_id = :id
@@ -153,25 +153,25 @@ def select_stores_showing_user() -> Statement:
 
 
 async def sign_out_everywhere(unit: UnitOfWork, _: Mapping[str, Any]) -> Sequence[Row]:
-    """From now on no proof of the actor's counts that was issued before, the one in use included."""
+    """Revoke all credentials of the actor that were issued before now, including the current ones."""
     return await unit.fetch(_update_signed_out_at(), {"of": unit.actor_id})
 
 
 async def sign_out(database: Database, user_id: str) -> None:
-    """The same for a user of an operator's choice."""
+    """Revoke all credentials of a user, on behalf of the operator."""
     await database.fetch(_update_signed_out_at(), {"of": user_id})
 
 
 @cache
 def _update_signed_out_at() -> Statement:
-    # By the clock, not the beginning of the transaction: what was issued meanwhile is older than this, too.
+    # Not the start of the transaction: credentials issued since then are revoked, too.
     statement = update(table).values(signed_out_at=func.clock_timestamp()).returning(*table.c)
     return compile_statement(statement.where(table.c.id == bindparam("of")))
 
 
 @cache
 def _lock_own_user() -> Statement:
-    # Whoever adds a review or a store of theirs waits, or is waited for: it shows the old name, and is told of the new one.
+    # Serialized with new reviews and stores of the user: these show the old name and then get the change.
     return compile_statement(select(table).where(table.c.id == bindparam("id")).with_for_update())
 
 

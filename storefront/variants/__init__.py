@@ -1,1 +1,1 @@
-"""The buyable forms of products."""
+"""Variants of products: commands and mutations."""

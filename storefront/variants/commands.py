@@ -1,4 +1,4 @@
-"""Writes of variants, each with the change of its product that it records."""
+"""Commands that write variants and record the change of their product in the store's log."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.models import variants
 from storefront.queries.variants import load_variants_by_ids
@@ -14,7 +13,7 @@ from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_variant
 from storefront.writes.changelog import record_child_change
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_validation import MAX_VARIANTS, VARIANT_RULES, find_contradictions
+from storefront.writes.product_validation import MAX_VARIANTS, VARIANT_RULES, reject_contradictions
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
 from storefront.writes.transaction import MutationRejected, UnitOfWork, make_invalid_input_error
 
@@ -26,11 +25,9 @@ DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 
 async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """One more form of a product."""
+    """Create a variant of a product."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
-    faults = find_contradictions(clean)
-    if faults:
-        raise MutationRejected(*faults)
+    reject_contradictions(clean)
     product = await lock_own_product(unit, clean.pop("productId"), ["productId"])
     [(count,)] = await unit.fetch(_count_variants(), {"product_id": product.id})
     if count >= MAX_VARIANTS:
@@ -42,19 +39,17 @@ async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
 
 
 async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """Those fields of a variant that are given."""
+    """Update the given fields of a variant."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old, product = await lock_own_variant(unit, clean.pop("id"), ["id"])
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), product.config_id)
-    faults = find_contradictions({to_camel_case(name): value for name, value in old._asdict().items()} | clean)
-    if faults:
-        raise MutationRejected(*faults)
+    reject_contradictions(clean, old)
     pending = update_row(unit, variants, old, convert_to_columns(clean))
     return await _record_change(unit, product, pending.state, [f"variants.{field}" for field in pending.changed_fields])
 
 
 async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
-    """A variant, for good."""
+    """Delete a variant."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old, product = await lock_own_variant(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)

@@ -1,4 +1,4 @@
-"""Fields that write variants."""
+"""Mutations of variants: inputs, payloads and fields."""
 
 from decimal import Decimal
 
@@ -16,7 +16,7 @@ from storefront.graph.mutations import (
     deletion_payload,
     mutation_payload,
 )
-from storefront.graph.types import ProductVariant
+from storefront.graph.types.catalogue import ProductVariant
 from storefront.variants import commands
 from storefront.writes.product_validation import MAX_ATTRIBUTES
 
@@ -33,7 +33,7 @@ class CreateVariantInput(MutationInput):
     is_available: bool = True
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties those that may be empty.")
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class UpdateVariantInput(MutationInput):
     id: strawberry.ID
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)

@@ -13,9 +13,8 @@ from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.pagination import Connection
+from storefront.graph.pagination import After, Connection, First
 from storefront.graph.scalars import Position
-from storefront.graph.types import After, First
 from storefront.webhooks.topics import Topic
 
 strawberry.enum(

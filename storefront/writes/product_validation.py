@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from storefront.core.casing import to_camel_case
+from storefront.core.db.database import Row
 from storefront.writes import validation
-from storefront.writes.transaction import FieldError, make_invalid_input_error
+from storefront.writes.transaction import FieldError, MutationRejected, make_invalid_input_error
 from storefront.writes.validation import (
     InvalidValueError,
     Rules,
@@ -68,10 +70,20 @@ PRODUCT_RULES: Rules = {
 }
 
 
-def find_contradictions(row: Mapping[str, Any], path: Sequence[str] = ()) -> list[FieldError]:
-    """Errors across fields of one row. Amounts are strings with two decimals."""
+def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), stored: Row | None = None) -> list[FieldError]:
+    """Errors between the fields of a product or variant. Amounts are text with two decimals.
+
+    `stored` is the row that an update changes: its columns count where `values` has no field.
+    """
+    row = {to_camel_case(name): value for name, value in stored._asdict().items()} | dict(values) if stored else values
     compare_at_price = row.get("compareAtPrice")
     if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
         problem = f"must not be below the price, which is {row['price']}. Give null for none."
         return [make_invalid_input_error([*path, "compareAtPrice"], problem)]
     return []
+
+
+def reject_contradictions(values: Mapping[str, Any], stored: Row | None = None) -> None:
+    """Raises MutationRejected for errors between fields (`find_contradictions`)."""
+    if errors := find_contradictions(values, stored=stored):
+        raise MutationRejected(*errors)

@@ -1,4 +1,4 @@
-"""Trying what a store is connected to: what its owner is told, and that nobody else may, or too often."""
+"""Checks of a store's integrations: results, permissions and rate limit."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -45,7 +45,7 @@ async def tried(owner: Client, store: str, integration: str) -> dict[str, Any]:
     return dict(payload["result"])
 
 
-async def test_a_shop_that_answers_is_named(owned: tuple[Client, str]) -> None:
+async def test_working_shop_is_named(owned: tuple[Client, str]) -> None:
     owner, store = owned
     await connected(owner, store, shopify={"domain": DOMAIN, "accessToken": TOKEN})
     found = await tried(owner, store, "SHOPIFY")
@@ -63,7 +63,7 @@ async def test_a_shop_that_answers_is_named(owned: tuple[Client, str]) -> None:
         (Fault(200, body={"errors": [{"message": f"said {TOKEN}"}]}), "", "does not answer the question"),
     ],
 )
-async def test_a_shop_that_refuses_is_told_why(
+async def test_shopify_error_is_reported(
     owned: tuple[Client, str], shopify: Shopify, fault: Fault, path: str, words: str
 ) -> None:
     owner, store = owned
@@ -74,7 +74,7 @@ async def test_a_shop_that_refuses_is_told_why(
     assert words in found["message"] and TOKEN not in str(found)
 
 
-async def test_a_token_that_may_too_little_is_told_what_it_needs(owned: tuple[Client, str], shopify: Shopify) -> None:
+async def test_missing_scopes_are_reported(owned: tuple[Client, str], shopify: Shopify) -> None:
     owner, store = owned
     await connected(owner, store, shopify={"domain": DOMAIN, "accessToken": TOKEN})
     shopify.scopes = ("read_products",)
@@ -85,7 +85,7 @@ async def test_a_token_that_may_too_little_is_told_what_it_needs(owned: tuple[Cl
     assert not found["isWorking"] and "read_inventory" in found["message"] and found["path"][-1] == "accessToken"
 
 
-async def test_what_is_not_there_or_not_shopify_is_said(owned: tuple[Client, str], shopify: Shopify) -> None:
+async def test_missing_or_unreachable_shop_is_reported(owned: tuple[Client, str], shopify: Shopify) -> None:
     owner, store = owned
     assert (await tried(owner, store, "SHOPIFY"))["path"] == ["integrations", "shopify"]
     other = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
@@ -105,7 +105,7 @@ async def test_what_is_not_there_or_not_shopify_is_said(owned: tuple[Client, str
         ("ANALYTICS", {"analytics": {"googleAnalyticsId": "AW-12345"}}, False, None),
     ],
 )
-async def test_keys_are_read(
+async def test_keys_are_validated(
     owned: tuple[Client, str], integration: str, given: dict[str, Any], is_working: bool, mode: str | None
 ) -> None:
     owner, store = owned
@@ -117,7 +117,7 @@ async def test_keys_are_read(
 
 
 @pytest.mark.parametrize("key", ["sk_live_0123456789", "sk_test_0123456789", "rk_live_0123456789", " sk_live_0123456789"])
-async def test_a_secret_key_of_stripe_is_not_taken(owned: tuple[Client, str], key: str) -> None:
+async def test_stripe_secret_key_is_rejected(owned: tuple[Client, str], key: str) -> None:
     owner, store = owned
     [error] = await connected(owner, store, stripe={"publishableKey": key})
     assert error["path"] == ["integrations", "stripe", "publishableKey"]
@@ -127,7 +127,7 @@ async def test_a_secret_key_of_stripe_is_not_taken(owned: tuple[Client, str], ke
     assert kept is None
 
 
-async def test_an_integration_is_not_tried_too_often_or_by_others(shop: Client, owned: tuple[Client, str]) -> None:
+async def test_check_is_rate_limited_and_owner_only(shop: Client, owned: tuple[Client, str]) -> None:
     owner, store = owned
     await tried(owner, store, "SHOPIFY")
     again = (await owner.ask(TEST, i={"configId": store, "integration": "SHOPIFY"}))["testIntegration"]

@@ -1,4 +1,4 @@
-"""Rotating stored tokens: all of them, once, and nothing that changed meanwhile."""
+"""Key rotation of stored secrets: complete, idempotent, and safe during concurrent changes."""
 
 import asyncio
 from pathlib import Path
@@ -40,7 +40,7 @@ async def token_of(database: Database, store: str) -> str:
     return str((await integrations(database, store))["shopify"]["accessToken"])
 
 
-async def test_every_token_comes_under_the_newest_key_and_nothing_else_changes(database: Database) -> None:
+async def test_rotation_reencrypts_tokens_and_nothing_else(database: Database) -> None:
     old = await connected(database, BEFORE.encrypt("shpat_1"))
     current = await connected(database, token := AFTER.encrypt("shpat_2"))
     without = [await make_store(database, integrations=value) for value in ({}, {"shopify": {"domain": "x"}}, {"analytics": 1})]
@@ -52,7 +52,7 @@ async def test_every_token_comes_under_the_newest_key_and_nothing_else_changes(d
     assert [await integrations(database, store) for store in without] == [{}, {"shopify": {"domain": "x"}}, {"analytics": 1}]
 
 
-async def test_secrets_of_webhooks_come_under_the_newest_key_too(database: Database) -> None:
+async def test_rotation_reencrypts_webhook_secrets(database: Database) -> None:
     store = await make_store(database)
     about = {"config_id": store, "url": "https://example.com", "read_as": "shopper", "position": 0}
     secrets = {"secret": BEFORE.encrypt("whsec_new"), "previous_secret": BEFORE.encrypt("whsec_old")}
@@ -66,7 +66,7 @@ async def test_secrets_of_webhooks_come_under_the_newest_key_too(database: Datab
     assert rows[lost][1] is None and not AFTER.is_current(rows[lost][0])
 
 
-async def test_a_second_run_writes_nothing(database: Database) -> None:
+async def test_second_rotation_writes_nothing(database: Database) -> None:
     await connected(database, BEFORE.encrypt("shpat_1"))
     await rotate_stored_secrets(database, AFTER, silent)
     with counted(database) as statements:
@@ -86,7 +86,7 @@ async def test_batches_reach_every_store(database: Database, number: int, monkey
     assert all([AFTER.is_current(await token_of(database, store)) for store in stores])
 
 
-async def test_what_no_key_opens_is_left_and_told(database: Database) -> None:
+async def test_undecryptable_secrets_stay_and_are_reported(database: Database) -> None:
     lost = await connected(database, token := Vault([generate_key()]).encrypt("shpat_1"))
     plain = await connected(database, "shpat_in_the_clear")
     good = await connected(database, BEFORE.encrypt("shpat_2"))
@@ -96,7 +96,7 @@ async def test_what_no_key_opens_is_left_and_told(database: Database) -> None:
     assert AFTER.is_current(await token_of(database, good))
 
 
-async def test_a_token_that_changes_meanwhile_is_not_overwritten(database: Database) -> None:
+async def test_concurrently_changed_token_is_not_overwritten(database: Database) -> None:
     store = await connected(database, BEFORE.encrypt("shpat_old"))
     read = rotating._select_secrets(rotating.SHOPIFY_TOKEN_COLUMN)
     [row] = await database.fetch(read, {"after": None, "limit": 10})
@@ -109,7 +109,7 @@ async def test_a_token_that_changes_meanwhile_is_not_overwritten(database: Datab
     assert await token_of(database, store) == newer
 
 
-async def test_the_command_says_how_many(
+async def test_command_reports_counts(
     database: Database, empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await connected(database, BEFORE.encrypt("shpat_1"))

@@ -1,4 +1,4 @@
-"""Writing stores over GraphQL: what is stored, told and logged, and that access tokens come out nowhere."""
+"""Store mutations over GraphQL: stored rows, payloads, log entries, and the secrecy of access tokens."""
 
 import asyncio
 import logging
@@ -38,7 +38,7 @@ LAYOUT = {"headerStyle": "CENTERED", "gridColumns": 4, "showPrices": True, "show
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A server of its own, whose key is known here, and whose tables may be looked through."""
+    """A separate server with a known encryption key, whose tables the tests may read."""
     folder = tmp_path_factory.mktemp("stores")
     async with serving(fresh(postgres, template), folder, encryption_keys=SecretStr(KEY)) as client:
         yield client
@@ -49,19 +49,19 @@ async def owner(shop: Client) -> Client:
     return shop.signed_in(await make_user(shop.database))
 
 
-async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+async def mutate(client: Client, document: str, **input_: Any) -> dict[str, Any]:
     [payload] = (await client.ask(document, i=input_)).values()
     return dict(payload)
 
 
-async def made(owner: Client, **given: Any) -> dict[str, Any]:
-    """A store as it was told when it was made."""
-    answer = await told(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
+async def create_store(owner: Client, **given: Any) -> dict[str, Any]:
+    """Create a store, and return it from the payload."""
+    answer = await mutate(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
     assert answer["userErrors"] == []
     return dict(answer["config"])
 
 
-def faults(payload: dict[str, Any]) -> list[tuple[str, str]]:
+def get_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
 
 
@@ -74,7 +74,7 @@ async def integrations(database: Database, store: str) -> Any:
 # ------------------------------------------------------------------------------------------------ the verbs
 
 
-async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
+async def test_store_is_created_with_given_fields(owner: Client) -> None:
     given = {
         "storeName": " My Shop ",
         "slug": "my-shop",
@@ -83,9 +83,9 @@ async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
         "theme": THEME,
         "layout": LAYOUT,
     }
-    answer = await told(owner, CREATE, **given, integrations={"shopify": SHOP, "stripe": STRIPE}, clientMutationId="s")
+    answer = await mutate(owner, CREATE, **given, integrations={"shopify": SHOP, "stripe": STRIPE}, clientMutationId="s")
     config = answer["config"]
-    assert faults(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "s")
+    assert get_errors(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "s")
     assert (config["storeName"], config["slug"], config["currency"], config["isPublished"]) == (
         "My Shop",
         "my-shop",
@@ -100,7 +100,7 @@ async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
     [entry] = await log.read_entries(owner.database, config["id"], 0, 10)
     assert (entry.kind, entry.entity_id, entry.actor_id) == ("store_created", config["id"], config["owner"]["id"])
     assert (entry.client_mutation_id, entry.was_visible, entry.is_visible) == ("s", False, False)
-    assert faults(await told(owner, CREATE, storeName="Other", slug="my-shop")) == [("ALREADY_EXISTS", "slug")]
+    assert get_errors(await mutate(owner, CREATE, storeName="Other", slug="my-shop")) == [("ALREADY_EXISTS", "slug")]
 
 
 @pytest.mark.parametrize(
@@ -118,44 +118,44 @@ async def test_a_store_is_made_with_all_that_is_given(owner: Client) -> None:
         ({"integrations": {"analytics": {"googleAnalyticsId": "1"}}}, ["integrations.analytics.googleAnalyticsId"]),
     ],
 )
-async def test_what_cannot_be_made_is_refused(owner: Client, given: dict[str, Any], expected: list[str]) -> None:
-    answer = await told(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
-    assert faults(answer) == [("INVALID_INPUT", path) for path in expected] and answer["config"] is None
-    store = await made(owner)
-    assert faults(await told(owner, UPDATE, id=store["id"], **given)) == [("INVALID_INPUT", path) for path in expected]
+async def test_invalid_store_is_rejected(owner: Client, given: dict[str, Any], expected: list[str]) -> None:
+    answer = await mutate(owner, CREATE, **{"storeName": "Shop", "slug": f"shop-{uuid7().hex}", **given})
+    assert get_errors(answer) == [("INVALID_INPUT", path) for path in expected] and answer["config"] is None
+    store = await create_store(owner)
+    assert get_errors(await mutate(owner, UPDATE, id=store["id"], **given)) == [("INVALID_INPUT", path) for path in expected]
     assert [entry.kind for entry in await log.read_entries(owner.database, store["id"], 0, 10)] == ["store_created"]
 
 
-async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
-    store = await made(owner, description="Tea", theme=THEME)
-    answer = await told(owner, UPDATE, id=store["id"], storeName="New", description=None, currency="USD", clientMutationId="u")
+async def test_update_changes_and_logs_given_fields(owner: Client) -> None:
+    store = await create_store(owner, description="Tea", theme=THEME)
+    answer = await mutate(owner, UPDATE, id=store["id"], storeName="New", description=None, currency="USD", clientMutationId="u")
     config = answer["config"]
     assert (config["storeName"], config["description"], config["theme"], config["version"]) == ("New", None, THEME, 2)
     assert answer["position"] == "2"
     entry = (await log.read_entries(owner.database, store["id"], 1, 10))[0]
     assert (entry.kind, sorted(entry.changed_fields), entry.version) == ("store_updated", ["description", "storeName"], 2)
     assert entry.client_mutation_id == "u"
-    again = await told(owner, UPDATE, id=store["id"], storeName="New", theme=THEME)
+    again = await mutate(owner, UPDATE, id=store["id"], storeName="New", theme=THEME)
     assert (again["position"], again["config"]["version"]) == (None, 2)
-    assert faults(await told(owner, UPDATE, id=store["id"], storeName=None)) == [("INVALID_INPUT", "storeName")]
+    assert get_errors(await mutate(owner, UPDATE, id=store["id"], storeName=None)) == [("INVALID_INPUT", "storeName")]
 
 
-async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -> None:
-    store = await made(owner)
-    await told(owner, UPDATE, id=store["id"], storeName="New", layout=LAYOUT)
+async def test_stale_version_is_rejected_with_changed_fields(owner: Client) -> None:
+    store = await create_store(owner)
+    await mutate(owner, UPDATE, id=store["id"], storeName="New", layout=LAYOUT)
     for document in (UPDATE, PUBLISH, DELETE):
-        [error] = (await told(owner, document, id=store["id"], expectedVersion=1))["userErrors"]
+        [error] = (await mutate(owner, document, id=store["id"], expectedVersion=1))["userErrors"]
         assert (error["code"], error["currentVersion"], error["changedFields"]) == ("STALE_VERSION", 2, ["layout", "storeName"])
 
 
-async def test_a_store_is_opened_and_closed(owner: Client, shop: Client) -> None:
-    store = (await made(owner))["id"]
+async def test_store_is_published_and_unpublished(owner: Client, shop: Client) -> None:
+    store = (await create_store(owner))["id"]
     assert (await shop.ask(FIND, i=store))["config"] is None
-    opened = await told(owner, PUBLISH, id=store)
+    opened = await mutate(owner, PUBLISH, id=store)
     assert (opened["config"]["isPublished"], opened["position"]) == (True, "2")
     assert (await shop.ask(FIND, i=store))["config"]["id"] == store
-    assert (await told(owner, PUBLISH, id=store))["position"] is None
-    closed = await told(owner, PUBLISH, id=store, isPublished=False)
+    assert (await mutate(owner, PUBLISH, id=store))["position"] is None
+    closed = await mutate(owner, PUBLISH, id=store, isPublished=False)
     assert (closed["config"]["isPublished"], closed["position"]) == (False, "3")
     assert (await shop.ask(FIND, i=store))["config"] is None
     entries = await log.read_entries(owner.database, store, 1, 10)
@@ -164,13 +164,13 @@ async def test_a_store_is_opened_and_closed(owner: Client, shop: Client) -> None
     ]  # fmt: skip
 
 
-async def test_a_store_goes_with_all_that_it_has(owner: Client) -> None:
-    store = (await made(owner))["id"]
+async def test_deleting_store_deletes_its_rows(owner: Client) -> None:
+    store = (await create_store(owner))["id"]
     product = await make_product(owner.database, store)
     await make_variant(owner.database, product)
     await make_review(owner.database, product)
     other = await make_product(owner.database, await make_store(owner.database))
-    answer = await told(owner, DELETE, id=store, idempotencyKey="gone")
+    answer = await mutate(owner, DELETE, id=store, idempotencyKey="gone")
     assert (answer["deletedId"], answer["position"]) == (store, None)
     assert await log.read_entries(owner.database, store, 0, 10) == []
     async with owner.database.transaction() as connection:
@@ -178,47 +178,47 @@ async def test_a_store_goes_with_all_that_it_has(owner: Client) -> None:
             await connection.raw.execute("SELECT id::text FROM products WHERE id = ANY(%s::uuid[])", [[product, other]])
         ).fetchall()
     assert left == [(other,)]
-    assert (await told(owner, DELETE, id=store, idempotencyKey="gone"))["replayed"] is True
-    assert faults(await told(owner, UPDATE, id=store)) == [("NOT_FOUND", "id")]
+    assert (await mutate(owner, DELETE, id=store, idempotencyKey="gone"))["replayed"] is True
+    assert get_errors(await mutate(owner, UPDATE, id=store)) == [("NOT_FOUND", "id")]
 
 
 # ------------------------------------------------------------------------------------------- integrations
 
 
-async def test_integrations_left_out_stay_and_null_removes_them(owner: Client) -> None:
-    store = (await made(owner, integrations={"shopify": SHOP, "stripe": STRIPE}))["id"]
+async def test_omitted_integrations_stay_and_null_removes(owner: Client) -> None:
+    store = (await create_store(owner, integrations={"shopify": SHOP, "stripe": STRIPE}))["id"]
     analytics = {"googleAnalyticsId": "G-12345678"}
-    both = (await told(owner, UPDATE, id=store, integrations={"analytics": analytics}))["config"]["integrations"]
+    both = (await mutate(owner, UPDATE, id=store, integrations={"analytics": analytics}))["config"]["integrations"]
     assert both == {"shopify": {"domain": SHOP["domain"], "isConnected": True}, "stripe": STRIPE, "analytics": analytics}
-    less = (await told(owner, UPDATE, id=store, integrations={"stripe": None}))["config"]["integrations"]
+    less = (await mutate(owner, UPDATE, id=store, integrations={"stripe": None}))["config"]["integrations"]
     assert less["stripe"] is None and less["shopify"]["isConnected"] is True
-    none = (await told(owner, UPDATE, id=store, integrations=None))["config"]["integrations"]
+    none = (await mutate(owner, UPDATE, id=store, integrations=None))["config"]["integrations"]
     assert none is None and await integrations(owner.database, store) is None
 
 
-async def test_an_access_token_is_kept_removed_or_replaced(owner: Client) -> None:
-    store, domain = (await made(owner, integrations={"shopify": SHOP}))["id"], {"domain": SHOP["domain"]}
+async def test_access_token_stays_or_is_removed_or_replaced(owner: Client) -> None:
+    store, domain = (await create_store(owner, integrations={"shopify": SHOP}))["id"], {"domain": SHOP["domain"]}
     first = (await integrations(owner.database, store))["shopify"]["accessToken"]
-    kept = await told(owner, UPDATE, id=store, integrations={"shopify": domain})
+    kept = await mutate(owner, UPDATE, id=store, integrations={"shopify": domain})
     assert kept["position"] is None and (await integrations(owner.database, store))["shopify"]["accessToken"] == first
-    await told(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": "shpat_another"}})
+    await mutate(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": "shpat_another"}})
     second = (await integrations(owner.database, store))["shopify"]["accessToken"]
     assert Vault([KEY]).decrypt(second) == "shpat_another"
-    removed = await told(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": None}})
+    removed = await mutate(owner, UPDATE, id=store, integrations={"shopify": {**domain, "accessToken": None}})
     assert removed["config"]["integrations"]["shopify"] == {**domain, "isConnected": False}
     assert await integrations(owner.database, store) == {"shopify": domain}
 
 
-async def test_an_access_token_does_not_go_to_another_shop(owner: Client) -> None:
-    store = (await made(owner, integrations={"shopify": SHOP}))["id"]
-    moved = await told(owner, UPDATE, id=store, integrations={"shopify": {"domain": "evil.myshopify.com"}})
+async def test_access_token_is_dropped_with_new_domain(owner: Client) -> None:
+    store = (await create_store(owner, integrations={"shopify": SHOP}))["id"]
+    moved = await mutate(owner, UPDATE, id=store, integrations={"shopify": {"domain": "evil.myshopify.com"}})
     assert moved["config"]["integrations"]["shopify"] == {"domain": "evil.myshopify.com", "isConnected": False}
-    back = await told(owner, UPDATE, id=store, integrations={"shopify": {"domain": SHOP["domain"]}})
+    back = await mutate(owner, UPDATE, id=store, integrations={"shopify": {"domain": SHOP["domain"]}})
     assert back["config"]["integrations"]["shopify"]["isConnected"] is False
 
 
-async def test_shoppers_see_the_parts_that_browsers_need(owner: Client, shop: Client) -> None:
-    store = await made(owner, integrations={"shopify": SHOP, "stripe": STRIPE}, isPublished=True)
+async def test_shoppers_see_public_integration_fields(owner: Client, shop: Client) -> None:
+    store = await create_store(owner, integrations={"shopify": SHOP, "stripe": STRIPE}, isPublished=True)
     assert (await shop.ask(FIND, i=store["id"]))["config"]["integrations"] == {"shopify": None, "stripe": STRIPE}
 
 
@@ -243,9 +243,9 @@ MALFORMED: list[Any] = [
 
 
 @pytest.mark.parametrize("given", MALFORMED)
-async def test_a_malformed_input_does_not_tell_the_token(owner: Client, caplog: pytest.LogCaptureFixture, given: Any) -> None:
+async def test_malformed_input_does_not_leak_token(owner: Client, caplog: pytest.LogCaptureFixture, given: Any) -> None:
     caplog.set_level(logging.DEBUG)
-    store = (await made(owner))["id"]
+    store = (await create_store(owner))["id"]
     for document, more in ((CREATE, {"storeName": "Shop", "slug": f"shop-{uuid7().hex}"}), (UPDATE, {"id": store})):
         answer = await owner.post(document, i={**more, "integrations": given})
         body = answer.json()
@@ -254,7 +254,7 @@ async def test_a_malformed_input_does_not_tell_the_token(owner: Client, caplog: 
     assert TOKEN not in caplog.text
 
 
-async def test_the_token_is_in_no_answer_log_or_table(owner: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_token_is_in_no_response_log_or_table(owner: Client, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     given = {"storeName": "Shop", "slug": "secret-shop", "integrations": {"shopify": SHOP}}
     first = await owner.post(CREATE, i={**given, "idempotencyKey": "c"})
@@ -292,15 +292,15 @@ async def every_row(database: Database) -> str:
     return str(dumps)
 
 
-async def test_kept_results_hold_the_token_encrypted_only(owner: Client) -> None:
-    await told(owner, CREATE, storeName="Shop", slug="kept-shop", integrations={"shopify": SHOP}, idempotencyKey="kept")
+async def test_idempotency_results_hold_token_encrypted_only(owner: Client) -> None:
+    await mutate(owner, CREATE, storeName="Shop", slug="kept-shop", integrations={"shopify": SHOP}, idempotencyKey="kept")
     async with owner.database.transaction() as connection:
         found = await connection.raw.execute("SELECT result FROM idempotency_keys WHERE key = 'kept'")
         [(result,)] = await found.fetchall()
     assert Vault([KEY]).decrypt(result["rows"][0]["integrations"]["shopify"]["accessToken"]) == TOKEN
 
 
-async def test_long_stylesheets_leave_other_requests_their_turn(client: Client) -> None:
+async def test_long_stylesheets_do_not_block_other_requests(client: Client) -> None:
     owner = client.signed_in(await make_user(client.database))
     sheets = ["- " * 9_000 + f"/* {n} */" for n in range(10)]
     aliases = " ".join(f"m{n}: updateConfig(input: {{id: $id, theme: $t{n}}}) {{ userErrors {{ message }} }}" for n in range(10))

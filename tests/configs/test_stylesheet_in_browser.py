@@ -1,4 +1,4 @@
-"""Style sheets that are accepted, in a real Chromium: whatever a browser makes of them, it sends no request."""
+"""Custom CSS in a real Chromium: accepted style sheets send no request."""
 
 import json
 import random
@@ -73,7 +73,7 @@ PIECES += (
 
 @contextmanager
 def recording() -> Iterator[tuple[str, list[str]]]:
-    """A server that answers every path with the page, its address, and the paths that it was asked for."""
+    """A server that returns the page for every path; yields its address and the requested paths."""
     paths: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -102,7 +102,7 @@ def recording() -> Iterator[tuple[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, str, list[str]]]:
-    """A page with an empty style element, its server's address, and the paths that it was asked for."""
+    """A page with an empty style element, its server's address, and the requested paths."""
     profile: Path = tmp_path_factory.mktemp("chromium")
     with recording() as (address, paths), chromium(profile) as connection:
         browser = Browser(connection)
@@ -113,7 +113,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Browser, st
 
 
 def apply_sheets(page: tuple[Browser, str, list[str]], sheets: list[str]) -> list[str]:
-    """Have the page use one sheet after the other, each drawn; the requests that it sent, with the numbers of their sheets."""
+    """Apply and render one sheet after the other; returns the requests sent, with the numbers of their sheets."""
     browser, address, paths = page
     paths.clear()
     numbered = [sheet.replace("LEAK", f"{address}/leak/{n}") for n, sheet in enumerate(sheets)]

@@ -1,4 +1,4 @@
-"""The demo stores: the same every time, all there or not at all, and right in every column that is derived."""
+"""Demo data: deterministic, all or nothing, and consistent in every derived column."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -70,7 +70,7 @@ async def empty(database: Database) -> None:
         await connection.raw.execute(b"TRUNCATE users, analytics_events CASCADE")
 
 
-async def test_the_same_numbers_and_anchor_give_the_same_rows(database: Database) -> None:
+async def test_seed_is_deterministic(database: Database) -> None:
     await seed(database, products=150, events=500, anchor=ANCHOR)
     first = await digests(database)
     await empty(database)
@@ -79,7 +79,7 @@ async def test_the_same_numbers_and_anchor_give_the_same_rows(database: Database
     assert None not in first.values()
 
 
-async def test_another_anchor_moves_everything_in_time(database: Database) -> None:
+async def test_anchor_shifts_all_times(database: Database) -> None:
     await seed(database, products=20, events=50, anchor=ANCHOR)
     newest = "SELECT extract(epoch FROM max(created_at)) FROM products"
     first = float(await one(database, newest))
@@ -88,7 +88,7 @@ async def test_another_anchor_moves_everything_in_time(database: Database) -> No
     assert float(await one(database, newest)) - first == pytest.approx(2 * 86_400)
 
 
-async def test_the_summary_counts_what_is_there(database: Database) -> None:
+async def test_summary_counts_rows(database: Database) -> None:
     summary = await seed(database, products=150, events=500, anchor=ANCHOR)
     assert await counts(database) == {
         "users": summary.users,
@@ -104,7 +104,7 @@ async def test_the_summary_counts_what_is_there(database: Database) -> None:
     assert (summary.products, summary.events) == (150, 500)
 
 
-async def test_the_summary_names_the_biggest_published_store_and_its_owner(database: Database) -> None:
+async def test_summary_names_biggest_published_store_and_owner(database: Database) -> None:
     summary = await seed(database, products=150, events=0, anchor=ANCHOR)
     biggest = await rows(
         database,
@@ -114,20 +114,20 @@ async def test_the_summary_names_the_biggest_published_store_and_its_owner(datab
     assert biggest == [(summary.slug, True, summary.owner_email)]
 
 
-async def test_the_demo_merchant_owns_a_published_and_an_unpublished_store(database: Database) -> None:
+async def test_demo_owner_has_published_and_unpublished_store(database: Database) -> None:
     await seed(database, products=10, events=0, anchor=ANCHOR)
     owned = "SELECT is_published FROM configs JOIN users ON users.id = user_id WHERE email = 'demo@example.com' ORDER BY 1"
     assert await rows(database, owned) == [(False,), (True,)]
 
 
 @pytest.mark.parametrize("wrong", [WRONG_VARIANTS, WRONG_RATINGS, WRONG_POSITIONS, WRONG_LASTS])
-async def test_what_is_derived_equals_what_is_counted(database: Database, wrong: str) -> None:
+async def test_derived_columns_match_counts(database: Database, wrong: str) -> None:
     await seed(database, products=300, events=0, anchor=ANCHOR)
     assert await one(database, wrong) == 0
 
 
 @pytest.mark.parametrize(("products", "events"), [(0, 0), (0, 10), (1, 0), (1, 1), (1, 10), (10, 0), (10, 10)])
-async def test_tiny_sizes(database: Database, products: int, events: int) -> None:
+async def test_seed_with_tiny_sizes(database: Database, products: int, events: int) -> None:
     summary = await seed(database, products=products, events=events, anchor=ANCHOR)
     found = await counts(database)
     assert (found["products"], found["analytics_events"]) == (products, events if products else 0)
@@ -135,13 +135,13 @@ async def test_tiny_sizes(database: Database, products: int, events: int) -> Non
     assert summary.users >= 30
 
 
-async def test_negative_sizes_are_refused(database: Database) -> None:
+async def test_negative_sizes_are_rejected(database: Database) -> None:
     with pytest.raises(ValueError, match="negative"):
         await seed(database, products=-1)
     assert await is_empty(database)
 
 
-async def test_a_second_seed_is_refused_and_changes_nothing(database: Database) -> None:
+async def test_second_seed_is_rejected_without_changes(database: Database) -> None:
     await seed(database, products=30, events=30, anchor=ANCHOR)
     first = await digests(database)
     with pytest.raises(AlreadySeededError, match="nordic-oak-living"):
@@ -149,7 +149,7 @@ async def test_a_second_seed_is_refused_and_changes_nothing(database: Database) 
     assert await digests(database) == first
 
 
-async def test_a_failure_on_the_way_leaves_nothing(database: Database) -> None:
+async def test_failed_seed_leaves_no_rows(database: Database) -> None:
     def break_off(table: str, done: int, total: int) -> None:
         if table == "reviews":
             raise RuntimeError("the light went out")
@@ -159,20 +159,20 @@ async def test_a_failure_on_the_way_leaves_nothing(database: Database) -> None:
     assert set((await counts(database)).values()) == {0}
 
 
-async def test_empty_means_without_stores(database: Database) -> None:
+async def test_is_empty_means_without_stores(database: Database) -> None:
     assert await is_empty(database)
     await seed(database, products=0, events=0)
     assert not await is_empty(database)
 
 
-async def test_progress_ends_at_the_total_and_is_not_chatty(database: Database) -> None:
+async def test_progress_is_throttled_and_ends_at_total(database: Database) -> None:
     told: dict[str, list[tuple[int, int]]] = {}
     await seed(database, products=200, events=1_000, progress=lambda table, *state: told.setdefault(table, []).append(state))
     assert tuple(told) == TABLES
     assert all(steps[-1][0] == steps[-1][1] and len(steps) <= 24 for steps in told.values())
 
 
-async def test_nothing_happens_after_the_anchor_or_before_it_could(database: Database) -> None:
+async def test_times_are_consistent_and_before_anchor(database: Database) -> None:
     await seed(database, products=200, events=2_000, anchor=ANCHOR)
     early = "SELECT count(*) FROM {} AS t JOIN products AS p ON p.id::text = {} WHERE t.{} < p.created_at OR t.{} >= '2024-03-01'"
     assert await one(database, early.format("reviews", "t.product_id::text", *["created_at"] * 2)) == 0
@@ -180,7 +180,7 @@ async def test_nothing_happens_after_the_anchor_or_before_it_could(database: Dat
     assert await one(database, early.format("analytics_events", "t.properties ->> 'productId'", *['"timestamp"'] * 2)) == 0
 
 
-async def test_keys_carry_the_moment_of_their_rows(database: Database) -> None:
+async def test_keys_carry_creation_times(database: Database) -> None:
     await seed(database, products=20, events=20, anchor=ANCHOR)
     for table, moment in (("products", "created_at"), ("reviews", "created_at"), ("analytics_events", '"timestamp"')):
         in_key = "('x' || left(replace(id::text, '-', ''), 12))::bit(48)::bigint"
@@ -188,7 +188,7 @@ async def test_keys_carry_the_moment_of_their_rows(database: Database) -> None:
         assert await one(database, f"SELECT count(*) FROM {table} WHERE {off}") == 0
 
 
-async def test_unless_told_events_reach_up_to_the_last_midnight(database: Database) -> None:
+async def test_default_anchor_is_last_midnight(database: Database) -> None:
     await seed(database, products=10, events=200)
     age = await one(database, """SELECT extract(epoch FROM now() - max("timestamp")) FROM analytics_events""")
     assert 0 < float(age) < 3 * 86_400

@@ -137,7 +137,7 @@ def watched(schema: GraphQLSchema) -> Iterator[None]:
         return None if WATCH.get().reads_rows else json_pushdown.build_product_document(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("storefront.graph.types.build_nodes_document", nodes_of)
+        patch.setattr("storefront.graph.types.catalogue.build_nodes_document", nodes_of)
         patch.setattr("storefront.products.api.build_product_document", product_of)
         for type_, name, resolver in _resolvers(schema):
             is_root = type_ in (schema.query_type, schema.mutation_type)

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-import storefront.app
+import storefront.background
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.serving.server import websocket_protocol
@@ -248,7 +248,7 @@ async def test_lost_wakeups_delay_changes_by_one_poll(empty_url: str, tmp_path: 
 async def test_server_deletes_entries_beyond_log_retention(
     empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storefront.app, "SWEEP_INTERVAL_SECONDS", 0.3)
+    monkeypatch.setattr(storefront.background, "SWEEP_INTERVAL_SECONDS", 0.3)
     async with serving(empty_url, tmp_path, log_retention_days=2) as shopper:
         owner = shopper.signed_in(await make_user(shopper.database))
         store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])

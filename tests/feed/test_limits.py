@@ -19,7 +19,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-import storefront.app
+import storefront.services
 from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
 from storefront.feed import log
@@ -329,7 +329,7 @@ async def test_stopped_listeners_leave_nothing_in_the_hub(
         hubs.append(Hub(*arguments))
         return hubs[-1]
 
-    monkeypatch.setattr(storefront.app, "Hub", noted)
+    monkeypatch.setattr(storefront.services, "Hub", noted)
     async with serving(empty_url, tmp_path) as client:
         [hub] = hubs
         store = await make_store(client.database)

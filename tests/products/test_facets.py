@@ -1,4 +1,4 @@
-"""Facets, against the same counts made plainly in Python."""
+"""Facets: counts equal those of a plain Python model, for filters, searches and audiences."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ OPTIONS = {"Size": ("S", "M", "L"), "Colour": ("red", "blue"), "Cut": ("slim",)}
 
 @dataclass(frozen=True)
 class Known:
-    """A product as it was written. `variants` are the attributes of the available ones."""
+    """A product of the model. `variants` are the attributes of the available ones."""
 
     title: str
     category: str | None
@@ -52,7 +52,7 @@ class Known:
 
 
 def has(variant: dict[str, str], wanted: Iterable[dict[str, str]], but: str | None = None) -> bool:
-    """Whether the variant has one of the values wanted of each name."""
+    """Whether the variant has, for each name, one of the values."""
     by_name: dict[str, set[str]] = {}
     for pair in wanted:
         by_name.setdefault(pair["name"], set()).add(pair["value"])
@@ -61,7 +61,7 @@ def has(variant: dict[str, str], wanted: Iterable[dict[str, str]], but: str | No
 
 @dataclass(frozen=True)
 class Shelf:
-    """A store and all that is in it."""
+    """A store with its products."""
 
     client: Client
     store: str
@@ -112,7 +112,7 @@ async def shelf(shopper: Client) -> Shelf:
 
 
 def values(counts: Counter[Any], selected: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """A facet's values as they are told: most frequent first, then by name, last what is chosen but leaves nothing."""
+    """The expected facet values: by frequency, then by name; selected values without products last."""
     chosen = {value: counts[value] for value in selected}
     ordered = sorted({**counts, **chosen}.items(), key=lambda item: (-item[1], item[0]))
     return [{"value": value, "count": count, "isSelected": value in selected} for value, count in ordered]
@@ -150,9 +150,7 @@ RED = {"name": "Colour", "value": "red"}
     ],
     ids=str,
 )
-async def test_facets_count_what_each_further_choice_would_leave(
-    shelf: Shelf, filter_: dict[str, Any], search: str | None
-) -> None:
+async def test_facets_count_products_per_further_value(shelf: Shelf, filter_: dict[str, Any], search: str | None) -> None:
     found = await shelf.facets(filter=filter_, search=search)
     facets, word = found["facets"], search or ""
     assert found["totalCount"] == len(shelf.left(filter_, search=word))
@@ -180,7 +178,7 @@ async def test_facets_count_what_each_further_choice_would_leave(
     assert told == {pair: (count, {"name": pair[0], "value": pair[1]} in wanted) for pair, count in pairs.items()}
 
 
-async def test_the_values_of_an_attribute_stand_together_most_frequent_first(shelf: Shelf) -> None:
+async def test_attribute_values_are_grouped_most_frequent_first(shelf: Shelf) -> None:
     facets = (await shelf.facets())["facets"]["attributes"]
     assert sorted(facet["name"] for facet in facets) == sorted(OPTIONS)
     for facet in facets:
@@ -189,7 +187,7 @@ async def test_the_values_of_an_attribute_stand_together_most_frequent_first(she
 
 
 @pytest.mark.parametrize("facet", ["category", "tags", "Size"])
-async def test_choosing_a_value_leaves_as_many_products_as_its_facet_said(shelf: Shelf, facet: str) -> None:
+async def test_filter_by_value_matches_facet_count(shelf: Shelf, facet: str) -> None:
     already = {"inStock": True, "attributes": [RED]}
     facets = (await shelf.facets(filter=already))["facets"]
     offered = {
@@ -202,7 +200,7 @@ async def test_choosing_a_value_leaves_as_many_products_as_its_facet_said(shelf:
         assert (await shelf.facets(filter={**already, **more}))["totalCount"] == value["count"]
 
 
-async def test_categories_of_stores_are_their_own(shopper: Client) -> None:
+async def test_categories_belong_to_their_store(shopper: Client) -> None:
     for categories in ((), ("A",), ("A", "B", "B", None)):
         store = await make_store(shopper.database)
         for category in categories:
@@ -226,7 +224,7 @@ async def test_facets_of_small_stores(shopper: Client, count: int) -> None:
     assert found["facets"]["categories"] == found["facets"]["attributes"] == []
 
 
-async def test_each_facet_costs_one_statement_and_nothing_unless_selected(shelf: Shelf) -> None:
+async def test_each_selected_facet_takes_one_statement(shelf: Shelf) -> None:
     async def cost(selected: str) -> int:
         query = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ id }} {selected} }} }}"
         with counted(shelf.client.database) as statements:

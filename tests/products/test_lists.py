@@ -1,4 +1,4 @@
-"""Lists: a walk from page to page sees every row once and in order, whatever comes and goes meanwhile."""
+"""Connections and cursors: pagination visits every row once and in order during concurrent writes."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
@@ -64,7 +64,7 @@ KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 async def rows_of(database: Database, store: str) -> list[dict[str, Any]]:
-    """The store's products as the table has them, in no order."""
+    """The rows of the store's products, unordered."""
     async with database.transaction() as connection:
         cursor = connection.raw.cursor(row_factory=dict_row)
         await cursor.execute(
@@ -81,7 +81,7 @@ async def delete(database: Database, product: str) -> None:
 
 @dataclass
 class Crowd:
-    """A store with many ties; its long-standing products, and others that come and go."""
+    """A store with many equal sort keys: permanent products, and others that are added and deleted."""
 
     client: Client
     store: str
@@ -103,14 +103,14 @@ class Crowd:
         return await make_product(self.client.database, self.store, **values)
 
     async def move(self) -> None:
-        """Some come, some go."""
+        """Add and delete some products."""
         for _ in range(self.random.randrange(3)):
             self.passing.append(await self.add())
         for _ in range(self.random.randrange(min(3, len(self.passing) + 1))):
             await delete(self.client.database, self.passing.pop(self.random.randrange(len(self.passing))))
 
     async def walk(self, back: bool, **arguments: Any) -> list[str]:
-        """The ids in list order, read page by page from the front or from the back."""
+        """All ids in list order, paginated forward or backward."""
         size, cursor, seen = ("last", "before", []) if back else ("first", "after", list[str]())
         position: str | None = None
         while True:
@@ -135,7 +135,7 @@ async def crowd(shopper: Client) -> Crowd:
 @pytest.mark.parametrize("back", [False, True], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("order", ["ASC", "DESC"])
 @pytest.mark.parametrize("key", KEYS)
-async def test_a_walk_sees_each_lasting_row_once_and_in_order(crowd: Crowd, key: str, order: str, back: bool) -> None:
+async def test_pagination_visits_each_row_once_in_order(crowd: Crowd, key: str, order: str, back: bool) -> None:
     search = "walk" if key == "RELEVANCE" else None
     before = await rows_of(crowd.client.database, crowd.store)
     lasting = [row for row in before if str(row["id"]) not in crowd.passing and (not search or row["relevance"] > 0)]
@@ -154,7 +154,7 @@ async def store_of(client: Client, count: int) -> tuple[str, list[str]]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 10])
-async def test_a_whole_list_on_one_page_has_nothing_on_either_side(shopper: Client, count: int) -> None:
+async def test_single_page_has_no_neighbours(shopper: Client, count: int) -> None:
     store, ids = await store_of(shopper, count)
     for size in ("first", "last"):
         page = (await shopper.ask(PAGE, c=store, **{size: 10}))["products"]
@@ -169,7 +169,7 @@ async def test_a_whole_list_on_one_page_has_nothing_on_either_side(shopper: Clie
         }
 
 
-async def test_pages_tell_what_is_on_either_side(shopper: Client) -> None:
+async def test_page_info_tells_neighbours(shopper: Client) -> None:
     store, ids = await store_of(shopper, 6)
     told = []
     cursor = None
@@ -189,7 +189,7 @@ async def test_pages_tell_what_is_on_either_side(shopper: Client) -> None:
     assert told == [(True, False), (False, True)]
 
 
-async def test_nothing_is_behind_the_last_row(shopper: Client) -> None:
+async def test_page_after_last_row_is_empty(shopper: Client) -> None:
     store, _ = await store_of(shopper, 3)
     last = (await shopper.ask(PAGE, c=store, first=3))["products"]["pageInfo"]["endCursor"]
     page = (await shopper.ask(PAGE, c=store, first=3, after=last))["products"]
@@ -197,7 +197,7 @@ async def test_nothing_is_behind_the_last_row(shopper: Client) -> None:
     assert page["pageInfo"] == {"hasNextPage": False, "hasPreviousPage": True, "startCursor": None, "endCursor": None}
 
 
-async def test_a_page_can_be_continued_in_both_directions_from_any_edge(shopper: Client) -> None:
+async def test_any_edge_cursor_works_in_both_directions(shopper: Client) -> None:
     store, ids = await store_of(shopper, 5)
     middle = (await shopper.ask(PAGE, c=store, first=5))["products"]["edges"][2]["cursor"]
     after = (await shopper.ask(PAGE, c=store, first=5, after=middle))["products"]
@@ -206,7 +206,7 @@ async def test_a_page_can_be_continued_in_both_directions_from_any_edge(shopper:
     assert [node["id"] for node in after["nodes"]] == ids[3:]
 
 
-async def test_a_cursor_outlives_its_row(shopper: Client) -> None:
+async def test_cursor_of_deleted_row_works(shopper: Client) -> None:
     store, ids = await store_of(shopper, 4)
     cursor = (await shopper.ask(PAGE, c=store, first=2))["products"]["pageInfo"]["endCursor"]
     await delete(shopper.database, ids[1])
@@ -214,7 +214,7 @@ async def test_a_cursor_outlives_its_row(shopper: Client) -> None:
     assert [node["id"] for node in page["nodes"]] == ids[2:]
 
 
-async def test_a_cursor_of_another_sort_is_refused(shopper: Client) -> None:
+async def test_cursor_of_another_sort_is_rejected(shopper: Client) -> None:
     store, _ = await store_of(shopper, 2)
     cursor = (await shopper.ask(PAGE, c=store, first=1))["products"]["pageInfo"]["endCursor"]
     error = await shopper.refusal(PAGE, c=store, first=1, after=cursor, sort={"key": "PRICE"})
@@ -234,7 +234,7 @@ async def test_a_cursor_of_another_sort_is_refused(shopper: Client) -> None:
         ("CREATED_AT", "2024-01-01T00:00:00+23:59"),
     ],
 )
-async def test_an_altered_cursor_is_refused(shopper: Client, key: str, value: object) -> None:
+async def test_altered_cursor_is_rejected(shopper: Client, key: str, value: object) -> None:
     store, _ = await store_of(shopper, 1)
     cursor = (await shopper.ask(PAGE, c=store, sort={"key": key}))["products"]["pageInfo"]["endCursor"]
     digest, _, id_ = orjson.loads(urlsafe_b64decode(cursor + "=="))
@@ -242,7 +242,7 @@ async def test_an_altered_cursor_is_refused(shopper: Client, key: str, value: ob
     assert "altered" in (await shopper.refusal(PAGE, c=store, after=altered, sort={"key": key}))["message"]
 
 
-async def test_the_titles_of_imported_products_fit_into_cursors(shopper: Client) -> None:
+async def test_long_imported_titles_fit_into_cursors(shopper: Client) -> None:
     store = await make_store(shopper.database)
     for letter in "ab":
         await make_product(shopper.database, store, title=letter + "🛍" * 254)
@@ -251,7 +251,7 @@ async def test_the_titles_of_imported_products_fit_into_cursors(shopper: Client)
     assert len((await shopper.ask(PAGE, c=store, first=1, after=cursor, sort=sort))["products"]["nodes"]) == 1
 
 
-async def test_each_store_of_many_has_its_own_first_products(shopper: Client) -> None:
+async def test_nested_products_are_paged_per_store(shopper: Client) -> None:
     stores = [await store_of(shopper, count) for count in (0, 1, 10)]
     query = "{ configs(first: 3) { nodes { id products(first: 4) { nodes { id } pageInfo { hasNextPage } totalCount } } } }"
     for found, (store, ids) in zip((await shopper.ask(query))["configs"]["nodes"], reversed(stores), strict=True):
@@ -261,7 +261,7 @@ async def test_each_store_of_many_has_its_own_first_products(shopper: Client) ->
         assert found["products"]["totalCount"] == len(ids)
 
 
-async def test_reviews_are_pages_of_their_own_product(shopper: Client) -> None:
+async def test_reviews_are_paged_per_product(shopper: Client) -> None:
     store, products = await store_of(shopper, 3)
     reviews = {
         p: [await make_review(shopper.database, p) for _ in range(n)][::-1] for p, n in zip(products, (0, 1, 10), strict=True)
@@ -282,7 +282,7 @@ async def test_reviews_are_pages_of_their_own_product(shopper: Client) -> None:
     assert page["pageInfo"]["hasNextPage"] is False
 
 
-async def test_variants_are_the_first_of_their_own_product_in_the_order_they_were_made(shopper: Client) -> None:
+async def test_variants_are_first_per_product_by_creation(shopper: Client) -> None:
     store, products = await store_of(shopper, 3)
     variants = {p: [await make_variant(shopper.database, p) for _ in range(n)] for p, n in zip(products, (0, 1, 10), strict=True)}
     query = "query($c: ID!) { products(configId: $c) { nodes { id variants(first: 4) { id product { id } } variantCount } } }"
@@ -297,7 +297,7 @@ NUMBERED = """query($i: ProductSearchInput!) {
 
 
 @pytest.mark.parametrize("count", [0, 1, 10])
-async def test_numbered_pages(shopper: Client, count: int) -> None:
+async def test_offset_pages(shopper: Client, count: int) -> None:
     store, ids = await store_of(shopper, count)
     for offset in (0, 5, 9, 10, 11):
         found = (await shopper.ask(NUMBERED, i={"configId": store, "limit": 5, "offset": offset}))["searchProducts"]
@@ -306,7 +306,7 @@ async def test_numbered_pages(shopper: Client, count: int) -> None:
         assert found["pagination"] == expected
 
 
-async def test_numbered_pages_honour_a_price_of_zero(shopper: Client) -> None:
+async def test_offset_pages_filter_by_zero_price(shopper: Client) -> None:
     store = await make_store(shopper.database)
     free, _ = [await make_product(shopper.database, store, price=price) for price in ("0.00", "1.00")]
     found = (await shopper.ask(NUMBERED, i={"configId": store, "maxPrice": "0"}))["searchProducts"]
@@ -315,7 +315,7 @@ async def test_numbered_pages_honour_a_price_of_zero(shopper: Client) -> None:
 
 
 @pytest.mark.parametrize("sort", ["CREATED", "PRICE", "NAME", "POPULARITY"])
-async def test_numbered_pages_are_sorted(crowd: Crowd, sort: str) -> None:
+async def test_offset_pages_are_sorted(crowd: Crowd, sort: str) -> None:
     key = KEYS["CREATED_AT" if sort == "CREATED" else sort]
     rows = await rows_of(crowd.client.database, crowd.store)
     for order in ("ASC", "DESC"):

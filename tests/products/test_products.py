@@ -1,4 +1,4 @@
-"""One product and what hangs on it: variants, stock, prices, reviews, what goes with it, how much it is wanted."""
+"""Single products: variants, stock, price ranges, reviews, related products and popularity."""
 
 import asyncio
 from collections import Counter
@@ -54,7 +54,7 @@ PAGE = """id title description price compareAtPrice images category tags invento
   related(first: 3) { id title category variants { name } related(first: 1) { id config { slug } } }"""
 
 
-async def test_a_product_page_is_one_statement_and_what_is_read_row_by_row(shopper: Client) -> None:
+async def test_product_page_takes_one_statement_plus_batches(shopper: Client) -> None:
     store = await make_store(shopper.database, store_name='A "store" \\ of\nours', slug="pages")
     spiced: dict[str, Any] = {
         "category": "Mugs",
@@ -97,7 +97,7 @@ async def test_a_product_page_is_one_statement_and_what_is_read_row_by_row(shopp
     assert told == await shopper.signed_in(owner).ask(f"{{ {many} }}")
 
 
-async def test_a_product_is_found_by_id_handle_and_sku_of_its_own_store(shopper: Client) -> None:
+async def test_product_is_found_by_id_handle_sku(shopper: Client) -> None:
     store, other = [await make_store(shopper.database) for _ in range(2)]
     mine = await make_product(shopper.database, store, handle="h")
     theirs = await make_product(shopper.database, other, handle="h")
@@ -120,7 +120,7 @@ async def test_a_product_is_found_by_id_handle_and_sku_of_its_own_store(shopper:
         assert (found and found["id"]) == expected
 
 
-async def test_a_variant_is_found_by_all_of_its_attributes(shopper: Client) -> None:
+async def test_variant_is_found_by_all_attributes(shopper: Client) -> None:
     id_ = await new_product(shopper)
     first = await make_variant(shopper.database, id_, attributes={"Size": "S", "Colour": "red"})
     second = await make_variant(shopper.database, id_, attributes={"Size": "M", "Colour": "red"})
@@ -153,7 +153,9 @@ async def test_a_variant_is_found_by_all_of_its_attributes(shopper: Client) -> N
         ({"inventory": 0, "track_inventory": False}, [{"inventory": 0}], True),
     ],
 )
-async def test_stock(shopper: Client, values: dict[str, Any], variants: list[dict[str, Any]], in_stock: bool) -> None:
+async def test_in_stock_follows_inventory_and_variants(
+    shopper: Client, values: dict[str, Any], variants: list[dict[str, Any]], in_stock: bool
+) -> None:
     id_ = await new_product(shopper, **values)
     for variant in variants:
         await make_variant(shopper.database, id_, **variant)
@@ -166,7 +168,7 @@ async def test_stock(shopper: Client, values: dict[str, Any], variants: list[dic
     assert listed["products"]["totalCount"] == 1
 
 
-async def test_prices_and_counts_are_those_of_available_variants(shopper: Client) -> None:
+async def test_price_range_and_count_use_available_variants(shopper: Client) -> None:
     id_ = await new_product(shopper, price="7.00")
     fields = "priceRange { min max } variantCount variants(first: 9, availableOnly: false) { price }"
     own = {"min": "7.00", "max": "7.00"}
@@ -182,7 +184,7 @@ async def test_prices_and_counts_are_those_of_available_variants(shopper: Client
     }
 
 
-async def test_an_owner_sees_unavailable_variants_when_asking_for_them(shopper: Client) -> None:
+async def test_owner_may_select_unavailable_variants(shopper: Client) -> None:
     user = await make_user(shopper.database)
     id_ = await make_product(shopper.database, await make_store(shopper.database, user_id=user))
     await make_variant(shopper.database, id_, is_available=False)
@@ -191,7 +193,7 @@ async def test_an_owner_sees_unavailable_variants_when_asking_for_them(shopper: 
     assert (found["variantCount"], len(found["shown"]), len(found["all"])) == (1, 0, 1)
 
 
-async def test_review_summaries_follow_every_write(shopper: Client) -> None:
+async def test_review_summary_follows_every_write(shopper: Client) -> None:
     id_ = await new_product(shopper)
 
     async def summary() -> tuple[float | None, int, list[int]]:
@@ -209,7 +211,7 @@ async def test_review_summaries_follow_every_write(shopper: Client) -> None:
     assert await summary() == (None, 0, [0, 0, 0, 0, 0])
 
 
-async def test_a_user_who_goes_takes_their_stars_along(shopper: Client) -> None:
+async def test_deleting_user_removes_their_ratings(shopper: Client) -> None:
     id_, user = await new_product(shopper), await make_user(shopper.database)
     await make_review(shopper.database, id_, user_id=user, rating=1)
     await make_review(shopper.database, id_, rating=5)
@@ -229,7 +231,7 @@ WRITES = (
 SOME = "SELECT t.id FROM {table} AS t JOIN products AS p ON p.id = t.product_id WHERE p.config_id = %(store)s AND random() < 0.2"
 
 
-async def test_derived_columns_stay_right_under_any_writes(shopper: Client) -> None:
+async def test_derived_columns_stay_correct_under_random_writes(shopper: Client) -> None:
     random, store = Random(5), await make_store(shopper.database)
     ids = [await make_product(shopper.database, store) for _ in range(10)]
     some = {
@@ -245,7 +247,7 @@ async def test_derived_columns_stay_right_under_any_writes(shopper: Client) -> N
 
 
 @pytest.mark.parametrize("write", ["INSERT", "UPDATE", "DELETE"])
-async def test_two_transactions_on_the_variants_of_one_product_are_both_counted(shopper: Client, write: str) -> None:
+async def test_concurrent_variant_transactions_are_both_counted(shopper: Client, write: str) -> None:
     store = await make_store(shopper.database)
     id_ = await make_product(shopper.database, store)
     variants = [await make_variant(shopper.database, id_) for _ in range(3)]
@@ -271,7 +273,7 @@ async def test_two_transactions_on_the_variants_of_one_product_are_both_counted(
     assert (await product(shopper, id_, "variantCount"))["variantCount"] == (5 if write == "INSERT" else 1)
 
 
-async def test_related_products_share_the_category_then_tags_then_are_popular(shopper: Client) -> None:
+async def test_related_products_order_category_tags_popularity(shopper: Client) -> None:
     store, other = [await make_store(shopper.database) for _ in range(2)]
 
     async def add(**values: Any) -> str:
@@ -298,12 +300,12 @@ async def test_related_products_share_the_category_then_tags_then_are_popular(sh
         assert len(ids) == len(expected)
 
 
-async def test_a_product_alone_in_its_store_has_nothing_related(shopper: Client) -> None:
+async def test_single_product_has_no_related_products(shopper: Client) -> None:
     id_ = await new_product(shopper, category=None)
     assert await product(shopper, id_, "related { id }") == {"related": []}
 
 
-async def test_popularity_is_clicks_and_weighted_carts_of_thirty_days(database: Database) -> None:
+async def test_popularity_weights_events_of_thirty_days(database: Database) -> None:
     random, store, expected = Random(3), await make_store(database), Counter[str]()
     other = await make_store(database)
     ids = [await make_product(database, store, popularity=random.choice((0, 50))) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""One query through every room, and what it costs."""
+"""Statement counts of a nested query over all object types."""
 
 from tests.client import Client
 from tests.factories import counted, make_product, make_review, make_store, make_variant
@@ -17,7 +17,7 @@ query Page($config: ID!, $first: Int!) {
 """
 
 
-async def test_a_page_costs_the_same_statements_for_any_number_of_products(shopper: Client) -> None:
+async def test_statement_count_is_independent_of_page_size(shopper: Client) -> None:
     store = await make_store(shopper.database)
     costs = []
     for wanted in (1, 20, 100):

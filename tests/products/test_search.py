@@ -1,4 +1,4 @@
-"""Search: what the words mean, what comes first, and what happens when they are misspelt."""
+"""Search: syntax, ranking, accents, typo correction and autocomplete."""
 
 import unicodedata
 from typing import Any
@@ -39,7 +39,7 @@ async def search(client: Client, store: str, words: str, **more: Any) -> Any:
 
 
 async def titles(client: Client, store: str, words: str) -> list[str]:
-    """The titles found by exactly these words, sorted."""
+    """The titles that this search finds, sorted."""
     found = await search(client, store, words)
     assert found["correctedSearch"] is None
     return sorted(node["title"] for node in found["nodes"])
@@ -47,7 +47,7 @@ async def titles(client: Client, store: str, words: str) -> list[str]:
 
 @pytest_asyncio.fixture(scope="module")
 async def shoes(shopper: Client) -> str:
-    """A store to search in. Nothing here changes it."""
+    """A store to search in, shared read-only."""
     return await store_with(
         shopper,
         {"title": "Red Shoe", "category": "Footwear"},
@@ -90,24 +90,24 @@ async def shoes(shopper: Client) -> str:
         ("red & ( shoe", ["Red Shoe", "Red Shoe in Blue Box", "Shoe Polish"]),
     ],
 )
-async def test_syntax_means_what_it_says(shopper: Client, shoes: str, words: str, expected: list[str]) -> None:
+async def test_search_syntax(shopper: Client, shoes: str, words: str, expected: list[str]) -> None:
     assert await titles(shopper, shoes, words) == expected
 
 
 @pytest.mark.parametrize(
     "beginning", ["r", "ru", "runn", "runni", "runnin", "running", "shoes runni", "sport runni", "SHOES RUNNI"]
 )
-async def test_the_last_word_may_be_half_typed(shopper: Client, shoes: str, beginning: str) -> None:
+async def test_last_word_matches_by_prefix(shopper: Client, shoes: str, beginning: str) -> None:
     assert "Running Shoes" in await titles(shopper, shoes, beginning)
 
 
-async def test_only_the_last_word_may_be_half_typed(shopper: Client, shoes: str) -> None:
+async def test_only_last_word_matches_by_prefix(shopper: Client, shoes: str) -> None:
     found = await search(shopper, shoes, 'runni "shoes"')
     assert found["correctedSearch"] == 'running "shoes"'
 
 
 @pytest.mark.parametrize("word", ["cafe", "café", "CAFÉ", "caf", "cafe\u0301"])
-async def test_accents_do_not_matter_either_way(shopper: Client, shoes: str, word: str) -> None:
+async def test_accents_are_ignored_in_both_directions(shopper: Client, shoes: str, word: str) -> None:
     assert await titles(shopper, shoes, word) == ["Cafe Table", "Café au lait"]
 
 
@@ -123,11 +123,11 @@ async def test_accents_do_not_matter_either_way(shopper: Client, shoes: str, wor
         ("ΣΙΣΥΦΟΣ", "ΣΊΣΥΦΟΣ"),
     ],
 )
-async def test_letters_with_a_plain_spelling_are_found_by_it(shopper: Client, shoes: str, word: str, title: str) -> None:
+async def test_special_letters_match_plain_spelling(shopper: Client, shoes: str, word: str, title: str) -> None:
     assert await titles(shopper, shoes, word) == [title]
 
 
-async def test_titles_weigh_more_than_tags_and_tags_more_than_descriptions(shopper: Client) -> None:
+async def test_ranking_prefers_titles_then_tags_then_descriptions(shopper: Client) -> None:
     store = await store_with(
         shopper,
         {"title": "Third", "description": "amber"},
@@ -168,7 +168,7 @@ async def lamps(shopper: Client, lamp_titles: tuple[str, ...]) -> str:
         ("lanxern -wooden", "lantern -wooden"),
     ],
 )
-async def test_a_typo_is_forgiven_and_told(
+async def test_typo_is_corrected_and_reported(
     shopper: Client, lamps: str, lamp_titles: tuple[str, ...], typed: str, meant: str
 ) -> None:
     found = await search(shopper, lamps, typed)
@@ -182,35 +182,35 @@ async def test_a_typo_is_forgiven_and_told(
 @pytest.mark.parametrize(
     "words", ["lantern", "LANTERNS", "lanterns", "wooden", "copper spoon", '"lanxern"', "zzzzzz", "xy", "-lanxern spoon"]
 )
-async def test_right_words_and_hopeless_ones_are_left_alone(shopper: Client, lamps: str, words: str) -> None:
+async def test_correct_and_uncorrectable_words_stay(shopper: Client, lamps: str, words: str) -> None:
     assert (await search(shopper, lamps, words))["correctedSearch"] is None
 
 
-async def test_a_right_word_is_left_alone_beside_a_misspelt_one(shopper: Client) -> None:
+async def test_correct_word_stays_beside_misspelt_one(shopper: Client) -> None:
     store = await store_with(shopper, "Running Shoes", "Fun Shoes")
     found = await search(shopper, store, "run shose")
     assert [node["title"] for node in found["nodes"]] == ["Running Shoes"]
     assert found["correctedSearch"] == "run shoes"
 
 
-async def test_a_half_typed_word_is_left_alone_beside_a_misspelt_one(shopper: Client) -> None:
+async def test_prefix_stays_beside_misspelt_word(shopper: Client) -> None:
     store = await store_with(shopper, "Blue Sweater", "She", "Swim")
     assert (await search(shopper, store, "bleu swe"))["correctedSearch"] == "blue swe"
 
 
-async def test_words_that_say_nothing_are_left_alone(shopper: Client) -> None:
+async def test_stop_words_are_not_corrected(shopper: Client) -> None:
     store = await store_with(shopper, "Lantern", "Tee")
     assert (await search(shopper, store, "the lanxern"))["correctedSearch"] == "the lantern"
 
 
-async def test_a_right_word_is_left_alone_where_filters_leave_nothing(shopper: Client) -> None:
+async def test_correct_word_stays_when_filters_match_nothing(shopper: Client) -> None:
     store = await store_with(shopper, {"title": "Shoes", "category": "Feet"}, *({"title": "Show", "category": "Theatre"},) * 2)
     found = await search(shopper, store, "shoe", filter={"category": ["Theatre"]})
     assert found["nodes"] == []
     assert found["correctedSearch"] is None
 
 
-async def test_a_corrected_search_goes_on_page_by_page(shopper: Client) -> None:
+async def test_corrected_search_is_paginated(shopper: Client) -> None:
     store = await store_with(shopper, *({"title": f"Lantern {n}", "category": "odd" if n % 2 else "even"} for n in range(7)))
     seen, cursor, more = list[str](), None, True
     while more:
@@ -223,7 +223,7 @@ async def test_a_corrected_search_goes_on_page_by_page(shopper: Client) -> None:
     assert sorted(seen) == [f"Lantern {n}" for n in range(7)]
 
 
-async def test_two_pages_of_one_search_in_one_document_count_for_themselves(shopper: Client) -> None:
+async def test_two_pages_of_one_search_count_separately(shopper: Client) -> None:
     store = await store_with(shopper, "Lantern", "Lantern Two")
     cursor = (await search(shopper, store, "lanxern", first=1))["pageInfo"]["endCursor"]
     await make_product(shopper.database, store, title="Lanxern")
@@ -238,7 +238,7 @@ async def test_two_pages_of_one_search_in_one_document_count_for_themselves(shop
     }
 
 
-async def test_each_store_corrects_by_its_own_words(shopper: Client) -> None:
+async def test_each_store_corrects_by_own_vocabulary(shopper: Client) -> None:
     for title in ("Lantern", "Lectern", "Nothing"):
         await store_with(shopper, title)
     query = '{ configs(first: 3) { nodes { products(search: "lentern") { nodes { title } correctedSearch } } } }'
@@ -247,14 +247,14 @@ async def test_each_store_corrects_by_its_own_words(shopper: Client) -> None:
     assert [[node["title"] for node in part["nodes"]] for part in found] == [[], ["Lectern"], ["Lantern"]]
 
 
-async def test_more_stores_than_are_kept_are_corrected_nevertheless(shopper: Client) -> None:
+async def test_more_stores_than_cached_are_corrected(shopper: Client) -> None:
     stores = [await store_with(shopper, "Lantern") for _ in range(4)]
     few = SpellingCorrector(max_stores=1)
     for asked in (stores[:1], stores[1:2], stores[:2], stores[1:]):
         assert {*await few._load_words(shopper.database, asked, Audience.SHOPPER)} == {*asked}
 
 
-async def test_numbered_pages_forgive_typos_too(shopper: Client, lamps: str) -> None:
+async def test_offset_pages_correct_typos(shopper: Client, lamps: str) -> None:
     query = """query($c: ID!) { searchProducts(input: {configId: $c, q: "spooon", limit: 1}) {
       products { title } pagination { total hasNext } } }"""
     found = (await shopper.ask(query, c=lamps))["searchProducts"]
@@ -262,7 +262,7 @@ async def test_numbered_pages_forgive_typos_too(shopper: Client, lamps: str) -> 
     assert len(found["products"]) == 1
 
 
-async def test_suggestions_are_distinct_and_the_most_popular_come_first(shopper: Client) -> None:
+async def test_suggestions_are_distinct_most_popular_first(shopper: Client) -> None:
     store = await store_with(
         shopper,
         {"title": "Lantern", "popularity": 1},
@@ -284,14 +284,14 @@ async def test_suggestions_are_distinct_and_the_most_popular_come_first(shopper:
     assert await suggest("") == []
 
 
-async def test_a_search_that_finds_something_costs_no_word_list(shopper: Client, lamps: str) -> None:
+async def test_successful_search_loads_no_vocabulary(shopper: Client, lamps: str) -> None:
     query = "query($c: ID!, $q: String!) { products(configId: $c, search: $q) { nodes { title } correctedSearch } }"
     with counted(shopper.database) as statements:
         await shopper.ask(query, c=lamps, q="lantern")
     assert len(statements) == 1
 
 
-async def test_letters_fold_alike_in_python_and_in_sql(shopper: Client) -> None:
+async def test_folding_is_equal_in_python_and_sql(shopper: Client) -> None:
     letters = [
         chr(n) for n in (*range(0x20, 0x180), *range(0x370, 0x530), *range(0x1E00, 0x2000)) if unicodedata.name(chr(n), "")
     ]

@@ -1,4 +1,4 @@
-"""Writing products over GraphQL: what is stored, told and logged."""
+"""Product mutations over GraphQL: stored rows, payloads and log entries."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ async def own_store(owner: Client) -> str:
     return await make_store(owner.database, user_id=me)
 
 
-async def test_a_product_is_created_with_its_variants(owner: Client) -> None:
+async def test_product_is_created_with_variants(owner: Client) -> None:
     store = await own_store(owner)
     forms = [{"name": "Small", "price": "9.50", "attributes": [{"name": "size", "value": "S"}]}, {"name": "Large", "price": "12"}]
     given = {"configId": store, "title": "Crème Brûlée Pan", "price": "10", "variants": forms, "clientMutationId": "a1"}
@@ -64,10 +64,8 @@ async def test_a_product_is_created_with_its_variants(owner: Client) -> None:
     ],
     ids=["none", "sold-out", "hidden", "both", "mixed"],
 )
-async def test_what_a_new_product_tells_of_its_variants_is_what_the_database_counts(
-    owner: Client, forms: list[dict[str, object]]
-) -> None:
-    """So that counting them finds nothing to change, and the row is written once."""
+async def test_new_product_variant_summary_matches_database(owner: Client, forms: list[dict[str, object]]) -> None:
+    """With an equal summary the trigger has nothing to change, and the row is written once."""
     store = await own_store(owner)
     fields = "product { id inStock variantCount priceRange { min max } }"
     create = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {fields} }} }}"
@@ -83,7 +81,7 @@ async def test_what_a_new_product_tells_of_its_variants_is_what_the_database_cou
     assert (await owner.ask(read, id=told["product"]["id"]))["product"] == told["product"]
 
 
-async def test_all_faults_are_told_at_once_with_their_paths(owner: Client) -> None:
+async def test_all_errors_are_returned_with_paths(owner: Client) -> None:
     store = await own_store(owner)
     forms = [{"name": "", "price": "-1"}, {"name": "ok", "price": "5", "compareAtPrice": "4"}]
     given = {
@@ -99,7 +97,7 @@ async def test_all_faults_are_told_at_once_with_their_paths(owner: Client) -> No
     assert paths == ["images.1", "price", "title", "variants.0.name", "variants.0.price"]
 
 
-async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -> None:
+async def test_stale_version_is_rejected_with_changed_fields(owner: Client) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store)
     await owner.ask(UPDATE, input={"id": product, "title": "New", "price": "11"})
@@ -109,7 +107,7 @@ async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -
     assert answer["product"] is None
 
 
-async def test_the_same_key_gives_the_first_result_again(owner: Client) -> None:
+async def test_same_idempotency_key_returns_first_result(owner: Client) -> None:
     store = await own_store(owner)
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k1"}
     answers = [r["createProduct"] for r in await asyncio.gather(*(owner.ask(CREATE, input=given) for _ in range(50)))]
@@ -121,7 +119,7 @@ async def test_the_same_key_gives_the_first_result_again(owner: Client) -> None:
     assert total["products"]["totalCount"] == 1
 
 
-async def test_stock_is_never_sold_twice(owner: Client) -> None:
+async def test_concurrent_orders_do_not_oversell(owner: Client) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store, inventory=50)
     orders = [owner.ask(ADJUST, input={"productId": product, "delta": -1}) for _ in range(200)]
@@ -133,7 +131,7 @@ async def test_stock_is_never_sold_twice(owner: Client) -> None:
     assert row["product"] == {"inventory": 0, "version": 51}
 
 
-async def test_one_of_a_hundred_equal_updates_wins(owner: Client) -> None:
+async def test_one_of_hundred_concurrent_updates_wins(owner: Client) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store)
     updates = [owner.ask(UPDATE, input={"id": product, "title": f"T{n}", "expectedVersion": 1}) for n in range(100)]
@@ -142,7 +140,7 @@ async def test_one_of_a_hundred_equal_updates_wins(owner: Client) -> None:
     assert {a["userErrors"][0]["code"] for a in answers if a["userErrors"]} == {"STALE_VERSION"}
 
 
-async def test_variants_stock_is_adjusted_through_its_product(owner: Client) -> None:
+async def test_variant_stock_change_updates_product(owner: Client) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store)
     variant = await make_variant(owner.database, product, inventory=3)
@@ -151,7 +149,7 @@ async def test_variants_stock_is_adjusted_through_its_product(owner: Client) -> 
     assert (await owner.ask(ADJUST, input={"variantId": variant, "delta": -3}))["adjustInventory"]["position"] == "1"
 
 
-async def test_a_bulk_is_all_or_nothing_unless_valid_rows_are_asked_for(owner: Client) -> None:
+async def test_bulk_update_respects_error_policy(owner: Client) -> None:
     store = await own_store(owner)
     good, bad = await make_product(owner.database, store), await make_product(owner.database, store)
     rows = [{"id": good, "price": "20"}, {"id": bad, "price": "-1"}]
@@ -163,7 +161,7 @@ async def test_a_bulk_is_all_or_nothing_unless_valid_rows_are_asked_for(owner: C
     assert some["results"][1]["product"] is None and some["position"] == "1"
 
 
-async def test_a_bulk_costs_the_statements_of_one(owner: Client) -> None:
+async def test_bulk_update_takes_constant_statements(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(250)]
     costs = []
@@ -175,7 +173,7 @@ async def test_a_bulk_costs_the_statements_of_one(owner: Client) -> None:
     assert costs == [4, 4]
 
 
-async def test_stale_rows_of_a_bulk_cost_the_statements_of_one(owner: Client) -> None:
+async def test_stale_bulk_rows_take_constant_statements(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store, version=2) for _ in range(20)]
     with counted(owner.database) as seen:
@@ -187,7 +185,7 @@ async def test_stale_rows_of_a_bulk_cost_the_statements_of_one(owner: Client) ->
     assert len(seen) <= 4
 
 
-async def test_stale_rows_of_a_bulk_are_told_what_changed_of_each(owner: Client) -> None:
+async def test_stale_bulk_rows_report_changed_fields_each(owner: Client) -> None:
     store = await own_store(owner)
     one, other, unlogged = [await make_product(owner.database, store) for _ in range(3)]
     await owner.ask(UPDATE, input={"id": one, "title": "New"})
@@ -206,7 +204,7 @@ async def test_stale_rows_of_a_bulk_are_told_what_changed_of_each(owner: Client)
     ]
 
 
-async def test_a_handle_that_is_taken_refuses_its_own_row(owner: Client) -> None:
+async def test_taken_handle_rejects_only_its_row(owner: Client) -> None:
     store = await own_store(owner)
     await make_product(owner.database, store, handle="taken")
     good, bad = await make_product(owner.database, store), await make_product(owner.database, store)
@@ -216,7 +214,7 @@ async def test_a_handle_that_is_taken_refuses_its_own_row(owner: Client) -> None
     assert answer["results"][0]["product"]["price"] == "20.00"
 
 
-async def test_of_two_rows_that_want_one_handle_the_first_gets_it(owner: Client) -> None:
+async def test_first_of_two_rows_gets_handle(owner: Client) -> None:
     store, other = await own_store(owner), await own_store(owner)
     wanting = [await make_product(owner.database, store) for _ in range(3)]
     elsewhere = await make_product(owner.database, other)
@@ -231,7 +229,7 @@ async def test_of_two_rows_that_want_one_handle_the_first_gets_it(owner: Client)
     assert len(seen) == 6
 
 
-async def test_a_row_whose_handle_is_what_it_was_takes_it_from_nobody(owner: Client) -> None:
+async def test_unchanged_handle_does_not_conflict(owner: Client) -> None:
     store = await own_store(owner)
     one, other = await make_product(owner.database, store, handle="one"), await make_product(owner.database, store)
     rows = [{"id": other, "handle": "one"}, {"id": one, "handle": "one", "price": "3"}]
@@ -240,7 +238,7 @@ async def test_a_row_whose_handle_is_what_it_was_takes_it_from_nobody(owner: Cli
     assert (answer["results"][1]["product"]["handle"], answer["results"][1]["product"]["price"]) == ("one", "3.00")
 
 
-async def test_a_change_of_stock_by_nothing_is_refused(owner: Client) -> None:
+async def test_stock_change_of_zero_is_rejected(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     answer = (await owner.ask(ADJUST, input={"productId": product, "delta": 0}))["adjustInventory"]
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("INVALID_INPUT", ["delta"])]

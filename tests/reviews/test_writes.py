@@ -1,4 +1,4 @@
-"""Writing reviews over GraphQL: one per user and product, whose author alone may change it."""
+"""Review mutations over GraphQL: one review per user and product, writable by its author only."""
 
 from typing import Any
 
@@ -35,27 +35,27 @@ async def own_id(client: Client) -> str:
 
 
 async def a_product(client: Client, **values: Any) -> tuple[str, str]:
-    """A product of somebody's, and its store."""
+    """A product of another user, and its store."""
     store = await make_store(client.database)
     return await make_product(client.database, store, **values), store
 
 
-async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+async def mutate(client: Client, document: str, **input_: Any) -> dict[str, Any]:
     [payload] = (await client.ask(document, i=input_)).values()
     return dict(payload)
 
 
-def faults(payload: dict[str, Any]) -> list[tuple[str, str]]:
+def get_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
 
 
-async def test_a_review_is_written_and_counted(author: Client) -> None:
+async def test_review_is_created_and_counted(author: Client) -> None:
     product, store = await a_product(author)
-    answer = await told(
+    answer = await mutate(
         author, CREATE, productId=product, rating=4, title=" Good ", body="It holds tea.\nLots.", clientMutationId="r"
     )
     review = answer["review"]
-    assert faults(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "r")
+    assert get_errors(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "r")
     assert (review["rating"], review["title"], review["body"], review["version"]) == (4, "Good", "It holds tea.\nLots.", 1)
     assert review["user"]["id"] == await own_id(author) and review["user"]["email"]
     assert review["product"] == {"id": product, "reviewSummary": {"average": 4.0, "count": 1, "distribution": [0, 0, 0, 1, 0]}}
@@ -64,12 +64,12 @@ async def test_a_review_is_written_and_counted(author: Client) -> None:
     assert (entry.changed_fields, entry.actor_id, entry.client_mutation_id) == (["reviews"], review["user"]["id"], "r")
 
 
-async def test_there_is_one_review_per_user_and_product(author: Client, shopper: Client) -> None:
+async def test_second_review_of_product_is_rejected(author: Client, shopper: Client) -> None:
     product, store = await a_product(author)
-    assert faults(await told(author, CREATE, productId=product, rating=5)) == []
-    assert faults(await told(author, CREATE, productId=product, rating=1)) == [("ALREADY_EXISTS", "productId")]
+    assert get_errors(await mutate(author, CREATE, productId=product, rating=5)) == []
+    assert get_errors(await mutate(author, CREATE, productId=product, rating=1)) == [("ALREADY_EXISTS", "productId")]
     other = shopper.signed_in(await make_user(shopper.database))
-    assert faults(await told(other, CREATE, productId=product, rating=2)) == []
+    assert get_errors(await mutate(other, CREATE, productId=product, rating=2)) == []
     summary = (await shopper.ask(SUMMARY, i=product))["product"]["reviewSummary"]
     assert summary == {"average": 3.5, "count": 2, "distribution": [0, 1, 0, 0, 1]}
     assert [entry.position for entry in await log.read_entries(author.database, store, 0, 10)] == [1, 2]
@@ -86,59 +86,59 @@ async def test_there_is_one_review_per_user_and_product(author: Client, shopper:
         ({"productId": str(uuid7())}, [("NOT_FOUND", "productId")]),
     ],
 )
-async def test_what_cannot_be_written_is_refused(author: Client, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+async def test_invalid_review_is_rejected(author: Client, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     product, store = await a_product(author)
-    answer = await told(author, CREATE, **{"productId": product, "rating": 3, **given})
-    assert sorted(faults(answer)) == sorted(expected) and answer["review"] is None
+    answer = await mutate(author, CREATE, **{"productId": product, "rating": 3, **given})
+    assert sorted(get_errors(answer)) == sorted(expected) and answer["review"] is None
     assert await log.read_entries(author.database, store, 0, 10) == []
 
 
-async def test_what_is_not_for_sale_is_not_reviewed_but_by_its_owner(author: Client) -> None:
+async def test_only_owner_reviews_hidden_product(author: Client) -> None:
     hidden, store = await a_product(author, status="inactive")
-    assert faults(await told(author, CREATE, productId=hidden, rating=3)) == [("NOT_FOUND", "productId")]
+    assert get_errors(await mutate(author, CREATE, productId=hidden, rating=3)) == [("NOT_FOUND", "productId")]
     mine = await make_product(author.database, await make_store(author.database, user_id=await own_id(author)), status="inactive")
-    assert faults(await told(author, CREATE, productId=mine, rating=3)) == []
+    assert get_errors(await mutate(author, CREATE, productId=mine, rating=3)) == []
     assert await log.read_entries(author.database, store, 0, 10) == []
 
 
-async def test_only_given_fields_change_and_are_logged(author: Client) -> None:
+async def test_update_changes_and_logs_given_fields(author: Client) -> None:
     product, store = await a_product(author)
     review = await make_review(author.database, product, user_id=await own_id(author), rating=5, title="T", body="B")
-    answer = await told(author, UPDATE, id=review, rating=2, title="T", body=None, clientMutationId="u")
+    answer = await mutate(author, UPDATE, id=review, rating=2, title="T", body=None, clientMutationId="u")
     changed = answer["review"]
     assert (changed["rating"], changed["title"], changed["body"], changed["version"]) == (2, "T", None, 2)
     assert changed["product"]["reviewSummary"] == {"average": 2.0, "count": 1, "distribution": [0, 1, 0, 0, 0]}
     [entry] = await log.read_entries(author.database, store, 0, 10)
     assert sorted(entry.changed_fields) == ["reviews.body", "reviews.rating"]
     assert (entry.version, entry.client_mutation_id, entry.position) == (2, "u", 1)
-    again = await told(author, UPDATE, id=review, rating=2)
+    again = await mutate(author, UPDATE, id=review, rating=2)
     assert again["position"] is None and again["review"]["version"] == 2
-    assert faults(await told(author, UPDATE, id=review, rating=None)) == [("INVALID_INPUT", "rating")]
+    assert get_errors(await mutate(author, UPDATE, id=review, rating=None)) == [("INVALID_INPUT", "rating")]
 
 
-async def test_a_stale_version_is_refused_and_told_what_changed(author: Client) -> None:
+async def test_stale_version_is_rejected_with_changed_fields(author: Client) -> None:
     product, _ = await a_product(author)
     review = await make_review(author.database, product, user_id=await own_id(author))
-    await told(author, UPDATE, id=review, rating=2, body="B")
+    await mutate(author, UPDATE, id=review, rating=2, body="B")
     for document in (UPDATE, DELETE):
-        [error] = (await told(author, document, id=review, expectedVersion=1))["userErrors"]
+        [error] = (await mutate(author, document, id=review, expectedVersion=1))["userErrors"]
         assert (error["code"], error["currentVersion"], error["changedFields"]) == ("STALE_VERSION", 2, ["body", "rating"])
 
 
-async def test_a_deleted_review_is_no_longer_counted(author: Client, shopper: Client) -> None:
+async def test_deleted_review_is_not_counted(author: Client, shopper: Client) -> None:
     product, store = await a_product(author)
     review = await make_review(author.database, product, user_id=await own_id(author))
-    answer = await told(author, DELETE, id=review)
+    answer = await mutate(author, DELETE, id=review)
     assert (answer["deletedId"], answer["position"]) == (review, "1")
     left = (await shopper.ask(SUMMARY, i=product))["product"]
     assert left["reviewSummary"] == {"average": None, "count": 0, "distribution": [0] * 5} and left["reviews"]["nodes"] == []
-    assert faults(await told(author, DELETE, id=review)) == [("NOT_FOUND", "id")]
+    assert get_errors(await mutate(author, DELETE, id=review)) == [("NOT_FOUND", "id")]
     [entry] = await log.read_entries(author.database, store, 0, 10)
     assert (entry.entity_id, entry.changed_fields) == (review, ["reviews"])
-    assert faults(await told(author, CREATE, productId=product, rating=1)) == []
+    assert get_errors(await mutate(author, CREATE, productId=product, rating=1)) == []
 
 
-async def test_not_even_the_stores_owner_may_change_a_review(author: Client, shopper: Client) -> None:
+async def test_store_owner_may_not_change_review(author: Client, shopper: Client) -> None:
     boss = await make_user(shopper.database)
     product = await make_product(shopper.database, await make_store(shopper.database, user_id=boss))
     review = await make_review(shopper.database, product, user_id=await own_id(author))
@@ -147,15 +147,15 @@ async def test_not_even_the_stores_owner_may_change_a_review(author: Client, sho
         assert (await shopper.refusal(document, i=given))["extensions"]["code"] == "UNAUTHENTICATED"
 
 
-async def test_reviews_go_with_their_product(author: Client) -> None:
+async def test_deleting_product_deletes_reviews(author: Client) -> None:
     store = await make_store(author.database, user_id=await own_id(author))
     product = await make_product(author.database, store)
     review = await make_review(author.database, product, user_id=await own_id(author))
     await author.ask("mutation($i: ID!) { deleteProduct(input: {id: $i}) { deletedId } }", i=product)
-    assert faults(await told(author, UPDATE, id=review, rating=1)) == [("NOT_FOUND", "id")]
+    assert get_errors(await mutate(author, UPDATE, id=review, rating=1)) == [("NOT_FOUND", "id")]
 
 
-async def test_a_review_of_a_product_that_is_hidden_by_now_can_be_changed(author: Client) -> None:
+async def test_review_of_hidden_product_can_be_changed(author: Client) -> None:
     product, _ = await a_product(author, status="inactive")
     review = await make_review(author.database, product, user_id=await own_id(author))
     # The product itself is not told of: there is none to its author.

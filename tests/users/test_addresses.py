@@ -1,4 +1,4 @@
-"""To whom an address leads: only a verified one, in whichever order people come, and to one user."""
+"""Account linking by verified e-mail address, the operator's commands, and merging users."""
 
 import asyncio
 import time
@@ -54,7 +54,7 @@ async def user_of(server: Client, token: str) -> Any:
 
 
 async def holder(server: Client, email: str) -> str | None:
-    """The user to whom an address leads."""
+    """The user with this verified address."""
     try:
         return await find_user(server.database, email=email)
     except UserNotFoundError:
@@ -63,7 +63,7 @@ async def holder(server: Client, email: str) -> str | None:
 
 @pytest.mark.parametrize("comes_first", ["owner", "squatter"])
 @pytest.mark.parametrize("said", [{"email_verified": False}, {}, {"email_verified": "true"}, {"email_verified": 1}])
-async def test_unverified_address_never_takes_anything(
+async def test_unverified_address_links_no_account(
     server: Client, issuers: Issuers, comes_first: str, said: dict[str, Any]
 ) -> None:
     email, (issuer, other) = new(), issuers
@@ -157,7 +157,7 @@ async def test_address_stays_while_an_identity_has_it(server: Client, issuers: I
 
 
 @pytest.mark.parametrize("form", ["\uff41{}", "\u200ba{}", "a{}\u200d", "a\u00ad{}"])
-async def test_look_alike_leads_to_nobody(server: Client, issuers: Issuers, form: str) -> None:
+async def test_look_alike_address_matches_no_user(server: Client, issuers: Issuers, form: str) -> None:
     rest, (issuer, other) = new(), issuers
     owner = await user_of(server, issuer.token(sub=rest, email=f"a{rest}", email_verified=True))
     for email in (form.format(rest), form.format(rest).upper()):
@@ -214,7 +214,7 @@ async def test_known_user_takes_one_statement(server: Client, issuers: Issuers) 
 
 @pytest.fixture
 def url(empty_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
-    """A database that the command line finds."""
+    """The URL of a database that the CLI uses."""
     monkeypatch.setenv("STOREFRONT_DATABASE_URL", empty_url)
     monkeypatch.setenv("STOREFRONT_SECRET", SECRET)
     monkeypatch.setenv("STOREFRONT_DATA_DIR", str(tmp_path))
@@ -233,7 +233,7 @@ async def test_commands_find_verified_addresses_alone(url: str) -> None:
         squatters = [await make_user(database, email=email, is_verified=False) for email in ("v@corp.test", "V@Corp.test")]
         for name in ("token", "sign-out"):
             code, output = await run(name, "--email", "v@corp.test")
-            assert code == 1 and "No user has proven" in output and "--user" in output
+            assert code == 1 and "is not verified for any user" in output and "--user" in output
             assert all(id_ in output for id_ in squatters)
         nobody = await run("sign-out", "--email", "nobody@corp.test")
         assert nobody == (1, "There is no user with the address 'nobody@corp.test'.")
@@ -244,7 +244,7 @@ async def test_commands_find_verified_addresses_alone(url: str) -> None:
     assert is_signed_out(url, squatters[0])
 
 
-async def test_token_command_says_that_it_made_a_user(url: str) -> None:
+async def test_token_command_reports_created_user(url: str) -> None:
     code, output = await run("token", "--email", "Ada@Example.com")
     assert code == 0 and "No user had the address Ada@Example.com: made one." in output
     code, output = await run("token", "--email", " ada@example.COM")
@@ -264,15 +264,15 @@ async def test_printed_token_is_of_the_user_found(url: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--email", "ada"], "is no e-mail address"),
-        (["--email", "\uff41da@example.com"], "is no e-mail address"),
-        (["--user", "ada"], "is no id of a user"),
+        (["--email", "ada"], "is not an e-mail address"),
+        (["--email", "\uff41da@example.com"], "is not an e-mail address"),
+        (["--user", "ada"], "is not the id of a user"),
         (["--user", "01900000-0000-7000-8000-00000000000a"], "There is no user with the id"),
         ([], "either --email or --user"),
         (["--user", "x", "--email", "y@z.test"], "either --email or --user"),
     ],
 )
-async def test_commands_refuse_who_is_nobody(url: str, words: list[str], message: str) -> None:
+async def test_commands_reject_unknown_users(url: str, words: list[str], message: str) -> None:
     for name in ("token", "sign-out"):
         code, output = await run(name, *words)
         assert code == 1 and message in output

@@ -1,4 +1,4 @@
-"""One's own name and picture, over GraphQL."""
+"""The viewer's own profile over GraphQL: name and image."""
 
 import asyncio
 from typing import Any
@@ -19,7 +19,7 @@ async def somebody(shopper: Client) -> Client:
     return shopper.signed_in(await make_user(shopper.database, name="Ada", image=PICTURE))
 
 
-async def told(client: Client, **input_: Any) -> dict[str, Any]:
+async def mutate(client: Client, **input_: Any) -> dict[str, Any]:
     payload = (await client.ask(UPDATE, i=input_))["updateProfile"]
     return dict(payload)
 
@@ -31,40 +31,40 @@ async def version(client: Client) -> int:
     return int(found)
 
 
-async def test_what_is_left_out_stays_and_null_empties(somebody: Client) -> None:
-    answer = await told(somebody, name=" Grace ", clientMutationId="p")
+async def test_omitted_fields_stay_and_null_clears(somebody: Client) -> None:
+    answer = await mutate(somebody, name=" Grace ", clientMutationId="p")
     assert (answer["user"]["name"], answer["user"]["image"], answer["userErrors"]) == ("Grace", PICTURE, [])
     assert (answer["position"], answer["clientMutationId"]) == (None, "p")
-    answer = await told(somebody, image=None)
+    answer = await mutate(somebody, image=None)
     assert (answer["user"]["name"], answer["user"]["image"]) == ("Grace", None)
     assert (await somebody.ask("{ me { name image } }"))["me"] == {"name": "Grace", "image": None}
 
 
-async def test_versions_count_changes_and_guard_them(somebody: Client) -> None:
-    await told(somebody, name="Ada")
-    await told(somebody)
+async def test_profile_uses_optimistic_locking(somebody: Client) -> None:
+    await mutate(somebody, name="Ada")
+    await mutate(somebody)
     assert await version(somebody) == 1
-    await told(somebody, name="Grace", expectedVersion=1)
+    await mutate(somebody, name="Grace", expectedVersion=1)
     assert await version(somebody) == 2
-    [error] = (await told(somebody, name="Eve", expectedVersion=1))["userErrors"]
+    [error] = (await mutate(somebody, name="Eve", expectedVersion=1))["userErrors"]
     assert (error["code"], error["path"], error["currentVersion"], error["changedFields"]) == (
         "STALE_VERSION", ["expectedVersion"], 2, [],
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("given", [{"name": ""}, {"name": "a" * 256}, {"name": "\x00"}, {"image": "javascript:1"}, {"image": ""}])
-async def test_what_is_no_name_or_picture_is_refused(somebody: Client, given: dict[str, str]) -> None:
-    answer = await told(somebody, **given)
+async def test_invalid_name_or_image_is_rejected(somebody: Client, given: dict[str, str]) -> None:
+    answer = await mutate(somebody, **given)
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("INVALID_INPUT", list(given))] and answer["user"] is None
     assert await version(somebody) == 1
 
 
-async def test_everybody_changes_their_own(somebody: Client, shopper: Client) -> None:
+async def test_users_change_their_own_profile(somebody: Client, shopper: Client) -> None:
     other = shopper.signed_in(await make_user(shopper.database, name="Other"))
-    await told(other, name="Changed", idempotencyKey="k")
-    answer = await told(somebody, name="Mine", idempotencyKey="k")
+    await mutate(other, name="Changed", idempotencyKey="k")
+    answer = await mutate(somebody, name="Mine", idempotencyKey="k")
     assert answer["replayed"] is False and answer["user"]["name"] == "Mine"
-    assert (await told(other, name="Changed", idempotencyKey="k"))["replayed"] is True
+    assert (await mutate(other, name="Changed", idempotencyKey="k"))["replayed"] is True
     assert (await shopper.refusal(UPDATE, i={"name": "Nobody"}))["extensions"]["code"] == "UNAUTHENTICATED"
 
 
@@ -79,25 +79,25 @@ async def positions(client: Client, *stores: str) -> list[int]:
     return [int((await client.ask(POSITION, c=store))["config"]["position"]) for store in stores]
 
 
-async def test_the_logs_of_all_stores_that_show_the_name_move_and_tell_listeners_nothing(shopper: Client) -> None:
+async def test_logs_of_stores_showing_name_move_silently(shopper: Client) -> None:
     database = shopper.database
     user = await make_user(database)
     own, reviewed, other = [await make_store(database, **given) for given in ({"user_id": user}, {}, {})]
     await make_review(database, await make_product(database, reviewed), user_id=user)
     await make_review(database, await make_product(database, other))
     ada = shopper.signed_in(user)
-    await told(ada, name="Ada")
+    await mutate(ada, name="Ada")
     assert await positions(shopper, own, reviewed, other) == [1, 1, 0]
-    await told(ada, name="Ada")
-    await told(ada, image=PICTURE, name="Grace")
+    await mutate(ada, name="Ada")
+    await mutate(ada, image=PICTURE, name="Grace")
     assert await positions(shopper, own, reviewed, other) == [2, 2, 0]
     for asker in (shopper, ada):
         page = (await asker.ask(CHANGES, c=own))["productChanges"]
         assert page == {"position": "2", "hasMore": False, "changes": []}
 
 
-async def test_a_review_on_its_way_shows_the_new_name_or_its_store_is_told(shopper: Client) -> None:
-    """Between the look for the stores that show the name and the commit, no further store may come to show it."""
+async def test_concurrent_review_sees_name_change(shopper: Client) -> None:
+    """No store may start to show the name between the query for these stores and the commit."""
     database = shopper.database
     user = await make_user(database)
     product = await make_product(database, store := await make_store(database))
@@ -107,19 +107,19 @@ async def test_a_review_on_its_way_shows_the_new_name_or_its_store_is_told(shopp
         await connection.raw.execute(
             "INSERT INTO reviews (id, product_id, user_id, rating) VALUES (gen_random_uuid(), %s, %s, 5)", [product, user]
         )
-        renaming = asyncio.create_task(told(ada, name="Ada"))
+        renaming = asyncio.create_task(mutate(ada, name="Ada"))
         await asyncio.sleep(0.3)
         assert not renaming.done()
     await renaming
     assert await positions(shopper, store) == [1]
 
 
-async def test_reviews_and_names_at_the_same_time_leave_no_deadlock_behind(shopper: Client) -> None:
+async def test_concurrent_reviews_and_profile_updates_do_not_deadlock(shopper: Client) -> None:
     database = shopper.database
     user = await make_user(database)
     products = [await make_product(database, await make_store(database)) for _ in range(6)]
     ada = shopper.signed_in(user)
     done = await asyncio.gather(
-        *(told(ada, name=f"Ada {number}") for number in range(6)), *(ada.ask(REVIEW, p=product) for product in products)
+        *(mutate(ada, name=f"Ada {number}") for number in range(6)), *(ada.ask(REVIEW, p=product) for product in products)
     )
     assert all(not (answer.get("createReview") or answer)["userErrors"] for answer in done)

@@ -1,4 +1,4 @@
-"""Who a token makes of the one who asks, and what is said of a token that proves nothing."""
+"""Sign-in by bearer token: users from claims, and rejection of invalid tokens."""
 
 import asyncio
 import base64
@@ -21,7 +21,7 @@ ME = "{ me { id name image email } }"
 
 
 def new() -> str:
-    """A subject, or the local part of an address, that nobody has."""
+    """A unique subject, or local part of an address."""
     return uuid7().hex
 
 
@@ -31,13 +31,13 @@ def part(value: object) -> str:
 
 
 def forged(payload: object, header: object = None, secret: str = SECRET) -> str:
-    """A token put together by hand, signed with HS256 whatever its header says."""
+    """A forged token, signed with HS256 regardless of its header."""
     signed = f"{part(header or {'alg': 'HS256'})}.{part(payload)}"
     return f"{signed}.{part(hmac.digest(secret.encode(), signed.encode(), hashlib.sha256))}"
 
 
 def claims(**values: Any) -> dict[str, Any]:
-    """Claims that hold, less those that are None."""
+    """Valid claims, without those that are None."""
     given = {"sub": new(), "email": f"{new()}@example.com", "exp": int(time.time()) + 600, **values}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -54,7 +54,7 @@ async def me(client: Client, token: str) -> Any:
 
 
 async def rows(client: Client, **wanted: str) -> list[dict[str, Any]]:
-    """The users that have this value in this column."""
+    """The user rows with this value in this column."""
     ((column, value),) = wanted.items()
     async with client.database.transaction() as connection:
         cursor = connection.raw.cursor(row_factory=dict_row)
@@ -65,7 +65,7 @@ async def rows(client: Client, **wanted: str) -> list[dict[str, Any]]:
 
 
 def assert_refused(answer: httpx.Response) -> str:
-    """The message, once it is known that the answer is a 401 as it should be."""
+    """Assert a complete 401 response, and return its message."""
     assert answer.status_code == 401, answer.text
     assert answer.headers["www-authenticate"] == "Bearer"
     (error,) = answer.json()["errors"]
@@ -74,11 +74,11 @@ def assert_refused(answer: httpx.Response) -> str:
     return str(error["message"])
 
 
-async def test_without_a_token_one_is_nobody(shopper: Client) -> None:
+async def test_request_without_token_is_anonymous(shopper: Client) -> None:
     assert await shopper.ask(ME) == {"me": None}
 
 
-async def test_a_token_of_somebody_new_makes_them_and_later_ones_find_them(shopper: Client) -> None:
+async def test_first_token_creates_user_later_tokens_match(shopper: Client) -> None:
     subject, email = new(), f"{new()}@example.com"
     known = shopper.signed_in(subject, email=email, name="Zoë Ω", picture="https://example.com/z.png")
     first = (await known.ask(ME))["me"]
@@ -91,12 +91,12 @@ async def test_a_token_of_somebody_new_makes_them_and_later_ones_find_them(shopp
     assert len(await rows(shopper, subject=subject)) == 1
 
 
-async def test_name_and_picture_may_be_missing(shopper: Client) -> None:
+async def test_name_and_picture_claims_are_optional(shopper: Client) -> None:
     found = await me(shopper, token_of(new(), email=f"{new()}@example.com"))
     assert (found["name"], found["image"]) == (None, None)
 
 
-async def test_a_known_address_without_a_sub_is_adopted_once(shopper: Client) -> None:
+async def test_known_address_without_sub_is_linked_once(shopper: Client) -> None:
     email, first, second = f"{new()}@example.com", new(), new()
     user = await make_user(shopper.database, email=email, subject=None, name="Kept")
     store = await make_store(shopper.database, user_id=user, is_published=False)
@@ -109,14 +109,14 @@ async def test_a_known_address_without_a_sub_is_adopted_once(shopper: Client) ->
     assert [row["subject"] for row in await rows(shopper, **{"users.email": email})] == [first]
 
 
-async def test_a_new_sub_without_an_address_is_refused(shopper: Client) -> None:
+async def test_new_sub_without_address_is_rejected(shopper: Client) -> None:
     subject = new()
     for token in (token_of(subject), forged(claims(sub=subject, email="")), forged(claims(sub=subject, email=5))):
         assert "email" in assert_refused(await send(shopper, f"Bearer {token}"))
     assert await rows(shopper, subject=subject) == []
 
 
-async def test_requests_at_once_make_one_user(shopper: Client) -> None:
+async def test_concurrent_requests_create_one_user(shopper: Client) -> None:
     for _ in range(5):
         subject, email = new(), f"{new()}@example.com"
         token = token_of(subject, email=email)
@@ -124,14 +124,14 @@ async def test_requests_at_once_make_one_user(shopper: Client) -> None:
         assert len({one["id"] for one in found}) == len(await rows(shopper, **{"users.email": email})) == 1
 
 
-async def test_two_subs_at_once_do_not_share_an_address(shopper: Client) -> None:
+async def test_concurrent_subs_do_not_share_address(shopper: Client) -> None:
     email = f"{new()}@example.com"
     answers = await asyncio.gather(*(send(shopper, f"Bearer {token_of(new(), email=email)}") for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [200] + [401] * 5
     assert len(await rows(shopper, **{"users.email": email})) == 1
 
 
-async def test_one_sub_with_two_addresses_at_once_is_one_user(shopper: Client) -> None:
+async def test_concurrent_addresses_of_one_sub_are_one_user(shopper: Client) -> None:
     for _ in range(5):
         subject = new()
         tokens = [token_of(subject, email=f"{new()}@example.com") for _ in range(6)]
@@ -139,7 +139,7 @@ async def test_one_sub_with_two_addresses_at_once_is_one_user(shopper: Client) -
         assert len({one["id"] for one in found}) == len(await rows(shopper, subject=subject)) == 1
 
 
-async def test_clocks_may_differ_a_little(shopper: Client) -> None:
+async def test_clock_skew_is_tolerated(shopper: Client) -> None:
     now = int(time.time())
     for times in (
         {"exp": now - DEFAULT_LEEWAY_SECONDS // 2},
@@ -204,7 +204,7 @@ UNFIT: dict[str, str] = {
 
 
 @pytest.mark.parametrize("name", UNFIT)
-async def test_a_token_that_proves_nothing_is_401_and_never_quoted(shopper: Client, name: str) -> None:
+async def test_invalid_token_is_401_and_never_quoted(shopper: Client, name: str) -> None:
     token = UNFIT[name]
     answer = await send(shopper, f"Bearer {token}")
     message = assert_refused(answer)
@@ -213,11 +213,11 @@ async def test_a_token_that_proves_nothing_is_401_and_never_quoted(shopper: Clie
 
 
 @pytest.mark.parametrize("header", ["Bearer", "Basic xyz", "bearer", "Token x", "x" * 10_000, b"\xff\xfe"])
-async def test_a_header_that_is_no_bearer_token_is_401(shopper: Client, header: str | bytes) -> None:
+async def test_header_without_bearer_token_is_401(shopper: Client, header: str | bytes) -> None:
     assert "Bearer <token>" in assert_refused(await send(shopper, header))
 
 
-async def test_nothing_but_spaces_behind_bearer_is_401(shopper: Client) -> None:
+async def test_blank_bearer_token_is_401(shopper: Client) -> None:
     # Clients tidy such a header up before they send it, so this one is written by hand.
     reader, writer = await asyncio.open_connection(shopper.http.base_url.host, shopper.http.base_url.port)
     writer.write(b"GET /graphql?query={me{id}} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer   \r\nconnection: close\r\n\r\n")
@@ -228,18 +228,18 @@ async def test_nothing_but_spaces_behind_bearer_is_401(shopper: Client) -> None:
     assert "UNAUTHENTICATED" in answer
 
 
-async def test_bytes_that_are_no_text_are_401(shopper: Client) -> None:
+async def test_undecodable_bytes_are_401(shopper: Client) -> None:
     assert_refused(await send(shopper, b"Bearer \xff\xfe.\xc3\xa9.\x80"))
 
 
-async def test_the_scheme_is_read_whatever_its_case(shopper: Client) -> None:
+async def test_bearer_scheme_is_case_insensitive(shopper: Client) -> None:
     token = forged(claims())
     for scheme in ("bearer", "BEARER", "Bearer  "):
         assert (await send(shopper, f"{scheme} {token}")).status_code == 200
 
 
 @pytest.mark.parametrize("value", ["a\0b", "half \ud83d", 5, ["x"], {}, ""])
-async def test_a_claim_that_cannot_be_kept_says_nothing(shopper: Client, value: object) -> None:
+async def test_claims_that_cannot_be_stored_are_ignored(shopper: Client, value: object) -> None:
     assert (await me(shopper, forged(claims(name=value, picture=value))))["name"] is None
 
 
@@ -251,6 +251,6 @@ async def test_claims_of_any_length_never_fail(shopper: Client) -> None:
         assert answer.status_code in (200, 401)
 
 
-async def test_nothing_is_read_before_the_token_holds(shopper: Client) -> None:
+async def test_token_is_verified_before_claims_are_read(shopper: Client) -> None:
     answer = await Client(shopper.http, shopper.database, "garbage").post("{ configs { totalCount } }")
     assert_refused(answer)

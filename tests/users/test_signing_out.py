@@ -1,4 +1,4 @@
-"""Signing out everywhere: what was issued before is refused, and ends what is open, whichever process it was said to."""
+"""Signing out everywhere: revokes older credentials and ends open streams and sockets in every process."""
 
 import asyncio
 import os
@@ -37,13 +37,13 @@ async def user(shopper: Client) -> str:
 
 @pytest.fixture
 async def others(empty_url: str, tmp_path: Path) -> AsyncIterator[tuple[Client, Client]]:
-    """Two servers over one database that do not wake each other, and look for themselves ten times a second."""
+    """Two servers over one database without shared pub/sub, which poll ten times a second."""
     options: dict[str, Any] = {"poll_interval": 0.1, "broadcast_url": SecretStr("memory://")}
     async with serving(empty_url, tmp_path, **options) as one, serving(empty_url, tmp_path, **options) as other:
         yield one, other
 
 
-async def test_what_was_issued_before_is_refused_and_what_is_issued_then_counts(shopper: Client, user: str) -> None:
+async def test_sign_out_revokes_older_credentials_only(shopper: Client, user: str) -> None:
     phone, laptop, friend = shopper.signed_in(user), shopper.signed_in(user), shopper.signed_in(await make_user(shopper.database))
     assert (await phone.ask(SIGN_OUT))["signOutEverywhere"] == {
         "user": {"id": user}, "position": None, "clientMutationId": "m", "userErrors": [],
@@ -57,21 +57,19 @@ async def test_what_was_issued_before_is_refused_and_what_is_issued_then_counts(
     assert (await friend.ask(ME))["me"] is not None
 
 
-async def test_nobody_cannot_sign_out(shopper: Client) -> None:
+async def test_anonymous_sign_out_is_rejected(shopper: Client) -> None:
     assert (await shopper.refusal(SIGN_OUT))["extensions"]["code"] == "UNAUTHENTICATED"
 
 
 @pytest.mark.parametrize("issued", [None, 0, -(10**400), -1e300, 1e9])
-async def test_a_token_that_is_old_or_does_not_say_how_old_is_refused_from_then_on(
-    issued: float | None, shopper: Client, user: str
-) -> None:
+async def test_tokens_with_old_or_missing_iat_are_rejected(issued: float | None, shopper: Client, user: str) -> None:
     token = forged(claims(sub=user, iat=issued))
     assert (await bearing(shopper, token)).json()["data"]["me"]["id"] == user
     await shopper.signed_in(user).ask(SIGN_OUT)
     assert (await bearing(shopper, token)).status_code == 401
 
 
-async def test_what_is_open_ends_on_every_server_and_nothing_else_does(others: tuple[Client, Client]) -> None:
+async def test_sign_out_ends_subscriptions_on_every_server(others: tuple[Client, Client]) -> None:
     here, there = others
     user, friend = [await make_user(here.database) for _ in range(2)]
     store = await make_store(here.database)
@@ -99,9 +97,7 @@ async def test_what_is_open_ends_on_every_server_and_nothing_else_does(others: t
         assert (await hear(again))["payload"] == {"data": {"me": {"id": user}}}
 
 
-async def test_an_operator_signs_a_user_out_and_a_user_who_is_deleted_is_out(
-    others: tuple[Client, Client], empty_url: str
-) -> None:
+async def test_operator_sign_out_and_deletion_revoke_credentials(others: tuple[Client, Client], empty_url: str) -> None:
     server, _ = others
     user, gone = await make_user(server.database, email="ada@example.com"), await make_user(server.database)
     async with opened(address_of(server), token_of(user)) as one, opened(address_of(server), token_of(gone)) as other:
@@ -122,13 +118,13 @@ def run(url: str, email: str) -> int:
 
 
 def command(url: str, *words: str) -> "subprocess.CompletedProcess[str]":
-    """What the command line prints for an operator of this database."""
+    """The output of a CLI command with this database."""
     storefront = str(Path(sys.executable).with_name("storefront"))
     environment = os.environ | {"STOREFRONT_DATABASE_URL": url, "STOREFRONT_SECRET": SECRET}
     return subprocess.run([storefront, *words], env=environment, capture_output=True, text=True, check=False)
 
 
-async def test_an_open_socket_cannot_be_used_in_the_meantime(empty_url: str, tmp_path: Path) -> None:
+async def test_open_socket_rejects_operations_after_sign_out(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, poll_interval=60) as server:
         user = await make_user(server.database)
         async with opened(address_of(server), token_of(user)) as socket:
@@ -138,14 +134,14 @@ async def test_an_open_socket_cannot_be_used_in_the_meantime(empty_url: str, tmp
             assert (message["type"], message["payload"][0]["extensions"]["code"]) == ("error", "UNAUTHENTICATED")
 
 
-async def test_a_store_made_meanwhile_is_ones_own_on_an_open_socket(shopper: Client, user: str) -> None:
+async def test_open_socket_sees_newly_owned_store(shopper: Client, user: str) -> None:
     async with opened(address_of(shopper), token_of(user)) as socket:
         made = (await shopper.signed_in(user).ask(CREATE_STORE, s=f"new-{uuid7().hex}"))["createConfig"]["config"]["id"]
         await subscribe(socket, "1", "query($c: ID!) { config(by: {id: $c}) { isPublished } }", c=made)
         assert (await hear(socket))["payload"] == {"data": {"config": {"isPublished": False}}}
 
 
-async def test_all_that_is_open_is_looked_over_with_one_statement(empty_url: str, tmp_path: Path) -> None:
+async def test_revocation_check_takes_one_statement(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, poll_interval=0.2) as server, AsyncExitStack() as stack:
         for _ in range(20):
             token = token_of(await make_user(server.database))
@@ -160,7 +156,7 @@ async def test_all_that_is_open_is_looked_over_with_one_statement(empty_url: str
         assert statements == [], "nobody is left to look after"
 
 
-async def test_tokens_of_issuers_and_sessions_of_front_ends_are_as_old_as_they_say(empty_url: str, tmp_path: Path) -> None:
+async def test_issuer_tokens_and_sessions_use_their_iat(empty_url: str, tmp_path: Path) -> None:
     async with hosting() as host:
         issuer = host.issuer()
         options: dict[str, Any] = {"oidc_issuer": issuer.url, "oidc_audience": AUDIENCE, "authjs_secret": SecretStr(SECRET)}

@@ -1,4 +1,4 @@
-"""Writing variants over GraphQL: what is stored, told and logged, and what it makes of the product."""
+"""Variant mutations over GraphQL: stored rows, payloads, log entries and the product's derived columns."""
 
 from typing import Any
 
@@ -33,22 +33,22 @@ async def own_product(owner: Client, **values: Any) -> tuple[str, str]:
     return await make_product(owner.database, store, **values), store
 
 
-async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+async def mutate(client: Client, document: str, **input_: Any) -> dict[str, Any]:
     [payload] = (await client.ask(document, i=input_)).values()
     return dict(payload)
 
 
-def faults(payload: dict[str, Any]) -> list[tuple[str, str]]:
+def get_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
 
 
-async def test_a_variant_is_made_with_all_that_is_given(owner: Client) -> None:
+async def test_variant_is_created_with_given_fields(owner: Client) -> None:
     product, store = await own_product(owner)
     size = [{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]
     given = {"name": " Small ", "price": "9.5", "compareAtPrice": "12", "attributes": size, "inventory": 7, "sku": "S-1"}
-    answer = await told(owner, CREATE, productId=product, **given, clientMutationId="mine")
+    answer = await mutate(owner, CREATE, productId=product, **given, clientMutationId="mine")
     variant = answer["variant"]
-    assert faults(answer) == [] and answer["position"] == "1" and answer["clientMutationId"] == "mine"
+    assert get_errors(answer) == [] and answer["position"] == "1" and answer["clientMutationId"] == "mine"
     assert (variant["name"], variant["price"], variant["compareAtPrice"]) == ("Small", "9.50", "12.00")
     assert (variant["inventory"], variant["sku"], variant["isAvailable"], variant["version"]) == (7, "S-1", True, 1)
     assert sorted(variant["attributes"], key=lambda pair: str(pair["name"])) == size[::-1]
@@ -61,11 +61,11 @@ async def test_a_variant_is_made_with_all_that_is_given(owner: Client) -> None:
     assert entry.actor_id == (await owner.ask("{ me { id } }"))["me"]["id"]
 
 
-async def test_what_is_left_out_is_as_the_schema_says(owner: Client) -> None:
+async def test_omitted_fields_have_schema_defaults(owner: Client) -> None:
     product, _ = await own_product(owner)
-    variant = (await told(owner, CREATE, productId=product, name="Plain", price="1"))["variant"]
+    variant = (await mutate(owner, CREATE, productId=product, name="Plain", price="1"))["variant"]
     assert (variant["inventory"], variant["inStock"], variant["attributes"], variant["sku"]) == (0, False, [], None)
-    endless = (await told(owner, CREATE, productId=product, name="Endless", price="1", inventory=None))["variant"]
+    endless = (await mutate(owner, CREATE, productId=product, name="Endless", price="1", inventory=None))["variant"]
     assert (endless["inventory"], endless["inStock"]) == (None, True)
 
 
@@ -84,29 +84,29 @@ async def test_what_is_left_out_is_as_the_schema_says(owner: Client) -> None:
         ({"productId": "1"}, [("INVALID_INPUT", "productId")]),
     ],
 )
-async def test_what_cannot_be_made_is_refused(owner: Client, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
+async def test_invalid_variant_is_rejected(owner: Client, given: dict[str, Any], expected: list[tuple[str, str]]) -> None:
     product, store = await own_product(owner)
-    answer = await told(owner, CREATE, **{"productId": product, "name": "V", "price": "1", **given})
-    assert faults(answer) == expected and answer["variant"] is None and answer["position"] is None
+    answer = await mutate(owner, CREATE, **{"productId": product, "name": "V", "price": "1", **given})
+    assert get_errors(answer) == expected and answer["variant"] is None and answer["position"] is None
     assert await log.read_entries(owner.database, store, 0, 10) == []
 
 
-async def test_a_product_has_250_variants_at_most(owner: Client) -> None:
+async def test_product_has_at_most_250_variants(owner: Client) -> None:
     product, _ = await own_product(owner)
     async with owner.database.transaction() as connection:
         many = """INSERT INTO product_variants (id, product_id, name, price)
           SELECT gen_random_uuid(), %s, n::text, 1 FROM generate_series(1, 250) n"""
         await connection.raw.execute(many, [product])
-    answer = await told(owner, CREATE, productId=product, name="One too many", price="1")
-    assert faults(answer) == [("INVALID_INPUT", "productId")]
+    answer = await mutate(owner, CREATE, productId=product, name="One too many", price="1")
+    assert get_errors(answer) == [("INVALID_INPUT", "productId")]
 
 
-async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
+async def test_update_changes_and_logs_given_fields(owner: Client) -> None:
     product, store = await own_product(owner)
     variant = await make_variant(
         owner.database, product, name="Old", price="10", compare_at_price="12", sku="S", attributes={"a": "1"}
     )
-    answer = await told(owner, UPDATE, id=variant, price="11", name="Old", sku=None, clientMutationId="c")
+    answer = await mutate(owner, UPDATE, id=variant, price="11", name="Old", sku=None, clientMutationId="c")
     changed = answer["variant"]
     assert (changed["price"], changed["compareAtPrice"], changed["sku"], changed["version"]) == ("11.00", "12.00", None, 2)
     assert changed["attributes"] == [{"name": "a", "value": "1"}]
@@ -115,66 +115,66 @@ async def test_only_given_fields_change_and_are_logged(owner: Client) -> None:
     assert (entry.entity_id, entry.product_id, entry.client_mutation_id) == (variant, product, "c")
 
 
-async def test_what_stays_as_it_is_makes_no_version_and_no_change(owner: Client) -> None:
+async def test_update_without_difference_changes_nothing(owner: Client) -> None:
     product, store = await own_product(owner)
     variant = await make_variant(owner.database, product, name="Same", price="10")
     same: list[dict[str, Any]] = [{}, {"name": "Same", "price": "10.0"}, {"attributes": []}]
     for given in same:
-        answer = await told(owner, UPDATE, id=variant, **given)
-        assert answer["variant"]["version"] == 1 and answer["position"] is None and faults(answer) == []
+        answer = await mutate(owner, UPDATE, id=variant, **given)
+        assert answer["variant"]["version"] == 1 and answer["position"] is None and get_errors(answer) == []
     assert await log.read_entries(owner.database, store, 0, 10) == []
 
 
-async def test_null_empties_what_may_be_empty_and_nothing_else(owner: Client) -> None:
+async def test_null_clears_nullable_fields_only(owner: Client) -> None:
     product, _ = await own_product(owner)
     variant = await make_variant(owner.database, product, compare_at_price="12", sku="S")
-    answer = await told(owner, UPDATE, id=variant, compareAtPrice=None, sku=None, inventory=None)
+    answer = await mutate(owner, UPDATE, id=variant, compareAtPrice=None, sku=None, inventory=None)
     assert [answer["variant"][name] for name in ("compareAtPrice", "sku", "inventory")] == [None] * 3
-    answer = await told(owner, UPDATE, id=variant, name=None, price=None, attributes=None, isAvailable=None)
-    assert sorted(faults(answer)) == [("INVALID_INPUT", name) for name in ("attributes", "isAvailable", "name", "price")]
+    answer = await mutate(owner, UPDATE, id=variant, name=None, price=None, attributes=None, isAvailable=None)
+    assert sorted(get_errors(answer)) == [("INVALID_INPUT", name) for name in ("attributes", "isAvailable", "name", "price")]
 
 
-async def test_a_price_is_judged_by_what_it_is_compared_with_already(owner: Client) -> None:
+async def test_price_is_checked_against_stored_compare_price(owner: Client) -> None:
     product, _ = await own_product(owner)
     variant = await make_variant(owner.database, product, price="10", compare_at_price="12")
-    assert faults(await told(owner, UPDATE, id=variant, price="13")) == [("INVALID_INPUT", "compareAtPrice")]
-    assert faults(await told(owner, UPDATE, id=variant, price="13", compareAtPrice=None)) == []
+    assert get_errors(await mutate(owner, UPDATE, id=variant, price="13")) == [("INVALID_INPUT", "compareAtPrice")]
+    assert get_errors(await mutate(owner, UPDATE, id=variant, price="13", compareAtPrice=None)) == []
 
 
-async def test_a_stale_version_is_refused_and_told_what_changed(owner: Client) -> None:
+async def test_stale_version_is_rejected_with_changed_fields(owner: Client) -> None:
     product, _ = await own_product(owner)
     variant = await make_variant(owner.database, product)
-    await told(owner, UPDATE, id=variant, price="1", inventory=2)
+    await mutate(owner, UPDATE, id=variant, price="1", inventory=2)
     for document in (UPDATE, DELETE):
-        [error] = (await told(owner, document, id=variant, expectedVersion=1))["userErrors"]
+        [error] = (await mutate(owner, document, id=variant, expectedVersion=1))["userErrors"]
         assert (error["code"], error["path"], error["currentVersion"]) == ("STALE_VERSION", ["expectedVersion"], 2)
         assert error["changedFields"] == ["inventory", "price"]
-    assert faults(await told(owner, DELETE, id=variant, expectedVersion=2)) == []
+    assert get_errors(await mutate(owner, DELETE, id=variant, expectedVersion=2)) == []
 
 
-async def test_a_deleted_variant_is_gone_from_its_product(owner: Client) -> None:
+async def test_deleted_variant_disappears_from_product(owner: Client) -> None:
     product, store = await own_product(owner)
     kept, gone = [await make_variant(owner.database, product, name=name, price=price) for name, price in (("K", "5"), ("G", "9"))]
-    answer = await told(owner, DELETE, id=gone)
+    answer = await mutate(owner, DELETE, id=gone)
     assert answer["deletedId"] == gone and answer["position"] == "1" and kept
     left = (await owner.ask(PRODUCT, i=product))["product"]
     assert left["variants"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
-    assert faults(await told(owner, DELETE, id=gone)) == [("NOT_FOUND", "id")]
+    assert get_errors(await mutate(owner, DELETE, id=gone)) == [("NOT_FOUND", "id")]
     [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.changed_fields) == ("product_updated", gone, ["variants"])
 
 
-async def test_a_variant_off_sale_counts_for_its_owner_only(owner: Client, shopper: Client) -> None:
+async def test_unavailable_variant_counts_for_owner_only(owner: Client, shopper: Client) -> None:
     product, _ = await own_product(owner, inventory=0)
     variant = await make_variant(owner.database, product, price="5")
-    answer = await told(owner, UPDATE, id=variant, isAvailable=False)
+    answer = await mutate(owner, UPDATE, id=variant, isAvailable=False)
     assert answer["variant"]["isAvailable"] is False and answer["variant"]["product"]["variantCount"] == 1
     seen = (await shopper.ask(PRODUCT, i=product))["product"]
     assert (seen["variantCount"], seen["inStock"], seen["variants"]) == (0, False, [])
     assert seen["priceRange"] == {"min": "10.00", "max": "10.00"}
 
 
-async def test_nobody_else_may(owner: Client, shopper: Client) -> None:
+async def test_other_users_are_rejected(owner: Client, shopper: Client) -> None:
     product, _ = await own_product(owner)
     variant = await make_variant(owner.database, product)
     other = shopper.signed_in(await make_user(shopper.database))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from strawberry.dataloader import DataLoader
 
-import storefront.app
+import storefront.services
 from storefront.core.storage.disk import DiskStorage
 from storefront.feed import log
 from storefront.feed.log import LogEntry
@@ -82,7 +82,7 @@ async def scene(url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **optio
         made.append(Backpressure(*arguments))
         return made[-1]
 
-    monkeypatch.setattr(storefront.app, "Backpressure", make)
+    monkeypatch.setattr(storefront.services, "Backpressure", make)
     async with serving(url, folder, **options) as client:
         store = await make_store(client.database)
         product = await make_product(client.database, store, description=DESCRIPTION)

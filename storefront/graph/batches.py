@@ -1,0 +1,34 @@
+"""Batch resolvers that several object types share."""
+
+from collections.abc import Awaitable, Callable, Hashable, Sequence
+from typing import TypeVar
+
+from storefront.core.db.database import Row
+from storefront.core.errors import NotFound
+from storefront.execution.batch_field import BatchResolver
+from storefront.graph.context import Context, Info
+
+RowLoader = Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+
+def build_reference_batch(loader: RowLoader, key_column: str, noun: str) -> BatchResolver:
+    """A batch resolver of the rows that `key_column` refers to. Raises NotFound if one was deleted or hidden meanwhile."""
+
+    async def load_targets(rows: Sequence[Row], info: Info) -> Sequence[Row]:
+        related_rows = await info.context.load_many(loader, [getattr(row, key_column) for row in rows])
+        if None in related_rows:
+            raise NotFound(f"The {noun} that this belongs to was deleted, or is not visible to you.")
+        return related_rows
+
+    return load_targets
+
+
+async def load_by_kind(
+    rows: Sequence[Row], kinds: Sequence[K], load: Callable[[Sequence[str], K], Awaitable[Sequence[T]]]
+) -> list[T]:
+    """Values loaded in one batch per kind of row, such as per audience, in the order of the rows."""
+    pending_by_kind = {kind: load([r.id for r, k in zip(rows, kinds, strict=True) if k is kind], kind) for kind in set(kinds)}
+    values_by_kind = {kind: iter(await values) for kind, values in pending_by_kind.items()}
+    return [next(values_by_kind[kind]) for kind in kinds]
