@@ -1,4 +1,4 @@
-"""Looks a set-up over: what is wrong, and how to mend it."""
+"""Checks of a deployment: each finding has the state of a subsystem and, where something is wrong, a remedy."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ from storefront.serving.graphiql.assets import list_missing_files, list_missing_
 from storefront.serving.protection.rate_limit import check_redis
 
 MIN_POSTGRES_VERSION = 150_000
-# How often two connections are asked for their backends: a pooler need not give them the same one at once.
+# How often two connections compare their backends: a pooler may give them different ones at first.
 _POOLER_PROBES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `mend` is empty where all is well."""
+    """The result of one check. `remedy` is empty where all is well."""
 
     subject: str
     state: str
@@ -41,19 +41,21 @@ class Finding:
 
 
 def check_database(url: str) -> Iterator[Finding]:
-    """Whether Postgres answers, is new enough and has our newest schema."""
+    """Check that Postgres is reachable and new enough, and has the newest schema."""
     try:
         with psycopg.connect(url, connect_timeout=5) as connection:
             version, name = connection.info.server_version, connection.info.dbname
     except psycopg.OperationalError as error:
         yield Finding(
-            "database", _format_error(error), "Check STOREFRONT_DATABASE_URL, and that the server runs and lets you in."
+            "database",
+            _format_error(error),
+            "Check STOREFRONT_DATABASE_URL, and that the server runs and accepts the credentials.",
         )
         return
     upgrade_remedy = "Use Postgres 15 or newer." if version < MIN_POSTGRES_VERSION else ""
     yield Finding("database", f"Postgres {version // 10_000}.{version % 10_000}, database {name}", upgrade_remedy)
     if _has_transaction_pooler(url):
-        yield Finding("pooler", "a connection pooler in transaction mode stands before Postgres: nothing is prepared", "")
+        yield Finding("pooler", "a connection pooler in transaction mode: statements are not prepared", "")
     with migrations.connect(url) as migration_connection:
         revision, newest_revision = migrations.get_current_revision(migration_connection), migrations.get_head_revision()
     remedy = "" if revision == newest_revision else "Run: storefront migrate"
@@ -63,7 +65,7 @@ def check_database(url: str) -> Iterator[Finding]:
 
 
 async def check_users(url: str) -> Finding:
-    """Whether each verified address leads to the one user who has proven it, and some credentials to every user."""
+    """Check that each verified address belongs to one user, and that every user can sign in."""
     async with Database(url, size=1, statement_timeout=0) as database:
         conflicts = await load_address_conflicts(database)
         pairs = [(user.id, user.holder_id or await _load_address_holder(database, user.email)) for user in conflicts]
@@ -85,7 +87,7 @@ _MERGE_REMEDY = (
 
 
 def _has_transaction_pooler(url: str) -> bool:
-    """Whether two connections that are open at the same time are served by one backend."""
+    """Whether one backend serves two connections that are open at the same time: a pooler in transaction mode."""
     with ExitStack() as stack:
         connections = [stack.enter_context(psycopg.connect(url, autocommit=True, prepare_threshold=None)) for _ in range(2)]
         for _ in range(_POOLER_PROBES):
@@ -96,7 +98,7 @@ def _has_transaction_pooler(url: str) -> bool:
 
 
 def describe_settings(options: Settings, database_url: str) -> Finding:
-    """Which settings are in force, secrets aside."""
+    """The main settings in effect, without secrets."""
     location = "an external Postgres" if options.database_url else f"the embedded Postgres in {options.data_dir}"
     return Finding(
         "settings",
@@ -105,14 +107,14 @@ def describe_settings(options: Settings, database_url: str) -> Finding:
 
 
 async def check_storage(options: Settings) -> Finding:
-    """Whether files can be written, read, listed and removed where they are kept, and where clients are told to find us."""
+    """Check that object storage can write, read, list and delete, the public URL, and the CORS rules of a bucket."""
     try:
         objects = create_object_storage(options)
     except RuntimeError as error:
         return Finding("storage", str(error).partition(". ")[0], str(error).partition(". ")[2])
-    remedy = "Check STOREFRONT_S3_*, that the bucket is there, and that the key may read, write, delete and list in it."
+    remedy = "Check STOREFRONT_S3_*, that the bucket exists, and that the key may read, write, delete and list in it."
     if isinstance(objects, DiskStorage):
-        remedy = "Let this user write to STOREFRONT_DATA_DIR, and see that its disk has room."
+        remedy = "Let this user write to STOREFRONT_DATA_DIR, and check that its disk has free space."
     try:
         async with asyncio.timeout(20), objects.running():
             await _probe_storage(objects)
@@ -126,57 +128,55 @@ async def _probe_storage(objects: ObjectStorage) -> None:
     key = f"doctor/{new_id()}"
     await objects.put(key, b"A try.", "text/plain")
     if await read_object(objects, key, 100) != b"A try." or key not in [stored.key async for stored in objects.list("doctor/")]:
-        raise StorageError("what was written is not what is read")
+        raise StorageError("the content read differs from the content written")
     await objects.delete(key)
 
 
 async def _check_bucket_cors(objects: ObjectStorage, options: Settings) -> str:
-    """How to let the pages of the allowed origins send to a bucket, if they may not. Our own routes let all of them."""
+    """The remedy where the bucket's CORS rules reject uploads from an allowed origin. Our own endpoints allow all of them."""
     presigned = objects.presign_put("doctor/page", content_type="image/png", size=1, seconds=60)
     preflight_headers = {"access-control-request-method": presigned.method, "access-control-request-headers": "content-type"}
     async with httpx.AsyncClient(timeout=5) as client:
         for origin in [] if isinstance(objects, DiskStorage) else sorted(options.origins()):
             response = await client.options(presigned.url, headers={"origin": origin, **preflight_headers})
             if response.headers.get("access-control-allow-origin") not in ("*", origin):
-                return f"Let pages of {origin} send to the bucket: docs/media.md has the rules for it (CORS)."
+                return f"Allow uploads from {origin} in the CORS rules of the bucket: docs/media.md has an example."
     return ""
 
 
 def _check_public_url(options: Settings) -> str:
     is_wildcard_host = options.public_url is None and options.host in ("0.0.0.0", "::")  # noqa: S104
-    return "Set STOREFRONT_PUBLIC_URL to where clients reach this server." if is_wildcard_host else ""
+    return "Set STOREFRONT_PUBLIC_URL to the URL under which clients reach this server." if is_wildcard_host else ""
 
 
 def _get_wakeups_url(options: Settings, database_url: str) -> str:
-    # As `serve` hands its workers the address of the embedded server.
+    # `serve` passes the URL of the embedded server to its workers in the same way.
     return options.model_copy(update={"database_url": SecretStr(database_url)}).pubsub_url()
 
 
 async def check_broadcaster(options: Settings, database_url: str) -> Finding:
-    """Whether processes can wake each other."""
+    """Check that the pub/sub backend works, for wake-ups between processes."""
     url = _get_wakeups_url(options, database_url)
     scheme = url.partition(":")[0]
     try:
         async with asyncio.timeout(5), create_broadcast(url) as broadcast:
             await broadcast.publish("storefront-doctor", "")
     except Exception as error:
-        # Whatever the backend's own client raises, its type is enough to say that this address does not work.
+        # Clients of the backends raise exceptions of any type; the type is enough to report that the URL does not work.
         return Finding("broadcaster", f"{scheme}: {type(error).__name__}", "Check STOREFRONT_BROADCAST_URL.")
     if scheme.startswith("postgres") and _has_transaction_pooler(url):
-        remedy = (
-            "Set STOREFRONT_BROADCAST_URL to Postgres itself, past the pooler: notifications do not pass one in transaction mode."
-        )
+        remedy = "Set STOREFRONT_BROADCAST_URL to Postgres itself: LISTEN/NOTIFY does not work over a pooler in transaction mode."
         return Finding("broadcaster", f"{scheme} over a connection pooler", remedy)
     is_process_local = options.workers > 1 and scheme == "memory"
     return Finding(
         "broadcaster",
         f"{scheme} works",
-        "memory:// reaches one process: several workers need another one." if is_process_local else "",
+        "memory:// reaches one process: several workers need another backend." if is_process_local else "",
     )
 
 
 async def check_rate_limits(options: Settings) -> Finding:
-    """Where requests are counted for their limits."""
+    """Check where requests are counted for rate limits."""
     url = options.rate_limit_url
     if url is None:
         return Finding("rates", "counted by each worker for itself" if options.workers > 1 else "counted in the process")
@@ -184,14 +184,14 @@ async def check_rate_limits(options: Settings) -> Finding:
         async with asyncio.timeout(5):
             await check_redis(url.get_secret_value())
     except Exception as error:
-        # Not installed, not there or not let in: its type is enough to say that this address does not work.
+        # Not installed, unreachable or unauthorized: the type of the exception is enough to report it.
         remedy = "Check STOREFRONT_RATE_LIMIT_URL; it needs the extra redis: pip install 'storefront[redis]'"
         return Finding("rates", f"counted by each worker for itself: {type(error).__name__}", remedy)
     return Finding("rates", "counted together in Redis")
 
 
 def check_clients(options: Settings) -> Finding:
-    """How often an address may come, and whether it is the clients' own."""
+    """Check the rate limit of addresses, and that trusted proxies are configured, so that addresses are those of clients."""
     rate = options.address_rate()
     suffix = "" if options.rate_limit_address is not None else " (the default)"
     state = f"{rate} for each address{suffix}" if rate else "any number of requests from an address"
@@ -199,18 +199,18 @@ def check_clients(options: Settings) -> Finding:
     is_unclear = options.is_exposed() and options.trusted_proxies is None
     remedy = (
         "Behind a proxy set STOREFRONT_TRUSTED_PROXIES to its addresses: else all of its clients are counted as one address, "
-        "or not at all where it is a private one. Without a proxy set it to nothing (STOREFRONT_TRUSTED_PROXIES=)."
+        "or not at all where it is a private one. Without a proxy set it to an empty value (STOREFRONT_TRUSTED_PROXIES=)."
     )
     return Finding("clients", f"{state}; {proxies}", remedy if is_unclear else "")
 
 
 def check_documents(options: Settings) -> Finding:
-    """Whether the trusted documents can be run."""
+    """Check that all trusted documents are valid."""
     manifests = len(options.manifest_paths())
     try:
         document_store = schema.build_document_store(options)
     except ManifestError as error:
-        return Finding("documents", str(error), "Build the manifests anew against schema.graphql.")
+        return Finding("documents", str(error), "Rebuild the manifests against schema.graphql.")
     others_allowed = "no others" if document_store.policy.only_trusted else "and any other"
     return Finding(
         "documents",
@@ -219,7 +219,7 @@ def check_documents(options: Settings) -> Finding:
 
 
 def check_observability(options: Settings) -> Finding:
-    """Who sees what a server does."""
+    """Describe metrics, traces and logs, and check that OpenTelemetry is installed where traces are on."""
     if options.traces_endpoint and find_spec("opentelemetry") is None:
         return Finding("watch", "traces need OpenTelemetry", "Run: pip install 'storefront[otel]'")
     metrics = f"metrics on {options.metrics_host}:{options.metrics_port}" if options.metrics_port else "no metrics"
@@ -227,12 +227,12 @@ def check_observability(options: Settings) -> Finding:
 
 
 def check_graphiql() -> Finding:
-    """Whether the files of GraphiQL are there."""
+    """Check that the files of GraphiQL are installed."""
     return _check_files("graphiql", list_missing_graphiql_files())
 
 
 def check_dashboard() -> Finding:
-    """Whether the files of the dashboard are there."""
+    """Check that the files of the dashboard are installed."""
     return _check_files("dashboard", list_missing_files(assets.FOLDER, assets.FILES))
 
 

@@ -1,4 +1,4 @@
-"""A real, headless Chromium that can reach nothing but this machine, spoken to over its DevTools protocol."""
+"""A headless Chromium, controlled over the DevTools protocol, that can reach this machine only."""
 
 import json
 import os
@@ -21,7 +21,7 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: insta
 
 
 class Browser:
-    """One page."""
+    """A page of the browser."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -42,28 +42,28 @@ class Browser:
         return result["result"].get("value")
 
     def wait(self, script: str, seconds: float = 20) -> Any:
-        """The value of the script, as soon as it is a true one."""
+        """Wait until the script returns a truthy value; returns that value."""
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
-            assert time.monotonic() < deadline, f"{script} never came true; page: {self.run('document.body.innerText')}"
+            assert time.monotonic() < deadline, f"{script} did not become true; page: {self.run('document.body.innerText')}"
             time.sleep(0.05)
         return value
 
     def asked(self) -> list[str]:
-        """The addresses of all requests so far."""
+        """The URLs of all requests so far."""
         return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
 
     def complaints(self) -> list[Any]:
-        """What the browser found fault with: broken policies, failed requests, exceptions."""
+        """Problems that the browser has reported: policy violations, failed requests, exceptions."""
         return [event["params"] for event in self.events if event["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")]
 
 
 @contextmanager
 def chromium(profile: Path) -> Iterator[ClientConnection]:
-    """A line to a page of a browser of its own."""
+    """Run a browser; yields the DevTools connection to its page."""
     flags = ["--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--remote-debugging-port=0"]
     flags += [f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--window-size=1400,900"]
-    # Chromium refuses to sandbox for root, which is who runs tests in most containers.
+    # Chromium cannot sandbox as root, the user of tests in most containers.
     flags += ["--no-sandbox"] if os.geteuid() == 0 else []
     process = subprocess.Popen([str(CHROMIUM), *flags, "about:blank"], stderr=subprocess.DEVNULL)
     try:
@@ -75,7 +75,7 @@ def chromium(profile: Path) -> Iterator[ClientConnection]:
 
 
 def watched(page: Browser) -> None:
-    """Have the browser tell of what the page loads and logs."""
+    """Enable the events of what the page loads and logs."""
     for domain in ("Page", "Network", "Log", "Runtime"):
         page.call(f"{domain}.enable")
 

@@ -1,4 +1,4 @@
-"""A GraphQL client over a real socket, for one server."""
+"""A GraphQL client for a test server, over a real socket."""
 
 import time
 from dataclasses import dataclass
@@ -13,35 +13,35 @@ SECRET = "a secret of thirty-two characters"
 
 
 def token_of(subject: str, seconds: int = 600, **claims: Any) -> str:
-    """A token of the test server for a user. Its database runs on this machine: there is one clock."""
+    """A bearer token of the test server for a user, dated by the clock of this machine, which is also the database's."""
     return sign_token(Claims(subject, **claims), SECRET, seconds=seconds, database_time=time.time())
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """One who asks: a shopper, or with a token the user that it names. `database` is the server's own."""
+    """A client: anonymous, or authenticated with a token. `database` is that of the server."""
 
     http: httpx.AsyncClient
     database: Database
     token: str | None = None
 
     def signed_in(self, subject: str, **claims: Any) -> "Client":
-        """The same client with a token."""
+        """The same client, authenticated as a user."""
         return Client(self.http, self.database, token_of(subject, **claims))
 
     async def post(self, query: str, **variables: Any) -> httpx.Response:
-        """The whole response."""
+        """Execute a document; returns the HTTP response."""
         headers = {"authorization": f"Bearer {self.token}"} if self.token else {}
         return await self.http.post("/graphql", json={"query": query, "variables": variables}, headers=headers)
 
     async def ask(self, query: str, **variables: Any) -> Any:
-        """The data; fails on any error."""
-        answer = (await self.post(query, **variables)).json()
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
+        """Execute a document; returns its data, and fails on any error."""
+        response = (await self.post(query, **variables)).json()
+        assert "errors" not in response, response["errors"]
+        return response["data"]
 
     async def refusal(self, query: str, **variables: Any) -> Any:
-        """The one error that was answered: message, path, extensions."""
-        answer = (await self.post(query, **variables)).json()
-        (error,) = answer["errors"]
+        """Execute a document; returns its single error."""
+        response = (await self.post(query, **variables)).json()
+        (error,) = response["errors"]
         return error

@@ -1,4 +1,4 @@
-"""A real Postgres for every test, migrated once and copied; a real server on a real socket in front of it."""
+"""Shared fixtures: an embedded Postgres, a migrated database per test (copied from a template), servers on real sockets."""
 
 import asyncio
 import json
@@ -32,13 +32,13 @@ from tests.s3 import s3_server as started_s3
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[str]:
-    """The URI of the embedded server, in a folder of its own."""
+    """The URI of an embedded server in a temporary folder."""
     with tempfile.TemporaryDirectory(prefix="storefront-") as folder, embedded_server(Path(folder)) as uri:
         with psycopg.connect(build_superuser_url(uri), autocommit=True) as connection:
-            # Nothing here has to survive a power cut.
+            # Durability is not needed in tests.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
-            # Tests that cut all connections of a database meet autovacuum there, too.
+            # Tests that terminate all connections of a database terminate autovacuum workers, too.
             connection.execute("GRANT pg_signal_autovacuum_worker TO storefront")
         yield uri
 
@@ -60,14 +60,14 @@ def fresh(postgres: str, template: str) -> str:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[S3Server]:
-    """A server of S3's protocol."""
+    """An S3-compatible server."""
     with started_s3() as server:
         yield server
 
 
 @pytest.fixture
 def log_lines() -> Iterator[list[dict[str, Any]]]:
-    """What is logged from info on, as the server writes it: lines of JSON, read again."""
+    """The parsed JSON log lines of level info and above."""
     lines = Lines()
     lines.setFormatter(JsonLines())
     root = logging.getLogger()
@@ -80,14 +80,14 @@ def log_lines() -> Iterator[list[dict[str, Any]]]:
 
 
 class Lines(logging.Handler):
-    """Keeps what is logged."""
+    """Collects log lines."""
 
     def __init__(self) -> None:
         super().__init__()
         self.written: list[dict[str, Any]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep a line."""
+        """Collect a line."""
         self.written.append(json.loads(self.format(record)))
 
 
@@ -108,16 +108,23 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
 async def serving(
     url: str, folder: Path, sockets: Mapping[str, Any] = websocket_protocol.UVICORN_OPTIONS, **options: Any
 ) -> AsyncIterator[Client]:
-    """A shopper of a real server on a free port, over this database; with other settings where they are given."""
-    # Bound before the application is made: it tells clients its address.
+    """Run a server on a free port with this database; yields an anonymous client. `options` override settings."""
+    # Bound before the application is created, which needs to know its own port.
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    given = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
-    # A machine that is busy with other tests takes its time.
-    given |= {"pool_timeout": 30, "lock_timeout": 20_000}
-    # Tests count when they want it counted, and write past the log, which nobody notices who keeps answers.
+    defaults = {"database_url": SecretStr(url), "secret": SecretStr(SECRET), "data_dir": folder, "port": port}
+    # Generous timeouts, for machines that are busy with other tests.
+    defaults |= {"pool_timeout": 30, "lock_timeout": 20_000}
+    # Background work is off: tests trigger it. So is the response cache: factories write without changelog entries.
     settings = Settings(
-        **{**given, "popularity_interval": 0, "rollup_interval": 0, "webhook_interval": 0, "response_cache_bytes": 0, **options}
+        **{
+            **defaults,
+            "popularity_interval": 0,
+            "rollup_interval": 0,
+            "webhook_interval": 0,
+            "response_cache_bytes": 0,
+            **options,
+        }
     )
     app = create_app(settings)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
@@ -133,13 +140,13 @@ async def serving(
 
 @pytest_asyncio.fixture
 async def client(empty_url: str, tmp_path: Path) -> AsyncIterator[Client]:
-    """A shopper of a server over a fresh, empty database."""
+    """An anonymous client of a server with a fresh, empty database."""
     async with serving(empty_url, tmp_path) as shopper:
         yield shopper
 
 
 @pytest_asyncio.fixture(scope="session")
 async def shopper(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A shopper of one server that all tests share. Its tests add stores of their own and count on no other rows."""
+    """An anonymous client of a server that all tests share. Tests add their own stores and must not rely on other rows."""
     async with serving(fresh(postgres, template), tmp_path_factory.mktemp("server")) as shared:
         yield shared

@@ -1,4 +1,4 @@
-"""Rows for tests: sensible unless said otherwise, written straight into the tables."""
+"""Factories of rows with valid defaults. They write to the tables directly, without changelog entries."""
 
 import asyncio
 from collections.abc import Iterator
@@ -21,21 +21,21 @@ _numbers = count(1)
 
 
 async def insert(database: Database, table: str, **values: Any) -> str:
-    """One row; returns its id. Lists and dicts become JSON."""
+    """Insert a row; returns its id. Lists and dicts become JSON."""
     row = {"id": str(uuid7()), **values}
-    shaped = [orjson.dumps(value).decode() if isinstance(value, (list, dict)) else value for value in row.values()]
+    parameters = [orjson.dumps(value).decode() if isinstance(value, (list, dict)) else value for value in row.values()]
     names = sql.SQL(", ").join(sql.Identifier(name) for name in row)
-    places = sql.SQL(", ").join(sql.Placeholder() for _ in row)
+    placeholders = sql.SQL(", ").join(sql.Placeholder() for _ in row)
     async with database.transaction() as connection:
-        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.Identifier(table), names, places)
-        await connection.raw.execute(statement, shaped)
+        statement = sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(sql.Identifier(table), names, placeholders)
+        await connection.raw.execute(statement, parameters)
     return str(row["id"])
 
 
 async def make_user(
     database: Database, *, subject: str | None = "", issuer: str = OWN_ISSUER, is_verified: bool = True, **values: Any
 ) -> str:
-    """A user whose token is `token_of(subject)`, the subject being their id unless given; None: nobody has signed in as them."""
+    """Insert a user with the token `token_of(subject)`; the default subject is the user's id. None: a user without identities."""
     number = next(_numbers)
     id_ = str(uuid7())
     row = {"id": id_, "email": f"user{number}@example.com", "name": f"User {number}", **values}
@@ -53,7 +53,7 @@ async def make_user(
 
 
 async def make_store(database: Database, **values: Any) -> str:
-    """A published store, of a new user unless `user_id` is given."""
+    """Insert a published store, of a new user unless `user_id` is given."""
     number = next(_numbers)
     if "user_id" not in values:
         values["user_id"] = await make_user(database)
@@ -62,27 +62,27 @@ async def make_store(database: Database, **values: Any) -> str:
 
 
 async def make_product(database: Database, config_id: str, **values: Any) -> str:
-    """An active product."""
+    """Insert an active product."""
     number = next(_numbers)
     defaults = {"title": f"Product {number}", "handle": f"product-{number}", "price": "10.00", "inventory": 5}
     return await insert(database, "products", config_id=config_id, **{**defaults, **values})
 
 
 async def make_variant(database: Database, product_id: str, **values: Any) -> str:
-    """An available variant."""
+    """Insert an available variant."""
     defaults = {"name": f"Variant {next(_numbers)}", "price": "10.00", "inventory": 5}
     return await insert(database, "product_variants", product_id=product_id, **{**defaults, **values})
 
 
 async def make_review(database: Database, product_id: str, **values: Any) -> str:
-    """Five stars, of a new user unless `user_id` is given."""
+    """Insert a review of five stars, of a new user unless `user_id` is given."""
     if "user_id" not in values:
         values["user_id"] = await make_user(database)
     return await insert(database, "reviews", product_id=product_id, **{"rating": 5, **values})
 
 
 async def make_job(database: Database, config_id: str, user_id: str, kind: str = "import", issues: int = 2, **values: Any) -> str:
-    """An import or export that is done, with so many rows that were left out."""
+    """Insert a finished import or export with this many row errors."""
     source = "catalogue" if kind == "export" else "shopify_csv"
     defaults = {"status": "succeeded", "object_key": f"{kind}s/{config_id}/{next(_numbers)}.csv", "object_size": 10}
     defaults |= {"source": source, "file_name": "shop.csv"}
@@ -96,7 +96,7 @@ async def make_job(database: Database, config_id: str, user_id: str, kind: str =
 
 
 async def make_image(database: Database, product_id: str, **values: Any) -> str:
-    """A picture that the product shows besides what it shows already. There are no files of it."""
+    """Insert an image and append it to those of the product. It has no files in storage."""
     id_ = str(uuid7())
     async with database.transaction() as connection:
         find = "SELECT config_id FROM products WHERE id = %s FOR UPDATE"
@@ -115,26 +115,23 @@ async def make_image(database: Database, product_id: str, **values: Any) -> str:
 
 
 async def make_upload(database: Database, config_id: str, **values: Any) -> str:
-    """An upload of a PNG that may still be sent and confirmed."""
+    """Insert a pending upload of a PNG, which has not expired."""
     async with database.transaction() as connection:
-        soon = await (await connection.raw.execute("SELECT now() + interval '15 minutes'")).fetchone()
-    assert soon
-    defaults = {"content_type": "image/png", "size": 100, "expires_at": soon[0]}
+        expiry = await (await connection.raw.execute("SELECT now() + interval '15 minutes'")).fetchone()
+    assert expiry
+    defaults = {"content_type": "image/png", "size": 100, "expires_at": expiry[0]}
     return await insert(database, "image_uploads", config_id=config_id, **{**defaults, **values})
-
-
-_LOOKS = "webhook", "coalesce(store_positions.position"
 
 
 @contextmanager
 def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
-    """The SQL of the statements that run meanwhile, but for those of jobs in the background; their `looks`, too, if wanted."""
+    """Record the SQL of all statements, except for background tasks. `looks`: include the polls of background services."""
     seen: list[str] = []
 
     def observe(sql: str) -> None:
         task = asyncio.current_task()
         is_job = task is not None and task.get_name() == BACKGROUND_TASK_NAME
-        # Whoever delivers webhooks, and who knows how far the logs have come, looks now and then, on behalf of no request.
+        # The webhook dispatcher and the changelog poller run statements at intervals, outside of requests.
         is_look = (
             not looks
             and request_context.get_current_context() is None

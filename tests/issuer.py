@@ -1,4 +1,4 @@
-"""OpenID Connect issuers on a real socket, whose keys and answers a test may change."""
+"""OpenID Connect issuers on a real socket, whose keys and responses tests can change."""
 
 import asyncio
 import json
@@ -20,20 +20,20 @@ from starlette.routing import Route
 
 AUDIENCE = "the shop"
 
-# Which key signs under which name.
+# The key type of each algorithm.
 KINDS = {"RS256": "RSA", "PS256": "RSA", "ES256": "P-256", "ES384": "P-384", "EdDSA": "Ed25519", "Ed25519": "Ed25519"}
 
 
 @cache
 def key(kind: str = "P-256", kid: str | None = "first", use: str | None = "sig", alg: str | None = None) -> Key:
-    """A key pair of this kind; the same again for the same words."""
+    """A key pair, cached by its arguments."""
     named: Any = {name: value for name, value in {"kid": kid, "use": use, "alg": alg}.items() if value}
     families = {"RSA": "RSA", "Ed25519": "OKP"}
     return JWKRegistry.generate_key(families.get(kind, "EC"), 2048 if kind == "RSA" else kind, named)
 
 
 def signed(claims: dict[str, Any], by: Key, algorithm: str = "ES256", **header: Any) -> str:
-    """A token, whatever it says: put together by hand, because the library refuses to write most of the wrong ones."""
+    """A signed token. It is assembled here, because the library refuses to create most invalid ones."""
     given = {"alg": algorithm, "kid": by.kid, **header}
     parts = ({name: value for name, value in given.items() if value is not None}, claims)
     text = b".".join(urlsafe_b64encode(json.dumps(part).encode()) for part in parts)
@@ -42,7 +42,7 @@ def signed(claims: dict[str, Any], by: Key, algorithm: str = "ES256", **header: 
 
 @dataclass
 class Issuer:
-    """What it is asked and what it answers. `answer` takes the place of the keys while it is set."""
+    """An issuer: its keys, the paths that were requested, and, if set, an `answer` that replaces all responses."""
 
     url: str
     keys: list[Any] = field(default_factory=lambda: [key()])
@@ -52,52 +52,52 @@ class Issuer:
     discovery: dict[str, Any] = field(default_factory=dict)
 
     def claims(self, **values: Any) -> dict[str, Any]:
-        """Claims that hold, less those that are None."""
+        """Valid claims, with changes; those that are None are removed."""
         now = int(time.time())
         given = {"iss": self.url, "aud": AUDIENCE, "sub": "ada", "iat": now, "exp": now + 600, **values}
         return {name: value for name, value in given.items() if value is not None}
 
     def token(self, **values: Any) -> str:
-        """A good token of the first key, but for these claims."""
+        """A valid token signed with the first key, except for these claims."""
         return signed(self.claims(**values), self.keys[0])
 
     def fetches(self) -> int:
-        """How often the keys were asked for."""
+        """The number of requests for the keys."""
         return self.asked.count("/keys")
 
     async def answers(self, request: Request) -> Response:
-        """The endpoint for everything under the issuer's URL."""
+        """The endpoint of all paths under the issuer's URL."""
         path = "/" + request.path_params["path"]
         self.asked.append(path)
         if self.answer is not None:
             return await self.answer(request)
         if path == "/keys":
-            public = [one if isinstance(one, dict) else one.as_dict(private=False) for one in self.keys]
+            public = [jwk if isinstance(jwk, dict) else jwk.as_dict(private=False) for jwk in self.keys]
             return JSONResponse({"keys": public}, headers=self.headers)
         return JSONResponse({"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.discovery})
 
 
 @dataclass
 class Host:
-    """One server of many issuers, each under a path of its own."""
+    """A server of many issuers, each under its own path."""
 
     base: str = ""
     issuers: dict[str, Issuer] = field(default_factory=dict)
 
     def issuer(self) -> Issuer:
-        """A new one."""
+        """A new issuer."""
         name = f"realm{len(self.issuers)}"
-        made = self.issuers[name] = Issuer(f"{self.base}/{name}")
-        return made
+        issuer = self.issuers[name] = Issuer(f"{self.base}/{name}")
+        return issuer
 
     async def answers(self, request: Request) -> Response:
-        """The endpoint for all of them."""
+        """The endpoint of all issuers."""
         return await self.issuers[request.path_params["name"]].answers(request)
 
 
 @asynccontextmanager
 async def hosting() -> AsyncIterator[Host]:
-    """A host that answers until the end."""
+    """Run a host on a free port."""
     host = Host()
     app = Starlette(routes=[Route("/{name}/{path:path}", host.answers)])
     config = uvicorn.Config(app, port=0, log_level="error", lifespan="off", timeout_graceful_shutdown=1)

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode before a test's Postgres."""
+"""A real PgBouncer in transaction mode in front of a test's Postgres."""
 
 import os
 import shutil
@@ -23,14 +23,14 @@ needs_pgbouncer = pytest.mark.skipif(PGBOUNCER is None, reason="no PgBouncer: in
 
 @contextmanager
 def pgbouncer(target: str, *, backends: int = 3, mode: str = "transaction") -> Iterator[str]:
-    """The URL of a Postgres by way of a PgBouncer that has so many connections to it."""
-    given = conninfo_to_dict(target)
-    database, user = str(given["dbname"]), str(given["user"])
-    # It does not run as root, and another user may not get at Postgres' own socket: hence the way over TCP.
+    """Run a PgBouncer with `backends` server connections; yields its URL."""
+    parameters = conninfo_to_dict(target)
+    database, user = str(parameters["dbname"]), str(parameters["user"])
+    # PgBouncer does not run as root, and other users cannot reach the socket of Postgres: hence a TCP proxy.
     with postgres_proxy(target) as proxy, tempfile.TemporaryDirectory(prefix="pgbouncer-") as name:
         folder, port = Path(name), free_port()
         folder.chmod(0o755)
-        password = f" password='{given['password']}'" if given.get("password") else ""
+        password = f" password='{parameters['password']}'" if parameters.get("password") else ""
         (folder / "pgbouncer.ini").write_text(
             f"[databases]\n{database} = host=127.0.0.1 port={proxy.port} user='{user}'{password}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
@@ -51,8 +51,8 @@ def pgbouncer(target: str, *, backends: int = 3, mode: str = "transaction") -> I
 
 
 def _wait_until_listening(process: "subprocess.Popen[bytes]", port: int) -> None:
-    end = time.monotonic() + 20
-    while time.monotonic() < end:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
         assert process.poll() is None, "PgBouncer ended by itself"
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return

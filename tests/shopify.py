@@ -1,7 +1,7 @@
-"""The other side: a server that speaks Shopify's Admin API as it is documented. Its catalogue and moods a test may change.
+"""A stub of Shopify's Admin API. Tests can change its catalogue, its throttle and its faults.
 
-Documents are validated and executed against the part of the documented schema that concerns products, so that a field that
-Shopify does not have is refused here too. Costs are counted as documented: an object is 1, a connection 2 and its objects.
+Documents are validated and executed against the part of the documented schema that concerns products, so that unknown fields
+are rejected here, too. Costs are computed as documented: an object is 1, a connection 2 and its objects.
 """
 
 import asyncio
@@ -65,12 +65,12 @@ type Image { url: URL! altText: String }
 
 TOKEN = "shpat_0123456789abcdef0123456789abcdef"
 DOMAIN = "stand-in.myshopify.com"
-DEAREST = 1_000
+MAX_COST = 1_000
 
 
 @dataclass
 class Fault:
-    """What is answered once in place of an answer. Without a status the connection is cut in the middle of the body."""
+    """A fault that replaces one response. Without a status, the connection is cut in the middle of the body."""
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -79,13 +79,13 @@ class Fault:
 
 @dataclass
 class Shopify:
-    """A shop: what it has, who may ask, how much, and what goes wrong next."""
+    """A shop: its products, token, scopes, throttle, and the next faults."""
 
     products: list[dict[str, Any]] = field(default_factory=list)
     token: str = TOKEN
     scopes: Sequence[str] = ("read_products", "read_inventory")
     currency: str = "USD"
-    # The bucket of points; a small one, or one that fills slowly, makes who asks too fast wait.
+    # The leaky bucket of cost points. A small or slow one throttles clients.
     most: float = 1_000
     restore_rate: float = 50_000
     faults: list[Fault] = field(default_factory=list)
@@ -100,43 +100,45 @@ class Shopify:
 
     async def answers(self, request: Request) -> Response:
         """The endpoint of the Admin API."""
-        question = await request.json()
-        self.asked.append(question)
+        body = await request.json()
+        self.asked.append(body)
         self.was_asked.set()
         await asyncio.sleep(self.delay)
         if self.faults:
-            return _faulty(self.faults.pop(0))
+            return _render_fault(self.faults.pop(0))
         if request.headers.get("x-shopify-access-token") != self.token:
             problem = "[API] Invalid API key or access token (unrecognized login or wrong password)"
             return JSONResponse({"errors": problem}, 401)
-        return JSONResponse(self._answer(question))
+        return JSONResponse(self._execute(body))
 
-    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        document, variables = parse(question["query"]), question.get("variables") or {}
+    def _execute(self, body: dict[str, Any]) -> dict[str, Any]:
+        document, variables = parse(body["query"]), body.get("variables") or {}
         if errors := validate(SCHEMA, document):
-            return {"errors": [_told(error, "undefinedField") for error in errors]}
-        if "read_products" not in self.scopes and "products" in question["query"]:
+            return {"errors": [_render_error(error, "undefinedField") for error in errors]}
+        if "read_products" not in self.scopes and "products" in body["query"]:
             problem = "Access denied for products field. Required access: `read_products` access scope."
             return {"errors": [{"message": problem, "extensions": {"code": "ACCESS_DENIED"}}], "data": None}
         cost = _cost(document, variables)
         self.costs.append(cost)
-        if cost > DEAREST:
-            problem = f"Query cost is {cost}, which exceeds the single query max cost limit ({DEAREST})."
+        if cost > MAX_COST:
+            problem = f"Query cost is {cost}, which exceeds the single query max cost limit ({MAX_COST})."
             return {"errors": [{"message": problem, "extensions": {"code": "MAX_COST_EXCEEDED", "cost": cost}}]}
         now = time.monotonic()
         self._available = min(self.most, self._available + (now - self._at) * self.restore_rate)
         self._at = now
         if cost > self._available:
             self.throttled += 1
-            return {"errors": [_THROTTLED], "extensions": {"cost": self._told_cost(cost, None)}}
+            return {"errors": [_THROTTLED], "extensions": {"cost": self._render_cost(cost, None)}}
         self._available -= cost
         result = execute(SCHEMA, document, root_value=self, variable_values=variables, field_resolver=_resolve)
         assert not isinstance(result, asyncio.Future)
-        answer: dict[str, Any] = {"data": result.data, "extensions": {"cost": self._told_cost(cost, cost)}}  # type: ignore[union-attr]
+        answer: dict[str, Any] = {"data": result.data, "extensions": {"cost": self._render_cost(cost, cost)}}  # type: ignore[union-attr]
         errors_ = result.errors  # type: ignore[union-attr]
-        return answer if not errors_ else {**answer, "errors": [_told(error, "INTERNAL_SERVER_ERROR") for error in errors_]}
+        return (
+            answer if not errors_ else {**answer, "errors": [_render_error(error, "INTERNAL_SERVER_ERROR") for error in errors_]}
+        )
 
-    def _told_cost(self, cost: float, actual: float | None) -> dict[str, Any]:
+    def _render_cost(self, cost: float, actual: float | None) -> dict[str, Any]:
         status = {"maximumAvailable": self.most, "currentlyAvailable": int(self._available), "restoreRate": self.restore_rate}
         return {"requestedQueryCost": cost, "actualQueryCost": actual, "throttleStatus": status}
 
@@ -144,18 +146,18 @@ class Shopify:
 _THROTTLED = {"message": "Throttled", "extensions": {"code": "THROTTLED"}}
 
 
-def _told(error: GraphQLError, code: str) -> dict[str, Any]:
+def _render_error(error: GraphQLError, code: str) -> dict[str, Any]:
     return {"message": error.message, "extensions": {"code": code}}
 
 
-def _faulty(fault: Fault) -> Response:
+def _render_fault(fault: Fault) -> Response:
     if fault.status is None:
         return Response(b"{", headers={"content-length": "100"})
     return JSONResponse(fault.body or {"errors": "a fault"}, fault.status, fault.headers)
 
 
 def _cost(document: DocumentNode, variables: dict[str, Any]) -> float:
-    fragments = {one.name.value: one for one in document.definitions if one.kind == "fragment_definition"}  # type: ignore[attr-defined]
+    fragments = {node.name.value: node for node in document.definitions if node.kind == "fragment_definition"}  # type: ignore[attr-defined]
     defaults: dict[str, Any] = {}
     for one in document.definitions:
         if isinstance(one, OperationDefinitionNode):
@@ -220,22 +222,22 @@ def _connection(rows: list[dict[str, Any]], arguments: dict[str, Any]) -> dict[s
     first = arguments.get("first")
     if first is None or not 1 <= first <= 250:
         raise GraphQLError("you must provide one of first or last, between 1 and 250")
-    # Behind the row itself, whether it is still there or not: by number where rows are sorted by it, else by place.
+    # Cursors stay valid after the deletion of their row: they are numbers of products, else indexes.
     after = int(b64decode(arguments["after"])) if arguments.get("after") else -1
-    behind = [(n, row) for n, row in enumerate(rows) if n > after] if "handle" not in (rows or [{}])[0] else None
-    if behind is None:
-        behind = [(_number(row), row) for row in rows if _number(row) > after]
-    page = behind[:first]
+    remaining = [(n, row) for n, row in enumerate(rows) if n > after] if "handle" not in (rows or [{}])[0] else None
+    if remaining is None:
+        remaining = [(_number(row), row) for row in rows if _number(row) > after]
+    page = remaining[:first]
     ends: list[str | None] = [b64encode(str(n).encode()).decode() for n, _ in (page[:1] + page[-1:])] or [None, None]
-    info = {"hasNextPage": len(behind) > first, "hasPreviousPage": after >= 0, "startCursor": ends[0], "endCursor": ends[-1]}
+    info = {"hasNextPage": len(remaining) > first, "hasPreviousPage": after >= 0, "startCursor": ends[0], "endCursor": ends[-1]}
     return {"nodes": [row for _, row in page], "pageInfo": info}
 
 
-# --------------------------------------------------------------------------------------------- what it sells
+# --------------------------------------------------------------------------------------------- catalogue
 
 
 def product(number: int, variants: Sequence[dict[str, Any]] = (), images: Sequence[str] = (), **values: Any) -> dict[str, Any]:
-    """A product of a shop, sensible unless said otherwise."""
+    """A product with valid defaults."""
     return {
         "id": f"gid://shopify/Product/{number}",
         "handle": f"product-{number}",
@@ -253,7 +255,7 @@ def product(number: int, variants: Sequence[dict[str, Any]] = (), images: Sequen
 
 
 def variant(number: int, options: dict[str, str], *, tracked: bool = True, **values: Any) -> dict[str, Any]:
-    """A variant of one."""
+    """A variant of a product."""
     return {
         "id": f"gid://shopify/ProductVariant/{number}",
         "title": " / ".join(options.values()),
@@ -274,13 +276,13 @@ def _image(url: str) -> dict[str, Any]:
 
 
 def video() -> dict[str, Any]:
-    """A film among the images of a product."""
+    """A video among the media of a product."""
     return {"__typename": "Video", "id": "gid://shopify/Video/1", "mediaContentType": "VIDEO", "alt": None, "duration": 3}
 
 
 @asynccontextmanager
 async def selling(shop: Shopify) -> AsyncIterator[Shopify]:
-    """The shop on a socket; `url` is where."""
+    """Run the shop on a free port; sets its `url`."""
     app = Starlette(routes=[Route("/admin/api/{version}/graphql.json", shop.answers, methods=["POST"])])
     config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)

@@ -1,6 +1,6 @@
-"""Any input of the right types gets an answer with a name: a payload, typed errors, never a fault of ours.
+"""Property-based tests: any input of the right types gets a payload or typed errors, never an internal error.
 
-The inputs are drawn from the schema's input types, so that a new mutation is asked too.
+The inputs are generated from the schema's input types, so that new mutations are covered, too.
 """
 
 import random
@@ -29,7 +29,7 @@ from tests.factories import make_image, make_product, make_review, make_store, m
 MUTATIONS: Mapping[str, GraphQLField] = schema._schema.mutation_type.fields if schema._schema.mutation_type else {}
 NOUNS = "config", "product", "variant", "review", "image", "upload"
 
-# What tends to break things: nothing, spaces, NUL, long words, letters that grow when folded, markup, and what looks right.
+# Texts that tend to break things: empty, spaces, NUL, long words, letters that grow by folding, markup, and plausible ones.
 ODD = [
     *("", " ", "\x00", "a\x00b", "\n", "\\", "'", '"', "%s", "%(id)s", "{}", "null", "\u202e", "\ufeff", "\ufffe", "é" * 300),
     *("x" * 70_000, "ﷺ" * 255, "㌀" * 255, "😀" * 255, "İ" * 255, "<script>", "../..", "-1", "1e400", "NaN"),
@@ -50,7 +50,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "DateTime": st.datetimes().map(lambda moment: f"{moment.isoformat()}Z"),
     "Position": st.integers(0, 10**17).map(str),
     "JSON": st.recursive(st.none() | st.booleans() | TEXTS, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
-    # Names of nouns stand for ids of rows that there are.
+    # Names of types stand for ids of existing rows.
     "ID": st.sampled_from([*(f"${noun}" for noun in NOUNS)] * 6 + ODD[:9]),
 }
 
@@ -97,7 +97,7 @@ async def me(owner: Client) -> str:
 
 
 async def rows(owner: Client, me: str) -> dict[str, str]:
-    """One row of the asker's of each noun."""
+    """One row of each type that belongs to the viewer."""
     store = await make_store(owner.database, user_id=me)
     product = await make_product(owner.database, store)
     variant = await make_variant(owner.database, product)
@@ -111,7 +111,7 @@ async def check(owner: Client, me: str, name: str, input_: dict[str, Any]) -> No
     field = MUTATIONS[name]
     payload = "{ clientMutationId userErrors { code message path } }"
     document = f"mutation($input: {field.args['input'].type}) {{ {name}(input: $input) {payload} }}"
-    # Anew each time: one of the mutations signs them out everywhere.
+    # A new token each time: one of the mutations signs the user out everywhere.
     answer = await owner.signed_in(me).post(document, input=with_ids(input_, await rows(owner, me)))
     body = answer.json()
     codes = [error["extensions"]["code"] for error in body.get("errors", ())]
@@ -120,11 +120,11 @@ async def check(owner: Client, me: str, name: str, input_: dict[str, Any]) -> No
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))
-async def test_any_input_gets_an_answer_with_a_name(owner: Client, me: str, name: str) -> None:
+async def test_any_input_gets_payload_or_typed_error(owner: Client, me: str, name: str) -> None:
     assert set(MUTATIONS[name].args) == {"input"}
     drawn: list[dict[str, Any]] = []
 
-    # Drawn first and sent afterwards: the engine that draws is not made for waiting.
+    # Drawn first and sent afterwards: hypothesis does not support async tests.
     @settings(max_examples=EXAMPLES, database=None, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
     @given(values(MUTATIONS[name].args["input"].type))
     def draw(input_: dict[str, Any]) -> None:
@@ -139,7 +139,7 @@ EXAMPLES = 40
 
 
 @pytest.mark.parametrize("text", ["㌀㌂㌄㌆㌈㌊㌌㌎", "ﷺﷻ", "İıſß", "😀🏳️‍🌈"], ids=["squared", "ligatures", "case", "emoji"])
-async def test_text_that_grows_when_it_is_folded_is_stored_or_refused(owner: Client, me: str, text: str) -> None:
+async def test_text_growing_by_folding_is_stored_or_rejected(owner: Client, me: str, text: str) -> None:
     ids = await rows(owner, me)
     letters = [text[n % len(text)] + (chr(0x3300 + n * 7 % 88) if text[0] == "㌀" else "") for n in range(40_000)]
     title = "".join(letters)[:255]
@@ -154,8 +154,8 @@ async def test_text_that_grows_when_it_is_folded_is_stored_or_refused(owner: Cli
         await check(owner, me, "updateProduct", {"id": ids["$product"], **given_})
 
 
-async def test_more_text_than_can_be_searched_is_refused(owner: Client, me: str) -> None:
-    # Each of these characters folds into up to five, and nearly all words of four are different.
+async def test_text_beyond_search_limit_is_rejected(owner: Client, me: str) -> None:
+    # Each of these characters folds into up to five, and nearly all words of four differ.
     dice, letters = random.Random(1), [chr(code) for code in range(0x3300, 0x3358)]
     words = ["".join(dice.choices(letters, k=4)) for _ in range(26_000)]
     given_ = {

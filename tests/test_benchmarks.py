@@ -1,4 +1,4 @@
-"""What the benchmarks ask for is still there to be asked for."""
+"""The documents of the benchmarks are valid against the schema."""
 
 import pytest
 from graphql import parse, validate
@@ -8,5 +8,5 @@ from storefront.schema import schema
 
 
 @pytest.mark.parametrize("work", Storefront.documents)
-def test_the_documents_of_the_standard_works_are_valid(work: str) -> None:
+def test_benchmark_documents_are_valid(work: str) -> None:
     assert validate(schema._schema, parse(Storefront.documents[work])) == []

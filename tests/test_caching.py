@@ -1,8 +1,8 @@
-"""Nothing that is written leaves an old answer behind: every mutation and every job, asked about before and after.
+"""Invalidation of the response cache: no cached response is stale after any mutation or job.
 
-The documents ask for every public field. Four servers share a database: one that keeps answers and is written to, one that keeps
-answers and hears of nothing, so that it has to ask each time, or now and then, and one that keeps none, which knows what is
-right.
+The documents select every public field. Four servers share a database: one with a cache, which executes the writes; two with a
+cache and without wake-ups, which revalidate for each request (strict) or by polling (relaxed); and one without a cache, whose
+responses are the expected ones.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ from tests.pictures import picture
 
 PICTURE = picture("PNG")
 
-# Seconds after which a server that hears of nothing has looked by itself.
+# Seconds after which a server without wake-ups has polled.
 POLL = 0.4
 
 GRAPH = schema._schema
@@ -67,7 +67,7 @@ ARGUMENTS = {
 
 
 def selection(type_: Any, above: tuple[str, ...]) -> str:
-    """Every field of a type that is the same to all, and of what these lead to."""
+    """A selection of every public field of a type, recursively."""
     if isinstance(type_, GraphQLUnionType):
         return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above)}" for one in type_.types) + " }"
     assert isinstance(type_, GraphQLObjectType)
@@ -79,7 +79,7 @@ def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) ->
     if field.extensions.get(PERSONAL_EXTENSION_KEY) or target.name in above or name == "edges":
         return None
     if parent == "Config" and len(above) > 2 and not is_leaf_type(target) and name != "owner":
-        # Of a product's store; `config` itself asks for all of it.
+        # The store of a product is reduced; `config` itself selects all of it.
         return None
     needs = any(is_required_argument(argument) for argument in field.args.values())
     assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
@@ -97,12 +97,12 @@ def document(root: str) -> str:
 
 KINDS = {"product": "ID!", "slug": "String!", "store": "ID!"}
 DOCUMENTS = {root: document(root) for root in ROOTS}
-# Told to owners alone.
+# Visible to owners only.
 OWNERS = {"analytics", "events", "importJob", "importJobs", "exportJob", "exportJobs", "webhook", "webhooks"}
 PUBLIC = GRAPH.query_type.fields.keys() - OWNERS if GRAPH.query_type else set()
 
 
-def test_every_public_root_field_is_asked_or_declared() -> None:
+def test_every_public_root_field_is_covered() -> None:
     assert GRAPH.query_type is not None
     marked = {
         n
@@ -115,7 +115,7 @@ def test_every_public_root_field_is_asked_or_declared() -> None:
 
 @dataclass(frozen=True)
 class Shop:
-    """A store with one of everything, its owner and a reviewer. `sent` are the variables of all documents."""
+    """A store with one row of each type, its owner and a reviewer. `ids` are the variables of all documents."""
 
     writer: Client
     strict: Client
@@ -126,16 +126,16 @@ class Shop:
     ids: Mapping[str, str]
 
     async def answers(self, client: Client, **headers: str) -> dict[str, httpx.Response]:
-        return {root: await self.asked(client, root, **headers) for root in DOCUMENTS}
+        return {root: await self.query(client, root, **headers) for root in DOCUMENTS}
 
-    async def asked(self, client: Client, root: str, **headers: str) -> httpx.Response:
+    async def query(self, client: Client, root: str, **headers: str) -> httpx.Response:
         variables = orjson.dumps({n: v for n, v in self.ids.items() if n in KINDS and f"${n}" in DOCUMENTS[root]}).decode()
         return await client.http.get("/graphql", params={"query": DOCUMENTS[root], "variables": variables}, headers=headers)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all servers keep files."""
+    """The data folder that all servers share."""
     return tmp_path_factory.mktemp("cached")
 
 
@@ -145,7 +145,7 @@ async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[l
     plain: dict[str, Any] = {"max_aliases": 1_000, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
-        # Else each server may mend searches with words of its own age.
+        # Otherwise each server may correct searches with a vocabulary of another age.
         stack.enter_context(pytest.MonkeyPatch.context()).setattr("storefront.queries.spelling.MAX_WORDS_AGE_SECONDS", 0.0)
         others: list[dict[str, Any]] = [{**keeping, "cache": "strict"}, {**keeping, "poll_interval": POLL}, plain]
         yield [await stack.enter_async_context(serving(url, folder, **given)) for given in (keeping, *others)]
@@ -168,7 +168,7 @@ async def shop(servers: list[Client], folder: Path) -> Shop:
     jobs = {name: await make_job(database, store, owner, kind, status=status.get(name, name)) for name, kind in kinds.items()}
     image, upload = await make_image(database, product), await make_upload(database, store, size=len(PICTURE))
     await DiskStorage(folder / "objects", "", "").put(upload_key(upload), PICTURE, "image/png")
-    hook = await insert(database, "webhooks", config_id=store, url=NOBODY, read_as="owner", secret="none", position=0)
+    hook = await insert(database, "webhooks", config_id=store, url=CLOSED_URL, read_as="owner", secret="none", position=0)
     about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": product, "state": "delivered"}
     jobs |= {"image": image, "upload": upload, "hook": hook, "delivery": await insert(database, "webhook_deliveries", **about)}
     ids = {**jobs, "store": store, "product": product, "other": other, "variant": small, "review": review, "slug": slug}
@@ -181,7 +181,7 @@ async def rows(client: Client, sql: str, *values: object) -> list[Any]:
 
 
 def body(response: httpx.Response) -> Any:
-    """What was answered, less what is of this request alone."""
+    """The response without what is specific to this request."""
     whole = response.json()
     for error in whole.get("errors", ()):
         del error["extensions"]["requestId"]
@@ -189,7 +189,7 @@ def body(response: httpx.Response) -> Any:
 
 
 async def check(shop: Shop, write: Callable[[], Awaitable[object]], *keeping: Client) -> set[str]:
-    """Ask servers that keep answers, write, ask again; returns the roots whose answers changed."""
+    """Query the caching servers, write, query again; returns the root fields whose responses changed."""
     before = [await shop.answers(one) for one in keeping]
     for client, first in zip(keeping, before, strict=True):
         again = await shop.answers(client)
@@ -201,16 +201,16 @@ async def check(shop: Shop, write: Callable[[], Awaitable[object]], *keeping: Cl
     right = {root: body(response) for root, response in (await shop.answers(shop.reference)).items()}
     for client, first in zip(keeping, before, strict=True):
         for root in ROOTS:
-            shown = await shop.asked(client, root, **{"if-none-match": first[root].headers["etag"]})
+            shown = await shop.query(client, root, **{"if-none-match": first[root].headers["etag"]})
             assert (body(first[root]) if shown.status_code == 304 else body(shown)) == right[root], root
-            assert body(await shop.asked(client, root)) == right[root], root
+            assert body(await shop.query(client, root)) == right[root], root
     return {root for root in ROOTS if right[root] != body(before[0][root])}
 
 
-# Nobody is there.
-NOBODY = "http://127.0.0.1:1025/"
+# Nothing listens at this address.
+CLOSED_URL = "http://127.0.0.1:1025/"
 
-# By mutation: who does it, with which input, and which answers it changes at least.
+# By mutation: the viewer, the input, and the root fields whose responses it changes at least.
 Write = tuple[str, dict[str, Any], set[str]]
 EVERYWHERE = set(ROOTS)
 OF_PRODUCT = {"product", "products", "searchProducts", "config"}
@@ -238,7 +238,7 @@ MUTATIONS: dict[str, Write] = {
     "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
     "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
     "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}]}, set()),
-    # What they do is done later, batch by batch, each of them with its entries in the log.
+    # Their work is done later by jobs, in batches, each with its entries in the changelog.
     "createImportUpload": ("owner", {"configId": "{store}", "fileName": "shop.csv", "size": 10}, set()),
     "importProducts": ("owner", {"configId": "{store}", "source": "SHOPIFY_STORE"}, set()),
     "cancelImport": ("owner", {"id": "{queued}"}, set()),
@@ -246,9 +246,9 @@ MUTATIONS: dict[str, Write] = {
     "exportProducts": ("owner", {"configId": "{store}"}, set()),
     "cancelExport": ("owner", {"id": "{waiting}"}, set()),
     "retryExport": ("owner", {"id": "{cancelled}"}, set()),
-    # These tell others what there is, and change nothing of it.
+    # These notify receivers and change nothing.
     "testIntegration": ("owner", {"configId": "{store}", "integration": "STRIPE"}, set()),
-    "createWebhook": ("owner", {"configId": "{store}", "url": NOBODY, "topics": ["PRODUCT_UPDATED"]}, set()),
+    "createWebhook": ("owner", {"configId": "{store}", "url": CLOSED_URL, "topics": ["PRODUCT_UPDATED"]}, set()),
     "updateWebhook": ("owner", {"id": "{hook}", "isEnabled": False}, set()),
     "rotateWebhookSecret": ("owner", {"id": "{hook}"}, set()),
     "deleteWebhook": ("owner", {"id": "{hook}"}, set()),
@@ -258,33 +258,33 @@ MUTATIONS: dict[str, Write] = {
 }
 
 
-def test_every_mutation_is_tried() -> None:
+def test_every_mutation_is_covered() -> None:
     assert GRAPH.mutation_type is not None
     assert GRAPH.mutation_type.fields.keys() == MUTATIONS.keys()
 
 
-def filled(value: Any, ids: Mapping[str, str]) -> Any:
-    return orjson.loads(_named(orjson.dumps(value).decode(), ids))
+def fill_ids(value: Any, ids: Mapping[str, str]) -> Any:
+    return orjson.loads(_replace_names(orjson.dumps(value).decode(), ids))
 
 
-def _named(text: str, ids: Mapping[str, str]) -> str:
+def _replace_names(text: str, ids: Mapping[str, str]) -> str:
     for name, id_ in ids.items():
         text = text.replace(f"{{{name}}}", id_)
     return text
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
-async def test_after_a_mutation_nobody_is_told_what_was_before(name: str, shop: Shop) -> None:
+async def test_mutation_invalidates_cached_responses(name: str, shop: Shop) -> None:
     who, given, changed = MUTATIONS[name]
     assert GRAPH.mutation_type is not None
     field = GRAPH.mutation_type.fields[name]
     payload = get_named_type(field.type)
     assert isinstance(payload, GraphQLObjectType)
-    asked = "userErrors { message }" if "userErrors" in payload.fields else "__typename"
-    mutation = f"mutation ($input: {field.args['input'].type}) {{ {name}(input: $input) {{ {asked} }} }}"
+    payload_fields = "userErrors { message }" if "userErrors" in payload.fields else "__typename"
+    mutation = f"mutation ($input: {field.args['input'].type}) {{ {name}(input: $input) {{ {payload_fields} }} }}"
 
     async def write() -> None:
-        done = await getattr(shop, who).ask(mutation, input=filled(given, shop.ids))
+        done = await getattr(shop, who).ask(mutation, input=fill_ids(given, shop.ids))
         assert not done[name].get("userErrors"), done
 
     assert await check(shop, write, shop.writer, shop.strict) >= changed
@@ -293,7 +293,7 @@ async def test_after_a_mutation_nobody_is_told_what_was_before(name: str, shop: 
 CSV = "Handle,Title,Variant Price\nmug,Mug of the file,7.00\nnew,Mug that is new,8.00\n"
 
 
-async def test_after_an_import_nobody_is_told_what_was_before(shop: Shop) -> None:
+async def test_import_invalidates_cached_responses(shop: Shop) -> None:
     async def write() -> None:
         summary = await import_products(shop.writer.database, shop.ids["store"], read_csv_products(BytesIO(CSV.encode()), "file"))
         assert (summary.created, summary.updated) == (1, 1)
@@ -302,7 +302,7 @@ async def test_after_an_import_nobody_is_told_what_was_before(shop: Shop) -> Non
     assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts", "suggest"}
 
 
-async def test_after_a_refresh_of_popularity_nobody_is_told_what_was_before(shop: Shop) -> None:
+async def test_popularity_refresh_invalidates_cached_responses(shop: Shop) -> None:
     database = shop.writer.database
     await refresh_popularity(database)
     clicks = [{"event": "product_click", "properties": {"productId": shop.ids["product"]}}] * 5
@@ -316,7 +316,7 @@ async def test_after_a_refresh_of_popularity_nobody_is_told_what_was_before(shop
     assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts"}
 
 
-async def test_a_rotation_of_secrets_changes_nothing_that_is_told(shop: Shop) -> None:
+async def test_secret_rotation_changes_no_response(shop: Shop) -> None:
     old, new = generate_key(), generate_key()
     token = {"shopify": {"domain": "x.myshopify.com", "accessToken": Vault([old]).encrypt("s")}}
     await rows(

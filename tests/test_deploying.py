@@ -1,4 +1,4 @@
-"""What the files for running it say is what there is."""
+"""Dockerfile, compose.yaml, the systemd unit and the documentation of deployment agree with the code."""
 
 import re
 from pathlib import Path
@@ -18,12 +18,12 @@ def text(name: str) -> str:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_only_settings_that_there_are_are_set(name: str) -> None:
+def test_deployment_files_set_existing_settings_only(name: str) -> None:
     known = {f"STOREFRONT_{field.upper()}" for field in Settings.model_fields}
     assert set(re.findall(r"\bSTOREFRONT_[A-Z0-9_]+", text(name))) <= known
 
 
-def test_what_the_image_is_built_of_is_there_and_let_through() -> None:
+def test_dockerfile_sources_exist_and_are_not_ignored() -> None:
     copied = re.findall(r"^COPY (?!--from)(.+)$", text("Dockerfile"), re.MULTILINE)
     sources = [word for line in copied for word in line.split()[:-1]]
     let_through = {line[1:] for line in text(".dockerignore").splitlines() if line.startswith("!")}
@@ -32,18 +32,18 @@ def test_what_the_image_is_built_of_is_there_and_let_through() -> None:
 
 
 def pins(name: str) -> list[str]:
-    """The versions that a file locks, each with hashes."""
+    """The locked versions of a requirements file, each with hashes."""
     return re.findall(r"^([\w.-]+==\S+)(?: ;.*)? \\$\n    --hash=", text(name), re.MULTILINE)
 
 
-def test_what_the_image_installs_is_locked_and_the_same_as_in_the_tests() -> None:
+def test_image_installs_the_locked_tested_versions() -> None:
     servers = pins("requirements-server.txt")
     assert set(servers) <= set(pins("requirements-dev.txt"))
     assert len(servers) == len(re.findall(r"^\w", text("requirements-server.txt"), re.MULTILINE))
     assert {"redis", "botocore", "opentelemetry-sdk", "prometheus-client"} <= {pin.partition("==")[0] for pin in servers}
 
 
-def test_services_wait_for_what_they_need_and_run_without_rights() -> None:
+def test_services_have_dependencies_and_no_privileges() -> None:
     services: Any = yaml.safe_load(text("compose.yaml"))["services"]
     assert services["storefront"]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
     for name in ("migrate", "storefront"):

@@ -1,6 +1,6 @@
-"""The limits on inputs hold at every place of the schema where there is a list, a text or a JSON value.
+"""Input limits apply to every list, string and JSON value in the inputs of the schema.
 
-The places are read from the schema, so that a new argument is asked too.
+The inputs are read from the schema, so that new arguments are covered, too.
 """
 
 from collections import deque
@@ -57,7 +57,7 @@ SAMPLES: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class Place:
-    """An input: the fields that lead to the field that takes it, its argument, and the way from there through input objects."""
+    """An input: the fields that lead to its field, the argument, and the path through input objects."""
 
     fields: tuple[tuple[GraphQLNamedType, str], ...]
     argument: str
@@ -80,7 +80,7 @@ def fields_of(type_: Any) -> Mapping[str, GraphQLField]:
 
 @cache
 def ways() -> Mapping[str, tuple[tuple[GraphQLNamedType, str], ...]]:
-    """The shortest way from a root to each object type."""
+    """The shortest path from a root type to each object type."""
     found: dict[str, tuple[tuple[GraphQLNamedType, str], ...]] = {root.name: () for root in ROOTS}
     left: deque[Any] = deque(ROOTS)
     while left:
@@ -94,7 +94,7 @@ def ways() -> Mapping[str, tuple[tuple[GraphQLNamedType, str], ...]]:
 
 
 def places() -> Iterator[Place]:
-    """All inputs of the schema, each input type's once."""
+    """All inputs of the schema; each input type occurs once."""
     for type_ in SCHEMA.type_map.values():
         for name, field in ({} if type_.name.startswith("__") else fields_of(type_)).items():
             for argument, one in field.args.items():
@@ -111,7 +111,7 @@ def _inside(place: Place, around: frozenset[str]) -> Iterator[Place]:
 
 
 def sample(type_: Any) -> Any:
-    """A value of an input type, with what is required and no more."""
+    """A minimal value of an input type: required fields only."""
     inner: Any = get_nullable_type(type_)
     if is_list_type(inner):
         return [sample(inner.of_type)]
@@ -141,7 +141,7 @@ def with_value(type_: Any, path: tuple[str, ...], value: Any) -> Any:
 
 
 def literal(value: Any) -> str:
-    """The value as it stands in a document."""
+    """The value as a GraphQL literal."""
     if isinstance(value, Name):
         return value
     if isinstance(value, dict):
@@ -152,7 +152,7 @@ def literal(value: Any) -> str:
 
 
 def request_of(place: Place, value: Any, *, as_variable: bool) -> GraphQLRequest:
-    """A request with a value at a place, in a variable or in the document."""
+    """A request with a value for an input, as a variable or as a literal."""
     document, variables = "", {}
     for type_, name in reversed(place.fields):
         field, arguments = fields_of(type_)[name], {}
@@ -164,9 +164,9 @@ def request_of(place: Place, value: Any, *, as_variable: bool) -> GraphQLRequest
                 declared = f"($v: {one.type})" if as_variable else ""
             elif is_required_argument(one):
                 arguments[argument] = literal(sample(one.type))
-        given = f"({', '.join(f'{one}: {text}' for one, text in arguments.items())})" if arguments else ""
+        argument_text = f"({', '.join(f'{one}: {text}' for one, text in arguments.items())})" if arguments else ""
         below = document or ("{ __typename }" if is_composite_type(get_named_type(field.type)) else "")
-        document = f"{{ {name}{given} {below} }}"
+        document = f"{{ {name}{argument_text} {below} }}"
     root = place.fields[0][0]
     kind = next(word for word in ("query", "mutation", "subscription") if word == root.name.lower())
     return GraphQLRequest(f"{kind} {declared} {document}", orjson.loads(orjson.dumps(variables, default=str)))
@@ -176,7 +176,7 @@ OPERATIONS = Operations(DocumentStore(SCHEMA, limits=DocumentLimits(characters=1
 
 
 def refusal_of(request: GraphQLRequest) -> InputTooLarge | None:
-    """Why an input is too large, before anything is executed."""
+    """The error for an input that is too large, raised before execution."""
     try:
         OPERATIONS.prepare(request)
     except InputTooLarge as error:
@@ -193,7 +193,7 @@ PLACES = list(places())
 LISTS = [place for place in PLACES if is_list_type(get_nullable_type(place.definition.type))]
 TEXTS = [place for place in PLACES if get_named_type(place.definition.type).name in ("String", "ID", "JSON")]
 WRITTEN = [place for place in TEXTS if place.fields[0][0] is SCHEMA.mutation_type]
-# To read long literals takes long, and what is stored may be long: one of those is enough.
+# Parsing long literals is slow, and stored documents may be long: one case suffices.
 IN_DOCUMENTS = [place for place in TEXTS if place not in WRITTEN or str(place) == "Mutation.createProduct.input.tags"]
 
 
@@ -204,7 +204,7 @@ def test_inputs_with_lists_and_texts_are_found() -> None:
 
 @pytest.mark.parametrize("as_variable", [True, False], ids=["variable", "literal"])
 @pytest.mark.parametrize("place", LISTS, ids=str)
-def test_lists_longer_than_their_limit_are_refused(place: Place, *, as_variable: bool) -> None:
+def test_lists_beyond_their_limit_are_rejected(place: Place, *, as_variable: bool) -> None:
     limit = place.definition.extensions[LIMIT_EXTENSION_KEY].items
     item = sample(get_nullable_type(place.definition.type).of_type)
     assert refusal_of(request_of(place, [item] * limit, as_variable=as_variable)) is None
@@ -225,26 +225,26 @@ def text_of(place: Place, characters: int) -> Any:
 @pytest.mark.parametrize(
     ("place", "as_variable"), [*((place, True) for place in TEXTS), *((place, False) for place in IN_DOCUMENTS)], ids=str
 )
-def test_texts_longer_than_their_limit_are_refused(place: Place, *, as_variable: bool) -> None:
-    # More than any of its kind may have.
+def test_texts_beyond_their_limit_are_rejected(place: Place, *, as_variable: bool) -> None:
+    # More than any limit of this type.
     text = text_of(place, 100_001 if place in WRITTEN else 2_001)
     refused = refusal_of(request_of(place, text, as_variable=as_variable))
     assert refused is not None
     assert (refused.code, refused.details["limit"]) == ("BAD_USER_INPUT", "characters")
     assert refused.details["field"] == (f"{place.name}.0" if place in LISTS else place.name)
-    # What JSON has around its texts counts too.
+    # The JSON syntax around strings counts, too.
     allowed = refused.details["maximum"] - (20 if get_named_type(place.definition.type).name == "JSON" else 0)
     assert refusal_of(request_of(place, text_of(place, allowed), as_variable=as_variable)) is None
 
 
-def test_default_of_variable_is_held_to_limit() -> None:
+def test_limit_applies_to_variable_defaults() -> None:
     names = '{name: "a", value: "b"} ' * 11
     document = f"query($v: [AttributeInput!]! = [{names}]) {{ product(by: {{id: 1}}) {{ variant(attributes: $v) {{ id }} }} }}"
     refused = refusal_of(GraphQLRequest(document))
     assert refused is not None and refused.details["field"] == "attributes"
 
 
-def test_variable_in_fragment_is_held_to_limit() -> None:
+def test_limit_applies_to_variables_in_fragments() -> None:
     fragments = "fragment F on Product { ...G } fragment G on Product { variant(attributes: $v) { id } }"
     document = f"query($v: [AttributeInput!]!) {{ product(by: {{id: 1}}) {{ ...F }} }} {fragments}"
     value = [{"name": "a", "value": "b"}] * 11
@@ -252,7 +252,7 @@ def test_variable_in_fragment_is_held_to_limit() -> None:
     assert refused is not None and refused.details["field"] == "attributes"
 
 
-def test_operations_are_held_to_their_own_limits() -> None:
+def test_limits_apply_per_operation() -> None:
     document = """
     query A($v: [AttributeInput!]!) { product(by: {id: 1}) { variant(attributes: $v) { id } } }
     query B($v: [AttributeInput!]!) { products(configId: 1, filter: {attributes: $v}) { totalCount } }
@@ -262,7 +262,7 @@ def test_operations_are_held_to_their_own_limits() -> None:
     assert refusal_of(GraphQLRequest(document, {"v": value}, "A")) is not None
 
 
-def test_list_without_limit_is_no_schema() -> None:
+def test_schema_requires_limits_on_lists() -> None:
     @strawberry.type
     class Query:
         @strawberry.field

@@ -1,4 +1,4 @@
-"""A token is planted, used in every way that there is, and looked for in all that leaves the server or is kept by it."""
+"""Secrets are used in every possible way, then searched in all responses, logs, files and tables."""
 
 import asyncio
 import json
@@ -41,7 +41,7 @@ SELECTED = f"query($configId: ID!) {{ config(by: {{id: $configId}}) {{ storeName
 SHOP = {"domain": DOMAIN, "accessToken": MARK}
 
 
-async def test_no_secret_leaves_or_is_kept_in_the_clear(
+async def test_no_secret_leaks_or_is_stored_unencrypted(
     empty_url: str, tmp_path: Path, log_lines: list[dict[str, Any]], monkeypatch: Any
 ) -> None:
     key, port, said = generate_key(), free_port(), list[str]()
@@ -54,7 +54,7 @@ async def test_no_secret_leaves_or_is_kept_in_the_clear(
                 "slow_operation": 1e-9,
             }
             async with serving(empty_url, tmp_path, encryption_keys=SecretStr(key), **options) as shop:
-                secret = await used(shop, shopify, receiver, said)
+                secret = await use_secrets(shop, shopify, receiver, said)
                 async with httpx.AsyncClient() as http:
                     said.append((await http.get(f"http://127.0.0.1:{port}/metrics")).text)
     outside = {
@@ -62,12 +62,12 @@ async def test_no_secret_leaves_or_is_kept_in_the_clear(
         "webhooks": "\n".join(f"{request.headers} {request.body.decode()}" for request in receiver.received),
         "log": json.dumps(log_lines),
         "traces": str(spans),
-        "tables": tables(empty_url),
-        "files": files(tmp_path),
-        "command line": await asyncio.to_thread(commands, empty_url, key, tmp_path, monkeypatch),
+        "tables": dump_tables(empty_url),
+        "files": read_files(tmp_path),
+        "command line": await asyncio.to_thread(run_commands, empty_url, key, tmp_path, monkeypatch),
     }
-    # It was there all the while, and every place that is looked through has something in it.
-    assert Vault([key]).decrypt(stored(empty_url)) == MARK and len(shopify.asked) >= 2
+    # The secret was in use, and none of the searched outputs is empty.
+    assert Vault([key]).decrypt(dump_stored(empty_url)) == MARK and len(shopify.asked) >= 2
     assert all(len(text) > 100 for text in outside.values()), {name: len(text) for name, text in outside.items()}
     assert "slow operation" in outside["log"] and "pk_test_12345678" in outside["webhooks"]
     for where, text in outside.items():
@@ -75,8 +75,8 @@ async def test_no_secret_leaves_or_is_kept_in_the_clear(
             assert word not in text, f"{where} has {word}"
 
 
-async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[str]) -> str:
-    """Do all that has to do with secrets. What is answered is kept; the secret of a webhook, told once, is returned instead."""
+async def use_secrets(shop: Client, shopify: Shopify, receiver: Receiver, said: list[str]) -> str:
+    """Use all features that involve secrets, and record the responses; returns the secret of a webhook, which is shown once."""
     owner = shop.signed_in(await make_user(shop.database))
 
     async def ask(client: Client, document: str, **variables: Any) -> Any:
@@ -94,16 +94,16 @@ async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[st
     hooks = [
         {"configId": store, "url": receiver.url, "topics": topics, "query": SELECTED, "readAs": r} for r in ("OWNER", "SHOPPER")
     ]
-    made = [(await owner.ask(HOOK, i=hook))["createWebhook"] for hook in hooks]
+    created = [(await owner.ask(HOOK, i=hook))["createWebhook"] for hook in hooks]
     await ask(owner, UPDATE, i={"id": store, "integrations": {"shopify": SHOP, "analytics": {"googleAnalyticsId": "G-12345678"}}})
     await ask(owner, ADD, i={"configId": store, "title": "Mug", "price": "1"})
     await receiver.wait(4)
-    await ask(owner, TEST, i={"id": made[0]["webhook"]["id"]})
+    await ask(owner, TEST, i={"id": created[0]["webhook"]["id"]})
     await ask(owner, CHECK, i={"configId": store, "integration": "SHOPIFY"})
     await owner.database.fetch(Statement("UPDATE integration_checks SET checked_at = '2026-01-01' RETURNING 1", {}))
     shopify.faults.append(Fault(200, body={"errors": [{"message": f"nothing for {MARK}"}]}))
     await ask(owner, CHECK, i={"configId": store, "integration": "SHOPIFY"})
-    await _jobs(partial(ask, owner), store)
+    await _run_jobs(partial(ask, owner), store)
     for client in (owner, shop):
         await ask(client, CHANGES, c=store)
         await ask(client, f"{{ configs {{ nodes {{ {INTEGRATIONS} }} }} }}")
@@ -111,17 +111,17 @@ async def used(shop: Client, shopify: Shopify, receiver: Receiver, said: list[st
     await ask(
         owner, "query($c: ID!) { webhooks(configId: $c) { id url query deliveries { nodes { attempts { error } } } } }", c=store
     )
-    return str(made[0]["secret"])
+    return str(created[0]["secret"])
 
 
-async def _jobs(ask: Callable[..., Awaitable[Any]], store: str) -> None:
-    """Products come from the shop, by the token, and go out as a file."""
-    for mutation, query, given in (
+async def _run_jobs(ask: Callable[..., Awaitable[Any]], store: str) -> None:
+    """Import products from the shop with the token, and export them to a file."""
+    for mutation, query, environment in (
         ("importProducts", "importJob", {"configId": store, "source": "SHOPIFY_STORE"}),
         ("exportProducts", "exportJob", {"configId": store}),
     ):
         kind = f"{mutation[0].upper()}{mutation[1:]}Input"
-        begun = await ask(f"mutation($i: {kind}!) {{ {mutation}(input: $i) {{ job {{ id }} {ERRORS} }} }}", i=given)
+        begun = await ask(f"mutation($i: {kind}!) {{ {mutation}(input: $i) {{ job {{ id }} {ERRORS} }} }}", i=environment)
         id_ = begun[mutation]["job"]["id"]
         document = f"query($i: ID!) {{ {query}(id: $i) {{ status error {{ message }} issues {{ nodes {{ message }} }} }} }}"
         async with asyncio.timeout(20):
@@ -137,31 +137,31 @@ async def _first_event(client: Client, store: str) -> str:
         async for line in response.aiter_lines():
             if line.startswith("data:"):
                 return line
-    raise AssertionError("nothing was told")
+    raise AssertionError("no event arrived")
 
 
-def files(folder: Path) -> str:
-    """What the server has written."""
+def read_files(folder: Path) -> str:
+    """The content of all files of the server."""
     return "".join(path.read_text(errors="replace") for path in folder.rglob("*") if path.is_file())
 
 
-def tables(url: str) -> str:
+def dump_tables(url: str) -> str:
     """Every row of every table, as text."""
     with psycopg.connect(url) as connection:
         names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
         return "\n".join(str(connection.execute(f"SELECT t::text FROM {name} t".encode()).fetchall()) for (name,) in names)
 
 
-def stored(url: str) -> str:
+def dump_stored(url: str) -> str:
     with psycopg.connect(url) as connection:
         [(token,)] = connection.execute("SELECT integrations #>> '{shopify,accessToken}' FROM configs").fetchall()
     return str(token)
 
 
-def commands(url: str, key: str, folder: Path, monkeypatch: Any) -> str:
-    """What operators are shown."""
-    given = {"DATABASE_URL": url, "DATA_DIR": str(folder), "ENCRYPTION_KEYS": key, "SECRET": SECRET}
-    for name, value in given.items():
+def run_commands(url: str, key: str, folder: Path, monkeypatch: Any) -> str:
+    """The output of the commands for operators."""
+    environment = {"DATABASE_URL": url, "DATA_DIR": str(folder), "ENCRYPTION_KEYS": key, "SECRET": SECRET}
+    for name, value in environment.items():
         monkeypatch.setenv(f"STOREFRONT_{name}", value)
     get_settings.cache_clear()
     try:

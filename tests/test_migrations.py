@@ -1,4 +1,4 @@
-"""The schema: up, down without a trace, up again; what the models say; and what it refuses."""
+"""Migrations: upgrade, downgrade, agreement with the models, and constraints of the schema."""
 
 import os
 import subprocess
@@ -42,7 +42,7 @@ def bare_url(postgres: str) -> str:
     return build_database_url(postgres, name)
 
 
-def test_up_down_and_up_again(bare_url: str) -> None:
+def test_migrations_upgrade_downgrade_and_upgrade(bare_url: str) -> None:
     assert objects(bare_url) == set()
     migrate(bare_url)
     first = objects(bare_url)
@@ -63,7 +63,7 @@ def test_migrating_twice_changes_nothing(empty_url: str) -> None:
     assert objects(empty_url) == before
 
 
-def test_the_migrations_make_what_the_models_say(empty_url: str) -> None:
+def test_migrations_match_the_models(empty_url: str) -> None:
     with connect(empty_url) as connection:
         options = {"compare_type": True, "compare_server_default": True, "include_name": is_managed_by_metadata}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), metadata) == []
@@ -75,8 +75,8 @@ WHERE contype = 'c' AND connamespace = 'public'::regnamespace
 """
 
 
-def test_the_check_constraints_of_the_models_are_all_there(empty_url: str) -> None:
-    # Alembic's comparison does not look at them.
+def test_check_constraints_match_the_models(empty_url: str) -> None:
+    # Alembic's comparison ignores check constraints.
     checks = [(table.name, check) for table in metadata.sorted_tables for check in table.constraints if isinstance(check, Check)]
     with connect(empty_url) as connection:
         found = {row[0] for row in connection.exec_driver_sql(CHECKS)}
@@ -97,7 +97,7 @@ def test_the_check_constraints_of_the_models_are_all_there(empty_url: str) -> No
     ],
     ids=str,
 )
-async def test_impossible_products_are_refused(database: Database, values: dict[str, Any]) -> None:
+async def test_invalid_products_are_rejected(database: Database, values: dict[str, Any]) -> None:
     store = await make_store(database)
     with pytest.raises(psycopg.errors.CheckViolation):
         await make_product(database, store, **values)
@@ -114,21 +114,21 @@ async def test_impossible_products_are_refused(database: Database, values: dict[
     ],
     ids=str,
 )
-async def test_possible_products_are_not(database: Database, values: dict[str, Any]) -> None:
+async def test_valid_products_are_accepted(database: Database, values: dict[str, Any]) -> None:
     await make_product(database, await make_store(database), **values)
 
 
 @pytest.mark.parametrize(
     "values", [{"price": "-1"}, {"compare_at_price": "9.99"}, {"inventory": -1}, {"attributes": []}], ids=str
 )
-async def test_impossible_variants_are_refused(database: Database, values: dict[str, Any]) -> None:
+async def test_invalid_variants_are_rejected(database: Database, values: dict[str, Any]) -> None:
     product = await make_product(database, await make_store(database))
     with pytest.raises(psycopg.errors.CheckViolation):
         await make_variant(database, product, **values)
 
 
 @pytest.mark.parametrize("rating", [-1, 0, 6])
-async def test_impossible_ratings_are_refused(database: Database, rating: int) -> None:
+async def test_invalid_ratings_are_rejected(database: Database, rating: int) -> None:
     product = await make_product(database, await make_store(database))
     with pytest.raises(psycopg.errors.CheckViolation):
         await make_review(database, product, rating=rating)
@@ -148,12 +148,12 @@ async def test_impossible_ratings_are_refused(database: Database, rating: int) -
     ],
     ids=str,
 )
-async def test_impossible_stores_are_refused(database: Database, values: dict[str, Any]) -> None:
+async def test_invalid_stores_are_rejected(database: Database, values: dict[str, Any]) -> None:
     with pytest.raises(psycopg.errors.CheckViolation):
         await make_store(database, **values)
 
 
-async def test_a_handle_is_taken_once_in_a_store(database: Database) -> None:
+async def test_handle_is_unique_per_store(database: Database) -> None:
     store, other = [await make_store(database) for _ in range(2)]
     await make_product(database, store, handle="h")
     await make_product(database, other, handle="h")
@@ -161,14 +161,14 @@ async def test_a_handle_is_taken_once_in_a_store(database: Database) -> None:
         await make_product(database, store, handle="h")
 
 
-async def test_a_user_reviews_a_product_once(database: Database) -> None:
+async def test_review_is_unique_per_user_and_product(database: Database) -> None:
     product, user = await make_product(database, await make_store(database)), await make_user(database)
     await make_review(database, product, user_id=user)
     with pytest.raises(psycopg.errors.UniqueViolation):
         await make_review(database, product, user_id=user)
 
 
-async def test_a_store_that_goes_takes_everything_along(database: Database) -> None:
+async def test_deleting_a_store_cascades(database: Database) -> None:
     user = await make_user(database)
     product = await make_product(database, await make_store(database, user_id=user))
     await make_variant(database, product)
@@ -180,7 +180,7 @@ async def test_a_store_that_goes_takes_everything_along(database: Database) -> N
             assert await cursor.fetchall() == [(0,)]
 
 
-def test_newer_schema_is_named_by_every_command(empty_url: str) -> None:
+def test_newer_schema_is_reported_by_every_command(empty_url: str) -> None:
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'from the future'")
     environment = os.environ | {"STOREFRONT_DATABASE_URL": empty_url}

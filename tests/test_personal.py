@@ -1,6 +1,6 @@
-"""Whose answers may be shared: only a field that is declared personal tells two shoppers different things.
+"""Cacheability: only fields that are declared personal differ between two viewers.
 
-The document asks for every field along every path that does not come back to a type, so that a new field is asked, too.
+The document selects every field along every acyclic path, so that new fields are covered, too.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -29,7 +29,7 @@ GRAPH = schema._schema
 assert GRAPH.query_type is not None
 QUERY = GRAPH.query_type
 
-# What fields that need arguments are given.
+# Arguments of fields that require some.
 ARGUMENTS = {
     "Query.product": "(by: {id: $product})",
     "Query.config": "(by: {id: $store})",
@@ -40,7 +40,7 @@ ARGUMENTS = {
     "Product.variant": '(attributes: [{name: "Size", value: "S"}])',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
-# Told to the owner alone, and refused to all others alike.
+# Visible to the owner only, and rejected for all others alike.
 OWNERS = {"analytics", "events", "webhook", "webhooks", "importJob", "importJobs", "exportJob", "exportJobs"}
 ROOTS = sorted(QUERY.fields.keys() - OWNERS)
 
@@ -48,56 +48,58 @@ Coordinates = tuple[str, ...]
 
 
 def selection(type_: Any, above: tuple[str, ...]) -> str:
-    """Every field of a type, and of what these lead to."""
+    """A selection of every field of a type, recursively."""
     if isinstance(type_, GraphQLUnionType):
         parts = (f"... on {member.name} {selection(member, above)}" for member in type_.types)
         return "{ __typename " + " ".join(parts) + " }"
     assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
     return (
-        "{ " + " ".join(["__typename", *filter(None, (asked(type_.name, n, f, above) for n, f in type_.fields.items()))]) + " }"
+        "{ "
+        + " ".join(["__typename", *filter(None, (select_field(type_.name, n, f, above) for n, f in type_.fields.items()))])
+        + " }"
     )
 
 
-def asked(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
-    """A field with its arguments and all below it, under a name that no other type's field has; None where it leads back."""
+def select_field(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) -> str | None:
+    """A field with its arguments and selections, under a unique alias; None where it leads back to a type above."""
     target, coordinate = get_named_type(field.type), f"{parent}.{name}"
     needs = any(is_required_argument(argument) for argument in field.args.values())
     assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
     line = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"
     if is_leaf_type(target):
         return line
-    # A page tells its nodes twice; once is enough, and much shorter.
+    # A connection has its nodes twice (edges and nodes); once suffices.
     if target.name in above or name == "edges":
         return None
     return f"{line} {selection(target, (*above, target.name))}"
 
 
 def document(root: str) -> str:
-    line = asked("Query", root, QUERY.fields[root], ("Query",))
+    line = select_field("Query", root, QUERY.fields[root], ("Query",))
     variables = " ".join(f"${name}: ID!" for name in ("product", "store") if f"${name}" in str(line))
     return f"query {f'({variables})' if variables else ''} {{ {line} }}"
 
 
-def differences(one: Any, other: Any, path: Coordinates = ()) -> Iterator[Coordinates]:
-    """The fields, each with those above it, under which two answers differ."""
+def find_differences(one: Any, other: Any, path: Coordinates = ()) -> Iterator[Coordinates]:
+    """The paths of the fields in which two responses differ."""
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         for name, value in one.items():
-            yield from differences(value, other[name], path if name == "__typename" else (*path, name.replace("_", ".", 1)))
+            yield from find_differences(value, other[name], path if name == "__typename" else (*path, name.replace("_", ".", 1)))
     elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         for left, right in zip(one, other, strict=True):
-            yield from differences(left, right, path)
+            yield from find_differences(left, right, path)
     elif one != other:
         yield path
 
 
-def declared(coordinate: str) -> bool:
+def is_declared(coordinate: str) -> bool:
     parent, _, name = coordinate.partition(".")
     type_ = GRAPH.type_map[parent]
     assert isinstance(type_, GraphQLObjectType)
     return bool(type_.fields[name].extensions.get(PERSONAL_EXTENSION_KEY))
 
 
-# A document that asks for everything is larger than any that a client would send.
+# A document that selects everything exceeds the limits for clients.
 ROOM: dict[str, Any] = {
     "max_document": 1_000_000,
     "max_tokens": 50_000,
@@ -115,7 +117,7 @@ async def shopper(postgres: str, template: str, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture
 async def shoppers(shopper: Client) -> tuple[dict[str, str], list[Client]]:
-    """A store with a product; two who each reviewed it and have a store in preparation, and one who is unknown."""
+    """A store with a product; two users who have reviewed it and own an unpublished store each; an anonymous client."""
     database, people = shopper.database, []
     store = await make_store(database, integrations={"shopify": {"domain": "x.myshopify.com"}})
     product = await make_product(database, store, title="Mug", category="Cups", tags=["blue"])
@@ -131,16 +133,16 @@ async def shoppers(shopper: Client) -> tuple[dict[str, str], list[Client]]:
 
 
 @pytest.mark.parametrize("root", ROOTS)
-async def test_what_depends_on_the_asker_is_declared(root: str, shoppers: tuple[dict[str, str], list[Client]]) -> None:
+async def test_viewer_dependent_fields_are_declared(root: str, shoppers: tuple[dict[str, str], list[Client]]) -> None:
     ids, clients = shoppers
     text = document(root)
     variables = {name: value for name, value in ids.items() if f"${name}" in text}
     first, *others = [(await client.post(text, **variables)).json()["data"] for client in clients]
     assert root == "me" or first[f"Query_{root}"] is not None
-    found = {path for other in others for path in differences(first, other)}
-    assert not {path for path in found if not any(declared(coordinate) for coordinate in path)}
+    found = {path for other in others for path in find_differences(first, other)}
+    assert not {path for path in found if not any(is_declared(coordinate) for coordinate in path)}
     if root == "product":
-        # It would be noticed.
+        # Differences are detected at all.
         assert {path[-1] for path in found} >= {"User.email", "ConfigConnection.totalCount"}
 
 
@@ -161,5 +163,5 @@ async def test_what_depends_on_the_asker_is_declared(root: str, shoppers: tuple[
         ("subscription { productFeed(configId: 1) { ... on ProductCreated { product { config { owner { email } } } } } }", True),
     ],
 )
-def test_a_document_is_personal_if_any_field_of_it_is(text: str, personal: bool) -> None:
+def test_document_with_personal_field_is_personal(text: str, personal: bool) -> None:
     assert is_personal(GRAPH, parse(text)) is personal

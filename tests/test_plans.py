@@ -1,4 +1,4 @@
-"""How Postgres runs the hot statements over a few thousand products: by index, reading about as much as it returns."""
+"""Query plans of the hot statements over a few thousand products: they use indexes and read about as many rows as they return."""
 
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -31,7 +31,7 @@ SHOPPERS = Selection(Audience.SHOPPER)
 
 
 class Recording(Database):
-    """A database that remembers the last statement and what it was given."""
+    """A database that records the last statement and its parameters."""
 
     last: tuple[Statement, Parameters]
 
@@ -62,14 +62,14 @@ class Plan:
     def rows_read(self) -> float:
         """Rows of the big tables that were visited, returned or not."""
         touched = [node for node in self.nodes if node.get("Relation Name") in BIG]
-        each = ((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in touched)
-        return float(sum(each))
+        row_counts = ((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in touched)
+        return float(sum(row_counts))
 
 
-def flattened(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def flatten_plan(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield node
     for child in node.get("Plans", ()):
-        yield from flattened(child)
+        yield from flatten_plan(child)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Shop:
         statement, parameters = self.database.last
         explained = Statement("EXPLAIN (ANALYZE, FORMAT JSON) " + statement.sql, statement.constants)
         [(answer,)] = await self.database.fetch(explained, parameters)
-        return Plan([*flattened(answer[0]["Plan"])])
+        return Plan([*flatten_plan(answer[0]["Plan"])])
 
     async def generic_plan(self, question: Callable[["Shop"], Awaitable[object]]) -> Plan:
         """How it would be run without looking at the parameters, which Postgres may decide to do for a statement used often."""
@@ -99,7 +99,7 @@ class Shop:
         async with self.database.transaction() as connection:
             cursor = await connection.raw.execute(f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {numbered}".encode())
             [(answer,)] = await cursor.fetchall()
-        return Plan([*flattened(answer[0]["Plan"])])
+        return Plan([*flatten_plan(answer[0]["Plan"])])
 
     async def page(self, key: str, descending: bool, cursor: str | None = None, size: int = SIZE) -> keyset.Page:
         list_ = Listing(SHOPPERS, Order(key, descending), keyset.Window(size, cursor))
@@ -114,7 +114,7 @@ async def shop(postgres: str, template: str) -> AsyncIterator[Shop]:
     async with database:
         summary = await seed(database, products=5_000, events=0)
         with psycopg.connect(url, autocommit=True) as connection:
-            # What autovacuum does after a load: until then the word index is a list of pending entries, and not worth using.
+            # As autovacuum does after a load: until then the GIN index has a pending list, and the planner avoids it.
             connection.execute("VACUUM ANALYZE")
         async with database.transaction() as reading:
             cursor = reading.raw.cursor(row_factory=tuple_row)
@@ -130,7 +130,7 @@ async def shop(postgres: str, template: str) -> AsyncIterator[Shop]:
 
 @pytest.mark.parametrize("descending", [False, True], ids=["asc", "desc"])
 @pytest.mark.parametrize("key", INDEXES)
-async def test_a_page_reads_its_own_part_of_an_index(shop: Shop, key: str, descending: bool) -> None:
+async def test_page_reads_its_index_range_only(shop: Shop, key: str, descending: bool) -> None:
     async def middle() -> str:
         cursor = None
         for _ in range(6):
@@ -148,7 +148,7 @@ async def test_a_page_reads_its_own_part_of_an_index(shop: Shop, key: str, desce
         assert (generic.indexes & {*INDEXES.values()}, generic.sorts) == ({INDEXES[key]}, False)
 
 
-async def test_the_last_page_reads_no_more_than_what_is_left(shop: Shop) -> None:
+async def test_last_page_reads_remaining_rows_only(shop: Shop) -> None:
     left = 30
     back = Listing(SHOPPERS, Order("price", True), keyset.Window(left, backward=True))
     [found] = await listing.load_pages(shop.database, [StoreScope(shop.store)], back)
@@ -179,7 +179,7 @@ async def suggested(shop: Shop) -> object:
 
 
 @pytest.mark.parametrize("question", [searched, counted, faceted, suggested])
-async def test_a_search_reads_the_index_of_words(shop: Shop, question: Callable[[Shop], Awaitable[object]]) -> None:
+async def test_search_uses_the_word_index(shop: Shop, question: Callable[[Shop], Awaitable[object]]) -> None:
     for plan in (await shop.plan(question), await shop.generic_plan(question)):
         assert "products_search_idx" in plan.indexes
         assert plan.read_whole == set()
@@ -231,7 +231,7 @@ async def reviews_behind(shop: Shop) -> object:
         (reviews_behind, "reviews_newest_idx", 6),
     ],
 )
-async def test_single_products_and_their_edges_are_looked_up_by_index(
+async def test_single_products_and_edges_use_indexes(
     shop: Shop, question: Callable[[Shop], Awaitable[object]], index: str, most: int
 ) -> None:
     plan, generic = await shop.plan(question), await shop.generic_plan(question)
@@ -240,7 +240,7 @@ async def test_single_products_and_their_edges_are_looked_up_by_index(
     assert plan.read_whole | generic.read_whole == set()
 
 
-async def test_related_products_do_not_rank_the_whole_store(shop: Shop) -> None:
+async def test_related_products_rank_candidates_only(shop: Shop) -> None:
     plan = await shop.plan(lambda shop: related.load_related_products(shop.database, shop.ids[:1], 4))
     assert plan.read_whole == set()
     assert plan.rows_read < 300

@@ -1,4 +1,4 @@
-"""The README and the table of settings say what is."""
+"""README.md lists every command, docs/settings.md every setting."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ README, SETTINGS = ((ROOT / name).read_text() for name in ("README.md", "docs/se
 
 
 def settings_table() -> str:
-    """The table of settings, made of the settings themselves."""
+    """The table of settings, generated from the fields of Settings."""
     rows = ["| Variable | Default | What it is |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         default = "" if field.default is None else f"`{field.default}`"
@@ -21,7 +21,7 @@ def settings_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_table_of_settings_is_complete() -> None:
+def test_table_of_settings_is_complete() -> None:
     assert settings_table() in SETTINGS
 
 

@@ -1,4 +1,4 @@
-"""Scalars of our own say what they expect and what is wrong with a value, where it is wrong, and never the value."""
+"""Errors of custom scalars name the expected format, the problem and its location, and never quote the value."""
 
 from typing import Any
 
@@ -52,7 +52,7 @@ def scalar(name: str) -> GraphQLScalarType:
 
 
 @pytest.mark.parametrize(("name", "value", "problem"), OF_KINDS, ids=ascii)
-async def test_variable_errors_say_what_is_wrong(shopper: Client, name: str, value: Any, problem: str) -> None:
+async def test_variable_errors_name_the_problem(shopper: Client, name: str, value: Any, problem: str) -> None:
     arguments = {"Decimal": "filter: {minPrice: $v}", "DateTime": "filter: {updatedSince: $v}"}
     document = f"query($v: {name}) {{ products(configId: 1, {arguments.get(name)}) {{ totalCount }} }}"
     if name == "Position":
@@ -94,7 +94,7 @@ def test_literal_errors_have_locations(name: str, literal: str, problem: str) ->
 
 
 @pytest.mark.parametrize(("name", "value"), USABLE, ids=str)
-def test_usable_values_are_taken(name: str, value: Any) -> None:
+def test_valid_values_are_accepted(name: str, value: Any) -> None:
     assert scalar(name).coerce_input_value(value) is not None
 
 
@@ -103,6 +103,6 @@ def test_usable_values_are_taken(name: str, value: Any) -> None:
     ["１" * 32, "١" * 32, "1_" * 16, " " + "1" * 31, "1" * 31 + "\n", "{" + "1" * 32 + "}", "0x" + "1" * 30, "1-" * 16, "-" * 36],
     ids=ascii,
 )
-def test_ids_are_ascii_of_one_form(text: str) -> None:
+def test_ids_have_one_ascii_form(text: str) -> None:
     assert parse_id(text) is None
     assert parse_id("018F0000000070008000000000000000") == "018f0000-0000-7000-8000-000000000000"

@@ -1,4 +1,4 @@
-"""What documents cost: the number of statements follows from the document, never from the number of rows."""
+"""Statement counts (N+1): the number of statements depends on the document, never on the number of rows."""
 
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
@@ -31,8 +31,8 @@ DOCUMENTS = {path.stem: path.read_text() for path in sorted((Path(__file__).pare
 FEW, MANY = 1, 20
 
 
-async def stock(database: Database, store: str, handle: str) -> None:
-    """A product with all that a document may ask for."""
+async def insert_stock(database: Database, store: str, handle: str) -> None:
+    """Insert a product with everything that a document may select."""
     product = await make_product(database, store, handle=handle, title="Copper Lantern", category="Light", tags=["copper"])
     for size in ("S", "M"):
         await make_variant(database, product, attributes={"Size": size})
@@ -50,8 +50,8 @@ async def stock(database: Database, store: str, handle: str) -> None:
         await append_entries(connection, store, [*entries, LogEntry(kind="config_updated", entity_id=store)])
 
 
-async def stock_webhook(database: Database, store: str, count: int) -> str:
-    """A webhook that was told so much."""
+async def insert_webhook(database: Database, store: str, count: int) -> str:
+    """Insert a webhook with this many deliveries."""
     hook = await insert(database, "webhooks", config_id=store, url="https://example.com", read_as="owner", secret="-", position=0)
     about = {"webhook_id": hook, "type": "product.updated", "lane": store}
     for position in range(count):
@@ -59,14 +59,14 @@ async def stock_webhook(database: Database, store: str, count: int) -> str:
     return hook
 
 
-async def market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
-    """So many stores of one owner, the first with as many products and one more; the owner, and all documents' variables."""
+async def create_market(client: Client, count: int) -> tuple[Client, dict[str, Any]]:
+    """Insert `count` stores of one owner, the first with `count` + 1 products; returns the owner and all documents' variables."""
     user = await make_user(client.database)
     document = {"primaryColor": "#000", "secondaryColor": "#fff", "fontFamily": "serif"}
     stores = [await make_store(client.database, user_id=user, slug=f"market-{n}", theme=document) for n in range(count)]
     for number, store in enumerate([*stores, *stores[:1] * count]):
-        await stock(client.database, store, f"lantern-{number}")
-    hooks = [await stock_webhook(client.database, stores[0], count) for _ in range(count)]
+        await insert_stock(client.database, store, f"lantern-{number}")
+    hooks = [await insert_webhook(client.database, stores[0], count) for _ in range(count)]
     jobs = {}
     for kind in ("import", "export") * count:
         jobs[kind] = await make_job(client.database, stores[0], user, kind, issues=count)
@@ -83,30 +83,28 @@ async def markets(
     """A server with few rows and a server with many."""
     folder = tmp_path_factory.mktemp("markets")
     async with serving(fresh(postgres, template), folder) as small, serving(fresh(postgres, template), folder) as large:
-        yield {FEW: await market(small, FEW), MANY: await market(large, MANY)}
+        yield {FEW: await create_market(small, FEW), MANY: await create_market(large, MANY)}
 
 
 def longest(data: Any) -> int:
-    """The length of the longest list in an answer."""
+    """The length of the longest list in a response."""
     if isinstance(data, dict):
         return max((longest(value) for value in data.values()), default=0)
     return max([len(data), *map(longest, data)]) if isinstance(data, list) else 0
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
-async def test_a_document_costs_the_same_statements_for_few_and_many_rows(
-    markets: dict[int, tuple[Client, dict[str, Any]]], name: str
-) -> None:
+async def test_statement_count_is_independent_of_rows(markets: dict[int, tuple[Client, dict[str, Any]]], name: str) -> None:
     costs = {}
     for count, (client, variables) in markets.items():
-        given = {key: value for key, value in variables.items() if f"${key}:" in DOCUMENTS[name]}
+        used_variables = {key: value for key, value in variables.items() if f"${key}:" in DOCUMENTS[name]}
         found = []
         for _ in range(3):
             with counted(client.database) as statements:
-                data = await client.ask(DOCUMENTS[name], **given)
+                data = await client.ask(DOCUMENTS[name], **used_variables)
             assert longest(data) >= count
             found.append(len(statements))
-        # Branches of a document that reach the same edge meet in one batch, or miss each other on a busy machine.
+        # Branches of a document that reach the same edge share one batch, except sometimes on a busy machine.
         costs[count] = min(found)
     assert costs[MANY] == costs[FEW]
 
@@ -133,7 +131,7 @@ async def test_a_document_costs_the_same_statements_for_few_and_many_rows(
         ('productChanges(configId: $c, after: "0") { position }', 3),
     ],
 )
-async def test_only_what_is_selected_costs_a_statement(
+async def test_only_selected_fields_cost_statements(
     markets: dict[int, tuple[Client, dict[str, Any]]], query: str, cost: int
 ) -> None:
     owner, variables = markets[MANY]
@@ -166,7 +164,7 @@ def edges_of(document: str) -> set[str]:
 
 
 def readable(type_: GraphQLObjectType, seen: set[str]) -> Iterator[str]:
-    """Every edge that can be reached from a type."""
+    """All edges that are reachable from a type."""
     seen.add(type_.name)
     for name, field in type_.fields.items():
         target = get_named_type(field.type)
@@ -177,7 +175,7 @@ def readable(type_: GraphQLObjectType, seen: set[str]) -> Iterator[str]:
                     yield from readable(reached, seen)
 
 
-def test_the_documents_take_every_edge_of_the_schema() -> None:
+def test_documents_cover_every_edge_of_the_schema() -> None:
     assert schema._schema.query_type
     taken = set[str]().union(*map(edges_of, DOCUMENTS.values()))
     assert {*readable(schema._schema.query_type, set())} - taken == set()

@@ -1,6 +1,6 @@
-"""What is not one's own: every mutation, and every query that takes an id, asked about a stranger's hidden rows.
+"""Tenant isolation: every mutation, and every query with an id, is called with ids of another user's hidden rows.
 
-The calls are made from the schema, so that a new field is asked too. One that cannot be called fails here.
+The calls are generated from the schema, so that new fields are covered, too. A field that cannot be called fails the test.
 """
 
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -49,14 +49,14 @@ GRAPH = schema._schema
 MUTATIONS: Mapping[str, GraphQLField] = GRAPH.mutation_type.fields if GRAPH.mutation_type else {}
 QUERIES: Mapping[str, GraphQLField] = GRAPH.query_type.fields if GRAPH.query_type else {}
 
-# Mutations about nothing that has an id: the asker, and what they make.
+# Mutations without ids: they affect the viewer and what the viewer creates.
 OF_ONESELF = {"updateProfile", "createConfig", "signOutEverywhere"}
-# What anybody who is signed in may do with what they can see.
+# Mutations that every signed-in user may execute on visible rows.
 FOR_ALL = {"createReview"}
-# What shoppers do, who do not sign in.
+# Mutations of anonymous shoppers.
 PUBLIC = {"trackEvents"}
 
-# Values for required fields by name, where those by type would not do; a function is given the scenario.
+# Values of required fields by name, where those by type are invalid; functions are called with the scenario.
 BY_NAME: dict[str, Any] = {
     "slug": lambda _: f"slug-{uuid7().hex}",
     "price": "10.00",
@@ -76,7 +76,7 @@ BY_NAME: dict[str, Any] = {
     "after": "0",
     "url": "http://127.0.0.1:1025/nobody",
 }
-# Jobs by what can be done with them.
+# Jobs by the operations they allow.
 JOBS = {
     "cancelimport": ("import", "queued"),
     "retryimport": ("import", "failed"),
@@ -86,7 +86,7 @@ JOBS = {
     "retryexport": ("export", "cancelled"),
     "exportjob": ("export", "succeeded"),
 }
-# What an id may be of: what comes first is meant where several stand in a name.
+# The types of ids. The first one wins where a name contains several.
 NOUNS = ("config", *JOBS, "delivery", "webhook", "variant", "review", "product", "image")
 BY_TYPE: dict[str, Any] = {
     "String": "text",
@@ -106,7 +106,7 @@ Way = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Scenario:
-    """Which row is meant by an id of each noun."""
+    """The id of a row of each type."""
 
     ids: Mapping[str, str]
     handle: str = "none"
@@ -115,7 +115,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class World:
-    """Two users; what one of them has is hidden from the other in three ways, and once it is not."""
+    """Two users. The rows of one are hidden from the other in three ways, and visible in a fourth scenario."""
 
     database: Database
     owner: str
@@ -124,11 +124,11 @@ class World:
     open: Scenario = field(default_factory=lambda: Scenario({}))
 
 
-# ----------------------------------------------------------------------------------------- calls, made up
+# ----------------------------------------------------------------------------------------- generated calls
 
 
 def noun_of(type_: str, name: str) -> str:
-    """What an id names, told by its field, else by the type that the field is in."""
+    """The type that an id refers to, by its field name, else by the type that contains the field."""
     if name == "uploadId" and "Image" in type_:
         return "imageupload"
     found = [noun for noun in NOUNS if noun in name.lower()] or [noun for noun in NOUNS if noun in type_.lower()]
@@ -137,7 +137,7 @@ def noun_of(type_: str, name: str) -> str:
 
 
 def value(type_: Any, name: str, holder: str, path: Way, scenario: Scenario) -> Any:
-    """A valid value of an input type; what lies on the path is in it, whether required or not."""
+    """A valid value of an input type, with required fields and those on the path."""
     inner = get_nullable_type(type_)
     if isinstance(inner, GraphQLList):
         return [value(inner.of_type, name, holder, path, scenario)]
@@ -160,7 +160,7 @@ def record(type_: GraphQLInputObjectType, path: Way, scenario: Scenario) -> dict
 
 
 def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
-    """The ways through arguments and input types that end in an id."""
+    """The paths through arguments and input types that end in an id."""
     inner = get_named_type(type_)
     if inner.name == "ID":
         yield (*above, name)
@@ -169,7 +169,7 @@ def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
 
 
 def selection(type_: Any, depth: int) -> str:
-    """All that can be asked for without arguments, so many levels deep."""
+    """A selection of all fields without arguments, up to a depth."""
     named = get_named_type(type_)
     if isinstance(named, GraphQLUnionType):
         return " ".join(["{ __typename", *(f"... on {t.name} {selection(t, depth)}" for t in named.types), "}"]) if depth else ""
@@ -200,7 +200,7 @@ Call = tuple[str, str, GraphQLField, Way]
 
 
 def calls() -> list[Call]:
-    """Every mutation, and every way to an id in a mutation or query."""
+    """Every mutation, and every path to an id in a mutation or query."""
     found: list[Call] = []
     for kind, fields in (("mutation", MUTATIONS), ("query", QUERIES)):
         for name, field_ in fields.items():
@@ -214,14 +214,14 @@ def calls() -> list[Call]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server keeps files."""
+    """The data folder of the server."""
     return tmp_path_factory.mktemp("tenants")
 
 
 @pytest_asyncio.fixture(scope="module")
 async def shop(postgres: str, template: str, folder: Path) -> AsyncIterator[Client]:
     """A server of its own: its tables are compared as a whole."""
-    # Jobs are ordered here, and not done.
+    # Jobs are created, but not run.
     options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32", "job_workers": 0}
     async with serving(fresh(postgres, template), folder, **options) as shared:
         yield shared
@@ -278,13 +278,13 @@ async def everything(database: Database) -> str:
 
 
 def absent(scenario: Scenario, *nouns: str) -> Scenario:
-    """The same, with ids and names that nothing has."""
+    """The same scenario with ids and names that do not exist."""
     ids = {noun: str(uuid7()) if noun in nouns else id_ for noun, id_ in scenario.ids.items()}
     return Scenario(ids, "nothing-has-this", "nothing-has-this")
 
 
 async def answer(client: Client, call: Call, scenario: Scenario) -> str:
-    """The whole answer, without what differs with every request: its id, and the ids that were sent."""
+    """The whole response, without the request id and the ids that were sent."""
     kind, name, field_, path = call
     given = arguments(field_, path, scenario)
     response = await client.post(document(kind, name, field_, given), **given)
@@ -300,7 +300,7 @@ async def answer(client: Client, call: Call, scenario: Scenario) -> str:
 
 # ------------------------------------------------------------------------------------------------ the tests
 
-# Which nouns a stranger must not find out about. The store of an inactive product is there for all to see.
+# The types that must be hidden from others. The store of an inactive product is visible to all.
 SECRET = {
     "store": ("config", *JOBS, "product", "variant", "review", "webhook", "delivery", "image", "imageupload"),
     "product": ("product", "variant", "review", "image"),
@@ -312,7 +312,7 @@ NAMES = [f"{name}-{'.'.join(path)}" for _, name, _, path in CALLS]
 
 @pytest.mark.parametrize("hidden", list(SECRET))
 @pytest.mark.parametrize("call", CALLS, ids=NAMES)
-async def test_what_is_hidden_answers_as_what_is_not_there(shop: Client, world: World, call: Call, hidden: str) -> None:
+async def test_hidden_rows_respond_like_missing_ones(shop: Client, world: World, call: Call, hidden: str) -> None:
     kind, _, field_, path = call
     scenario, nothing = world.hidden[hidden], absent(world.hidden[hidden], *SECRET[hidden])
     if arguments(field_, path, scenario) == arguments(field_, path, nothing) or _is_of_all(call, hidden):
@@ -324,13 +324,13 @@ async def test_what_is_hidden_answers_as_what_is_not_there(shop: Client, world: 
     if kind == "mutation":
         assert ('"UNAUTHENTICATED"' in await answer(shop, call, scenario)) is (call[1] not in PUBLIC)
     else:
-        # The same question finds something when its owner asks: the silence above is not for want of rows.
+        # The same call finds something for the owner: the rows exist.
         owner = shop.signed_in(world.owner)
         assert await answer(owner, call, scenario) != await answer(owner, call, nothing)
 
 
 def _is_of_all(call: Call, hidden: str) -> bool:
-    # The product of a variant that is not for sale is itself open to all.
+    # The product of an unavailable variant is itself visible to all.
     return hidden == "variant" and noun_of(get_named_type(call[2].type).name, call[3][-1]) != "variant"
 
 
@@ -344,7 +344,7 @@ async def test_every_mutation_needs_a_token(shop: Client, world: World, name: st
 @pytest.mark.parametrize(
     "call", [c for c in CALLS if c[0] == "mutation"], ids=[n for n, c in zip(NAMES, CALLS, strict=True) if c[0] == "mutation"]
 )
-async def test_what_others_can_see_is_still_not_theirs_to_change(shop: Client, world: World, call: Call) -> None:
+async def test_visible_rows_of_others_cannot_be_changed(shop: Client, world: World, call: Call) -> None:
     if call[1] in FOR_ALL | PUBLIC:
         return
     before = await everything(shop.database)
@@ -353,9 +353,9 @@ async def test_what_others_can_see_is_still_not_theirs_to_change(shop: Client, w
 
 
 @pytest.mark.parametrize("name", list(MUTATIONS))
-async def test_every_mutation_can_be_called_from_here(shop: Client, folder: Path, name: str) -> None:
+async def test_every_mutation_succeeds_for_the_owner(shop: Client, folder: Path, name: str) -> None:
     own = await make_world(shop.database)
-    # What is to be confirmed has been sent.
+    # The upload to be confirmed exists in storage.
     await DiskStorage(folder / "objects", "", "").put(upload_key(own.open.ids["imageupload"]), PICTURE, "image/png")
     field_ = MUTATIONS[name]
     paths = [path for n, a in field_.args.items() for path in id_paths(a.type, n)] or [()]
@@ -371,6 +371,6 @@ async def _unreviewed(world: World) -> dict[str, str]:
     return {"product": await make_product(world.database, world.open.ids["config"])}
 
 
-def test_every_id_is_known() -> None:
+def test_every_id_argument_is_covered() -> None:
     assert {call[1] for call in CALLS if call[0] == "mutation"} == set(MUTATIONS) - OF_ONESELF
     assert len(CALLS) > len(MUTATIONS)

@@ -74,7 +74,7 @@ ACTIVE, ALL = {"lantern", "candle"}, {"lantern", "candle", "umbrella", "obelisk"
 
 @pytest.mark.parametrize("who", EVERYONE)
 @pytest.mark.parametrize("name", ["lantern", "umbrella", "obelisk", "teapot"])
-async def test_one_product_by_id_or_handle(shop: Shop, who: str, name: str) -> None:
+async def test_product_by_id_or_handle(shop: Shop, who: str, name: str) -> None:
     seen = who == "owner" or name in ACTIVE
     store = shop.unpublished if name == "teapot" else shop.store
     for by in ({"id": shop.ids[name]}, {"handle": {"configId": store, "handle": name}}):
@@ -84,7 +84,7 @@ async def test_one_product_by_id_or_handle(shop: Shop, who: str, name: str) -> N
 
 @pytest.mark.parametrize("who", EVERYONE)
 @pytest.mark.parametrize(("sku", "name"), [("small", "lantern"), ("huge", "lantern"), ("dots", "umbrella"), ("pot", "teapot")])
-async def test_one_product_by_sku(shop: Shop, who: str, sku: str, name: str) -> None:
+async def test_product_by_sku(shop: Shop, who: str, sku: str, name: str) -> None:
     by = {"sku": {"configId": shop.unpublished if sku == "pot" else shop.store, "sku": sku}}
     found = (await shop.clients[who].ask("query($by: ProductBy!) { product(by: $by) { id } }", by=by))["product"]
     assert found == ({"id": shop.ids[name]} if who == "owner" or sku == "small" else None)
@@ -115,7 +115,7 @@ async def test_lists_and_their_counts(shop: Shop, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_only_the_owner_chooses_by_status(shop: Shop, who: str) -> None:
+async def test_only_the_owner_filters_by_status(shop: Shop, who: str) -> None:
     for status, name in (("ACTIVE", None), ("INACTIVE", "umbrella"), ("ARCHIVED", "obelisk")):
         query = f"query($s: ID!) {{ products(configId: $s, filter: {{status: [{status}]}}) {{ nodes {{ id }} }} }}"
         if who == "owner":
@@ -149,7 +149,7 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_titles_and_corrections_tell_no_word_that_is_hidden(shop: Shop, who: str) -> None:
+async def test_suggestions_reveal_no_hidden_word(shop: Shop, who: str) -> None:
     data = await shop.ask(
         who,
         """{ shown: suggest(configId: $s, prefix: "lant") hidden: suggest(configId: $s, prefix: "umb")
@@ -184,21 +184,21 @@ async def test_variants(shop: Shop, who: str) -> None:
     assert [variant["sku"] for variant in found["plain"]] == ["small"]
     assert [variant["sku"] for variant in found["all"]] == (["small", "huge"] if owner else ["small"])
     assert (found["variantCount"], found["huge"]) == ((2, {"sku": "huge"}) if owner else (1, None))
-    # What the product costs is what can be bought, whoever asks.
+    # The product's price is that of available variants, for every viewer.
     assert found["priceRange"] == {"min": "12.00", "max": "12.00"}
     back = [found["all"][0]["product"], found["reviews"]["nodes"][0]["product"]]
     assert back == [{"id": shop.ids["lantern"]}] * 2
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_nothing_leads_from_a_variant_by_its_attributes_to_a_hidden_one(shop: Shop, who: str) -> None:
+async def test_variant_by_attributes_reveals_no_hidden_variant(shop: Shop, who: str) -> None:
     query = """query($s: ID!, $v: String!) {
       products(configId: $s, filter: {attributes: [{name: "Size", value: $v}]}) { totalCount } }"""
     assert (await shop.clients[who].ask(query, s=shop.store, v="S"))["products"]["totalCount"] == 1
     assert (await shop.clients[who].ask(query, s=shop.store, v="XXL"))["products"]["totalCount"] == 0
 
 
-async def test_the_owner_walks_on_from_what_only_they_see(shop: Shop) -> None:
+async def test_owner_paginates_over_hidden_rows(shop: Shop) -> None:
     for name in ("umbrella", "teapot"):
         found = (
             await shop.clients["owner"].ask(
@@ -212,7 +212,7 @@ async def test_the_owner_walks_on_from_what_only_they_see(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_what_goes_with_a_product_is_for_sale(shop: Shop, who: str) -> None:
+async def test_related_products_are_available(shop: Shop, who: str) -> None:
     query = "query($id: ID!) { product(by: {id: $id}) { related(first: 100) { id } } }"
     found = (await shop.clients[who].ask(query, id=shop.ids["lantern"]))["product"]["related"]
     assert shop.named(product["id"] for product in found) == {"candle"}
@@ -253,7 +253,7 @@ async def test_stores(shop: Shop, who: str) -> None:
         'productChanges(configId: $u, after: "0") { position }',
     ],
 )
-async def test_an_unpublished_store_is_not_there(shop: Shop, who: str, field: str) -> None:
+async def test_unpublished_store_is_null(shop: Shop, who: str, field: str) -> None:
     query = f"query($u: ID!) {{ {field} }}"
     if who == "owner":
         assert await shop.clients[who].ask(query, u=shop.unpublished)
@@ -261,7 +261,7 @@ async def test_an_unpublished_store_is_not_there(shop: Shop, who: str, field: st
     error = await shop.clients[who].refusal(query, u=shop.unpublished)
     missing = await shop.clients[who].refusal(query, u=(nobodys := str(uuid7())))
     assert error["extensions"]["code"] == "NOT_FOUND"
-    # Word for word what is said of a store that does not exist.
+    # Exactly the error for a store that does not exist.
     assert error["message"].replace(shop.unpublished, nobodys) == missing["message"]
 
 
@@ -274,14 +274,14 @@ async def test_integrations(shop: Shop, who: str) -> None:
     assert found["shopify"] == ({"domain": "x.myshopify.com", "isConnected": True} if who == "owner" else None)
     assert (found["stripe"], found["analytics"]) == ({"publishableKey": "pk_1"}, {"googleAnalyticsId": "G-1"})
     assert "shpat_" not in answer.text
-    asked = await shop.clients[who].refusal(
+    error = await shop.clients[who].refusal(
         "query($s: ID!) { config(by: {id: $s}) { integrations { shopify { accessToken } } } }"
     )
-    assert asked["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
+    assert error["extensions"]["code"] == "GRAPHQL_VALIDATION_FAILED"
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_an_address_is_told_to_oneself_only(shop: Shop, who: str) -> None:
+async def test_email_is_visible_to_its_user_only(shop: Shop, who: str) -> None:
     data = await shop.clients[who].ask(
         """query($s: ID!, $id: ID!) { me { email } config(by: {id: $s}) { owner { email } }
              product(by: {id: $id}) { reviews { nodes { user { name email } } } } }""",
@@ -297,8 +297,8 @@ async def test_an_address_is_told_to_oneself_only(shop: Shop, who: str) -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE)
-async def test_each_store_of_a_query_is_read_as_what_one_is_there(shop: Shop, shopper: Client, who: str) -> None:
-    # Edges of several stores are loaded together: an owner must not become the owner of their neighbours.
+async def test_each_store_is_read_with_its_own_role(shop: Shop, shopper: Client, who: str) -> None:
+    # Edges of several stores are loaded in one batch: being the owner of one store must not affect the others.
     theirs = await make_store(shopper.database)
     sold = await make_product(shopper.database, theirs, title="Tin kettle")
     await make_product(shopper.database, theirs, title="Tin umbrella", status="inactive", category="Rain")
@@ -324,8 +324,8 @@ async def test_changes(shopper: Client, who: str) -> None:
     sold = await make_product(database, store)
     draft = await make_product(database, store, status="inactive")
     gone = str(uuid7())
-    # What each entry is: to shoppers, to the owner. A product that has left view since is told as gone.
-    told = [
+    # Each entry as shoppers and as the owner see it. A product that was hidden since appears as deleted.
+    seen = [
         ("product_created", sold, False, True, "ProductCreated", "ProductCreated"),
         ("product_created", draft, False, False, None, "ProductCreated"),
         ("product_updated", draft, False, True, "ProductDeleted", "ProductUpdated"),
@@ -336,23 +336,23 @@ async def test_changes(shopper: Client, who: str) -> None:
         ("product_deleted", gone, True, False, "ProductDeleted", "ProductDeleted"),
     ]
     entries = [
-        LogEntry(kind=kind, entity_id=id_, product_id=id_, was_visible=was, is_visible=is_) for kind, id_, was, is_, _, _ in told
+        LogEntry(kind=kind, entity_id=id_, product_id=id_, was_visible=was, is_visible=is_) for kind, id_, was, is_, _, _ in seen
     ]
     async with database.transaction() as connection:
         await log.append_entries(connection, store, entries)
     client = {"shopper": shopper, "other": shopper.signed_in(await make_user(database)), "owner": shopper.signed_in(owner)}[who]
     page = (await client.ask(CHANGES, s=store))["productChanges"]
     found = [(c["__typename"], c["product"]["id"] if "product" in c else c["productId"]) for c in page["changes"]]
-    kinds = [(entry[5 if who == "owner" else 4], entry[1]) for entry in told]
+    kinds = [(entry[5 if who == "owner" else 4], entry[1]) for entry in seen]
     assert found == [(kind, id_) for kind, id_ in kinds if kind is not None]
-    # What is hidden is passed over, not waited for.
-    assert (page["position"], page["hasMore"]) == (str(len(told)), False)
+    # Hidden entries are skipped, and do not block.
+    assert (page["position"], page["hasMore"]) == (str(len(seen)), False)
 
 
-async def test_what_is_hidden_later_is_hidden_at_once(shopper: Client) -> None:
+async def test_hiding_takes_effect_immediately(shopper: Client) -> None:
     database = shopper.database
     store = await make_store(database)
-    made = [await make_product(database, store, title=f"Walnut drawer {n}") for n in range(3)]
+    product_ids = [await make_product(database, store, title=f"Walnut drawer {n}") for n in range(3)]
     query = """query($s: ID!, $after: String) { products(configId: $s, search: "walnt", first: 1, after: $after) {
       correctedSearch nodes { id } pageInfo { endCursor } } }"""
     page = (await shopper.ask(query, s=store))["products"]
@@ -367,8 +367,8 @@ async def test_what_is_hidden_later_is_hidden_at_once(shopper: Client) -> None:
         assert (await shopper.ask(query, s=store, after=after))["products"]["nodes"] == []
     assert (await shopper.ask(query, s=store))["products"]["correctedSearch"] is None
     await run("UPDATE products SET status = 'active' WHERE config_id = %s")
-    assert (await shopper.ask(query, s=store))["products"]["nodes"][0]["id"] in made
+    assert (await shopper.ask(query, s=store))["products"]["nodes"][0]["id"] in product_ids
     await run("UPDATE configs SET is_published = false WHERE id = %s")
     for after in (None, page["pageInfo"]["endCursor"]):
         assert (await shopper.refusal(query, s=store, after=after))["extensions"]["code"] == "NOT_FOUND"
-    assert (await shopper.ask("query($id: ID!) { product(by: {id: $id}) { id } }", id=made[0]))["product"] is None
+    assert (await shopper.ask("query($id: ID!) { product(by: {id: $id}) { id } }", id=product_ids[0]))["product"] is None

@@ -1,4 +1,4 @@
-"""A wheel has everything that a server needs: nothing is fetched at run time."""
+"""The wheel contains everything that a server needs; nothing is downloaded at run time."""
 
 import shutil
 import subprocess
@@ -33,7 +33,7 @@ def test_wheel_has_pages_migrations_types_and_license(tmp_path: Path) -> None:
     assert wheel.name.startswith(f"storefront-{storefront.__version__}-")
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT) for name in ("storefront", "migrations") for path in (ROOT / name).rglob("*.py")}
-    wanted = {path.as_posix() for path in pages | {one for one in modules if "node_modules" not in one.parts}}
-    assert wanted - names == set()
+    expected = {path.as_posix() for path in pages | {one for one in modules if "node_modules" not in one.parts}}
+    assert expected - names == set()
     assert "storefront/py.typed" in names
     assert any(name.endswith("/licenses/LICENSE") for name in names)

@@ -1,1 +1,1 @@
-"""Settings, database, identity: the ground that every room stands on. Knows no product and no GraphQL."""
+"""Settings, database, authentication, storage, outbound HTTP: the base of all other packages. No products, no GraphQL."""

@@ -1,5 +1,7 @@
-"""Which scopes a statement reads, a scope being what has a log of its own. Declared with the statement, for whoever keeps
-answers: what is known of an answer's scopes tells how long it holds. A statement that declares nothing can be of all of them.
+"""Cache dependencies: which scopes a statement reads. A scope is what has its own changelog, such as a store.
+
+Dependencies are declared with the statement. A cached response stays valid until the changelog of one of its scopes advances.
+A statement without a declaration may depend on all scopes.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -9,32 +11,32 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, slots=True)
 class ParameterDependency:
-    """Those that a parameter names: one key or a list of them, whether there are rows of them or not."""
+    """The scopes in a parameter, which is one key or a list of keys, whether rows are found or not."""
 
     parameter: str
 
     def resolve_scopes(self, parameters: Mapping[str, Any]) -> set[str]:
-        """The scopes of a statement with these parameters."""
+        """The scopes that a statement with these parameters reads."""
         value = parameters[self.parameter]
         return {value} if isinstance(value, str) else set(value)
 
 
 @dataclass(frozen=True, slots=True)
 class RowDependency:
-    """Those that a column of its rows names: they were looked for by something else, `keys`, or one of it without."""
+    """The scopes in a column of the rows. They were found by other keys, in `keys_parameter`; without it, by a single key."""
 
     column: str
     keys_parameter: str | None = None
 
     def resolve_scopes(self, parameters: Mapping[str, Any], rows: Iterable[Any]) -> set[str] | None:
-        """The scopes of these rows; None where something was not found: it may come up in any scope."""
+        """The scopes of these rows; None where a key was not found: it may appear in any scope later."""
         scopes = [getattr(row, self.column) for row in rows]
         expected = len(set(parameters[self.keys_parameter])) if self.keys_parameter else 1
         return set(scopes) if len(scopes) >= expected else None
 
 
 class InheritedDependency:
-    """Those of rows that were read before: what is read here changes with the log of the scope that it was reached from."""
+    """The scopes of the rows read before: these rows change with the changelog of the scope they were reached from."""
 
 
 INHERITED_DEPENDENCY = InheritedDependency()
@@ -43,12 +45,12 @@ CacheDependency = ParameterDependency | RowDependency | InheritedDependency
 
 
 class DependencyRecorder(Protocol):
-    """Notes what is read."""
+    """Records the dependencies of a response while its statements run."""
 
     async def run_recorded(
         self, dependency: CacheDependency | None, parameters: Mapping[str, Any], run_query: Callable[[], Awaitable[list[Any]]]
     ) -> list[Any]:
-        """What `run` reads, once or more often; None: of scopes that nobody knows."""
+        """Run a query, once or more often, and record its dependency. None: its scopes are unknown."""
 
     def mark_uncacheable(self) -> None:
-        """Something was read that does not change with a log."""
+        """Record that data was read whose changes no changelog shows."""

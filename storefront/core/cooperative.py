@@ -1,4 +1,4 @@
-"""Lets others on the event loop have their turn: for long work that is done in the midst of requests."""
+"""Cooperative multitasking: long CPU-bound work yields to other tasks of the event loop."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -8,29 +8,29 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds of work after which whoever waits goes first.
+# Seconds of work after which the event loop runs other tasks.
 TIME_SLICE_SECONDS = 0.004
-# Steps of work that are done at once on the event loop.
+# Maximum steps of work that are done without a thread.
 MAX_INLINE_STEPS = 50
 
 
 class TimeSlice:
-    """One piece of long work. To be awaited often: it costs nothing but where the turn is over."""
+    """The time slice of one task. Await `yield_if_expired` often: it costs almost nothing before the slice is over."""
 
     def __init__(self) -> None:
         self._started_at = perf_counter()
 
     async def yield_if_expired(self) -> None:
-        """Let others go first, if it is their turn."""
+        """Let other tasks run if the time slice is over."""
         if perf_counter() - self._started_at > TIME_SLICE_SECONDS:
             await asyncio.sleep(0)
             self._started_at = perf_counter()
 
 
 async def run_in_thread_if_long(steps: int, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """The result of work of so many steps of some 10 to 100 µs each, done in a thread where that is long for the event loop.
+    """The result of work of `steps` steps of some 10 to 100 µs each. Long work runs in a thread, off the event loop.
 
-    It holds the interpreter there, too, but lets go of it every few milliseconds. What it changes nobody else may use meanwhile.
+    A thread holds the GIL, too, but releases it every few milliseconds. Nothing else may use what the work mutates meanwhile.
     """
     if steps <= MAX_INLINE_STEPS:
         return work(*args, **kwargs)
@@ -38,7 +38,7 @@ async def run_in_thread_if_long(steps: int, work: Callable[P, T], *args: P.args,
 
 
 async def iterate_cooperatively(items: Iterable[T | None]) -> AsyncIterator[T]:
-    """The items, each made when it is asked for, in turns with whatever else there is to do. None is work without an item yet."""
+    """The items, computed lazily, with other tasks running between them. None marks a step of work without an item."""
     time_slice = TimeSlice()
     for item in items:
         if item is not None:

@@ -1,16 +1,16 @@
-"""What can be wrong with a request, whatever carried it. Everything else that is raised is our own fault."""
+"""Errors of requests, independent of the protocol. Every other exception is an internal error of the server."""
 
 from typing import Any
 
-# The problem of a number that JSON and GraphQL can write, and a double cannot hold.
+# JSON and GraphQL can express numbers beyond the range of a double.
 NUMBER_TOO_LARGE_PROBLEM = "must be a number between -1.8e308 and 1.8e308: this one is too large."
 
 
 class RequestError(Exception):
-    """A failure that its caller may read. `code` is the machine's word for it, `field` the input that it is about."""
+    """An error that the client may see. `code` is its machine-readable code, `field` the path of the invalid input."""
 
     code = "BAD_REQUEST"
-    # Seconds after which it may be tried again, where that helps.
+    # Seconds after which the client may retry, where a retry can succeed.
     retry_after: int | None = None
 
     def __init__(self, message: str, field: str | None = None) -> None:
@@ -19,12 +19,12 @@ class RequestError(Exception):
 
     @property
     def details(self) -> dict[str, Any]:
-        """What is told to machines besides the code."""
+        """Machine-readable details besides the code (GraphQL extensions)."""
         return {"field": self.field} if self.field else {}
 
 
 class InvalidInput(RequestError):
-    """A value that cannot be used. The message names the field and the mend."""
+    """Invalid input. The message names the field and the fix."""
 
     code = "BAD_USER_INPUT"
 
@@ -33,7 +33,7 @@ class InvalidInput(RequestError):
 
 
 class InputTooLarge(InvalidInput):
-    """An input beyond its limit: `found`, where it was counted to the end, of at most `maximum` items, characters, …"""
+    """An input exceeds its limit of `maximum` items, characters, …; `actual` is None where counting stopped early."""
 
     def __init__(self, field: str, unit: str, maximum: int, actual: int | None) -> None:
         suffix = f", not {actual:,}" if actual is not None else ""
@@ -42,30 +42,30 @@ class InputTooLarge(InvalidInput):
 
     @property
     def details(self) -> dict[str, Any]:
-        """The field, the limit's name, what it is, and what was found."""
+        """The field, the limit's name, its maximum, and the actual number where it is known."""
         return {**super().details, **self._size_details}
 
 
 class Unauthenticated(RequestError):
-    """Nobody, or a token that proves nothing."""
+    """Credentials are missing or invalid."""
 
     code = "UNAUTHENTICATED"
 
 
 class Forbidden(RequestError):
-    """Somebody, but not the one who may."""
+    """The viewer lacks permission."""
 
     code = "FORBIDDEN"
 
 
 class NotFound(RequestError):
-    """Nothing there that the asker may know of."""
+    """The object does not exist, or the viewer may not see it."""
 
     code = "NOT_FOUND"
 
 
 class LimitExceeded(RequestError):
-    """More than a limit allows: `found`, where it was counted to the end, of at most `maximum`."""
+    """A request exceeds a limit of `maximum`; `actual` is None where counting stopped early."""
 
     code = "LIMIT_EXCEEDED"
 
@@ -78,20 +78,20 @@ class LimitExceeded(RequestError):
 
     @property
     def details(self) -> dict[str, Any]:
-        """The limit's name, what it is, and what was found."""
+        """The limit's name, its maximum, and the actual number where it is known."""
         actual_detail = {"found": self.actual} if self.actual is not None else {}
         return {"limit": self.limit, "maximum": self.maximum, **actual_detail}
 
 
 class Unavailable(RequestError):
-    """More at a time than can be done."""
+    """The server is overloaded (load shedding). A retry may succeed."""
 
     code = "SERVICE_UNAVAILABLE"
     retry_after = 1
 
 
 class TimedOut(RequestError):
-    """It took too long, and was given up. `more` is told to machines."""
+    """The deadline was exceeded and the request cancelled. `details` go into the extensions."""
 
     code = "TIMEOUT"
 
@@ -101,5 +101,5 @@ class TimedOut(RequestError):
 
     @property
     def details(self) -> dict[str, Any]:
-        """What became of the request's parts, where it had several."""
+        """The outcome of each part of the request, where it had several."""
         return self._details

@@ -8,12 +8,12 @@ import time
 from uuid import UUID
 
 _CANONICAL_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-# `UUID` itself takes digits of all scripts, underscores and spaces.
+# `UUID` itself accepts digits of all scripts, underscores and spaces.
 _NON_CANONICAL_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}|[0-9a-fA-F]{32}")
 
 
 class _MonotonicClock:
-    """Ticks of 1/4096 milliseconds since 1970, each given out once: keys of one batch keep the order they were made in."""
+    """A strictly monotonic clock in ticks of 1/4096 milliseconds since 1970: keys sort in the order of their creation."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +30,7 @@ _clock = _MonotonicClock()
 
 
 def uuid7() -> UUID:
-    """A new key, greater than every key this process made before."""
+    """A new key, greater than all keys that this process has created before."""
     return uuid7_at(_clock.next_tick(), secrets.randbits(62))
 
 
@@ -42,13 +42,13 @@ def new_id() -> str:
 
 
 def uuid7_at(ticks: int, random_bits: int) -> UUID:
-    """The key for a moment, in 1/4096 milliseconds since 1970, with 62 bits to tell it from others of that moment."""
+    """The key for a moment, in 1/4096 milliseconds since 1970, with 62 random bits."""
     milliseconds, fraction = divmod(ticks, 4096)
     return UUID(int=milliseconds << 80 | 7 << 76 | fraction << 64 | 2 << 62 | random_bits)
 
 
 def parse_id(text: str) -> str | None:
-    """The canonical form of a key, or None where the text is not one."""
+    """The canonical form of a key; None where the text is not a UUID."""
     if _CANONICAL_UUID.fullmatch(text):
         return text
     return str(UUID(text)) if _NON_CANONICAL_UUID.fullmatch(text) else None

@@ -1,8 +1,7 @@
-"""Pictures: what somebody sent is told by its content, decoded within bounds, and made anew without what does not belong to it.
+"""Image processing: detects the format by content, decodes within limits, and re-encodes without metadata.
 
-What was sent is never served: it is decoded and encoded again, upright, in the colours of the web, without place, time, camera
-or anything else that was in the file. So a file that is also a script, or a picture of somebody's home with its coordinates,
-ends here.
+An upload is never served as it is: it is decoded and encoded again, upright, in sRGB, without EXIF data such as location and
+camera. This removes scripts in polyglot files, and coordinates of the photographer's home.
 """
 
 import asyncio
@@ -31,7 +30,7 @@ from storefront.core.errors import Unavailable
 
 T = TypeVar("T")
 
-# The library knows what has been imported; all of its decoders together are forty, each with bugs of its own.
+# Pillow has about forty decoders, each with bugs of its own: only those imported here are used.
 DECODER_FORMATS = [
     image_file.format
     for image_file in (
@@ -43,7 +42,7 @@ DECODER_FORMATS = [
     )
     if image_file.format is not None
 ]
-# What may be sent, and how the library calls it. MPO is what some cameras make: a JPEG with more behind it.
+# Accepted media types of uploads, with Pillow's format names. MPO comes from some cameras: a JPEG with further images appended.
 UPLOAD_FORMATS = {
     "image/jpeg": ("JPEG", "MPO"),
     "image/png": ("PNG",),
@@ -51,38 +50,38 @@ UPLOAD_FORMATS = {
     "image/avif": ("AVIF",),
     "image/gif": ("GIF",),
 }
-# What is made, by the ending of its name: the library's name for it, and how it is written at a quality from 0 to 100.
+# Output formats by file extension: Pillow's format names, and media types.
 ENCODER_FORMATS = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP", "avif": "AVIF"}
 MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "avif": "image/avif"}
-# As what each is kept. A still GIF is a PNG with fewer colours.
+# The stored format of each upload format. GIF becomes PNG, which is lossless, too.
 STORED_EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/avif": "avif", "image/gif": "png"}
 
-# Pixels of the longer side of what is kept.
+# Maximum longer side of a stored image.
 MAX_SIDE_PIXELS = 4_096
-# The modes that are resized as they are; the others have to become one of them before.
+# Modes that can be resized directly; others are converted first.
 RESIZABLE_MODES = ("RGB", "RGBA", "L", "CMYK")
-# Pixels of the longer side of a placeholder: some 150 bytes.
+# Longer side of a placeholder, which has about 150 bytes.
 PLACEHOLDER_SIDE_PIXELS = 16
 STORED_QUALITY, SERVED_QUALITY, PLACEHOLDER_QUALITY = 90, 80, 30
 
-# Pictures that are worked on at a time, by each process. Of those that were sent one: it takes hundreds of megabytes.
+# Images that a process works on concurrently. Only one upload: it takes hundreds of megabytes.
 MAX_CONCURRENT_UPLOADS, MAX_CONCURRENT_RESIZES = 1, 2
 MAX_WAITING_IMAGES = 100
 
-# What browsers might take for a page, were they told that it is one. No picture has it; what hides one in a picture has.
+# Markup that a browser could interpret as HTML (polyglot files). Genuine images do not contain it.
 _MARKUP_PATTERN = re.compile(rb"<\s*(?:!doctype|html|script|iframe|svg|\?php)[\s>]", re.IGNORECASE)
 
-# The library's own limit is a warning, and an error at twice as much: ours comes before anything is decoded.
+# Pillow's own limit only warns, and fails at twice as much. Ours is checked before decoding.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class UnusableImageError(Exception):
-    """What was sent is no picture that can be used; says why."""
+    """An upload is not a usable image. The message says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessedImage:
-    """A picture as it is kept: its bytes and their file ending, pixels, and a tiny one of it as a data URL."""
+    """An image as stored: content, file extension, size in pixels, and a tiny placeholder as a data URL."""
 
     content: bytes
     extension: str
@@ -92,30 +91,30 @@ class ProcessedImage:
 
 
 class ImageProcessor:
-    """Works on pictures in threads of its own, a few at a time. What cannot wait any more is told to come again."""
+    """Processes images in thread pools of its own. Beyond MAX_WAITING_IMAGES, Unavailable is raised (load shedding)."""
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
         self._upload_threads: ThreadPoolExecutor | None = None
         self._resize_threads: ThreadPoolExecutor | None = None
-        # How many are worked on or wait for it, and what became of the others by now.
+        # Images in progress or queued, and counts of outcomes, for metrics.
         self.waiting = 0
         self.outcomes = {"developed": 0, "refused": 0, "resized": 0}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Have the threads."""
-        self._upload_threads = ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS, "pictures sent")
-        self._resize_threads = ThreadPoolExecutor(MAX_CONCURRENT_RESIZES, "pictures kept")
+        """Run the thread pools inside the context."""
+        self._upload_threads = ThreadPoolExecutor(MAX_CONCURRENT_UPLOADS, "image-uploads")
+        self._resize_threads = ThreadPoolExecutor(MAX_CONCURRENT_RESIZES, "image-resizes")
         try:
             yield
         finally:
             for threads in (self._upload_threads, self._resize_threads):
-                # Nobody waits for it any more.
+                # No caller waits for results any more.
                 threads.shutdown(wait=False, cancel_futures=True)
 
     async def process_upload(self, content: bytes, content_type: str) -> ProcessedImage:
-        """What was sent as this type, to be kept; raises Unusable."""
+        """Process an upload that was declared as `content_type`. Raises UnusableImageError and Unavailable."""
         try:
             processed = await self._run_in_thread(
                 self._upload_threads, partial(process_image, content, content_type, self._max_pixels)
@@ -127,14 +126,14 @@ class ImageProcessor:
         return processed
 
     async def resize_stored(self, content: bytes, width: int, extension: str) -> bytes:
-        """A kept picture at a width and in a format."""
+        """A stored image at a width, in the format of a file extension. Raises Unavailable."""
         resized_content = await self._run_in_thread(self._resize_threads, partial(resize_image, content, width, extension))
         self.outcomes["resized"] += 1
         return resized_content
 
     async def _run_in_thread(self, threads: ThreadPoolExecutor | None, work: Callable[[], T]) -> T:
         if self.waiting >= MAX_WAITING_IMAGES:
-            raise Unavailable("Too many pictures are being worked on. Try again in a second.")
+            raise Unavailable("Too many images are being processed. Try again in a second.")
         self.waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, work)
@@ -143,30 +142,32 @@ class ImageProcessor:
 
 
 def process_image(content: bytes, content_type: str, max_pixels: int) -> ProcessedImage:
-    """The picture as it is kept; raises Unusable."""
+    """Decode, check and re-encode an upload; raises UnusableImageError."""
     if _MARKUP_PATTERN.search(content):
-        raise UnusableImageError("has markup or a script in it. Save it anew as a picture.")
+        raise UnusableImageError("has markup or a script in it. Export it again as an image.")
     image = _open_image(content, content_type)
     width, height = image.size
     if width * height > max_pixels:
-        raise UnusableImageError(f"has {width:,} x {height:,} pixels; at most {max_pixels:,} in all are taken. Make it smaller.")
+        raise UnusableImageError(
+            f"has {width:,} x {height:,} pixels; at most {max_pixels:,} pixels in total are allowed. Make it smaller."
+        )
     try:
         return _reencode_image(image, content_type)
     except UnusableImageError:
         raise
     except Exception as error:
-        # Decoders report broken files by exceptions of any kind, the search for a second frame included.
-        raise UnusableImageError("is broken: it cannot be decoded to its end. Save it anew.") from error
+        # Decoders raise exceptions of any type for broken files, also while they look for a second frame.
+        raise UnusableImageError("is broken: it cannot be decoded to its end. Export it again.") from error
 
 
 def _reencode_image(image: Image.Image, content_type: str) -> ProcessedImage:
-    # What has a second frame: to count them all would read a file of a million frames to its end.
+    # Look for a second frame only: counting all would read a file of a million frames to its end.
     if content_type != "image/jpeg" and getattr(image, "is_animated", False):
         raise UnusableImageError("is an animation. Send a still picture.")
-    # A JPEG can be decoded at a half or less of its size, which is far cheaper.
+    # A JPEG can be decoded at a reduced scale (1/2 and less), which is far cheaper.
     image.draft("RGB", (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
     orientation = _read_orientation(image)
-    # Smaller first, where pixels are such that can be mixed: all that follows takes less memory then.
+    # Shrink first where the mode can be resized: the following steps take less memory.
     reduced = _shrink_to_fit(image, MAX_SIDE_PIXELS) if image.mode in RESIZABLE_MODES else image
     stored_image = _shrink_to_fit(_rotate_upright(reduced, orientation), MAX_SIDE_PIXELS)
     extension = STORED_EXTENSIONS[content_type]
@@ -176,7 +177,7 @@ def _reencode_image(image: Image.Image, content_type: str) -> ProcessedImage:
 
 
 def resize_image(content: bytes, width: int, extension: str) -> bytes:
-    """A kept picture at a width, which is at most its own, and in a format."""
+    """A stored image at a width of at most its own, in the format of a file extension."""
     with Image.open(BytesIO(content), formats=DECODER_FORMATS) as image:
         image.draft("RGB", (width, width * image.height // image.width + 1))
         height = max(1, round(image.height * width / image.width))
@@ -188,13 +189,13 @@ def _open_image(content: bytes, content_type: str) -> Image.Image:
     try:
         image = Image.open(BytesIO(content), formats=DECODER_FORMATS)
     except Exception as error:
-        raise UnusableImageError(f"is no picture of the type {content_type}.") from error
+        raise UnusableImageError(f"is not an image of the type {content_type}.") from error
     if image.format not in allowed_formats:
-        raise UnusableImageError(f"is {image.format}, not {content_type} as was said when it was announced.")
+        raise UnusableImageError(f"is {image.format}, not {content_type} as declared when the upload was created.")
     return image
 
 
-# How a picture is turned, by the orientation of its EXIF data; any other value is none.
+# Transpositions by EXIF orientation; other values mean none.
 _TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -207,17 +208,17 @@ _TRANSPOSE_BY_ORIENTATION = {
 
 
 def _read_orientation(image: Image.Image) -> object:
-    # Some formats have their EXIF data behind the pixels.
+    # Some formats have their EXIF data after the pixels.
     image.load()
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:
-        # The pixels are good whatever is wrong with the EXIF data.
+        # Broken EXIF data does not make the pixels unusable.
         return None
 
 
 def _rotate_upright(image: Image.Image, orientation: object) -> Image.Image:
-    """Turned as the camera was held, in the colours of the web, with nothing besides its pixels."""
+    """The image upright, in sRGB, without metadata."""
     transposition = next(
         (transposition for value, transposition in _TRANSPOSE_BY_ORIENTATION.items() if value == orientation), None
     )
@@ -233,13 +234,13 @@ def _convert_to_srgb(image: Image.Image) -> Image.Image:
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         return ImageCms.profileToProfile(image, source_profile, srgb_profile, outputMode=mode) or image
     except (ImageCms.PyCMSError, OSError):
-        # A profile that says nothing is that of the web.
+        # An unreadable profile counts as sRGB.
         return image
 
 
 def _convert_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I;16"):
-        # Of sixteen bits the upper eight.
+        # 16 bits per pixel are reduced to the upper 8.
         image = image.point(lambda value: value / 256).convert("L")
     has_alpha = image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
     mode = "RGBA" if has_alpha else "RGB"
@@ -249,7 +250,7 @@ def _convert_to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _shrink_to_fit(image: Image.Image, max_side: int) -> Image.Image:
-    # Never larger than it was, and never narrower than a pixel.
+    # Never enlarge, and keep at least one pixel per side.
     scale = min(1.0, max_side / max(image.size))
     size = tuple(max(1, round(side * scale)) for side in image.size)
     return image if size == image.size else image.resize((size[0], size[1]), Image.Resampling.LANCZOS)
@@ -263,7 +264,7 @@ def _render_placeholder(image: Image.Image) -> str:
 def _encode_image(image: Image.Image, extension: str, quality: int) -> bytes:
     buffer = BytesIO()
     if extension == "jpg" and image.mode == "RGBA":
-        # It knows no transparency: what is behind it is white.
+        # JPEG has no transparency: use a white background.
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image.save(buffer, ENCODER_FORMATS[extension], **_ENCODER_OPTIONS[extension](quality))
     return buffer.getvalue()
@@ -273,6 +274,6 @@ _ENCODER_OPTIONS: dict[str, Callable[[int], dict[str, Any]]] = {
     "jpg": lambda quality: {"quality": quality, "progressive": True, "optimize": True},
     "png": lambda _: {},
     "webp": lambda quality: {"quality": quality, "method": 4},
-    # As good at a lower number, and slow unless told otherwise.
+    # AVIF has the same quality at a lower number, and is slow at the default speed.
     "avif": lambda quality: {"quality": quality - 20, "speed": 8},
 }

@@ -1,4 +1,4 @@
-"""What the log looks like: lines of text or of JSON, each with the id of its request, none with a secret."""
+"""Logging: lines of text or JSON with the request id, and redaction of secrets and of values in clients' inputs."""
 
 import json
 import logging
@@ -17,48 +17,48 @@ from storefront.core import request_context
 
 LogFormat = Literal["text", "json"]
 
-# What stands in a line instead of a value. docs/adr/log-redaction.md says where values are looked for.
+# Replaces redacted values. docs/adr/log-redaction.md describes where values are searched.
 REDACTED = "[hidden]"
-# What libraries say below that is about themselves, or what was sent.
+# Below WARNING, these libraries log their internals or the data they send.
 QUIET_LOGGERS = ("asyncio", "botocore", "httpcore", "httpx", "opentelemetry", "psycopg", "urllib3", "websockets")
 MIN_LEVELS = {"uvicorn": "INFO", **dict.fromkeys(QUIET_LOGGERS, "WARNING")}
-# Loggers whose templates are constants in code: what varies in their lines are the arguments.
+# Loggers whose message templates are constants in code: only their arguments can contain values.
 CONSTANT_TEMPLATES = ("storefront", "uvicorn")
-# Values of at least so many characters are found anywhere in a text, of at least so many as a word of it, shorter ones in quotes.
+# Minimum lengths of values that are redacted anywhere in a text, and as a whole word; shorter ones only in quotes.
 MIN_ANYWHERE_CHARACTERS, MIN_WORD_CHARACTERS = 16, 4
-# Values that are looked for in the lines of one request: as many as a request may have.
+# Maximum number of values that are searched per request: as many as a request may have.
 MAX_REDACTED_VALUES = 20_000
-# Exceptions of a chain, and frames of each, that are told.
+# Maximum number of exceptions of a chain, and of stack frames of each, that are logged.
 MAX_EXCEPTION_LINKS, MAX_FRAMES = 5, 20
 
-# What gives something away by its looks: bearer tokens, JSON Web Tokens, passwords in URLs, tokens in addresses of pictures.
+# Secrets by their form: bearer tokens, JSON Web Tokens, passwords in URLs, tokens in image URLs.
 _SECRET_PATTERN = re.compile(
     r"(?i)(?<=\bbearer )\S+|\beyJ[\w-]+(?:\.[\w-]*){1,4}|(?<=://)[^/@\s:]*:[^@\s]+(?=@)|(?<=\bpassword=)(?:'[^']*'|\S+)"
     r"|(?<=/media/[0-9a-f-]{36}-)[0-9a-f]{32}"
 )
-# What a template's arguments replace, in %-formatting and in str.format.
+# Placeholders in templates, of %-formatting and str.format.
 _PLACEHOLDER_PATTERN = re.compile(r"%[#0\- +]*\d*(?:\.\d+)?[a-zA-Z%]|\{[^{}]*\}")
 _UNESCAPED_PATTERN = re.compile(r"[ !#-&(-\[\]-~]*")
 _NUMBER_PLACEHOLDER_PATTERN = re.compile(r"%[#0\- +]*\d*(?:\.\d+)?[diouxXeEfFgG]")
-# Of the data of statements, Postgres quotes what it cannot read.
+# SQLSTATE class 22, data exceptions: their messages quote values.
 _DATA_EXCEPTION_CLASS = "22"
 
 _secrets: set[str] = set()
 
 
 def register_secrets(secrets: Iterable[str]) -> None:
-    """Let none of these into the log of this process, however they are quoted."""
+    """Redact these secrets in all log lines of this process, in all quoted forms."""
     _secrets.update(form for secret in secrets if secret for form in {*_list_quoted_forms(secret), quote(secret, safe="")})
 
 
 class Verbatim(str):
-    """An argument of a log line that is no value but words of ours, such as a path of fields: written as it is."""
+    """A log argument that needs no redaction, such as a path of fields: it is written as it is."""
 
     __slots__ = ()
 
 
 def build_logging_config(format_: LogFormat, level: str) -> dict[str, Any]:
-    """How this process logs, and every worker of it: for logging.config.dictConfig. All goes to stderr."""
+    """The configuration for logging.config.dictConfig, of this process and its workers. Lines go to stderr."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -75,10 +75,10 @@ def _select_stricter_level(level: str, minimum: str) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """One line for each record, without what must not be in it. `extra={"fields": {…}}` gives it fields of its own."""
+    """Formats a record as one redacted line. `extra={"fields": {…}}` adds fields."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """The redacted line of a record."""
         context = request_context.get_current_context()
         redactor = Redactor(context.sensitive_inputs if context else None)
         error = record.exc_info[1] if record.exc_info else None
@@ -95,23 +95,23 @@ class LineFormatter(logging.Formatter):
         )
 
     def render_line(self, fields: Mapping[str, Any]) -> str:
-        """The fields as a line."""
+        """Serialize the fields as a line."""
         raise NotImplementedError
 
 
 class JsonLines(LineFormatter):
-    """Lines of JSON."""
+    """Formats lines as JSON."""
 
     def render_line(self, fields: Mapping[str, Any]) -> str:
-        """An object."""
+        """The fields as a JSON object."""
         return _to_json(fields)
 
 
 class TextLines(LineFormatter):
-    """Lines to be read."""
+    """Formats lines as text for people."""
 
     def render_line(self, fields: Mapping[str, Any]) -> str:
-        """Time, level, message, the fields, and below it what went wrong."""
+        """Time, level, message and fields, followed by the exception."""
         extra_fields = {
             name: value for name, value in fields.items() if name not in ("time", "level", "logger", "message", "exception")
         }
@@ -128,7 +128,7 @@ def _to_json(value: Any) -> str:
     try:
         return orjson.dumps(value, default=str).decode()
     except orjson.JSONEncodeError:
-        # A lone surrogate, or a number beyond 64 bits: no reason to lose the line.
+        # orjson rejects lone surrogates and integers beyond 64 bits; the line must not be lost.
         return json.dumps(value, default=str)
 
 
@@ -136,7 +136,7 @@ def _to_json(value: Any) -> str:
 
 
 class Redactor:
-    """Takes secrets, and the values in what was `asked` with, out of values on their way into a line."""
+    """Redacts secrets and the values in `sensitive_inputs` from log arguments and texts."""
 
     def __init__(self, sensitive_inputs: object) -> None:
         self._sensitive_inputs = sensitive_inputs
@@ -146,9 +146,9 @@ class Redactor:
         return frozenset(_iterate_values(self._sensitive_inputs))
 
     def redact_text(self, text: str, literals: Iterable[str] = (), *, quoted_only: bool = False) -> str:
-        """A text that may have values in it. What is a part of the words `ours` in it is none.
+        """Redact a text that may contain values. Occurrences inside of `literals`, which are constants in code, remain.
 
-        `quoted_only`: values stand in quotes, if anywhere.
+        `quoted_only`: redact values in quotes only.
         """
         if text in self._sensitive_values:
             return REDACTED
@@ -166,7 +166,7 @@ class Redactor:
         return re.sub("|".join(_build_pattern(value, quoted_only=quoted_only) for value in contained_values), replace_match, text)
 
     def redact_argument(self, value: object) -> object:
-        """An argument of a log line, to be formatted like the value."""
+        """Redact an argument of a log line; the result is formatted like the argument."""
         if value is None or isinstance(value, bool | Verbatim):
             return value
         if isinstance(value, Number):
@@ -175,7 +175,7 @@ class Redactor:
 
 
 class _RedactedArgument:
-    """An argument that is made text when its line is."""
+    """An argument that is converted to text and redacted when its line is formatted."""
 
     def __init__(self, value: object, redactor: Redactor) -> None:
         self._value, self._redactor = value, redactor
@@ -192,7 +192,7 @@ class _RedactedArgument:
 
 
 def redact_secrets(text: str, *, is_value: bool = False) -> str:
-    """The text without secrets of the process, and what looks like one. Very short ones are looked for in values alone."""
+    """Redact the secrets of the process, and text with the form of one. Very short secrets are redacted in values only."""
     for secret in sorted(_secrets, key=len, reverse=True):
         if secret not in text:
             continue
@@ -217,8 +217,8 @@ def _is_word_character(character: str) -> bool:
 
 
 def _iterate_values(sensitive_inputs: object) -> Iterator[str]:
-    """The values in what was asked, as they may be quoted."""
-    # The same may have been given twice: as a request, and as the variables in it.
+    """The values in the inputs, in all their quoted forms."""
+    # An object may occur twice: in the request, and as its variables.
     pending, visited, count = [sensitive_inputs], set[int](), 0
     while pending and count < MAX_REDACTED_VALUES:
         value = pending.pop()
@@ -232,19 +232,19 @@ def _iterate_values(sensitive_inputs: object) -> Iterator[str]:
 
 
 def _list_quoted_forms(value: str) -> set[str]:
-    """A value as it is, and as Python and JSON quote it."""
+    """A value as it is, and as Python and JSON escape it."""
     if _UNESCAPED_PATTERN.fullmatch(value):
         return {value}
     return {value, repr(value)[1:-1], json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
 
 
-# ------------------------------------------------------------------------------------------------ what is told
+# ------------------------------------------------------------------------------------------------ rendering
 
 
 def _render_message(record: logging.LogRecord, redactor: Redactor) -> str:
-    """What a record says: its template as it is, its arguments without what must not be in them."""
+    """The message of a record: a constant template with redacted arguments."""
     if not isinstance(record.msg, str) or not record.name.startswith(CONSTANT_TEMPLATES):
-        # Values may be anywhere in it.
+        # The message itself may contain values.
         return str(_RedactedArgument(record.msg, redactor)) if not record.args else redactor.redact_text(record.getMessage())
     if not record.args:
         return redact_secrets(record.msg)
@@ -257,20 +257,20 @@ def _render_message(record: logging.LogRecord, redactor: Redactor) -> str:
     try:
         return redact_secrets(record.msg % args)
     except TypeError:
-        # A number was hidden.
+        # A number was redacted: its placeholder must accept text.
         return redact_secrets(_NUMBER_PLACEHOLDER_PATTERN.sub("%s", record.msg) % args)
 
 
 def _strip_query(argument: object) -> object:
-    """Uvicorn tells the paths that were asked for with all that stands behind the question mark: variables, tokens.
+    """An argument of uvicorn's access log without the query string of a path, which may contain variables and tokens.
 
-    Besides paths it tells methods, addresses and statuses, which are no values, whatever values the request has.
+    The other arguments (methods, addresses, statuses) are not values of the request, even where they are equal to one.
     """
     return redact_secrets(argument.partition("?")[0], is_value=True) if isinstance(argument, str) else argument
 
 
 def _redact_fields(fields: Any) -> Any:
-    """Fields that a record has, without secrets."""
+    """The extra fields of a record, with secrets redacted."""
     if isinstance(fields, str):
         return redact_secrets(fields)
     if isinstance(fields, Mapping):
@@ -279,7 +279,7 @@ def _redact_fields(fields: Any) -> Any:
 
 
 def _render_exception(error: BaseException, redactor: Redactor) -> str:
-    """Where an exception comes from and what it says, with those that led to it. Frames have no values in them."""
+    """The stack frames and the redacted message of an exception and of its causes. Frames contain no values."""
     rendered_links = (
         "".join([*_render_frames(link), f"{type(link).__name__}: {_render_error(link, redactor)}"])
         for link in _iterate_chain(error)
@@ -307,7 +307,7 @@ def _render_frames(error: BaseException) -> list[str]:
 
 
 def _render_error(error: BaseException, redactor: Redactor) -> str:
-    """What an exception says, without values. Of Postgres' own words none that quote data."""
+    """The redacted message of an exception. Messages of Postgres that quote data are replaced."""
     if not isinstance(error, Error) or error.sqlstate is None:
         return redactor.redact_text(str(error), _find_literals(error))
     primary_message = error.diag.message_primary if not error.sqlstate.startswith(_DATA_EXCEPTION_CLASS) else None
@@ -317,7 +317,7 @@ def _render_error(error: BaseException, redactor: Redactor) -> str:
 
 
 def _find_literals(error: BaseException) -> set[str]:
-    """The words that stand in the code which raised an exception: the parts of its message that are no values."""
+    """The string constants of the code that raised an exception: the parts of its message that are not values."""
     traceback = error.__traceback__
     if traceback is None:
         return set()

@@ -1,4 +1,4 @@
-"""How the memory of a serving process is managed: garbage collection, and what is returned to the operating system."""
+"""Memory of a serving process: tuning of the garbage collector, and returning free memory to the operating system."""
 
 import ctypes
 import gc
@@ -8,11 +8,11 @@ from typing import Any
 
 
 def tune_garbage_collection() -> None:
-    """Call once everything that stays is loaded.
+    """Tune the collector for a server. Call it once everything long-lived is loaded.
 
-    What is there by now stays: the collector need not look at it ever again, which would keep everybody waiting for a third of a
-    second now and then. A request makes thousands of objects and leaves no cycles: looking for some after every 700 objects takes
-    as long as answering does.
+    Objects that exist now are frozen: a full collection would traverse them and pause all requests for a third of a second.
+    The thresholds are raised: a request allocates thousands of objects and leaves no cycles, and collecting after every 700
+    objects takes as long as the request itself.
     """
     gc.collect()
     gc.freeze()
@@ -20,10 +20,10 @@ def tune_garbage_collection() -> None:
 
 
 def return_free_memory() -> None:
-    """Return free memory to the operating system, where the C library can: glibc keeps what lies between memory in use.
+    """Collect cycles, then return free memory to the operating system (malloc_trim), where the C library can.
 
-    First what only cycles hold is freed, as the tasks and tracebacks that aborted connections leave: the collector would come to
-    them much later.
+    glibc retains free memory between allocations. Cycles, such as tasks and tracebacks of aborted connections, are collected
+    first: with the raised thresholds the collector would free them much later.
     """
     gc.collect()
     if trim := _load_malloc_trim():
@@ -31,12 +31,12 @@ def return_free_memory() -> None:
 
 
 def compact_bytes(content: bytes) -> bytes:
-    """A copy of exactly its size, for what is kept: orjson leaves the room behind its output allocated, 240 kB after 20 kB."""
+    """A copy without spare capacity, for long-lived bytes: orjson over-allocates its output, 240 kB for 20 kB."""
     return bytes(memoryview(content))
 
 
 def get_resident_bytes() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
+    """The resident set size (RSS) of this process in bytes; 0 where the system does not report it."""
     try:
         with open("/proc/self/statm", "rb") as file:
             return int(file.read().split()[1]) * mmap.PAGESIZE
@@ -46,5 +46,5 @@ def get_resident_bytes() -> int:
 
 @cache
 def _load_malloc_trim() -> Any:
-    # None where the C library has no such function, as musl and macOS.
+    # None where the C library lacks the function, such as musl and macOS.
     return getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,7 +1,7 @@
-"""What is being done for somebody: its request's id, and what it has cost so far. Knows no GraphQL and no HTTP.
+"""The context of a request or operation: its id, its sensitive inputs, its tracer, and its statement counts.
 
-Whatever runs on an activity's behalf finds it, tasks that are begun meanwhile included: lines of the log take its id, the
-database counts its statements.
+It is a context variable, so that tasks inherit it: log lines take its id, the database counts its statements. Independent of
+GraphQL and HTTP.
 """
 
 import asyncio
@@ -16,19 +16,19 @@ NO_SPAN: AbstractContextManager[None] = nullcontext()
 
 
 class Tracer(Protocol):
-    """Who is told what an activity consists of."""
+    """Receives the spans of a request."""
 
     def span(self, name: str, **attributes: object) -> AbstractContextManager[Any]:
-        """A part that lasts as long as the context."""
+        """A span that lasts as long as the context."""
 
     def record_round_trip(self, statements: Sequence[bytes], seconds: float, error: BaseException | None) -> None:
-        """SQL that went to Postgres and came back together just now."""
+        """Record a span for statements that were sent to Postgres in one round trip, which has just ended."""
 
 
 class RequestContext:
-    """One operation, or the request around it. `asked` is what its asker gave: no value that is in it may get into a log.
+    """One operation, or the request around it. A context manager, which makes it the current context.
 
-    What was given to the activity around it counts as given to this one, too.
+    `sensitive_inputs` are the client's inputs: no value in them may be logged. Those of the outer context are inherited.
     """
 
     __slots__ = ("_token", "request_id", "round_trips", "seconds_in_sql", "sensitive_inputs", "statements", "tracer")
@@ -42,7 +42,7 @@ class RequestContext:
         self._token: Token[RequestContext | None] | None = None
 
     def __enter__(self) -> "RequestContext":
-        """Be what is being done."""
+        """Become the current context."""
         self._token = _CURRENT.set(self)
         return self
 
@@ -51,7 +51,7 @@ class RequestContext:
             _CURRENT.reset(self._token)
 
     def record_round_trip(self, statements: Sequence[bytes], seconds: float, error: BaseException | None) -> None:
-        """Statements went to Postgres and came back together."""
+        """Count statements that were sent to Postgres in one round trip of this many seconds, and trace them."""
         self.round_trips += 1
         self.statements += len(statements)
         self.seconds_in_sql += seconds
@@ -63,25 +63,25 @@ _CURRENT: ContextVar[RequestContext | None] = ContextVar("activity", default=Non
 
 
 def get_current_context() -> RequestContext | None:
-    """What is being done, where it is for somebody."""
+    """The current context; None outside of requests."""
     return _CURRENT.get()
 
 
 def get_request_id() -> str:
-    """The id of the request that is being answered; a new one outside of any."""
+    """The id of the current request; a new one outside of requests."""
     context = _CURRENT.get()
     return context.request_id if context else new_id()
 
 
 def register_sensitive(value: object) -> None:
-    """This was given by whoever asks: no value that is in it may get into a log."""
+    """Register an input of the client: no value in it may be logged. Outside of requests, nothing is registered."""
     context = _CURRENT.get()
     if context is not None:
         context.sensitive_inputs.append(value)
 
 
 def batch_span(work: Callable[..., object], count: int) -> AbstractContextManager[Any]:
-    """A part of what is being done, by the function that does it for `count` keys; for whoever traces, and else nothing."""
+    """A span for a batch of `count` keys, named after the function; does nothing without a tracer."""
     context = _CURRENT.get()
     if context is None or context.tracer is None:
         return NO_SPAN
@@ -89,5 +89,5 @@ def batch_span(work: Callable[..., object], count: int) -> AbstractContextManage
 
 
 def create_detached_task(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-    """Begin what is done for everybody: it is no part of the activity that happened to begin it."""
+    """Start a task in an empty context: shared work must not count towards the request that happened to start it."""
     return asyncio.create_task(coroutine, context=Context())

@@ -1,4 +1,4 @@
-"""Single-flight: callers that ask for the same at the same time share one call, and those that come soon after its result."""
+"""Single-flight: concurrent callers with the same key share one call. Later callers get its result until it expires."""
 
 import asyncio
 from collections import OrderedDict
@@ -10,20 +10,20 @@ T = TypeVar("T")
 
 
 class SingleFlight:
-    """Calls by key. A result is kept for `max_age` seconds, and at most `max_entries` of them. A failure is not kept."""
+    """Calls by key. At most `max_entries` results are cached, for `max_age` seconds. Failures are not cached."""
 
     def __init__(self, max_entries: int, max_age: float) -> None:
         self._max_entries, self._max_age = max_entries, max_age
-        # In the order in which they were begun.
+        # In the order of their start.
         self._calls: OrderedDict[Hashable, tuple[float, asyncio.Future[Any]]] = OrderedDict()
         self._expiry_timer: asyncio.TimerHandle | None = None
 
     async def call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> T:
-        """The result under a key, which `work` comes to at most once. Raises what `work` raises to all who wait for it."""
+        """The result for a key. `work` runs at most once at a time; what it raises is raised to all waiting callers."""
         started_at, future = self._calls.get(key, (0.0, None))
         if future is None or monotonic() - started_at > self._max_age:
             future = self._start_call(key, work)
-        # A caller that leaves while it waits must not take the result from the others.
+        # Cancelling one caller must not cancel the shared call.
         return cast(T, await asyncio.shield(future))
 
     def _start_call(self, key: Hashable, work: Callable[[], Awaitable[T]]) -> "asyncio.Future[T]":
@@ -38,7 +38,7 @@ class SingleFlight:
         return future
 
     def _drop_expired(self) -> None:
-        # Without this, what nobody asks for again would stay in memory.
+        # Without a timer, results that are not requested again would stay in memory.
         self._expiry_timer = None
         now = monotonic()
         while self._calls:

@@ -1,4 +1,4 @@
-"""Tasks of asyncio: started and cancelled together, and futures whose exceptions nobody awaits."""
+"""Helpers for asyncio: tasks that start and are cancelled together, and exceptions of futures that are never awaited."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Iterable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 async def cancel_and_wait(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel the tasks and wait until they have ended. What they raise is dropped."""
+    """Cancel the tasks and wait until they have ended. Their exceptions are dropped."""
     pending = list(tasks)
     for task in pending:
         task.cancel()
@@ -18,7 +18,7 @@ async def cancel_and_wait(tasks: Iterable["asyncio.Future[Any]"]) -> None:
 async def running_tasks(
     *coroutines: Coroutine[Any, Any, Any], name: str | None = None
 ) -> AsyncIterator[list["asyncio.Task[Any]"]]:
-    """Run the coroutines as tasks while this lasts; then cancel them and wait until they have ended."""
+    """Run the coroutines as tasks inside the context; then cancel them and wait until they have ended."""
     tasks = [asyncio.create_task(coroutine, name=name) for coroutine in coroutines]
     try:
         yield tasks
@@ -27,6 +27,6 @@ async def running_tasks(
 
 
 def retrieve_exception(future: "asyncio.Future[Any]") -> None:
-    """A done callback for a future that may fail with nobody awaiting it: without it, asyncio logs the exception."""
+    """A done callback for a future that may fail without being awaited: otherwise asyncio logs the exception."""
     if not future.cancelled():
         future.exception()

@@ -1,4 +1,4 @@
-"""Secrets at rest: under the newest key, readable with the older ones, gone without them."""
+"""Encryption at rest: the newest key encrypts, older keys decrypt, other keys fail."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ OLD, NEW = generate_key(), generate_key()
 TEXT = "shpat_0123 ключ 🔑"
 
 
-def test_what_goes_in_comes_out_and_never_looks_the_same() -> None:
+def test_encryption_round_trips_and_is_randomized() -> None:
     vault = Vault([NEW])
     first, second = vault.encrypt(TEXT), vault.encrypt(TEXT)
     assert first != second
@@ -20,7 +20,7 @@ def test_what_goes_in_comes_out_and_never_looks_the_same() -> None:
     assert vault.decrypt(first) == vault.decrypt(second) == TEXT
 
 
-def test_older_keys_go_on_reading() -> None:
+def test_older_keys_still_decrypt() -> None:
     token = Vault([OLD]).encrypt(TEXT)
     vault = Vault([NEW, OLD])
     assert vault.decrypt(token) == TEXT
@@ -33,7 +33,7 @@ def test_older_keys_go_on_reading() -> None:
 @pytest.mark.parametrize(
     "token", ["", "plain text", "é", "gAAAAA==", Vault([OLD]).encrypt(TEXT), Vault([NEW]).encrypt(TEXT)[:-3] + "AA="]
 )
-def test_what_no_key_opens_is_told_without_showing_it(token: str) -> None:
+def test_undecryptable_token_raises_without_quoting_it(token: str) -> None:
     vault = Vault([NEW])
     for read in (vault.decrypt, vault.rotate):
         with pytest.raises(DecryptionError) as caught:
@@ -44,35 +44,35 @@ def test_what_no_key_opens_is_told_without_showing_it(token: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["short", "x" * 44, NEW[:-2], "ключ"], ids=["short", "letters", "cut", "cyrillic"])
-def test_a_malformed_key_is_told_by_its_number(bad: str) -> None:
-    with pytest.raises(ValueError, match="key 2 is no Fernet key") as caught:
+def test_malformed_key_is_named_by_number(bad: str) -> None:
+    with pytest.raises(ValueError, match="key 2 is not a Fernet key") as caught:
         Vault([NEW, bad])
     assert bad not in str(caught.value)
-    with pytest.raises(ValidationError, match="key 2 is no Fernet key") as told:
+    with pytest.raises(ValidationError, match="key 2 is not a Fernet key") as validation_error:
         Settings(encryption_keys=SecretStr(f"{NEW},{bad}"))
-    assert bad not in str(told.value)
-    assert NEW not in str(told.value)
+    assert bad not in str(validation_error.value)
+    assert NEW not in str(validation_error.value)
 
 
-def test_a_vault_has_a_key() -> None:
-    with pytest.raises(ValueError, match="one key at least"):
+def test_vault_requires_a_key() -> None:
+    with pytest.raises(ValueError, match="at least one key"):
         Vault([])
 
 
-def test_keys_of_the_settings_are_newest_first() -> None:
+def test_settings_order_keys_newest_first() -> None:
     vault = Settings(encryption_keys=SecretStr(f"{NEW}, {OLD}")).load_vault()
     assert vault.is_current(Vault([NEW]).encrypt(TEXT))
     assert vault.decrypt(Vault([OLD]).encrypt(TEXT)) == TEXT
 
 
-def test_without_keys_one_is_made_and_kept_for_its_owner_alone(tmp_path: Path) -> None:
+def test_missing_key_is_generated_with_private_mode(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     token = Settings(data_dir=folder).load_vault().encrypt(TEXT)
     assert Settings(data_dir=folder).load_vault().decrypt(token) == TEXT
     assert (folder / "encryption-key").stat().st_mode & 0o777 == 0o600
 
 
-def test_an_empty_key_file_is_told(tmp_path: Path) -> None:
+def test_empty_key_file_raises(tmp_path: Path) -> None:
     (tmp_path / "encryption-key").touch()
     with pytest.raises(RuntimeError, match="is empty"):
         Settings(data_dir=tmp_path).load_vault()

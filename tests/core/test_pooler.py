@@ -1,4 +1,4 @@
-"""Behind a connection pooler in transaction mode: whatever backend a transaction gets, it runs its own statements, whole."""
+"""A connection pooler in transaction mode: statements and settings are correct on any backend."""
 
 import asyncio
 from collections.abc import Iterator
@@ -30,8 +30,8 @@ def pooled_url(empty_url: str) -> Iterator[str]:
         yield url
 
 
-async def test_pooled_statement_runs_as_itself(pooled_url: str) -> None:
-    # Of different types and numbers of values: one that ran in another's place would be seen.
+async def test_pooled_statement_is_never_confused_with_another(pooled_url: str) -> None:
+    # Different types and numbers of values: a confused statement would be detected.
     statements = [
         compile_statement(text(f"SELECT {n} AS n, CAST(:value AS {kind}) AS value"))
         for n in range(12)
@@ -51,20 +51,20 @@ async def test_pooled_statement_runs_as_itself(pooled_url: str) -> None:
         await asyncio.gather(*(ask((first, second)[n % 3 == 0], n) for n in range(600)))
 
 
-async def test_pooled_settings_hold_in_each_transaction(pooled_url: str) -> None:
+async def test_pooled_settings_apply_in_each_transaction(pooled_url: str) -> None:
     async with Database(pooled_url, size=5, statement_timeout=7_000) as database:
         rows = await asyncio.gather(*(database.fetch(MOMENT) for _ in range(40)))
         assert {tuple(row) for [row] in rows} == {("2026-03-01T10:00:00Z", "7s")}
         async with database.transaction(statement_timeout=9_000) as connection:
             assert [tuple(row) for row in await connection.fetch(MOMENT)] == [("2026-03-01T10:00:00Z", "9s")]
     async with Database(pooled_url, size=5, statement_timeout=0) as other:
-        # Nothing of one client's settings is left to the next one.
+        # Settings of one client do not leak to the next one.
         rows = await asyncio.gather(*(other.fetch(MOMENT) for _ in range(40)))
         assert {row.limit for [row] in rows} == {"0"}
 
 
 @pytest.mark.parametrize("prepared_statements", ["auto", "on"])
-async def test_server_behind_pooler_does_every_write(
+async def test_server_behind_pooler_executes_all_writes(
     pooled_url: str, database: Database, tmp_path: Path, prepared_statements: str
 ) -> None:
     user = await make_user(database)
@@ -76,9 +76,9 @@ async def test_server_behind_pooler_does_every_write(
         async def write(number: int) -> None:
             client = (one, two)[number % 2].signed_in(user)
             product = products[number % len(products)]
-            given = {"id": product, "title": f"Title {number}"}
-            made = (await client.ask(UPDATE, i=given))["updateProduct"]
-            assert made["userErrors"] == [] and made["product"]["title"] == f"Title {number}"
+            changes = {"id": product, "title": f"Title {number}"}
+            payload = (await client.ask(UPDATE, i=changes))["updateProduct"]
+            assert payload["userErrors"] == [] and payload["product"]["title"] == f"Title {number}"
             assert (await client.ask(READ, id=product))["product"]["id"] == product
 
         await asyncio.gather(*(write(number) for number in range(150)))
@@ -86,7 +86,7 @@ async def test_server_behind_pooler_does_every_write(
     assert head == 150
 
 
-async def test_doctor_tells_pooler_in_transaction_mode(empty_url: str, pooled_url: str) -> None:
+async def test_doctor_reports_pooler_in_transaction_mode(empty_url: str, pooled_url: str) -> None:
     assert [finding.remedy for finding in doctor.check_database(empty_url)] == ["", ""]
     states = [finding.state for finding in doctor.check_database(pooled_url)]
     assert any("transaction mode" in state for state in states)

@@ -1,4 +1,4 @@
-"""Single-flight: one call for all who ask at once, kept for a while, and forgotten when it fails."""
+"""Single-flight: concurrent callers share one call, results are cached for a time, failures are not."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from storefront.core.single_flight import SingleFlight
 
 
 class Work:
-    """Counts how often it is done."""
+    """Counts its calls."""
 
     def __init__(self) -> None:
         self.calls, self.fails, self.go = 0, False, asyncio.Event()
@@ -21,7 +21,7 @@ class Work:
         return self.calls
 
 
-async def test_callers_share_one_call_and_its_result_for_a_while() -> None:
+async def test_callers_share_call_and_cached_result() -> None:
     flight, work = SingleFlight(max_entries=10, max_age=0.2), Work()
     callers = [asyncio.create_task(flight.call("a", work)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -30,12 +30,12 @@ async def test_callers_share_one_call_and_its_result_for_a_while() -> None:
     assert await flight.call("a", work) == 1
     assert await flight.call("b", work) == 2
     await asyncio.sleep(0.3)
-    # Nothing is kept for longer, asked for or not.
+    # Expired results are dropped, even if they are never requested again.
     assert not flight._calls
     assert await flight.call("a", work) == 3
 
 
-async def test_caller_that_leaves_takes_nothing_from_the_others() -> None:
+async def test_cancelled_caller_does_not_cancel_others() -> None:
     flight, work = SingleFlight(max_entries=10, max_age=1), Work()
     first, second = (asyncio.create_task(flight.call("a", work)) for _ in range(2))
     await asyncio.sleep(0)
@@ -46,7 +46,7 @@ async def test_caller_that_leaves_takes_nothing_from_the_others() -> None:
     assert first.cancelled()
 
 
-async def test_failure_is_raised_to_all_and_not_kept() -> None:
+async def test_failure_is_raised_to_all_and_not_cached() -> None:
     flight, work = SingleFlight(max_entries=10, max_age=1), Work()
     work.fails = True
     callers = [asyncio.create_task(flight.call("a", work)) for _ in range(2)]
@@ -59,7 +59,7 @@ async def test_failure_is_raised_to_all_and_not_kept() -> None:
     assert await flight.call("a", work) == 2
 
 
-async def test_oldest_results_make_room() -> None:
+async def test_oldest_results_are_evicted() -> None:
     flight, work = SingleFlight(max_entries=2, max_age=10), Work()
     work.go.set()
     assert [await flight.call(key, work) for key in "abc"] == [1, 2, 3]

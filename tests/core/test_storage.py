@@ -1,4 +1,4 @@
-"""Objects in a folder and in a bucket behave alike: the same tests over real sockets, with a client that knows only HTTP."""
+"""Object storage in a folder and in a bucket behaves alike: the same tests over real sockets, with a plain HTTP client."""
 
 import asyncio
 import json
@@ -37,14 +37,14 @@ from storefront.serving.http.storage_endpoint import create_storage_routes
 from storefront.serving.protection.security_headers import SecurityHeadersMiddleware
 from tests.s3 import S3Server, free_port
 
-# The least that services take as a part that is not the last.
+# Minimum size of a part, except for the last one.
 PART = 5_242_880
 CSV = b"handle,title\n" + b"mug,A mug\n" * 1_000
 
 
 @asynccontextmanager
-async def on_disk(folder: Path) -> AsyncIterator[DiskStorage]:
-    """The folder behind its routes, on a real socket."""
+async def serve_disk(folder: Path) -> AsyncIterator[DiskStorage]:
+    """Storage in a folder behind its endpoint, on a real socket."""
     port = free_port()
     disk = DiskStorage(folder, f"http://127.0.0.1:{port}", "the secret of a server, long enough")
     app = SecurityHeadersMiddleware(Starlette(routes=create_storage_routes(disk)))
@@ -61,17 +61,17 @@ async def on_disk(folder: Path) -> AsyncIterator[DiskStorage]:
 @pytest_asyncio.fixture(params=["disk", "s3"])
 async def objects(request: pytest.FixtureRequest, tmp_path: Path, s3_server: S3Server) -> AsyncIterator[ObjectStorage]:
     if request.param == "disk":
-        async with on_disk(tmp_path) as disk:
+        async with serve_disk(tmp_path) as disk:
             yield disk
         return
-    bucket = s3_server.bucket(f"bucket-{uuid7().hex}")
-    async with bucket.running():
-        yield bucket
+    bucket_storage = s3_server.bucket(f"bucket-{uuid7().hex}")
+    async with bucket_storage.running():
+        yield bucket_storage
 
 
 @pytest_asyncio.fixture
 async def disk(tmp_path: Path) -> AsyncIterator[DiskStorage]:
-    async with on_disk(tmp_path) as opened_disk:
+    async with serve_disk(tmp_path) as opened_disk:
         yield opened_disk
 
 
@@ -81,15 +81,15 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def chunked(content: bytes, size: int = 65_000) -> AsyncIterator[bytes]:
+async def split_chunks(content: bytes, size: int = 65_000) -> AsyncIterator[bytes]:
     for start in range(0, len(content), size):
         yield content[start : start + size]
 
 
-# ------------------------------------------------------------------------------------------------------ both kinds
+# ------------------------------------------------------------------------------------------------------ folder and bucket
 
 
-async def test_what_a_client_puts_with_the_presigned_request_is_read(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
+async def test_presigned_put_is_read_back(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
     permit = objects.presign_put("uploads/rows/one", content_type="text/csv", size=len(CSV), seconds=60)
     answer = await http.request(permit.method, permit.url, headers=dict(permit.headers), content=CSV)
     assert answer.status_code == 200 and 55 < permit.expires_at.timestamp() - time() <= 61
@@ -104,7 +104,7 @@ async def test_what_a_client_puts_with_the_presigned_request_is_read(objects: Ob
     assert b"".join(chunks) == CSV and reading.stored_object == stored
 
 
-async def test_an_object_is_downloaded_under_a_name(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
+async def test_presigned_get_sets_file_name(objects: ObjectStorage, http: httpx.AsyncClient) -> None:
     await objects.put("exports/one.csv", CSV, "text/csv")
     answer = await http.get(objects.presign_get("exports/one.csv", seconds=60, filename='Töpfe "2026".csv'))
     assert answer.content == CSV and answer.headers["content-type"].startswith("text/csv")
@@ -114,18 +114,16 @@ async def test_an_object_is_downloaded_under_a_name(objects: ObjectStorage, http
 
 
 @pytest.mark.parametrize("length", [0, 1, PART, PART + 1, 2 * PART, 2 * PART + 12_345])
-async def test_a_stream_of_unknown_length_is_written(
-    objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, length: int
-) -> None:
+async def test_stream_of_unknown_length_is_written(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch, length: int) -> None:
     monkeypatch.setattr(s3, "PART_BYTES", PART)
     content = (bytes(range(251)) * (length // 251 + 1))[:length]
-    assert await objects.put("exports/many", chunked(content), "text/csv") == length
+    assert await objects.put("exports/many", split_chunks(content), "text/csv") == length
     assert await read_object(objects, "exports/many", length) == content
     stored = await objects.head("exports/many")
     assert stored and (stored.size, stored.content_type) == (length, "text/csv")
 
 
-async def test_what_ends_halfway_was_never_there(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_interrupted_write_leaves_no_object(objects: ObjectStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PART_BYTES", PART)
     await objects.put("exports/kept", b"before", "text/csv")
 
@@ -142,7 +140,7 @@ async def test_what_ends_halfway_was_never_there(objects: ObjectStorage, monkeyp
     assert [stored.key async for stored in objects.list("exports/")] == ["exports/kept"]
 
 
-async def test_what_is_not_there_is_missing(objects: ObjectStorage) -> None:
+async def test_missing_object_raises(objects: ObjectStorage) -> None:
     with pytest.raises(ObjectNotFoundError):
         async with objects.open("uploads/none"):
             pass
@@ -151,13 +149,13 @@ async def test_what_is_not_there_is_missing(objects: ObjectStorage) -> None:
     assert [stored async for stored in objects.list("uploads/")] == []
 
 
-async def test_what_is_larger_than_asked_for_is_not_read_to_its_end(objects: ObjectStorage) -> None:
+async def test_read_object_stops_beyond_its_limit(objects: ObjectStorage) -> None:
     await objects.put("uploads/large", b"x" * 100_000, "text/csv")
     with pytest.raises(SizeMismatchError):
         await read_object(objects, "uploads/large", 99_999)
 
 
-async def test_objects_are_found_by_the_beginning_of_their_keys_and_removed(objects: ObjectStorage) -> None:
+async def test_objects_are_listed_and_deleted_by_prefix(objects: ObjectStorage) -> None:
     keys = [f"media/{number:04}/full.webp" for number in range(12)]
     for key in (*keys, "media-other/one", "exports/one"):
         await objects.put(key, b"x", "image/webp")
@@ -172,46 +170,46 @@ async def test_objects_are_found_by_the_beginning_of_their_keys_and_removed(obje
 @pytest.mark.parametrize(
     "key", ["", "/etc/passwd", "../secret", "a/../../secret", "a//b", "a/./b", "A", "a b", "a\\b", "a\0", "a/", ".a"]
 )
-async def test_what_is_no_key_is_refused(objects: ObjectStorage, key: str) -> None:
-    for made in (objects.presign_get, objects.presign_put):
-        with pytest.raises(ValueError, match="is no key"):
-            made(key, seconds=60, **({} if made == objects.presign_get else {"content_type": "text/csv", "size": 1}))  # type: ignore[arg-type]
+async def test_invalid_key_is_rejected(objects: ObjectStorage, key: str) -> None:
+    for presign in (objects.presign_get, objects.presign_put):
+        with pytest.raises(ValueError, match="is not a valid object key"):
+            presign(key, seconds=60, **({} if presign == objects.presign_get else {"content_type": "text/csv", "size": 1}))  # type: ignore[arg-type]
     for work in (objects.head(key), objects.delete(key), objects.put(key, b"", "text/csv")):
-        with pytest.raises(ValueError, match="is no key"):
+        with pytest.raises(ValueError, match="is not a valid object key"):
             await work
 
 
-# ---------------------------------------------------------------------------------------------------- our own routes
+# ---------------------------------------------------------------------------------------------------- endpoint of the folder
 
 
-def files(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-async def put(http: httpx.AsyncClient, disk: DiskStorage, content: bytes, **headers: str) -> int:
+async def upload(http: httpx.AsyncClient, disk: DiskStorage, content: bytes, **headers: str) -> int:
     permit = disk.presign_put("uploads/one", content_type="image/png", size=10, seconds=60)
     return (await http.put(permit.url, headers={**permit.headers, **headers}, content=content)).status_code
 
 
-async def test_type_and_size_are_those_that_were_signed(disk: DiskStorage, http: httpx.AsyncClient) -> None:
-    assert await put(http, disk, b"x" * 10, **{"content-type": "text/html"}) == 400
-    assert await put(http, disk, b"x" * 9) == 413
-    assert await put(http, disk, b"x" * 11) == 413
+async def test_upload_must_match_signed_type_and_size(disk: DiskStorage, http: httpx.AsyncClient) -> None:
+    assert await upload(http, disk, b"x" * 10, **{"content-type": "text/html"}) == 400
+    assert await upload(http, disk, b"x" * 9) == 413
+    assert await upload(http, disk, b"x" * 11) == 413
     assert await disk.head("uploads/one") is None
-    assert await put(http, disk, b"x" * 10) == 200
+    assert await upload(http, disk, b"x" * 10) == 200
 
 
-async def test_a_body_without_a_length_is_counted_as_it_comes(disk: DiskStorage, http: httpx.AsyncClient, tmp_path: Path) -> None:
+async def test_chunked_upload_is_counted_while_streaming(disk: DiskStorage, http: httpx.AsyncClient, tmp_path: Path) -> None:
     permit = disk.presign_put("uploads/one", content_type="image/png", size=100_000, seconds=60)
     for length in (99_999, 100_001, 5_000_000):
-        answer = await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * length))
+        answer = await http.put(permit.url, headers=dict(permit.headers), content=split_chunks(b"x" * length))
         assert answer.status_code == 413 and "exactly 100,000 bytes" in answer.text
     assert await disk.head("uploads/one") is None
-    assert files(tmp_path) == []
-    assert (await http.put(permit.url, headers=dict(permit.headers), content=chunked(b"x" * 100_000))).status_code == 200
+    assert list_files(tmp_path) == []
+    assert (await http.put(permit.url, headers=dict(permit.headers), content=split_chunks(b"x" * 100_000))).status_code == 200
 
 
-async def test_an_address_is_good_for_nothing_else(disk: DiskStorage, http: httpx.AsyncClient) -> None:
+async def test_presigned_url_allows_only_its_request(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/one", b"secret", "text/csv")
     url = disk.presign_get("exports/one", seconds=60)
     parts = urlsplit(url)
@@ -232,35 +230,35 @@ async def test_an_address_is_good_for_nothing_else(disk: DiskStorage, http: http
     assert (await http.get(url)).content == b"secret"
 
 
-async def test_an_address_ends(disk: DiskStorage, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_presigned_url_expires(disk: DiskStorage, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
     now = time()
     monkeypatch.setattr("storefront.core.storage.disk.time.time", lambda: now + 61)
     assert (await http.put(permit.url, headers=dict(permit.headers), content=b"x")).status_code == 403
 
 
-async def test_what_is_given_runs_nowhere(disk: DiskStorage, http: httpx.AsyncClient) -> None:
+async def test_downloads_have_safe_headers(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/page.html", b"<script>alert(1)</script>", "text/html")
     headers = (await http.get(disk.presign_get("exports/page.html", seconds=60))).headers
     assert headers["x-content-type-options"] == "nosniff" and "sandbox" in headers["content-security-policy"]
     assert headers["content-disposition"].startswith("attachment") and headers["cache-control"] == "private, no-store"
 
 
-async def test_a_download_is_taken_up_again(disk: DiskStorage, http: httpx.AsyncClient) -> None:
+async def test_download_supports_range_requests(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     await disk.put("exports/one", CSV, "text/csv")
     url = disk.presign_get("exports/one", seconds=60)
     answer = await http.get(url, headers={"range": "bytes=1000-1999"})
     assert answer.status_code == 206 and answer.content == CSV[1_000:2_000]
 
 
-async def test_pages_of_any_origin_may_use_an_address(disk: DiskStorage, http: httpx.AsyncClient) -> None:
+async def test_presigned_url_allows_all_origins(disk: DiskStorage, http: httpx.AsyncClient) -> None:
     permit = disk.presign_put("uploads/one", content_type="text/csv", size=1, seconds=60)
-    asked = {
+    preflight = {
         "origin": "https://shop.example",
         "access-control-request-method": "PUT",
         "access-control-request-headers": "content-type",
     }
-    answer = await http.options(permit.url, headers=asked)
+    answer = await http.options(permit.url, headers=preflight)
     assert answer.status_code == 204 and answer.headers["access-control-allow-origin"] == "*"
     assert (
         "PUT" in answer.headers["access-control-allow-methods"]
@@ -270,7 +268,7 @@ async def test_pages_of_any_origin_may_use_an_address(disk: DiskStorage, http: h
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_readers_of_what_is_replaced_read_on(disk: DiskStorage) -> None:
+async def test_reader_of_replaced_object_reads_old_content(disk: DiskStorage) -> None:
     await disk.put("exports/one", b"a" * 600_000, "text/csv")
     async with disk.open("exports/one") as reading:
         first = await anext(reading.chunks)
@@ -279,7 +277,7 @@ async def test_readers_of_what_is_replaced_read_on(disk: DiskStorage) -> None:
     assert set(b"".join([first, *rest])) == {ord("a")} and set(await read_object(disk, "exports/one", 600_000)) == {ord("b")}
 
 
-async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path) -> None:
+async def test_concurrent_writes_and_deletes_succeed(tmp_path: Path) -> None:
     disks = [DiskStorage(tmp_path, "http://localhost", "the same secret for every worker") for _ in range(4)]
 
     async def work(disk: DiskStorage, number: int) -> None:
@@ -291,7 +289,7 @@ async def test_many_writers_and_removers_of_a_folder_do_not_meet(tmp_path: Path)
     assert [stored async for stored in disks[0].list("shared/")] == []
 
 
-async def test_an_address_of_one_worker_is_good_at_another(tmp_path: Path) -> None:
+async def test_presigned_url_is_valid_at_every_worker(tmp_path: Path) -> None:
     one, two = (DiskStorage(tmp_path, "http://localhost", secret) for secret in ("the same secret", "the same secret"))
     query = {name: values[0] for name, values in parse_qs(urlsplit(one.presign_get("a/b", seconds=60)).query).items()}
     assert two.verify_grant("GET", "a/b", query)
@@ -301,37 +299,37 @@ async def test_an_address_of_one_worker_is_good_at_another(tmp_path: Path) -> No
 # --------------------------------------------------------------------------------------------------------- buckets
 
 
-def bucket(**values: str) -> S3Storage:
-    given = {"endpoint": "https://s3.eu-central-1.amazonaws.com", "name": "shop", "region": "eu-central-1"}
-    return S3Storage(Bucket(**{**given, "access_key_id": "AKIDEXAMPLE", "secret_access_key": "SECRET", **values}))  # type: ignore[arg-type]
+def create_bucket(**values: str) -> S3Storage:
+    options = {"endpoint": "https://s3.eu-central-1.amazonaws.com", "name": "shop", "region": "eu-central-1"}
+    return S3Storage(Bucket(**{**options, "access_key_id": "AKIDEXAMPLE", "secret_access_key": "SECRET", **values}))  # type: ignore[arg-type]
 
 
-def test_type_and_length_are_signed_in_a_bucket() -> None:
-    permit = bucket().presign_put("uploads/one", content_type="image/png", size=1_234, seconds=600)
+def test_s3_put_signs_type_and_length() -> None:
+    permit = create_bucket().presign_put("uploads/one", content_type="image/png", size=1_234, seconds=600)
     query = parse_qs(urlsplit(permit.url).query)
     assert query["X-Amz-SignedHeaders"] == ["content-length;content-type;host"] and query["X-Amz-Expires"] == ["600"]
-    other = bucket().presign_put("uploads/one", content_type="image/png", size=1_235, seconds=600)
+    other = create_bucket().presign_put("uploads/one", content_type="image/png", size=1_235, seconds=600)
     assert parse_qs(urlsplit(other.url).query)["X-Amz-Signature"] != query["X-Amz-Signature"]
     assert dict(permit.headers) == {"content-type": "image/png"} and "SECRET" not in permit.url
 
 
-def test_where_the_name_of_a_bucket_stands() -> None:
-    path = bucket().presign_get("a/b", seconds=60)
-    virtual = bucket(addressing="virtual").presign_get("a/b", seconds=60)
+def test_s3_addressing_styles() -> None:
+    path = create_bucket().presign_get("a/b", seconds=60)
+    virtual = create_bucket(addressing="virtual").presign_get("a/b", seconds=60)
     assert path.startswith("https://s3.eu-central-1.amazonaws.com/shop/a/b?")
     assert virtual.startswith("https://shop.s3.eu-central-1.amazonaws.com/a/b?")
-    assert bucket().public_url("a/b") is None
-    assert bucket(public_url="https://cdn.example/").public_url("a/b") == "https://cdn.example/a/b"
+    assert create_bucket().public_url("a/b") is None
+    assert create_bucket(public_url="https://cdn.example/").public_url("a/b") == "https://cdn.example/a/b"
 
 
-async def test_a_service_that_is_out_of_reach_is_told_of_without_addresses() -> None:
-    away = bucket(endpoint=f"http://127.0.0.1:{free_port()}")
+async def test_unreachable_service_raises_without_urls() -> None:
+    away = create_bucket(endpoint=f"http://127.0.0.1:{free_port()}")
     async with away.running():
         with pytest.raises(StorageError, match=r"^GET of an object: ConnectError$"):
             await read_object(away, "a/b", 10)
 
 
-async def test_a_bucket_that_is_not_there_is_told_of(s3_server: S3Server) -> None:
+async def test_missing_bucket_raises(s3_server: S3Server) -> None:
     absent = S3Storage(Bucket(s3_server.endpoint, "no-such-bucket", "us-east-1", "key", "secret"))
     async with absent.running():
         with pytest.raises(StorageError, match="NoSuchBucket"):
@@ -341,7 +339,7 @@ async def test_a_bucket_that_is_not_there_is_told_of(s3_server: S3Server) -> Non
 # -------------------------------------------------------------------------------------------------------- settings
 
 
-def test_without_settings_objects_are_in_the_data_folder(tmp_path: Path) -> None:
+def test_default_storage_is_the_data_folder(tmp_path: Path) -> None:
     found = create_object_storage(Settings(data_dir=tmp_path, port=9_000))
     assert isinstance(found, DiskStorage) and found.describe() == f"the folder {tmp_path}/objects"
     assert found.presign_get("a/b", seconds=60).startswith("http://127.0.0.1:9000/objects/a/b?")
@@ -352,7 +350,7 @@ def test_without_settings_objects_are_in_the_data_folder(tmp_path: Path) -> None
     )
 
 
-def test_a_bucket_of_aws_and_one_of_another_service(tmp_path: Path) -> None:
+def test_factory_configures_aws_and_other_services(tmp_path: Path) -> None:
     keys = {"s3_bucket": "shop", "s3_access_key_id": "id", "s3_secret_access_key": "secret"}
     aws = create_object_storage(Settings(data_dir=tmp_path, **keys))  # type: ignore[arg-type]
     assert aws.presign_get("a/b", seconds=60).startswith("https://shop.s3.us-east-1.amazonaws.com/a/b?")
@@ -361,33 +359,33 @@ def test_a_bucket_of_aws_and_one_of_another_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("options", "problem"),
     [
         ({"s3_bucket": "shop"}, "STOREFRONT_S3_ACCESS_KEY_ID"),
         ({"s3_endpoint": "minio:9000"}, "must be an http"),
-        ({"s3_endpoint": "http://minio:9000/shop"}, "the bucket stands in STOREFRONT_S3_BUCKET"),
+        ({"s3_endpoint": "http://minio:9000/shop"}, "set the bucket in STOREFRONT_S3_BUCKET"),
         ({"public_url": "https://user@api.example"}, "without"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(given: dict[str, str], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
-        Settings(**given)  # type: ignore[arg-type]
+def test_invalid_storage_settings_are_rejected(options: dict[str, str], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        Settings(**options)  # type: ignore[arg-type]
 
 
-def test_the_secret_of_a_bucket_is_a_secret() -> None:
+def test_bucket_secret_is_redacted() -> None:
     options = Settings(s3_bucket="shop", s3_access_key_id="id", s3_secret_access_key=SecretStr("a very secret word"))
     assert "a very secret word" in options.list_secret_values()
     assert "a very secret word" not in json.dumps(options.model_dump(mode="json", exclude_none=True), default=str)
 
 
-async def test_the_doctor_tries_the_store(tmp_path: Path, s3_server: S3Server) -> None:
+async def test_doctor_probes_storage(tmp_path: Path, s3_server: S3Server) -> None:
     found = await doctor.check_storage(Settings(data_dir=tmp_path, host="::"))
     assert str(tmp_path) in found.state and "STOREFRONT_PUBLIC_URL" in found.remedy
-    assert files(tmp_path / "objects") == []
-    given = s3_server.settings(f"bucket-{uuid7().hex}")
-    found = await doctor.check_storage(Settings(data_dir=tmp_path, **given))
-    assert given["s3_bucket"] in found.state and not found.remedy
-    found = await doctor.check_storage(Settings(data_dir=tmp_path, **{**given, "s3_bucket": "none-such"}))
+    assert list_files(tmp_path / "objects") == []
+    options = s3_server.settings(f"bucket-{uuid7().hex}")
+    found = await doctor.check_storage(Settings(data_dir=tmp_path, **options))
+    assert options["s3_bucket"] in found.state and not found.remedy
+    found = await doctor.check_storage(Settings(data_dir=tmp_path, **{**options, "s3_bucket": "none-such"}))
     assert "NoSuchBucket" in found.state and "STOREFRONT_S3_" in found.remedy
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "objects").write_text("a file")
@@ -395,7 +393,7 @@ async def test_the_doctor_tries_the_store(tmp_path: Path, s3_server: S3Server) -
     assert "Not a directory" in found.state and "STOREFRONT_DATA_DIR" in found.remedy
 
 
-async def test_the_doctor_asks_whether_pages_may_send(tmp_path: Path, s3_server: S3Server) -> None:
+async def test_doctor_checks_bucket_cors(tmp_path: Path, s3_server: S3Server) -> None:
     name = f"bucket-{uuid7().hex}"
     options = Settings(data_dir=tmp_path, allowed_origins="https://admin.example", **s3_server.settings(name))
     assert "https://admin.example" in (await doctor.check_storage(options)).remedy
@@ -405,7 +403,7 @@ async def test_the_doctor_asks_whether_pages_may_send(tmp_path: Path, s3_server:
     assert (await doctor.check_storage(options)).remedy == ""
 
 
-async def test_so_many_uploads_come_in_at_a_time(
+async def test_concurrent_uploads_are_limited(
     disk: DiskStorage, http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("storefront.serving.http.storage_endpoint.MAX_CONCURRENT_UPLOADS", 2)
@@ -428,7 +426,7 @@ async def test_so_many_uploads_come_in_at_a_time(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of its own that has room for a megabyte."""
+    """A folder on a file system of one megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
@@ -440,7 +438,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", str(folder)], check=True)  # noqa: S607
 
 
-async def test_full_disk_refuses_upload_and_keeps_nothing(small_disk: Path) -> None:
+async def test_full_disk_rejects_upload_without_remains(small_disk: Path) -> None:
     disk = DiskStorage(small_disk, "http://shop.example", "secret")
     await disk.put("files/small", b"x" * 1_000, "text/plain")
     with pytest.raises(StorageFullError):

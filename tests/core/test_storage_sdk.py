@@ -1,4 +1,4 @@
-"""What we sign and store is what AWS's own SDK signs, reads and stores."""
+"""Compatibility with the AWS SDK: equal signatures, and each reads the objects of the other."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ def node() -> Path:
     return installed(EXAMPLES)
 
 
-async def check(node: Path, **given: Any) -> Any:
+async def run_sdk(node: Path, **given: Any) -> Any:
     [answer] = await lines(node, str(EXAMPLES / "check.mjs"), json.dumps({**ACCOUNT, **given}))
     return answer
 
@@ -37,7 +37,7 @@ ENDPOINTS = [
 ]
 
 
-async def test_requests_are_signed_as_by_the_sdk(node: Path) -> None:
+async def test_signatures_equal_those_of_the_sdk(node: Path) -> None:
     requests, ours = [], []
     for endpoint, addressing in ENDPOINTS:
         bucket = S3Storage(Bucket(endpoint, "shop", "eu-central-1", KEY, SECRET, addressing))  # type: ignore[arg-type]
@@ -49,12 +49,12 @@ async def test_requests_are_signed_as_by_the_sdk(node: Path) -> None:
             requests.append({"method": method, "url": url, "headers": headers})
             query = parse_qs(urlsplit(url).query)
             ours.append({"signature": query["X-Amz-Signature"][0], "headers": query["X-Amz-SignedHeaders"][0]})
-    theirs = (await check(node, endpoint="http://unused", bucket="shop", requests=requests))["signed"]
+    theirs = (await run_sdk(node, endpoint="http://unused", bucket="shop", requests=requests))["signed"]
     assert theirs == ours
-    assert {one["headers"] for one in ours} == {"content-length;content-type;host", "host"}
+    assert {request["headers"] for request in ours} == {"content-length;content-type;host", "host"}
 
 
-async def test_a_signature_is_of_this_type_size_key_and_time_alone(node: Path) -> None:
+async def test_signature_covers_type_size_key_and_time(node: Path) -> None:
     put = S3Storage(Bucket("https://s3.example", "shop", "eu-central-1", KEY, SECRET)).presign_put(
         "uploads/images/one", content_type="image/png", size=10, seconds=900
     )
@@ -66,11 +66,11 @@ async def test_a_signature_is_of_this_type_size_key_and_time_alone(node: Path) -
         {**right, "url": put.url.replace("images/one", "images/two")},
         {**right, "url": put.url.replace("X-Amz-Expires=900", "X-Amz-Expires=901")},
     ]
-    signed = (await check(node, endpoint="http://unused", bucket="shop", requests=[right, *others]))["signed"]
-    assert len({one["signature"] for one in signed}) == 6 and signed[0]["signature"] in put.url
+    signed = (await run_sdk(node, endpoint="http://unused", bucket="shop", requests=[right, *others]))["signed"]
+    assert len({request["signature"] for request in signed}) == 6 and signed[0]["signature"] in put.url
 
 
-async def test_the_sdk_reads_what_we_wrote_and_we_what_it_wrote(node: Path, s3_server: S3Server) -> None:
+async def test_sdk_and_storage_read_each_other(node: Path, s3_server: S3Server) -> None:
     name = f"bucket-{uuid7().hex}"
     content = (bytes(range(256)) * 80_000)[: s3.PART_BYTES + 1_000_000]
     bucket = s3_server.bucket(name)
@@ -81,7 +81,7 @@ async def test_the_sdk_reads_what_we_wrote_and_we_what_it_wrote(node: Path, s3_s
                 yield content[start : start + 1_000_000]
 
         await bucket.put("exports/large.csv", chunks(), "text/csv", cache_control="no-store")
-        found = await check(node, endpoint=s3_server.endpoint, bucket=name, read="exports/large.csv", write="uploads/theirs")
+        found = await run_sdk(node, endpoint=s3_server.endpoint, bucket=name, read="exports/large.csv", write="uploads/theirs")
         digest = hashlib.sha256(content).hexdigest()
         assert found["read"] == {"size": len(content), "type": "text/csv", "cache": "no-store", "digest": digest}
         assert found["listed"] == ["uploads/theirs"] and await read_object(bucket, "uploads/theirs", 100) == b"from the SDK"

@@ -1,4 +1,4 @@
-"""Connections to Postgres that fail in every way that a network, a server or a pooler can have: nobody waits for ever."""
+"""Faults of connections to Postgres, by network, server or pooler: statements fail in time, and transactions stay atomic."""
 
 import asyncio
 from collections.abc import Callable, Iterator
@@ -28,14 +28,14 @@ def proxy(empty_url: str) -> Iterator[PostgresProxy]:
 
 
 async def end_while_waiting(proxy: PostgresProxy, last_words: bytes) -> str:
-    """The failure of a statement in a transaction whose connection is reset while it is waited for."""
+    """The error of a statement in a transaction whose connection is reset before the response."""
     async with Database(proxy.url(), size=1) as database:
         ended = ""
         try:
             async with database.transaction() as connection:
                 await connection.fetch(ONE)
                 asyncio.get_running_loop().call_later(0.2, proxy.reset, last_words)
-                # Far below what the statement may take: it is the reset that ends it.
+                # Far below the statement timeout: the reset ends the statement.
                 async with asyncio.timeout(8):
                     await connection.fetch(SLOW)
         except Unavailable as error:
@@ -46,7 +46,7 @@ async def end_while_waiting(proxy: PostgresProxy, last_words: bytes) -> str:
 
 @pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
 @pytest.mark.parametrize("last_words", [LAST_WORDS, LAST_WORDS[:20], b""], ids=["whole", "half", "none"])
-async def test_wire_reset_with_last_words_ends_exchange(
+async def test_connection_reset_raises_last_server_error(
     proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], last_words: bytes
 ) -> None:
     def run() -> str:
@@ -60,7 +60,7 @@ async def test_wire_reset_with_last_words_ends_exchange(
 
 
 @pytest.mark.parametrize("make_loop", LOOPS, ids=["asyncio", "uvloop"])
-async def test_wire_frozen_connection_ends_exchange(
+async def test_frozen_connection_times_out(
     proxy: PostgresProxy, make_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.2)
@@ -83,7 +83,7 @@ async def test_wire_frozen_connection_ends_exchange(
     await asyncio.to_thread(run)
 
 
-async def test_transaction_longer_timeout_is_kept(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_transaction_respects_longer_timeout(proxy: PostgresProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.0)
     naps = compile_statement(text("SELECT CAST(pg_sleep(0.4) AS text), current_setting('statement_timeout') AS set"))
     async with Database(proxy.url(), size=1, statement_timeout=200) as database:
@@ -93,8 +93,8 @@ async def test_transaction_longer_timeout_is_kept(proxy: PostgresProxy, monkeypa
         assert usual == "200ms"
 
 
-async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProxy) -> None:
-    made = compile_statement(text("SELECT to_regclass('made') AS name"))
+async def test_connection_cut_anywhere_keeps_writes_atomic(proxy: PostgresProxy) -> None:
+    table_lookup = compile_statement(text("SELECT to_regclass('made') AS name"))
     drop = compile_statement(text("DROP TABLE IF EXISTS made"))
 
     async def write(database: Database) -> None:
@@ -117,7 +117,7 @@ async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProx
             except Unavailable as error:
                 outcome = "not done" if "before anything was done" in str(error) else "unknown"
             proxy.heal()
-            [(name,)] = await database.fetch(made)
+            [(name,)] = await database.fetch(table_lookup)
             outcomes.add(outcome)
             assert outcome == "unknown" or name == ("made" if outcome == "done" else None), (number, outcome, name)
             counted = database.get_pool_stats()
@@ -127,7 +127,7 @@ async def test_wire_cut_at_every_message_is_whole_or_nothing(proxy: PostgresProx
     assert outcomes == {"done", "not done", "unknown"}
 
 
-async def test_statement_name_follows_from_text_and_types(empty_url: str) -> None:
+async def test_statement_name_derives_from_text_and_types(empty_url: str) -> None:
     names = []
     for _ in range(2):
         async with Database(empty_url, size=1) as database:
@@ -142,7 +142,7 @@ async def test_statement_name_follows_from_text_and_types(empty_url: str) -> Non
 @pytest.mark.parametrize(
     "spoil", ["DEALLOCATE ALL", 'DEALLOCATE ALL; PREPARE "{0}" AS SELECT 99'], ids=["forgotten", "of another client"]
 )
-async def test_lost_prepared_statement_is_run_all_the_same(empty_url: str, spoil: str) -> None:
+async def test_lost_prepared_statement_is_executed_unprepared(empty_url: str, spoil: str) -> None:
     async with Database(empty_url, size=1) as database:
         await database.fetch(ONE)
         await database.fetch(TWO, {"number": 1})
@@ -158,7 +158,7 @@ async def test_lost_prepared_statement_is_run_all_the_same(empty_url: str, spoil
         ]
 
 
-async def test_lost_prepared_statement_amid_transaction_takes_all_back(empty_url: str) -> None:
+async def test_lost_prepared_statement_rolls_back_transaction(empty_url: str) -> None:
     async with Database(empty_url, size=1) as database:
         await database.fetch(TWO, {"number": 1})
 

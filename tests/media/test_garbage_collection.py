@@ -267,6 +267,6 @@ async def test_orphaned_objects_are_deleted(merchant: Merchant, objects: ObjectS
 
 def test_sweep_images_command(empty_url: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     options = Settings(database_url=empty_url, data_dir=tmp_path)
-    monkeypatch.setattr("storefront.cli.main.get_settings", lambda: options)
+    monkeypatch.setattr("storefront.cli.support.get_settings", lambda: options)
     result = CliRunner().invoke(app, ["sweep-images", "--strays"])
     assert result.exit_code == 0 and "Removed 0 images, uploads and strays." in result.output

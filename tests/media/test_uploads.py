@@ -110,7 +110,7 @@ async def test_invalid_upload_request_is_rejected(merchant: Merchant, given: dic
 
 REFUSED = {
     "a page": ("image/png", b"<!DOCTYPE html><html><script>alert(1)</script></html>", "script"),
-    "a script": ("image/png", b"fetch('//evil.example')", "no picture"),
+    "a script": ("image/png", b"fetch('//evil.example')", "not an image"),
     "a PNG that is a page too": ("image/png", scripted_png(), "script"),
     "a drawing": ("image/png", b'<svg xmlns="http://www.w3.org/2000/svg"/>', "markup"),
     "another type": ("image/png", picture("JPEG"), "is JPEG, not image/png"),
@@ -118,8 +118,8 @@ REFUSED = {
     "too many pixels": ("image/png", huge_png(), "50,000 x 50,000 pixels"),
     "half an animation": ("image/gif", half_animated_gif(), "animation"),
     "half an animated PNG": ("image/png", frames("PNG")[:-300], "animation"),
-    "half an animated WebP": ("image/webp", frames("WEBP")[:-300], "no picture"),
-    "half a WebP": ("image/webp", noise("WEBP")[:-100], "no picture"),
+    "half an animated WebP": ("image/webp", frames("WEBP")[:-300], "not an image"),
+    "half a WebP": ("image/webp", noise("WEBP")[:-100], "not an image"),
     "half an AVIF": ("image/avif", noise("AVIF")[:-100], "broken"),
 }
 

@@ -320,7 +320,7 @@ def test_server_refuses_to_start_with_invalid_manifest(empty_url: str, tmp_path:
     file = tmp_path / "documents.json"
     file.write_text(json.dumps({"bad": "query Bad { shoeSize }"}))
     options = Settings(database_url=SecretStr(empty_url), data_dir=tmp_path, trusted_manifests=str(file))
-    monkeypatch.setattr("storefront.cli.main.get_settings", lambda: options)
+    monkeypatch.setattr("storefront.cli.support.get_settings", lambda: options)
     for command, told in (("serve", "bad (query Bad)"), ("doctor", "bad (query Bad)")):
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 1

@@ -23,7 +23,11 @@ from storefront.users.administration import MergeRejectedError, UserNotFoundErro
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
 from tests.core.auth.test_authjs import SECRET as SHARED
-from tests.core.auth.test_identity import bearing, bringing, me, new, refusal
+from tests.core.auth.test_identity import get_rejection as refusal
+from tests.core.auth.test_identity import new_subject as new
+from tests.core.auth.test_identity import read_viewer_id as me
+from tests.core.auth.test_identity import send_bearer as bearing
+from tests.core.auth.test_identity import send_session as bringing
 from tests.factories import counted, make_product, make_review, make_store, make_user
 from tests.issuer import AUDIENCE, Issuer, hosting
 
@@ -246,9 +250,9 @@ async def test_commands_find_verified_addresses_alone(url: str) -> None:
 
 async def test_token_command_reports_created_user(url: str) -> None:
     code, output = await run("token", "--email", "Ada@Example.com")
-    assert code == 0 and "No user had the address Ada@Example.com: made one." in output
+    assert code == 0 and "No user had the address Ada@Example.com: created one." in output
     code, output = await run("token", "--email", " ada@example.COM")
-    assert code == 0 and "made one" not in output
+    assert code == 0 and "created one" not in output
     with psycopg.connect(url) as connection:
         assert connection.execute("SELECT count(*) FROM users").fetchone() == (1,)
 

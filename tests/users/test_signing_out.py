@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from storefront.core.ids import uuid7
 from tests.client import SECRET, Client, token_of
 from tests.conftest import serving
-from tests.core.auth.test_authjs import V5, encrypted
+from tests.core.auth.test_authjs import V5
+from tests.core.auth.test_authjs import encrypt_session as encrypted
 from tests.factories import counted, make_store, make_user
 from tests.feed.test_limits import FEED, address_of, close_code, event_lines, hear, opened, subscribe
 from tests.issuer import AUDIENCE, Issuer, hosting

@@ -1,1 +1,1 @@
-"""Who sends a request: tokens, sessions of Auth.js, OpenID Connect, and protection against CSRF."""
+"""Authentication: our own tokens, OpenID Connect, Auth.js sessions; and protection against CSRF."""

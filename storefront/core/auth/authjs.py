@@ -1,4 +1,4 @@
-"""Session cookies of Auth.js (NextAuth) front ends: JWTs that are encrypted with a secret which we share (JWE, dir)."""
+"""Session cookies of Auth.js (NextAuth) front ends: JWTs encrypted with a shared secret (JWE, alg `dir`)."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -14,18 +14,18 @@ from storefront.core.errors import Unauthenticated
 
 CREDENTIAL_KIND = "session cookie"
 ISSUER = "authjs"
-# Seconds, as in Auth.js itself.
+# The clock tolerance of Auth.js itself.
 LEEWAY_SECONDS = 15
 MAX_CHUNKS = 20
 
-# Bytes of the key for each way to encrypt.
+# Key size in bytes of each content encryption.
 _KEY_BYTES_BY_ENCRYPTION = {"A256CBC-HS512": 64, "A256GCM": 32}
 _V5_COOKIE_NAMES = ("__Secure-authjs.session-token", "authjs.session-token")
 _V4_COOKIE_NAMES = ("__Secure-next-auth.session-token", "next-auth.session-token")
 
 
 class AuthjsSessionVerifier:
-    """The secrets of the front ends, newest first. With `trust_email`, they vouch for the addresses in their sessions."""
+    """Verifies sessions with the secrets of the front ends, newest first. `trust_email`: their addresses count as verified."""
 
     def __init__(self, secrets: Sequence[str], *, trust_email: bool = False) -> None:
         self._trust_email = trust_email
@@ -36,25 +36,25 @@ class AuthjsSessionVerifier:
         self._keys |= {name: [_derive_v4_key(secret) for secret in secrets] for name in _V4_COOKIE_NAMES}
 
     def find_sessions(self, cookies: Mapping[str, str]) -> dict[str, str]:
-        """The sessions among the cookies, by name; those that were too long for one cookie put together again."""
+        """The session cookies, by name. Sessions that Auth.js split over several cookies (chunks) are joined."""
         sessions = {name: cookies.get(name) or _join_chunks(cookies, name) for name in self._keys}
         return {name: session for name, session in sessions.items() if session}
 
     def verify(self, sessions: Mapping[str, str], *, now: int | None = None) -> Claims:
-        """What the first session that holds says; raises Unauthenticated where none does."""
+        """The claims of the first valid session; raises Unauthenticated where none is valid. `now`: seconds since 1970."""
         refusals = []
         for name, session in sessions.items():
             try:
                 return self._verify_session(name, session, int(time.time()) if now is None else now)
             except Unauthenticated as error:
-                # A front end that moved from version 4 to 5 leaves an old cookie beside the new one.
+                # After an upgrade of Auth.js from version 4 to 5, browsers send the old cookie beside the new one.
                 refusals.append(error)
         raise refusals[0]
 
     def _verify_session(self, name: str, session: str, now: int) -> Claims:
         tokens = [token for key in self._keys[name] if (token := _decrypt_session(session, key))]
         if not tokens:
-            raise Unauthenticated("The session cookie is not valid: no STOREFRONT_AUTHJS_SECRET opens it. Sign in again.")
+            raise Unauthenticated("The session cookie is not valid: no STOREFRONT_AUTHJS_SECRET decrypts it. Sign in again.")
         try:
             jwt.JWTClaimsRegistry(now, LEEWAY_SECONDS, sub={"essential": True}, exp={"essential": True}).validate(
                 tokens[0].claims

@@ -1,4 +1,4 @@
-"""Whether a request that a browser signed by itself, with a cookie, was meant by its user. A function of headers alone."""
+"""Protection against CSRF for requests with session cookies, by Origin, Sec-Fetch-Site and custom headers."""
 
 from collections.abc import Collection, Mapping
 from urllib.parse import urlsplit
@@ -7,26 +7,26 @@ from storefront.core.errors import Forbidden
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
-# Headers that nobody needs but those who want to say that they could send them: a page of another origin has to ask first.
+# Custom headers. A page of another origin can send them only after a CORS preflight.
 PREFLIGHT_HEADERS = ("apollo-require-preflight", "graphql-require-preflight", "x-apollo-operation-name", "x-requested-with")
 
-# A page of the same origin, or the address bar: no foreign site had a hand in either. Scripts cannot set this header.
+# Same origin, or started by the user (address bar). Scripts cannot set Sec-Fetch-Site.
 _TRUSTED_FETCH_SITES = frozenset({"same-origin", "none"})
 
 
 def check_request_origin(headers: Mapping[str, str], allowed_origins: Collection[str]) -> None:
-    """Raise Forbidden unless the request comes from this origin or an allowed one. For cookies only: nobody else can send
-    a bearer token. `headers` by lower-case name; of a handshake for a WebSocket as of any other request.
+    """Raise Forbidden unless the request comes from this origin or an allowed one.
 
-    What says nothing of where it comes from, as a server of the front end that passes cookies on, has to send one of the
-    headers `PREFLIGHT`: browsers of before 2021 leave the origin out of what they send unasked, and cannot add these to it.
+    Only for requests with cookies: other sites cannot send a bearer token. `headers` by lower-case name, of a request or of a
+    WebSocket handshake. A request without Origin and Sec-Fetch-Site, such as from a front end's server that forwards cookies,
+    must have one of PREFLIGHT_HEADERS: browsers of before 2021 omit Origin from simple requests, and cannot add these headers.
     """
     origin = headers.get("origin")
     if origin is not None and origin in allowed_origins:
         return
     fetch_site = headers.get("sec-fetch-site")
-    # A browser that names the relation knows it better than we do behind a proxy. Where it does not (an old one, or plain
-    # HTTP on a local network), the origin has to be the very host that was asked.
+    # Sec-Fetch-Site is reliable behind a proxy, too. Without it (an old browser, or plain HTTP on a local network), the host of
+    # Origin must equal the Host header.
     if fetch_site in _TRUSTED_FETCH_SITES or (fetch_site is None and _is_same_host(origin, headers.get("host"))):
         return
     if fetch_site is None and origin is None and any(headers.get(name) for name in PREFLIGHT_HEADERS):
@@ -35,7 +35,7 @@ def check_request_origin(headers: Mapping[str, str], allowed_origins: Collection
 
 
 def normalize_origin(text: str) -> str:
-    """An origin as browsers write it, such as https://shop.example; raises ValueError for anything else."""
+    """An origin as browsers write it, such as https://shop.example; raises ValueError for an invalid one."""
     parts = urlsplit(text.strip().rstrip("/").lower())
     if (
         parts.scheme not in DEFAULT_PORTS
@@ -45,7 +45,7 @@ def normalize_origin(text: str) -> str:
         or parts.query
         or parts.fragment
     ):
-        raise ValueError(f"{text.strip()[:100]!r} is no origin. Write it such as https://shop.example or http://localhost:3000")
+        raise ValueError(f"{text.strip()[:100]!r} is not an origin. Write it as https://shop.example or http://localhost:3000")
     return f"{parts.scheme}://{_strip_default_port(parts.netloc, DEFAULT_PORTS[parts.scheme])}"
 
 

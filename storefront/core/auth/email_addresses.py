@@ -1,19 +1,19 @@
-"""E-mail addresses as they are compared."""
+"""Normalization of e-mail addresses for comparison."""
 
 import unicodedata
 
 import idna
 
-# RFC 5321, 4.5.3.1.3: what fits between the angle brackets of a command.
+# RFC 5321, 4.5.3.1.3: the maximum length of a path without its angle brackets.
 MAX_ADDRESS_BYTES = 254
 
 
 def normalize_email(text: str) -> str | None:
-    """The form by which two spellings of one mailbox are equal; None where the text is no address that can be compared.
+    """The normal form, equal for all spellings of one mailbox; None where the text is not an unambiguous address.
 
-    Spaces around it, letter case, a final dot of the domain and Unicode or `xn--` spellings of the domain do not matter. Tags
-    (`ada+shop@`) do. Characters that only look like others, such as full-width letters and zero-width spaces, are never replaced:
-    an address that has them could otherwise be used to receive the messages for one mailbox and to sign in as another.
+    Surrounding spaces, letter case, a final dot of the domain and Unicode or `xn--` spellings of the domain are ignored. Tags
+    (`ada+shop@`) are significant. Compatibility characters, such as full-width letters and zero-width spaces, are rejected, never
+    replaced: an address that has them could otherwise be used to receive the messages for one mailbox and to sign in as another.
     """
     address = text.strip()
     local, _, domain = address.rpartition("@")
@@ -34,7 +34,7 @@ def _is_unambiguous(address: str) -> bool:
 
 def _encode_domain(domain: str) -> str | None:
     try:
-        # IDNA 2008: that of 2003 takes "ß" for "ss", and these are different domains with different owners.
+        # IDNA 2008: IDNA 2003 maps "ß" to "ss", but these are different domains with different owners.
         encoded = domain.lower() if domain.isascii() else idna.encode(domain, uts46=True).decode()
     except UnicodeError:
         return None
@@ -42,5 +42,5 @@ def _encode_domain(domain: str) -> str | None:
 
 
 def _fold_case(text: str) -> str:
-    # Only one letter for one: "ß" is not "ss" in the name of a mailbox either.
+    # Simple case folding, letter by letter: "ß" and "ss" are different mailboxes, too.
     return "".join(folded if len(folded := letter.casefold()) == 1 else letter.lower() for letter in text)

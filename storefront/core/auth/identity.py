@@ -1,4 +1,4 @@
-"""Who sends a request, by whichever proof it carries. Knows headers and cookies, but no web framework."""
+"""Authentication of requests by headers and cookies, independent of the web framework."""
 
 from collections.abc import Callable, Collection, Mapping
 
@@ -11,7 +11,7 @@ from storefront.core.settings import Settings
 
 
 class Authenticator:
-    """All proofs that the server accepts: tokens of its own, of OpenID Connect issuers, sessions of Auth.js front ends."""
+    """The three authentication methods: our own bearer tokens, those of OpenID Connect issuers, and Auth.js sessions."""
 
     def __init__(
         self,
@@ -24,10 +24,10 @@ class Authenticator:
         self._allowed_origins = allowed_origins
 
     async def authenticate(self, headers: Mapping[str, str], cookies: Mapping[str, str]) -> Claims | None:
-        """What the request proves of its user, None where it claims nothing. `headers` by lower-case name.
+        """The verified claims of the request; None for an anonymous one. `headers` by lower-case name.
 
-        Raises Unauthenticated for a proof that does not hold, Forbidden for a cookie that another site's page sent along,
-        IssuerUnreachable where a token cannot be checked now. With an Authorization header, cookies count for nothing.
+        Raises Unauthenticated for invalid credentials, Forbidden for a cookie from another origin (CSRF), and
+        IssuerUnreachableError where a token cannot be verified now. An Authorization header takes precedence over cookies.
         """
         header = _get_authorization(headers)
         if header:
@@ -39,31 +39,31 @@ class Authenticator:
         return self._session_verifier.verify(session_cookies)
 
     def has_no_credentials(self, headers: Mapping[str, str], cookies: Callable[[], Mapping[str, str]]) -> bool:
-        """Whether a request has no proof at all, neither good nor bad: known without a look at any."""
+        """Whether a request has no credentials at all, valid or invalid. Nothing is verified."""
         if _get_authorization(headers):
             return False
         return self._session_verifier is None or "cookie" not in headers or not self._session_verifier.find_sessions(cookies())
 
     @property
     def credential_headers(self) -> tuple[str, ...]:
-        """The headers that may prove who sends a request."""
+        """The headers that may carry credentials."""
         return ("authorization", "cookie") if self._session_verifier else ("authorization",)
 
     async def _verify_bearer(self, token: str) -> Claims:
         if not self._issuers or self._token_verifier.get_cached(token):
             return self._token_verifier.verify(token)
         unverified = oidc.parse_token(token)
-        # By this name only our own secret is ever tried, and by no other name: a public key never stands in for it.
+        # HS256 is verified with our own secret only, all other algorithms with public keys only (algorithm confusion).
         if unverified.header["alg"] in ALGORITHMS:
             return self._token_verifier.verify(token)
         issuer = self._issuers.get(str(unverified.payload.get("iss")))
         if issuer is None:
-            raise Unauthenticated("The bearer token is not valid: this server does not know its issuer. Sign in again.")
+            raise Unauthenticated("The bearer token is not valid: its issuer is not configured here. Sign in again.")
         return await issuer.verify(unverified)
 
 
 def create_authenticator(options: Settings) -> Authenticator:
-    """The proofs that these settings accept."""
+    """The authentication methods that the settings configure."""
     secrets = options.authjs_secrets()
     session_verifier = AuthjsSessionVerifier(secrets, trust_email=options.authjs_trust_email) if secrets else None
     issuers = {url: _create_issuer(url, keys_url, options) for url, keys_url in options.issuers().items()}
@@ -77,7 +77,7 @@ def _create_issuer(url: str, keys_url: str | None, options: Settings) -> oidc.Is
 
 
 def _get_authorization(headers: Mapping[str, str]) -> str:
-    # An empty header is none: some clients send it where they have no token.
+    # Some clients send an empty header when they have no token.
     return headers.get("authorization", "").strip()
 
 

@@ -1,4 +1,4 @@
-"""The public keys of a token issuer: fetched when they are needed, kept while they are fresh, never fetched in a flood."""
+"""The public keys (JWKS) of a token issuer: fetched on demand, cached while fresh, with a limit on how often they are fetched."""
 
 import asyncio
 import logging
@@ -16,24 +16,25 @@ from joserfc.jws import JWSRegistry
 
 from storefront.core.errors import RequestError
 from storefront.core.request_context import create_detached_task
+from storefront.core.streams import read_bounded
 
 log = logging.getLogger("storefront")
 
-# Signatures with a public key, and no others: a secret that is shared, or none, proves nothing about an issuer.
+# Asymmetric algorithms only: an HMAC with a public key as its secret, or "none", proves nothing (algorithm confusion).
 ALGORITHMS = ["RS256", "PS256", "ES256", "ES384", "EdDSA", "Ed25519"]
 
-# Seconds, for discovery and keys together; bytes of each answer.
+# Seconds, for discovery and keys together; bytes of each response.
 FETCH_TIMEOUT_SECONDS = 5
 MAX_RESPONSE_BYTES = 256_000
 MAX_KEYS = 100
-# Seconds between two looks for a key that is not known, between two tries while an issuer that we know does not answer,
-# and while one does not of which we know nothing yet.
+# Seconds between two fetches for an unknown key, between two retries while an issuer with cached keys does not respond, and
+# while an issuer without cached keys does not.
 MIN_REFETCH_SECONDS = 30
 RETRY_SECONDS = 30
 INITIAL_RETRY_SECONDS = 5
-# Seconds for which old keys go on working while their issuer does not answer.
+# Seconds for which stale keys are used while their issuer does not respond (stale-if-error).
 MAX_STALE_SECONDS = 3_600
-# Base64 of 2048 bits: shorter RSA keys are not safe any more.
+# Base64 of 2048 bits: shorter RSA keys are insecure.
 MIN_RSA_MODULUS_CHARACTERS = 342
 
 _MAX_AGE = re.compile(r"(?:^|[\s,])max-age=\"?(\d{1,9})")
@@ -42,17 +43,20 @@ KeysByName = dict[tuple[str | None, str], list[Key]]
 
 
 class IssuerUnreachableError(RequestError):
-    """A token that may be good, but cannot be checked now."""
+    """A token may be valid, but cannot be verified while its issuer does not respond."""
 
     code = "SERVICE_UNAVAILABLE"
 
 
 class InvalidKeySetError(Exception):
-    """What an issuer answered instead of its keys."""
+    """The response of an issuer has no usable keys. The message says why."""
 
 
 class IssuerKeys:
-    """The keys of one issuer. Without the URL of its keys, the issuer's discovery document names it."""
+    """The keys of one issuer. Without `url`, their URL is found by OpenID Connect Discovery.
+
+    `max_age`: maximum seconds for which keys are cached; `clock`: a monotonic clock in seconds.
+    """
 
     def __init__(
         self, issuer: str, url: str | None = None, *, max_age: int = 600, clock: Callable[[], float] = time.monotonic
@@ -63,7 +67,7 @@ class IssuerKeys:
         self._fetch_task: asyncio.Task[None] | None = None
 
     async def find_key(self, kid: str | None, algorithm: str) -> Key | None:
-        """The key of this name that fits the algorithm; raises IssuerUnreachable where none can be known at all."""
+        """The key with this key id for the algorithm, or None. Raises IssuerUnreachableError where no keys are cached."""
         if self._clock() >= self._fetch_at:
             await self._join_fetch()
         if self._clock() >= self._stale_at:
@@ -72,14 +76,14 @@ class IssuerKeys:
             )
         key = self._select_key(kid, algorithm)
         if key is None:
-            # The issuer may have changed its keys since.
+            # The issuer may have rotated its keys.
             await self._refetch_if_due()
             key = self._select_key(kid, algorithm)
         return key
 
     def _select_key(self, kid: str | None, algorithm: str) -> Key | None:
         candidates = self._keys.get((kid, algorithm), [])
-        # A token that names no key is only clear where there is one.
+        # A token without a key id is unambiguous only where one key fits.
         return candidates[0] if candidates and (kid is not None or len(candidates) == 1) else None
 
     async def _refetch_if_due(self) -> None:
@@ -90,7 +94,7 @@ class IssuerKeys:
         await self._join_fetch()
 
     async def _join_fetch(self) -> None:
-        """Wait for the one fetch that is under way. A request that is cancelled meanwhile does not take it along."""
+        """Wait for the fetch in flight, or start one (single-flight). Cancelling a waiter does not cancel the fetch."""
         if self._fetch_task is None:
             self._fetch_task = create_detached_task(self._fetch())
         await asyncio.shield(self._fetch_task)
@@ -114,33 +118,31 @@ class IssuerKeys:
             document, headers = await _fetch_json(client, self._url or await self._discover_url(client))
         keys = _import_keys(document)
         if not keys:
-            raise InvalidKeySetError("it has no key that can be used")
+            raise InvalidKeySetError("its key set has no usable key")
         return keys, _parse_max_age(headers.get("cache-control", ""), self._max_age)
 
     async def _discover_url(self, client: httpx.AsyncClient) -> str:
         document, _ = await _fetch_json(client, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
         if document.get("issuer") != self._issuer:
             raise InvalidKeySetError(
-                "its discovery document is of another issuer: write STOREFRONT_OIDC_ISSUER exactly as it does"
+                "its discovery document has another issuer: set STOREFRONT_OIDC_ISSUER to exactly that value"
             )
         url = document.get("jwks_uri")
-        # An issuer at https must not send us to fetch its keys where anybody on the way could replace them.
+        # An https issuer must not downgrade to http, where an attacker on the network could replace the keys.
         if not isinstance(url, str) or not url.startswith(("https://", self._issuer.partition("://")[0] + "://")):
-            raise InvalidKeySetError("its discovery document has no jwks_uri that can be used")
+            raise InvalidKeySetError("its discovery document has no usable jwks_uri")
         return url
 
 
 async def _fetch_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, Any], Mapping[str, str]]:
-    # Not compressed: a small answer must not be able to unfold into a huge one.
+    # Uncompressed: a small response must not expand to a huge one (decompression bomb).
     request_headers = {"accept": "application/json", "accept-encoding": "identity"}
     async with client.stream("GET", url, headers=request_headers) as response:
         if response.status_code != 200:
             raise InvalidKeySetError(f"{url} answered with status {response.status_code}")
-        body = bytearray()
-        async for chunk in response.aiter_raw():
-            body += chunk
-            if len(body) > MAX_RESPONSE_BYTES:
-                raise InvalidKeySetError(f"{url} answered with more than {MAX_RESPONSE_BYTES:,} bytes")
+        body = await read_bounded(response.aiter_raw(), MAX_RESPONSE_BYTES)
+    if body is None:
+        raise InvalidKeySetError(f"{url} answered with more than {MAX_RESPONSE_BYTES:,} bytes")
     document = orjson.loads(body)
     if not isinstance(document, dict):
         raise InvalidKeySetError(f"{url} answered with no JSON object")
@@ -148,7 +150,7 @@ async def _fetch_json(client: httpx.AsyncClient, url: str) -> tuple[dict[str, An
 
 
 def _parse_max_age(cache_control: str, maximum: int) -> int:
-    """Seconds for which keys are fresh: as the issuer says, but no longer than we want and never so short as to hammer it."""
+    """Seconds for which keys are fresh: max-age of the issuer, at least MIN_REFETCH_SECONDS and at most `maximum`."""
     match = _MAX_AGE.search(cache_control.lower())
     return min(maximum, max(int(match[1]), MIN_REFETCH_SECONDS)) if match else maximum
 
@@ -166,7 +168,7 @@ def _import_keys(document: Mapping[str, Any]) -> KeysByName:
 
 
 def _import_key(jwk: Any) -> Key | None:
-    """A key as far as it can be used; the others of its set are not its fault."""
+    """The key, or None where it cannot be used: other keys of the set may still be valid."""
     if not isinstance(jwk, dict) or jwk.get("kty") == "oct" or (jwk.get("kty") == "OKP" and jwk.get("crv") != "Ed25519"):
         return None
     if jwk.get("kty") == "RSA" and len(str(jwk.get("n"))) < MIN_RSA_MODULUS_CHARACTERS:
@@ -180,5 +182,5 @@ def _import_key(jwk: Any) -> Key | None:
 
 
 def _list_algorithms(key: Key) -> list[str]:
-    """What a signature by this key may be called, so that none can be passed off as made by another algorithm."""
+    """The algorithms that this key may verify: a token must not choose another (algorithm confusion)."""
     return [algorithm.name for algorithm in JWSRegistry.filter_algorithms(key, ALGORITHMS)]

@@ -1,4 +1,4 @@
-"""Bearer tokens of OpenID Connect issuers, signed with keys of which we know the public half."""
+"""Bearer tokens of OpenID Connect issuers, verified with the issuers' public keys."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,16 +15,16 @@ from storefront.core.errors import Unauthenticated
 
 CREDENTIAL_KIND = "bearer token"
 
-# ID tokens and access tokens. An issuer signs other things with the same keys, such as notes that somebody signed out.
+# ID tokens and access tokens. Issuers sign others with the same keys, such as logout tokens.
 TOKEN_TYPES = ("", "jwt", "at+jwt", "application/at+jwt")
 
 
 class _SignatureRegistry(JWSRegistry):
-    # Issuers may add headers and chains of certificates; we do not follow them, but they are no fault of the token.
+    # Issuers may add headers and certificate chains. They are ignored, but must not make a token invalid.
     max_header_length = 8_192
 
     def get_alg(self, name: str) -> JWSAlgModel:
-        # The library warns of "EdDSA" since it has a new name; the issuers still write it.
+        # The library warns of the deprecated name "EdDSA", which issuers still use.
         if name not in ALGORITHMS:
             raise UnsupportedAlgorithmError(f"Algorithm of '{name}' is not supported")
         return self.algorithms[name]
@@ -35,7 +35,7 @@ _signature_registry = _SignatureRegistry(algorithms=ALGORITHMS, strict_check_hea
 
 @dataclass(frozen=True, slots=True)
 class UnverifiedToken:
-    """A token as it was read. Nothing in it is true yet: it only says whom to ask."""
+    """A parsed token before verification. Only `iss` and `alg` may be used, to choose the verifier."""
 
     signature: CompactSignature
     header: dict[str, Any]
@@ -43,7 +43,7 @@ class UnverifiedToken:
 
 
 def parse_token(token: str) -> UnverifiedToken:
-    """Read a token without believing it; raises Unauthenticated where it is none."""
+    """Parse a token without verifying it; raises Unauthenticated where it is malformed."""
     try:
         signature = jws.extract_compact(token.encode(), registry=_signature_registry)
         header, payload = signature.headers(), orjson.loads(signature.payload)
@@ -55,9 +55,9 @@ def parse_token(token: str) -> UnverifiedToken:
 
 
 class Issuer:
-    """One who signs tokens for us. `audiences` are the names by which tokens say that they are meant for us: one will do.
+    """An OpenID Connect issuer. A token's `aud` must contain one of `audiences`; `leeway`: allowed clock skew in seconds.
 
-    With `trust_email`, an address is verified when a token calls it so.
+    With `trust_email`, the claim `email_verified` is trusted.
     """
 
     def __init__(self, url: str, audiences: list[str], keys: IssuerKeys, *, leeway: int, trust_email: bool = True) -> None:
@@ -72,7 +72,7 @@ class Issuer:
         )
 
     async def verify(self, token: UnverifiedToken) -> Claims:
-        """What the token says once everything about it holds; raises Unauthenticated, or IssuerUnreachable."""
+        """The claims of a token with a valid signature. Raises Unauthenticated, or IssuerUnreachableError."""
         try:
             _signature_registry.check_header(token.header)
             await self._check_signature(token)

@@ -1,4 +1,4 @@
-"""A bulkhead: so many at a time for each key, so that what waits for one thing does not take all that others need."""
+"""A bulkhead: limits concurrency per key, so that waiters of one key do not take all of a shared resource."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
@@ -8,20 +8,20 @@ from storefront.core.errors import Unavailable
 
 
 class Bulkhead:
-    """At most `limit` holders of each key at a time; others wait in turn, at most `timeout` seconds, and get Unavailable then.
+    """At most `limit` holders of each key at a time. Others wait in FIFO order; after `timeout` seconds, Unavailable is raised.
 
-    The key is not asked for while there are fewer holders than `limit` in all: it may be costly to find.
+    The key is not looked up while there are fewer than `limit` holders in all: the lookup may be expensive.
     """
 
     def __init__(self, limit: int, timeout: float) -> None:
         self._limit, self._timeout = limit, timeout
         self._unkeyed_holders = 0
-        # Only of keys that somebody holds or waits for.
+        # Only keys with a holder or a waiter have an entry.
         self._slots: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
 
     @asynccontextmanager
     async def hold(self, find_key: Callable[[], Awaitable[Hashable]]) -> AsyncIterator[None]:
-        """Hold a slot while this lasts. Raises Unavailable."""
+        """Hold a slot inside the context. Raises Unavailable."""
         if self._unkeyed_holders < self._limit:
             self._unkeyed_holders += 1
             try:
@@ -52,4 +52,4 @@ class Bulkhead:
             async with asyncio.timeout(self._timeout):
                 await slots.acquire()
         except TimeoutError:
-            raise Unavailable("Too much is being written here at this moment. Nothing was done: try again soon.") from None
+            raise Unavailable("Too many concurrent writes to this store. Nothing was changed: try again soon.") from None

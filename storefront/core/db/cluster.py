@@ -1,4 +1,4 @@
-"""The files and processes of an embedded Postgres: who runs it, where its socket is, its start and its stop."""
+"""An embedded Postgres: its data folder, its system account, its socket, starting and stopping its processes."""
 
 import hashlib
 import os
@@ -27,23 +27,24 @@ from storefront.core.db.postgres_binaries import (
     has_shell_syntax,
     remove_temporary_folder,
 )
+from storefront.core.private_files import open_private
 
 SUPERUSER, APPLICATION_ROLE = "postgres", "storefront"
 PORT = 5432
-# Postgres refuses to run as root: then it runs as this account, which is made if it is missing.
+# Postgres refuses to run as root. A process of root runs it as this account, which is created if it is missing.
 SYSTEM_ACCOUNT = "pgserver"
 START_TIMEOUT_SECONDS = 300
-# How a server is stopped, and how long each signal may take: after a checkpoint, without one, by force.
+# The signals that stop a server (fast, immediate, by force), each with its timeout in seconds.
 STOP_SIGNALS = (Signals.SIGINT, 60), (Signals.SIGQUIT, 10), (Signals.SIGKILL, 10)
 ORPHANS_TIMEOUT_SECONDS = 1
-# The address of a Unix socket has 104 bytes on macOS and 108 on Linux, with a zero at the end.
+# `sun_path` has 104 bytes on macOS and 108 on Linux, including the final zero.
 MAX_SOCKET_PATH_BYTES = 103
 
 _SOCKET_NAME = f".s.PGSQL.{PORT}"
 _STALE_FILES = ("postmaster.pid", _SOCKET_NAME, f"{_SOCKET_NAME}.lock")
-# By this path a process reaches its working folder even where it may not enter the folders above it.
+# A path to the working folder that works even without permission to enter the folders above it.
 _WORKING_FOLDER_LINK = "/proc/self/cwd"
-# What URLs and all the clients that read them take for one path.
+# Paths that need no quoting in URLs, for all clients.
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/._-]*")
 _INHERITED_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "TZ", "TZDIR")
 _LOG_PREFIX = re.compile(r"^[0-9-]+ [0-9:.]+ \S+ \[\d+\] ")
@@ -53,30 +54,30 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 
 class EmbeddedPostgresError(RuntimeError):
-    """The embedded Postgres cannot run. The message says why, and what to do."""
+    """The embedded Postgres cannot run. The message has the reason and the fix."""
 
 
 class Cluster:
-    """An embedded Postgres in `data_dir`/postgres. Callers hold a lock while they start or stop it."""
+    """An embedded Postgres in `data_dir`/postgres. Callers must hold a lock while they start or stop it."""
 
     def __init__(self, data_dir: Path) -> None:
         data_folder = data_dir / "postgres"
         self._is_link = data_folder.is_symlink()
         self.folder = data_folder.resolve()
         self.log_path = data_dir / "postgres.log"
-        # There while initdb runs: what it left behind when it was killed is no data.
+        # Exists while initdb runs: after a crash it marks an incomplete data folder.
         self._initdb_marker = data_dir / "postgres.unfinished"
-        # Leads to a temporary folder with what cannot be reached where it is, while the server runs.
+        # While the server runs: a symlink to a temporary folder, where socket or programs are not usable at their own paths.
         self._runtime_link = data_dir / "postgres.runtime"
         self._programs_folder = find_installed_programs()
 
     @property
     def socket_folder(self) -> Path:
-        """The folder of the socket, by a path that the address of a socket and a URL can hold."""
+        """The folder of the socket, by a path that fits into a socket address and needs no quoting in URLs."""
         return self.folder if _is_plain_socket_path(self.folder) else self._runtime_link.readlink() / "data"
 
     def is_listening(self) -> bool:
-        """Whether a server takes connections in the folder."""
+        """Whether a server accepts connections on the socket."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
             try:
                 client.connect(str(self.socket_folder / _SOCKET_NAME))
@@ -85,9 +86,9 @@ class Cluster:
             return True
 
     def start(self, lock: int, *, is_first: bool) -> None:
-        """Start the server, after clearing what dead processes left.
+        """Start the server, after removing stale files of dead processes.
 
-        `lock` is the descriptor of the lock that this process holds; `is_first`: no other process uses the server now.
+        `lock`: the file descriptor of the lock that this process holds; `is_first`: no other process uses the server now.
         Raises EmbeddedPostgresError, and OSError for folders that cannot be read or written.
         """
         self._open_folder()
@@ -110,23 +111,23 @@ class Cluster:
             raise
 
     def stop(self) -> None:
-        """Stop the server, and remove what was there only while it ran."""
+        """Stop the server, and remove its runtime files."""
         self._stop_processes()
         self._remove_stale_files()
         self._remove_runtime_folder()
 
     def _check_that_nothing_listens(self) -> None:
-        # Processes of this system were stopped. What still listens in a folder that is shared is nothing to be overwritten.
+        # Local processes were stopped. A server that still listens runs elsewhere, on a shared folder: do not overwrite it.
         if self.is_listening():
             raise EmbeddedPostgresError(
-                f"A Postgres that is no process of this system listens in {self.folder}, perhaps in another container. "
+                f"A Postgres that is not a process of this system listens in {self.folder}, perhaps in another container. "
                 "Stop it there."
             )
 
     # ----------------------------------------------------------------------------------------- data folder
 
     def _open_folder(self) -> None:
-        """Make the data folder, or see that it can be used."""
+        """Create the data folder, or check that it is usable."""
         with suppress(FileExistsError):
             self.folder.mkdir(mode=0o700)
         self._check_user()
@@ -142,7 +143,7 @@ class Cluster:
             os.close(descriptor)
 
     def _read_version(self) -> str | None:
-        """The version of Postgres that made the data; None for an empty folder. Raises for all that cannot be used."""
+        """The Postgres version of the data; None for an empty folder. Raises EmbeddedPostgresError where it is unusable."""
         if self._initdb_marker.exists():
             _clear_folder(self.folder)
         try:
@@ -150,15 +151,15 @@ class Cluster:
         except FileNotFoundError:
             if any(self.folder.iterdir()):
                 raise EmbeddedPostgresError(
-                    f"{self.folder} is not empty, and is no data folder of Postgres. "
+                    f"{self.folder} is not empty, and is not a data folder of Postgres. "
                     "Move it away, or set STOREFRONT_DATA_DIR to another folder."
                 ) from None
             return None
         if version != str(MAJOR_VERSION):
             raise EmbeddedPostgresError(
-                f"{self.folder} was made by Postgres {version[:20]}, and this release brings Postgres {MAJOR_VERSION}. "
-                "To keep the data, dump it with the release that made it (pg_dump) and restore it here. "
-                "To begin anew, move the folder away."
+                f"{self.folder} was created by Postgres {version[:20]}, and this release includes Postgres {MAJOR_VERSION}. "
+                "To keep the data, dump it with the release that created it (pg_dump) and restore it here. "
+                "To start with an empty database, move the folder away."
             )
         return version
 
@@ -187,14 +188,14 @@ class Cluster:
             return
         self._initdb_marker.touch(mode=0o600)
         options = "--no-locale", "--encoding=UTF8", "--auth=reject", f"--username={SUPERUSER}", "--no-instructions"
-        # With the lock: if this process is killed, the next one waits for initdb to end before it clears what that made.
+        # initdb inherits the lock: if this process is killed, the next one waits for initdb to end before it clears the folder.
         result = self._run_program("initdb", *options, inherited_descriptors=(lock,))
         if result.returncode:
-            raise self._build_error("could not make its data folder", result.stdout)
+            raise self._build_error("could not create its data folder", result.stdout)
         self._initdb_marker.unlink()
 
     def _write_authentication(self) -> None:
-        # The kernel says which user connects: there is no password that could leak.
+        # Peer authentication: the kernel reports the connecting user, and there is no password to leak.
         owner = _get_user_name(self.folder.stat().st_uid)
         users = {_get_user_name(os.geteuid()), _get_user_name(0), None if owner == SYSTEM_ACCOUNT else owner} - {None}
         quoted_users = ['"{}"'.format(str(user).replace('"', '""')) for user in sorted(map(str, users))]
@@ -203,14 +204,14 @@ class Cluster:
         self._replace_file("pg_ident.conf", "".join(user_mappings))
 
     def _replace_file(self, name: str, text: str) -> None:
-        """Replace a file in the data folder. Links that its owner put there are not followed: this process may be root."""
+        """Replace a file in the data folder atomically. Symlinks are not followed: this process may be root."""
         folder = os.open(self.folder, _FOLDER_FLAGS)
         temporary_name = f"{name}.new"
         try:
             with suppress(FileNotFoundError):
                 os.unlink(temporary_name, dir_fd=folder)
             with open(os.open(temporary_name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=folder), "w") as file:
-                file.write(f"# Written anew at every start of the embedded Postgres: changes are lost.\n{text}")
+                file.write(f"# Rewritten at every start of the embedded Postgres: changes are lost.\n{text}")
                 os.fchown(file.fileno(), *self._get_owner())
             os.rename(temporary_name, name, src_dir_fd=folder, dst_dir_fd=folder)
         finally:
@@ -223,7 +224,7 @@ class Cluster:
     # -------------------------------------------------------------------------------------- runtime folder
 
     def _make_runtime_folder(self) -> None:
-        """See that programs and socket can be reached: where they cannot as they are, through a temporary folder."""
+        """Create a temporary folder where programs or socket are not usable at their own paths."""
         reason = self._try_programs()
         if not reason and _is_plain_socket_path(self.folder):
             return
@@ -242,15 +243,15 @@ class Cluster:
         )
 
     def _try_runtime_folder(self, path: Path, *, needs_copy: bool) -> str:
-        """Make a temporary folder; returns why it cannot be used, or an empty string."""
-        # Noted first: what a process leaves that is killed meanwhile is found and removed.
+        """Create a temporary folder; returns why it is not usable, or an empty string."""
+        # The symlink comes first, so that the folder of a killed process is found and removed.
         self._runtime_link.symlink_to(path)
         try:
             path.mkdir(mode=0o700)
             (path / "data").symlink_to(self.folder)
             if needs_copy:
                 self._programs_folder = copy_programs(path)
-                # The server's user enters it, and sees nothing but the programs.
+                # The server's user may enter the folder, but not list it.
                 path.chmod(0o711)
         except OSError as error:
             return str(error)
@@ -264,7 +265,7 @@ class Cluster:
     # --------------------------------------------------------------------------------------------- processes
 
     def _try_programs(self) -> str:
-        """Why the programs cannot be run; an empty string where they can."""
+        """Why the programs cannot run; an empty string where they can."""
         if has_shell_syntax(self._programs_folder):
             return f"{self._programs_folder} has characters that shells interpret"
         try:
@@ -294,12 +295,12 @@ class Cluster:
             group=gid,
             extra_groups=None if uid is None else [],
             umask=0o077,
-            # English, so that the reason of a failure can be found in what they say.
+            # English messages: the reason of a failure is extracted from them.
             env={"PATH": os.defpath, **environment, "LC_ALL": "C", "PGDATA": folder},
         )
 
     def _get_owner(self) -> tuple[int, int]:
-        """The user and the group that own the server's files and run its processes."""
+        """The uid and gid that own the server's files and run its processes."""
         status = self.folder.stat()
         try:
             return status.st_uid, pwd.getpwuid(status.st_uid).pw_gid
@@ -310,7 +311,7 @@ class Cluster:
         settings = {
             "listen_addresses": "",
             "port": str(PORT),
-            # In the data folder, which no other user may enter. The path is relative: the address of a socket is short.
+            # In the data folder, which no other user may enter. A relative path, because a socket address is short.
             "unix_socket_directories": ".",
             "unix_socket_permissions": "0700",
             "cluster_name": self._cluster_name,
@@ -325,14 +326,14 @@ class Cluster:
     def _build_error(self, problem: str, output: str) -> EmbeddedPostgresError:
         lines = [_LOG_PREFIX.sub("", line.strip()) for line in output.splitlines() if line.strip()]
         errors = [number for number, line in enumerate(lines) if _ERROR_LINE.search(line)]
-        # With the line before, which may say more, and the one behind, which may have a hint.
+        # Include the line before the error, which may have details, and the one after, which may be a hint.
         excerpt = lines[max(0, errors[0] - 1) : errors[0] + 2] if errors else lines[-1:]
         reason = " ".join(excerpt) or f"it wrote no log, and the disk has {shutil.disk_usage(self.folder).free:,} bytes left"
         return EmbeddedPostgresError(f"The embedded Postgres in {self.folder} {problem}: {reason[:_MAX_REASON_CHARACTERS]}")
 
     @property
     def _cluster_name(self) -> str:
-        """What the command lines of its processes have in common. A copy of the folder has another name."""
+        """Identifies the processes of this cluster by their command lines. A copy of the folder has another name."""
         status = self.folder.stat()
         return f"storefront-{hashlib.sha256(f'{status.st_dev}:{status.st_ino}'.encode()).hexdigest()[:16]}"
 
@@ -341,7 +342,7 @@ class Cluster:
             processes = self._find_processes()
             if not processes:
                 return
-            # The postmaster ends the others. Where it was killed they end by themselves, or else by force.
+            # The postmaster stops its children. Orphans of a killed one stop by themselves, or are killed.
             postmasters = [process for process in processes if _is_postmaster(_read_command_line(process))]
             for process in postmasters if stop_signal == Signals.SIGINT else processes:
                 with suppress(psutil.NoSuchProcess):
@@ -351,7 +352,7 @@ class Cluster:
             raise EmbeddedPostgresError(f"The processes of the Postgres in {self.folder} survive SIGKILL. Start again later.")
 
     def _find_processes(self) -> list[psutil.Process]:
-        """The processes of this cluster. Process ids are used again: it is by their command lines that they are known."""
+        """The processes of this cluster, found by their command lines: process ids are reused."""
         if not (self.folder / "postmaster.pid").exists() and not self.is_listening():
             return []
         name, owner = self._cluster_name, self.folder.stat().st_uid
@@ -364,14 +365,14 @@ class Cluster:
 def _is_cluster_process(command_line: Sequence[str], name: str, folder: Path) -> bool:
     if not command_line:
         return False
-    # Older releases gave the postmaster the path of the folder: one that was never stopped is known by that.
+    # Older releases started the postmaster with the path of the folder: it may still run.
     is_older_release = any(pair == ("-D", str(folder)) for pair in pairwise(command_line))
     is_ours = is_older_release or f"cluster_name={name}" in command_line
     return (_is_postmaster(command_line) and is_ours) or command_line[0].startswith(f"postgres: {name}: ")
 
 
 def _is_postmaster(command_line: Sequence[str]) -> bool:
-    # The others write what they do in place of their command lines.
+    # Child processes replace their command lines by their status.
     return bool(command_line) and os.path.basename(command_line[0]) == "postgres"
 
 
@@ -389,7 +390,7 @@ def _wait_for_exit(processes: Sequence[psutil.Process], seconds: float) -> None:
 
 
 def _is_alive(process: psutil.Process) -> bool:
-    # Not until it is reaped: in a container there may be no process that does.
+    # A zombie counts as dead: in a container, possibly no process reaps it.
     try:
         return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -397,7 +398,7 @@ def _is_alive(process: psutil.Process) -> bool:
 
 
 def _is_plain_socket_path(folder: Path) -> bool:
-    """Whether a socket in this folder has an address that fits, and one that can stand in a URL as it is."""
+    """Whether the path of a socket in this folder fits into a socket address and needs no quoting in URLs."""
     path = str(folder / _SOCKET_NAME)
     return len(path) <= MAX_SOCKET_PATH_BYTES and _PLAIN_PATH.fullmatch(path) is not None
 
@@ -411,7 +412,7 @@ def _clear_folder(folder: Path) -> None:
 
 
 def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return open_private(path, flags | os.O_NOFOLLOW)
 
 
 def _get_user_name(uid: int) -> str | None:
@@ -422,7 +423,7 @@ def _get_user_name(uid: int) -> str | None:
 
 
 def _ensure_system_account() -> pwd.struct_passwd:
-    """The account that runs Postgres when this process is root's, made where it is missing."""
+    """The account that runs Postgres for a process of root; created if missing."""
     command = "useradd", "--system", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/usr/sbin/nologin"
     reason = ""
     for _ in range(5):
@@ -436,10 +437,10 @@ def _ensure_system_account() -> pwd.struct_passwd:
             reason = str(error)
             break
         if result.returncode:
-            # Perhaps another process makes it at this moment.
+            # Another process may be creating it at the same time.
             reason = result.stderr.strip()
             time.sleep(0.2)
     raise EmbeddedPostgresError(
-        f"Postgres does not run as root, and the account {SYSTEM_ACCOUNT} for it cannot be made: {reason}. "
-        "Make it, or start as another user."
+        f"Postgres does not run as root, and the account {SYSTEM_ACCOUNT} for it cannot be created: {reason}. "
+        "Create it, or start as another user."
     )

@@ -1,6 +1,6 @@
-"""Statements in, rows out. SQLAlchemy writes the SQL, psycopg runs it; there are no sessions and no row objects to build.
+"""Executes statements: SQLAlchemy compiles the SQL, psycopg executes it, without an ORM session.
 
-Rows are named tuples whose values already have the shape that JSON wants: keys, amounts and moments are text.
+Rows are named tuples whose values are ready for JSON: UUIDs, decimals and timestamps are strings.
 """
 
 import asyncio
@@ -39,9 +39,9 @@ T = TypeVar("T")
 Row = Any
 Parameters = Mapping[str, object]
 
-# What Postgres says when it is not to be had, by SQLSTATE: connections that break (08), no room, memory or connections (53), an
-# operator's stop or start (57P), a disk that fails (58030), a server that has become a replica meanwhile (25006), a transaction
-# that nothing was heard of for too long (25P03).
+# SQLSTATEs of an unavailable Postgres: connection failures (08), insufficient disk, memory or connections (53), shutdown or
+# startup (57P), I/O errors (58030), a server that has become a replica meanwhile (25006), a transaction that idled for too long
+# (25P03).
 _UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|58030|25006|25P03")
 _BREAKS = (OperationalError, InterfaceError, IdleInTransactionSessionTimeout)
 _COMMIT_UNKNOWN_MESSAGE = (
@@ -52,31 +52,31 @@ _NOT_COMMITTED_MESSAGE = "The database broke off before anything was done. Send 
 _UNAVAILABLE_MESSAGE = "The database is not available at this moment. Try again soon."
 _LOCKED_MESSAGE = "Others are writing to the same rows for a long time. Nothing was done: try again soon."
 
-# What reading fails with while the database has no time, or is not there. Whoever reads again and again tries the next time.
+# Errors of reads while the database is overloaded or unreachable. Pollers retry at the next interval.
 DATABASE_ERRORS = (Error, TimedOut, Unavailable)
-# SQLSTATE classes that the values of a statement are the cause of (data, integrity, program limits): sent again, it fails again.
+# SQLSTATE classes caused by the values of a statement (data, integrity, program limits): a retry fails again.
 INPUT_ERROR_CLASSES = ("22", "23", "54")
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the database may take later what it does not take now. Retry policies ask here."""
+    """Whether an error is transient, so that a retry may succeed. For retry policies."""
     if isinstance(error, Error) and (error.sqlstate or "").startswith(INPUT_ERROR_CLASSES):
         return False
     return isinstance(error, DATABASE_ERRORS)
 
 
-# Seconds between two tries of a reader that goes on until the database can be reached.
+# Exponential backoff of readers that retry until the database is reachable.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 1.0
-# Seconds for which a disk counts as full after it was.
+# Seconds for which the disk counts as full after an error.
 DISK_FULL_SECONDS = 30.0
-# Milliseconds for statements of jobs that go over all of what there is.
+# Statement timeout of jobs that scan whole tables, in milliseconds.
 LONG_STATEMENT_MS = 600_000
-# Seconds within which Postgres answers a new connection, and acknowledges what was sent to it.
+# Timeout of connecting, and of TCP acknowledgements.
 CONNECT_TIMEOUT_SECONDS = 10
-# Milliseconds after which Postgres ends a transaction that it hears nothing of. Its client may be gone without a word, and all
-# that it has locked would be locked until the system gives the connection up: with the usual settings of Linux, for two hours.
+# Postgres ends a transaction that idles for longer. Its client may have vanished, and its locks would be held until the kernel
+# gives the connection up: two hours by Linux's defaults.
 IDLE_IN_TRANSACTION_MS = 10_000
-# How Postgres finds out that a client is gone without a word: its connection is closed after 45 seconds.
+# Server-side TCP keepalives: Postgres closes the connection of a vanished client after 45 seconds.
 KEEPALIVE_SETTINGS = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "5",
@@ -88,10 +88,10 @@ DIALECT = PGDialect_psycopg()  # type: ignore[no-untyped-call]
 
 
 class Statement:
-    """SQL text with named parameters, and the constants that its author wrote into it.
+    """SQL text with named parameters, and the values of its literals.
 
-    `varies`: how it is best run depends on the values so much that Postgres has to plan it anew each time. `reads`: of which
-    scopes its rows are, where that is known.
+    `needs_custom_plan`: the best plan depends on the values, so that Postgres plans each execution. `depends_on`: the scopes of
+    its rows, where they are known.
     """
 
     __slots__ = (
@@ -119,7 +119,7 @@ class Statement:
         self.constants = constants
         self._uuid_arrays = frozenset(uuid_arrays)
         self._parameter_names: list[str] = []
-        # As Postgres reads it: what is asked over and over is not to be rewritten each time.
+        # With numbered parameters, as Postgres expects; converted once per statement.
         self.numbered_sql = _PARAMETER_PATTERN.sub(self._number_parameter, sql).encode()
         self._row_maker: Callable[[Sequence[Any]], Row] | None = None
 
@@ -134,14 +134,14 @@ class Statement:
     def bind_values(self, parameters: Parameters | None) -> list[Any]:
         """The values of the parameters, in the order of their numbers."""
         all_parameters: dict[str, Any] = {**self.constants, **(parameters or {})}
-        # Keys need no quoting, so lists of them need no looking for what does.
+        # UUIDs need no escaping in array literals.
         return [
             f"{{{','.join(all_parameters[name])}}}" if name in self._uuid_arrays else all_parameters[name]
             for name in self._parameter_names
         ]
 
     def get_row_maker(self, result: PGresult) -> Callable[[Sequence[Any]], Row]:
-        """What makes a row of its values. Its class follows from the statement, and is made once."""
+        """A function that builds a named tuple from the values of a row. Its class is created once per statement."""
         if self._row_maker is None:
             names = [(result.fname(number) or b"").decode() for number in range(result.nfields)]
             self._row_maker = partial(tuple.__new__, namedtuple("Row", names, rename=True))
@@ -154,7 +154,7 @@ _PARAMETER_PATTERN = re.compile(r"%(?:\((\w+)\)s|%)")
 def compile_statement(
     clause: ClauseElement, *, needs_custom_plan: bool = False, depends_on: CacheDependency | None = None
 ) -> Statement:
-    """Compile once, keep, run often: the compiler takes longer than most of our statements do."""
+    """Compile an expression of SQLAlchemy. Do it once per statement: compiling takes longer than most executions."""
     compiler = cast(SQLCompiler, clause.compile(dialect=DIALECT))
     constants = {name: value for name, value in (compiler.params or {}).items() if value is not None}
     uuid_arrays = (
@@ -164,9 +164,9 @@ def compile_statement(
 
 
 async def retry_until_available(work: Callable[[], Awaitable[T]]) -> T:
-    """What work comes to once the database can be reached: for readers that go on for ever, such as subscriptions.
+    """The result of `work`, retried until the database is reachable: for long-lived readers, such as subscriptions.
 
-    What would fail again, too, is raised.
+    Errors that are not transient are raised.
     """
     pause_seconds = MIN_RETRY_SECONDS
     while True:
@@ -181,21 +181,21 @@ async def retry_until_available(work: Callable[[], Awaitable[T]]) -> T:
 
 
 class TimestampLoader(Loader):
-    """timestamptz as RFC 3339 text in UTC, which is what sessions of ours are set to print."""
+    """Loads timestamptz as an RFC 3339 string in UTC. Sessions have TimeZone UTC and DateStyle ISO."""
 
     def load(self, data: Buffer) -> str:
         return str(data, "ascii").removesuffix("+00").replace(" ", "T", 1) + "Z"
 
 
 class JsonLoader(Loader):
-    """Documents as the values that they hold."""
+    """Loads json and jsonb with orjson."""
 
     def load(self, data: Buffer) -> Any:
         return orjson.loads(data)
 
 
 class Connection:
-    """One connection: of a transaction, or borrowed from the pool for one statement."""
+    """A connection from the pool, for one transaction or one statement."""
 
     def __init__(
         self,
@@ -206,32 +206,32 @@ class Connection:
         statement_timeout: int = 0,
         settings: Mapping[str, object] | None = None,
     ) -> None:
-        # psycopg's, for what has no Statement, such as COPY. It knows nothing of what was sent and not yet flushed.
+        # The connection of psycopg, for what has no Statement, such as COPY. It bypasses the queue: flush first.
         self.raw = pipeline.raw
         self._pipeline = pipeline
         self._observers, self._statement_timeout = observers, statement_timeout
         self._in_transaction = in_transaction
-        # From then on, a connection that is lost may have taken the word along that it is done.
+        # Once COMMIT is sent, a lost connection leaves the outcome of the transaction unknown.
         self.is_committing = False
         self._settings = [QueuedStatement(SET_LOCAL, [name, str(value)]) for name, value in (settings or {}).items()]
         self._pending: list[QueuedStatement] = []
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
-        """Run a statement, after all that was sent, and return its rows; an empty list where it returns none."""
+        """Execute a statement, after the queued ones, and return its rows; an empty list where it returns none."""
         queued = self.enqueue(statement, parameters)
         await self.flush()
         return queued.rows
 
     def enqueue(self, statement: Statement, parameters: Parameters | None = None) -> QueuedStatement:
-        """Have a statement run with the next one that is waited for, in one trip with it. Its rows are there then."""
+        """Queue a statement for the next round trip, after which its rows are available."""
         for observer in self._observers:
             observer(statement.sql)
         return self._enqueue(statement, statement.bind_values(parameters))
 
     async def flush(self) -> None:
-        """Wait for all that was sent. Raises what the first statement raised that failed; those after it were not run.
+        """Execute all queued statements in one round trip. Raises the first error; the statements after it are skipped.
 
-        What took the database too long raises TimedOut.
+        Raises TimedOut after the statement timeout, and Unavailable after the lock timeout.
         """
         batch, self._pending = self._pending, []
         if self._in_transaction and self._pipeline.is_idle:
@@ -261,23 +261,23 @@ class Connection:
             context.record_round_trip([queued.statement.numbered_sql for queued in batch], perf_counter() - started_at, error)
 
     async def commit(self) -> None:
-        """End the transaction, in one trip with what was sent."""
+        """Commit the transaction, in one round trip with the queued statements."""
         if self._pending or not self._pipeline.is_idle:
             self._enqueue(COMMIT)
             self.is_committing = True
             await self.flush()
 
     async def roll_back(self) -> None:
-        """End the transaction as if it had not been."""
+        """Roll back the transaction."""
         self._pending.clear()
         if not self._pipeline.is_idle:
-            # A connection that is lost has taken the transaction along.
+            # A lost connection has rolled back already.
             with suppress(*_BREAKS):
                 await self._pipeline.execute_batch([QueuedStatement(ROLL_BACK)])
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
-        """What is done within it is undone where it fails, and the transaction can go on."""
+        """A savepoint: an exception rolls back what was executed inside the context, and the transaction can continue."""
         queued_savepoint = self._enqueue(SAVEPOINT)
         try:
             yield
@@ -304,11 +304,11 @@ ROLL_BACK_TO_SAVEPOINT = Statement("ROLLBACK TO attempt", {})
 
 
 class Database:
-    """A pool of connections to one Postgres. `observers` are told the SQL of every statement before it runs.
+    """A connection pool of one Postgres. `observers` are called with the SQL of every statement before it is executed.
 
-    `statement_timeout` and `lock_timeout` are in milliseconds (0: none): what takes longer raises TimedOut, what waits longer for
-    a lock Unavailable. `waiting`: how many may wait for a connection (0: any number), `pool_timeout` for how many seconds; more
-    raise Unavailable, and so does waiting in vain. `prepares`: whether statements are prepared (None: unless there is a pooler).
+    `statement_timeout` and `lock_timeout` are in milliseconds (0: none); they raise TimedOut and Unavailable. `max_waiting`:
+    maximum waiters for a connection (0: no limit); `pool_timeout`: seconds for which each waits. Both raise Unavailable.
+    `use_prepared`: whether statements are prepared (None: unless there is a pooler).
     """
 
     def __init__(
@@ -334,7 +334,7 @@ class Database:
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         }
         self._pool = ConnectionPool(partial(_connect, url, session, use_prepared), size, max_waiting, pool_timeout)
-        # No store's writers take more than a part of the connections, however long they wait for each other.
+        # Writers of one store take at most a third of the connections, however long they wait for each other (bulkhead).
         self.write_bulkhead = Bulkhead(max(1, size // 3), pool_timeout)
 
     async def __aenter__(self) -> "Database":
@@ -346,29 +346,29 @@ class Database:
 
     @property
     def is_disk_full(self) -> bool:
-        """Whether Postgres has refused a statement lately because its disk was full."""
+        """Whether Postgres has recently rejected a statement because its disk was full."""
         return self._disk_full_at is not None and monotonic() - self._disk_full_at < DISK_FULL_SECONDS
 
     def get_pool_stats(self) -> PoolStats:
-        """How many connections there are, are free and are waited for."""
+        """The numbers of connections, free ones, and waiters."""
         return self._pool.get_stats()
 
     def with_recorder(self, recorder: DependencyRecorder) -> "Database":
-        """The same database for somebody whose reads are noted."""
+        """A view of the database that records the cache dependencies of its reads."""
         view = copy(self)
         view._recorder = recorder
         return view
 
     def mark_uncacheable(self) -> None:
-        """Whoever notes what is read here cannot vouch for it: something that is kept elsewhere was used."""
+        """Mark the response as uncacheable: it depends on data outside of recorded statements."""
         if self._recorder is not None:
             self._recorder.mark_uncacheable()
 
     async def fetch(self, statement: Statement, parameters: Parameters | None = None) -> list[Row]:
-        """Run one statement on its own.
+        """Execute one statement outside of a transaction.
 
-        On a connection that turns out to be closed it is run again, on another one. It may have been done all the same before
-        the connection broke, so it must be one that does no harm when it is done twice.
+        It is retried on another connection where the connection turns out to be closed. The statement may have been executed
+        before the connection broke, so it must be idempotent.
         """
         if self._recorder is None:
             return await self._fetch_with_retry(statement, parameters)
@@ -394,10 +394,10 @@ class Database:
     async def transaction(
         self, *, statement_timeout: int | None = None, settings: Mapping[str, object] | None = None
     ) -> AsyncIterator[Connection]:
-        """All that is run on the connection, or nothing: it begins with the first statement, and nothing is run a second time.
+        """A transaction. BEGIN is sent with the first statement; nothing is retried.
 
-        psycopg.Rollback takes all of it back and is not raised any further. `statement_timeout` (milliseconds; 0: none) takes the
-        place of the usual one; `settings` of Postgres hold for this transaction. Raises Unavailable where Postgres breaks off.
+        psycopg.Rollback rolls back and is suppressed. `statement_timeout` (milliseconds; 0: none) overrides the default;
+        `settings` of Postgres apply to this transaction. Raises Unavailable where the connection is lost.
         """
         self.mark_uncacheable()
         pooled_connection = await self._pool.acquire()
@@ -427,7 +427,7 @@ class Database:
             self._pool.release(pooled_connection)
 
     def _raise_unavailable(self, error: Error, message: str) -> NoReturn:
-        """Raise Unavailable where a failure is one of the server, or of the line to it, and the failure itself otherwise."""
+        """Raise Unavailable for failures of the server or the connection; otherwise the error itself."""
         if isinstance(error, DiskFull):
             self._disk_full_at = monotonic()
         is_lost = error.sqlstate is None and isinstance(error, OperationalError | InterfaceError)
@@ -437,8 +437,8 @@ class Database:
 
 
 async def _connect(url: str, session: Mapping[str, str], use_prepared: bool | None) -> PipelineConnection:
-    # psycopg prepares nothing: when it forgets what it has prepared, it takes all with it. A peer that is gone without a word is
-    # found out by keepalives while nothing is asked, and by the timeout of what was sent otherwise.
+    # psycopg itself prepares nothing: its cache would deallocate all prepared statements, also ours. A dead peer is detected by
+    # keepalives while the connection is idle, and by the TCP user timeout otherwise.
     connection = await PipelineConnection.connect(
         url,
         prepare_threshold=None,

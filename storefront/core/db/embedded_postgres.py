@@ -1,6 +1,6 @@
-"""A Postgres that comes with the package, for a first try and for tests: no server to install, no port, one folder.
+"""An embedded Postgres for development and tests: no server to install, no port, one data folder.
 
-docs/adr/embedded-postgres.md says who may connect to it, and how processes share it.
+docs/adr/embedded-postgres.md describes its authentication, and how processes share it.
 """
 
 import errno
@@ -23,7 +23,7 @@ from storefront.core.db.postgres_binaries import make_folders
 DATABASE_NAME = "storefront"
 CONNECT_TIMEOUT_SECONDS = 60
 
-# What the superuser owns of a database: older releases made everything as superuser. Objects of extensions stay as they are.
+# The objects that the superuser owns: older releases created everything as superuser. Objects of extensions are excluded.
 _OWNED_BY_SUPERUSER_SQL = """
 WITH extended AS (SELECT classid, objid FROM pg_depend WHERE deptype = 'e'),
 schemas AS (SELECT oid, nspowner, nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
@@ -46,10 +46,10 @@ SELECT format('ALTER SCHEMA %I OWNER TO', nspname) FROM schemas WHERE nspowner =
 
 @contextmanager
 def embedded_server(data_dir: Path) -> Iterator[str]:
-    """Run the embedded server on `data_dir`/postgres and yield its URI, of a role that may create databases.
+    """Run the embedded server on `data_dir`/postgres and yield its URI, for a role that may create databases.
 
-    Processes share the server. The last one to leave stops it; the next one to come clears what killed ones left.
-    Raises EmbeddedPostgresError where it cannot run.
+    Processes share the server (reference counting by file locks). The last one stops it; the next one removes what killed
+    processes left. Raises EmbeddedPostgresError where it cannot run.
     """
     with _translating_errors(data_dir):
         make_folders(data_dir)
@@ -71,7 +71,7 @@ def embedded_server(data_dir: Path) -> Iterator[str]:
 
 @contextmanager
 def embedded_postgres(data_dir: Path) -> Iterator[str]:
-    """The URL of our database on the embedded server, made on the first start."""
+    """Run the embedded server and yield the URL of our database, which is created on the first start."""
     with embedded_server(data_dir) as uri:
         create_database(uri, DATABASE_NAME)
         yield build_database_url(uri, DATABASE_NAME)
@@ -89,7 +89,7 @@ def build_superuser_url(url: str) -> str:
 
 
 def create_database(server_uri: str, name: str, template: str = "template0") -> None:
-    """Make the database unless it is there. Its locale is fixed, so that sorting and case do not depend on the machine."""
+    """Create the database if it is missing. Its locale is fixed: sorting and case do not depend on the machine."""
     with psycopg.connect(server_uri, autocommit=True) as connection:
         if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone():
             return
@@ -98,7 +98,7 @@ def create_database(server_uri: str, name: str, template: str = "template0") -> 
         try:
             connection.execute(statement)
         except (DuplicateDatabase, UniqueViolation):
-            # Another process made it at the same moment.
+            # Another process has created it at the same time.
             return
 
 
@@ -106,8 +106,8 @@ def create_database(server_uri: str, name: str, template: str = "template0") -> 
 
 
 def _join_server(cluster: Cluster, users_lock: int, lock: int) -> None:
-    """Count this process among those that use the server, and see that it runs."""
-    # The kernel drops the lock of a process that is killed: no list of processes can be wrong about who is left.
+    """Register this process as a user of the server, and start the server unless it runs."""
+    # A shared lock is a reference count that survives crashes: the kernel releases the locks of killed processes.
     is_first = _try_lock(users_lock, fcntl.LOCK_EX)
     if is_first or not _is_running(cluster):
         cluster.start(lock, is_first=is_first)
@@ -152,7 +152,7 @@ def _try_lock(descriptor: int, lock_type: int) -> bool:
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[int]:
-    """Only one process at a time starts or stops the server."""
+    """Hold the lock under which one process at a time starts or stops the server; yields its file descriptor."""
     descriptor = _open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -183,12 +183,12 @@ def _translating_errors(data_dir: Path) -> Iterator[None]:
 
 
 def _build_uri(cluster: Cluster, role: str, database: str = "postgres") -> str:
-    # With the port, or PGPORT would count.
+    # An explicit port, which takes precedence over PGPORT.
     return f"postgresql://{role}@/{quote(database)}?host={cluster.socket_folder}&port={PORT}"
 
 
 def _connect_as_superuser(cluster: Cluster, database: str = "postgres") -> psycopg.Connection:
-    """A connection of the superuser. A server that recovers from a crash takes connections a little later."""
+    """A connection as superuser. It is retried while the server recovers from a crash."""
     deadline = time.monotonic() + CONNECT_TIMEOUT_SECONDS
     while True:
         try:
@@ -200,7 +200,7 @@ def _connect_as_superuser(cluster: Cluster, database: str = "postgres") -> psyco
 
 
 def _prepare_roles(cluster: Cluster) -> None:
-    """Give the application a role that is no superuser, and to it all that older releases made as superuser."""
+    """Create the application's role, without superuser rights, and give it what older releases created as superuser."""
     role = sql.Identifier(APPLICATION_ROLE)
     with _connect_as_superuser(cluster) as connection:
         if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [APPLICATION_ROLE]).fetchone():
@@ -212,5 +212,5 @@ def _prepare_roles(cluster: Cluster) -> None:
             with _connect_as_superuser(cluster, name) as database_connection, database_connection.transaction():
                 for (statement,) in database_connection.execute(_OWNED_BY_SUPERUSER_SQL.encode()).fetchall():
                     database_connection.execute(sql.SQL(statement + " {}").format(role))
-            # Last: it marks a database whose objects have all changed hands.
+            # Last: the owner of a database marks that all of its objects have been reassigned.
             connection.execute(sql.SQL("ALTER DATABASE {} OWNER TO {}").format(sql.Identifier(name), role))

@@ -1,4 +1,4 @@
-"""Brings a database to the newest schema, and tells how far it is from it."""
+"""Schema migrations: upgrade a database to the newest revision, and compare revisions."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ MIGRATIONS_FOLDER = Path(__file__).parents[3] / "migrations"
 
 
 def connect(url: str) -> Connection:
-    """A connection that alembic can use, to be closed by the caller."""
+    """A SQLAlchemy connection for alembic. The caller closes it."""
     return create_engine("postgresql+psycopg://" + url.partition("://")[2], poolclass=NullPool).connect()
 
 
@@ -28,7 +28,7 @@ class NewerSchemaError(Exception):
 
 
 def migrate(url: str) -> None:
-    """Step up to the newest schema. All steps happen or none; a second process waits for the first. Raises NewerSchema."""
+    """Upgrade to the newest schema, in one transaction; concurrent processes wait for the first. Raises NewerSchemaError."""
     with connect(url) as connection:
         check_revision(get_current_revision(connection))
         command.upgrade(build_config(connection), "head")
@@ -36,7 +36,7 @@ def migrate(url: str) -> None:
 
 
 def get_current_revision(connection: Connection) -> str:
-    """The revision that the database is at, "base" for an empty one."""
+    """The revision of the database; "base" for an empty one."""
     return MigrationContext.configure(connection).get_current_revision() or "base"
 
 
@@ -46,18 +46,18 @@ def get_head_revision() -> str:
 
 
 def check_revision(revision: str) -> None:
-    """Raise NewerSchema where this code has not heard of a revision."""
+    """Raise NewerSchemaError for a revision that this code does not know."""
     if revision != "base" and not has_revision(revision):
         raise NewerSchemaError(revision)
 
 
 def has_revision(revision: str) -> bool:
-    """Whether this code has heard of a revision: of one from later it has not."""
+    """Whether this code knows a revision; it does not know those of newer releases."""
     return any(script.revision == revision for script in ScriptDirectory(str(MIGRATIONS_FOLDER)).walk_revisions())
 
 
 def build_config(connection: Connection) -> Config:
-    """What alembic's own commands take, bound to this connection."""
+    """The configuration for alembic's commands, bound to this connection."""
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(MIGRATIONS_FOLDER))
     config.set_main_option("path_separator", "os")

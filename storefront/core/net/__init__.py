@@ -1,1 +1,1 @@
-"""Requests to other hosts, and which hosts they may go to (SSRF)."""
+"""Outbound HTTP with protection against SSRF, Shopify's API, and metadata of clients."""

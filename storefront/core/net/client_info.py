@@ -1,33 +1,33 @@
-"""Who sends a request, as far as its headers tell without any proof. Knows headers, but no web framework and no shop."""
+"""Unauthenticated metadata of a client: headers and address. Independent of the web framework."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-# Bits of an address that are kept: they name a network, not the one who is in it.
+# Prefix bits of an address that are stored: they identify a network, not a person.
 _NETWORK_PREFIX_BITS = {4: 24, 6: 48}
 
 
 @dataclass(frozen=True, slots=True)
 class ClientInfo:
-    """The headers of a request, by lower-case name, and the address that it came from."""
+    """The headers of a request, by lower-case name, and the client's address."""
 
     headers: Mapping[str, str] = field(default_factory=dict)
     host: str | None = None
 
     @property
     def network(self) -> str | None:
-        """The address without what would tell one shopper from their neighbours. The whole of it is for nobody to keep."""
+        """The anonymized address: the network alone. The full address must not be stored."""
         return truncate_address(self.host) if self.host else None
 
     @property
     def has_opted_out(self) -> bool:
-        """Whether the browser says that its user does not want to be tracked: Do Not Track, or Global Privacy Control."""
+        """Whether the user has opted out of tracking: Do Not Track (DNT), or Global Privacy Control (Sec-GPC)."""
         return self.headers.get("dnt") == "1" or self.headers.get("sec-gpc") == "1"
 
 
 def truncate_address(host: str) -> str | None:
-    """An address as /24 (IPv4) or /48 (IPv6) with the rest zero; None for what is no address, such as a socket's path."""
+    """An address as /24 (IPv4) or /48 (IPv6) with the rest zero; None for other hosts, such as a socket's path."""
     try:
         address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
     except ValueError:

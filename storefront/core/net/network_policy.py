@@ -1,4 +1,4 @@
-"""Which addresses may be connected to on behalf of somebody else: those of the public Internet, and what an operator allows."""
+"""The network policy against SSRF: which addresses requests on behalf of users may go to: public and explicitly allowed ones."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -7,12 +7,12 @@ from urllib.parse import SplitResult, urlsplit
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
-# Ports below 1,024 that are the web's. The others are of services that might take a request for something else.
+# Allowed ports below 1,024. Other low ports belong to services that might misinterpret an HTTP request.
 WEB_PORTS = (80, 443)
 MAX_URL_CHARACTERS = 2_048
 
-# What the registries of IANA keep from the public Internet, and an address that looks public: at Azure it is the host of every
-# machine.
+# The special-purpose networks of IANA's registries, and 168.63.129.16, which looks public but is the host of every machine at
+# Azure.
 _NON_PUBLIC_NETWORKS = [
     ip_network(text)
     for text in (
@@ -22,24 +22,24 @@ _NON_PUBLIC_NETWORKS = [
         "2001::/23 2001:db8::/32 2002::/16 2620:4f:8000::/48 3fff::/20"
     ).split()
 ]
-# All of IPv6 that is given out. NAT64, mapped and compatible addresses, unique local, link-local, site-local and multicast ones
-# lie outside: they name something of IPv4, or of the network that this server is in.
+# Global unicast. NAT64, IPv4-mapped and IPv4-compatible addresses, unique local, link-local, site-local and multicast ones lie
+# outside: they name IPv4 addresses, or hosts in the network of this server.
 _PUBLIC_IPV6_NETWORK = ip_network("2000::/3")
 
 
 class NetworkPolicy:
-    """What may be connected to. `allowed` are networks that count as public, whatever they are."""
+    """Allows public addresses, and those in `allowed_networks`."""
 
     def __init__(self, allowed_networks: Iterable[str] = ()) -> None:
-        """Raises ValueError where one is no network."""
+        """Raises ValueError for an invalid network."""
         self._allowed_networks = [ip_network(text) for text in allowed_networks]
 
     def is_allowed(self, text: str) -> bool:
-        """Whether an address, as text, may be connected to."""
+        """Whether connections to an address are allowed."""
         try:
             address = ip_address(text)
         except ValueError:
-            # With a zone, as fe80::1%eth0: never public.
+            # With a zone, such as fe80::1%eth0: never public.
             return False
         return any(address in network for network in self._allowed_networks) or _is_public(address)
 
@@ -51,7 +51,7 @@ def _is_public(address: Address) -> bool:
 
 
 def find_url_problem(url: str, *, allow_http: bool) -> str | None:
-    """What is wrong with an address to send to, or None. `plain`: http:// will do as well."""
+    """What is wrong with a target URL, or None. `allow_http`: http:// is allowed, too."""
     if len(url) > MAX_URL_CHARACTERS:
         return f"must have at most {MAX_URL_CHARACTERS:,} characters, not {len(url):,}."
     if not url.isascii() or not url.isprintable() or any(character in url for character in ' <>"\\^`{|}'):
@@ -63,16 +63,16 @@ def find_url_problem(url: str, *, allow_http: bool) -> str | None:
         return _NOT_A_URL_PROBLEM
 
 
-_NOT_A_URL_PROBLEM = 'must be an address such as "https://example.com/hooks".'
+_NOT_A_URL_PROBLEM = 'must be a URL such as "https://example.com/hooks".'
 
 
 def _find_parts_problem(parts: SplitResult, port: int | None, schemes: tuple[str, ...]) -> str | None:
     if parts.scheme not in schemes or not parts.hostname:
         return _NOT_A_URL_PROBLEM
     if parts.username is not None or parts.password is not None:
-        return "must not have a user or password in it: requests are signed instead."
+        return "must not contain a user or password: requests are signed instead."
     if parts.fragment:
-        return "must not have a part behind #: it is not sent."
+        return "must not have a fragment (#): it is not sent."
     if port is None or port in WEB_PORTS or port >= 1_024:
         return None
     return f"must have the port 80, 443 or one from 1024 on, not {port}."

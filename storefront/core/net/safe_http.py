@@ -1,8 +1,8 @@
-"""Requests to addresses that somebody else has chosen: connected to only where that is allowed, and over within their time.
+"""An HTTP client for URLs that users choose, protected against SSRF.
 
-The name is looked up once for each connection, and what is connected to is the very address that was judged. So nobody gains by
-a name that leads elsewhere the next time. TLS is for the name, not for the address. Redirects are not followed, proxies of the
-environment are not asked, and of an answer no more is read than its head.
+The host is resolved once per connection, and the connection goes to the very address that the network policy has checked: DNS
+rebinding gains nothing. TLS verifies the host name, not the address. Redirects are not followed, proxy variables of the
+environment are ignored, each request has a deadline, and of a response only status and headers are used.
 """
 
 import asyncio
@@ -22,28 +22,29 @@ import httpx
 from httpcore import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
 
 from storefront.core.net.network_policy import NetworkPolicy, find_url_problem
+from storefront.core.streams import read_bounded
 
 HostLookup = Callable[[str, int], Awaitable[Sequence[str]]]
 
-# Seconds for a look-up and a connection together, of all that a request has; addresses of a name.
+# Timeout of DNS lookup and connection together, within the timeout of the request; maximum addresses of a host.
 CONNECT_TIMEOUT_SECONDS, MAX_ADDRESSES = 5.0, 8
-# Look-ups at a time, and those of one owner: a name server that does not answer holds a thread for up to half a minute.
+# Concurrent DNS lookups, and those of one owner: a name server that does not respond blocks a thread for up to 30 seconds.
 MAX_CONCURRENT_LOOKUPS, MAX_CONCURRENT_LOOKUPS_PER_OWNER = 64, 8
-# Seconds for one of several addresses: where it does not answer the next one may.
+# Timeout of one of several addresses, before the next one is tried.
 ADDRESS_TIMEOUT_SECONDS = 2.0
-# Of an answer that says how long it is, and is short, the body is read too: then the connection can be used again.
+# A body with a short Content-Length is read, so that the connection can be reused.
 MAX_BODY_BYTES, BODY_TIMEOUT_SECONDS = 16_384, 1.0
-# The longest that an answer may ask us to wait, in seconds.
+# Maximum Retry-After that is respected.
 MAX_RETRY_AFTER_SECONDS = 3_600
 
 
 class NonPublicAddressError(Exception):
-    """The name leads to nothing that may be connected to."""
+    """The host resolves to an address that the network policy forbids, or to none."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostResult:
-    """What came of a request: a status, or an `error` for people. `wait`: seconds after which it may be tried again, if told."""
+    """The result of a request: a status, an `error` message for people, its duration, and Retry-After where it was sent."""
 
     status: int | None
     error: str | None
@@ -52,12 +53,12 @@ class PostResult:
 
     @property
     def is_success(self) -> bool:
-        """Whether it was taken."""
+        """Whether the status is 2xx."""
         return self.status is not None and 200 <= self.status < 300
 
 
 class SafeHttpClient:
-    """The way out. `plain`: http:// is allowed, too; `timeout`: seconds for a whole request."""
+    """An HTTP client with SSRF protection. `allow_http`: http:// is allowed, too; `timeout`: seconds for a whole request."""
 
     def __init__(
         self,
@@ -78,7 +79,7 @@ class SafeHttpClient:
         return GuardedBackend(self._network_policy, self._look_up_host or partial(self._resolver.look_up_host, owner))
 
     async def find_target_problem(self, url: str, owner: str = "") -> str | None:
-        """What is wrong with an address to send to, or None. Its name is looked up for this owner."""
+        """What is wrong with a target URL, or None. Its host is resolved within the lookup limit of this owner."""
         problem = find_url_problem(url, allow_http=self._allow_http)
         if problem is not None:
             return problem
@@ -87,13 +88,13 @@ class SafeHttpClient:
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
                 await self._create_backend(owner).resolve_allowed_addresses(parts.hostname or "", parts.port or 443)
         except (NonPublicAddressError, OSError, TimeoutError):
-            # Which of the two is nobody's business who would like to know the names of a private network.
-            return "must have a host that is found, and leads to public addresses only."
+            # One message for all causes: a caller must not be able to enumerate the names of a private network.
+            return "must have a host that resolves, to public addresses only."
         return None
 
     @asynccontextmanager
     async def session(self, max_connections: int = 1, owner: str = "") -> AsyncIterator["HttpSession"]:
-        """Requests of one owner over so many connections, which are used again as long as this lasts."""
+        """A session of one owner with a connection pool of this size."""
         async with httpcore.AsyncConnectionPool(
             ssl_context=self._ssl_context,
             max_connections=max_connections,
@@ -104,7 +105,7 @@ class SafeHttpClient:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Let go of the threads in the end."""
+        """Stop the lookup threads at the end."""
         try:
             yield
         finally:
@@ -112,49 +113,49 @@ class SafeHttpClient:
 
 
 class HostResolver:
-    """Looks names up in threads of its own, few at a time for each owner: others find a thread free whatever one of them does."""
+    """Resolves hosts in a thread pool, with a limit for each owner (bulkhead): one owner cannot block the lookups of others."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(MAX_CONCURRENT_LOOKUPS, thread_name_prefix="lookup")
         self._slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     def close(self) -> None:
-        """Let go of the threads."""
+        """Stop the threads; queued lookups are cancelled."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def look_up_host(self, owner: str, host: str, port: int) -> Sequence[str]:
-        """The addresses of a name; raises OSError where there are none."""
+        """The addresses of a host; raises OSError where it does not resolve."""
         slots = self._slots.setdefault(owner, asyncio.Semaphore(MAX_CONCURRENT_LOOKUPS_PER_OWNER))
         await slots.acquire()
         loop = asyncio.get_running_loop()
         lookup = self._threads.submit(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
 
         def release(_: object) -> None:
-            # The loop may have ended before the thread.
+            # The event loop may be closed before the thread ends.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(slots.release)
 
-        # Not when the caller gives up: the thread is busy until the resolver does.
+        # Released when the thread ends, not when the caller is cancelled: the thread stays busy until then.
         lookup.add_done_callback(release)
         address_infos = await asyncio.wrap_future(lookup)
         return list(dict.fromkeys(str(address[0]) for *_, address in address_infos))
 
 
 class GuardedBackend(AsyncNetworkBackend):
-    """Connects to what is allowed only."""
+    """A network backend of httpcore that connects only to addresses that the network policy allows."""
 
     def __init__(self, network_policy: NetworkPolicy, look_up_host: HostLookup) -> None:
         self._network_policy, self._look_up_host = network_policy, look_up_host
         self._inner = AnyIOBackend()
 
     async def resolve_allowed_addresses(self, host: str, port: int) -> Sequence[str]:
-        """The addresses of a name. Raises NotPublic unless all of them may be connected to, and OSError where there are none."""
+        """The addresses of a host. Raises NonPublicAddressError unless all are allowed, and OSError where it does not resolve."""
         try:
             addresses = await self._look_up_host(host, port)
         except UnicodeError:
-            # Parts of a name that are too long, or none.
+            # Labels that are empty or too long.
             raise NonPublicAddressError from None
-        # One that leads inside, too, is made to be tried again until it does.
+        # A host with both public and private addresses may be an attack: retries would reach the private one in the end.
         if not addresses or not all(self._network_policy.is_allowed(address) for address in addresses):
             raise NonPublicAddressError
         return addresses[:MAX_ADDRESSES]
@@ -167,7 +168,7 @@ class GuardedBackend(AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[SOCKET_OPTION] | None = None,
     ) -> AsyncNetworkStream:
-        """A connection to one of the addresses of a name, the first that answers."""
+        """A connection to the first address of a host that accepts one."""
         try:
             async with asyncio.timeout(timeout):
                 return await self._connect_to_first(
@@ -191,13 +192,13 @@ class GuardedBackend(AsyncNetworkBackend):
 
 
 class HttpSession:
-    """Sends requests."""
+    """Sends requests over a connection pool."""
 
     def __init__(self, pool: httpcore.AsyncConnectionPool, timeout: float, *, allow_http: bool) -> None:
         self._pool, self._timeout, self._allow_http = pool, timeout, allow_http
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> PostResult:
-        """Send a body, and see what comes of it. Raises nothing that the other side is the cause of."""
+        """Send a POST request. Failures of the network and of the receiver are in the result, not raised."""
         started_at = monotonic()
         status, retry_after_seconds, error = None, None, find_url_problem(url, allow_http=self._allow_http)
         if error is None:
@@ -219,7 +220,7 @@ class HttpSession:
         return PostResult(status, error, round((monotonic() - started_at) * 1000), retry_after_seconds)
 
     async def _send_request(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, int | None]:
-        # Sent as it is, and answered as it is: what is packed small could unfold into much.
+        # Uncompressed: a small response must not expand to a huge one (decompression bomb).
         default_headers = {"accept": "*/*", "accept-encoding": "identity", "content-length": str(len(body))}
         all_headers: list[tuple[bytes | str, bytes | str]] = [*default_headers.items(), *headers.items()]
         extensions = {"timeout": {"connect": min(CONNECT_TIMEOUT_SECONDS, self._timeout)}}
@@ -227,19 +228,11 @@ class HttpSession:
             response_headers = {name.lower(): value for name, value in response.headers}
             length = response_headers.get(b"content-length", b"")
             if length.isdigit() and len(length) < 8 and int(length) <= MAX_BODY_BYTES:
-                # Whatever becomes of the body: what counts has been said.
+                # A failure while the body is read does not matter: the status is known.
                 with suppress(TimeoutError, httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError):
                     async with asyncio.timeout(BODY_TIMEOUT_SECONDS):
-                        await _drain_body(response)
+                        await read_bounded(response.aiter_stream(), MAX_BODY_BYTES)
             return response.status, _parse_retry_after(response_headers.get(b"retry-after", b""))
-
-
-async def _drain_body(response: httpcore.Response) -> None:
-    bytes_left = MAX_BODY_BYTES
-    async for chunk in response.aiter_stream():
-        bytes_left -= len(chunk)
-        if bytes_left < 0:
-            return
 
 
 def _parse_retry_after(text: bytes) -> int | None:
@@ -247,23 +240,23 @@ def _parse_retry_after(text: bytes) -> int | None:
 
 
 def describe_error(error: BaseException) -> str:
-    """A failure in words, for those whose address it is. Nothing of what was sent or came back is in them."""
+    """A message about a failure for the owner of the URL. It quotes nothing of the request or the response."""
     cause = _find_root_cause(error)
     if isinstance(cause, NonPublicAddressError):
-        return "the host leads to an address that is not public"
+        return "the host resolves to an address that is not public"
     if isinstance(cause, socket.gaierror):
         return "the host was not found"
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return f"the certificate does not hold: {cause.verify_message}"
+        return f"the certificate is invalid: {cause.verify_message}"
     if isinstance(cause, ssl.SSLError):
-        return "no TLS connection could be made"
+        return "the TLS handshake failed"
     if isinstance(cause, ConnectionRefusedError):
         return "the connection was refused"
     return "could not connect" if isinstance(error, httpcore.ConnectError) else "the connection ended before an answer came"
 
 
 def _find_root_cause(error: BaseException) -> BaseException:
-    """What it came of, as far down as it says something."""
+    """The innermost exception of the chain of causes."""
     while (cause := error.__cause__ or error.__context__) is not None:
         error = cause
     return error

@@ -1,4 +1,4 @@
-"""One Shopify shop's Admin API (GraphQL): asked no faster than its throttle allows, and again where it only had no time."""
+"""A client of Shopify's GraphQL Admin API: it respects the throttle (leaky bucket of cost points) and retries failures."""
 
 import asyncio
 import random
@@ -12,15 +12,16 @@ from typing import Any
 import httpx
 import orjson
 
-# Shopify brings a version out each quarter and serves it for a year. A newer one is tried before it is written here.
+from storefront.core.streams import read_bounded
+
+# Shopify releases a version each quarter and supports it for a year. Test a newer one before it is set here.
 API_VERSION = "2026-10"
 ACCESS_SCOPES_URL = "https://shopify.dev/docs/api/usage/access-scopes"
 
-# Seconds for one step of a request, and for all of it with its answer; those that all the waiting for one answer may take; how
-# often it is asked for after failures.
+# Timeouts of one network operation, of a whole request, and of all waits between the attempts of one query; maximum failures.
 STEP_TIMEOUT_SECONDS, REQUEST_TIMEOUT_SECONDS, MAX_WAIT_SECONDS, MAX_ATTEMPTS = 30.0, 60.0, 300.0, 7
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.5, 30.0
-# An answer is parsed in one piece. A page that is longer is asked for again with fewer products.
+# A response is parsed as a whole. Callers repeat the query of a longer page with fewer products.
 MAX_RESPONSE_BYTES = 2_000_000
 
 _SHOP_DOMAIN_PATTERN = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\.myshopify\.com")
@@ -28,7 +29,7 @@ _TOKEN_FIELD, _DOMAIN_FIELD = "integrations.shopify.accessToken", "integrations.
 
 
 class ShopifyError(Exception):
-    """What a shop answered instead. The message is for its owner; `field` is what of the store there is to mend."""
+    """A query failed. The message is for the store's owner; `field` is the field of the store to correct."""
 
     def __init__(self, problem: str, field: str = "integrations.shopify") -> None:
         super().__init__(f"{field}: {problem}")
@@ -36,19 +37,19 @@ class ShopifyError(Exception):
 
 
 class ShopifyRefusedError(ShopifyError):
-    """No: asking again is of no use before the owner has mended something."""
+    """A permanent failure: retrying is useless until the owner has corrected something."""
 
 
 class ShopifyUnavailableError(ShopifyError):
-    """Not now: it was asked again and again."""
+    """A temporary failure: all retries failed."""
 
 
 class QueryTooCostlyError(ShopifyError):
-    """More in one question than Shopify answers at a time. To be asked for less."""
+    """The query exceeds Shopify's maximum cost or our maximum response size. Request fewer items."""
 
 
 class _RetryableError(Exception):
-    """Ask again, after so many seconds where that was said."""
+    """An attempt failed and may be retried, after `retry_after_seconds` where Shopify gives a time."""
 
     def __init__(self, problem: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(problem)
@@ -57,7 +58,7 @@ class _RetryableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ShopInfo:
-    """What a shop says of itself: its name, the ISO 4217 code of its prices, and what the access token may do."""
+    """A shop: its name, its domain, the ISO 4217 code of its currency, and the scopes of the access token."""
 
     name: str
     domain: str
@@ -67,7 +68,7 @@ class ShopInfo:
 
 @dataclass(slots=True)
 class _ThrottleStatus:
-    """How many points there are to spend, as the last answer said it."""
+    """The cost points available in Shopify's leaky bucket, as of the last response."""
 
     available: float
     restore_rate: float
@@ -75,22 +76,21 @@ class _ThrottleStatus:
     updated_at: float
 
     def compute_wait_seconds(self, cost: float) -> float:
-        """Seconds until there are so many points."""
+        """Seconds until `cost` points are available."""
         current_points = min(self.maximum, self.available + (monotonic() - self.updated_at) * self.restore_rate)
         return max(0.0, min(cost, self.maximum) - current_points) / max(self.restore_rate, 1.0)
 
 
 def is_shop_domain(domain: str) -> bool:
-    """Whether a host is a shop's own at Shopify: tokens are told to no other."""
+    """Whether a host is a *.myshopify.com domain: access tokens are sent to no other host."""
     return _SHOP_DOMAIN_PATTERN.fullmatch(domain) is not None
 
 
 class ShopifyClient:
-    """The Admin API of one shop, with an access token of it. To be entered; one question at a time.
+    """The Admin API of one shop, with an access token. An async context manager; one query at a time.
 
-    `base` stands in for the shop's own address, which is where the token is sent otherwise: for a stand-in or a proxy that the
-    operator of this server names. Nothing that an owner of a store can write gets there. `pause`: seconds before the first new
-    try after a failure; they double.
+    `base_url` replaces the shop's own URL: a stub or a proxy that the operator of this server configures. It receives the token,
+    so it must never come from a store's owner. `backoff_seconds`: the base of exponential backoff with full jitter.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ShopifyClient:
         self._token, self._backoff_seconds = token, backoff_seconds
         self._throttle: _ThrottleStatus | None = None
         self._costs: dict[str, float] = {}
-        # A redirect is not followed: it would take the token along to wherever it leads.
+        # Redirects are not followed: they would send the token to another host.
         self._http_client = httpx.AsyncClient(timeout=STEP_TIMEOUT_SECONDS, follow_redirects=False)
 
     async def __aenter__(self) -> "ShopifyClient":
@@ -121,14 +121,17 @@ class ShopifyClient:
         await self._http_client.aclose()
 
     async def fetch_shop_info(self) -> ShopInfo:
-        """What it says of itself: the shortest question that shows whether the token is good."""
+        """Name, domain, currency and scopes: the cheapest query that verifies the token."""
         data = await self.execute_query(_SHOP_INFO_QUERY, {})
         shop, app = data["shop"], data["currentAppInstallation"]
         scopes = frozenset(scope["handle"] for scope in app["accessScopes"])
         return ShopInfo(shop["name"], shop["myshopifyDomain"], shop["currencyCode"], scopes)
 
     async def execute_query(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
-        """The data of an answer without errors. Raises ShopifyRefused, TooCostly, ShopifyUnavailable, or another ShopifyError."""
+        """The data of a response without errors, after retries.
+
+        Raises ShopifyRefusedError, QueryTooCostlyError, ShopifyUnavailableError, or another ShopifyError.
+        """
         deadline, failures = monotonic() + MAX_WAIT_SECONDS, 0
         while True:
             if self._throttle is not None:
@@ -145,8 +148,8 @@ class ShopifyClient:
             await asyncio.sleep(seconds)
 
     def _draw_backoff_seconds(self, failures: int) -> float:
-        # All of the pause is left to chance, so that those who failed together do not come back together.
-        return random.uniform(0, min(self._backoff_seconds * 2**failures, MAX_BACKOFF_SECONDS))  # noqa: S311  nobody gains by guessing it
+        # Exponential backoff with full jitter, so that clients that failed together do not retry together.
+        return random.uniform(0, min(self._backoff_seconds * 2**failures, MAX_BACKOFF_SECONDS))  # noqa: S311  jitter, no secret
 
     async def _execute_once(self, document: str, variables: Mapping[str, Any]) -> dict[str, Any]:
         status, headers, body = await self._post_query({"query": document, "variables": variables})
@@ -164,30 +167,29 @@ class ShopifyClient:
         return dict(response["data"])
 
     async def _post_query(self, payload: Mapping[str, Any]) -> tuple[int, httpx.Headers, bytes]:
-        # Uncompressed: of a compressed answer a few bytes may unfold into more memory than there is.
+        # Uncompressed: a small response must not expand to a huge one (decompression bomb).
         headers = {"accept": "application/json", "accept-encoding": "identity", "x-shopify-access-token": self._token}
         headers["content-type"], content = "application/json", orjson.dumps(payload)
-        body = bytearray()
         try:
             async with (
                 asyncio.timeout(REQUEST_TIMEOUT_SECONDS),
                 self._http_client.stream("POST", self._url, content=content, headers=headers) as response,
             ):
                 if response.headers.get("content-encoding", "identity") != "identity":
-                    raise _RetryableError("answers compressed although it was asked not to")
-                async for chunk in response.aiter_raw():
-                    body += chunk
-                    if len(body) > MAX_RESPONSE_BYTES:
-                        problem = f"{self.domain} answers with more than {MAX_RESPONSE_BYTES:,} bytes to one request."
-                        raise QueryTooCostlyError(problem)
-                return response.status_code, response.headers, bytes(body)
+                    raise _RetryableError("answers compressed, although that is not accepted")
+                body = await read_bounded(response.aiter_raw(), MAX_RESPONSE_BYTES)
+                if body is None:
+                    raise QueryTooCostlyError(
+                        f"{self.domain} answers with more than {MAX_RESPONSE_BYTES:,} bytes to one request."
+                    )
+                return response.status_code, response.headers, body
         except TimeoutError:
-            raise _RetryableError("does not come to the end of an answer") from None
+            raise _RetryableError("does not complete its response in time") from None
         except httpx.HTTPError as error:
             raise _RetryableError(f"cannot be reached ({type(error).__name__})") from None
 
     def _raise_for_status(self, status: int, headers: httpx.Headers) -> None:
-        """Raise what a status means."""
+        """Raise the error that a status stands for."""
         if status == 429:
             raise _RetryableError("has had too many requests", _parse_retry_after(headers.get("retry-after")))
         if status >= 500:
@@ -208,9 +210,9 @@ class ShopifyClient:
             self._throttle = _ThrottleStatus(available, rate, float(status["maximumAvailable"]), monotonic())
 
     def _raise_for_errors(self, errors: Sequence[Mapping[str, Any]], cost: Mapping[str, Any]) -> None:
-        """Raise what the errors of an answer mean."""
+        """Raise the exception for the GraphQL errors of a response, by their codes."""
         codes = {(error.get("extensions") or {}).get("code") for error in errors}
-        # Shopify's own words: they name scopes and fields. Bounded, and without what must not be told.
+        # Shopify's messages name scopes and fields. They are truncated, and the token is redacted.
         messages = "; ".join(str(error.get("message", "")) for error in errors)[:500].replace(self._token, "[hidden]")
         if "THROTTLED" in codes:
             wait_seconds = (
@@ -253,8 +255,8 @@ query About { shop { name myshopifyDomain currencyCode } currentAppInstallation 
 
 def _parse_retry_after(retry_after: str | None) -> float:
     try:
-        # In this order NaN is the longest wait.
+        # In this order, NaN becomes the longest wait.
         return max(0.05, min(MAX_WAIT_SECONDS, float(retry_after or 1)))
     except ValueError:
-        # A date would do as well; Shopify has never sent one.
+        # An HTTP date is valid, too, but Shopify sends seconds.
         return 1.0

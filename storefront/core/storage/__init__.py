@@ -1,1 +1,1 @@
-"""Where files are kept that are too large for rows: a bucket of S3's kind, or a folder."""
+"""Object storage for files that are too large for rows: an S3-compatible bucket, or a folder."""

@@ -1,20 +1,20 @@
-"""What an object store does, whatever is in its objects: images, files of rows, reports. Knows no S3 and no disk.
+"""The interface of object storage, independent of S3 and disk.
 
-An object has a key, bytes and a media type. Large ones never pass through memory, and need not pass through this server:
+An object has a key, bytes and a media type. Large objects are streamed, and clients transfer them by presigned URLs:
 
-    # A client uploads: it sends exactly so many bytes of this type to the address, before it expires.
+    # A client uploads exactly `size` bytes of this type to the presigned URL before it expires.
     permit = objects.presign_put("uploads/rows/0190…", content_type="text/csv", size=350_000_000, seconds=900)
-    # A job reads what came, a chunk at a time,
+    # A job reads the upload in chunks,
     async with objects.open("uploads/rows/0190…") as reading:
         async for chunk in reading.chunks: ...
-    # and writes what it makes, of a length that nobody knows before its end,
+    # and writes its result, whose length is not known in advance,
     await objects.put("exports/0190….csv", rows_as_chunks(), "text/csv")
-    # for whoever is given the address to download it.
+    # which a client downloads by a presigned URL.
     url = objects.presign_get("exports/0190….csv", seconds=3_600, filename="products.csv")
-    # What nobody wants any more is found by the beginning of its key.
+    # Objects are listed by a prefix of their keys.
     async for found in objects.list("uploads/rows/"): ...
 
-A presigned PUT may be used again until it expires: read what was uploaded once, and keep what you made of it under another key.
+A presigned PUT may be reused until it expires: read an upload once, and store the result of processing it under another key.
 """
 
 import re
@@ -24,9 +24,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-# Bytes of what is read at a time.
+from storefront.core.streams import read_bounded
+
+# Maximum bytes of a chunk.
 CHUNK_BYTES = 262_144
-# Longest time for which a request can be signed ahead: S3 takes no more.
+# The longest expiry of a presigned request that S3 accepts.
 MAX_PRESIGN_SECONDS = 604_800
 
 _KEY_PATTERN = re.compile(r"[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*(/[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*)*")
@@ -34,11 +36,11 @@ _MEDIA_TYPE_PATTERN = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]*(; ?[a-z]+=[a-z0-9
 
 
 class StorageError(Exception):
-    """The store did not do it. Says which step failed and how, never an address or a signature."""
+    """Object storage failed. The message has the step and the failure, never a URL or a signature."""
 
 
 class StorageFullError(StorageError):
-    """There is no room left in the store."""
+    """Object storage is full."""
 
 
 class ObjectNotFoundError(Exception):
@@ -46,12 +48,12 @@ class ObjectNotFoundError(Exception):
 
 
 class SizeMismatchError(Exception):
-    """Not as many bytes as were announced."""
+    """The content has another number of bytes than declared."""
 
 
 @dataclass(frozen=True, slots=True)
 class PresignedRequest:
-    """A request that its bearer may send: this method to this address with these headers, until `expires_at` (UTC)."""
+    """A presigned request: its method, URL and headers, valid until `expires_at` (UTC) for every client that has the URL."""
 
     method: str
     url: str
@@ -61,7 +63,7 @@ class PresignedRequest:
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object: its bytes counted, its media type (empty in lists), and when it was last written (UTC)."""
+    """Metadata of an object: key, size in bytes, media type (empty in lists), and time of the last write (UTC)."""
 
     key: str
     size: int
@@ -71,61 +73,59 @@ class StoredObject:
 
 @dataclass(frozen=True, slots=True)
 class ObjectStream:
-    """An object that is being read: once, from its beginning, at most `CHUNK` bytes at a time."""
+    """An open object: its metadata, and its content in chunks of at most CHUNK_BYTES, to be read once."""
 
     stored_object: StoredObject
     chunks: AsyncIterator[bytes]
 
 
 class ObjectStorage(Protocol):
-    """The store. Every method raises StorageFailed where the store is out of reach, and ValueError for what is no key."""
+    """Object storage. Every method raises StorageError where it is out of reach, and ValueError for an invalid key."""
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Has to last while anything but signing is done."""
+        """Connect. Everything but presigning works only inside this context."""
 
     def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> PresignedRequest:
-        """An upload of exactly `size` bytes as this media type within so many seconds. An object that is there is replaced."""
+        """A presigned PUT of exactly `size` bytes of this media type, valid for `seconds`. It replaces an existing object."""
 
     def presign_get(self, key: str, *, seconds: int, filename: str | None = None) -> str:
-        """The address to download an object from within so many seconds; browsers save it, by this name where one is given."""
+        """A presigned URL for GET, valid for `seconds`. With `filename`, browsers save the object under that name."""
 
     def public_url(self, key: str) -> str | None:
-        """Where everybody can always read the object; None: nowhere."""
+        """The permanent public URL of an object; None where it has none."""
 
     async def put(
         self, key: str, content: bytes | AsyncIterable[bytes], content_type: str, *, cache_control: str | None = None
     ) -> int:
-        """Write an object, whole or not at all; returns its size. What is raised by `content` is raised on."""
+        """Write an object atomically; returns its size in bytes. Exceptions that `content` raises propagate."""
 
     def open(self, key: str) -> AbstractAsyncContextManager[ObjectStream]:
-        """Read an object; raises Missing."""
+        """Open an object for reading; raises ObjectNotFoundError."""
 
     async def head(self, key: str) -> StoredObject | None:
-        """What there is to know of an object without reading it; None: it is not there."""
+        """The metadata of an object; None where there is none."""
 
     async def delete(self, key: str) -> None:
-        """Remove an object, if it is there."""
+        """Delete an object if it exists."""
 
     def list(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """The objects whose keys begin so, in the order of their keys."""
+        """The objects under a prefix, in the order of their keys."""
 
     def describe(self) -> str:
-        """Which store this is, without its secrets."""
+        """A description for operators, without secrets."""
 
 
 async def read_object(storage: ObjectStorage, key: str, max_bytes: int) -> bytes:
-    """A whole object of at most so many bytes; raises Missing, and WrongSize where it is longer."""
-    content = bytearray()
+    """The whole content of an object. Raises ObjectNotFoundError, and SizeMismatchError beyond `max_bytes`."""
     async with storage.open(key) as stream:
-        async for chunk in stream.chunks:
-            content += chunk
-            if len(content) > max_bytes:
-                raise SizeMismatchError(f"more than {max_bytes:,} bytes")
-    return bytes(content)
+        content = await read_bounded(stream.chunks, max_bytes)
+    if content is None:
+        raise SizeMismatchError(f"more than {max_bytes:,} bytes")
+    return content
 
 
 async def enforce_size(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator[bytes]:
-    """The same chunks; raises WrongSize as soon as they are more than so many bytes, or end before."""
+    """The same chunks. Raises SizeMismatchError as soon as they exceed `size` bytes, or where they end before."""
     total = 0
     async for chunk in chunks:
         total += len(chunk)
@@ -137,7 +137,7 @@ async def enforce_size(chunks: AsyncIterable[bytes], size: int) -> AsyncIterator
 
 
 async def delete_prefix(storage: ObjectStorage, prefix: str) -> int:
-    """Delete all objects whose keys begin so; returns how many there were."""
+    """Delete all objects under a prefix; returns their number."""
     keys = [stored.key async for stored in storage.list(prefix)]
     for key in keys:
         await storage.delete(key)
@@ -145,17 +145,18 @@ async def delete_prefix(storage: ObjectStorage, prefix: str) -> int:
 
 
 def validate_key(key: str) -> str:
-    """The key; raises ValueError where it is none.
+    """The key; raises ValueError where it is invalid.
 
-    Keys are lower-case letters, digits, `_`, `-` and `.` in parts divided by `/`: the same on every disk, and never a way out.
+    Keys are lower-case letters, digits, `_`, `-` and `.` in segments divided by `/`: the same on every file system, and without
+    path traversal.
     """
     if len(key) > 500 or not _KEY_PATTERN.fullmatch(key):
-        raise ValueError(f"{key[:100]!r} is no key of an object.")
+        raise ValueError(f"{key[:100]!r} is not a valid object key.")
     return key
 
 
 def validate_prefix(prefix: str) -> str:
-    """The beginning of keys: one or more whole parts of them, and a `/`."""
+    """The prefix: one or more segments of keys and a final `/`; raises ValueError where it is invalid."""
     if not prefix.endswith("/"):
         raise ValueError(f"{prefix[:100]!r} does not end in a slash.")
     validate_key(prefix[:-1])
@@ -163,14 +164,14 @@ def validate_prefix(prefix: str) -> str:
 
 
 def validate_media_type(content_type: str) -> str:
-    """The media type; raises ValueError where it is none."""
+    """The media type; raises ValueError where it is invalid."""
     if len(content_type) > 100 or not _MEDIA_TYPE_PATTERN.fullmatch(content_type):
-        raise ValueError(f"{content_type[:100]!r} is no media type such as text/csv.")
+        raise ValueError(f"{content_type[:100]!r} is not a media type such as text/csv.")
     return content_type
 
 
 def validate_presign_seconds(seconds: int) -> int:
-    """A time for which a request can be signed ahead."""
+    """The expiry of a presigned request in seconds; raises ValueError where it is out of range."""
     if not 1 <= seconds <= MAX_PRESIGN_SECONDS:
         raise ValueError(f"Requests are signed for 1 to {MAX_PRESIGN_SECONDS:,} seconds, not {seconds:,}.")
     return seconds

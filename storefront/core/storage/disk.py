@@ -1,4 +1,4 @@
-"""Objects in a folder, under signed addresses of our own: no service to set up. For one machine, whatever its processes."""
+"""Object storage in a folder, with presigned URLs to this server. For one machine with any number of processes."""
 
 import asyncio
 import errno
@@ -16,6 +16,7 @@ from typing import IO, ParamSpec, TypeVar
 from urllib.parse import urlencode
 
 from storefront.core.ids import new_id
+from storefront.core.private_files import open_private
 from storefront.core.storage.base import (
     CHUNK_BYTES,
     ObjectNotFoundError,
@@ -33,9 +34,9 @@ from storefront.core.storage.base import (
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Where the routes are that take and give objects.
+# Path of the storage endpoint.
 ROUTE_PREFIX = "/objects"
-# Bytes that are gathered before they are written: each write is a trip to another thread.
+# Size of the write buffer: each write is a switch to another thread.
 WRITE_BUFFER_BYTES = 1_048_576
 STALE_DRAFT_SECONDS = 86_400
 DEFAULT_MEDIA_TYPE = "application/octet-stream"
@@ -43,7 +44,7 @@ DEFAULT_MEDIA_TYPE = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class PresignedGrant:
-    """What a signed address allows: an upload of so many bytes of a type, or a download under a name."""
+    """What a presigned URL grants: an upload of `size` bytes of a type, or a download under a file name."""
 
     key: str
     content_type: str = ""
@@ -52,44 +53,44 @@ class PresignedGrant:
 
 
 class DiskStorage:
-    """A folder with three others: the objects, their media types, and what is still being written."""
+    """Object storage in a folder with three subfolders: objects, their media types, and drafts of unfinished writes."""
 
     def __init__(self, folder: Path, base_url: str, secret: str) -> None:
-        """`base_url` is where clients reach this server; `secret` signs."""
+        """`base_url`: the public URL of this server; `secret`: the key of the signatures."""
         self._folder = folder.absolute()
         self._base_url = base_url.rstrip("/")
-        # A key of its own: what is signed here is never taken for a token, nor the other way round.
+        # A derived key (domain separation): a signature of a URL can never serve as a token, or vice versa.
         self._signing_key = hashlib.blake2b(b"storefront objects", key=hashlib.sha256(secret.encode()).digest()).digest()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Nothing has to be open; what was cut off while it was written is cleared away."""
+        """Remove drafts that interrupted writes have left."""
         await asyncio.to_thread(self._remove_stale_drafts)
         yield
 
     def describe(self) -> str:
-        """The folder."""
+        """The path of the folder."""
         return f"the folder {self._folder}"
 
-    # ------------------------------------------------------------------------------------------- addresses
+    # ------------------------------------------------------------------------------------------- presigned URLs
 
     def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> PresignedRequest:
-        """An address of ours that takes the object."""
+        """A presigned PUT to this server."""
         grant, expires_at = PresignedGrant(validate_key(key), validate_media_type(content_type), size), _compute_expiry(seconds)
         url = self._build_signed_url("PUT", grant, expires_at)
         return PresignedRequest("PUT", url, {"content-type": content_type}, datetime.fromtimestamp(expires_at, UTC))
 
     def presign_get(self, key: str, *, seconds: int, filename: str | None = None) -> str:
-        """An address of ours that gives the object."""
+        """A presigned GET from this server."""
         return self._build_signed_url("GET", PresignedGrant(validate_key(key), filename=filename or ""), _compute_expiry(seconds))
 
     def public_url(self, key: str) -> str | None:
-        """Nowhere: what is public is served by routes of its own."""
+        """None: public objects are served by other endpoints of this server."""
         validate_key(key)
         return None
 
     def verify_grant(self, method: str, key: str, query: dict[str, str]) -> PresignedGrant | None:
-        """What a request is allowed by the signature in its address; None: nothing, or no longer."""
+        """The grant of a presigned URL; None where its signature is invalid or has expired."""
         try:
             expires_at, size = int(query["expires"]), int(query.get("size", "0"))
             grant = PresignedGrant(validate_key(key), query.get("type", ""), size, query.get("filename", ""))
@@ -106,7 +107,7 @@ class DiskStorage:
         return f"{self._base_url}{ROUTE_PREFIX}/{grant.key}?{urlencode(query)}"
 
     def _compute_signature(self, method: str, grant: PresignedGrant, expires_at: int) -> str:
-        # Each part with its length: no two requests are the same text.
+        # Each segment with its length: no two requests have the same canonical text.
         segments = (method, grant.key, grant.content_type, str(grant.size), grant.filename, str(expires_at))
         text = "".join(f"{len(segment)}:{segment}" for segment in segments)
         return hmac.new(self._signing_key, text.encode(errors="replace"), hashlib.sha256).hexdigest()
@@ -119,9 +120,9 @@ class DiskStorage:
         content: bytes | AsyncIterable[bytes],
         content_type: str,
         *,
-        cache_control: str | None = None,  # noqa: ARG002  nobody gets a file but by a route, which says it itself
+        cache_control: str | None = None,  # noqa: ARG002  the endpoints that serve files set the header
     ) -> int:
-        """Write to a file aside and move it into its place. Whoever reads an object that is replaced reads on in the old one."""
+        """Write a draft, then rename it atomically. Readers of a replaced object continue to read the old content."""
         path, media_type = self._object_path(key), validate_media_type(content_type)
         draft = await _run_in_thread(self._create_draft)
         try:
@@ -133,7 +134,7 @@ class DiskStorage:
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[ObjectStream]:
-        """Read a file; raises Missing."""
+        """Open a file for reading; raises ObjectNotFoundError."""
         file = await _run_in_thread(_open_file, self._object_path(key))
         try:
             media_type = await _run_in_thread(_read_media_type, self._type_path(key))
@@ -142,7 +143,7 @@ class DiskStorage:
             await _run_in_thread(file.close)
 
     async def head(self, key: str) -> StoredObject | None:
-        """What the folder says of it."""
+        """The metadata of a file; None where there is none."""
         path, type_path = self._object_path(key), self._type_path(key)
 
         def read_status() -> StoredObject | None:
@@ -154,18 +155,18 @@ class DiskStorage:
         return await _run_in_thread(read_status)
 
     async def delete(self, key: str) -> None:
-        """Remove the file."""
+        """Delete a file and its media type, and folders that become empty."""
         for path in (self._object_path(key), self._type_path(key)):
             await _run_in_thread(_remove_file, path, self._folder)
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """The files of a folder and of those in it."""
+        """The files of a folder, recursively, in the order of their keys."""
         root = self._folder / "objects"
         for stored in await _run_in_thread(lambda: [*_find_objects(root, validate_prefix(prefix))]):
             yield stored
 
     def get_file_path(self, key: str) -> Path:
-        """Where an object's bytes are, if it is there: for those who serve files."""
+        """The path of an object's file, which may not exist: for endpoints that serve files."""
         return self._object_path(key)
 
     def _object_path(self, key: str) -> Path:
@@ -177,8 +178,8 @@ class DiskStorage:
     def _create_draft(self) -> IO[bytes]:
         drafts_folder = self._folder / "unfinished"
         drafts_folder.mkdir(parents=True, exist_ok=True)
-        # For this user's eyes only, as what else is in the data folder.
-        return open(drafts_folder / new_id(), "xb", opener=_open_private)
+        # Readable by this user only, like the rest of the data folder.
+        return open(drafts_folder / new_id(), "xb", opener=open_private)
 
     def _remove_stale_drafts(self) -> None:
         for path in (self._folder / "unfinished").glob("*"):
@@ -191,12 +192,8 @@ def _compute_expiry(seconds: int) -> int:
     return int(time.time()) + validate_presign_seconds(seconds)
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 async def _run_in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Work on the file system, its failures as those of any object store."""
+    """Run file system work in a thread; OSError becomes StorageError, a full disk StorageFullError."""
     try:
         return await asyncio.to_thread(work, *args, **kwargs)
     except OSError as error:
@@ -222,7 +219,7 @@ def _publish_draft(draft: IO[bytes], path: Path, type_path: Path, content_type: 
     draft.flush()
     os.fsync(draft.fileno())
     size = draft.tell()
-    # The type first: an object that is there has one.
+    # The media type first: an existing object always has one.
     type_draft = Path(f"{draft.name}.type")
     type_draft.write_text(content_type)
     _move_file(type_draft, type_path)
@@ -231,7 +228,7 @@ def _publish_draft(draft: IO[bytes], path: Path, type_path: Path, content_type: 
 
 
 def _move_file(source: Path, target: Path) -> None:
-    # Its folder may be removed meanwhile, by whoever deletes the last object in it.
+    # A concurrent delete of the last object in the folder may remove the folder meanwhile.
     for _ in range(100):
         with suppress(FileNotFoundError, FileExistsError):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -242,7 +239,7 @@ def _move_file(source: Path, target: Path) -> None:
 
 
 def _discard_draft(draft: IO[bytes]) -> None:
-    # What is left in its buffer may find no room on the disk.
+    # Flushing the buffer may fail where the disk is full.
     with suppress(OSError):
         draft.close()
     for path in (Path(draft.name), Path(f"{draft.name}.type")):
@@ -276,7 +273,7 @@ def _build_stored_object(key: str, status: os.stat_result, content_type: str) ->
 def _remove_file(path: Path, root: Path) -> None:
     with suppress(FileNotFoundError, NotADirectoryError):
         path.unlink()
-    # Folders that nothing is left in go too.
+    # Remove empty folders, too.
     with suppress(OSError):
         for folder in path.parents:
             if folder.parent == root:

@@ -1,4 +1,4 @@
-"""Which store the settings name."""
+"""Creates the object storage that the settings configure."""
 
 from storefront.core.settings import Settings
 from storefront.core.storage.base import ObjectStorage
@@ -6,14 +6,14 @@ from storefront.core.storage.disk import DiskStorage
 
 
 def create_object_storage(options: Settings) -> ObjectStorage:
-    """The bucket of the settings, else the data folder. Raises RuntimeError where the extra is not installed."""
+    """The bucket of the settings, else a folder in the data folder. Raises RuntimeError where the extra `s3` is not installed."""
     if options.s3_bucket is None:
         return DiskStorage(options.data_dir / "objects", options.base_url(), options.load_signing_secret())
     try:
-        # Imported here because the signer is an extra.
+        # Imported here: botocore is an optional dependency.
         from storefront.core.storage.s3 import Bucket, S3Storage  # noqa: PLC0415
     except ImportError:
-        raise RuntimeError("STOREFRONT_S3_BUCKET needs a signer. Run: pip install 'storefront[s3]'") from None
+        raise RuntimeError("STOREFRONT_S3_BUCKET needs the extra s3. Run: pip install 'storefront[s3]'") from None
     secret_key = options.s3_secret_access_key
     return S3Storage(
         Bucket(
@@ -22,7 +22,7 @@ def create_object_storage(options: Settings) -> ObjectStorage:
             region=options.s3_region,
             access_key_id=options.s3_access_key_id or "",
             secret_access_key=secret_key.get_secret_value() if secret_key else "",
-            # AWS itself wants the bucket in the host; the address of another service may have no name to put it before.
+            # AWS requires virtual-hosted addressing; the endpoint of another service may be an IP address, without subdomains.
             addressing=options.s3_addressing or ("path" if options.s3_endpoint else "virtual"),
             public_url=options.s3_public_url,
         )

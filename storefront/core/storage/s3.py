@@ -1,4 +1,4 @@
-"""Objects in a bucket of S3's kind: AWS, Cloudflare R2, MinIO and others that speak its protocol. Needs the extra `s3`."""
+"""Object storage in an S3-compatible bucket: AWS, Cloudflare R2, MinIO and others. Needs the extra `s3`."""
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Mapping
@@ -28,10 +28,10 @@ from storefront.core.storage.base import (
     validate_presign_seconds,
 )
 
-# Bytes of a part of what is longer than one part. There may be 10,000 of them: 160 GB.
+# Part size of multipart uploads. At most 10,000 parts are allowed: 160 GB.
 PART_BYTES = 16_777_216
 MAX_ATTEMPTS = 3
-# What another attempt may mend.
+# Transient failures, which are retried.
 _RETRYABLE_STATUSES = (429, 500, 502, 503, 504)
 _ANY_NAMESPACE = "{*}"
 
@@ -41,7 +41,7 @@ EMPTY_MAPPING: Mapping[str, str] = {}
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where a bucket is and who may use it. `endpoint` is the service's address, without the bucket."""
+    """A bucket and its credentials. `endpoint` is the URL of the service, without the bucket."""
 
     endpoint: str
     name: str
@@ -52,7 +52,7 @@ class Bucket:
     public_url: str | None = None
 
     def build_url(self, key: str = "") -> str:
-        """Of an object, or of the bucket itself."""
+        """The URL of an object, or of the bucket itself."""
         parts = urlsplit(self.endpoint)
         if self.addressing == "virtual":
             return f"{parts.scheme}://{self.name}.{parts.netloc}/{quote(key)}"
@@ -66,7 +66,7 @@ class _Response(NamedTuple):
 
 
 class S3Storage:
-    """A bucket. Each request of ours is signed by itself; what is longer than one part goes up in parts."""
+    """Object storage in a bucket. Requests are signed (SigV4); objects longer than PART_BYTES are multipart uploads."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
@@ -75,30 +75,30 @@ class S3Storage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep connections to the service open."""
+        """Run with a pool of connections to the service."""
         limits, timeout = httpx.Limits(max_connections=50), httpx.Timeout(30, connect=5)
         async with httpx.AsyncClient(limits=limits, timeout=timeout) as self._client:
             yield
 
     def describe(self) -> str:
-        """The bucket and its service."""
+        """The name of the bucket and its endpoint."""
         return f"the bucket {self._bucket.name} at {self._bucket.endpoint}"
 
-    # ------------------------------------------------------------------------------------------- addresses
+    # ------------------------------------------------------------------------------------------- presigned URLs
 
     def presign_put(self, key: str, *, content_type: str, size: int, seconds: int) -> PresignedRequest:
-        """An address of the service. Type and length are among the signed headers: it takes no other request for this one."""
+        """A presigned PUT to the service. Media type and length are signed headers: the service rejects others."""
         headers = {"content-type": validate_media_type(content_type)}
         url = self._presign_url("PUT", key, {**headers, "content-length": str(size)}, {}, seconds)
         return PresignedRequest("PUT", url, headers, datetime.now(UTC) + timedelta(seconds=seconds))
 
     def presign_get(self, key: str, *, seconds: int, filename: str | None = None) -> str:
-        """An address of the service, which answers with what is signed here as the name to save by."""
+        """A presigned GET from the service, whose response has the signed Content-Disposition."""
         query = {"response-content-disposition": build_content_disposition(filename)} if filename else {}
         return self._presign_url("GET", key, {}, query, seconds)
 
     def public_url(self, key: str) -> str | None:
-        """Where the bucket is public, if it is."""
+        """The public URL of an object, where the bucket is public."""
         base = self._bucket.public_url
         return f"{base.rstrip('/')}/{quote(validate_key(key))}" if base else None
 
@@ -114,7 +114,7 @@ class S3Storage:
     async def put(
         self, key: str, content: bytes | AsyncIterable[bytes], content_type: str, *, cache_control: str | None = None
     ) -> int:
-        """One request for what fits into a part; else in parts, which only count once all of them are there."""
+        """One request for content of one part; else a multipart upload, which is completed atomically."""
         headers = {"content-type": validate_media_type(content_type)} | (
             {"cache-control": cache_control} if cache_control else {}
         )
@@ -139,10 +139,10 @@ class S3Storage:
             completed = await self._send_expecting_ok(
                 "POST", key, upload, {"content-type": "application/xml"}, _build_completion_xml(tags)
             )
-            # The status is sent before the parts are put together.
+            # The service sends status 200 before it assembles the parts: success is in the body.
             _find_text(completed.body, "ETag")
         except BaseException:
-            # Parts of what was never completed cost as much as what was.
+            # Parts of incomplete uploads cost storage: abort the upload.
             with suppress(StorageError):
                 await self._send_with_retry("DELETE", key, upload)
             raise
@@ -150,7 +150,7 @@ class S3Storage:
 
     @asynccontextmanager
     async def open(self, key: str) -> AsyncIterator[ObjectStream]:
-        """Read as it comes; raises Missing."""
+        """Stream an object; raises ObjectNotFoundError."""
         request = self._sign_request("GET", validate_key(key), {}, {}, b"")
         try:
             async with self._open_client.stream("GET", str(request.url), headers=dict(request.headers.items())) as response:
@@ -163,7 +163,7 @@ class S3Storage:
             raise StorageError(f"GET of an object: {type(error).__name__}") from error
 
     async def head(self, key: str) -> StoredObject | None:
-        """What the headers say of it."""
+        """The metadata in the headers; None where there is no object."""
         response = await self._send_with_retry("HEAD", validate_key(key))
         if response.status == 404:
             return None
@@ -172,13 +172,13 @@ class S3Storage:
         return _build_stored_object(key, response.headers)
 
     async def delete(self, key: str) -> None:
-        """Remove it. Of one that is not there services say the same."""
+        """Delete an object. Services respond likewise where there is none."""
         response = await self._send_with_retry("DELETE", validate_key(key))
         if response.status not in (200, 204, 404):
             raise _build_error("DELETE", response.status, response.body)
 
     async def list(self, prefix: str) -> AsyncIterator[StoredObject]:
-        """A thousand at a time."""
+        """The objects under a prefix, in pages of a thousand."""
         query = {"list-type": "2", "prefix": validate_prefix(prefix)}
         while True:
             page = ET.fromstring((await self._send_expecting_ok("GET", "", query)).body)  # noqa: S314  the service is trusted
@@ -195,7 +195,7 @@ class S3Storage:
     @property
     def _open_client(self) -> httpx.AsyncClient:
         if self._client is None:
-            raise RuntimeError("The bucket is used outside of running().")
+            raise RuntimeError("S3Storage is used outside of running().")
         return self._client
 
     async def _send_expecting_ok(
@@ -240,14 +240,14 @@ class S3Storage:
         return None if response.status_code in _RETRYABLE_STATUSES and not is_last else _parse_response(response)
 
     def _sign_request(self, method: str, key: str, query: QueryParameters, headers: Mapping[str, str], body: bytes) -> AWSRequest:
-        # In a header rather than in the address: addresses get into logs.
+        # The signature is in a header rather than in the URL: URLs get into logs.
         request = AWSRequest(method, _append_query(self._bucket.build_url(key), query), headers=dict(headers), data=body)
         S3SigV4Auth(self._credentials, "s3", self._bucket.region).add_auth(request)
         return request
 
 
 def build_content_disposition(filename: str) -> str:
-    """The header that has a browser save something by this name, whatever is in it."""
+    """A Content-Disposition header with this file name, in ASCII and in UTF-8 (RFC 6266)."""
     ascii_filename = "".join(
         letter if letter.isascii() and (letter.isalnum() or letter in "._- ") else "_" for letter in filename
     )
@@ -268,7 +268,7 @@ def _build_stored_object(key: str, headers: httpx.Headers) -> StoredObject:
 
 
 def _build_error(method: str, status: int, body: bytes) -> StorageError:
-    # The service's code for it; its message may quote the request.
+    # Only the service's error code: its message may quote the request.
     try:
         code = ET.fromstring(body).findtext("Code") or ""  # noqa: S314  the service is trusted
     except ET.ParseError:
@@ -293,7 +293,7 @@ def _build_completion_xml(tags: list[str]) -> bytes:
 
 
 async def _split_into_parts(content: bytes | AsyncIterable[bytes]) -> AsyncIterator[bytes]:
-    """The content in parts of one length, all but the last; one at least."""
+    """The content in parts of PART_BYTES, except for the last one; at least one part."""
     if isinstance(content, bytes):
         yield content
         return

@@ -1,4 +1,4 @@
-"""Session cookies as the real libraries made them, and ones that do not hold."""
+"""Session cookies of Auth.js, issued by the real libraries, and invalid ones."""
 
 import pytest
 from joserfc import jwe, jwt
@@ -12,7 +12,7 @@ SECRET = "a secret shared with the front end"
 OTHER = "the secret that was used before this"
 V4, V5, SECURE = "next-auth.session-token", "authjs.session-token", "__Secure-authjs.session-token"
 
-# Made with node by next-auth 4.24.15 (V4) and @auth/core 0.41.3 (the others), good for a hundred years, or expired for an hour:
+# Created in node by next-auth 4.24.15 (V4) and @auth/core 0.41.3 (the others), valid for 100 years, or expired for an hour:
 #   import { encode } from "next-auth/jwt"                          import { encode } from "@auth/core/jwt"
 #   await encode({ token, secret, maxAge })                         await encode({ token, secret, salt: "<cookie name>", maxAge })
 #   const token = { sub: "cm3x9k2ab0000", email: "ada@example.com", name: "Ada Lovelace", picture: "https://example.com/ada.png" }
@@ -55,13 +55,13 @@ EXPIRED_V5 = (
 MADE = {V4: MADE_V4, V5: MADE_V5, SECURE: MADE_SECURE}
 
 
-def encrypted(claims: dict[str, object], *, cookie: str = V5, enc: str = "A256CBC-HS512", secret: str = SECRET) -> str:
-    """A session of our own making, for what the real libraries would not make."""
+def encrypt_session(claims: dict[str, object], *, cookie: str = V5, enc: str = "A256CBC-HS512", secret: str = SECRET) -> str:
+    """A session encrypted here, for cases that the real libraries do not produce."""
     key = _derive_v5_key(secret, cookie, 64 if enc == "A256CBC-HS512" else 32)
     return jwt.encode({"alg": "dir", "enc": enc}, claims, key, registry=jwe.JWERegistry(algorithms=["dir", enc]))
 
 
-def refusal(cookies: dict[str, str], *secrets: str, now: int | None = None) -> str:
+def get_rejection(cookies: dict[str, str], *secrets: str, now: int | None = None) -> str:
     sessions = AuthjsSessionVerifier(secrets or [SECRET])
     with pytest.raises(Unauthenticated) as caught:
         sessions.verify(sessions.find_sessions(cookies), now=now)
@@ -69,75 +69,75 @@ def refusal(cookies: dict[str, str], *secrets: str, now: int | None = None) -> s
 
 
 @pytest.mark.parametrize("cookie", MADE)
-def test_a_session_of_the_real_library_is_read(cookie: str) -> None:
+def test_session_of_authjs_is_decrypted(cookie: str) -> None:
     claims = AuthjsSessionVerifier([SECRET]).verify({cookie: MADE[cookie]})
     picture = "https://example.com/ada.png"
     assert claims == Claims("cm3x9k2ab0000", "ada@example.com", "Ada Lovelace", picture, issuer="authjs")
     assert not claims.email_verified and claims.verified_email is None
 
 
-def test_the_secure_cookie_of_version_4_has_the_same_key() -> None:
+def test_v4_secure_cookie_has_the_same_key() -> None:
     sessions = AuthjsSessionVerifier([SECRET])
     held = sessions.find_sessions({f"__Secure-{V4}": MADE_V4})
     assert sessions.verify(held).subject == "cm3x9k2ab0000"
 
 
-def test_addresses_are_verified_only_where_the_front_end_is_trusted_with_them() -> None:
+def test_addresses_are_verified_only_with_trust_email() -> None:
     assert AuthjsSessionVerifier([SECRET], trust_email=True).verify({V5: MADE_V5}).email_verified
-    nobody = encrypted({"sub": "1", "exp": 9_999_999_999})
-    assert not AuthjsSessionVerifier([SECRET], trust_email=True).verify({V5: nobody}).email_verified
+    session = encrypt_session({"sub": "1", "exp": 9_999_999_999})
+    assert not AuthjsSessionVerifier([SECRET], trust_email=True).verify({V5: session}).email_verified
 
 
 @pytest.mark.parametrize("cookie", MADE)
-def test_a_long_session_is_put_together_from_its_chunks(cookie: str) -> None:
+def test_chunked_session_is_joined(cookie: str) -> None:
     whole = MADE[cookie]
-    # Twelve of them: the tenth comes after the second, not before it. What else is in the jar does not matter.
+    # Twelve chunks: they are ordered by number, not by text. Other cookies do not matter.
     size = len(whole) // 11
     chunks = {f"{cookie}.{number}": whole[number * size : (number + 1) * size] for number in range(12)}
     sessions = AuthjsSessionVerifier([SECRET])
     assert sessions.find_sessions({**dict(reversed(chunks.items())), "other": "x"}) == {cookie: whole}
 
 
-def test_a_missing_chunk_opens_nothing() -> None:
-    assert "opens it" in refusal({f"{V5}.0": MADE_V5[:200], f"{V5}.2": MADE_V5[200:]})
+def test_missing_chunk_is_rejected() -> None:
+    assert "decrypts it" in get_rejection({f"{V5}.0": MADE_V5[:200], f"{V5}.2": MADE_V5[200:]})
 
 
 @pytest.mark.parametrize("cookie", MADE)
-def test_another_secret_opens_nothing(cookie: str) -> None:
-    message = refusal({cookie: MADE[cookie]}, OTHER)
+def test_wrong_secret_is_rejected(cookie: str) -> None:
+    message = get_rejection({cookie: MADE[cookie]}, OTHER)
     assert "STOREFRONT_AUTHJS_SECRET" in message
     assert OTHER not in message
     assert MADE[cookie] not in message
 
 
 @pytest.mark.parametrize("cookie", MADE)
-def test_older_secrets_go_on_opening(cookie: str) -> None:
+def test_older_secrets_still_decrypt(cookie: str) -> None:
     assert AuthjsSessionVerifier([OTHER, SECRET]).verify({cookie: MADE[cookie]}).subject == "cm3x9k2ab0000"
 
 
-def test_a_session_belongs_to_the_cookie_it_was_made_for() -> None:
-    assert "opens it" in refusal({V5: MADE_SECURE})
-    assert "opens it" in refusal({V5: MADE_V4})
-    assert "opens it" in refusal({V4: MADE_V5})
+def test_session_is_bound_to_its_cookie() -> None:
+    assert "decrypts it" in get_rejection({V5: MADE_SECURE})
+    assert "decrypts it" in get_rejection({V5: MADE_V4})
+    assert "decrypts it" in get_rejection({V4: MADE_V5})
 
 
 @pytest.mark.parametrize(("cookie", "session"), [(V4, EXPIRED_V4), (V5, EXPIRED_V5)])
-def test_an_expired_session_is_refused(cookie: str, session: str) -> None:
-    assert "expired" in refusal({cookie: session})
+def test_expired_session_is_rejected(cookie: str, session: str) -> None:
+    assert "expired" in get_rejection({cookie: session})
 
 
-def test_fifteen_seconds_are_forgiven() -> None:
-    session = encrypted({"sub": "1", "exp": 1_000_000})
+def test_leeway_is_fifteen_seconds() -> None:
+    session = encrypt_session({"sub": "1", "exp": 1_000_000})
     assert AuthjsSessionVerifier([SECRET]).verify({V5: session}, now=1_000_014).subject == "1"
-    assert "expired" in refusal({V5: session}, now=1_000_015)
+    assert "expired" in get_rejection({V5: session}, now=1_000_015)
 
 
-def test_version_5_may_encrypt_with_gcm_too() -> None:
-    session = encrypted({"sub": "1", "exp": 9_999_999_999}, enc="A256GCM")
+def test_v5_supports_gcm() -> None:
+    session = encrypt_session({"sub": "1", "exp": 9_999_999_999}, enc="A256GCM")
     assert AuthjsSessionVerifier([SECRET]).verify({V5: session}).subject == "1"
 
 
-def test_an_old_cookie_beside_a_new_one_does_not_matter() -> None:
+def test_old_cookie_beside_new_one_is_ignored() -> None:
     sessions = AuthjsSessionVerifier([SECRET])
     assert sessions.verify(sessions.find_sessions({V5: EXPIRED_V5, V4: MADE_V4})).subject == "cm3x9k2ab0000"
 
@@ -152,24 +152,24 @@ def test_an_old_cookie_beside_a_new_one_does_not_matter() -> None:
         {"sub": "a\0b", "exp": 9_999_999_999},
     ],
 )
-def test_without_a_sub_and_an_exp_a_session_is_nothing(claims: dict[str, object]) -> None:
-    assert "not valid" in refusal({V5: encrypted(claims)})
+def test_sub_and_exp_are_required(claims: dict[str, object]) -> None:
+    assert "not valid" in get_rejection({V5: encrypt_session(claims)})
 
 
-def test_a_key_wrapped_some_other_way_opens_nothing() -> None:
+def test_other_key_management_is_rejected() -> None:
     key = OctKey.import_key(_derive_v5_key(SECRET, V5, 32).raw_value)
     wrapped = jwt.encode(
         {"alg": "A256KW", "enc": "A256GCM"}, {"sub": "1"}, key, registry=jwe.JWERegistry(algorithms=["A256KW", "A256GCM"])
     )
-    assert "opens it" in refusal({V5: wrapped})
+    assert "decrypts it" in get_rejection({V5: wrapped})
 
 
 @pytest.mark.parametrize(
     "session", ["x", "....", "a.b.c.d.e", "é" * 9, "x" * 100_000, MADE_V5[:-4] + "AAAA", MADE_V5 + ".x", MADE_V5[5:]]
 )
-def test_rubbish_opens_nothing(session: str) -> None:
-    assert "opens it" in refusal({V5: session})
+def test_malformed_session_is_rejected(session: str) -> None:
+    assert "decrypts it" in get_rejection({V5: session})
 
 
-def test_without_cookies_nobody_is_named() -> None:
+def test_no_cookies_mean_anonymous() -> None:
     assert AuthjsSessionVerifier([SECRET]).find_sessions({"authjs.csrf-token": "x", "theme": "dark", V4: ""}) == {}

@@ -1,4 +1,4 @@
-"""Which requests with a session cookie are believed to be their user's own. The browser's part is played by headers."""
+"""Protection against CSRF for requests with session cookies. Headers stand in for the browser."""
 
 import json
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from storefront.core.auth.csrf import check_request_origin, normalize_origin
 from storefront.core.errors import Forbidden
 from tests.client import Client, token_of
 from tests.conftest import fresh, serving
-from tests.core.auth.test_authjs import MADE_V5, SECRET, V5, encrypted
+from tests.core.auth.test_authjs import MADE_V5, SECRET, V5, encrypt_session
 
 PROTOCOLS = [Subprotocol("graphql-transport-ws")]
 SHOP = "https://shop.example"
@@ -31,12 +31,12 @@ async def server(postgres: str, template: str, tmp_path_factory: pytest.TempPath
         yield client
 
 
-async def ask(server: Client, **headers: str) -> httpx.Response:
+async def send_request(server: Client, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return await server.http.post("/graphql", json=ME, headers={"cookie": f"{V5}={MADE_V5}", **named})
 
 
-def own(server: Client) -> str:
+def get_own_origin(server: Client) -> str:
     return str(server.http.base_url).rstrip("/")
 
 
@@ -53,57 +53,61 @@ def assert_forbidden(answer: httpx.Response) -> str:
         {"origin": SHOP, "sec_fetch_site": "cross-site"},
         {"origin": "http://localhost:3000", "sec_fetch_site": "same-site"},
         {"origin": SHOP},
-        # A front end that passes /graphql on: the browser saw one origin, whatever host is asked here.
+        # A front end that proxies /graphql: the browser sees one origin, whatever the Host header is here.
         {"origin": "https://front.example", "sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "none"},
-        # A server of the front end, which no browser can be behind.
+        # A server of the front end, not a browser.
         {"x_requested_with": "next"},
         {"apollo_require_preflight": "true"},
     ],
 )
-async def test_pages_that_may_send_the_cookie(server: Client, headers: dict[str, str]) -> None:
-    assert (await ask(server, **headers)).json() == {"data": {"me": {"email": "ada@example.com"}}}
+async def test_trusted_pages_may_send_cookies(server: Client, headers: dict[str, str]) -> None:
+    assert (await send_request(server, **headers)).json() == {"data": {"me": {"email": "ada@example.com"}}}
 
 
-async def test_allowed_origins_may_read_the_answers(server: Client) -> None:
-    answer = await ask(server, origin=SHOP, sec_fetch_site="cross-site")
+async def test_allowed_origins_may_read_responses(server: Client) -> None:
+    answer = await send_request(server, origin=SHOP, sec_fetch_site="cross-site")
     assert answer.headers["access-control-allow-origin"] == SHOP
     assert answer.headers["access-control-allow-credentials"] == "true"
-    stranger = await ask(server, origin="https://elsewhere.example", sec_fetch_site="cross-site")
+    stranger = await send_request(server, origin="https://elsewhere.example", sec_fetch_site="cross-site")
     assert "access-control-allow-origin" not in stranger.headers
 
 
 @pytest.mark.parametrize("name", ["content-type", "authorization", "apollo-require-preflight", "x-requested-with"])
-async def test_pages_of_allowed_origins_alone_may_add_headers(server: Client, name: str) -> None:
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": name}
+async def test_preflight_allows_headers_to_allowed_origins_only(server: Client, name: str) -> None:
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": name}
     for origin, status in ((SHOP, 200), ("https://evil.example", 400)):
-        answer = await server.http.options("/graphql", headers={**asked, "origin": origin})
+        answer = await server.http.options("/graphql", headers={**preflight, "origin": origin})
         assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (status, status == 200)
 
 
-async def test_pages_of_any_origin_may_read_without_cookies_where_they_are_let(empty_url: str, tmp_path: Path) -> None:
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
+async def test_open_to_origins_allows_requests_without_cookies(empty_url: str, tmp_path: Path) -> None:
+    preflight = {"access-control-request-method": "POST", "access-control-request-headers": "authorization"}
     options: dict[str, Any] = {"authjs_secret": SecretStr(SECRET), "open_to_origins": True, "allowed_origins": SHOP}
     async with serving(empty_url, tmp_path, **options) as open_:
-        for origin, told, credentials in ((SHOP, SHOP, "true"), ("https://else.example", "*", None), ("null", "*", None)):
+        for origin, allowed_origin, credentials in (
+            (SHOP, SHOP, "true"),
+            ("https://else.example", "*", None),
+            ("null", "*", None),
+        ):
             for answer in (
                 await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers={"origin": origin}),
-                await open_.http.options("/graphql", headers={**asked, "origin": origin}),
+                await open_.http.options("/graphql", headers={**preflight, "origin": origin}),
             ):
-                assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, told)
+                assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, allowed_origin)
                 assert answer.headers.get("access-control-allow-credentials") == credentials
-        answer = await ask(open_, origin="https://else.example", sec_fetch_site="cross-site")
+        answer = await send_request(open_, origin="https://else.example", sec_fetch_site="cross-site")
         assert answer.json()["errors"][0]["extensions"]["code"] == "FORBIDDEN"
-        # Caches on the way keep what each of these is told apart.
+        # Shared caches must separate these responses (Vary).
         for headers in ({}, {"origin": SHOP}, {"origin": "https://else.example"}):
             answer = await open_.http.post("/graphql", json={"query": "{ __typename }"}, headers=headers)
             assert answer.headers["vary"].split(", ").count("Origin") == 1, answer.headers
 
 
-async def test_our_own_pages_may(server: Client) -> None:
-    assert (await ask(server, origin=own(server))).status_code == 200
-    assert (await ask(server, origin=own(server), sec_fetch_site="same-origin")).status_code == 200
+async def test_same_origin_is_allowed(server: Client) -> None:
+    assert (await send_request(server, origin=get_own_origin(server))).status_code == 200
+    assert (await send_request(server, origin=get_own_origin(server), sec_fetch_site="same-origin")).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -130,24 +134,24 @@ async def test_our_own_pages_may(server: Client) -> None:
         {},
     ],
 )
-async def test_all_others_may_not(server: Client, headers: dict[str, str]) -> None:
-    assert "STOREFRONT_ALLOWED_ORIGINS" in assert_forbidden(await ask(server, **headers))
+async def test_other_origins_are_forbidden(server: Client, headers: dict[str, str]) -> None:
+    assert "STOREFRONT_ALLOWED_ORIGINS" in assert_forbidden(await send_request(server, **headers))
 
 
-async def test_the_same_host_by_another_scheme_is_what_the_browser_calls_it(server: Client) -> None:
-    assert_forbidden(await ask(server, origin=own(server), sec_fetch_site="cross-site"))
+async def test_sec_fetch_site_decides_for_other_schemes(server: Client) -> None:
+    assert_forbidden(await send_request(server, origin=get_own_origin(server), sec_fetch_site="cross-site"))
 
 
-async def test_the_refusal_names_the_origin_and_the_mend(server: Client) -> None:
-    message = assert_forbidden(await ask(server, origin="https://evil.example"))
+async def test_error_names_origin_and_fix(server: Client) -> None:
+    message = assert_forbidden(await send_request(server, origin="https://evil.example"))
     assert "'https://evil.example'" in message
     assert "Authorization: Bearer" in message
-    assert "no Origin header" in assert_forbidden(await ask(server))
-    assert len(assert_forbidden(await ask(server, origin="https://" + "x" * 5_000))) < 500
+    assert "no Origin header" in assert_forbidden(await send_request(server))
+    assert len(assert_forbidden(await send_request(server, origin="https://" + "x" * 5_000))) < 500
 
 
-async def test_a_forbidden_request_does_nothing(server: Client) -> None:
-    session = encrypted({"sub": "forbidden", "email": "forbidden@example.com", "exp": 9_999_999_999})
+async def test_forbidden_request_has_no_effect(server: Client) -> None:
+    session = encrypt_session({"sub": "forbidden", "email": "forbidden@example.com", "exp": 9_999_999_999})
     headers = {"cookie": f"{V5}={session}", "origin": "https://evil.example"}
     assert_forbidden(await server.http.post("/graphql", json=ME, headers=headers))
     assert_forbidden(await server.http.get("/graphql", params=ME, headers=headers))
@@ -165,10 +169,10 @@ async def test_a_forbidden_request_does_nothing(server: Client) -> None:
         ("https://evil.example", {"x-requested-with": "x", "host": "evil.example", "cookie": ""}, 4403),
     ],
 )
-async def test_of_a_socket_the_browser_alone_says_where_it_comes_from(
+async def test_websocket_handshake_is_checked_by_origin(
     server: Client, origin: str, payload: dict[str, str], code: int | None
 ) -> None:
-    address = own(server).replace("http", "ws") + "/graphql"
+    address = get_own_origin(server).replace("http", "ws") + "/graphql"
     cookie = {"cookie": f"{V5}={MADE_V5}"}
     async with connect(address, origin=Origin(origin), additional_headers=cookie, subprotocols=PROTOCOLS) as socket:
         await socket.send(json.dumps({"type": "connection_init", "payload": payload}))
@@ -181,35 +185,35 @@ async def test_of_a_socket_the_browser_alone_says_where_it_comes_from(
 
 
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-async def test_what_a_form_can_send_is_no_request(server: Client, content_type: str) -> None:
+async def test_form_content_types_are_rejected(server: Client, content_type: str) -> None:
     headers = {"cookie": f"{V5}={MADE_V5}", "origin": "https://evil.example", "content-type": content_type}
     assert (await server.http.post("/graphql", content='{"query": "{ me { id } }"}', headers=headers)).status_code == 415
 
 
-async def test_a_bearer_token_needs_no_origin_and_the_cookie_beside_it_counts_for_nothing(server: Client) -> None:
+async def test_bearer_token_takes_precedence_and_needs_no_origin(server: Client) -> None:
     token = token_of("csrf-bearer", email="bearer@example.com")
     for headers in ({}, {"origin": "https://evil.example", "sec_fetch_site": "cross-site"}):
-        answer = await ask(server, authorization=f"Bearer {token}", **headers)
+        answer = await send_request(server, authorization=f"Bearer {token}", **headers)
         assert answer.json() == {"data": {"me": {"email": "bearer@example.com"}}}
-    assert (await ask(server, authorization="Bearer wrong", origin=SHOP)).status_code == 401
+    assert (await send_request(server, authorization="Bearer wrong", origin=SHOP)).status_code == 401
 
 
-async def test_without_a_session_cookie_anybody_may_ask(server: Client) -> None:
+async def test_anonymous_requests_need_no_origin(server: Client) -> None:
     headers = {"cookie": "theme=dark; authjs.csrf-token=x", "origin": "https://evil.example"}
     answer = await server.http.post("/graphql", json=ME, headers=headers)
     assert answer.json() == {"data": {"me": None}}
 
 
-async def test_a_session_that_does_not_hold_is_401(server: Client) -> None:
+async def test_invalid_session_is_401(server: Client) -> None:
     headers = {"cookie": f"{V5}={MADE_V5[:-4]}AAAA", "origin": SHOP}
     assert (await server.http.post("/graphql", json=ME, headers=headers)).status_code == 401
 
 
-async def test_without_the_secret_cookies_are_not_looked_at(shopper: Client) -> None:
-    assert (await ask(shopper, origin="https://evil.example")).json() == {"data": {"me": None}}
+async def test_cookies_are_ignored_without_secret(shopper: Client) -> None:
+    assert (await send_request(shopper, origin="https://evil.example")).json() == {"data": {"me": None}}
 
 
-def test_default_ports_are_not_written() -> None:
+def test_default_ports_are_stripped() -> None:
     check_request_origin({"origin": "https://api.example", "host": "api.example:443"}, ())
     check_request_origin({"origin": "http://api.example", "host": "API.example:80"}, ())
     with pytest.raises(Forbidden):
@@ -220,13 +224,13 @@ def test_default_ports_are_not_written() -> None:
     ("written", "normal"),
     [("https://Shop.Example/", SHOP), (" https://shop.example:443", SHOP), ("http://localhost:3000", "http://localhost:3000")],
 )
-def test_origins_are_compared_as_browsers_write_them(written: str, normal: str) -> None:
+def test_origins_are_normalized(written: str, normal: str) -> None:
     assert normalize_origin(written) == normal
 
 
 @pytest.mark.parametrize(
     "text", ["*", "null", "shop.example", "https://", "https://shop.example/path", "https://u@shop.example", "ftp://x"]
 )
-def test_what_is_no_origin_is_told(text: str) -> None:
-    with pytest.raises(ValueError, match="no origin"):
+def test_invalid_origin_raises(text: str) -> None:
+    with pytest.raises(ValueError, match="is not an origin"):
         normalize_origin(text)

@@ -1,4 +1,4 @@
-"""Which spellings of an address are equal, and which texts are no address."""
+"""Normalization of e-mail addresses: equal spellings, and invalid addresses."""
 
 import pytest
 
@@ -50,7 +50,7 @@ def test_spellings_of_one_mailbox_are_equal(text: str, normal: str) -> None:
         "zoe\u0301@example.com",  # a letter and its accent as two characters
     ],
 )
-def test_characters_that_look_alike_equal_nothing(text: str) -> None:
+def test_lookalike_characters_are_rejected(text: str) -> None:
     assert normalize_email(text) is None
 
 
@@ -58,7 +58,7 @@ def test_characters_that_look_alike_equal_nothing(text: str) -> None:
     "text", ["", " ", "ada", "@", "ada@", "@example.com", "a@b@example.com", "a da@example.com", "ada@example..com", "ada@x\0y",
              "ada@.example.com", "ada@example.com..", "ada@\u0301.example", "a\n@example.com"]
 )  # fmt: skip
-def test_text_that_is_no_address_is_none(text: str) -> None:
+def test_invalid_address_is_none(text: str) -> None:
     assert normalize_email(text) is None
 
 

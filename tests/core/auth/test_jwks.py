@@ -1,4 +1,4 @@
-"""How the keys of an issuer are fetched and kept: through changes, floods, failures and nonsense. Time is set by hand."""
+"""Fetching and caching of JWKS: rotation, rate limits, failures, invalid responses. Tests set the clock."""
 
 import asyncio
 import gzip
@@ -18,8 +18,8 @@ from tests.issuer import Host, Issuer, hosting, key
 
 @pytest_asyncio.fixture(scope="session")
 async def host() -> AsyncIterator[Host]:
-    async with hosting() as one:
-        yield one
+    async with hosting() as server:
+        yield server
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def issuer(host: Host) -> Issuer:
 
 
 class Clock:
-    """Seconds that pass when they are told to."""
+    """A clock that tests advance."""
 
     now = 1_000.0
 
@@ -41,28 +41,28 @@ def clock() -> Clock:
     return Clock()
 
 
-def always(response: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
+def respond_always(response: Callable[[], Response]) -> Callable[[Request], Awaitable[Response]]:
     async def answer(_: Request) -> Response:
         return response()
 
     return answer
 
 
-down = always(lambda: PlainTextResponse("down for repairs", 503))
+down = respond_always(lambda: PlainTextResponse("down for repairs", 503))
 
 
-async def finds(keys: IssuerKeys, kid: str | None = "first") -> bool:
+async def has_key(keys: IssuerKeys, kid: str | None = "first") -> bool:
     return await keys.find_key(kid, "ES256") is not None
 
 
-async def test_keys_are_fetched_once_while_they_are_fresh(issuer: Issuer, clock: Clock) -> None:
+async def test_fresh_keys_are_cached(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert all([await finds(keys) for _ in range(50)])
+    assert all([await has_key(keys) for _ in range(50)])
     clock.now += 599
-    assert await finds(keys)
+    assert await has_key(keys)
     assert issuer.asked == ["/.well-known/openid-configuration", "/keys"]
     clock.now += 1
-    assert await finds(keys)
+    assert await has_key(keys)
     assert issuer.fetches() == 2
 
 
@@ -70,57 +70,57 @@ async def test_keys_are_fetched_once_while_they_are_fresh(issuer: Issuer, clock:
     ("said", "fresh"),
     [("public, max-age=60", 60), ("max-age=86400", 600), ("max-age=0", 30), ("no-store", 600), ("s-maxage=60", 600)],
 )
-async def test_the_issuer_may_shorten_that(issuer: Issuer, clock: Clock, said: str, fresh: int) -> None:
+async def test_cache_control_shortens_freshness(issuer: Issuer, clock: Clock, said: str, fresh: int) -> None:
     issuer.headers["cache-control"] = said
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     clock.now += fresh - 1
-    assert await finds(keys)
+    assert await has_key(keys)
     assert issuer.fetches() == 1
     clock.now += 1
-    assert await finds(keys)
+    assert await has_key(keys)
     assert issuer.fetches() == 2
 
 
-async def test_a_known_address_of_the_keys_needs_no_discovery(issuer: Issuer) -> None:
-    assert await finds(IssuerKeys("https://elsewhere.example", f"{issuer.url}/keys"))
+async def test_configured_jwks_url_skips_discovery(issuer: Issuer) -> None:
+    assert await has_key(IssuerKeys("https://elsewhere.example", f"{issuer.url}/keys"))
     assert issuer.asked == ["/keys"]
 
 
-async def test_a_new_key_counts_at_once_and_an_old_one_until_the_keys_are_fetched_again(issuer: Issuer, clock: Clock) -> None:
+async def test_rotated_key_is_accepted_at_once(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     issuer.keys = [key(kid="second"), key()]
-    assert await finds(keys, "second")
+    assert await has_key(keys, "second")
     issuer.keys = [key(kid="second")]
-    assert await finds(keys)
+    assert await has_key(keys)
     clock.now += 600
-    assert not await finds(keys)
+    assert not await has_key(keys)
 
 
-async def test_a_flood_of_unknown_keys_costs_one_fetch_in_thirty_seconds(issuer: Issuer, clock: Clock) -> None:
+async def test_unknown_keys_cause_limited_fetches(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     for _ in range(2):
-        found = await asyncio.gather(*(finds(keys, f"unknown {number}") for number in range(200)))
+        found = await asyncio.gather(*(has_key(keys, f"unknown {number}") for number in range(200)))
         assert not any(found)
-        assert not await finds(keys, "another")
+        assert not await has_key(keys, "another")
     assert issuer.fetches() == 2
     clock.now += 30
-    assert not await finds(keys, "another")
-    assert not await finds(keys, "another")
+    assert not await has_key(keys, "another")
+    assert not await has_key(keys, "another")
     assert issuer.fetches() == 3
 
 
-async def test_who_knows_a_new_key_waits_for_the_fetch_that_a_flood_began(issuer: Issuer, clock: Clock) -> None:
+async def test_new_key_joins_fetch_in_flight(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     issuer.keys.append(key(kid="second"))
-    found = await asyncio.gather(finds(keys, "unknown"), finds(keys, "second"))
+    found = await asyncio.gather(has_key(keys, "unknown"), has_key(keys, "second"))
     assert list(found) == [False, True]
 
 
-def slowly(issuer: Issuer, seconds: float) -> Callable[[Request], Awaitable[Response]]:
+def respond_slowly(issuer: Issuer, seconds: float) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         await asyncio.sleep(seconds)
         issuer.answer = None
@@ -130,74 +130,74 @@ def slowly(issuer: Issuer, seconds: float) -> Callable[[Request], Awaitable[Resp
     return answer
 
 
-async def test_many_who_wait_wait_for_one_fetch(issuer: Issuer) -> None:
+async def test_concurrent_callers_share_one_fetch(issuer: Issuer) -> None:
     keys = IssuerKeys(issuer.url, f"{issuer.url}/keys")
-    issuer.answer = slowly(issuer, 0.2)
-    assert all(await asyncio.gather(*(finds(keys) for _ in range(50))))
+    issuer.answer = respond_slowly(issuer, 0.2)
+    assert all(await asyncio.gather(*(has_key(keys) for _ in range(50))))
     assert issuer.fetches() == 1
 
 
-async def test_one_who_leaves_does_not_take_the_fetch_along(issuer: Issuer) -> None:
+async def test_cancelled_caller_does_not_cancel_fetch(issuer: Issuer) -> None:
     keys = IssuerKeys(issuer.url, f"{issuer.url}/keys")
-    issuer.answer = slowly(issuer, 0.2)
-    leaver, stayer = asyncio.create_task(finds(keys)), asyncio.create_task(finds(keys))
+    issuer.answer = respond_slowly(issuer, 0.2)
+    leaver, stayer = asyncio.create_task(has_key(keys)), asyncio.create_task(has_key(keys))
     await asyncio.sleep(0.1)
     leaver.cancel()
     assert await stayer
     assert issuer.fetches() == 1
 
 
-async def test_old_keys_work_for_an_hour_while_the_issuer_is_down(issuer: Issuer, clock: Clock) -> None:
+async def test_stale_keys_are_used_for_an_hour(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     issuer.answer = down
     clock.now += 600
-    assert await finds(keys)
-    assert await finds(keys)
+    assert await has_key(keys)
+    assert await has_key(keys)
     assert issuer.fetches() == 2
     clock.now += 3_599
-    assert await finds(keys)
+    assert await has_key(keys)
     clock.now += 1
     with pytest.raises(IssuerUnreachableError):
-        await finds(keys)
+        await has_key(keys)
     clock.now += 30
     issuer.answer = None
-    assert await finds(keys)
+    assert await has_key(keys)
 
 
-async def test_an_issuer_that_never_answered_is_asked_again_after_five_seconds(issuer: Issuer, clock: Clock) -> None:
+async def test_unknown_issuer_is_retried_after_five_seconds(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
     issuer.answer = down
     for _ in range(3):
         with pytest.raises(IssuerUnreachableError) as caught:
-            await finds(keys)
+            await has_key(keys)
     assert issuer.url not in str(caught.value)
     assert issuer.fetches() == 1
     issuer.answer = None
     clock.now += 5
-    assert await finds(keys)
+    assert await has_key(keys)
 
 
-async def test_nobody_listens_there() -> None:
+async def test_refused_connection_raises_unreachable() -> None:
     with pytest.raises(IssuerUnreachableError):
-        await finds(IssuerKeys("http://127.0.0.1:1"))
+        await has_key(IssuerKeys("http://127.0.0.1:1"))
 
 
-async def test_a_slow_issuer_is_given_up_on(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_issuer_times_out(issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jwks, "FETCH_TIMEOUT_SECONDS", 0.2)
 
     async def drops() -> AsyncIterator[bytes]:
-        # Never silent for long, and never done.
+        # A response that sends data forever.
         for _ in range(20):
             yield b" "
             await asyncio.sleep(0.1)
 
-    issuer.answer = always(lambda: StreamingResponse(drops()))
+    issuer.answer = respond_always(lambda: StreamingResponse(drops()))
     with pytest.raises(IssuerUnreachableError):
-        await asyncio.wait_for(finds(IssuerKeys(issuer.url)), 1)
+        await asyncio.wait_for(has_key(IssuerKeys(issuer.url)), 1)
 
 
-async def test_a_huge_answer_is_not_read_to_its_end(issuer: Issuer) -> None:
+async def test_huge_response_is_not_read_completely(issuer: Issuer) -> None:
     sent = 0
 
     async def flood() -> AsyncIterator[bytes]:
@@ -207,28 +207,28 @@ async def test_a_huge_answer_is_not_read_to_its_end(issuer: Issuer) -> None:
             yield b" " * 65_536
             await asyncio.sleep(0)
 
-    issuer.answer = always(lambda: StreamingResponse(flood()))
+    issuer.answer = respond_always(lambda: StreamingResponse(flood()))
     with pytest.raises(IssuerUnreachableError):
-        await finds(IssuerKeys(issuer.url))
+        await has_key(IssuerKeys(issuer.url))
     assert sent < 50_000_000
 
 
-def json(content: Any) -> Callable[[], Response]:
+def json_response(content: Any) -> Callable[[], Response]:
     return lambda: JSONResponse(content)
 
 
 NONSENSE: dict[str, Callable[[], Response]] = {
     "no JSON": lambda: PlainTextResponse("<html>"),
     "deep JSON": lambda: PlainTextResponse("[" * 100_000),
-    "a list": json([]),
-    "no keys": json({}),
-    "keys are text": json({"keys": "none"}),
-    "no key that is one": json(
+    "a list": json_response([]),
+    "no keys": json_response({}),
+    "keys are text": json_response({"keys": "none"}),
+    "no key that is one": json_response(
         {"keys": [1, None, "x", [], {}, {"kty": "RSA"}, {"kty": 5}, {"kty": "EC", "crv": "P-256", "x": "!", "y": 1}]}
     ),
-    "key with odd members": json({"keys": [{**key().as_dict(private=False), "use": ["sig"], "key_ops": 5}]}),
-    "key for encryption": json({"keys": [{**key().as_dict(private=False), "use": "enc"}]}),
-    "key for signing": json({"keys": [{**key(use=None).as_dict(private=False), "key_ops": ["sign"]}]}),
+    "key with odd members": json_response({"keys": [{**key().as_dict(private=False), "use": ["sig"], "key_ops": 5}]}),
+    "key for encryption": json_response({"keys": [{**key().as_dict(private=False), "use": "enc"}]}),
+    "key for signing": json_response({"keys": [{**key(use=None).as_dict(private=False), "key_ops": ["sign"]}]}),
     "compressed": lambda: Response(gzip.compress(b"{}"), headers={"content-encoding": "gzip"}),
     "elsewhere": lambda: RedirectResponse("/keys2"),
     "an error": lambda: PlainTextResponse("boom", 500),
@@ -237,23 +237,23 @@ NONSENSE: dict[str, Callable[[], Response]] = {
 
 
 @pytest.mark.parametrize("name", NONSENSE)
-async def test_nonsense_is_no_key(issuer: Issuer, name: str) -> None:
-    issuer.answer = always(NONSENSE[name])
+async def test_invalid_responses_give_no_key(issuer: Issuer, name: str) -> None:
+    issuer.answer = respond_always(NONSENSE[name])
     with pytest.raises(IssuerUnreachableError):
-        await finds(IssuerKeys(issuer.url, f"{issuer.url}/keys"))
+        await has_key(IssuerKeys(issuer.url, f"{issuer.url}/keys"))
 
 
-async def test_nonsense_does_not_replace_keys_that_work(issuer: Issuer, clock: Clock) -> None:
+async def test_invalid_response_does_not_replace_keys(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, f"{issuer.url}/keys", clock=clock)
-    assert await finds(keys)
+    assert await has_key(keys)
     for nonsense in NONSENSE.values():
-        issuer.answer = always(nonsense)
+        issuer.answer = respond_always(nonsense)
         clock.now += 600 if issuer.fetches() == 1 else 30
-        assert await finds(keys)
+        assert await has_key(keys)
     assert issuer.fetches() == 1 + len(NONSENSE)
 
 
-async def test_keys_that_are_broken_or_too_weak_do_not_spoil_the_others(issuer: Issuer) -> None:
+async def test_invalid_and_weak_keys_are_skipped(issuer: Issuer) -> None:
     weak = {"kty": "RSA", "kid": "weak", "e": "AQAB", "n": urlsafe_b64encode(b"\xff" * 128).decode()}
     issuer.keys = [
         {"kty": "RSA", "n": "short", "e": "AQAB"},
@@ -263,7 +263,7 @@ async def test_keys_that_are_broken_or_too_weak_do_not_spoil_the_others(issuer: 
         key(),
     ]
     keys = IssuerKeys(issuer.url)
-    assert await finds(keys)
+    assert await has_key(keys)
     for algorithm in ("RS256", "PS256", "HS256"):
         assert await keys.find_key("weak", algorithm) is None
 
@@ -271,17 +271,17 @@ async def test_keys_that_are_broken_or_too_weak_do_not_spoil_the_others(issuer: 
 @pytest.mark.parametrize(
     "discovery", [{"issuer": "http://127.0.0.1/other"}, {"jwks_uri": None}, {"jwks_uri": "file:///etc/passwd"}]
 )
-async def test_discovery_has_to_be_of_this_issuer_and_lead_to_its_keys(issuer: Issuer, discovery: dict[str, Any]) -> None:
+async def test_discovery_document_is_validated(issuer: Issuer, discovery: dict[str, Any]) -> None:
     issuer.discovery = discovery
     with pytest.raises(IssuerUnreachableError):
-        await finds(IssuerKeys(issuer.url))
+        await has_key(IssuerKeys(issuer.url))
     assert issuer.fetches() == 0
 
 
-async def test_a_token_without_a_key_id_means_the_only_key_there_is(issuer: Issuer, clock: Clock) -> None:
+async def test_missing_key_id_selects_the_only_key(issuer: Issuer, clock: Clock) -> None:
     keys = IssuerKeys(issuer.url, clock=clock)
-    assert await finds(keys, None)
+    assert await has_key(keys, None)
     issuer.keys = [key(), key(kid="second"), key("P-384", kid="third")]
     clock.now += 600
-    assert not await finds(keys, None)
+    assert not await has_key(keys, None)
     assert await keys.find_key(None, "ES384")

@@ -1,4 +1,4 @@
-"""Tokens of our own that come again: remembered as long as they hold, and no longer."""
+"""The cache of our own verified tokens."""
 
 import time
 
@@ -12,11 +12,11 @@ SECRET = "s" * 32
 ADA = Claims("ada", "ada@example.com")
 
 
-def at(monkeypatch: pytest.MonkeyPatch, moment: float) -> None:
+def set_time(monkeypatch: pytest.MonkeyPatch, moment: float) -> None:
     monkeypatch.setattr(time, "time", lambda: moment)
 
 
-def test_a_token_says_the_same_each_time_and_is_looked_into_once() -> None:
+def test_verified_token_is_cached() -> None:
     ours, token = TokenVerifier(SECRET), sign_token(ADA, SECRET, seconds=60)
     assert ours.get_cached(token) is None
     first = ours.verify(token)
@@ -24,17 +24,17 @@ def test_a_token_says_the_same_each_time_and_is_looked_into_once() -> None:
     assert ours.get_cached(token) is first and ours.verify(token) is first
 
 
-def test_a_token_that_was_known_ends_when_it_says_and_the_clocks_may_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_token_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, token, now = TokenVerifier(SECRET, leeway=30), sign_token(ADA, SECRET, seconds=60), time.time()
     ours.verify(token)
-    at(monkeypatch, now + 85)
+    set_time(monkeypatch, now + 85)
     assert ours.verify(token).subject == "ada"
-    at(monkeypatch, now + 95)
+    set_time(monkeypatch, now + 95)
     with pytest.raises(Unauthenticated, match="expired"):
         ours.verify(token)
 
 
-def test_what_is_like_a_known_token_is_not_known() -> None:
+def test_altered_cached_token_is_rejected() -> None:
     ours, token = TokenVerifier(SECRET), sign_token(ADA, SECRET, seconds=60)
     ours.verify(token)
     head, payload, signature = token.split(".")
@@ -47,13 +47,13 @@ def test_what_is_like_a_known_token_is_not_known() -> None:
         TokenVerifier("t" * 32).verify(token)
 
 
-def test_the_latest_tokens_are_remembered_and_none_that_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_is_lru_and_skips_long_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "MAX_CACHED_TOKENS", 3)
     ours = TokenVerifier(SECRET)
-    made = [sign_token(Claims(f"user {n}"), SECRET, seconds=60) for n in range(5)]
-    for token in made:
+    issued = [sign_token(Claims(f"user {n}"), SECRET, seconds=60) for n in range(5)]
+    for token in issued:
         ours.verify(token)
-        ours.verify(made[0])
-    assert [ours.get_cached(token) is not None for token in made] == [True, False, False, True, True]
+        ours.verify(issued[0])
+    assert [ours.get_cached(token) is not None for token in issued] == [True, False, False, True, True]
     long = sign_token(Claims("ada", picture="x" * 2_000), SECRET, seconds=60)
     assert ours.verify(long).subject == "ada" and ours.get_cached(long) is None

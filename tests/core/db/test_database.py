@@ -1,4 +1,4 @@
-"""Connections that die: after a restart of Postgres, or when somebody ends them."""
+"""Recovery from lost connections, after a restart of Postgres or pg_terminate_backend."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,29 +25,29 @@ END_ALL = (
 @pytest_asyncio.fixture
 async def database(empty_url: str) -> AsyncIterator[Database]:
     async with Database(empty_url, size=SIZE) as opened:
-        # All connections of the pool are made, not only the first.
+        # Open all connections of the pool, not only the first.
         await asyncio.gather(*(opened.fetch(SLOW) for _ in range(SIZE)))
         yield opened
 
 
-def end_all(url: str) -> int:
-    """End every connection to the database; returns how many there were."""
+def terminate_connections(url: str) -> int:
+    """Terminate all connections to the database; returns their number."""
     with psycopg.connect(url, autocommit=True) as connection:
         return len(connection.execute(sql.SQL(END_ALL)).fetchall())
 
 
-async def test_statements_find_a_connection_that_lives(database: Database, empty_url: str) -> None:
-    assert end_all(empty_url) == SIZE
+async def test_statement_gets_a_live_connection(database: Database, empty_url: str) -> None:
+    assert terminate_connections(empty_url) == SIZE
     assert [await database.fetch(ONE) for _ in range(20)] == [[(1,)]] * 20
 
 
-async def test_statements_at_one_time_find_one_too(database: Database, empty_url: str) -> None:
-    end_all(empty_url)
+async def test_concurrent_statements_get_live_connections(database: Database, empty_url: str) -> None:
+    terminate_connections(empty_url)
     assert await asyncio.gather(*(database.fetch(ONE) for _ in range(20))) == [[(1,)]] * 20
 
 
-async def test_transactions_begin_on_a_connection_that_lives(database: Database, empty_url: str) -> None:
-    assert end_all(empty_url) == SIZE
+async def test_transaction_begins_on_a_live_connection(database: Database, empty_url: str) -> None:
+    assert terminate_connections(empty_url) == SIZE
 
     async def one() -> list[tuple[int]]:
         async with database.transaction() as connection:
@@ -56,11 +56,11 @@ async def test_transactions_begin_on_a_connection_that_lives(database: Database,
     assert await asyncio.gather(*(one() for _ in range(20))) == [[(1,)]] * 20
 
 
-async def test_a_transaction_that_has_begun_is_not_done_again(database: Database, empty_url: str) -> None:
+async def test_started_transaction_is_not_retried(database: Database, empty_url: str) -> None:
     async def broken() -> None:
         async with database.transaction() as connection:
             await connection.fetch(ONE)
-            end_all(empty_url)
+            terminate_connections(empty_url)
             await connection.fetch(ONE)
 
     with counted(database) as seen, pytest.raises(Unavailable, match="before anything was done"):
@@ -69,14 +69,14 @@ async def test_a_transaction_that_has_begun_is_not_done_again(database: Database
     assert await database.fetch(ONE) == [(1,)]
 
 
-async def test_a_statement_that_fails_on_a_living_connection_is_not_done_again(empty_url: str) -> None:
+async def test_failed_statement_is_not_retried(empty_url: str) -> None:
     async with Database(empty_url, statement_timeout=50) as database:
         with counted(database) as seen, pytest.raises(TimedOut, match="50 ms"):
             await database.fetch(SLOW)
         assert len(seen) == 1
 
 
-async def test_a_failure_in_a_transaction_takes_all_of_it_back(database: Database) -> None:
+async def test_failed_transaction_is_rolled_back(database: Database) -> None:
     async def failing(failure: Exception) -> None:
         async with database.transaction() as connection:
             await connection.fetch(compile_statement(text("CREATE TABLE made ()")))
@@ -88,7 +88,7 @@ async def test_a_failure_in_a_transaction_takes_all_of_it_back(database: Databas
     assert await database.fetch(compile_statement(text("SELECT to_regclass('made') AS made"))) == [(None,)]
 
 
-async def test_requests_do_not_notice_that_all_connections_were_ended(client: Client, empty_url: str) -> None:
+async def test_requests_survive_terminated_connections(client: Client, empty_url: str) -> None:
     user = client.signed_in(await make_user(client.database))
     store = await make_store(client.database, user_id=(await user.ask("{ me { id } }"))["me"]["id"])
     product = await make_product(client.database, store)
@@ -96,6 +96,6 @@ async def test_requests_do_not_notice_that_all_connections_were_ended(client: Cl
     read = "query($p: ID!) { product(by: {id: $p}) { inventory } }"
     for document, answers in ((read, [5] * 20), (write, list(range(6, 26)))):
         await asyncio.gather(*(client.ask(read, p=product) for _ in range(20)))
-        assert end_all(empty_url) > 0
-        told = [await user.ask(document, p=product) for _ in range(20)]
-        assert [(answer.get("adjustInventory") or answer)["product"]["inventory"] for answer in told] == answers
+        assert terminate_connections(empty_url) > 0
+        responses = [await user.ask(document, p=product) for _ in range(20)]
+        assert [(answer.get("adjustInventory") or answer)["product"]["inventory"] for answer in responses] == answers

@@ -1,4 +1,4 @@
-"""Statements that go out together: their rows, their failures, and what becomes of the connection."""
+"""Pipeline mode: rows and failures of batched statements, and the state of the connection afterwards."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,45 +27,45 @@ async def database(empty_url: str) -> AsyncIterator[Database]:
         yield opened
 
 
-async def fetched(connection: Connection, statement: Statement, **values: object) -> list[tuple[object, ...]]:
+async def fetch_rows(connection: Connection, statement: Statement, **values: object) -> list[tuple[object, ...]]:
     return [tuple(row) for row in await connection.fetch(statement, values)]
 
 
-async def together(database: Database, *steps: tuple[Statement, dict[str, object]]) -> None:
-    """One transaction of these, which are not waited for one by one."""
+async def run_in_transaction(database: Database, *steps: tuple[Statement, dict[str, object]]) -> None:
+    """Run the statements in one transaction without awaiting each of them."""
     async with database.transaction() as connection:
         for statement, values in steps:
             connection.enqueue(statement, values)
 
 
-async def test_each_statement_gets_its_own_rows(database: Database) -> None:
+async def test_each_statement_returns_its_own_rows(database: Database) -> None:
     async with database.transaction() as connection:
         sent = [connection.enqueue(TWO, {"number": number}) for number in range(20)]
         nothing = connection.enqueue(compile_statement(text("SET LOCAL search_path = public")))
-        assert await fetched(connection, ONE) == [(1,)]
-        assert [[(number,)] for number in range(20)] == [one.rows for one in sent] and nothing.rows == []
+        assert await fetch_rows(connection, ONE) == [(1,)]
+        assert [[(number,)] for number in range(20)] == [queued.rows for queued in sent] and nothing.rows == []
         assert sent[0].rows[0].two == 0
 
 
-async def test_what_follows_a_failure_is_not_run(database: Database) -> None:
+async def test_statements_after_a_failure_are_skipped(database: Database) -> None:
     with pytest.raises(psycopg.errors.DivisionByZero):
-        await together(database, (MAKE, {}), (FAILS, {"number": 0}), (SLOW, {}))
+        await run_in_transaction(database, (MAKE, {}), (FAILS, {"number": 0}), (SLOW, {}))
     assert [row.name for row in await database.fetch(MADE)] == [None]
 
 
-async def test_a_value_that_cannot_be_sent_leaves_the_connection_as_it_was(database: Database) -> None:
+async def test_unserializable_value_keeps_the_connection_usable(database: Database) -> None:
     with pytest.raises(psycopg.DataError):
-        await together(database, (MAKE, {}), (ECHO, {"text": "\0"}))
+        await run_in_transaction(database, (MAKE, {}), (ECHO, {"text": "\0"}))
     assert [row.name for row in await database.fetch(MADE)] == [None]
 
 
-async def test_what_was_not_waited_for_goes_out_with_the_commit(database: Database) -> None:
+async def test_queued_statements_are_sent_with_commit(database: Database) -> None:
     async with database.transaction() as connection:
         connection.enqueue(MAKE)
     assert [row.name for row in await database.fetch(MADE)] == ["made"]
 
 
-async def test_a_savepoint_takes_back_what_is_within_it_sent_or_not(database: Database) -> None:
+async def test_savepoint_rolls_back_sent_and_queued_statements(database: Database) -> None:
     async def fail(connection: Connection, *, flushed: bool) -> None:
         async with connection.savepoint():
             connection.enqueue(MAKE)
@@ -79,34 +79,34 @@ async def test_a_savepoint_takes_back_what_is_within_it_sent_or_not(database: Da
         for flushed, error in ((True, psycopg.errors.DivisionByZero), (False, ZeroDivisionError)) * 2:
             with pytest.raises(error):
                 await fail(connection, flushed=flushed)
-        assert await fetched(connection, MADE) == [(None,)]
+        assert await fetch_rows(connection, MADE) == [(None,)]
         async with connection.savepoint():
             connection.enqueue(MAKE)
     assert [row.name for row in await database.fetch(MADE)] == ["made"]
 
 
-async def test_psycopg_and_we_take_turns_on_one_connection(database: Database) -> None:
+async def test_psycopg_and_pipeline_share_a_connection(database: Database) -> None:
     async with database.transaction() as connection:
         for number in range(5):
             cursor = await connection.raw.execute("SELECT %s::int, txid_current()", [number])
-            [(told, transaction)] = await cursor.fetchall()
-            assert told == number
+            [(value, transaction)] = await cursor.fetchall()
+            assert value == number
             [(ours,)] = await connection.fetch(compile_statement(text("SELECT txid_current() AS number")))
             assert ours == transaction
         async with connection.raw.cursor() as cursor, cursor.copy("COPY (SELECT 7) TO STDOUT") as copy:
             assert [row async for row in copy.rows()] == [("7",)]
-        assert await fetched(connection, ONE) == [(1,)]
+        assert await fetch_rows(connection, ONE) == [(1,)]
 
 
-async def test_more_than_the_sockets_hold_goes_out_and_comes_back(database: Database) -> None:
+async def test_batches_larger_than_socket_buffers_work(database: Database) -> None:
     long = "x" * 2_000_000
     async with database.transaction() as connection:
         sent = [connection.enqueue(ECHO, {"text": long}) for _ in range(10)]
         await connection.flush()
-    assert all(one.rows == [(long,)] for one in sent)
+    assert all(queued.rows == [(long,)] for queued in sent)
 
 
-async def test_statements_that_are_used_again_stay_prepared_and_the_oldest_make_way(database: Database) -> None:
+async def test_prepared_statements_are_lru(database: Database) -> None:
     for _ in range(3):
         await database.fetch(ONE)
     assert len(await database.fetch(NAMES)) == 2
@@ -118,27 +118,27 @@ async def test_statements_that_are_used_again_stay_prepared_and_the_oldest_make_
     assert [tuple(row) for row in await database.fetch(compile_statement(text("SELECT 0 AS number")))] == [(0,)]
 
 
-async def test_a_statement_that_was_not_prepared_because_another_failed_is_prepared_later(database: Database) -> None:
+async def test_skipped_statement_is_prepared_later(database: Database) -> None:
     for _ in range(2):
         with pytest.raises(psycopg.errors.DivisionByZero):
-            await together(database, (FAILS, {"number": 0}), (ONE, {}))
+            await run_in_transaction(database, (FAILS, {"number": 0}), (ONE, {}))
     assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
     assert [tuple(row) for row in await database.fetch(FAILS, {"number": 1})] == [(1,)]
 
 
-async def test_whoever_is_cancelled_ends_the_statement_and_the_connection_goes_on(database: Database) -> None:
+async def test_cancellation_cancels_statement_and_keeps_connection(database: Database) -> None:
     [(before,)] = await database.fetch(compile_statement(text("SELECT pg_backend_pid() AS pid")))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await database.fetch(SLOW)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
-            await together(database, (MAKE, {}), (SLOW, {}))
+            await run_in_transaction(database, (MAKE, {}), (SLOW, {}))
     assert await database.fetch(compile_statement(text("SELECT pg_backend_pid() AS pid"))) == [(before,)]
     assert [row.name for row in await database.fetch(MADE)] == [None]
 
 
-async def test_a_statement_that_cannot_be_stopped_costs_its_connection(
+async def test_uncancellable_statement_closes_its_connection(
     database: Database, empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pipeline, "CANCEL_TIMEOUT_SECONDS", 0.0)
@@ -148,7 +148,7 @@ async def test_a_statement_that_cannot_be_stopped_costs_its_connection(
     assert [tuple(row) for row in await database.fetch(ONE)] == [(1,)]
 
 
-async def test_a_connection_that_is_ended_amid_a_transaction_ends_it(database: Database, empty_url: str) -> None:
+async def test_terminated_connection_ends_its_transaction(database: Database, empty_url: str) -> None:
     async def ended() -> None:
         async with database.transaction() as connection:
             [(pid,)] = await connection.fetch(compile_statement(text("SELECT pg_backend_pid() AS pid")))

@@ -1,4 +1,4 @@
-"""Connections that are lent: to how many, for how long, and what becomes of those that break or whose taker leaves."""
+"""The connection pool: size, waiters, timeouts, broken connections, cancellation."""
 
 import asyncio
 import time
@@ -25,21 +25,21 @@ class Maker:
     async def __call__(self) -> PipelineConnection:
         self.made += 1
         if self.made <= self.fails:
-            raise psycopg.OperationalError("nobody there")
+            raise psycopg.OperationalError("connection refused")
         self.all.append(await PipelineConnection.connect(self.url))
         return self.all[-1]
 
 
 @pytest.fixture
 async def maker(empty_url: str) -> AsyncIterator[Maker]:
-    made = Maker(empty_url)
-    yield made
-    for raw in made.all:
+    factory = Maker(empty_url)
+    yield factory
+    for raw in factory.all:
         await raw.close()
 
 
 @asynccontextmanager
-async def opened(
+async def open_pool(
     connect: Callable[[], Awaitable[PipelineConnection]], size: int, waiting: int = 0, seconds: float = 30.0
 ) -> AsyncIterator[ConnectionPool]:
     pool = ConnectionPool(connect, size, waiting, seconds)
@@ -50,27 +50,27 @@ async def opened(
         await pool.close()
 
 
-async def begun(*tasks: "asyncio.Task[Any]") -> None:
+async def wait_until_started(*tasks: "asyncio.Task[Any]") -> None:
     for _ in range(5):
         await asyncio.sleep(0)
     assert not any(task.done() for task in tasks)
 
 
-async def test_connections_are_made_as_they_are_needed_and_the_last_one_is_lent_again(maker: Maker) -> None:
-    async with opened(maker, 3) as pool:
+async def test_pool_connects_on_demand_and_reuses_lifo(maker: Maker) -> None:
+    async with open_pool(maker, 3) as pool:
         for _ in range(5):
-            one = await pool.acquire()
-            pool.release(one)
+            connection = await pool.acquire()
+            pool.release(connection)
         assert maker.made == 1
         lent = [await pool.acquire() for _ in range(3)]
-        assert pool.get_stats() == (3, 0, 0) and maker.made == 3 and len(set(map(id, lent))) == 3 and one in lent
+        assert pool.get_stats() == (3, 0, 0) and maker.made == 3 and len(set(map(id, lent))) == 3 and connection in lent
         for raw in lent:
             pool.release(raw)
         assert await pool.acquire() is lent[-1]
 
 
-async def test_who_waits_gets_what_comes_back_in_turn(maker: Maker) -> None:
-    async with opened(maker, 1) as pool:
+async def test_waiters_are_served_in_fifo_order(maker: Maker) -> None:
+    async with open_pool(maker, 1) as pool:
         raw, got = await pool.acquire(), list[int]()
 
         async def use(number: int) -> None:
@@ -80,31 +80,31 @@ async def test_who_waits_gets_what_comes_back_in_turn(maker: Maker) -> None:
             pool.release(taken)
 
         tasks = [asyncio.create_task(use(number)) for number in range(20)]
-        await begun(*tasks)
+        await wait_until_started(*tasks)
         pool.release(raw)
         await asyncio.gather(*tasks)
         assert got == list(range(20)) and maker.made == 1
 
 
-async def test_who_no_longer_waits_takes_nothing_along(maker: Maker) -> None:
-    async with opened(maker, 1) as pool:
+async def test_cancelled_waiter_leaks_no_connection(maker: Maker) -> None:
+    async with open_pool(maker, 1) as pool:
         raw = await pool.acquire()
         first, second = asyncio.create_task(pool.acquire()), asyncio.create_task(pool.acquire())
-        await begun(first, second)
+        await wait_until_started(first, second)
         first.cancel()
         await asyncio.sleep(0)
         pool.release(raw)
-        # It is lent to the second, who leaves at that very moment.
+        # The second waiter is cancelled just when it gets the connection.
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
         assert await pool.acquire() is raw
 
 
-async def test_only_so_many_wait_and_not_for_ever(maker: Maker) -> None:
-    async with opened(maker, 1, waiting=1, seconds=0.2) as pool:
+async def test_waiters_are_limited_and_time_out(maker: Maker) -> None:
+    async with open_pool(maker, 1, waiting=1, seconds=0.2) as pool:
         raw = await pool.acquire()
         first = asyncio.create_task(pool.acquire())
-        await begun(first)
+        await wait_until_started(first)
         with pytest.raises(Unavailable):
             await pool.acquire()
         with pytest.raises(Unavailable):
@@ -113,14 +113,12 @@ async def test_only_so_many_wait_and_not_for_ever(maker: Maker) -> None:
         assert await pool.acquire() is raw
 
 
-async def test_one_that_is_in_the_midst_of_something_old_or_closed_makes_room(
-    maker: Maker, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with opened(maker, 1) as pool:
+async def test_unusable_connection_is_replaced(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_pool(maker, 1) as pool:
         first = await pool.acquire()
         await first.execute("SELECT 1")
         waiting = asyncio.create_task(pool.acquire())
-        await begun(waiting)
+        await wait_until_started(waiting)
         pool.release(first)
         second = await waiting
         assert first.closed and second is not first
@@ -132,8 +130,8 @@ async def test_one_that_is_in_the_midst_of_something_old_or_closed_makes_room(
         assert third.closed and not (await pool.acquire()).closed and maker.made == 4
 
 
-async def test_those_that_nobody_needs_are_closed_one_by_one(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with opened(maker, 3) as pool:
+async def test_idle_connections_are_closed(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_pool(maker, 3) as pool:
         lent = [await pool.acquire() for _ in range(3)]
         for raw in lent:
             pool.release(raw)
@@ -143,10 +141,10 @@ async def test_those_that_nobody_needs_are_closed_one_by_one(maker: Maker, monke
         assert sum(not raw.closed for raw in lent) <= 1
 
 
-async def test_postgres_that_is_away_for_a_moment_is_waited_for(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connecting_is_retried(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pools, "MIN_RETRY_SECONDS", 0.01)
     maker.fails = 3
-    async with opened(maker, 1):
+    async with open_pool(maker, 1):
         assert maker.made == 4
     monkeypatch.setattr(pools, "OPEN_TIMEOUT_SECONDS", 0.2)
     maker.fails = 1_000
@@ -154,13 +152,13 @@ async def test_postgres_that_is_away_for_a_moment_is_waited_for(maker: Maker, mo
         await ConnectionPool(maker, 1).open()
 
 
-async def test_a_pool_that_is_closed_lends_nothing(maker: Maker) -> None:
-    async with opened(maker, 2) as pool:
+async def test_closed_pool_raises(maker: Maker) -> None:
+    async with open_pool(maker, 2) as pool:
         lent, free = await pool.acquire(), await pool.acquire()
         pool.release(free)
         await pool.acquire()
         waiting = asyncio.create_task(pool.acquire())
-        await begun(waiting)
+        await wait_until_started(waiting)
         await pool.close()
         for take in (waiting, pool.acquire()):
             with pytest.raises(psycopg.InterfaceError):

@@ -1,4 +1,4 @@
-"""Requests to addresses of others' choice: only to what may be connected to, whatever a name says the next time."""
+"""The HTTP client with SSRF protection: network policy, DNS rebinding, timeouts, TLS."""
 
 import asyncio
 import socket
@@ -34,30 +34,30 @@ PUBLIC = (
 
 
 @pytest.mark.parametrize("address", REFUSED)
-def test_what_is_not_public_is_refused(address: str) -> None:
+def test_non_public_address_is_rejected(address: str) -> None:
     assert not NetworkPolicy().is_allowed(address)
 
 
 @pytest.mark.parametrize("address", PUBLIC)
-def test_what_is_public_is_not(address: str) -> None:
+def test_public_address_is_allowed(address: str) -> None:
     assert NetworkPolicy().is_allowed(address)
 
 
 @settings(deadline=None)
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))
-def test_nothing_is_permitted_that_the_library_takes_for_private(address: object) -> None:
+def test_addresses_private_by_ipaddress_are_rejected(address: object) -> None:
     if NetworkPolicy().is_allowed(str(address)):
         assert getattr(address, "is_global") and not getattr(address, "is_multicast")  # noqa: B009
 
 
-def test_networks_of_the_operator_are_permitted() -> None:
+def test_configured_networks_are_allowed() -> None:
     networks = NetworkPolicy(["10.1.0.0/16", "fd00::/8"])
     assert networks.is_allowed("10.1.2.3") and networks.is_allowed("fd00::1")
     assert not networks.is_allowed("10.2.0.1") and not networks.is_allowed("::ffff:10.1.2.3")
 
 
 @pytest.mark.parametrize(
-    ("url", "words"),
+    ("url", "problem"),
     [
         ("http://example.com/", "https://example.com/hooks"),
         ("ftp://example.com/", "https://example.com/hooks"),
@@ -66,7 +66,7 @@ def test_networks_of_the_operator_are_permitted() -> None:
         ("https://:secret@example.com/", "user or password"),
         ("https://example.com:22/", "port"),
         ("https://example.com:99999/", "https://example.com/hooks"),
-        ("https://example.com/#here", "behind #"),
+        ("https://example.com/#here", "fragment"),
         ("https://exämple.com/", "ASCII"),
         ("https://example.com/a b", "ASCII"),
         ("https://example.com/\r\nhost: other", "ASCII"),
@@ -75,20 +75,20 @@ def test_networks_of_the_operator_are_permitted() -> None:
         ("https://example.com/" + "x" * 2_048, "characters"),
     ],
 )
-def test_what_is_no_address_is_said(url: str, words: str) -> None:
-    assert words in (find_url_problem(url, allow_http=False) or "")
+def test_invalid_url_has_a_problem(url: str, problem: str) -> None:
+    assert problem in (find_url_problem(url, allow_http=False) or "")
 
 
-def test_what_is_an_address_is_taken() -> None:
+def test_valid_url_has_no_problem() -> None:
     for url in ("https://example.com", "https://xn--exmple-cua.com:8443/a?b=%20c", "https://[2606:4700::1]/"):
         assert find_url_problem(url, allow_http=False) is None
     assert find_url_problem("http://example.com/", allow_http=True) is None
 
 
-# -------------------------------------------------------------------------------------------- on the wire
+# -------------------------------------------------------------------------------------------- connections
 
 
-def answers(*rounds: Sequence[str]) -> tuple[HostLookup, list[str]]:
+def fake_lookup(*rounds: Sequence[str]) -> tuple[HostLookup, list[str]]:
     """A look-up that says one thing after the other, and the last one for ever; and what it was asked."""
     left, asked = list(rounds), []
 
@@ -99,87 +99,87 @@ def answers(*rounds: Sequence[str]) -> tuple[HostLookup, list[str]]:
     return look_up, asked
 
 
-async def sent(outgoing: SafeHttpClient, url: str) -> PostResult:
+async def post(outgoing: SafeHttpClient, url: str) -> PostResult:
     async with outgoing.running(), outgoing.session() as session:
         return await session.post(url, b"{}", {"content-type": "application/json"})
 
 
 @asynccontextmanager
-async def both() -> AsyncIterator[tuple[Receiver, Receiver]]:
+async def two_receivers() -> AsyncIterator[tuple[Receiver, Receiver]]:
     """A receiver at an address that is allowed, and one at another of the same port that is not."""
     async with Receiver().running() as open_, Receiver(host="127.0.0.2").running(open_.port) as closed:
         yield open_, closed
 
 
-async def test_a_name_that_leads_elsewhere_the_next_time_is_not_followed() -> None:
-    async with both() as (open_, closed):
-        look_up, asked = answers(["127.0.0.1"], ["127.0.0.2"])
+async def test_dns_rebinding_is_rejected() -> None:
+    async with two_receivers() as (open_, closed):
+        look_up, asked = fake_lookup(["127.0.0.1"], ["127.0.0.2"])
         url = f"http://hooks.test:{open_.port}/x"
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
-        # Judged when it is made, it is judged again when it is connected to.
+        # Checked at configuration, and checked again for each connection.
         assert await outgoing.find_target_problem(url) is None
-        answer = await sent(outgoing, url)
-        assert (answer.status, answer.error) == (None, "the host leads to an address that is not public")
+        answer = await post(outgoing, url)
+        assert (answer.status, answer.error) == (None, "the host resolves to an address that is not public")
         assert len(asked) == 2 and closed.connections == open_.connections == 0
 
 
-async def test_what_is_connected_to_is_the_address_that_was_judged() -> None:
-    async with both() as (open_, closed):
-        # Whoever looked it up again would be led to the other.
-        look_up, asked = answers(["127.0.0.1"], ["127.0.0.2"])
+async def test_connection_goes_to_checked_address() -> None:
+    async with two_receivers() as (open_, closed):
+        # A second lookup would return the other address.
+        look_up, asked = fake_lookup(["127.0.0.1"], ["127.0.0.2"])
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
-        answer = await sent(outgoing, f"http://hooks.test:{open_.port}/x")
+        answer = await post(outgoing, f"http://hooks.test:{open_.port}/x")
         assert answer.status == 200 and asked == ["hooks.test"] and closed.connections == 0
         assert open_.received[0].headers["host"] == f"hooks.test:{open_.port}"
 
 
-async def test_a_name_with_one_address_inside_is_refused_as_a_whole() -> None:
-    async with both() as (open_, closed):
-        look_up, _ = answers(["127.0.0.1", "127.0.0.2"])
+async def test_host_with_one_private_address_is_rejected() -> None:
+    async with two_receivers() as (open_, closed):
+        look_up, _ = fake_lookup(["127.0.0.1", "127.0.0.2"])
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True, look_up_host=look_up)
         assert await outgoing.find_target_problem(f"http://hooks.test:{open_.port}/") is not None
-        assert (await sent(outgoing, f"http://hooks.test:{open_.port}/")).status is None
+        assert (await post(outgoing, f"http://hooks.test:{open_.port}/")).status is None
         assert open_.connections == closed.connections == 0
 
 
 @pytest.mark.parametrize("host", ["127.0.0.2", "127.2", "2130706434", "0x7f000002", "[::ffff:127.0.0.2]", "localhost"])
-async def test_no_way_of_writing_an_address_gets_inside(host: str) -> None:
-    async with both() as (open_, closed):
+async def test_alternative_address_notations_are_rejected(host: str) -> None:
+    async with two_receivers() as (open_, closed):
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.3/32"]), allow_http=True)
         url = f"http://{host}:{closed.port}/"
-        assert await outgoing.find_target_problem(url) == "must have a host that is found, and leads to public addresses only."
-        assert (await sent(outgoing, url)).status is None
+        assert await outgoing.find_target_problem(url) == "must have a host that resolves, to public addresses only."
+        assert (await post(outgoing, url)).status is None
         assert open_.connections == closed.connections == 0
 
 
-async def test_proxies_of_the_environment_are_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with both() as (open_, closed):
+async def test_proxies_of_the_environment_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with two_receivers() as (open_, closed):
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.setenv(name, f"http://127.0.0.2:{closed.port}")
-        answer = await sent(SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True), f"http://127.0.0.1:{open_.port}/x")
+        answer = await post(SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True), f"http://127.0.0.1:{open_.port}/x")
         assert answer.status == 200 and open_.received[0].target == "/x" and closed.connections == 0
 
 
-async def test_where_one_address_does_not_answer_the_next_one_may() -> None:
+async def test_next_address_is_tried_after_timeout() -> None:
     async with Receiver().running() as receiver:
-        look_up, _ = answers(["127.0.0.9", "127.0.0.1"])
-        answer = await sent(
+        look_up, _ = fake_lookup(["127.0.0.9", "127.0.0.1"])
+        answer = await post(
             SafeHttpClient(NetworkPolicy(["127.0.0.0/8"]), allow_http=True, look_up_host=look_up),
             f"http://hooks.test:{receiver.port}/",
         )
         assert answer.status == 200
 
 
-async def test_a_look_up_that_does_not_end_is_given_up() -> None:
+async def test_hanging_lookup_times_out() -> None:
     async def look_up(_: str, __: int) -> Sequence[str]:
         await asyncio.sleep(60)
         return []
 
-    answer = await sent(SafeHttpClient(NetworkPolicy(), timeout=0.2, look_up_host=look_up), "https://hooks.test/")
+    answer = await post(SafeHttpClient(NetworkPolicy(), timeout=0.2, look_up_host=look_up), "https://hooks.test/")
     assert answer.error == "no answer within 0.2 s" and answer.milliseconds < 5_000
 
 
-def certified(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def create_certificates(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """The TLS of a server with a certificate of its own for a name, and that of a client that trusts it."""
     key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -197,28 +197,28 @@ def certified(folder: Path, name: str) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return server, ssl.create_default_context(cadata=certificate.public_bytes(serialization.Encoding.PEM).decode())
 
 
-async def test_tls_is_for_the_name(tmp_path: Path) -> None:
-    server, client = certified(tmp_path, "hooks.test")
+async def test_tls_verifies_the_host_name(tmp_path: Path) -> None:
+    server, client = create_certificates(tmp_path, "hooks.test")
     names: list[str | None] = []
     server.sni_callback = lambda _, name, __: names.append(name)
-    look_up, _ = answers(["127.0.0.1"])
+    look_up, _ = fake_lookup(["127.0.0.1"])
     async with Receiver().running(tls=server) as receiver:
         trusting = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up, ssl_context=client)
-        assert (await sent(trusting, f"https://hooks.test:{receiver.port}/")).status == 200
+        assert (await post(trusting, f"https://hooks.test:{receiver.port}/")).status == 200
         assert names == ["hooks.test"]
-        other = await sent(
+        other = await post(
             SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up, ssl_context=client),
             f"https://other.test:{receiver.port}/",
         )
-        assert other.error is not None and other.error.startswith("the certificate does not hold: Hostname mismatch")
-        unknown = await sent(
+        assert other.error is not None and other.error.startswith("the certificate is invalid: Hostname mismatch")
+        unknown = await post(
             SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), look_up_host=look_up), f"https://hooks.test:{receiver.port}/"
         )
-        assert unknown.error is not None and unknown.error.startswith("the certificate does not hold: self-signed certificate")
+        assert unknown.error is not None and unknown.error.startswith("the certificate is invalid: self-signed certificate")
         assert len(receiver.received) == 1
 
 
-async def test_a_connection_is_used_again() -> None:
+async def test_connection_is_reused() -> None:
     async with Receiver().running() as receiver:
         outgoing = SafeHttpClient(NetworkPolicy(["127.0.0.1/32"]), allow_http=True)
         async with outgoing.running(), outgoing.session(2) as session:
@@ -227,8 +227,8 @@ async def test_a_connection_is_used_again() -> None:
         assert (len(receiver.received), receiver.connections) == (5, 1)
 
 
-async def test_lookups_of_one_owner_delay_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    # As a name server that does not answer: the thread is held although nobody waits any more.
+async def test_lookups_of_owners_are_isolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Like a name server that does not respond: the thread stays busy after its caller has left.
     ends, held, real = threading.Event(), [], socket.getaddrinfo
 
     def look_up(host: str, port: int, **options: Any) -> Any:
@@ -251,5 +251,5 @@ async def test_lookups_of_one_owner_delay_no_other(monkeypatch: pytest.MonkeyPat
             assert await outgoing.find_target_problem(url, "other") is None
         finally:
             ends.set()
-        # The owner's threads are free again once the resolver has given up.
+        # The owner's threads are free again after the resolver's timeout.
         assert await outgoing.find_target_problem(url, "crowd") is None

@@ -1,0 +1,69 @@
+"""Limits of requests, GraphQL documents, WebSockets and unread responses (backpressure)."""
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings
+
+
+class LimitSettings(BaseSettings):
+    """Limits of each request and connection."""
+
+    max_body: int = Field(1_500_000, ge=10_000, description="Maximum bytes of a request's body.")
+    body_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which the whole body must arrive (slowloris).")
+    max_values: int = Field(
+        20_000, ge=1_000, description="Maximum number of values in a request's JSON, most of which are variables."
+    )
+    max_document: int = Field(100_000, ge=1_000, description="Maximum characters of a GraphQL document.")
+    max_tokens: int = Field(2_000, ge=100, description="Maximum lexical tokens of a document.")
+    max_depth: int = Field(20, ge=3, description="Maximum depth of nested fields in a document, fragments included.")
+    max_fields: int = Field(500, ge=10, description="Maximum number of fields that a document selects.")
+    max_aliases: int = Field(100, ge=0, description="Maximum number of aliases in a document.")
+    max_directives: int = Field(100, ge=0, description="Maximum number of directives in a document.")
+    max_document_operations: int = Field(10, ge=1, description="Maximum number of operations in a document.")
+    max_root_fields: int = Field(50, ge=1, description="Maximum number of root fields of an operation.")
+    max_mutations: int = Field(20, ge=1, description="Maximum number of mutations in one request.")
+    max_cost: int = Field(100_000, ge=100, description="Maximum query cost of an operation: fields times sizes of lists.")
+    max_sockets: int = Field(
+        10_000, ge=1, description="Maximum WebSockets of a process, and as many event streams. Further ones are refused."
+    )
+    max_operations: int = Field(100, ge=1, description="Maximum concurrent operations on one WebSocket.")
+    max_message: int = Field(262_144, ge=1_024, description="Maximum bytes of a message from a WebSocket client.")
+    max_response: int = Field(16_000_000, ge=10_000, description="Maximum bytes of one response to an operation or a batch.")
+    max_unread_connection: int = Field(
+        32_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Maximum unread bytes of one HTTP connection; beyond, the connection is aborted.",
+    )
+    max_unread_websocket: int = Field(
+        32_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Maximum unread bytes of one WebSocket; beyond, responses are errors until the client has read.",
+    )
+    max_unread: int = Field(
+        256_000_000,
+        ge=10_000,
+        validate_default=True,
+        description="Maximum unread bytes of a process; beyond, the connections that would take longest to read theirs are "
+        "aborted.",
+    )
+    write_timeout: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds within which a client must read some of its unread bytes; else its connection is aborted.",
+    )
+    min_write_rate: int = Field(
+        500, ge=0, description="Bytes per second of its unread bytes that a client must read, averaged over the write timeout."
+    )
+    init_timeout: float = Field(10.0, gt=0, le=600, description="Seconds within which a WebSocket must be initialised.")
+    max_batch: int = Field(
+        10, ge=0, le=100, description="Maximum number of requests in one HTTP body (a JSON array); 0: no batches."
+    )
+
+    @field_validator("max_unread_connection", "max_unread_websocket", "max_unread")
+    @classmethod
+    def _check_unread(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("max_response", 0):
+            raise ValueError("must be at least STOREFRONT_MAX_RESPONSE: one response has to fit")
+        return value
