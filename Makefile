@@ -1,6 +1,8 @@
 # `make run` and `make test` do all the set-up. `make help` lists the other targets.
 PYTHON ?= python3
 VENV := .venv
+# Without bytecode each of the many servers that tests start compiles all modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 SERVE ?=

@@ -275,16 +275,16 @@ def _report(here: Stage, until: datetime) -> list[float]:
 
 def _compare(here: Stage, answer: httpx.Response, given: dict[str, Any]) -> None:
     """Raise RuntimeError where the report is not what the raw rows say."""
-    told = answer.json()["data"]["analytics"]
+    received = answer.json()["data"]["analytics"]
     with psycopg.connect(here.url, autocommit=True) as connection:
         *counts, top = [connection.execute(statement.encode(), given).fetchall() for statement in ORIGINAL]
         sessions = connection.execute(SESSIONS.encode(), given).fetchall()
-    found = [told[name] for name in ("pageViews", "productClicks", "addToCarts", "sessions")]
+    found = [received[name] for name in ("pageViews", "productClicks", "addToCarts", "sessions")]
     if found != [row[0][0] for row in (*counts, sessions)]:
         raise RuntimeError(f"The report says {found}, the raw rows {counts}, {sessions}.")
-    if [product["clicks"] for product in told["topProducts"]] != [count for _, count in top]:
-        raise RuntimeError(f"The report says {told['topProducts']}, the raw rows {top}.")
-    if sum(point["sessions"] for point in told["series"]) != told["sessions"]:
+    if [product["clicks"] for product in received["topProducts"]] != [count for _, count in top]:
+        raise RuntimeError(f"The report says {received['topProducts']}, the raw rows {top}.")
+    if sum(point["sessions"] for point in received["series"]) != received["sessions"]:
         raise RuntimeError("The series does not add up.")
 
 

@@ -19,7 +19,7 @@ from storefront.core.auth.tokens import Claims, sign_token
 
 SECRET = "a secret of the benchmark's own, of no use elsewhere"  # noqa: S105
 MAX_MB_PER_HOUR = 2.0
-SAMPLE_SECONDS, LISTENERS, ASKERS = 2.0, 20, 8
+SAMPLE_SECONDS, LISTENERS, VIEWERS = 2.0, 20, 8
 # One for each request that is sent, drawn at random: works of the standard ones, and writes, events and searches beside them.
 MIX = (
     ["W1"] * 4
@@ -70,7 +70,7 @@ class _Soak:
     async def run(self, seconds: float) -> list[tuple[float, float]]:
         samples: list[tuple[float, float]] = []
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{self._port}", timeout=60) as http, asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._ask(http, random.Random(n))) for n in range(ASKERS)]  # noqa: S311
+            tasks = [group.create_task(self._ask(http, random.Random(n))) for n in range(VIEWERS)]  # noqa: S311
             tasks.append(group.create_task(self._listen()))
             end = time.monotonic() + seconds
             while time.monotonic() < end:
@@ -86,7 +86,7 @@ class _Soak:
             answer = await self._request(http, dice, dice.choice(MIX))
             if answer.status_code != 200 or b'"errors"' in answer.content:
                 raise RuntimeError(answer.text[:500])
-            await asyncio.sleep(max(0.0, ASKERS / self._rate - (time.monotonic() - began)))
+            await asyncio.sleep(max(0.0, VIEWERS / self._rate - (time.monotonic() - began)))
 
     async def _request(self, http: httpx.AsyncClient, dice: random.Random, kind: str) -> httpx.Response:
         match kind:

@@ -55,9 +55,11 @@ def measure(rounds: int) -> Iterator[Table]:
     rows: list[list[Cell]] = [[name, found[name] - found["nothing"], found[name] - found["nothing"] - always] for name in ways]
     began = time.process_time()
     generate_latest(metrics.registry)
-    told = 1_000 * (time.process_time() - began)
+    received = 1_000 * (time.process_time() - began)
     holds = "✓" if rows[1][2] <= MOST else "✗"  # type: ignore[operator]
-    note = f"{holds} Metrics may take {MOST:g} µs of a request. With one statement each. Telling the metrics took {told:.1f} ms."
+    note = (
+        f"{holds} Metrics may take {MOST:g} µs of a request. With one statement each. Telling the metrics took {received:.1f} ms."
+    )
     yield Table("watching", "CPU per request", ("watch", "µs", "more than always"), rows, note)
 
 

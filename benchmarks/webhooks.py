@@ -25,7 +25,7 @@ PRODUCT = (
 )
 ANSWER = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
 # The timeout of a round in seconds.
-PATIENCE = 300.0
+TIMEOUT_SECONDS = 300.0
 
 _STORE = """SELECT p.config_id::text, array_agg(p.id::text) FROM products p JOIN configs c ON c.id = p.config_id
   WHERE is_published AND status = 'active' GROUP BY 1 ORDER BY count(*) DESC LIMIT 1"""
@@ -73,7 +73,7 @@ async def _run(stage: Stage, store: str, products: list[str], hooks: int, query:
             await asyncio.sleep(1)
             before, began = (cpu_seconds(pid), cpu_seconds(stage.postmaster)), time.monotonic()
             await _change(database, store, products, changes)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 await done.wait()
             seconds = time.monotonic() - began
             # What came of the last ones is noted after they came.
@@ -139,7 +139,7 @@ async def _answer_late(writer: asyncio.StreamWriter) -> None:
 
 
 async def _answer_never(_: asyncio.StreamWriter) -> None:
-    await asyncio.sleep(PATIENCE)
+    await asyncio.sleep(TIMEOUT_SECONDS)
 
 
 async def _trickle(writer: asyncio.StreamWriter) -> None:
@@ -192,7 +192,7 @@ async def _measure_waits(stage: Stage, kind: str, changes: int) -> list[float]:
                 await _change(database, store, [products[number % len(products)]], 1)
                 committed.append(time.monotonic())
                 await asyncio.sleep(CHANGE_INTERVAL_SECONDS)
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 await done.wait()
             saturation.cancel()
     # Positions are gapless: the n-th change has position n.

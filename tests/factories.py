@@ -124,7 +124,7 @@ async def make_upload(database: Database, config_id: str, **values: Any) -> str:
 
 
 @contextmanager
-def counted(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
+def count_statements(database: Database, *, looks: bool = False) -> Iterator[list[str]]:
     """Record the SQL of all statements, except for background tasks. `looks`: include the polls of background services."""
     seen: list[str] = []
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from storefront.core.ids import uuid7
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_user, make_variant
+from tests.factories import count_statements, make_product, make_store, make_user, make_variant
 
 
 @dataclass(frozen=True)
@@ -287,8 +287,8 @@ async def test_cursor_of_another_list_type_is_rejected(shop: Shop) -> None:
 
 
 async def test_altered_correction_in_cursor_is_harmless(shop: Shop) -> None:
-    *held, mended = await cursor(shop, "NAME", "lantren")
-    assert mended == "lantern"
+    *held, corrected = await cursor(shop, "NAME", "lantren")
+    assert corrected == "lantern"
     for other in ("", "\0", "a\0b", '"', "or", "-", "a:*&!|", "ﷲ" * 400, "x" * 1_300, "x " * 600, "or " * 400, "x or " * 250):
         answer = await shop.client.post(
             SORTED, s=shop.store, sort={"key": "NAME"}, q="lantren", after=encode_cursor([*held, other])
@@ -389,7 +389,7 @@ async def test_search_too_large_after_folding_is_rejected(shop: Shop, text: str,
         (products(f'search: "{text}"'), None, "search"),
         (f'query($s: ID!) {{ suggest(configId: $s, prefix: "{text}") }}', None, "prefix"),
     ):
-        with counted(shop.client.database) as statements:
+        with count_statements(shop.client.database) as statements:
             error = await refusal(shop, query, value)
         extensions = error["extensions"]
         assert (extensions["code"], extensions["field"], extensions["limit"]) == ("BAD_USER_INPUT", field, unit)

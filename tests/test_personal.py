@@ -111,8 +111,8 @@ ROOM: dict[str, Any] = {
 
 @pytest_asyncio.fixture(scope="module")
 async def shopper(postgres: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("server"), **ROOM) as roomy:
-        yield roomy
+    async with serving(fresh(postgres, template), tmp_path_factory.mktemp("server"), **ROOM) as large:
+        yield large
 
 
 @pytest.fixture

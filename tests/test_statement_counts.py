@@ -25,7 +25,17 @@ from storefront.feed.log import LogEntry, append_entries
 from storefront.schema import schema
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import counted, insert, make_image, make_job, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import (
+    count_statements,
+    insert,
+    make_image,
+    make_job,
+    make_product,
+    make_review,
+    make_store,
+    make_user,
+    make_variant,
+)
 
 DOCUMENTS = {path.stem: path.read_text() for path in sorted((Path(__file__).parent / "documents").glob("*.graphql"))}
 FEW, MANY = 1, 20
@@ -100,7 +110,7 @@ async def test_statement_count_is_independent_of_rows(markets: dict[int, tuple[C
         used_variables = {key: value for key, value in variables.items() if f"${key}:" in DOCUMENTS[name]}
         found = []
         for _ in range(3):
-            with counted(client.database) as statements:
+            with count_statements(client.database) as statements:
                 data = await client.ask(DOCUMENTS[name], **used_variables)
             assert longest(data) >= count
             found.append(len(statements))
@@ -137,7 +147,7 @@ async def test_only_selected_fields_cost_statements(
     owner, variables = markets[MANY]
     client = Client(owner.http, owner.database)
     text = f"query($c: ID!) {{ {query} }}" if "$c" in query else f"{{ {query} }}"
-    with counted(client.database) as statements:
+    with count_statements(client.database) as statements:
         await client.ask(text, **({"c": variables["config"]} if "$c" in query else {}))
     assert len(statements) == cost
 

@@ -26,7 +26,7 @@ from storefront.core.net.client_info import ClientInfo
 from storefront.queries import analytics
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
-from tests.factories import counted, make_store, make_user
+from tests.factories import count_statements, make_store, make_user
 from tests.feed.processes import running
 
 FEED = """subscription($c: ID!, $zone: String! = "UTC") { analyticsFeed(configId: $c, timeZone: $zone) {
@@ -54,13 +54,13 @@ async def streaming(
     headers = {"accept": "text/event-stream"} | ({"authorization": f"Bearer {token}"} if token else {})
     body = {"query": FEED, "variables": {"c": store, **variables}}
 
-    async def told(response: httpx.Response) -> AsyncIterator[Any]:
+    async def received(response: httpx.Response) -> AsyncIterator[Any]:
         async for line in response.aiter_lines():
             if line.startswith("data: "):
                 yield json.loads(line.removeprefix("data: "))
 
     async with http.stream("POST", "/graphql", json=body, headers=headers) as response:
-        yield told(response)
+        yield received(response)
 
 
 async def tick(ticks: AsyncIterator[Any]) -> Any:
@@ -132,13 +132,13 @@ async def test_ticks_are_throttled_and_deduplicated(shop: Client) -> None:
         await send(shop.http, store, {"event": "page_view"})
         await asyncio.sleep(0.1)
     await asyncio.sleep(2.5)
-    told = len(moments)
+    received = len(moments)
     await asyncio.sleep(2)
     listener.cancel()
     await asyncio.gather(listener, return_exceptions=True)
-    assert len(moments) == told
+    assert len(moments) == received
     # The first tick is sent at once, the others at full seconds.
-    assert 3 <= told <= 8
+    assert 3 <= received <= 8
     assert all(later - earlier > 0.7 for earlier, later in pairwise(moments[1:]))
 
 
@@ -155,14 +155,14 @@ async def test_subscriptions_share_one_read(shop: Client) -> None:
 
     listeners = [asyncio.create_task(listen()) for _ in range(20)]
     await asyncio.sleep(1.5)
-    with counted(shop.database) as seen:
+    with count_statements(shop.database) as seen:
         await asyncio.sleep(3)
     assert 2 <= reads(seen) <= 5
     for listener in listeners:
         listener.cancel()
     await asyncio.gather(*listeners, return_exceptions=True)
     await asyncio.sleep(0.5)
-    with counted(shop.database) as seen:
+    with count_statements(shop.database) as seen:
         await asyncio.sleep(1.5)
     assert reads(seen) == 0
 
@@ -170,8 +170,8 @@ async def test_subscriptions_share_one_read(shop: Client) -> None:
 async def test_feed_requires_ownership(shop: Client) -> None:
     _, store = await own(shop)
     stranger = shop.signed_in(await make_user(shop.database))
-    for asker, code in ((stranger, "FORBIDDEN"), (shop, "UNAUTHENTICATED")):
-        async with streaming(shop.http, store, asker.token) as ticks:
+    for viewer, code in ((stranger, "FORBIDDEN"), (shop, "UNAUTHENTICATED")):
+        async with streaming(shop.http, store, viewer.token) as ticks:
             [error] = (await anext(ticks))["errors"]
             assert error["extensions"]["code"] == code
     async with streaming(shop.http, store, stranger.token, zone="Nowhere") as ticks:
@@ -243,6 +243,6 @@ async def test_events_of_another_process_are_streamed(empty_url: str, database: 
         ):
             assert (await tick(ticks))["pageViews"] == 0
             await send(there, store, {"event": "page_view", "sessionId": "s"})
-            while (told := await tick(ticks))["pageViews"] == 0:
+            while (received := await tick(ticks))["pageViews"] == 0:
                 pass
-    assert (told["pageViews"], told["sessions"], told["activeSessions"]) == (1, 1, 1)
+    assert (received["pageViews"], received["sessions"], received["activeSessions"]) == (1, 1, 1)

@@ -17,7 +17,7 @@ from storefront.core.ids import parse_id, uuid7
 from storefront.queries.analytics import Span, list_interval_starts
 from storefront.queries.rollups import GRAIN_ORIGIN
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 
 PARTS = """
 fragment Figures on AnalyticsReport {
@@ -210,14 +210,14 @@ def assert_series(
     assert [{**point, "at": None} for point in points] == [{**counts(*by_label[one]), "at": None} for one in labels]
 
 
-def assert_report(told: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
+def assert_report(received: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
     people = [event for event in events if not event.is_bot]
     within = [event for event in people if span.start <= event.at < span.end]
     begun = [visit for visit in group_visits(people) if span.start <= visit.first.at < span.end]
-    assert {name: told[name] for name in figures(within, begun)} == figures(within, begun)
-    assert told["topProducts"] == top_products(within, live)
-    assert told["sources"] == sources(within, begun)
-    assert_series(told["series"], within, begun, span, interval, zone)
+    assert {name: received[name] for name in figures(within, begun)} == figures(within, begun)
+    assert received["topProducts"] == top_products(within, live)
+    assert received["sources"] == sources(within, begun)
+    assert_series(received["series"], within, begun, span, interval, zone)
 
 
 # ------------------------------------------------------------------------------------------------- reports
@@ -272,9 +272,9 @@ async def test_reports_match_brute_force_counts(shopper: Client, interval: str, 
         events[store] = draw_events(rng, span, [*live[store], str(uuid7())], number) if number else []
         await add_events(shopper.database, store, events[store])
     answer = await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval=interval, zone=zone)
-    told = {node["id"]: node["analytics"] for node in answer["me"]["configs"]["nodes"]}
-    assert set(told) == set(events)
-    for store, report in told.items():
+    received = {node["id"]: node["analytics"] for node in answer["me"]["configs"]["nodes"]}
+    assert set(received) == set(events)
+    for store, report in received.items():
         assert_report(report, events[store], live[store], span, interval, zone)
         assert_report(report["previous"], events[store], live[store], span.get_previous(), interval, zone)
         assert report["previous"]["previous"] is None
@@ -295,8 +295,8 @@ async def test_any_range_matches_brute_force_counts(shopper: Client) -> None:
         start, end = sorted(rng.sample(moments, 2))
         if start < end:
             interval, span = rng.choice(["HOUR", "DAY"]), Span(start, end)
-            told = await client.ask(OF_ONE, c=store, range=sent(span), interval=interval)
-            assert_report(told["analytics"], events, live, span, interval, "UTC")
+            received = await client.ask(OF_ONE, c=store, range=sent(span), interval=interval)
+            assert_report(received["analytics"], events, live, span, interval, "UTC")
 
 
 @pytest.mark.parametrize(
@@ -325,11 +325,11 @@ def test_weeks_start_on_monday() -> None:
 async def test_store_without_events_has_zero_counts(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-04"))))["analytics"]
+    received = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-04"))))["analytics"]
     nothing = figures([], [])
-    assert {name: told[name] for name in nothing} == told["previous"] == nothing
-    assert told["topProducts"] == told["sources"] == []
-    assert [point["at"] for point in told["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
+    assert {name: received[name] for name in nothing} == received["previous"] == nothing
+    assert received["topProducts"] == received["sources"] == []
+    assert [point["at"] for point in received["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
 
 
 async def test_session_rate_is_at_most_100(shopper: Client) -> None:
@@ -339,8 +339,8 @@ async def test_session_rate_is_at_most_100(shopper: Client) -> None:
     clicks = [Event(at, "product_click", "one")]
     carts = [Event(at, "add_to_cart", session) for session in ("one", "two", "three", "one", None)]
     await add_events(shopper.database, store, clicks + carts)
-    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
-    assert (told["conversionRate"], told["sessionConversionRate"]) == (500.0, 100.0)
+    received = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
+    assert (received["conversionRate"], received["sessionConversionRate"]) == (500.0, 100.0)
 
 
 async def test_top_product_of_another_store_is_null(shopper: Client) -> None:
@@ -350,8 +350,8 @@ async def test_top_product_of_another_store_is_null(shopper: Client) -> None:
     at = datetime(2026, 2, 1, tzinfo=UTC)
     clicked = [foreign, foreign, foreign, own, own.upper(), '"; DROP TABLE']
     await add_events(shopper.database, store, [Event(at, "product_click", product=product) for product in clicked])
-    told = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
-    products = {top["productId"]: top["product"] for top in told["topProducts"]}
+    received = (await shopper.signed_in(owner).ask(OF_ONE, c=store, range=sent(between("2026-02-01", "2026-02-02"))))["analytics"]
+    products = {top["productId"]: top["product"] for top in received["topProducts"]}
     # An invalid id belongs to no product.
     assert products == {foreign: None, own: {"id": own}}
 
@@ -364,7 +364,7 @@ async def test_statement_count_is_independent_of_stores(shopper: Client) -> None
             store = await make_store(shopper.database, user_id=owner)
             products = [await make_product(shopper.database, store)]
             await add_events(shopper.database, store, draw_events(rng, span, products, 30))
-        with counted(shopper.database) as statements:
+        with count_statements(shopper.database) as statements:
             await shopper.signed_in(owner).ask(OF_ALL, range=sent(span), interval="DAY", zone="UTC")
         costs.append(Counter(statement.count("analytics_events") for statement in statements))
     assert [cost[1] for cost in costs] == [8, 8]
@@ -387,7 +387,7 @@ async def test_report_parts_are_loaded_on_demand(shopper: Client, part: str, sta
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     query = f"query($c: ID!, $range: DateRange!) {{ analytics(configId: $c, range: $range) {{ {part} }} }}"
-    with counted(shopper.database) as seen:
+    with count_statements(shopper.database) as seen:
         await shopper.signed_in(owner).ask(query, c=store, range=sent(between("2026-02-01", "2026-02-08")))
     assert len([sql for sql in seen if "analytics_events" in sql]) == statements
 
@@ -410,8 +410,8 @@ async def test_analytics_require_ownership(shopper: Client, query: str) -> None:
         (stranger, str(uuid7()), "NOT_FOUND"),
         (stranger, "nonsense", "BAD_USER_INPUT"),
     ]
-    for asker, store, code in cases:
-        assert (await asker.refusal(query, c=store, **variables))["extensions"]["code"] == code
+    for viewer, store, code in cases:
+        assert (await viewer.refusal(query, c=store, **variables))["extensions"]["code"] == code
 
 
 async def test_page_of_stores_shows_own_analytics_only(shopper: Client) -> None:
@@ -422,10 +422,10 @@ async def test_page_of_stores_shows_own_analytics_only(shopper: Client) -> None:
       other: config(by: {id: $other}) { analytics(range: $range) { sessions } }
     }"""
     variables = {"own": own, "other": other, "range": sent(between("2026-02-01", "2026-02-08"))}
-    told = await shopper.signed_in(owner).ask(query, **variables)
-    assert told == {"own": {"analytics": {"sessions": 0}}, "other": {"analytics": None}}
-    told = await shopper.ask(query, **variables)
-    assert told == {"own": {"analytics": None}, "other": {"analytics": None}}
+    received = await shopper.signed_in(owner).ask(query, **variables)
+    assert received == {"own": {"analytics": {"sessions": 0}}, "other": {"analytics": None}}
+    received = await shopper.ask(query, **variables)
+    assert received == {"own": {"analytics": None}, "other": {"analytics": None}}
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -463,8 +463,8 @@ async def test_longest_reports_are_served(shopper: Client) -> None:
     query = "query($c: ID!, $r: DateRange!, $i: Interval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
     for interval, start, points in (("DAY", "2024-01-01", 731), ("HOUR", "2024-11-27", 9_600)):
         variables = {"r": sent(between(start, "2026-01-01")), "i": interval}
-        told = await shopper.signed_in(owner).ask(query, c=store, **variables)
-        assert len(told["analytics"]["series"]) == points
+        received = await shopper.signed_in(owner).ask(query, c=store, **variables)
+        assert len(received["analytics"]["series"]) == points
 
 
 # -------------------------------------------------------------------------------------------------- events
@@ -519,8 +519,8 @@ async def test_event_returns_all_fields(shopper: Client) -> None:
     query = """query($c: ID!) { events(configId: $c) { nodes {
       id event properties sessionId userId userAgent ipAddress referrer utmSource utmMedium utmCampaign timestamp
     } } }"""
-    (told,) = (await shopper.signed_in(owner).ask(query, c=store))["events"]["nodes"]
-    assert told == {
+    (received,) = (await shopper.signed_in(owner).ask(query, c=store))["events"]["nodes"]
+    assert received == {
         "id": event.id,
         "event": "add_to_cart",
         "properties": {"productId": "p"},

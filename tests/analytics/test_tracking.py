@@ -16,7 +16,7 @@ from storefront.core.ids import uuid7
 from storefront.core.net.client_info import truncate_address
 from tests.client import Client
 from tests.conftest import serving
-from tests.factories import counted, insert, make_product, make_store, make_user
+from tests.factories import count_statements, insert, make_product, make_store, make_user
 
 TRACK = """mutation($input: TrackEventsInput!) { trackEvents(input: $input) {
   recorded clientMutationId userErrors { code message path } results { index status userErrors { code message path } } } }"""
@@ -164,8 +164,10 @@ async def test_bots_are_flagged(shopper: Client, agent: str, bot: bool) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
     await send_beacon(shopper, store, [{"event": "page_view"}], user_agent=agent)
-    told = await shopper.signed_in(owner).ask("query($c: ID!) { events(configId: $c) { nodes { isBot userAgent } } }", c=store)
-    assert told["events"]["nodes"] == [{"isBot": bot, "userAgent": agent}]
+    received = await shopper.signed_in(owner).ask(
+        "query($c: ID!) { events(configId: $c) { nodes { isBot userAgent } } }", c=store
+    )
+    assert received["events"]["nodes"] == [{"isBot": bot, "userAgent": agent}]
 
 
 @pytest.mark.parametrize(
@@ -206,8 +208,8 @@ async def test_opt_out_headers_are_respected(shopper: Client, headers: dict[str,
     assert (answer["recorded"], list_statuses(answer)) == (0, ["IGNORED", "REJECTED"])
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     variables = {"input": {"configId": store, "events": [{"event": "page_view"}]}}
-    told = (await shopper.http.post("/graphql", json={"query": TRACK, "variables": variables}, headers=named)).json()
-    assert list_statuses(told["data"]["trackEvents"]) == ["IGNORED"]
+    received = (await shopper.http.post("/graphql", json={"query": TRACK, "variables": variables}, headers=named)).json()
+    assert list_statuses(received["data"]["trackEvents"]) == ["IGNORED"]
     assert await load_events(shopper.database, store) == []
 
 
@@ -342,9 +344,9 @@ async def test_lone_surrogate_rejects_its_event(shopper: Client, event: dict[str
     batch = [{"event": "before"}, event, {"event": "later", "sessionId": "\U0001f4de"}]
     body = json.dumps({"query": TRACK, "variables": {"input": {"configId": store, "events": batch}}})
     answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
-    told = answer.json()["data"]["trackEvents"]
-    [(path, said)] = list_errors(told)
-    assert (list_statuses(told), path) == (["RECORDED", "REJECTED", "RECORDED"], ["events", "1", *where])
+    received = answer.json()["data"]["trackEvents"]
+    [(path, said)] = list_errors(received)
+    assert (list_statuses(received), path) == (["RECORDED", "REJECTED", "RECORDED"], ["events", "1", *where])
     assert message in said
     assert [row["session_id"] for row in await load_events(shopper.database, store)] == [None, "\U0001f4de"]
 
@@ -428,8 +430,8 @@ async def test_unpublished_store_accepts_owner_events_only(shopper: Client) -> N
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner, is_published=False)
     stranger = shopper.signed_in(await make_user(shopper.database))
-    for asker in (shopper, stranger):
-        assert [error["code"] for error in (await track(asker, store, {"event": "a"}))["userErrors"]] == ["NOT_FOUND"]
+    for viewer in (shopper, stranger):
+        assert [error["code"] for error in (await track(viewer, store, {"event": "a"}))["userErrors"]] == ["NOT_FOUND"]
     assert (await send_beacon(shopper, store, [{"event": "a"}])).status_code == 404
     assert list_statuses(await track(shopper.signed_in(owner), store, {"event": "a"})) == ["RECORDED"]
 
@@ -461,12 +463,12 @@ async def test_batch_is_one_statement_without_log(shopper: Client) -> None:
     store = await make_store(shopper.database)
     await insert(shopper.database, "products", config_id=store, title="a", handle="a", price="1")
     for number in (1, 500):
-        with counted(shopper.database) as seen:
+        with count_statements(shopper.database) as seen:
             await track(shopper, store, *[{"event": "page_view", "clientEventId": str(uuid4())} for _ in range(number)])
         assert len(seen) == 1
         assert "store_positions" not in seen[0] and "changes" not in seen[0]
-    told = await shopper.ask("query($c: ID!) { config(by: {id: $c}) { position } }", c=store)
-    assert told["config"]["position"] == "0"
+    received = await shopper.ask("query($c: ID!) { config(by: {id: $c}) { position } }", c=store)
+    assert received["config"]["position"] == "0"
 
 
 async def test_events_do_not_wait_for_log_lock(shopper: Client) -> None:

@@ -17,7 +17,7 @@ from storefront.serving.graphiql import assets
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 # Seconds that anything may take.
-PATIENCE = 30
+TIMEOUT_SECONDS = 30
 
 
 def installed(folder: Path) -> Path:
@@ -43,7 +43,7 @@ def environment() -> dict[str, str]:
 async def lines(node: Path, *command: str) -> list[Any]:
     """The lines that a script prints, parsed as JSON."""
     process = await asyncio.create_subprocess_exec(str(node), *command, stdout=PIPE, stderr=PIPE, env=environment())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         said, complaints = await process.communicate()
     assert process.returncode == 0, complaints.decode()
     return [json.loads(line) for line in said.splitlines()]

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 DRIVER = Path(__file__).parent / "drive.mjs"
 EXAMPLES = ["graphql-ws", "urql", "apollo", "sse"]
 # Seconds that anything may take.
-PATIENCE = 15
+TIMEOUT_SECONDS = 15
 
 LIST = """query($c: ID!) { config(by: { id: $c }) { position }
   products(configId: $c, first: 100) { nodes { id title price version } } }"""
@@ -119,7 +119,7 @@ class Example:
     async def until(self, what: Callable[[Any], bool]) -> Any:
         """Wait for a line that satisfies the condition, starting with the last one printed."""
         assert self._process.stdout
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while not (self.said and what(self.said[-1])):
                 line = await self._process.stdout.readline()
                 if not line:
@@ -139,7 +139,7 @@ class Example:
     async def stop(self) -> None:
         """Stop it by its own command; nothing that it opened may keep the process alive."""
         self.tell(stop=True)
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             assert await self._process.wait() == 0, await self._last_words()
 
     async def _last_words(self) -> str:
@@ -182,7 +182,7 @@ class Shop:
 
     async def has(self, title: str) -> None:
         """Wait until it has a product with this title."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             while title not in {row["title"] for row in (await self.products()).values()}:  # noqa: ASYNC110  it is asked over HTTP
                 await asyncio.sleep(0.05)
 
@@ -308,17 +308,17 @@ async def test_python_example_follows_the_feed(shopper: Client, shop: Shop) -> N
         url = address.replace("http", "ws")
         events = listen(url, lambda: shop.owner.token, shop.store, "0")
         await shop.create("Missed")
-        told = [await anext(events)]
+        received = [await anext(events)]
         lines.cut()
         await shop.create("Missed, too")
         lines.restore()
-        told.append(await anext(events))
+        received.append(await anext(events))
         await shop.create("Live")
-        told.append(await anext(events))
+        received.append(await anext(events))
         await events.aclose()
         with pytest.raises(TransportConnectionFailed, match="ConnectionClosedError"):
             await anext(listen(url, lambda: "nonsense", shop.store, "0"))
-    assert [(event["position"], event["product"]["title"]) for event in told] == [
+    assert [(event["position"], event["product"]["title"]) for event in received] == [
         ("1", "Missed"),
         ("2", "Missed, too"),
         ("3", "Live"),

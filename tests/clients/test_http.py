@@ -18,7 +18,7 @@ from gql.transport.httpx import HTTPXAsyncTransport
 
 from storefront.core.ids import uuid7
 from tests.client import Client
-from tests.clients.npm import CLIENTS, PATIENCE, environment, installed, lines, marked
+from tests.clients.npm import CLIENTS, TIMEOUT_SECONDS, environment, installed, lines, marked
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_store, make_user
 
@@ -85,7 +85,7 @@ async def driven(node: Path, name: str, shop: Shop, **more: str) -> tuple[Any, l
     assert process.stdout and process.stderr
     changes = asyncio.create_task(_changed_for_ever(shop, process.stdout))
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             said = await changes
         assert said, (await process.stderr.read()).decode()
         return said["result"], said["sent"]
@@ -198,9 +198,9 @@ async def test_python_gql_sends_single_and_batched_queries(shop: Shop) -> None:
         assert isinstance(session, AsyncClientSession)
         asked = gql(STORE)
         asked.variable_values = {"id": shop.store}
-        told = {"config": {"id": shop.store, "storeName": "First name"}}
-        assert await session.execute(asked) == told
-        assert await session.execute_batch([asked, gql("{ me { id } }")]) == [told, {"me": {"id": await _me(shop)}}]
+        received = {"config": {"id": shop.store, "storeName": "First name"}}
+        assert await session.execute(asked) == received
+        assert await session.execute_batch([asked, gql("{ me { id } }")]) == [received, {"me": {"id": await _me(shop)}}]
         wrong = GraphQLRequest("query($id: ID!) { config(by: { id: $id }) { id } }", variable_values={"id": 1.5})
         with pytest.raises(TransportQueryError) as refused:
             await session.execute(wrong)

@@ -13,7 +13,7 @@ from storefront.configs.secret_rotation import RotationSummary, rotate_stored_se
 from storefront.core.db.database import Database
 from storefront.core.encryption import Vault, generate_key
 from storefront.core.settings import get_settings
-from tests.factories import counted, insert, make_store, make_user
+from tests.factories import count_statements, insert, make_store, make_user
 
 OLD, NEW = generate_key(), generate_key()
 BEFORE, AFTER = Vault([OLD]), Vault([NEW, OLD])
@@ -69,7 +69,7 @@ async def test_rotation_reencrypts_webhook_secrets(database: Database) -> None:
 async def test_second_rotation_writes_nothing(database: Database) -> None:
     await connected(database, BEFORE.encrypt("shpat_1"))
     await rotate_stored_secrets(database, AFTER, silent)
-    with counted(database) as statements:
+    with count_statements(database) as statements:
         assert await rotate_stored_secrets(database, AFTER, silent) == RotationSummary(current=1)
     assert not [sql for sql in statements if "UPDATE" in sql]
 
@@ -79,10 +79,10 @@ async def test_batches_reach_every_store(database: Database, number: int, monkey
     monkeypatch.setattr(rotating, "BATCH_ROWS", 4)
     user = await make_user(database)
     stores = [await connected(database, BEFORE.encrypt(f"shpat_{n}"), user_id=user) for n in range(number)]
-    told: list[tuple[int, int]] = []
-    rotation = await rotate_stored_secrets(database, AFTER, lambda done, total: told.append((done, total)))
+    received: list[tuple[int, int]] = []
+    rotation = await rotate_stored_secrets(database, AFTER, lambda done, total: received.append((done, total)))
     assert rotation == RotationSummary(rotated=number)
-    assert told == [(done, number) for done in range(4, number, 4)] + ([(number, number)] if number else [])
+    assert received == [(done, number) for done in range(4, number, 4)] + ([(number, number)] if number else [])
     assert all([AFTER.is_current(await token_of(database, store)) for store in stores])
 
 

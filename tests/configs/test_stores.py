@@ -21,10 +21,10 @@ ERRORS = "userErrors { code message path ... on StaleVersionError { currentVersi
 CONFIG = """{ id storeName slug description isPublished currency version position owner { id }
   theme { primaryColor secondaryColor fontFamily customCSS } layout { headerStyle gridColumns showPrices showDescriptions }
   integrations { shopify { domain isConnected } stripe { publishableKey } analytics { googleAnalyticsId } } }"""
-TOLD = f"config {CONFIG} position clientMutationId replayed {ERRORS}"
-CREATE = f"mutation($i: CreateConfigInput!) {{ createConfig(input: $i) {{ {TOLD} }} }}"
-UPDATE = f"mutation($i: UpdateConfigInput!) {{ updateConfig(input: $i) {{ {TOLD} }} }}"
-PUBLISH = f"mutation($i: PublishConfigInput!) {{ publishConfig(input: $i) {{ {TOLD} }} }}"
+RECEIVED = f"config {CONFIG} position clientMutationId replayed {ERRORS}"
+CREATE = f"mutation($i: CreateConfigInput!) {{ createConfig(input: $i) {{ {RECEIVED} }} }}"
+UPDATE = f"mutation($i: UpdateConfigInput!) {{ updateConfig(input: $i) {{ {RECEIVED} }} }}"
+PUBLISH = f"mutation($i: PublishConfigInput!) {{ publishConfig(input: $i) {{ {RECEIVED} }} }}"
 DELETE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId position replayed {ERRORS} }} }}"
 FIND = "query($i: ID!) { config(by: {id: $i}) { id integrations { shopify { domain } stripe { publishableKey } } } }"
 

@@ -15,7 +15,7 @@ TABLES = (
 )  # fmt: skip
 ANCHOR = datetime(2024, 3, 1, tzinfo=UTC)
 
-# What the triggers should have counted, counted plainly.
+# What the triggers should have stored, counted plainly.
 WRONG_VARIANTS = """
 SELECT count(*) FROM products AS p WHERE
   (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
@@ -166,10 +166,10 @@ async def test_is_empty_means_without_stores(database: Database) -> None:
 
 
 async def test_progress_is_throttled_and_ends_at_total(database: Database) -> None:
-    told: dict[str, list[tuple[int, int]]] = {}
-    await seed(database, products=200, events=1_000, progress=lambda table, *state: told.setdefault(table, []).append(state))
-    assert tuple(told) == TABLES
-    assert all(steps[-1][0] == steps[-1][1] and len(steps) <= 24 for steps in told.values())
+    received: dict[str, list[tuple[int, int]]] = {}
+    await seed(database, products=200, events=1_000, progress=lambda table, *state: received.setdefault(table, []).append(state))
+    assert tuple(received) == TABLES
+    assert all(steps[-1][0] == steps[-1][1] and len(steps) <= 24 for steps in received.values())
 
 
 async def test_times_are_consistent_and_before_anchor(database: Database) -> None:

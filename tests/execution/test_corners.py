@@ -47,10 +47,10 @@ async def run(schema: GraphQLSchema, query: str, root: Any = None, plans: Docume
         {"executor_class": Executor} if plans is None else {"executor_class": BreadthFirstExecutor, "plans": plans}
     )
     result = execute(schema, parse(query), root_value=root, **how, **options)
-    return told(result if isinstance(result, ExecutionResult) else await result)
+    return received(result if isinstance(result, ExecutionResult) else await result)
 
 
-def told(result: ExecutionResult) -> Any:
+def received(result: ExecutionResult) -> Any:
     return repr(result.data), [error.formatted for error in result.errors or ()]
 
 
@@ -245,7 +245,7 @@ async def test_condition_plans_are_separate_and_bounded() -> None:
         answers = []
         for how in ({"executor_class": Executor}, {"executor_class": BreadthFirstExecutor, "plans": plans}):
             result = execute(WAITING, document, root_value=everything(), variable_values=variables, **how)
-            answers.append(told(result if isinstance(result, ExecutionResult) else await result))
+            answers.append(received(result if isinstance(result, ExecutionResult) else await result))
         assert answers[0] == answers[1]
     assert len(plans._root_fields) == MAX_PLANS == 16
 
@@ -257,5 +257,5 @@ async def test_operations_have_separate_plans() -> None:
         answers = []
         for how in ({"executor_class": Executor}, {"executor_class": BreadthFirstExecutor, "plans": plans}):
             result = execute(WAITING, document, root_value=everything(), operation_name=name, **how)
-            answers.append(told(result if isinstance(result, ExecutionResult) else await result))
+            answers.append(received(result if isinstance(result, ExecutionResult) else await result))
         assert answers[0] == answers[1]

@@ -65,11 +65,11 @@ class Listener(logging.Handler):
 @pytest.fixture(scope="module", autouse=True)
 def observed() -> Iterator[None]:
     """All executions of this module are watched, and what they log of faults is not kept."""
-    told, failures = logging.getLogger("storefront.execution"), logging.getLogger("storefront")
+    received, failures = logging.getLogger("storefront.execution"), logging.getLogger("storefront")
     listener, level = Listener(), failures.level
-    told.addHandler(listener)
-    told.setLevel(logging.DEBUG)
-    told.propagate = False
+    received.addHandler(listener)
+    received.setLevel(logging.DEBUG)
+    received.propagate = False
     failures.setLevel(logging.CRITICAL)
     complete = Executor.complete_object_value
 
@@ -80,9 +80,9 @@ def observed() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, watched(SCHEMA):
         patch.setattr(Executor, "complete_object_value", counted)
         yield
-    told.removeHandler(listener)
-    told.setLevel(logging.NOTSET)
-    told.propagate = True
+    received.removeHandler(listener)
+    received.setLevel(logging.NOTSET)
+    received.propagate = True
     failures.setLevel(level)
 
 

@@ -206,7 +206,7 @@ def test_unsupported_broadcast_url_is_rejected(url: str) -> None:
         PubSub(url)
 
 
-async def test_a_store_that_moves_often_is_told_less_often(empty_url: str) -> None:
+async def test_a_store_that_moves_often_is_notified_less_often(empty_url: str) -> None:
     async with two(empty_url) as (one, other):
         for _ in range(1_000):
             one.wakeups.publish("busy")

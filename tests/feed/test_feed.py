@@ -287,7 +287,7 @@ async def test_equal_subscriptions_share_one_execution(shopper: Client, owner: C
     assert len([sql for sql in statements if "SELECT page" in sql]) == 1
 
 
-async def told(listeners: list[Listener]) -> list[Any]:
+async def received(listeners: list[Listener]) -> list[Any]:
     return [await listener.event() for listener in listeners]
 
 
@@ -296,7 +296,7 @@ async def executions(database: Database, cause: Awaitable[Any], listeners: list[
     statements: list[str] = []
     database.observers.append(statements.append)
     await cause
-    events = await told(listeners)
+    events = await received(listeners)
     database.observers.remove(statements.append)
     return len([sql for sql in statements if "FROM reviews" in sql]), events
 

@@ -234,8 +234,8 @@ async def test_restore_makes_old_positions_a_gap(database: Database, store: str)
     assert await log.advance_positions(database) == 1
     await append(database, store, 4)
     async with running(database) as hub:
-        for told in (3, 5, 7):
-            assert (await gap(hub, store, told)).position == log.POSITION_LEAP + 9
+        for received in (3, 5, 7):
+            assert (await gap(hub, store, received)).position == log.POSITION_LEAP + 9
 
 
 async def test_thousand_listeners_share_one_read_per_batch(database: Database, store: str) -> None:

@@ -16,7 +16,7 @@ from storefront.feed.hub import Hub
 from storefront.feed.log import LogEntry
 from storefront.feed.positions import ABSENT_POSITION, LogPositions, ReadTracker
 from storefront.queries import configs, products
-from tests.factories import counted, make_product, make_store
+from tests.factories import count_statements, make_product, make_store
 
 MAX_AGE = 0.3
 
@@ -44,7 +44,7 @@ async def running(database: Database, **options: Any) -> AsyncIterator[LogPositi
 async def test_what_stands_is_asked_once_and_then_known(database: Database, store: str) -> None:
     async with running(database) as heads:
         assert heads.is_fresh({store: 0}) is None
-        with counted(database, looks=True) as statements:
+        with count_statements(database, looks=True) as statements:
             assert await heads.revalidate({store: 0})
             assert heads.is_fresh({store: 0}) is True
             assert heads.is_fresh({}) is True
@@ -57,7 +57,7 @@ async def test_strictly_each_time_is_asked_anew_and_together(database: Database,
     async with running(database, strict=True) as heads:
         assert await heads.revalidate({store: 0})
         assert heads.is_fresh({store: 0}) is None
-        with counted(database, looks=True) as statements:
+        with count_statements(database, looks=True) as statements:
             assert all(await asyncio.gather(*(heads.revalidate({store: 0}) for _ in range(50))))
         assert len(statements) <= 2
         await write(database, store)
@@ -230,7 +230,7 @@ async def test_reading_what_is_known_costs_no_statement(database: Database, stor
     async with running(database) as heads:
         for statements_at_most in (6, 3):
             reader = database.with_recorder(ReadTracker(heads))
-            with counted(database, looks=True) as statements:
+            with count_statements(database, looks=True) as statements:
                 await configs.load_store_by_slug(reader, "shop", [])
                 await products.load_products_by_ids(reader, [product], [])
                 await configs.load_stores_by_ids(reader, [store], [])

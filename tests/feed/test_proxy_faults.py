@@ -34,10 +34,10 @@ UPDATE = """mutation($i: UpdateProductInput!) { updateProduct(input: $i) {
 REFUSALS = {"SERVICE_UNAVAILABLE": 503, "TIMEOUT": 504}
 
 POOL_SIZE, POOL_SECONDS, STATEMENT_SECONDS, REQUEST_SECONDS = 4, 0.4, 0.4, 1.0
-GRACE, PATIENCE, IDLE_IN_TRANSACTION_MS = 0.1, 0.2, 300
+GRACE, TIMEOUT_SECONDS, IDLE_IN_TRANSACTION_MS = 0.1, 0.2, 300
 # Who asks is looked up first, in one statement on a connection that is waited for. Then the operation has its time, and what it
 # was at when that was over has to stop.
-LONGEST_ANSWER = POOL_SECONDS + STATEMENT_SECONDS + GRACE + REQUEST_SECONDS + PATIENCE
+LONGEST_ANSWER = POOL_SECONDS + STATEMENT_SECONDS + GRACE + REQUEST_SECONDS + TIMEOUT_SECONDS
 # Seconds after the end of a fault within which everything works again.
 RECOVERY = 2.0
 SOAK = [0.05, 0.3, 0.7, 1.5, 4.0] * 6
@@ -74,13 +74,13 @@ class Shop:
         took = time.monotonic() - began - (self.lag.seconds - lag)
         assert took < LONGEST_ANSWER, (took, answer.text)
         self.longest = max(self.longest, took)
-        told = answer.json()
-        if "errors" not in told:
+        received = answer.json()
+        if "errors" not in received:
             assert answer.status_code == 200, answer.text
-            return told["data"]
-        codes = {error["extensions"]["code"] for error in told["errors"]}
+            return received["data"]
+        codes = {error["extensions"]["code"] for error in received["errors"]}
         assert codes <= REFUSALS.keys(), answer.text
-        assert "data" in told or answer.status_code == REFUSALS[codes.pop()], answer.text
+        assert "data" in received or answer.status_code == REFUSALS[codes.pop()], answer.text
         self.refused += 1
         return None
 
@@ -89,17 +89,17 @@ class Shop:
         store = [*self.read][number % 2]
         products = self.read[store]
         if number % 3 == 0:
-            told = await self.ask(self.shopper, LIST, c=store)
-            if told is not None:
-                assert told["config"]["id"] == store
-                titles = {node["id"]: node["title"] for node in told["config"]["products"]["nodes"]}
+            received = await self.ask(self.shopper, LIST, c=store)
+            if received is not None:
+                assert received["config"]["id"] == store
+                titles = {node["id"]: node["title"] for node in received["config"]["products"]["nodes"]}
                 assert bool(titles.pop(self.written, "")) == (store == self.store)
                 assert titles == products
         else:
             id_ = [*products][number % len(products)]
-            told = await self.ask(self.shopper, READ, id=id_)
-            assert told is None or told["product"] == {"id": id_, "title": products[id_]}
-        return told is not None
+            received = await self.ask(self.shopper, READ, id=id_)
+            assert received is None or received["product"] == {"id": id_, "title": products[id_]}
+        return received is not None
 
     async def write(self) -> None:
         """Write once, sent under one key until it is answered with success."""
@@ -112,11 +112,11 @@ class Shop:
         """Send a write; whether it is known to be done."""
         title = f"Written {number}"
         given = {"id": self.written, "title": title, "idempotencyKey": f"key {number}", "clientMutationId": str(number)}
-        told = await self.ask(self.owner, UPDATE, i=given)
-        if told is None:
+        received = await self.ask(self.owner, UPDATE, i=given)
+        if received is None:
             return False
         payload = {"product": {"id": self.written, "title": title}, "clientMutationId": str(number), "userErrors": []}
-        assert told["updateProduct"] == payload
+        assert received["updateProduct"] == payload
         return True
 
     @asynccontextmanager
@@ -174,8 +174,8 @@ class Shop:
         """Every write was done once, every listener heard of each once and in order, and no connection is left over."""
         async with self.direct.transaction() as connection:
             rows = await connection.raw.execute("SELECT client_mutation_id FROM changes ORDER BY position")
-            told = [int(number) for (number,) in await rows.fetchall()]
-        assert sorted(told) == list(range(1, self.writes + 1))
+            received = [int(number) for (number,) in await rows.fetchall()]
+        assert sorted(received) == list(range(1, self.writes + 1))
         head = await position(self.direct, self.store)
         assert head == self.writes
         await until(lambda: all(follower.seen[-1:] == [head] for follower in self.followers))
@@ -202,7 +202,7 @@ async def shop(
     postgres: str, empty_url: str, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Shop]:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", GRACE)
-    monkeypatch.setattr(pipeline, "CANCEL_TIMEOUT_SECONDS", PATIENCE)
+    monkeypatch.setattr(pipeline, "CANCEL_TIMEOUT_SECONDS", TIMEOUT_SECONDS)
     monkeypatch.setattr(databases, "IDLE_IN_TRANSACTION_MS", IDLE_IN_TRANSACTION_MS)
     monkeypatch.setattr(pubsub, "PROBE_INTERVAL_SECONDS", 0.5)
     monkeypatch.setattr(pubsub, "PROBE_TIMEOUT_SECONDS", 0.5)

@@ -51,8 +51,8 @@ def test_command_line_import_export_round_trip(url: str, tmp_path: Path) -> None
 
 def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
     (tmp_path / "shop.csv").write_text("Handle,Title,Price\nmug,Mug,5\n")
-    told = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--dry-run").output
-    assert "would be created 1" in told
+    received = run("import", "shopify-csv", str(tmp_path / "shop.csv"), "--config", "one", "--dry-run").output
+    assert "would be created 1" in received
     run("export", str(tmp_path / "out.csv"), "--config", "one")
     assert (tmp_path / "out.csv").read_text().count("\n") == 1
 

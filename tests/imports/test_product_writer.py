@@ -149,7 +149,7 @@ async def test_dry_run_counts_and_writes_nothing(database: Database, store: str)
 
 async def test_batches_keep_file_order_and_report_progress(database: Database, store: str) -> None:
     seen: list[int] = []
-    summary = await import_file(database, store, many(1_001), progress=lambda so_far: seen.append(so_far.rows))
+    summary = await import_file(database, store, many(1_001), on_progress=lambda so_far: seen.append(so_far.rows))
     assert (summary.created, summary.position) == (1_001, 1_001)
     assert seen == [1_000, 2_000, 2_002]
     assert [row.handle for row in await database.fetch(all_products())] == [f"p-{n}" for n in range(1_001)]

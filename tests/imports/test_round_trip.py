@@ -189,9 +189,9 @@ async def load_contents(database: Database, config_id: str) -> list[Any]:
     for variant in await database.fetch(stored_variants()):
         if variant.product_id in parts:
             parts[variant.product_id].append(variant._asdict() | {"product_id": None})
-    told = ("handle", *PRODUCT_COLUMNS)
+    received = ("handle", *PRODUCT_COLUMNS)
     return sorted(
-        ([{name: getattr(row, name) for name in told}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
+        ([{name: getattr(row, name) for name in received}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
     )
 
 
@@ -216,14 +216,14 @@ async def test_store_round_trips_through_export(database: Database) -> None:
             database, odd, name="Twin", attributes={"a": "1", "b": "2", "c": "3", "d": str(n // 2)}, is_available=n > 0
         )
     for quotes in (True, False):
-        told = ExportSummary()
-        file = await export_file(database, first, quotes=quotes, summary=told)
-        assert told.products == await count_products(database, first) and not told.issues
+        received = ExportSummary()
+        file = await export_file(database, first, quote_formulas=quotes, summary=received)
+        assert received.products == await count_products(database, first) and not received.issues
         again = await import_file(database, first, file)
         assert (again.created, again.updated, again.rejected) == (0, 0, 0)
     await import_file(database, second, file)
     assert await load_contents(database, second) == await load_contents(database, first)
-    assert await export_file(database, second, quotes=False) == file
+    assert await export_file(database, second, quote_formulas=False) == file
 
 
 async def test_many_variants_and_images_round_trip(database: Database) -> None:
@@ -280,7 +280,7 @@ async def test_export_pages_are_bounded_by_text(database: Database, monkeypatch:
 
 
 async def test_issues_of_an_export_are_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exports, "MOST_TOLD", 2)
+    monkeypatch.setattr(exports, "MAX_ROW_ERRORS", 2)
     store = await make_store(database)
     for n in range(4):
         await make_product(database, config_id=store, handle=f"mug-{n}", description="," * 50_001)

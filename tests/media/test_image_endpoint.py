@@ -208,10 +208,10 @@ async def test_image_metrics_are_exported(postgres: str, template: str, tmp_path
         assert len((await merchant.confirm(await merchant.upload(b"no picture")))["userErrors"]) == 1
         for _ in range(3):
             await client.http.get(image["small"])
-        told = (await client.http.get(f"http://127.0.0.1:{port}/metrics")).text
+        received = (await client.http.get(f"http://127.0.0.1:{port}/metrics")).text
     counts = {"developed": 1, "refused": 1, "resized": 1}
     assert {f'storefront_pictures_total{{outcome="{name}"}} {count}.0' for name, count in counts.items()} <= set(
-        told.splitlines()
+        received.splitlines()
     )
-    assert "storefront_pictures_waiting 0.0" in told.splitlines()
-    assert 'route="/media/{key}/{name}"' in told and image["id"] not in told
+    assert "storefront_pictures_waiting 0.0" in received.splitlines()
+    assert 'route="/media/{key}/{name}"' in received and image["id"] not in received

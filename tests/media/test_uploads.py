@@ -10,7 +10,7 @@ import pytest
 from storefront.core.ids import uuid7
 from storefront.core.storage.base import ObjectStorage
 from tests.client import Client
-from tests.factories import counted, make_product, make_store
+from tests.factories import count_statements, make_product, make_store
 from tests.media.flow import CONFIRM, CREATE, REMOVE, SHOWN, UPDATE, Merchant, make_merchant
 from tests.pictures import frames, half_animated_gif, huge_png, located, noise, opened, picture, scripted_png
 
@@ -102,10 +102,10 @@ async def test_image_change_is_logged_and_streamed(merchant: Merchant) -> None:
         ({"configId": "none"}, "configId", "id"),
     ],
 )
-async def test_invalid_upload_request_is_rejected(merchant: Merchant, given: dict[str, Any], path: str, told: str) -> None:
+async def test_invalid_upload_request_is_rejected(merchant: Merchant, given: dict[str, Any], path: str, received: str) -> None:
     created = await merchant.create_upload(b"x", **given)
     (error,) = created["userErrors"]
-    assert created["upload"] is None and error["path"] == [path] and told in error["message"]
+    assert created["upload"] is None and error["path"] == [path] and received in error["message"]
 
 
 REFUSED = {
@@ -126,12 +126,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_unusable_upload_is_deleted(merchant: Merchant, objects: ObjectStorage, name: str) -> None:
-    content_type, content, told = REFUSED[name]
+    content_type, content, received = REFUSED[name]
     upload_id = await merchant.upload(content, content_type)
     assert await keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
     confirmed = await merchant.confirm(upload_id)
     (error,) = confirmed["userErrors"]
-    assert (error["code"], error["path"]) == ("INVALID_INPUT", ["uploadId"]) and told in error["message"]
+    assert (error["code"], error["path"]) == ("INVALID_INPUT", ["uploadId"]) and received in error["message"]
     assert confirmed["product"] is None and confirmed["position"] is None
     assert await keys(objects, upload_id) == []
     product = await merchant.load_product()
@@ -339,10 +339,10 @@ async def test_images_of_products_load_in_one_statement(merchant: Merchant) -> N
     for _ in range(5):
         await make_product(database, merchant.store, images=[image["url"]])
     listed = "query($id: ID!) { products(configId: $id) { nodes { id media { id url(width: 64) } } } }"
-    with counted(database) as seen:
+    with count_statements(database) as seen:
         found = (await merchant.client.ask(listed, id=merchant.store))["products"]["nodes"]
     assert sum(image["id"] in (one["id"] for one in product["media"]) for product in found) == 6
     assert len([statement for statement in seen if "FROM images" in statement]) == 1
-    with counted(database) as alone:
+    with count_statements(database) as alone:
         await merchant.client.ask(SHOWN, id=merchant.product)
     assert len(alone) == len(seen)

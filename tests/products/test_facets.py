@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_variant
+from tests.factories import count_statements, make_product, make_store, make_variant
 
 FACETS = """
 query Facets($c: ID!, $filter: ProductFilter, $search: String) {
@@ -170,12 +170,12 @@ async def test_facets_count_products_per_further_value(shelf: Shelf, filter_: di
 
     wanted = filter_.get("attributes", ())
     pairs = attribute_counts(shelf.left(filter_, "attributes", search=word), wanted)
-    told = {
+    received = {
         (facet["name"], value["value"]): (value["count"], value["isSelected"])
         for facet in facets["attributes"]
         for value in facet["values"]
     }
-    assert told == {pair: (count, {"name": pair[0], "value": pair[1]} in wanted) for pair, count in pairs.items()}
+    assert received == {pair: (count, {"name": pair[0], "value": pair[1]} in wanted) for pair, count in pairs.items()}
 
 
 async def test_attribute_values_are_grouped_most_frequent_first(shelf: Shelf) -> None:
@@ -227,7 +227,7 @@ async def test_facets_of_small_stores(shopper: Client, count: int) -> None:
 async def test_each_selected_facet_takes_one_statement(shelf: Shelf) -> None:
     async def cost(selected: str) -> int:
         query = f"query($c: ID!) {{ products(configId: $c) {{ nodes {{ id }} {selected} }} }}"
-        with counted(shelf.client.database) as statements:
+        with count_statements(shelf.client.database) as statements:
             await shelf.client.ask(query, c=shelf.store)
         return len(statements)
 

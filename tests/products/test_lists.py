@@ -171,22 +171,22 @@ async def test_single_page_has_no_neighbours(shopper: Client, count: int) -> Non
 
 async def test_page_info_tells_neighbours(shopper: Client) -> None:
     store, ids = await store_of(shopper, 6)
-    told = []
+    received = []
     cursor = None
     for expected in (ids[:3], ids[3:]):
         page = (await shopper.ask(PAGE, c=store, first=3, after=cursor))["products"]
         assert [node["id"] for node in page["nodes"]] == expected
-        told.append((page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]))
+        received.append((page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]))
         cursor = page["pageInfo"]["endCursor"]
-    assert told == [(False, True), (True, False)]
-    told = []
+    assert received == [(False, True), (True, False)]
+    received = []
     cursor = None
     for expected in (ids[3:], ids[:3]):
         page = (await shopper.ask(PAGE, c=store, last=3, before=cursor))["products"]
         assert [node["id"] for node in page["nodes"]] == expected
-        told.append((page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]))
+        received.append((page["pageInfo"]["hasPreviousPage"], page["pageInfo"]["hasNextPage"]))
         cursor = page["pageInfo"]["startCursor"]
-    assert told == [(True, False), (False, True)]
+    assert received == [(True, False), (False, True)]
 
 
 async def test_page_after_last_row_is_empty(shopper: Client) -> None:

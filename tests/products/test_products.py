@@ -13,9 +13,9 @@ from storefront.analytics.commands import refresh_popularity
 from storefront.analytics.rollups import roll_up
 from storefront.core.db.database import Database
 from tests.client import Client
-from tests.factories import counted, insert, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import count_statements, insert, make_product, make_review, make_store, make_user, make_variant
 
-# What the triggers should have kept, counted plainly.
+# What the triggers should have stored, counted plainly.
 WRONG = """
 SELECT p.id FROM products AS p WHERE p.config_id = %(store)s AND (
   (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
@@ -83,18 +83,18 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
         {"sku": {"configId": store, "sku": "S\\1"}},
         {"id": bare},
     ):
-        with counted(shopper.database) as statements:
-            told = await shopper.ask(query, by=by)
+        with count_statements(shopper.database) as statements:
+            received = await shopper.ask(query, by=by)
         assert len(statements) == 1
-        with counted(shopper.database) as statements:
-            assert told == await shopper.signed_in(owner).ask(query, by=by)
+        with count_statements(shopper.database) as statements:
+            assert received == await shopper.signed_in(owner).ask(query, by=by)
         assert len(statements) > 5
-    assert told["product"]["reviewSummary"]["average"] is None and told["product"]["variants"] == []
+    assert received["product"]["reviewSummary"]["average"] is None and received["product"]["variants"] == []
     many = " ".join(f'p{n}: product(by: {{id: "{id_}"}}) {{ {PAGE} }}' for n, id_ in enumerate((full, bare, store)))
-    with counted(shopper.database) as statements:
-        told = await shopper.ask(f"{{ {many} }}")
-    assert len(statements) == 1 and told["p2"] is None
-    assert told == await shopper.signed_in(owner).ask(f"{{ {many} }}")
+    with count_statements(shopper.database) as statements:
+        received = await shopper.ask(f"{{ {many} }}")
+    assert len(statements) == 1 and received["p2"] is None
+    assert received == await shopper.signed_in(owner).ask(f"{{ {many} }}")
 
 
 async def test_product_is_found_by_id_handle_sku(shopper: Client) -> None:

@@ -1,7 +1,7 @@
 """Statement counts of a nested query over all object types."""
 
 from tests.client import Client
-from tests.factories import counted, make_product, make_review, make_store, make_variant
+from tests.factories import count_statements, make_product, make_review, make_store, make_variant
 
 PAGE = """
 query Page($config: ID!, $first: Int!) {
@@ -27,7 +27,7 @@ async def test_statement_count_is_independent_of_page_size(shopper: Client) -> N
             product = await make_product(shopper.database, store)
             await make_variant(shopper.database, product)
             await make_review(shopper.database, product)
-        with counted(shopper.database) as statements:
+        with count_statements(shopper.database) as statements:
             page = (await shopper.ask(PAGE, config=store, first=100))["products"]
         assert len(page["nodes"]) == page["totalCount"] == wanted
         assert all(len(node["variants"]) == len(node["reviews"]["nodes"]) == 1 for node in page["nodes"])

@@ -13,7 +13,7 @@ from storefront.queries.search import fold_text, parse_search
 from storefront.queries.spelling import MAX_CORRECTED_SEARCHES, CorrectionBudget, SpellingCorrector, StoreWords, correct_search
 from storefront.queries.visibility import Audience
 from tests.client import Client
-from tests.factories import counted, make_product, make_store
+from tests.factories import count_statements, make_product, make_store
 
 SEARCH = """
 query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: ProductFilter) {
@@ -286,7 +286,7 @@ async def test_suggestions_are_distinct_most_popular_first(shopper: Client) -> N
 
 async def test_successful_search_loads_no_vocabulary(shopper: Client, lamps: str) -> None:
     query = "query($c: ID!, $q: String!) { products(configId: $c, search: $q) { nodes { title } correctedSearch } }"
-    with counted(shopper.database) as statements:
+    with count_statements(shopper.database) as statements:
         await shopper.ask(query, c=lamps, q="lantern")
     assert len(statements) == 1
 
@@ -332,7 +332,7 @@ async def test_operation_shares_one_allowance(shopper: Client) -> None:
     searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_CORRECTED_SEARCHES + 5)}
     declared = ", ".join(f"${name}: String!" for name in searches)
     fields = " ".join(f"{name}: products(configId: $s, search: ${name}) {{ correctedSearch }}" for name in searches)
-    with counted(shopper.database) as statements:
+    with count_statements(shopper.database) as statements:
         found = await shopper.ask(f"query($s: ID!, {declared}) {{ {fields} }}", s=store, **searches)
     corrected = [one["correctedSearch"] for one in found.values()]
     assert sorted(corrected, key=str) == [None] * 5 + ["lantern"] * MAX_CORRECTED_SEARCHES

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_user, make_variant
+from tests.factories import count_statements, make_product, make_store, make_user, make_variant
 
 ERRORS = """userErrors { __typename code message path
   ... on StaleVersionError { currentVersion changedFields } ... on InsufficientStockError { available } }"""
@@ -69,7 +69,9 @@ async def test_new_product_variant_summary_matches_database(owner: Client, forms
     store = await own_store(owner)
     fields = "product { id inStock variantCount priceRange { min max } }"
     create = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {fields} }} }}"
-    told = (await owner.ask(create, input={"configId": store, "title": "Pan", "price": "10", "variants": forms}))["createProduct"]
+    received = (await owner.ask(create, input={"configId": store, "title": "Pan", "price": "10", "variants": forms}))[
+        "createProduct"
+    ]
     counts = "variants_total, variants_available, variants_in_stock, variants_min_price, variants_max_price"
     look = f"SELECT {counts}, ctid FROM products"
     async with owner.database.transaction() as connection:
@@ -78,7 +80,7 @@ async def test_new_product_variant_summary_matches_database(owner: Client, forms
         after = await (await connection.raw.execute(look)).fetchall()
     assert before == after
     read = "query($id: ID!) { product(by: {id: $id}) { id inStock variantCount priceRange { min max } } }"
-    assert (await owner.ask(read, id=told["product"]["id"]))["product"] == told["product"]
+    assert (await owner.ask(read, id=received["product"]["id"]))["product"] == received["product"]
 
 
 async def test_all_errors_are_returned_with_paths(owner: Client) -> None:
@@ -166,7 +168,7 @@ async def test_bulk_update_takes_constant_statements(owner: Client) -> None:
     products = [await make_product(owner.database, store) for _ in range(250)]
     costs = []
     for price, rows in (("2", products[:1]), ("3", products)):
-        with counted(owner.database) as seen:
+        with count_statements(owner.database) as seen:
             answer = await owner.ask(BULK, input={"rows": [{"id": id_, "price": price} for id_ in rows]})
         assert answer["bulkUpdateProducts"]["userErrors"] == []
         costs.append(len(seen))
@@ -176,7 +178,7 @@ async def test_bulk_update_takes_constant_statements(owner: Client) -> None:
 async def test_stale_bulk_rows_take_constant_statements(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store, version=2) for _ in range(20)]
-    with counted(owner.database) as seen:
+    with count_statements(owner.database) as seen:
         rows = [{"id": id_, "price": "2", "expectedVersion": 1} for id_ in products]
         answer = await owner.ask(BULK, input={"rows": rows})
     assert [(e["code"], e["path"]) for e in answer["bulkUpdateProducts"]["userErrors"]] == [
@@ -192,11 +194,11 @@ async def test_stale_bulk_rows_report_changed_fields_each(owner: Client) -> None
     await owner.ask(UPDATE, input={"id": other, "title": "New", "price": "11"})
     await owner.ask(UPDATE, input={"id": other, "price": "12"})
     expected = ((unlogged, 7), (other, 1), (one, 1), (other, 2))
-    told = []
+    received = []
     for rows in (expected[:3], expected[3:]):
         given = {"rows": [{"id": id_, "price": "2", "expectedVersion": version} for id_, version in rows]}
-        told += (await owner.ask(BULK, input=given))["bulkUpdateProducts"]["userErrors"]
-    assert [(e["currentVersion"], e["changedFields"]) for e in told] == [
+        received += (await owner.ask(BULK, input=given))["bulkUpdateProducts"]["userErrors"]
+    assert [(e["currentVersion"], e["changedFields"]) for e in received] == [
         (1, []),
         (3, ["price", "title"]),
         (2, ["title"]),
@@ -219,7 +221,7 @@ async def test_first_of_two_rows_gets_handle(owner: Client) -> None:
     wanting = [await make_product(owner.database, store) for _ in range(3)]
     elsewhere = await make_product(owner.database, other)
     rows: list[dict[str, str]] = [{"id": id_, "handle": "wanted"} for id_ in (*wanting[:2], elsewhere)]
-    with counted(owner.database) as seen:
+    with count_statements(owner.database) as seen:
         given = {"rows": [*rows, {"id": wanting[2], "price": "2"}], "errorPolicy": "VALID_ROWS"}
         answer = (await owner.ask(BULK, input=given))["bulkUpdateProducts"]
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("ALREADY_EXISTS", ["rows", "1", "handle"])]

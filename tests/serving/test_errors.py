@@ -54,11 +54,11 @@ UNUSABLE: list[tuple[str, Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "value", "told"), UNUSABLE)
-def test_invalid_variable_is_not_quoted(kind: str, value: Any, told: str) -> None:
+def test_invalid_variable_is_not_quoted(kind: str, value: Any, received: str) -> None:
     (operation,) = parse(f"query($input: {kind}) {{ __typename }}").definitions
     assert isinstance(operation, OperationDefinitionNode)
     errors = get_variable_values(schema._schema, operation.variable_definitions or (), {"input": value})
     assert isinstance(errors, list)
     (error,) = format_errors(errors, "a request")
-    assert error["message"] == f"Variable '$input' has invalid value{told}"
+    assert error["message"] == f"Variable '$input' has invalid value{received}"
     assert error["extensions"] == {"code": "BAD_USER_INPUT", "requestId": "a request"}

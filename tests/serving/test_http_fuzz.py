@@ -105,10 +105,10 @@ async def check(port: int, seed: int) -> None:
     """Send a stream; fails on what must not be answered, and where the connection stays open."""
     most, is_whole, sent = stream(seed)
     answers = await exchange(port, *sent)
-    told = f"seed {seed}: {sent!r} was answered {answers!r}"
-    assert len(answers) <= most, told
-    assert all(answer.status < 500 for answer in answers), told
-    assert not is_whole or all(answer.request_id != "smuggled" for answer in answers), told
+    received = f"seed {seed}: {sent!r} was answered {answers!r}"
+    assert len(answers) <= most, received
+    assert all(answer.status < 500 for answer in answers), received
+    assert not is_whole or all(answer.request_id != "smuggled" for answer in answers), received
 
 
 async def run(port: int, seeds: range, at_once: int) -> None:

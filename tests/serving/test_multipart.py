@@ -50,19 +50,19 @@ async def test_multipart_results_have_envelopes(shopper: Client) -> None:
     async with asyncio.timeout(10), subscribed(owner, c=store) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == 'multipart/mixed; boundary="-"; subscriptionSpec=1.0'
-        told = parts(response)
-        assert await anext(told) == {}
+        received = parts(response)
+        assert await anext(received) == {}
         for position in ("1", "2"):
             await owner.ask(UPDATE, input={"id": product, "title": f"Title {position}"})
-            assert await anext(told) == {"payload": {"data": {"productFeed": {"position": position}}}}
+            assert await anext(received) == {"payload": {"data": {"productFeed": {"position": position}}}}
 
 
 async def test_multipart_sends_heartbeats(shopper: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "HEARTBEAT_INTERVAL_SECONDS", 0.1)
     store = await make_store(shopper.database)
     async with asyncio.timeout(10), subscribed(shopper, c=store) as response:
-        told = parts(response)
-        assert [await anext(told) for _ in range(3)] == [{}] * 3
+        received = parts(response)
+        assert [await anext(received) for _ in range(3)] == [{}] * 3
 
 
 async def test_multipart_subscription_error_ends_the_stream(shopper: Client) -> None:
@@ -77,7 +77,7 @@ async def test_multipart_stream_ends_on_sign_out(shopper: Client) -> None:
     store = await make_store(shopper.database, user_id=user)
     owner = shopper.signed_in(user)
     async with asyncio.timeout(10), subscribed(owner, c=store) as response:
-        told = parts(response)
-        assert await anext(told) == {}
+        received = parts(response)
+        assert await anext(received) == {}
         await owner.ask("mutation { signOutEverywhere(input: {}) { userErrors { message } } }")
-        assert [part async for part in told if part] == []
+        assert [part async for part in received if part] == []

@@ -195,16 +195,16 @@ async def test_double_load_is_shed_and_leaves_nothing_behind(
         before: list[float] = []
         await Offer(port, requests, lambda _, wait: before.append(wait)).run(QUIET_PART * rate, short)
 
-        told, odd, samples = Counter[object](), list[tuple[float, object]](), list[tuple[float, int]]()
+        received, odd, samples = Counter[object](), list[tuple[float, object]](), list[tuple[float, int]]()
         began = time.monotonic()
 
         def note(what: object, _: float) -> None:
-            told.update([what])
+            received.update([what])
             if what not in ANSWERS:
                 odd.append((time.monotonic() - began, what))
 
         await asyncio.gather(Offer(port, requests, note).run(2 * rate, seconds), sampled(server, seconds, samples))
-        assert not odd and told[200], (told, odd[:20], odd[-20:])
+        assert not odd and received[200], (received, odd[:20], odd[-20:])
         if seconds < 60:
             return
         await Offer(port, requests, lambda *_: None).run(QUIET_PART * rate, RECOVERED_WITHIN)
@@ -214,7 +214,7 @@ async def test_double_load_is_shed_and_leaves_nothing_behind(
     grown, memory = slope(samples[len(samples) // 3 :]), samples[-1][1]
     with capsys.disabled():
         print(
-            f"\n{rate:.0f} requests/s can be done, {2 * rate:.0f} came for {seconds:.0f} s: {dict(told)}\n"
+            f"\n{rate:.0f} requests/s can be done, {2 * rate:.0f} came for {seconds:.0f} s: {dict(received)}\n"
             f"p99 before {1000 * p99(before):.0f} ms, {RECOVERED_WITHIN:.0f} s after {1000 * p99(after):.0f} ms; "
             f"memory {memory / 2**20:.0f} MB, {grown * 3600 / 2**20:+.1f} MB an hour"
         )

@@ -17,7 +17,7 @@ from storefront.execution.coroutines import PendingCoroutine, cancel_all, start_
 from storefront.graph.context import Context
 from tests.client import Client
 from tests.conftest import serving
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 
 STORES = "{ configs { nodes { storeName } } }"
 STOCK = "mutation($p: ID!) { adjustInventory(input: {productId: $p, delta: 1}) { product { inventory } } }"
@@ -175,8 +175,8 @@ async def test_mutation_timeout_names_completed_fields(empty_url: str, tmp_path:
         async with watcher.locked(f"SELECT FROM products WHERE id = '{locked}' FOR UPDATE"):
             answer = await user.post(THREE, a=free, b=locked)
         (error,) = answer.json()["errors"]
-        told = {name: error["extensions"][name] for name in ("code", "done", "interrupted", "notBegun")}
-        assert told == {"code": "TIMEOUT", "done": ["first"], "interrupted": ["second"], "notBegun": ["third"]}
+        received = {name: error["extensions"][name] for name in ("code", "done", "interrupted", "notBegun")}
+        assert received == {"code": "TIMEOUT", "done": ["first"], "interrupted": ["second"], "notBegun": ["third"]}
         assert [await stock(client.database, product) for product in (free, locked)] == [1, 0]
 
 
@@ -196,7 +196,7 @@ async def test_operations_beyond_concurrency_limit_are_refused(empty_url: str, t
         async with watcher.locked(LOCK_STORES):
             running = [asyncio.create_task(client.post(STORES)) for _ in range(3)]
             await watcher.until(3)
-            with counted(client.database) as statements:
+            with count_statements(client.database) as statements:
                 answer = await client.post(STORES)
             assert not statements
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -224,8 +224,8 @@ async def test_batch_disconnect_cancels_loads_of_each_request(database: Database
         return keys
 
     nothing: Any = None
-    asker = Context(database, nothing, nothing, nothing, nothing)
-    one, other = asker.fork(), asker.fork()
+    viewer = Context(database, nothing, nothing, nothing, nothing)
+    one, other = viewer.fork(), viewer.fork()
     loads = [asyncio.ensure_future(context.load(slow, "key")) for context in (one, other)]
     await asyncio.sleep(0.1)
     one.cancel()

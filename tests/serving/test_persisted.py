@@ -206,10 +206,10 @@ async def test_trusted_document_runs_by_any_kind_of_id(strict: Client, send: Cal
     ],
     ids=str,
 )
-async def test_untrusted_document_is_refused(strict: Client, given: Any, code: str, told: str) -> None:
+async def test_untrusted_document_is_refused(strict: Client, given: Any, code: str, received: str) -> None:
     for send in (post, get):
         found, message = refusal(await send(strict, given))
-        assert found == code and told in message
+        assert found == code and received in message
     events = await strict.http.post("/graphql", json=given, headers={"accept": "text/event-stream"})
     assert code in events.text and 'data: {"data"' not in events.text
 
@@ -293,10 +293,10 @@ def test_invalid_trusted_documents_are_named_at_start(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_invalid_manifest_is_an_error(tmp_path: Path, content: str, told: str) -> None:
+def test_invalid_manifest_is_an_error(tmp_path: Path, content: str, received: str) -> None:
     file = tmp_path / "manifest.json"
     file.write_text(content)
-    with pytest.raises(ManifestError, match=told) as refused:
+    with pytest.raises(ManifestError, match=received) as refused:
         load_manifests([file])
     assert str(file) in str(refused.value)
 
@@ -321,7 +321,7 @@ def test_server_refuses_to_start_with_invalid_manifest(empty_url: str, tmp_path:
     file.write_text(json.dumps({"bad": "query Bad { shoeSize }"}))
     options = Settings(database_url=SecretStr(empty_url), data_dir=tmp_path, trusted_manifests=str(file))
     monkeypatch.setattr("storefront.cli.support.get_settings", lambda: options)
-    for command, told in (("serve", "bad (query Bad)"), ("doctor", "bad (query Bad)")):
+    for command, received in (("serve", "bad (query Bad)"), ("doctor", "bad (query Bad)")):
         result = CliRunner().invoke(app, [command])
         assert result.exit_code == 1
-        assert told in result.output
+        assert received in result.output

@@ -38,11 +38,11 @@ async def test_shoppers_read_replica_and_writers_read_primary(postgres: str, tem
         owner = shopper.signed_in(OWNER)
         assert titles(await shopper.ask(TITLES, c=STORE)) == ["Of the replica"]
         assert titles(await owner.ask(TITLES, c=STORE)) == ["Of the primary"]
-        told = asyncio.create_task(first_event(shopper.http, FEED, c=STORE))
+        received = asyncio.create_task(first_event(shopper.http, FEED, c=STORE))
         await asyncio.sleep(1)
         made = (await owner.ask(CREATE, c=STORE))["createProduct"]["product"]
         assert titles({"products": made["config"]["products"]}) == ["New", "Of the primary"]
-        assert "New" in await asyncio.wait_for(told, 10)
+        assert "New" in await asyncio.wait_for(received, 10)
         assert titles(await shopper.ask(TITLES, c=STORE)) == ["Of the replica"]
 
 

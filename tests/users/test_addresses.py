@@ -28,7 +28,7 @@ from tests.core.auth.test_identity import new_subject as new
 from tests.core.auth.test_identity import read_viewer_id as me
 from tests.core.auth.test_identity import send_bearer as bearing
 from tests.core.auth.test_identity import send_session as bringing
-from tests.factories import counted, make_product, make_review, make_store, make_user
+from tests.factories import count_statements, make_product, make_review, make_store, make_user
 from tests.issuer import AUDIENCE, Issuer, hosting
 
 Issuers = tuple[Issuer, Issuer]
@@ -207,7 +207,7 @@ async def test_known_user_takes_one_statement(server: Client, issuers: Issuers) 
     email = new()
     token = issuers[0].token(sub=email, email=email, email_verified=True)
     await user_of(server, token)
-    with counted(server.database) as statements:
+    with count_statements(server.database) as statements:
         await user_of(server, token)
     # Who it is, and what `me` selects.
     assert len(statements) == 2

@@ -15,7 +15,7 @@ PICTURE = "https://example.com/me.jpg"
 
 
 @pytest.fixture
-async def somebody(shopper: Client) -> Client:
+async def user_value(shopper: Client) -> Client:
     return shopper.signed_in(await make_user(shopper.database, name="Ada", image=PICTURE))
 
 
@@ -31,38 +31,38 @@ async def version(client: Client) -> int:
     return int(found)
 
 
-async def test_omitted_fields_stay_and_null_clears(somebody: Client) -> None:
-    answer = await mutate(somebody, name=" Grace ", clientMutationId="p")
+async def test_omitted_fields_stay_and_null_clears(user_value: Client) -> None:
+    answer = await mutate(user_value, name=" Grace ", clientMutationId="p")
     assert (answer["user"]["name"], answer["user"]["image"], answer["userErrors"]) == ("Grace", PICTURE, [])
     assert (answer["position"], answer["clientMutationId"]) == (None, "p")
-    answer = await mutate(somebody, image=None)
+    answer = await mutate(user_value, image=None)
     assert (answer["user"]["name"], answer["user"]["image"]) == ("Grace", None)
-    assert (await somebody.ask("{ me { name image } }"))["me"] == {"name": "Grace", "image": None}
+    assert (await user_value.ask("{ me { name image } }"))["me"] == {"name": "Grace", "image": None}
 
 
-async def test_profile_uses_optimistic_locking(somebody: Client) -> None:
-    await mutate(somebody, name="Ada")
-    await mutate(somebody)
-    assert await version(somebody) == 1
-    await mutate(somebody, name="Grace", expectedVersion=1)
-    assert await version(somebody) == 2
-    [error] = (await mutate(somebody, name="Eve", expectedVersion=1))["userErrors"]
+async def test_profile_uses_optimistic_locking(user_value: Client) -> None:
+    await mutate(user_value, name="Ada")
+    await mutate(user_value)
+    assert await version(user_value) == 1
+    await mutate(user_value, name="Grace", expectedVersion=1)
+    assert await version(user_value) == 2
+    [error] = (await mutate(user_value, name="Eve", expectedVersion=1))["userErrors"]
     assert (error["code"], error["path"], error["currentVersion"], error["changedFields"]) == (
         "STALE_VERSION", ["expectedVersion"], 2, [],
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("given", [{"name": ""}, {"name": "a" * 256}, {"name": "\x00"}, {"image": "javascript:1"}, {"image": ""}])
-async def test_invalid_name_or_image_is_rejected(somebody: Client, given: dict[str, str]) -> None:
-    answer = await mutate(somebody, **given)
+async def test_invalid_name_or_image_is_rejected(user_value: Client, given: dict[str, str]) -> None:
+    answer = await mutate(user_value, **given)
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("INVALID_INPUT", list(given))] and answer["user"] is None
-    assert await version(somebody) == 1
+    assert await version(user_value) == 1
 
 
-async def test_users_change_their_own_profile(somebody: Client, shopper: Client) -> None:
+async def test_users_change_their_own_profile(user_value: Client, shopper: Client) -> None:
     other = shopper.signed_in(await make_user(shopper.database, name="Other"))
     await mutate(other, name="Changed", idempotencyKey="k")
-    answer = await mutate(somebody, name="Mine", idempotencyKey="k")
+    answer = await mutate(user_value, name="Mine", idempotencyKey="k")
     assert answer["replayed"] is False and answer["user"]["name"] == "Mine"
     assert (await mutate(other, name="Changed", idempotencyKey="k"))["replayed"] is True
     assert (await shopper.refusal(UPDATE, i={"name": "Nobody"}))["extensions"]["code"] == "UNAUTHENTICATED"
@@ -91,8 +91,8 @@ async def test_logs_of_stores_showing_name_move_silently(shopper: Client) -> Non
     await mutate(ada, name="Ada")
     await mutate(ada, image=PICTURE, name="Grace")
     assert await positions(shopper, own, reviewed, other) == [2, 2, 0]
-    for asker in (shopper, ada):
-        page = (await asker.ask(CHANGES, c=own))["productChanges"]
+    for viewer in (shopper, ada):
+        page = (await viewer.ask(CHANGES, c=own))["productChanges"]
         assert page == {"position": "2", "hasMore": False, "changes": []}
 
 

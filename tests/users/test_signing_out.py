@@ -19,7 +19,7 @@ from tests.client import SECRET, Client, token_of
 from tests.conftest import serving
 from tests.core.auth.test_authjs import V5
 from tests.core.auth.test_authjs import encrypt_session as encrypted
-from tests.factories import counted, make_store, make_user
+from tests.factories import count_statements, make_store, make_user
 from tests.feed.test_limits import FEED, address_of, close_code, event_lines, hear, opened, subscribe
 from tests.issuer import AUDIENCE, Issuer, hosting
 from tests.users.test_signing_in import claims, forged
@@ -147,12 +147,12 @@ async def test_revocation_check_takes_one_statement(empty_url: str, tmp_path: Pa
         for _ in range(20):
             token = token_of(await make_user(server.database))
             await stack.enter_async_context(opened(address_of(server), token))
-        with counted(server.database) as statements:
+        with count_statements(server.database) as statements:
             await asyncio.sleep(1.1)
         assert 3 <= len(statements) <= 6
         await stack.aclose()
         await asyncio.sleep(0.3)
-        with counted(server.database) as statements:
+        with count_statements(server.database) as statements:
             await asyncio.sleep(0.5)
         assert statements == [], "nobody is left to look after"
 

@@ -242,10 +242,10 @@ async def test_lanes_are_ordered_and_independent(stocked: tuple[Client, str], re
     owner, store = stocked
     bad, good = await add_product(owner, store), await add_product(owner, store)
     hook = await create_webhook(owner, store, receiver.url, query=None)
-    is_mended = False
+    is_corrected = False
 
     async def behave(request: Received, writer: Writer) -> None:
-        if request.json["productId"] == bad and not is_mended:
+        if request.json["productId"] == bad and not is_corrected:
             await receiving.silence(request, writer)
         await receiving.OK(request, writer)
 
@@ -260,7 +260,7 @@ async def test_lanes_are_ordered_and_independent(stocked: tuple[Client, str], re
     waiting = (await load_webhook(owner, hook["id"]))["deliveries"]["nodes"]
     # Only the first pending delivery of a lane has a next attempt.
     assert [d["nextAttemptAt"] is not None for d in waiting if d["productId"] == bad][:4] == [False] * 4
-    is_mended = True
+    is_corrected = True
     await wait_until_settled(owner, hook["id"], pending=0)
     assert _of(receiver, good) == [4, 6, 8, 10, 12]
     tried = _of(receiver, bad)

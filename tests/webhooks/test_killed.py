@@ -43,12 +43,12 @@ class Slow:
 
 def in_order(received: list[Received]) -> dict[tuple[str, str], list[int]]:
     """First arrivals of positions by webhook and product."""
-    told: dict[tuple[str, str], list[int]] = defaultdict(list)
+    messages: dict[tuple[str, str], list[int]] = defaultdict(list)
     for request in received:
         lane = request.target, request.json["productId"]
-        if request.position not in told[lane]:
-            told[lane].append(request.position)
-    return told
+        if request.position not in messages[lane]:
+            messages[lane].append(request.position)
+    return messages
 
 
 async def wait_until_settled(database: Database, position: int, seconds: float) -> None:

@@ -60,8 +60,8 @@ async def test_one_process_leases_a_webhook_at_a_time(database: Database, empty_
     assert all(one.stats.delivered for one in dispatchers)
     for hook in hooks:
         for n, product in enumerate(products):
-            told = [r.position for r in receiver.received if (r.json["webhook"], r.json["productId"]) == (hook, product)]
-            assert told == list(range(1 + n, 31, 3))
+            messages = [r.position for r in receiver.received if (r.json["webhook"], r.json["productId"]) == (hook, product)]
+            assert messages == list(range(1 + n, 31, 3))
 
 
 async def test_expired_lease_is_taken_over(database: Database) -> None:
@@ -148,9 +148,9 @@ async def test_concurrent_mutations_keep_lanes_serial_and_complete(database: Dat
                 await asyncio.sleep(0.01)
             await do(partial(commands.update_webhook, problems=()), id=hook, isEnabled=True)
             await _wait_until_settled(database, hook)
-    told = {request.position for request in receiver.received}
+    messages = {request.position for request in receiver.received}
     [(head, _)] = await database.fetch(SOME, {"id": hook, "store": store, "chance": 0.0})
-    assert told == set(range(1, head + 1)) and set(most) == {1}
+    assert messages == set(range(1, head + 1)) and set(most) == {1}
 
 
 SOME = Statement(
@@ -215,8 +215,8 @@ async def test_database_failure_at_any_statement_loses_nothing(
                 await _wait_until_settled(database, hook)
     assert len(seen) > number
     for product in products:
-        told = [r.position for r in receiver.received if r.json["productId"] == product]
-        assert told == sorted(told) and len(set(told)) == 2
+        messages = [r.position for r in receiver.received if r.json["productId"] == product]
+        assert messages == sorted(messages) and len(set(messages)) == 2
 
 
 async def _wait_until_settled(database: Database, hook: str) -> None:

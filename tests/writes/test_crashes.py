@@ -16,7 +16,7 @@ from storefront.core.db.pipeline import Pipeline, QueuedStatement
 from storefront.serving.errors import MASKED_ERROR_MESSAGE
 from tests.client import Client
 from tests.conftest import fresh, serving
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 
 ERRORS = "userErrors { code message }"
 CREATE = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ position product {{ id }} {ERRORS} }} }}"
@@ -122,7 +122,7 @@ async def url_of(database: Database, postgres: str) -> str:
 async def statements(shop: Client, name: str) -> list[str]:
     """The statements of an undisturbed write; the first authenticates the viewer."""
     document, given = await work(shop, name)
-    with counted(shop.database) as seen:
+    with count_statements(shop.database) as seen:
         answer = await shop.ask(document, input=given)
     assert answer[name]["userErrors"] == [] and answer[name]["position"]
     return seen

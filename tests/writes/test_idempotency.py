@@ -21,7 +21,7 @@ from storefront.writes.transaction import (
     execute_mutation,
 )
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 
 ERRORS = "userErrors { code message path ... on StaleVersionError { currentVersion changedFields } }"
 CREATE = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{
@@ -43,7 +43,7 @@ async def own_store(owner: Client) -> str:
     return await make_store(owner.database, user_id=me)
 
 
-async def told(client: Client, document: str, **input_: Any) -> dict[str, Any]:
+async def received(client: Client, document: str, **input_: Any) -> dict[str, Any]:
     """The payload of a mutation."""
     [payload] = (await client.ask(document, input=input_)).values()
     return dict(payload)
@@ -63,30 +63,30 @@ async def rows(database: Database, sql: str, *values: Any) -> list[Any]:
 
 async def test_replay_returns_first_result_after_later_changes(owner: Client) -> None:
     store = await own_store(owner)
-    first = await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k")
+    first = await received(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k")
     assert first["replayed"] is False and first["position"] == "1"
     id_ = first["product"]["id"]
-    await told(owner, UPDATE, id=id_, title="Changed")
-    assert await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
-    await told(owner, DELETE, id=id_)
-    assert await told(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
+    await received(owner, UPDATE, id=id_, title="Changed")
+    assert await received(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
+    await received(owner, DELETE, id=id_)
+    assert await received(owner, CREATE, configId=store, title="Once", price="1", idempotencyKey="k") == again(first)
     assert await rows(owner.database, "SELECT id FROM products WHERE config_id = %s", store) == []
 
 
 async def test_deletion_is_replayed(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
-    first = await told(owner, DELETE, id=product, idempotencyKey="k")
+    first = await received(owner, DELETE, id=product, idempotencyKey="k")
     assert first["deletedId"] == product
-    assert await told(owner, DELETE, id=product, idempotencyKey="k") == again(first)
-    assert [e["code"] for e in (await told(owner, DELETE, id=product))["userErrors"]] == ["NOT_FOUND"]
+    assert await received(owner, DELETE, id=product, idempotencyKey="k") == again(first)
+    assert [e["code"] for e in (await received(owner, DELETE, id=product))["userErrors"]] == ["NOT_FOUND"]
 
 
 async def test_rejection_is_replayed(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner), version=3)
-    first = await told(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k")
+    first = await received(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k")
     assert [e["code"] for e in first["userErrors"]] == ["STALE_VERSION"] and first["product"] is None
     await rows(owner.database, "UPDATE products SET version = 2 WHERE id = %s RETURNING 1", product)
-    assert await told(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k") == again(first)
+    assert await received(owner, UPDATE, id=product, title="New", expectedVersion=2, idempotencyKey="k") == again(first)
 
 
 @pytest.mark.parametrize("faulty", [{"title": " "}, {"handle": "taken"}])
@@ -94,10 +94,10 @@ async def test_every_rejection_is_stored_without_its_writes(owner: Client, fault
     store = await own_store(owner)
     product = await make_product(owner.database, store, handle="taken")
     given = {"configId": store, "title": "New", "price": "1", **faulty, "idempotencyKey": "k"}
-    first = await told(owner, CREATE, **given)
+    first = await received(owner, CREATE, **given)
     assert len(first["userErrors"]) == 1
     await rows(owner.database, "UPDATE products SET handle = 'free' WHERE id = %s RETURNING 1", product)
-    assert await told(owner, CREATE, **given) == again(first)
+    assert await received(owner, CREATE, **given) == again(first)
     assert await rows(owner.database, "SELECT count(*) FROM products WHERE config_id = %s", store) == [(1,)]
 
 
@@ -105,26 +105,26 @@ async def test_every_row_of_a_bulk_is_replayed(owner: Client) -> None:
     store = await own_store(owner)
     good, bad = [await make_product(owner.database, store) for _ in range(2)]
     given = {"rows": [{"id": bad, "price": "-1"}, {"id": good, "price": "2"}], "errorPolicy": "VALID_ROWS"}
-    first = await told(owner, BULK, **given, idempotencyKey="k")
+    first = await received(owner, BULK, **given, idempotencyKey="k")
     assert [r["product"] is None for r in first["results"]] == [True, False]
     assert [[e["code"] for e in r["userErrors"]] for r in first["results"]] == [["INVALID_INPUT"], []]
-    assert await told(owner, BULK, **given, idempotencyKey="k") == again(first)
+    assert await received(owner, BULK, **given, idempotencyKey="k") == again(first)
 
 
 async def test_retry_may_change_its_client_mutation_id(owner: Client) -> None:
     store = await own_store(owner)
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
-    first = await told(owner, CREATE, **given, clientMutationId="a")
-    second = await told(owner, CREATE, **given, clientMutationId="b")
+    first = await received(owner, CREATE, **given, clientMutationId="a")
+    second = await received(owner, CREATE, **given, clientMutationId="b")
     assert second == {**again(first), "clientMutationId": "b"}
 
 
 async def test_dry_run_stores_no_key(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
     given: dict[str, Any] = {"rows": [{"id": product, "price": "2"}], "idempotencyKey": "k"}
-    dry = await told(owner, BULK, **given, dryRun=True)
+    dry = await received(owner, BULK, **given, dryRun=True)
     assert dry["results"][0]["product"]["price"] == "2.00" and dry["position"] is None
-    wet = await told(owner, BULK, **given)
+    wet = await received(owner, BULK, **given)
     assert wet["replayed"] is False and wet["position"] == "1"
 
 
@@ -134,39 +134,39 @@ async def test_dry_run_stores_no_key(owner: Client) -> None:
 async def test_key_reuse_with_other_input_is_rejected(owner: Client) -> None:
     store = await own_store(owner)
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
-    first = await told(owner, CREATE, **given)
+    first = await received(owner, CREATE, **given)
     for other in ({"title": "Other"}, {"price": "2"}, {"tags": ["new"]}, {"compareAtPrice": "3"}):
-        answer = await told(owner, CREATE, **{**given, **other})
+        answer = await received(owner, CREATE, **{**given, **other})
         assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("IDEMPOTENCY_CONFLICT", ["idempotencyKey"])]
         assert answer["product"] is None and answer["replayed"] is False
-    assert await told(owner, CREATE, **given) == again(first)
+    assert await received(owner, CREATE, **given) == again(first)
 
 
 async def test_absent_and_null_are_different_inputs(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
-    await told(owner, UPDATE, id=product, title="New", idempotencyKey="k")
-    answer = await told(owner, UPDATE, id=product, title="New", category=None, idempotencyKey="k")
+    await received(owner, UPDATE, id=product, title="New", idempotencyKey="k")
+    answer = await received(owner, UPDATE, id=product, title="New", category=None, idempotencyKey="k")
     assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
 
 
 async def test_key_reuse_with_other_mutation_is_rejected(owner: Client) -> None:
     product = await make_product(owner.database, await own_store(owner))
-    await told(owner, DELETE, id=product, expectedVersion=9, idempotencyKey="k")
-    answer = await told(owner, UPDATE, id=product, expectedVersion=9, idempotencyKey="k")
+    await received(owner, DELETE, id=product, expectedVersion=9, idempotencyKey="k")
+    answer = await received(owner, UPDATE, id=product, expectedVersion=9, idempotencyKey="k")
     assert [e["code"] for e in answer["userErrors"]] == ["IDEMPOTENCY_CONFLICT"]
 
 
 async def test_keys_are_scoped_to_the_user(owner: Client, shopper: Client) -> None:
     other = shopper.signed_in(await make_user(shopper.database))
-    mine = await told(owner, CREATE, configId=await own_store(owner), title="Mine", price="1", idempotencyKey="k")
-    theirs = await told(other, CREATE, configId=await own_store(other), title="Theirs", price="2", idempotencyKey="k")
+    mine = await received(owner, CREATE, configId=await own_store(owner), title="Mine", price="1", idempotencyKey="k")
+    theirs = await received(other, CREATE, configId=await own_store(other), title="Theirs", price="2", idempotencyKey="k")
     assert (mine["replayed"], theirs["replayed"]) == (False, False)
     assert (mine["product"]["title"], theirs["product"]["title"]) == ("Mine", "Theirs")
 
 
 async def test_key_length_is_limited_to_255_characters(owner: Client) -> None:
     given = {"configId": await own_store(owner), "title": "Once", "price": "1"}
-    assert (await told(owner, CREATE, **given, idempotencyKey="k" * 255))["userErrors"] == []
+    assert (await received(owner, CREATE, **given, idempotencyKey="k" * 255))["userErrors"] == []
     for key in ("k" * 256, "k\x00"):
         error = await owner.refusal(CREATE, input={**given, "idempotencyKey": key})
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "input.idempotencyKey")
@@ -175,7 +175,7 @@ async def test_key_length_is_limited_to_255_characters(owner: Client) -> None:
 @pytest.mark.parametrize("key", ["", None])
 async def test_empty_key_counts_as_no_key(owner: Client, key: str | None) -> None:
     given = {"configId": await own_store(owner), "title": "Twice", "price": "1", "idempotencyKey": key}
-    answers = [await told(owner, CREATE, **given) for _ in range(2)]
+    answers = [await received(owner, CREATE, **given) for _ in range(2)]
     assert [a["replayed"] for a in answers] == [False, False]
     assert answers[0]["product"]["id"] != answers[1]["product"]["id"]
 
@@ -259,7 +259,7 @@ async def test_key_is_stored_in_the_same_transaction(database: Database) -> None
 async def test_a_replay_takes_two_statements(database: Database) -> None:
     order = await order_of(database)
     await execute_mutation(database, order, create_product)
-    with counted(database) as seen:
+    with count_statements(database) as seen:
         outcome = await execute_mutation(database, order, create_product)
     assert outcome.is_replayed is True and len(seen) == 2
 
@@ -315,7 +315,7 @@ async def test_replay_reports_a_deleted_store(owner: Client) -> None:
     store = await own_store(owner)
     document = CREATE.replace("createdAt", "createdAt config { id } variants { id } related { id } reviews { totalCount }")
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
-    await told(owner, document, **given)
+    await received(owner, document, **given)
     await owner.ask("mutation($i: ID!) { deleteConfig(input: {id: $i}) { deletedId } }", i=store)
     body = (await owner.post(document, input=given)).json()
     assert [(e["extensions"]["code"], e["path"]) for e in body["errors"]] == [

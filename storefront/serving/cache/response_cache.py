@@ -7,7 +7,7 @@ What a scope is does not matter here.
 
 import asyncio
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from hmac import compare_digest
 from typing import Any, Protocol
 
 import orjson
-from cachetools import LRUCache
+from cachetools import Cache, LRUCache
 from graphql import ExecutionResult
 from starlette.requests import Request
 from starlette.responses import Response
@@ -55,6 +55,10 @@ class PublicContext(Protocol):
     @property
     def dependencies(self) -> CacheDependencies | None:
         """The scopes that were read, with positions; None if the response depends on something else as well."""
+
+
+# Entries that are examined for staleness whenever one is stored: more than one, so that they never pile up.
+EXAMINED_PER_STORED_ENTRY = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +138,8 @@ class ResponseCache:
     ) -> None:
         self._logs, self._make_context, self._is_anonymous, self._policy = logs, make_context, is_anonymous, policy
         self._entries: LRUCache[bytes, CachedResponse] = LRUCache(policy.max_bytes, getsizeof=lambda entry: entry.size)
+        # The entries in the order in which they are examined for staleness.
+        self._unexamined: deque[tuple[bytes, CacheDependencies]] = deque()
         # Lookups by outcome; "unchanged" are those answered with 304.
         self.lookup_counts = {"hit": 0, "miss": 0, "unchanged": 0}
         self._tasks: dict[bytes, asyncio.Task[ComputedResult]] = {}
@@ -232,6 +238,20 @@ class ResponseCache:
     def _store_entry(self, key: bytes, entry: CachedResponse) -> None:
         if entry.dependencies is not None and entry.size <= self._policy.max_bytes:
             self._entries[key] = entry
+            self._unexamined.append((key, entry.dependencies))
+            self._evict_stale()
+
+    def _evict_stale(self) -> None:
+        """Examine the next few entries. Stale ones are never returned again, but would stay until the cache is full."""
+        for _ in range(min(EXAMINED_PER_STORED_ENTRY, len(self._unexamined))):
+            key, dependencies = self._unexamined.popleft()
+            # Read past the LRU order: to be examined is not to be used.
+            if key not in self._entries or Cache.__getitem__(self._entries, key).dependencies is not dependencies:
+                continue
+            if self._logs.is_fresh(dependencies) is False:
+                del self._entries[key]
+            else:
+                self._unexamined.append((key, dependencies))
 
     # -------------------------------------------------------------------------------------------- validity
 

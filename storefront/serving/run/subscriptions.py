@@ -71,7 +71,7 @@ class Subscriptions:
                 event, result_key, lambda: self._execute_until_available(event, operation, context, request_id)
             )
 
-        with self._shared_results.subscribed():
+        with self._shared_results.counting_subscriber():
             async with aclosing(self._open_results(source, result_key, execute_event, try_write)) as results:
                 async for result in results:
                     yield result
@@ -131,7 +131,7 @@ class SharedResults:
         self._total_bytes = self._subscriber_count = 0
 
     @contextmanager
-    def subscribed(self) -> Iterator[None]:
+    def counting_subscriber(self) -> Iterator[None]:
         """Count a subscriber while the context lasts."""
         self._subscriber_count += 1
         try:

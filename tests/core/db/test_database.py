@@ -12,7 +12,7 @@ from sqlalchemy import text
 from storefront.core.db.database import Database, compile_statement
 from storefront.core.errors import TimedOut, Unavailable
 from tests.client import Client
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 
 SIZE = 4
 ONE = compile_statement(text("SELECT 1 AS one"))
@@ -63,7 +63,7 @@ async def test_started_transaction_is_not_retried(database: Database, empty_url:
             terminate_connections(empty_url)
             await connection.fetch(ONE)
 
-    with counted(database) as seen, pytest.raises(Unavailable, match="before anything was done"):
+    with count_statements(database) as seen, pytest.raises(Unavailable, match="before anything was done"):
         await broken()
     assert len(seen) == 2
     assert await database.fetch(ONE) == [(1,)]
@@ -71,7 +71,7 @@ async def test_started_transaction_is_not_retried(database: Database, empty_url:
 
 async def test_failed_statement_is_not_retried(empty_url: str) -> None:
     async with Database(empty_url, statement_timeout=50) as database:
-        with counted(database) as seen, pytest.raises(TimedOut, match="50 ms"):
+        with count_statements(database) as seen, pytest.raises(TimedOut, match="50 ms"):
             await database.fetch(SLOW)
         assert len(seen) == 1
 

@@ -307,8 +307,8 @@ async def test_import_invalidates_cached_responses(empty_url: str, tmp_path: Pat
         for title in ("Mug", "Cup"):
             await env.import_file(f"Handle,Title,Price\nmug,{title},5\n")
             for _ in range(2):
-                told = await client.ask(titles, store=store)
-                assert told["products"]["nodes"] == [{"title": title}]
+                received = await client.ask(titles, store=store)
+                assert received["products"]["nodes"] == [{"title": title}]
 
 
 # ---------------------------------------------------------------------------------------------- a live shop
@@ -450,9 +450,9 @@ async def test_import_progress_streams_until_finished(env: JobEnvironment) -> No
     headers = {"accept": "text/event-stream", "authorization": f"Bearer {env.owner.token}"}
     async with env.owner.http.stream("POST", "/graphql", json=query, headers=headers) as stream:
         lines = [line.removeprefix("data:") async for line in stream.aiter_lines() if line.startswith("data:")]
-    told = [orjson.loads(line)["data"]["importProgress"] for line in lines if line]
-    assert told[-1] == {"status": "SUCCEEDED", "rows": 1_200, "progress": 1}
-    rows = [one["rows"] for one in told]
+    received = [orjson.loads(line)["data"]["importProgress"] for line in lines if line]
+    assert received[-1] == {"status": "SUCCEEDED", "rows": 1_200, "progress": 1}
+    rows = [one["rows"] for one in received]
     assert rows == sorted(rows)
 
 

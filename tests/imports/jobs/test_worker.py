@@ -194,8 +194,8 @@ async def load_outcome(env: WorkerEnvironment, id_: str) -> Any:
     logged = "SELECT kind, count(*), min(version), max(version) FROM changes WHERE config_id = %s GROUP BY 1 ORDER BY 1"
     log = [tuple(row) for row in await env._rows(logged, job["config_id"])]
     [(left,)] = await env._rows("SELECT count(*) FROM job_handles WHERE job_id = %s", id_)
-    told = [tuple(row) for row in await env.load_issues(id_)]
-    return job["status"], counts(job), job["position"], left, told, log, await load_contents(env.database, job["config_id"])
+    received = [tuple(row) for row in await env.load_issues(id_)]
+    return job["status"], counts(job), job["position"], left, received, log, await load_contents(env.database, job["config_id"])
 
 
 async def import_undisturbed(env: WorkerEnvironment, file: str) -> Any:

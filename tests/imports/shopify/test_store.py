@@ -31,9 +31,11 @@ async def test_shop_product_is_read_completely(shopify: Shopify) -> None:
         variant(1, {"Size": "S", "Colour": "red"}, compareAtPrice="12.00"),
         variant(2, {"Size": "M", "Colour": "red"}, tracked=False),
     ]
-    told = product(7, sizes, ["https://x.example/1.jpg"], seo={"title": "T", "description": "D"}, descriptionHtml="<p>é\n</p>")
-    told["media"].append(video())
-    shopify.products = [told]
+    received = product(
+        7, sizes, ["https://x.example/1.jpg"], seo={"title": "T", "description": "D"}, descriptionHtml="<p>é\n</p>"
+    )
+    received["media"].append(video())
+    shopify.products = [received]
     [row] = products(await items(shopify))
     assert (row.handle, row.title, row.description, row.category) == ("product-7", "Product 7", "<p>é\n</p>", "Things")
     assert (row.tags, row.seo_title, row.seo_description, row.status) == (["a tag", "another"], "T", "D", "active")

@@ -18,11 +18,13 @@ from pydantic import SecretStr
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
 from storefront.core.settings import Settings
+from storefront.feed import log
+from storefront.feed.log import LogEntry
 from storefront.feed.positions import LogPositions
 from storefront.serving.cache.response_cache import CachedResponse, CachePolicy, ResponseCache
 from tests.client import Client, token_of
 from tests.conftest import fresh, serving
-from tests.factories import counted, make_product, make_store, make_user
+from tests.factories import count_statements, make_product, make_store, make_user
 from tests.feed.processes import running
 
 GRAPHQL_JSON = "application/graphql-response+json"
@@ -37,7 +39,7 @@ HIT, MISS = "storefront; hit", "storefront; fwd=miss"
 
 @asynccontextmanager
 async def keeping(url: str, folder: Path, **options: Any) -> AsyncIterator[Client]:
-    """A server that keeps answers, and looks after positions only when it is told to, so that statements can be counted."""
+    """A server with a response cache that polls no positions, so that statements can be counted."""
     given = {"response_cache_bytes": 1_000_000, "poll_interval": 60}
     async with serving(url, folder, **{**given, **options}) as shopper:
         yield shopper
@@ -81,7 +83,7 @@ def name(response: httpx.Response) -> Any:
 async def test_cache_hit_needs_no_statement(cached: Client, shop: Any) -> None:
     store, _ = shop
     first = await get(cached, NAME, slug=store)
-    with counted(cached.database) as statements:
+    with count_statements(cached.database) as statements:
         again = await get(cached, NAME, slug=store)
     assert not statements
     assert (first.headers["cache-status"], again.headers["cache-status"]) == (MISS, HIT)
@@ -133,7 +135,7 @@ async def test_fresh_etag_is_answered_304(cached: Client, shop: Any) -> None:
     store, owner = shop
     first = await get(cached, NAME, slug=store)
     tag = first.headers["etag"]
-    with counted(cached.database) as statements:
+    with count_statements(cached.database) as statements:
         for shown in (tag, f'"other", {tag}', tag.removeprefix("W/")):
             same = await get(cached, NAME, slug=store, headers={"if-none-match": shown})
             assert (same.status_code, same.content, same.headers["etag"]) == (304, b"", tag)
@@ -152,13 +154,13 @@ async def test_etag_survives_restart_at_one_statement(url: str, tmp_path: Path, 
     # Also one that keeps nothing.
     async with keeping(url, tmp_path, response_cache_bytes=0) as other:
         for expected in (1, 0):
-            with counted(other.database) as statements:
+            with count_statements(other.database) as statements:
                 same = await get(other, NAME, slug=store, headers={"if-none-match": tag})
             assert (same.status_code, len(statements)) == (304, expected)
         assert (await get(other, NAME, slug=store)).headers["etag"] == tag
     async with keeping(url, tmp_path, cache="strict") as strict:
         for _ in range(2):
-            with counted(strict.database) as statements:
+            with count_statements(strict.database) as statements:
                 same = await get(strict, NAME, slug=store, headers={"if-none-match": tag})
             assert (same.status_code, len(statements)) == (304, 1)
 
@@ -354,7 +356,7 @@ async def test_concurrent_identical_queries_share_one_execution(cached: Client, 
     store, _ = shop
     await make_product(cached.database, store)
     await get(cached, NAME, slug=store)
-    with counted(cached.database) as kept:
+    with count_statements(cached.database) as kept:
         async with locked(cached, "products"):
             asking = [asyncio.create_task(cached.post(SHELF, c=store)) for _ in range(30)]
         answers = await asyncio.gather(*asking)
@@ -372,15 +374,41 @@ async def test_uncacheable_query_runs_again_once_for_later_callers(database: Dat
         await asyncio.sleep(0.05)
         return ExecutionResult({"execution": mine})
 
-    def somebody() -> SimpleNamespace:
+    def user_value() -> SimpleNamespace:
         return SimpleNamespace(dependencies=None)
 
-    responses = ResponseCache(LogPositions(database, 60), somebody, lambda _: True, CachePolicy(1_000_000, "", b"secret"))
+    responses = ResponseCache(LogPositions(database, 60), user_value, lambda _: True, CachePolicy(1_000_000, "", b"secret"))
     first = asyncio.create_task(responses.compute(b"key", run))
     await asyncio.sleep(0)
     others = await asyncio.gather(*(responses.compute(b"key", run) for _ in range(30)))
-    told = [outcome.body for outcome in (await first, *others) if isinstance(outcome, CachedResponse)]
-    assert told == [b'{"data":{"execution":1}}', *[b'{"data":{"execution":2}}'] * 30]
+    received = [outcome.body for outcome in (await first, *others) if isinstance(outcome, CachedResponse)]
+    assert received == [b'{"data":{"execution":1}}', *[b'{"data":{"execution":2}}'] * 30]
+
+
+async def test_stale_entries_are_evicted(database: Database) -> None:
+    store = await make_store(database)
+    positions = LogPositions(database, 60)
+
+    async def fill(prefix: str) -> None:
+        await positions.refresh([store])
+        position = positions.get_position(store)
+        context = SimpleNamespace(dependencies={store: position})
+        cache._make_context = lambda: context
+        for number in range(20):
+            assert isinstance(await cache.compute(f"{prefix} {number}".encode(), run), CachedResponse)
+
+    async def run(_: Any) -> ExecutionResult:
+        return ExecutionResult({"x": 1})
+
+    cache = ResponseCache(positions, SimpleNamespace, lambda _: True, CachePolicy(1_000_000, "", b"secret"))
+    await fill("old")
+    assert cache.count == 20
+    async with database.transaction() as connection:
+        await log.append_entries(connection, store, [LogEntry("config_updated", store)])
+    await fill("new")
+    # No request can get the old ones any more.
+    assert cache.count == 20
+    assert [key for key in cache._entries if key.startswith(b"old")] == []
 
 
 async def test_query_after_write_ignores_earlier_execution(cached: Client, shop: Any) -> None:
@@ -389,7 +417,7 @@ async def test_query_after_write_ignores_earlier_execution(cached: Client, shop:
     query = "query($slug: String!) { config(by: {slug: $slug}) { storeName products { nodes { title } } } }"
     await owner.ask(RENAME, c=store, name="Shop")
     async with locked(cached, "products"):
-        with counted(cached.database) as statements:
+        with count_statements(cached.database) as statements:
             before = asyncio.create_task(get(cached, query, slug=store))
             while not any("FROM products" in statement for statement in statements):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)

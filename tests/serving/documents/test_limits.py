@@ -19,13 +19,13 @@ from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.run.operations import Operations
 from tests.client import Client
 from tests.conftest import serving
-from tests.factories import counted
+from tests.factories import count_statements
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 async def test_attacks_are_refused_before_execution(shopper: Client, name: str) -> None:
     attack = ATTACKS[name]
-    with counted(shopper.database) as statements:
+    with count_statements(shopper.database) as statements:
         # As ASCII: half a character cannot be said otherwise.
         body = json.dumps({"query": attack.query, "variables": dict(attack.variables)})
         answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
@@ -90,13 +90,13 @@ def test_tokens_are_counted_as_the_parser_counts_them(text: str) -> None:
 
 async def test_cost_is_reported_on_request(shopper: Client) -> None:
     request = {"query": "query($n: Int!) { configs(first: $n) { nodes { id } } }", "variables": {"n": 5}}
-    for extensions, told in (
+    for extensions, received in (
         ({"cost": True}, {"cost": {"estimate": 7, "maximum": 100_000}}),
         ({"cost": "yes"}, None),
         (None, None),
     ):
         answer = await shopper.http.post("/graphql", json={**request, "extensions": extensions})
-        assert answer.json().get("extensions") == told
+        assert answer.json().get("extensions") == received
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ async def test_slow_body_times_out(empty_url: str, tmp_path: Path) -> None:
     ids=["list", "objects", "empty", "texts"],
 )
 async def test_variables_with_too_many_values_are_refused(shopper: Client, variables: Any) -> None:
-    with counted(shopper.database) as statements:
+    with count_statements(shopper.database) as statements:
         error = await shopper.refusal("query($x: [Int!]) { products(configId: $x) { totalCount } }", **variables)
     assert (error["extensions"]["limit"], error["extensions"]["maximum"]) == ("values", 20_000)
     assert not statements
@@ -137,6 +137,6 @@ async def test_commas_in_strings_are_not_values(shopper: Client) -> None:
 
 
 async def test_batch_of_hundred_requests_is_refused(shopper: Client) -> None:
-    with counted(shopper.database) as statements:
+    with count_statements(shopper.database) as statements:
         answer = await shopper.http.post("/graphql", json=[{"query": "{ configs { totalCount } }"}] * 100)
     assert (answer.status_code, statements) == (400, [])

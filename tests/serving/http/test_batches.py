@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from tests.client import Client
-from tests.factories import counted, make_store, make_user
+from tests.factories import count_statements, make_store, make_user
 
 ADD = "mutation($input: CreateProductInput!) { createProduct(input: $input) { product { id } userErrors { message } } }"
 LIST = "query($id: ID!) { products(configId: $id) { totalCount nodes { title } } }"
@@ -55,10 +55,10 @@ async def test_batch_isolates_failing_requests(shopper: Client, accept: str) -> 
 
 
 @pytest.mark.parametrize(("body", "told"), [([], "one to 10"), ([{"query": "{ __typename }"}] * 11, "one to 10")])
-async def test_batch_has_one_to_ten_requests(shopper: Client, body: list[Any], told: str) -> None:
+async def test_batch_has_one_to_ten_requests(shopper: Client, body: list[Any], received: str) -> None:
     answer = await batch(shopper, *body)
     assert answer.status_code == 400
-    assert told in answer.json()["errors"][0]["message"]
+    assert received in answer.json()["errors"][0]["message"]
 
 
 async def test_batch_runs_mutations_in_order(client: Client) -> None:
@@ -85,7 +85,7 @@ async def test_batch_authenticates_once_with_separate_loaders(client: Client) ->
     costs = {}
     for who in (client, client.signed_in(user)):
         for size in (1, 3):
-            with counted(client.database) as statements:
+            with count_statements(client.database) as statements:
                 assert codes(await batch(who, *[query] * size)) == [None] * size
             costs[who.token is None, size] = len(statements)
     assert costs[True, 3] == 3 * costs[True, 1] > 0

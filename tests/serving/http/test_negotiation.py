@@ -74,11 +74,11 @@ async def test_unacceptable_request_is_406_and_not_executed(shopper: Client, que
 
 
 @pytest.mark.parametrize(("query", "told"), [("{ __typename }", '{"data":{"__typename":"Query"}}'), ("{", '{"errors":[')])
-async def test_query_accepting_only_events_gets_one_event(shopper: Client, query: str, told: str) -> None:
+async def test_query_accepting_only_events_gets_one_event(shopper: Client, query: str, received: str) -> None:
     answer = await get(shopper, query, EVENTS)
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"{EVENTS}; charset=utf-8")
     _, event, end = answer.text.split("\n\n", 2)
-    assert event.startswith(f"event: next\ndata: {told}")
+    assert event.startswith(f"event: next\ndata: {received}")
     assert end == "event: complete\ndata:\n\n"
 
 

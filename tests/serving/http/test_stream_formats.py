@@ -41,6 +41,6 @@ async def test_event_is_one_line_of_json(shopper: Client, document: str) -> None
     async with asyncio.timeout(10), shopper.http.stream("POST", "/graphql", json=body, headers=headers) as response:
         if document is FEED:
             await shopper.signed_in(user).ask(UPDATE, input={"id": product, "title": "Two\nlines"})
-        told = json.loads(await anext(events(response)))["data"]
-        found = told["productFeed"]["product"] if document is FEED else told["products"]["nodes"][0]
+        received = json.loads(await anext(events(response)))["data"]
+        found = received["productFeed"]["product"] if document is FEED else received["products"]["nodes"][0]
         assert found["variants"][0]["attributes"] == EXPECTED

@@ -83,8 +83,8 @@ async def test_stream_events_are_logged_with_request_id(empty_url: str, tmp_path
             'mutation($c: ID!) { createProduct(input: {configId: $c, title: "New", price: "1.00"}) { product { id } } }', c=store
         )
         assert "product" in await asyncio.wait_for(listening, 20)
-    told = {line["requestId"]: line["operation"] for line in slow(log_lines) if line["kind"] == "subscription"}
-    assert told == {"stream-1": "Feed"}
+    received = {line["requestId"]: line["operation"] for line in slow(log_lines) if line["kind"] == "subscription"}
+    assert received == {"stream-1": "Feed"}
 
 
 async def _first_line(http: httpx.AsyncClient, body: Any, headers: Mapping[str, str]) -> str:
@@ -134,8 +134,8 @@ async def test_redaction_leaves_our_own_words(client: Client, log_lines: Lines) 
         ({"a": {"b": {"c": {"d": {"e": 1}}}}}, {"a": {"b": {"c": {"d": "Object"}}}}),
     ],
 )
-def test_shape_has_names_and_types(value: Any, told: Any) -> None:
-    assert describe_shape(value) == told
+def test_shape_has_names_and_types(value: Any, received: Any) -> None:
+    assert describe_shape(value) == received
 
 
 def test_shape_bounds_names_and_their_length() -> None:

@@ -27,7 +27,7 @@ SEARCH = "query Search($c: ID!) { products(configId: $c) { nodes { title } } }"
 FEED = "subscription Feed($c: ID!) { productFeed(configId: $c) { __typename } }"
 
 
-class Told:
+class Received:
     """What is told on a port, by name and labels."""
 
     def __init__(self, text: str) -> None:
@@ -43,9 +43,9 @@ class Told:
         return {sample.labels[label] for sample in self._samples if sample.name == name}
 
 
-async def told(port: int) -> Told:
+async def received(port: int) -> Received:
     async with httpx.AsyncClient() as http:
-        return Told((await http.get(f"http://127.0.0.1:{port}/metrics")).text)
+        return Received((await http.get(f"http://127.0.0.1:{port}/metrics")).text)
 
 
 async def test_metrics_count_operations_requests_and_gauges(empty_url: str, tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_metrics_count_operations_requests_and_gauges(empty_url: str, tmp_
             await socket.send(json.dumps({"id": "1", "type": "subscribe", "payload": payload}))
             await socket.send('{"type":"ping"}')
             await socket.recv()
-            while (found := await told(port))("storefront_feed_listeners") != 1:
+            while (found := await received(port))("storefront_feed_listeners") != 1:
                 pass
     assert found("storefront_operations_total", kind="query", name="Search", code="OK") == 1
     assert found("storefront_responses_asked_total", outcome="hit") == 2
@@ -107,11 +107,11 @@ def test_metrics_have_a_port_per_worker(empty_url: str, tmp_path: Path) -> None:
         assert len(found) == 2
 
 
-def _patiently(port: int) -> Told:
+def _patiently(port: int) -> Received:
     end = time.monotonic() + 60
     while time.monotonic() < end:
         with suppress(httpx.TransportError):
-            return Told(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text)
+            return Received(httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=20).text)
         time.sleep(0.1)
     raise AssertionError("nothing is told")
 
@@ -137,11 +137,11 @@ def test_operation_name_labels_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("route", "method", "told"), [(None, "BREW", ("other", "other")), ("/graphql", "GET", ("/graphql", "GET"))]
 )
-def test_unknown_paths_and_methods_share_a_label(route: str | None, method: str, told: tuple[str, str]) -> None:
+def test_unknown_paths_and_methods_share_a_label(route: str | None, method: str, received: tuple[str, str]) -> None:
     metrics = Metrics()
     scope = {"method": method, **({"route": Route(route, lambda _: None)} if route else {})}
     metrics.count_request(scope, 404, 0.1)
-    labels = {"route": told[0], "method": told[1], "status": "404"}
+    labels = {"route": received[0], "method": received[1], "status": "404"}
     assert metrics.registry.get_sample_value("storefront_http_requests_total", labels) == 1
 
 

@@ -56,10 +56,12 @@ async def test_spans_nest_statements_in_loaders_in_operations(
     assert whole.parent is None and dict(whole.attributes or {})["graphql.document.hash"] == "f00"
     assert dict(whole.attributes or {})["code"] == "OK" and dict(whole.attributes or {})["statements"] == 5
     assert loader.parent == whole.context and dict(loader.attributes or {}) == {"keys": 3}
-    told = [(span.name, dict(span.attributes or {})) for span in exporter.get_finished_spans() if span.parent == loader.context]
-    assert [name for name, _ in told] == ["SELECT", "BEGIN", "SELECT", "SELECT", "COMMIT"]
-    assert told[0][1]["db.query.text"] == "SELECT $1::text AS word"
-    assert [attributes["db.operation.batch.size"] for _, attributes in told] == [1, 3, 3, 3, 1]
+    received = [
+        (span.name, dict(span.attributes or {})) for span in exporter.get_finished_spans() if span.parent == loader.context
+    ]
+    assert [name for name, _ in received] == ["SELECT", "BEGIN", "SELECT", "SELECT", "COMMIT"]
+    assert received[0][1]["db.query.text"] == "SELECT $1::text AS word"
+    assert [attributes["db.operation.batch.size"] for _, attributes in received] == [1, 3, 3, 3, 1]
     assert "confidential" not in str([(span.to_json()) for span in exporter.get_finished_spans()])
 
 
@@ -128,5 +130,5 @@ from storefront.core.settings import Settings
 create_app(Settings(database_url=SecretStr("postgresql://localhost/none"), secret=SecretStr("a secret of thirty-two characters")))
 print([name for name in sys.modules if name.startswith(("opentelemetry.sdk.trace", "opentelemetry.exporter"))])
 """
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
+    received = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert received.stdout.strip() == "[]"

@@ -17,7 +17,7 @@ from storefront.core.settings import Settings
 from storefront.serving.protection.rate_limit import RateLimited, RateLimiter, RateLimitScope, get_caller_key
 from tests.client import Client
 from tests.conftest import serving
-from tests.factories import counted, make_store, make_user
+from tests.factories import count_statements, make_store, make_user
 from tests.feed.redis import Redis, redis_server
 
 TYPE, PAGE = "{ __typename }", "{ configs(first: 100) { nodes { id storeName slug description } } }"
@@ -43,7 +43,7 @@ async def test_address_is_limited(empty_url: str, tmp_path: Path) -> None:
         answers = [await client.post(TYPE) for _ in range(3)]
         assert [answer.headers["ratelimit"][:16] for answer in answers] == [f'"address";r={n};t=' for n in (2, 1, 0)]
         assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"address";q=60;w=3600'}
-        with counted(client.database) as statements:
+        with count_statements(client.database) as statements:
             for query in (TYPE, PAGE, "{", "mutation { __typename }"):
                 refused(await client.post(query), "address")
         assert not statements
@@ -53,7 +53,7 @@ async def test_cost_counts_as_several_requests(empty_url: str, tmp_path: Path) -
     async with serving(empty_url, tmp_path, rate_limit_address="60/h burst 10", rate_limit_cost=100) as client:
         # 402: one request, and four for what it costs.
         assert (await client.post(PAGE)).headers["ratelimit"].startswith('"address";r=5;')
-        with counted(client.database) as statements:
+        with count_statements(client.database) as statements:
             answer = await client.http.post("/graphql", json=[{"query": PAGE}] * 2)
         assert (answer.status_code, statements) == (429, [])
         # What was refused for its cost took nothing but the requests that it was.
@@ -114,7 +114,7 @@ POLICY = '"address";q=6000;w=60'
 
 
 async def policy(client: Client, **headers: str) -> str | None:
-    """Which rate a request was counted by; None where it was not counted."""
+    """The rate that a request was counted by; None if it was not counted."""
     answer = await client.http.post("/graphql", json={"query": TYPE}, headers={"x-forwarded-for": "203.0.113.7", **headers})
     assert answer.status_code == 200
     return str(answer.headers["ratelimit-policy"]) if "ratelimit-policy" in answer.headers else None
@@ -226,12 +226,12 @@ async def test_processes_share_limits_in_redis(redis: Redis) -> None:
 async def test_doctor_reports_where_limits_are_stored() -> None:
     with redis_server() as redis:
         options = Settings(secret=SecretStr("x" * 32), rate_limit_url=SecretStr(f"redis://{redis.address}"))
-        assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "counted together in Redis")
+        assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "count_statements together in Redis")
         redis.stop()
         finding = await doctor.check_rate_limits(options)
         assert "StoreUnavailableError" in finding.state and "STOREFRONT_RATE_LIMIT_URL" in finding.remedy
     alone = options.model_copy(update={"rate_limit_url": None, "workers": 2})
-    assert (await doctor.check_rate_limits(alone)).state == "counted by each worker for itself"
+    assert (await doctor.check_rate_limits(alone)).state == "count_statements by each worker for itself"
 
 
 async def test_limits_are_per_process_without_redis(empty_url: str, tmp_path: Path) -> None:

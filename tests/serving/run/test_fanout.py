@@ -116,7 +116,7 @@ class Ear:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def told(first: int, last: int) -> list[int]:
+def received(first: int, last: int) -> list[int]:
     return [n for n in range(first, last + 1) if n % 3]
 
 
@@ -136,8 +136,8 @@ async def test_identical_subscribers_share_reader_and_execution() -> None:
     await settled()
     assert tape.readers == 1
     tape.record(10)
-    await until(lambda: all(ear.heard == told(1, 10) for ear in ears))
-    assert tape.executed == told(1, 10) and not any(ear.alone for ear in ears)
+    await until(lambda: all(ear.heard == received(1, 10) for ear in ears))
+    assert tape.executed == received(1, 10) and not any(ear.alone for ear in ears)
     for ear in ears:
         await ear.leave()
     assert (tape.readers == 0 and not crowds._streams) or crowds.find((tape, "")) is None
@@ -175,14 +175,14 @@ async def test_late_subscriber_catches_up_then_joins() -> None:
     await settled()
     tape.record(300)
     ears.append(Ear(crowds, tape, after=100))
-    await until(lambda: ears[1].heard == told(101, 300))
+    await until(lambda: ears[1].heard == received(101, 300))
     await settled()
     assert tape.readers == 1
     ears.append(Ear(crowds, tape, after=302))
     await settled()
     tape.record(5)
     await until(lambda: [ear.heard[-1:] for ear in ears] == [[305]] * 3)
-    assert [ear.heard for ear in ears] == [told(1, 305), told(101, 305), told(303, 305)]
+    assert [ear.heard for ear in ears] == [received(1, 305), received(101, 305), received(303, 305)]
 
 
 async def test_slow_subscriber_delays_nobody_and_misses_nothing() -> None:
@@ -190,13 +190,13 @@ async def test_slow_subscriber_delays_nobody_and_misses_nothing() -> None:
     quick, slow = Ear(crowds, tape), Ear(crowds, tape, is_free=lambda: not busy[0])
     await settled()
     tape.record(20)
-    await until(lambda: quick.heard == told(1, 20))
-    await until(lambda: slow.heard == told(1, 20))
+    await until(lambda: quick.heard == received(1, 20))
+    await until(lambda: slow.heard == received(1, 20))
     assert slow.alone
     busy[0], alone = False, slow.alone
     await settled()
     tape.record(20)
-    await until(lambda: slow.heard == told(1, 40))
+    await until(lambda: slow.heard == received(1, 40))
     assert slow.alone == alone and tape.readers == 1
 
 
@@ -235,7 +235,7 @@ class Bustle:
         # Before it leaves: this may be the last that happens, and broken off.
         begin = self.ears.pop(gone)
         await gone.leave()
-        assert gone.heard == told(begin + 1, gone.heard[-1] if gone.heard else 0)
+        assert gone.heard == received(begin + 1, gone.heard[-1] if gone.heard else 0)
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -249,7 +249,7 @@ async def test_subscribers_get_every_event_once_in_order(seed: int) -> None:
     await asyncio.gather(going_on, return_exceptions=True)
     assert going_on.cancelled(), "somebody who left had not heard what they should"
     assert len(bustle.ears) > 20
-    await until(lambda: all(ear.heard == told(begin + 1, bustle.tape.length) for ear, begin in bustle.ears.items()))
+    await until(lambda: all(ear.heard == received(begin + 1, bustle.tape.length) for ear, begin in bustle.ears.items()))
     for ear in bustle.ears:
         await ear.leave()
     await settled()

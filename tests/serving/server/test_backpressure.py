@@ -20,7 +20,7 @@ from storefront.feed.log import LogEntry
 from storefront.serving.server.backpressure import MAX_KERNEL_UNSENT_BYTES, AbortReason, Backpressure
 from tests.client import SECRET, Client
 from tests.conftest import serving
-from tests.factories import counted, make_product, make_store
+from tests.factories import count_statements, make_product, make_store
 
 DESCRIPTION = "long " * 4_000
 # 30 times that: more than the kernels on both sides take of a client that does not read.
@@ -236,7 +236,7 @@ async def test_pipelined_requests_start_after_responses_are_read(
 ) -> None:
     count = 20
     async with scene(empty_url, tmp_path, monkeypatch) as it, it.connection() as late:
-        with counted(it.client.database) as statements:
+        with count_statements(it.client.database) as statements:
             sending = asyncio.create_task(
                 send(late, it.request(LARGE) * count + it.request("{ __typename }", connection="close"))
             )

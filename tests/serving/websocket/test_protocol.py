@@ -35,7 +35,7 @@ from tests.feed.test_limits import Anyone
 log = logging.getLogger("storefront")
 
 # Seconds that any answer may take.
-PATIENCE = 20
+TIMEOUT_SECONDS = 20
 
 INIT = '{"type":"connection_init"}'
 # An operation that goes on beside what is tried.
@@ -287,7 +287,7 @@ async def ours() -> AsyncIterator[str]:
     app = Starlette(routes=[WebSocketRoute("/graphql", sockets.serve)], middleware=[Middleware(RequestIdMiddleware)])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", **websocket_protocol.UVICORN_OPTIONS))
     task = asyncio.create_task(server.serve())
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         while not server.started:  # noqa: ASYNC110  uvicorn has no event for it
             await asyncio.sleep(0.01)
     yield f"ws://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/graphql"
@@ -301,7 +301,7 @@ async def theirs() -> AsyncIterator[str]:
     command = [str(installed(CLIENTS)), str(CLIENTS / "reference" / "graphql-ws-server.mjs")]
     process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, env=environment())
     assert process.stdin and process.stdout
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         port = int(await process.stdout.readline())
     yield f"ws://127.0.0.1:{port}/graphql"
     process.stdin.close()
@@ -325,7 +325,7 @@ async def connected(address: str, *, inits: bool) -> AsyncIterator[ClientConnect
 async def heard(socket: ClientConnection) -> str | int:
     """The next message by its type and id, or the code of the close."""
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT_SECONDS):
             message = json.loads(await socket.recv())
     except ConnectionClosed:
         return socket.close_code or 0
@@ -341,19 +341,19 @@ async def answer_to(row: Row, address: str, expected: Answer) -> Answer:
     async with connected(address, inits=row.inits) as socket:
         for message in row.sends:
             await socket.send(message)
-        told = [await heard(socket) for _ in (() if isinstance(expected, int) else expected)]
+        received = [await heard(socket) for _ in (() if isinstance(expected, int) else expected)]
         if not isinstance(expected, int):
             # Nothing else comes.
             await socket.send('{"type":"ping","payload":{"last":1}}')
         while (last := await heard(socket)) != 'pong {"last": 1}':
             if isinstance(last, int):
                 return last
-            told.append(last)
+            received.append(last)
         if row.inits:
             # Its id is taken.
             await socket.send(WAITING)
             assert await heard(socket) == 4409
-        return tuple(str(one) for one in told)
+        return tuple(str(one) for one in received)
 
 
 def named(row: Row) -> str:
