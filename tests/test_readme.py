@@ -1,7 +1,9 @@
 """README.md lists every command, docs/settings.md every setting."""
 
+import re
 from pathlib import Path
 
+import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -34,3 +36,20 @@ def test_every_command_has_help() -> None:
     for name in get_command(app).list_commands(None):  # type: ignore[attr-defined]
         result = CliRunner().invoke(app, [name, "--help"])
         assert result.exit_code == 0 and name in result.output
+
+
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
+]
+# Files that a recipe asks the reader to add.
+_TO_BE_ADDED = re.compile(r"/0021_|NOUN")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_paths_in_docs_exist(document: str) -> None:
+    text = (ROOT / document).read_text()
+    paths = re.findall(r"`((?:storefront|tests|benchmarks|migrations|clients|deploy)/[\w./-]+\.\w+)`", text)
+    assert [path for path in paths if not _TO_BE_ADDED.search(path) and not (ROOT / path).exists()] == []
