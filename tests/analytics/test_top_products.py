@@ -57,6 +57,6 @@ async def test_top_products_match_count_of_every_grain(
     monkeypatch.setattr(analytics, "_select_top_products_by_day", cache(analytics._select_top_products_by_day.__wrapped__))
     assert quick == [await found(limit) for limit in (1, 10, 100)]
     # Without whole days every grain is scanned.
-    monkeypatch.setattr(analytics, "DAY", 10**9)
+    monkeypatch.setattr(analytics, "DAY_SECONDS", 10**9)
     assert quick == [await found(limit) for limit in (1, 10, 100)]
     assert any(rows for answers in quick for answer in answers for rows in answer)

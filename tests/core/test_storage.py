@@ -449,5 +449,5 @@ async def test_full_disk_rejects_upload_without_remains(small_disk: Path) -> Non
     permit = disk.presign_put("files/upload", content_type="text/plain", size=3_000_000, seconds=60)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.example") as http:
         answer = await http.put(permit.url, content=b"x" * 3_000_000, headers=dict(permit.headers))
-    assert answer.status_code == 507 and "no room" in answer.text
+    assert answer.status_code == 507 and "storage is full" in answer.text
     await disk.put("files/after", b"x" * 1_000, "text/plain")

@@ -226,7 +226,7 @@ async def test_leaving_while_the_line_breaks_ends_at_once(url: str, monkeypatch:
 @pytest.mark.parametrize("lost", [[REQUESTS], [ANSWERS]], ids="+".join)
 async def test_line_that_loses_everything_is_made_anew(empty_url: str, lost: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "BATCH_GRACE_SECONDS", 0.2)
-    monkeypatch.setattr(pubsub_postgres, "WITHIN", 0.5)
+    monkeypatch.setattr(pubsub_postgres, "RESPONSE_TIMEOUT_SECONDS", 0.5)
     with postgres_proxy(empty_url) as proxy:
         async with two(proxy.url()) as (one, other):
             proxy.lose(*lost)

@@ -294,7 +294,7 @@ async def test_rows_wait_once_and_not_long_for_positions_that_do_not_come(
             raise Unavailable("the database is away")
         await asyncio.sleep(60)
 
-    monkeypatch.setattr(heads, "look", look)
+    monkeypatch.setattr(heads, "refresh", look)
     record = ReadTracker(heads)
     async with asyncio.timeout(10):
         assert len(await read(database.with_recorder(record), store, by)) == 1

@@ -92,7 +92,7 @@ async def test_image_change_is_logged_and_streamed(merchant: Merchant) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "path", "told"),
+    ("given", "path", "received"),
     [
         ({"contentType": "image/svg+xml"}, "contentType", "must be one of image/jpeg"),
         ({"contentType": "text/html"}, "contentType", "must be one of image/jpeg"),

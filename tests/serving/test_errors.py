@@ -53,7 +53,7 @@ UNUSABLE: list[tuple[str, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "value", "told"), UNUSABLE)
+@pytest.mark.parametrize(("kind", "value", "received"), UNUSABLE)
 def test_invalid_variable_is_not_quoted(kind: str, value: Any, received: str) -> None:
     (operation,) = parse(f"query($input: {kind}) {{ __typename }}").definitions
     assert isinstance(operation, OperationDefinitionNode)

@@ -191,7 +191,7 @@ async def test_trusted_document_runs_by_any_kind_of_id(strict: Client, send: Cal
 
 
 @pytest.mark.parametrize(
-    ("given", "code", "told"),
+    ("given", "code", "received"),
     [
         ({"query": "{ me { id } }"}, "PERSISTED_QUERY_NOT_IN_LIST", "trusted documents are run here"),
         ({"query": "query { __typename }"}, "PERSISTED_QUERY_NOT_IN_LIST", "trusted documents are run here"),
@@ -278,7 +278,7 @@ def test_invalid_trusted_documents_are_named_at_start(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "received"),
     [
         ("{", "is not JSON"),
         ("[]", "is no manifest"),

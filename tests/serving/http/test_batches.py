@@ -54,7 +54,7 @@ async def test_batch_isolates_failing_requests(shopper: Client, accept: str) -> 
         assert "data" not in one
 
 
-@pytest.mark.parametrize(("body", "told"), [([], "one to 10"), ([{"query": "{ __typename }"}] * 11, "one to 10")])
+@pytest.mark.parametrize(("body", "received"), [([], "one to 10"), ([{"query": "{ __typename }"}] * 11, "one to 10")])
 async def test_batch_has_one_to_ten_requests(shopper: Client, body: list[Any], received: str) -> None:
     answer = await batch(shopper, *body)
     assert answer.status_code == 400

@@ -73,7 +73,7 @@ async def test_unacceptable_request_is_406_and_not_executed(shopper: Client, que
     assert answer.json()["errors"][0]["extensions"]["code"] == "BAD_REQUEST"
 
 
-@pytest.mark.parametrize(("query", "told"), [("{ __typename }", '{"data":{"__typename":"Query"}}'), ("{", '{"errors":[')])
+@pytest.mark.parametrize(("query", "received"), [("{ __typename }", '{"data":{"__typename":"Query"}}'), ("{", '{"errors":[')])
 async def test_query_accepting_only_events_gets_one_event(shopper: Client, query: str, received: str) -> None:
     answer = await get(shopper, query, EVENTS)
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"{EVENTS}; charset=utf-8")

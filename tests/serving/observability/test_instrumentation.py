@@ -124,7 +124,7 @@ async def test_redaction_leaves_our_own_words(client: Client, log_lines: Lines) 
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "received"),
     [
         (
             {"a": 1, "b": 1.5, "c": "x", "d": None, "e": True},

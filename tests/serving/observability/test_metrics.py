@@ -135,7 +135,7 @@ def test_operation_name_labels_are_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("route", "method", "told"), [(None, "BREW", ("other", "other")), ("/graphql", "GET", ("/graphql", "GET"))]
+    ("route", "method", "received"), [(None, "BREW", ("other", "other")), ("/graphql", "GET", ("/graphql", "GET"))]
 )
 def test_unknown_paths_and_methods_share_a_label(route: str | None, method: str, received: tuple[str, str]) -> None:
     metrics = Metrics()

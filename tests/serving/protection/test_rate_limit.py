@@ -226,12 +226,12 @@ async def test_processes_share_limits_in_redis(redis: Redis) -> None:
 async def test_doctor_reports_where_limits_are_stored() -> None:
     with redis_server() as redis:
         options = Settings(secret=SecretStr("x" * 32), rate_limit_url=SecretStr(f"redis://{redis.address}"))
-        assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "count_statements together in Redis")
+        assert (await doctor.check_rate_limits(options)) == doctor.Finding("rates", "counted together in Redis")
         redis.stop()
         finding = await doctor.check_rate_limits(options)
         assert "StoreUnavailableError" in finding.state and "STOREFRONT_RATE_LIMIT_URL" in finding.remedy
     alone = options.model_copy(update={"rate_limit_url": None, "workers": 2})
-    assert (await doctor.check_rate_limits(alone)).state == "count_statements by each worker for itself"
+    assert (await doctor.check_rate_limits(alone)).state == "counted by each worker for itself"
 
 
 async def test_limits_are_per_process_without_redis(empty_url: str, tmp_path: Path) -> None:

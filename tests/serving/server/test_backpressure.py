@@ -198,7 +198,7 @@ async def test_process_budget_aborts_unread_connections(empty_url: str, tmp_path
 
 
 async def test_pings_beyond_the_budget_abort_a_websocket(empty_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storefront.serving.server.websocket_protocol.CONTROL_BYTES", 1_000)
+    monkeypatch.setattr("storefront.serving.server.websocket_protocol.WEBSOCKET_CONTROL_BYTES", 1_000)
     options = {"max_unread_websocket": 700_000, "max_response": 700_000}
     async with scene(empty_url, tmp_path, monkeypatch, **options) as it, it.connection() as silent:
         await open_websocket(silent)
