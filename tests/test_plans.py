@@ -166,7 +166,7 @@ async def searched(shop: Shop) -> object:
     return await listing.load_pages(shop.database, [StoreScope(shop.store)], best)
 
 
-async def count_statements(shop: Shop) -> object:
+async def search_with_total(shop: Shop) -> object:
     return await listing.load_counts(shop.database, [StoreScope(shop.store)], SEARCHED)
 
 
@@ -178,7 +178,7 @@ async def suggested(shop: Shop) -> object:
     return await suggestions.load_title_suggestions(shop.database, StoreScope(shop.store), SEARCHED, 8)
 
 
-@pytest.mark.parametrize("question", [searched, count_statements, faceted, suggested])
+@pytest.mark.parametrize("question", [searched, search_with_total, faceted, suggested])
 async def test_search_uses_the_word_index(shop: Shop, question: Callable[[Shop], Awaitable[object]]) -> None:
     for plan in (await shop.plan(question), await shop.generic_plan(question)):
         assert "products_search_idx" in plan.indexes
