@@ -147,9 +147,9 @@ def _is_signed_out() -> ColumnElement[bool]:
 def _select_revoked() -> Statement:
     return compile_statement(
         text("""
-SELECT proof.user_id, proof.issued
-FROM unnest(CAST(:ids AS uuid[]), CAST(:issued AS float8[])) AS proof (user_id, issued)
-LEFT JOIN users ON users.id = proof.user_id
-WHERE users.id IS NULL OR users.signed_out_at >= to_timestamp(proof.issued)
+SELECT credentials.user_id, credentials.issued
+FROM unnest(CAST(:ids AS uuid[]), CAST(:issued AS float8[])) AS credentials (user_id, issued)
+LEFT JOIN users ON users.id = credentials.user_id
+WHERE users.id IS NULL OR users.signed_out_at >= to_timestamp(credentials.issued)
 """)
     )

@@ -49,7 +49,7 @@ async def test_locked_store_leaves_other_stores_alone(shop: Client, empty_url: s
     for answer in answers:
         assert answer.status_code == 503 and answer.headers["retry-after"]
         [error] = answer.json()["errors"]
-        assert error["extensions"]["code"] == "SERVICE_UNAVAILABLE" and "Nothing was" in error["message"]
+        assert error["extensions"]["code"] == "SERVICE_UNAVAILABLE" and "Nothing was done" in error["message"]
     assert (await owner.ask(UPDATE, i={"id": products[1], "title": "Now"}))["updateProduct"]["position"] == "2"
 
 

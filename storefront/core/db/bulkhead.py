@@ -52,4 +52,4 @@ class Bulkhead:
             async with asyncio.timeout(self._timeout):
                 await slots.acquire()
         except TimeoutError:
-            raise Unavailable("Too many concurrent writes to this store. Nothing was changed: try again soon.") from None
+            raise Unavailable("Too many concurrent writes to this store. Nothing was done: try again soon.") from None

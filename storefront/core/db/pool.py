@@ -169,7 +169,7 @@ class ConnectionPool:
     def _drop_older(self, moment: float) -> None:
         """Close the free ones that were used last before then: what took one line without a word took these along.
 
-        Each of them would cost somebody all the time that a statement has.
+        Each of them would cost its next caller a whole statement timeout.
         """
         while self._free and self._free[0][1] < moment:
             self._discard(self._free.pop(0)[0])
