@@ -105,17 +105,22 @@ def longest(data: Any) -> int:
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 async def test_statement_count_is_independent_of_rows(markets: dict[int, tuple[Client, dict[str, Any]]], name: str) -> None:
-    costs = {}
-    for count, (client, variables) in markets.items():
+    async def count_once(count: int) -> int:
+        client, variables = markets[count]
         used_variables = {key: value for key, value in variables.items() if f"${key}:" in DOCUMENTS[name]}
-        found = []
-        for _ in range(3):
-            with count_statements(client.database) as statements:
-                data = await client.ask(DOCUMENTS[name], **used_variables)
-            assert longest(data) >= count
-            found.append(len(statements))
-        # Branches of a document that reach the same edge share one batch, except sometimes on a busy machine.
-        costs[count] = min(found)
+        with count_statements(client.database) as statements:
+            data = await client.ask(DOCUMENTS[name], **used_variables)
+        assert longest(data) >= count
+        return len(statements)
+
+    # Branches of a document that reach the same edge share one batch, unless a busy machine keeps them apart: the fewest
+    # of several runs count. Statements per row would be in each of them.
+    costs: dict[int, int] = {}
+    for _ in range(20):
+        for count in markets:
+            costs[count] = min(costs.get(count, 1_000), await count_once(count))
+        if costs[MANY] == costs[FEW]:
+            break
     assert costs[MANY] == costs[FEW]
 
 
