@@ -81,7 +81,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a megabyte of comment": Attack("#" * 1_000_000 + "\n{ __typename }", details={"limit": "characters", "found": 1_000_015}),
     "a megabyte of string": Attack(f'{{ a(b: "{"x" * 1_000_000}") }}', details={"limit": "characters"}),
     "braces alone": Attack("{" * 90_000, details={"limit": "tokens", "found": 90_000}),
-    "braces few enough": Attack("{" * 1_999, UNPARSED),
+    "braces few enough": Attack("{" * 1_499, UNPARSED),
     "a string without end": Attack('{ a(b: """' + '\\"""' * 20_000, UNPARSED),
     "strings without end": Attack('{ a(b: "' + '"""\n' * 20_000, details={"limit": "tokens"}),
     "circular fragments": Attack(loop(150), INVALID),
@@ -93,8 +93,8 @@ ATTACKS: Mapping[str, Attack] = {
     "one field 1,250 times": Attack(
         f"{{ configs {{ {times('totalCount', 1_250)} }} }}", details={"limit": "fields", "found": 1_251}
     ),
-    "one field as often as may be": Attack(f"{{ configs {{ {times('totalCount', 499)} }} }}", None),
-    "one object as often as may be": Attack(f"{{ {times('configs { totalCount }', 250)} }}", None),
+    "one field as often as may be": Attack(f"{{ configs {{ {times('totalCount', 299)} }} }}", None),
+    "one object as often as may be": Attack(f"{{ {times('configs { totalCount }', 150)} }}", None),
     "fields at the top": Attack(f"{{ {times('a#: __typename', 60)} }}", details={"limit": "roots", "found": 60}),
     "fields at the top in fragments": Attack(
         f"{{ {times('...F#', 60)} }} {times('fragment F# on Query { a#: __typename }', 60)}",
@@ -110,9 +110,9 @@ ATTACKS: Mapping[str, Attack] = {
         "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }", INVALID
     ),
     "what types are of, forever": Attack(deep(21), details={"limit": "depth", "found": 21}),
-    "unknown fields at the top": Attack(f"{{ {times('x#', 490)} }}", details={"limit": "roots"}),
-    "unknown fields": Attack(f"{{ configs {{ {times('x#', 490)} }} }}", INVALID),
-    "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 600)} }}) {{ id }} }}", INVALID),
+    "unknown fields at the top": Attack(f"{{ {times('x#', 290)} }}", details={"limit": "roots"}),
+    "unknown fields": Attack(f"{{ configs {{ {times('x#', 290)} }} }}", INVALID),
+    "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 490)} }}) {{ id }} }}", INVALID),
     "variables without end": Attack(
         "query($x: ID!) { products(configId: $x) { totalCount } }", details={"limit": "values"}, variables={"x": [1] * 400_000}
     ),
@@ -194,8 +194,8 @@ ATTACKS: Mapping[str, Attack] = {
         UNUSABLE,
         variables={"x": nested(400, ["\ud800"] + ["x"] * 19_000)},
     ),
-    "five hundred variables": Attack(
-        f"query({times('$x#: Int', 480)}) {{ configs {{ totalCount }} }}", INVALID, variables={f"x{n}": n for n in range(480)}
+    "as many variables as the tokens allow": Attack(
+        f"query({times('$x#: Int', 365)}) {{ configs {{ totalCount }} }}", INVALID, variables={f"x{n}": n for n in range(365)}
     ),
     "every operation with every variable": Attack(
         f"{times('query A#($x: Int!) { ...F }', 90)} fragment F on Query {{ configs {{ nodes {{"
@@ -203,11 +203,11 @@ ATTACKS: Mapping[str, Attack] = {
         details={"limit": "tokens"},
     ),
     "operations that share a fragment": Attack(
-        f"{times('query A#($x: Int!) { ...F }', 60)} fragment F on Query {{ configs {{ nodes {{"
+        f"{times('query A#($x: Int!) { ...F }', 20)} fragment F on Query {{ configs {{ nodes {{"
         f" {times('a#: products(first: $x) { totalCount }', 90)} }} }} }}",
-        details={"limit": "operations", "maximum": 10, "found": 60},
+        details={"limit": "operations", "maximum": 10, "found": 20},
     ),
     "a literal as wide as may be": Attack(
-        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, value: 2}', 220)}]}}) {{ totalCount }} }}", INVALID
+        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, value: 2}', 180)}]}}) {{ totalCount }} }}", INVALID
     ),
 }

@@ -20,7 +20,7 @@ from graphql import (
 )
 
 from storefront.schema import schema
-from storefront.serving.cache.cacheability import PERSONAL_EXTENSION_KEY, is_personal
+from storefront.serving.cache.cacheability import PERSONAL_EXTENSION_KEY, find_cacheability
 from tests.client import Client
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
@@ -164,4 +164,4 @@ async def test_viewer_dependent_fields_are_declared(root: str, shoppers: tuple[d
     ],
 )
 def test_document_with_personal_field_is_personal(text: str, personal: bool) -> None:
-    assert is_personal(GRAPH, parse(text)) is personal
+    assert find_cacheability(GRAPH, parse(text)).is_personal is personal

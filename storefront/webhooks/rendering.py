@@ -134,7 +134,7 @@ def _find_operation_problem(operation: PreparedOperation) -> str | None:
         return f"must be a query, not a {operation.kind.value}."
     if operation.cost > MAX_QUERY_COST:
         return f"costs {operation.cost:,}, at most {MAX_QUERY_COST:,} are allowed: it is executed for each message. Select less."
-    if operation.document.is_personal:
+    if operation.document.cacheability.is_personal:
         return "must not select personal fields, such as me or an e-mail address."
     return None
 

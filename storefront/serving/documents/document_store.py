@@ -5,7 +5,6 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from graphql import (
     DocumentNode,
@@ -16,16 +15,14 @@ from graphql import (
     OperationDefinitionNode,
     Token,
     TokenKind,
-    Visitor,
     get_operation_ast,
     validate,
-    visit,
 )
 
 from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
 from storefront.execution.document_nodes import get_operation_name
 from storefront.execution.plan import DocumentPlans
-from storefront.serving.cache.cacheability import is_personal, is_public
+from storefront.serving.cache.cacheability import Cacheability, find_cacheability
 from storefront.serving.documents.cost import DocumentCosts
 from storefront.serving.documents.input_coercion import InputLimits
 from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, parse_document
@@ -44,16 +41,14 @@ MAX_VALIDATION_ERRORS, MAX_ERROR_CHARACTERS = 5, 500
 class PreparedDocument:
     """A validated document with its execution plans, cacheability, costs and input limits.
 
-    `hash` is the SHA-256 of its text in hexadecimal digits, `size` the number of characters. `is_personal`: its result depends
-    on the viewer. `is_public`: it is the same for all anonymous viewers, and changes only with the logs that it reads.
+    `hash` is the SHA-256 of its text in hexadecimal digits, `size` the number of characters.
     """
 
     hash: str
     size: int
     ast: DocumentNode
     plans: DocumentPlans
-    is_personal: bool
-    is_public: bool
+    cacheability: Cacheability
     costs: DocumentCosts
     input_limits: InputLimits
 
@@ -227,11 +222,9 @@ class DocumentStore:
             raise NotExecutableError([GraphQLError(str(error), original_error=error)]) from None
         except GraphQLError as error:
             raise NotExecutableError([error]) from None
-        visit(ast, _TokenStripper())
-        has_personal_fields, has_only_public_fields = is_personal(self.schema, ast), is_public(self.schema, ast)
-        return PreparedDocument(
-            hash_, len(text), ast, DocumentPlans(ast), has_personal_fields, has_only_public_fields, costs, input_limits
-        )
+        _strip_tokens(ast)
+        cacheability = find_cacheability(self.schema, ast)
+        return PreparedDocument(hash_, len(text), ast, DocumentPlans(ast), cacheability, costs, input_limits)
 
 
 def _describe_error(error: GraphQLError) -> str:
@@ -257,12 +250,19 @@ def _describe_document(id_: str, text: str) -> str:
     return f"{id_[:100]} ({operation[0]})" if operation else id_[:100]
 
 
-class _TokenStripper(Visitor):
-    """Removes the tokens from a parsed document: errors need only the positions, and tokens are most of its memory."""
-
-    def enter(self, node: Node, *_: Any) -> None:
+def _strip_tokens(document: DocumentNode) -> None:
+    """Remove the tokens from a parsed document: errors need only the positions, and tokens are most of its memory."""
+    pending: list[Node] = [document]
+    while pending:
+        node = pending.pop()
         if node.loc is not None:
             node.loc.start_token = node.loc.end_token = _EMPTY_TOKEN
+        for key in node.keys:
+            child = getattr(node, key, None)
+            if isinstance(child, Node):
+                pending.append(child)
+            elif isinstance(child, tuple | list):
+                pending += [item for item in child if isinstance(item, Node)]
 
 
 _EMPTY_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)

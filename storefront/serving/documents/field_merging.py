@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, cast
 from graphql import (
     DirectiveNode,
     DocumentNode,
+    ExecutableDefinitionNode,
     FieldNode,
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLField,
     GraphQLNamedType,
     GraphQLSchema,
+    InlineFragmentNode,
+    OperationDefinitionNode,
     SelectionSetNode,
     VariableNode,
     get_named_type,
@@ -100,6 +103,32 @@ class FieldCollector:
     def _get_field_definition(self, type_: GraphQLNamedType | None, name: str) -> GraphQLField | None:
         # Every type has __typename, and the specification's validation rules ignore its type.
         return None if type_ is None or name == "__typename" else self._schema.get_field(cast(Any, type_), name)
+
+
+def iterate_document_fields(schema: GraphQLSchema, document: DocumentNode) -> Iterator[FieldOccurrence]:
+    """Each field of a document once, in no particular order, without its conditions. Unused fragments count."""
+    levels: list[tuple[Any, SelectionSetNode]] = [
+        (_get_definition_type(schema, definition), definition.selection_set)
+        for definition in document.definitions
+        if isinstance(definition, ExecutableDefinitionNode)
+    ]
+    while levels:
+        type_, selection_set = levels.pop()
+        for node in selection_set.selections:
+            if isinstance(node, FieldNode):
+                definition = None if type_ is None else schema.get_field(type_, node.name.value)
+                yield FieldOccurrence(type_, node, definition, frozenset())
+                if node.selection_set:
+                    levels.append((get_named_type(definition.type) if definition else None, node.selection_set))
+            elif isinstance(node, InlineFragmentNode):
+                condition = node.type_condition
+                levels.append((type_ if condition is None else schema.get_type(condition.name.value), node.selection_set))
+
+
+def _get_definition_type(schema: GraphQLSchema, definition: ExecutableDefinitionNode) -> GraphQLNamedType | None:
+    if isinstance(definition, OperationDefinitionNode):
+        return schema.get_root_type(definition.operation)
+    return schema.get_type(definition.type_condition.name.value) if isinstance(definition, FragmentDefinitionNode) else None
 
 
 def get_child_level(occurrences: Sequence[FieldOccurrence]) -> SelectionLevel:

@@ -31,9 +31,9 @@ class DocumentLimits:
     """
 
     characters: int = 100_000
-    tokens: int = 2_000
+    tokens: int = 1_500
     depth: int = 20
-    fields: int = 500
+    fields: int = 300
     aliases: int = 100
     directives: int = 100
     operations: int = 10

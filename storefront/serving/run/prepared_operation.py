@@ -75,4 +75,4 @@ class PreparedOperation:
     @property
     def is_public(self) -> bool:
         """Whether this is a query with one response for all anonymous viewers, which changes only with the change logs."""
-        return self.kind is OperationType.QUERY and self.document.is_public
+        return self.kind is OperationType.QUERY and self.document.cacheability.is_public

@@ -62,7 +62,7 @@ class Subscriptions:
         """
         source = await self._open_source(operation, context)
         # A public result is computed for an anonymous viewer, so that nothing of one viewer can reach another.
-        if isinstance(source, SharedSource) and source.is_public and not operation.document.is_personal:
+        if isinstance(source, SharedSource) and source.is_public and not operation.document.cacheability.is_personal:
             context = context.as_anonymous()
         result_key = (operation.document.hash, operation.name, _encode_selection_variables(operation), context.viewer_id)
 
