@@ -60,7 +60,7 @@ ORIGINAL = [
 ]
 SESSIONS = """SELECT count(*) FROM (SELECT min("timestamp") AS began FROM analytics_events WHERE config_id = %(store)s
   GROUP BY session_id) AS session WHERE began >= %(start)s AND began < %(end)s"""
-REPORT = """query($c: ID!, $range: DateRange!) { analytics(configId: $c, range: $range, interval: DAY) {
+REPORT = """query($c: ID!, $range: DateRangeInput!) { analytics(configId: $c, range: $range, interval: DAY) {
   pageViews productClicks addToCarts purchases searches sessions conversionRate sessionConversionRate
   funnel { event sessions rate } topProducts(first: 10) { productId clicks addToCarts } series { at pageViews sessions }
   sources { source sessions events } } }"""

@@ -137,7 +137,7 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": [{"name": f"n{n}", "value": "v"} for n in range(10)]},
     ),
     "filters as full as may be under 40 names": Attack(
-        f"query($x: ProductFilter) {{ configs(first: 1) {{ nodes {{"
+        f"query($x: ProductFilterInput) {{ configs(first: 1) {{ nodes {{"
         f" {times('a#: products(filter: $x) { totalCount }', 40)} }} }} }}",
         None,
         variables={
@@ -150,7 +150,7 @@ ATTACKS: Mapping[str, Attack] = {
         },
     ),
     "lists in ten thousand filters": Attack(
-        "query($x: ProductFilter) { configs(first: 100) { nodes {"
+        "query($x: ProductFilterInput) { configs(first: 100) { nodes {"
         f" {times('a#: products(filter: $x) { totalCount }', 99)} }} }} }}",
         details={"limit": "cost"},
         variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
@@ -178,7 +178,7 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": [[]] * 370_000},
     ),
     "an object of 19,900 unknown fields": Attack(
-        "query($x: ProductFilter) { products(configId: 1, filter: $x) { totalCount } }",
+        "query($x: ProductFilterInput) { products(configId: 1, filter: $x) { totalCount } }",
         UNUSABLE,
         {"field": "filter", "limit": "fields", "found": 19_900},
         {"x": {f"tags{n}": n for n in range(19_900)}},

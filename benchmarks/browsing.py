@@ -9,7 +9,7 @@ from benchmarks.stage import STORE, Client, Log, Stage, body_of
 
 SAMPLES = 9
 
-_LIST = """query Facets($store: ID!, $search: String, $filter: ProductFilter) {
+_LIST = """query Facets($store: ID!, $search: String, $filter: ProductFilterInput) {
   products(configId: $store, search: $search, filter: $filter, first: 1)"""
 _FACETS = {
     "categories": "categories { value count }",

@@ -12,10 +12,10 @@ KEYS = "CREATED_AT", "UPDATED_AT", "PRICE", "NAME", "POPULARITY", "RATING"
 SAMPLES = 30
 DEEP = 900
 
-FORTH = """query Forth($store: ID!, $sort: ProductSort!, $first: Int!, $after: String, $search: String) {
+FORTH = """query Forth($store: ID!, $sort: ProductSortInput!, $first: Int!, $after: String, $search: String) {
   products(configId: $store, sort: $sort, first: $first, after: $after, search: $search) {
     nodes { id } pageInfo { hasNextPage endCursor } } }"""
-BACK = """query Back($store: ID!, $sort: ProductSort!, $last: Int!, $before: String, $search: String) {
+BACK = """query Back($store: ID!, $sort: ProductSortInput!, $last: Int!, $before: String, $search: String) {
   products(configId: $store, sort: $sort, last: $last, before: $before, search: $search) {
     nodes { id } pageInfo { hasPreviousPage startCursor } } }"""
 

@@ -50,8 +50,8 @@ def filter_products(name: str, type_: str) -> str:
 SEARCH = products("search: $v", ", $v: String!")
 NUMBERED = "query($v: ProductSearchInput!) { searchProducts(input: $v) { pagination { total } } }"
 SUGGEST = "query($s: ID!, $v: String!) { suggest(configId: $s, prefix: $v) }"
-PRODUCT = "query($v: ProductBy!) { product(by: $v) { id } }"
-CONFIG = "query($v: ConfigBy!) { config(by: $v) { id } }"
+PRODUCT = "query($v: ProductByInput!) { product(by: $v) { id } }"
+CONFIG = "query($v: ConfigByInput!) { config(by: $v) { id } }"
 VARIANT = "query($p: ID!, $v: [AttributeInput!]!) { product(by: {id: $p}) { variant(attributes: $v) { id } } }"
 CHANGES = "query($s: ID!, $v: Position!) { productChanges(configId: $s, after: $v) { position hasMore } }"
 
@@ -200,7 +200,7 @@ async def test_null_lookup_key_is_rejected(shop: Shop) -> None:
         "{ product(by: {}) { id } }",
         '{ product(by: {id: "x", sku: null}) { id } }',
         '{ config(by: {id: "x", slug: "x"}) { id } }',
-        "query($v: ProductBy = {}) { product(by: $v) { id } }",
+        "query($v: ProductByInput = {}) { product(by: $v) { id } }",
         "query($v: ID) { product(by: {id: $v}) { id } }",
         'query($v: ID = "x") { product(by: {id: $v}) { id } }',
         "query($v: String) { ...F } fragment F on Query { config(by: {slug: $v}) { id } }",
@@ -213,9 +213,9 @@ async def test_null_lookup_key_is_rejected(shop: Shop) -> None:
 
 # --------------------------------------------------------------------------------------------------------- cursors
 
-SORTED = products("sort: $sort, search: $q, first: 2, after: $after", ", $sort: ProductSort, $q: String, $after: String").replace(
-    "totalCount", "correctedSearch pageInfo { endCursor }"
-)
+SORTED = products(
+    "sort: $sort, search: $q, first: 2, after: $after", ", $sort: ProductSortInput, $q: String, $after: String"
+).replace("totalCount", "correctedSearch pageInfo { endCursor }")
 
 
 async def cursor(shop: Shop, key: str, search: str | None = None) -> list[Any]:
@@ -266,7 +266,8 @@ async def test_cursor_is_bound_to_its_list(shop: Shop) -> None:
     await make_product(shop.client.database, other)
     held = encode_cursor(await cursor(shop, "PRICE"))
     query = products(
-        "sort: $sort, filter: $f, search: $q, after: $v", ", $sort: ProductSort, $f: ProductFilter, $q: String, $v: String"
+        "sort: $sort, filter: $f, search: $q, after: $v",
+        ", $sort: ProductSortInput, $f: ProductFilterInput, $q: String, $v: String",
     )
     changes: list[dict[str, Any]] = [{"sort": {"key": "PRICE", "order": "ASC"}}, {"sort": {"key": "NAME"}}, {"s": other}]
     for changed in [*changes, {"f": {"inStock": True}}, {"f": {"tags": []}}, {"q": "lantern"}]:

@@ -78,7 +78,7 @@ async def test_product_by_id_or_handle(shop: Shop, who: str, name: str) -> None:
     seen = who == "owner" or name in ACTIVE
     store = shop.unpublished if name == "teapot" else shop.store
     for by in ({"id": shop.ids[name]}, {"handle": {"configId": store, "handle": name}}):
-        found = (await shop.clients[who].ask("query($by: ProductBy!) { product(by: $by) { id } }", by=by))["product"]
+        found = (await shop.clients[who].ask("query($by: ProductByInput!) { product(by: $by) { id } }", by=by))["product"]
         assert found == ({"id": shop.ids[name]} if seen else None)
 
 
@@ -86,7 +86,7 @@ async def test_product_by_id_or_handle(shop: Shop, who: str, name: str) -> None:
 @pytest.mark.parametrize(("sku", "name"), [("small", "lantern"), ("huge", "lantern"), ("dots", "umbrella"), ("pot", "teapot")])
 async def test_product_by_sku(shop: Shop, who: str, sku: str, name: str) -> None:
     by = {"sku": {"configId": shop.unpublished if sku == "pot" else shop.store, "sku": sku}}
-    found = (await shop.clients[who].ask("query($by: ProductBy!) { product(by: $by) { id } }", by=by))["product"]
+    found = (await shop.clients[who].ask("query($by: ProductByInput!) { product(by: $by) { id } }", by=by))["product"]
     assert found == ({"id": shop.ids[name]} if who == "owner" or sku == "small" else None)
 
 

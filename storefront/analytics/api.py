@@ -9,9 +9,9 @@ from storefront.graph.pagination import After, First
 from storefront.graph.permissions import require_own_store
 from storefront.graph.types.analytics import (
     AnalyticsEventConnection,
+    AnalyticsInterval,
     AnalyticsReport,
-    DateRange,
-    Interval,
+    DateRangeInput,
     TimeZone,
     build_analytics_report,
 )
@@ -20,12 +20,12 @@ from storefront.queries.analytics import Events
 
 
 @strawberry.input(description="All filters must match (AND).")
-class EventFilter:
+class AnalyticsEventFilterInput:
     event: list[str] | None = strawberry.field(
         default=None, description="Names such as add_to_cart; any of them matches.", metadata=limits(items=MAX_FILTER_ITEMS)
     )
     session_id: str | None = None
-    range: DateRange | None = None
+    range: DateRangeInput | None = None
 
 
 @strawberry.type
@@ -35,22 +35,29 @@ class AnalyticsQuery:
         self,
         info: Info,
         config_id: strawberry.ID,
-        range: DateRange,
-        interval: Interval = Interval.DAY,
+        range: DateRangeInput,
+        interval: AnalyticsInterval = AnalyticsInterval.DAY,
         time_zone: TimeZone = "UTC",
     ) -> AnalyticsReport:
         return build_analytics_report(await require_own_store(info, config_id, "its analytics"), range, interval, time_zone)
 
     @strawberry.field(description="The events of a store that the viewer owns, newest first.")
     async def events(
-        self, info: Info, config_id: strawberry.ID, filter: EventFilter | None = None, first: First = 20, after: After = None
+        self,
+        info: Info,
+        config_id: strawberry.ID,
+        filter: AnalyticsEventFilterInput | None = None,
+        first: First = 20,
+        after: After = None,
     ) -> AnalyticsEventConnection:
-        criteria = _build_criteria(await require_own_store(info, config_id, "its analytics"), filter or EventFilter())
+        criteria = _build_criteria(
+            await require_own_store(info, config_id, "its analytics"), filter or AnalyticsEventFilterInput()
+        )
         page = await analytics.load_event_page(info.context.read_database, criteria, arguments.build_window(first, after))
         return AnalyticsEventConnection(page=page, count=lambda: analytics.count_events(info.context.read_database, criteria))
 
 
-def _build_criteria(store: str, event_filter: EventFilter) -> Events:
+def _build_criteria(store: str, event_filter: AnalyticsEventFilterInput) -> Events:
     return Events(
         store,
         arguments.check_texts(event_filter.event, "filter.event") if event_filter.event is not None else None,

@@ -26,7 +26,7 @@ from storefront.serving.protection.rate_limit import (
     get_caller_key,
 )
 from storefront.serving.run.results import wrap_error
-from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected
+from storefront.writes.transaction import FieldError, MutationRejected, UserErrorCode
 
 T = TypeVar("T")
 
@@ -121,7 +121,7 @@ def _parse_json(body: bytes) -> Any:
 
 def _build_rejection(field_errors: Sequence[FieldError], request_id: str) -> tuple[int, dict[str, Any]]:
     first = field_errors[0]
-    error_class = NotFound if first.code is ErrorCode.NOT_FOUND else RequestError
+    error_class = NotFound if first.code is UserErrorCode.NOT_FOUND else RequestError
     errors = format_errors([wrap_error(error_class(first.message, ".".join(first.path)))], request_id)
     return STATUS_BY_ERROR_CODE.get(first.code.value, 400), {"errors": errors}
 

@@ -22,7 +22,7 @@ FROM_REQUEST_DESCRIPTION = "By default taken from the headers of the request."
 
 
 @strawberry.input(description="An action of a shopper. Each event is validated on its own.")
-class EventInput:
+class AnalyticsEventInput:
     event: str = strawberry.field(
         description="page_view, product_click, add_to_cart, purchase or search, which are counted in reports; or a custom name."
     )
@@ -55,13 +55,13 @@ class EventInput:
 
 # Events are validated as mappings when they are stored. Converting each to an object and back took twice as long as all the
 # rest.
-get_object_definition(EventInput, strict=True).from_input = lambda _, given, __: given
+get_object_definition(AnalyticsEventInput, strict=True).from_input = lambda _, given, __: given
 
 
 @strawberry.input
 class TrackEventsInput:
     config_id: strawberry.ID
-    events: list[EventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
+    events: list[AnalyticsEventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
     consent: bool = strawberry.field(default=True, description="Consent of the shopper. If false nothing is stored.")
     client_mutation_id: str | None = strawberry.field(default=None, description="Any text, which is returned in the payload.")
 

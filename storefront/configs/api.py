@@ -14,7 +14,7 @@ from storefront.queries import configs
 
 
 @strawberry.input(one_of=True, description="Identifies a store by exactly one of these.")
-class ConfigBy:
+class ConfigByInput:
     id: strawberry.ID | None = strawberry.UNSET
     slug: str | None = strawberry.UNSET
 
@@ -22,7 +22,7 @@ class ConfigBy:
 @strawberry.type
 class ConfigQuery:
     @strawberry.field(description="A store that is visible to the viewer, or null.")
-    async def config(self, info: Info, by: ConfigBy) -> Config | None:
+    async def config(self, info: Info, by: ConfigByInput) -> Config | None:
         return cast(Config | None, await _find_config(info, by))
 
     # Publishing a store moves its own log, which is not a dependency of a page without that store.
@@ -32,7 +32,7 @@ class ConfigQuery:
         return ConfigConnection(page=page, count=lambda: configs.count_published_stores(info.context.read_database))
 
 
-async def _find_config(info: Info, by: ConfigBy) -> Row | None:
+async def _find_config(info: Info, by: ConfigByInput) -> Row | None:
     if isinstance(by.id, str):
         return await info.context.load(loaders.load_configs, arguments.check_id(by.id, "by.id"))
     return await configs.load_store_by_slug(

@@ -22,7 +22,7 @@ from storefront.graph.types.catalogue import Config
 from storefront.graph.types.store_settings import HeaderStyle
 from storefront.writes.custom_css import prevalidate_stylesheet
 
-strawberry.enum(Integration, name="StoreIntegration")
+strawberry.enum(Integration, name="IntegrationKind")
 strawberry.enum(StripeMode, name="StripeMode")
 
 
@@ -136,7 +136,7 @@ class DeleteConfigPayload(DeletePayload):
 
 
 @strawberry.type(description="The result of checking an integration.")
-class IntegrationTest:
+class IntegrationTestResult:
     integration: Integration
     is_working: bool
     message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to fix it.")
@@ -147,7 +147,7 @@ class IntegrationTest:
 
 @strawberry.type
 class TestIntegrationPayload(Payload):
-    result: IntegrationTest | None
+    result: IntegrationTestResult | None
 
 
 @strawberry.type
@@ -182,7 +182,7 @@ class ConfigMutation:
             await check_integration(input.integration, store.integrations, info.context.vault, connect_shop) if store else None
         )
         result = (
-            IntegrationTest(
+            IntegrationTestResult(
                 **asdict(integration_check) | {"integration": input.integration, "path": list(integration_check.path)}
             )
             if integration_check

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import strawberry
 
-from storefront.writes.transaction import ErrorCode, FieldError
+from storefront.writes.transaction import FieldError, UserErrorCode
 
-strawberry.enum(ErrorCode, name="ErrorCode", description="Why a mutation was rejected.")
+strawberry.enum(UserErrorCode, name="UserErrorCode", description="Why a mutation was rejected.")
 
 
 @strawberry.interface(description="An expected failure. Nothing was written.")
 class UserError:
-    code: ErrorCode
+    code: UserErrorCode
     message: str = strawberry.field(description="For people: what is wrong and how to fix it.")
     path: list[str] = strawberry.field(description="Path of the input field, such as variants, 0, price.")
 
@@ -47,13 +47,13 @@ class IdempotencyConflictError(UserError):
     pass
 
 
-_ERROR_TYPES_BY_CODE: dict[ErrorCode, type[UserError]] = {
-    ErrorCode.INVALID_INPUT: InvalidInputError,
-    ErrorCode.NOT_FOUND: NotFoundError,
-    ErrorCode.ALREADY_EXISTS: AlreadyExistsError,
-    ErrorCode.STALE_VERSION: StaleVersionError,
-    ErrorCode.INSUFFICIENT_STOCK: InsufficientStockError,
-    ErrorCode.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
+_ERROR_TYPES_BY_CODE: dict[UserErrorCode, type[UserError]] = {
+    UserErrorCode.INVALID_INPUT: InvalidInputError,
+    UserErrorCode.NOT_FOUND: NotFoundError,
+    UserErrorCode.ALREADY_EXISTS: AlreadyExistsError,
+    UserErrorCode.STALE_VERSION: StaleVersionError,
+    UserErrorCode.INSUFFICIENT_STOCK: InsufficientStockError,
+    UserErrorCode.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
 }
 
 # Fields return the interface only, so the schema needs the implementing types listed.

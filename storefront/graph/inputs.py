@@ -53,13 +53,13 @@ class AttributeInput:
 
 
 @strawberry.input
-class ProductSort:
+class ProductSortInput:
     key: ProductSortKey = ProductSortKey.CREATED_AT
     order: SortOrder = SortOrder.DESC
 
 
 @strawberry.input(description="Filters are combined with AND; the values within one filter with OR.")
-class ProductFilter:
+class ProductFilterInput:
     category: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
     tags: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
     min_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
@@ -79,7 +79,7 @@ class ProductFilter:
 
 
 def build_selection(
-    filter_: ProductFilter | None, search_text: str | None, audience: Audience, field: str = "filter"
+    filter_: ProductFilterInput | None, search_text: str | None, audience: Audience, field: str = "filter"
 ) -> Selection:
     """The selection of products by filter and search, as an audience sees them. Raises InvalidInput and Forbidden."""
     filters = dict(_parse_filters(filter_, field)) if filter_ else {}
@@ -98,7 +98,7 @@ def build_selection(
     return Selection(audience, tuple(sorted(filters.items())), parsed_search)
 
 
-def _parse_filters(filter_: ProductFilter, field: str) -> Iterator[tuple[str, Any]]:
+def _parse_filters(filter_: ProductFilterInput, field: str) -> Iterator[tuple[str, Any]]:
     for name, parse in _FILTER_PARSERS.items():
         # An empty list of attributes is no filter; an empty list in any other filter matches no product.
         if (value := getattr(filter_, name)) is not None and (name != "attributes" or value):
@@ -142,7 +142,7 @@ def _parse_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tu
     )
 
 
-def build_order(sort: ProductSort | None, selection: Selection) -> Order:
+def build_order(sort: ProductSortInput | None, selection: Selection) -> Order:
     """The requested order. The default is by relevance for a search, else newest first. Raises InvalidInput."""
     if sort is None:
         return Order("relevance" if selection.search else "created_at", descending=True)

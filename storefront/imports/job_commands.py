@@ -20,11 +20,11 @@ from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store, make_not_found_error
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names
 from storefront.writes.transaction import (
-    ErrorCode,
     FieldError,
     MutationRejected,
     PendingRow,
     UnitOfWork,
+    UserErrorCode,
     make_invalid_input_error,
 )
 from storefront.writes.validation import accept_any, optional_rule
@@ -148,10 +148,10 @@ def _check_shop_connected(store: Row, upload_id: str | None) -> None:
         )
     integration = (store.integrations or {}).get("shopify") or {}
     if not integration.get("accessToken"):
-        raise MutationRejected(FieldError(ErrorCode.INVALID_INPUT, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
+        raise MutationRejected(FieldError(UserErrorCode.INVALID_INPUT, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
     if not is_shop_domain(integration["domain"]):
         problem = "integrations.shopify.domain: must be the shop's own host at Shopify, such as my-shop.myshopify.com."
-        raise MutationRejected(FieldError(ErrorCode.INVALID_INPUT, problem, ("configId",)))
+        raise MutationRejected(FieldError(UserErrorCode.INVALID_INPUT, problem, ("configId",)))
 
 
 async def _check_upload(upload: Row, objects: ObjectStorage) -> None:

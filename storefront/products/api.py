@@ -12,7 +12,7 @@ from storefront.core.errors import InvalidInput
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.inputs import ProductFilter, ProductSort, SearchText, SortOrder
+from storefront.graph.inputs import ProductFilterInput, ProductSortInput, SearchText, SortOrder
 from storefront.graph.json_pushdown import build_product_document, wrap_json_row
 from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import After, Before, First, MaybeFirst, MaybeLast
@@ -33,22 +33,22 @@ Prefix = Annotated[str, strawberry.argument(metadata=SEARCH_LIMITS)]
 
 
 @strawberry.input
-class HandleInStore:
+class ProductHandleInput:
     config_id: strawberry.ID
     handle: str
 
 
 @strawberry.input
-class SkuInStore:
+class SkuInput:
     config_id: strawberry.ID
     sku: str
 
 
 @strawberry.input(one_of=True, description="Identifies a product by exactly one of these.")
-class ProductBy:
+class ProductByInput:
     id: strawberry.ID | None = strawberry.UNSET
-    handle: HandleInStore | None = strawberry.UNSET
-    sku: SkuInStore | None = strawberry.UNSET
+    handle: ProductHandleInput | None = strawberry.UNSET
+    sku: SkuInput | None = strawberry.UNSET
 
 
 @strawberry.enum
@@ -90,7 +90,7 @@ class ProductSearchPage:
 @strawberry.type
 class ProductQuery:
     @strawberry.field(description="A product that is visible to the viewer, or null.")
-    async def product(self, info: Info, by: ProductBy) -> Product | None:
+    async def product(self, info: Info, by: ProductByInput) -> Product | None:
         # The document is that of a shopper; owners may see more.
         document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
         row = await _find_product(info, by, document)
@@ -103,9 +103,9 @@ class ProductQuery:
         self,
         info: Info,
         config_id: strawberry.ID,
-        filter: ProductFilter | None = None,
+        filter: ProductFilterInput | None = None,
         search: SearchText = None,
-        sort: ProductSort | None = None,
+        sort: ProductSortInput | None = None,
         first: MaybeFirst = None,
         after: After = None,
         last: MaybeLast = None,
@@ -181,14 +181,14 @@ class ProductSubscription:
         after: Annotated[
             Position | None, strawberry.argument(description="The last known position. If left out, the feed starts now.")
         ] = None,
-        filter: ProductFilter | None = None,
+        filter: ProductFilterInput | None = None,
     ) -> AsyncIterable[ProductFeedEvent]:
         store = await require_visible_store(info, config_id)
         selection = inputs.build_selection(filter, None, info.context.get_audience(store))
         return ProductFeed(info.context, store, after, selection)
 
 
-async def _find_product(info: Info, by: ProductBy, document: JsonDocument | None) -> Row | None:
+async def _find_product(info: Info, by: ProductByInput, document: JsonDocument | None) -> Row | None:
     database, owned = info.context.read_database, [*info.context.owned_store_ids]
     if isinstance(by.id, str):
         key = arguments.check_id(by.id, "by.id")
@@ -214,7 +214,7 @@ def _check_offset(number: int) -> int:
 
 def _build_search_selection(input: ProductSearchInput, info: Info, store: str) -> Selection:
     category = [input.category] if input.category is not None else None
-    filter_ = ProductFilter(category=category, min_price=input.min_price, max_price=input.max_price)
+    filter_ = ProductFilterInput(category=category, min_price=input.min_price, max_price=input.max_price)
     search_text = arguments.check_text(input.q, "input.q") if input.q else None
     return inputs.build_selection(filter_, search_text, info.context.get_audience(store), "input")
 

@@ -18,10 +18,10 @@ from storefront.writes.changelog import record_child_change, record_product_chan
 from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
 from storefront.writes.product_validation import MAX_INT32, PRODUCT_RULES, find_contradictions
 from storefront.writes.transaction import (
-    ErrorCode,
     FieldError,
     MutationRejected,
     UnitOfWork,
+    UserErrorCode,
     make_already_exists_error,
     make_invalid_input_error,
 )
@@ -217,7 +217,7 @@ async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str,
     [updated_product] = await unit.fetch(_select_product(), {"id": product_id})
     if not adjusted.rows:
         message = f"delta: only {row.inventory:,} are in stock, {-delta:,} were asked for."
-        raise MutationRejected(FieldError(ErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
+        raise MutationRejected(FieldError(UserErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
     return adjusted.rows[0], updated_product
 
 

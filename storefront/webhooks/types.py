@@ -30,7 +30,7 @@ class WebhookReader(Enum):
     OWNER = strawberry.enum_value("owner", description="The owner of the store, with access to this store only.")
 
 
-@strawberry.enum(name="WebhookDeliveryState")
+@strawberry.enum(name="WebhookDeliveryStatus")
 class DeliveryState(Enum):
     PENDING = strawberry.enum_value("pending", description="Waits to be sent, or to be retried.")
     DELIVERED = strawberry.enum_value("delivered", description="The endpoint responded with a status from 200 to 299.")

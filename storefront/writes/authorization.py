@@ -14,7 +14,7 @@ from storefront.core.errors import Forbidden
 from storefront.models import configs, products, reviews, variants, webhook_deliveries, webhooks
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.queries.visibility import any_of_ids
-from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected, UnitOfWork
+from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
 
 _IS_OWN_STORE = (configs.c.user_id == bindparam("actor_id")).label("mine")
 
@@ -89,7 +89,7 @@ async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[s
 
 def make_not_found_error(entity_name: str, id_: str, path: Sequence[str]) -> FieldError:
     """The error for a row that does not exist, or that the actor may not know of."""
-    return FieldError(ErrorCode.NOT_FOUND, f"{'.'.join(path)}: there is no {entity_name} with the id {id_}.", tuple(path))
+    return FieldError(UserErrorCode.NOT_FOUND, f"{'.'.join(path)}: there is no {entity_name} with the id {id_}.", tuple(path))
 
 
 async def _lock_own(unit: UnitOfWork, statement: Statement, row_id: str, entity_name: str, path: Sequence[str]) -> Row:

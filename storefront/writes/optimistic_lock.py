@@ -8,7 +8,7 @@ from functools import cache
 from sqlalchemy import text
 
 from storefront.core.db.database import Row, Statement, compile_statement
-from storefront.writes.transaction import ErrorCode, FieldError, MutationRejected, UnitOfWork
+from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
 
 # Changed fields of variants and reviews are logged with a prefix: variants.price.
 _CHANGED_FIELDS_SQL = """
@@ -52,7 +52,7 @@ def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> Fie
         "Fetch the object again, then retry with its version."
     )
     return FieldError(
-        ErrorCode.STALE_VERSION, message, error_path, {"current_version": stale_row.row.version, "changed_fields": fields}
+        UserErrorCode.STALE_VERSION, message, error_path, {"current_version": stale_row.row.version, "changed_fields": fields}
     )
 
 

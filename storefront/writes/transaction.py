@@ -27,7 +27,7 @@ MAX_TRANSACTION_ATTEMPTS = 4
 IDEMPOTENCY_KEY_TTL_HOURS = 24
 
 
-class ErrorCode(Enum):
+class UserErrorCode(Enum):
     """Why a mutation was rejected."""
 
     INVALID_INPUT = "INVALID_INPUT"
@@ -42,7 +42,7 @@ class ErrorCode(Enum):
 class FieldError:
     """An error with its path into the input. `details` are further fields of the code's GraphQL error type."""
 
-    code: ErrorCode
+    code: UserErrorCode
     message: str
     path: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
@@ -58,7 +58,7 @@ class MutationRejected(Exception):
 
 def make_invalid_input_error(path: Sequence[str], problem: str) -> FieldError:
     """The error for invalid input at a path."""
-    return FieldError(ErrorCode.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
+    return FieldError(UserErrorCode.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,9 @@ class MutationResult:
 
 def _parse_stored_result(stored: Mapping[str, Any]) -> MutationResult:
     rows = [None if row is None else SimpleNamespace(**row) for row in stored["rows"]]
-    field_errors = [FieldError(ErrorCode(f["code"]), f["message"], tuple(f["path"]), f["details"]) for f in stored["failures"]]
+    field_errors = [
+        FieldError(UserErrorCode(f["code"]), f["message"], tuple(f["path"]), f["details"]) for f in stored["failures"]
+    ]
     return MutationResult(rows, field_errors, stored["position"], is_replayed=True)
 
 
@@ -273,7 +275,7 @@ async def _claim_key(unit: UnitOfWork, request: MutationRequest) -> MutationResu
 
 
 _KEY_CONFLICT_ERROR = FieldError(
-    ErrorCode.IDEMPOTENCY_CONFLICT,
+    UserErrorCode.IDEMPOTENCY_CONFLICT,
     "idempotencyKey: this key was used with another input. Use a new key for each new request.",
     ("idempotencyKey",),
 )
@@ -327,7 +329,7 @@ def make_already_exists_error(constraint: str, path: Sequence[str] = ()) -> Fiel
     """The error for a value that another row has."""
     field_name, message = _UNIQUE_CONSTRAINT_MESSAGES[constraint]
     error_path = (*path, field_name)
-    return FieldError(ErrorCode.ALREADY_EXISTS, f"{'.'.join(error_path)}: {message}", error_path)
+    return FieldError(UserErrorCode.ALREADY_EXISTS, f"{'.'.join(error_path)}: {message}", error_path)
 
 
 def _convert_database_error(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> FieldError:

@@ -34,7 +34,7 @@ fragment Parts on AnalyticsReport {
 OF_ALL = (
     PARTS
     + """
-query OfAll($range: DateRange!, $interval: Interval!, $zone: String!) {
+query OfAll($range: DateRangeInput!, $interval: AnalyticsInterval!, $zone: String!) {
   me { configs(first: 10) { nodes {
     id analytics(range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Parts previous { sessions } } }
   } } }
@@ -44,13 +44,13 @@ query OfAll($range: DateRange!, $interval: Interval!, $zone: String!) {
 OF_ONE = (
     PARTS
     + """
-query OfOne($c: ID!, $range: DateRange!, $interval: Interval! = DAY, $zone: String! = "UTC") {
+query OfOne($c: ID!, $range: DateRangeInput!, $interval: AnalyticsInterval! = DAY, $zone: String! = "UTC") {
   analytics(configId: $c, range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Figures } }
 }
 """
 )
 EVENTS = """
-query Events($c: ID!, $filter: EventFilter, $first: Int! = 20, $after: String) {
+query Events($c: ID!, $filter: AnalyticsEventFilterInput, $first: Int! = 20, $after: String) {
   events(configId: $c, filter: $filter, first: $first, after: $after) {
     totalCount nodes { id } edges { cursor node { id timestamp } } pageInfo { hasNextPage endCursor }
   }
@@ -386,7 +386,7 @@ async def test_statement_count_is_independent_of_stores(shopper: Client) -> None
 async def test_report_parts_are_loaded_on_demand(shopper: Client, part: str, statements: int) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    query = f"query($c: ID!, $range: DateRange!) {{ analytics(configId: $c, range: $range) {{ {part} }} }}"
+    query = f"query($c: ID!, $range: DateRangeInput!) {{ analytics(configId: $c, range: $range) {{ {part} }} }}"
     with count_statements(shopper.database) as seen:
         await shopper.signed_in(owner).ask(query, c=store, range=sent(between("2026-02-01", "2026-02-08")))
     assert len([sql for sql in seen if "analytics_events" in sql]) == statements
@@ -417,7 +417,7 @@ async def test_analytics_require_ownership(shopper: Client, query: str) -> None:
 async def test_page_of_stores_shows_own_analytics_only(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     own, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
-    query = """query($own: ID!, $other: ID!, $range: DateRange!) {
+    query = """query($own: ID!, $other: ID!, $range: DateRangeInput!) {
       own: config(by: {id: $own}) { analytics(range: $range) { sessions } }
       other: config(by: {id: $other}) { analytics(range: $range) { sessions } }
     }"""
@@ -460,7 +460,7 @@ async def test_invalid_arguments_are_rejected_by_name(
 async def test_longest_reports_are_served(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    query = "query($c: ID!, $r: DateRange!, $i: Interval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
+    query = "query($c: ID!, $r: DateRangeInput!, $i: AnalyticsInterval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
     for interval, start, points in (("DAY", "2024-01-01", 731), ("HOUR", "2024-11-27", 9_600)):
         variables = {"r": sent(between(start, "2026-01-01")), "i": interval}
         received = await shopper.signed_in(owner).ask(query, c=store, **variables)

@@ -126,9 +126,9 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
     days = [(now + timedelta(days=number)).isoformat() for number in (-300, -7, -1, 1)]
     return {
         "configId": stores,
-        "ConfigBy.id": stores,
-        "ConfigBy.slug": ["lanterns", "lanterns", "nothing"],
-        "ProductBy.id": [*products, NOBODY],
+        "ConfigByInput.id": stores,
+        "ConfigByInput.slug": ["lanterns", "lanterns", "nothing"],
+        "ProductByInput.id": [*products, NOBODY],
         "ids": products,
         "handle": ["lamp-0", "lamp-1", "lamp-2", "lamp-10", "nothing"],
         "sku": ["sku-1-S", "sku-3-L", "nothing"],
@@ -154,7 +154,15 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "AttributeInput.value": ["S", "M", "L", "red"],
         "event": ["product_click", "purchase"],
         "sessionId": ["s0", "s1"],
-        "Query.__type.name": ["Product", "ProductFeedEvent", "UserError", "ProductBy", "Interval", "JSON", "nothing"],
+        "Query.__type.name": [
+            "Product",
+            "ProductFeedEvent",
+            "UserError",
+            "ProductByInput",
+            "AnalyticsInterval",
+            "JSON",
+            "nothing",
+        ],
         "idempotencyKey": [f"key {number}" for number in range(10_000)],
         # What is left, by scalar.
         "ID": [*products, *stores],

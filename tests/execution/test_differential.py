@@ -255,7 +255,7 @@ WRONG_BELOW = [
     ("$n: Int", "searchProducts(input: {configId: $store}) { products { variants(first: $n) { id } } }"),
     ("$n: Boolean = true", "config(by: {id: $store}) { theme { primaryColor @skip(if: $n) } slug }"),
     (
-        '$n: DateRange = {from: "2026-01-01T00:00:00Z", to: "2026-02-01T00:00:00Z"}',
+        '$n: DateRangeInput = {from: "2026-01-01T00:00:00Z", to: "2026-02-01T00:00:00Z"}',
         "config(by: {id: $store}) { slug analytics(range: $n) { pageViews } }",
     ),
 ]
@@ -281,7 +281,7 @@ async def test_json_from_postgres_is_complete(shop: Shop, table: str, name: str,
 async def test_is_one_of_is_null_for_wrapped_types(shop: Shop) -> None:
     # Another test may have built a schema of its own.
     fix_introspection()
-    one, many = '__type(name: "ProductBy")', '__type(name: "ProductFilter")'
+    one, many = '__type(name: "ProductByInput")', '__type(name: "ProductFilterInput")'
     WATCH.set(Watch())
     asked = parse(f"{{ by: {one} {{ isOneOf }} filter: {many} {{ isOneOf inputFields {{ type {{ isOneOf }} }} }} }}")
     result = execute_sync(SCHEMA, asked)

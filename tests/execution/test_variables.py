@@ -116,7 +116,7 @@ def test_rare_types_are_left_to_graphql_core(variables: str, value: Any) -> None
 
 def test_oneof_with_one_field_is_coerced() -> None:
     assert same(SCHEMA, operation("query($v: Either) { field }"), {"v": {"one": 1}})
-    by = operation("query($by: ProductBy!) { product(by: $by) { id } }")
+    by = operation("query($by: ProductByInput!) { product(by: $by) { id } }")
     assert same(ours._schema, by, {"by": {"sku": {"configId": "c", "sku": "s"}}})
 
 

@@ -21,7 +21,7 @@ from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
 
-FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilter) {
+FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilterInput) {
   productFeed(configId: $c, after: $after, filter: $filter) {
   __typename
   ... on ProductCreated { position clientMutationId product { title } }

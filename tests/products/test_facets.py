@@ -14,7 +14,7 @@ from tests.client import Client
 from tests.factories import count_statements, make_product, make_store, make_variant
 
 FACETS = """
-query Facets($c: ID!, $filter: ProductFilter, $search: String) {
+query Facets($c: ID!, $filter: ProductFilterInput, $search: String) {
   products(configId: $c, filter: $filter, search: $search, first: 1) {
     totalCount
     facets {

@@ -19,7 +19,7 @@ from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_variant
 
 PAGE = """
-query Page($c: ID!, $sort: ProductSort, $search: String, $first: Int, $after: String, $last: Int, $before: String) {
+query Page($c: ID!, $sort: ProductSortInput, $search: String, $first: Int, $after: String, $last: Int, $before: String) {
   products(configId: $c, sort: $sort, search: $search, first: $first, after: $after, last: $last, before: $before) {
     nodes { id }
     edges { cursor node { id } }

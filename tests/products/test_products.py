@@ -76,7 +76,7 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
     # Who has a store of their own is read to row by row: of that one they see more.
     owner = await make_user(shopper.database)
     await make_store(shopper.database, user_id=owner)
-    query = f"query($by: ProductBy!) {{ product(by: $by) {{ {PAGE} }} }}"
+    query = f"query($by: ProductByInput!) {{ product(by: $by) {{ {PAGE} }} }}"
     for by in (
         {"id": full},
         {"handle": {"configId": store, "handle": "full"}},
@@ -104,7 +104,7 @@ async def test_product_is_found_by_id_handle_sku(shopper: Client) -> None:
     for owner in (mine, theirs):
         await make_variant(shopper.database, owner, sku="S-1")
     await make_variant(shopper.database, mine, sku="gone", is_available=False)
-    query = "query($by: ProductBy!) { product(by: $by) { id } }"
+    query = "query($by: ProductByInput!) { product(by: $by) { id } }"
     for by, expected in (
         ({"id": mine}, mine),
         ({"id": mine.upper().replace("-", "")}, mine),

@@ -16,7 +16,7 @@ from tests.client import Client
 from tests.factories import count_statements, make_product, make_store
 
 SEARCH = """
-query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: ProductFilter) {
+query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: ProductFilterInput) {
   products(configId: $c, search: $q, first: $first, after: $after, filter: $filter) {
     nodes { title } correctedSearch totalCount pageInfo { hasNextPage endCursor }
     facets { categories { value count } }

@@ -167,7 +167,7 @@ async def test_deliveries_are_paginated(owned: tuple[Client, str], number: int) 
     states = ["delivered" if n % 2 else "pending" for n in range(number)]
     for n, state in enumerate(states):
         await insert(owner.database, "webhook_deliveries", **about, position=n, state=state)
-    query = """query($i: ID!, $s: WebhookDeliveryState, $a: String) { webhook(id: $i) { pending
+    query = """query($i: ID!, $s: WebhookDeliveryStatus, $a: String) { webhook(id: $i) { pending
       deliveries(first: 4, state: $s, after: $a) { nodes { position } totalCount pageInfo { hasNextPage endCursor } } } }"""
     seen: list[int] = []
     after = None

@@ -13,10 +13,10 @@ from storefront.core.db.database import Database
 from storefront.products.commands import create_product
 from storefront.writes import transaction
 from storefront.writes.transaction import (
-    ErrorCode,
     MutationRequest,
     MutationResult,
     UnitOfWork,
+    UserErrorCode,
     delete_expired_keys,
     execute_mutation,
 )
@@ -304,7 +304,7 @@ async def test_key_that_expires_during_lookup_is_claimed_again(database: Databas
     database.observers.remove(observer)
     # The work is done again, and finds what the first time made.
     assert forgotten and outcome.is_replayed is False
-    assert [failure.code for failure in outcome.field_errors] == [ErrorCode.ALREADY_EXISTS]
+    assert [failure.code for failure in outcome.field_errors] == [UserErrorCode.ALREADY_EXISTS]
     assert (await execute_mutation(database, order, create_product)).is_replayed is True
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from storefront.writes import validation
 from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions, validate_attributes
-from storefront.writes.transaction import ErrorCode, MutationRejected
+from storefront.writes.transaction import MutationRejected, UserErrorCode
 from storefront.writes.validation import InvalidValueError, Rule
 
 
@@ -298,7 +298,7 @@ def test_nested_errors_have_paths() -> None:
     forms = [{"price": Decimal(1), "name": "ok"}, {"price": Decimal(-1), "name": "far too long"}]
     _, failures = validation.validate_fields(rule, {"form": forms}, ["rows", "4"])
     assert [failure.path for failure in failures] == [("rows", "4", "form", "1", "price"), ("rows", "4", "form", "1", "name")]
-    assert {failure.code for failure in failures} == {ErrorCode.INVALID_INPUT}
+    assert {failure.code for failure in failures} == {UserErrorCode.INVALID_INPUT}
     assert all(failure.message.startswith(".".join(failure.path)) for failure in failures)
 
 

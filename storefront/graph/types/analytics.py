@@ -27,7 +27,7 @@ TimeZone = Annotated[
 
 
 @strawberry.enum(description="Length of an interval of a series.")
-class Interval(Enum):
+class AnalyticsInterval(Enum):
     HOUR = "hour"
     DAY = "day"
     WEEK = strawberry.enum_value("week", description="Begins on Monday.")
@@ -35,7 +35,7 @@ class Interval(Enum):
 
 
 @strawberry.input(description="A half-open range of time.")
-class DateRange:
+class DateRangeInput:
     from_: datetime = strawberry.field(name="from", description="Start, inclusive.")
     to: datetime = strawberry.field(description="End, exclusive.")
 
@@ -87,7 +87,7 @@ class AnalyticsPoint:
 
 
 @strawberry.type(description="A traffic source: the UTM parameters of the link, else the referrer.")
-class SourceBreakdown:
+class AnalyticsSource:
     source: str = strawberry.field(description='The UTM source, else the host of the referrer, else "direct".')
     medium: str | None = strawberry.field(description="The UTM medium.")
     campaign: str | None = strawberry.field(description="The UTM campaign.")
@@ -195,16 +195,16 @@ class AnalyticsReport:
         return cast(list[AnalyticsPoint], points)
 
     @strawberry.field(description=f"The {MAX_SOURCES} sources with the most sessions.", metadata=costs(50, size=MAX_SOURCES))
-    async def sources(self, info: Info) -> list[SourceBreakdown]:
+    async def sources(self, info: Info) -> list[AnalyticsSource]:
         rows = await info.context.load(loaders.load_config_sources, self.config_id, self.span)
-        return cast(list[SourceBreakdown], rows)
+        return cast(list[AnalyticsSource], rows)
 
     @strawberry.field(description="The range of the same length just before, for comparison; null within a previous report.")
     def previous(self) -> "AnalyticsReport | None":
         return None if self.is_previous else replace(self, span=self.span.get_previous(), is_previous=True)
 
 
-def build_analytics_report(config_id: str, range: DateRange, interval: Interval, time_zone: str) -> AnalyticsReport:
+def build_analytics_report(config_id: str, range: DateRangeInput, interval: AnalyticsInterval, time_zone: str) -> AnalyticsReport:
     """The report of one store, computed when resolved. The caller checks permissions. Raises InvalidInput."""
     span = arguments.build_report_range(range.from_, range.to, "range", interval.value)
     zone = arguments.check_time_zone(time_zone, "timeZone")

@@ -23,13 +23,13 @@ from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image, load_media
-from storefront.graph.inputs import AttributeInput, ProductFilter, ProductSort, ProductStatus, SearchText
+from storefront.graph.inputs import AttributeInput, ProductFilterInput, ProductSortInput, ProductStatus, SearchText
 from storefront.graph.json_pushdown import build_nodes_document
 from storefront.graph.limits import limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import Position
-from storefront.graph.types.analytics import AnalyticsReport, DateRange, Interval, TimeZone, build_analytics_report
+from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
 from storefront.queries import fields
@@ -68,9 +68,9 @@ class User:
 async def _load_products(
     stores: Sequence[Row],
     info: Info,
-    filter: ProductFilter | None = None,
+    filter: ProductFilterInput | None = None,
     search: SearchText = None,
-    sort: ProductSort | None = None,
+    sort: ProductSortInput | None = None,
     first: MaybeFirst = None,
     after: After = None,
     last: MaybeLast = None,
@@ -92,7 +92,11 @@ async def _load_products(
 
 
 async def _load_analytics(
-    stores: Sequence[Row], info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
+    stores: Sequence[Row],
+    info: Info,
+    range: DateRangeInput,
+    interval: AnalyticsInterval = AnalyticsInterval.DAY,
+    time_zone: TimeZone = "UTC",
 ) -> Sequence[AnalyticsReport | None]:
     owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
     report = build_analytics_report("", range, interval, time_zone) if any(owned_flags) else None
@@ -153,7 +157,7 @@ class Config:
 
 
 @strawberry.type
-class Attribute:
+class VariantAttribute:
     name: str
     value: str
 
@@ -304,7 +308,7 @@ class ProductVariant:
     created_at: datetime
 
     @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
-    def attributes(self) -> list[Attribute]:
+    def attributes(self) -> list[VariantAttribute]:
         row: Any = self
         return [*map(_make_name_and_value, row.attributes.items())]
 

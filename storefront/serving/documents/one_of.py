@@ -1,6 +1,6 @@
 """Validation rule "All Variable Usages Are Allowed", also for the fields of non-null OneOf inputs.
 
-graphql-core checks the parent type as it is declared, and so misses the fields of `by: ProductBy!`.
+graphql-core checks the parent type as it is declared, and so misses the fields of `by: ProductByInput!`.
 """
 
 from typing import Any

@@ -326,7 +326,7 @@ async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     found = {one["handle"]: one for one in await env.load_products()}
     assert found["product-20"]["images"] == [f"https://x.example/20/{m}.jpg" for m in range(20)]
     assert [found[f"product-{n}"]["status"] for n in range(1, 5)] == ["ACTIVE", "INACTIVE", "ARCHIVED", "INACTIVE"]
-    count = "query ($by: ProductBy!) { product(by: $by) { variantCount category inventory price priceRange { max } } }"
+    count = "query ($by: ProductByInput!) { product(by: $by) { variantCount category inventory price priceRange { max } } }"
     by = {"handle": {"configId": env.store, "handle": "product-21"}}
     whole = (await env.owner.ask(count, by=by))["product"]
     assert (whole["variantCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")

@@ -343,7 +343,7 @@ async def test_long_relation_path_is_executed_or_refused(shopper: Client, depth:
 
 
 async def test_nested_variables_never_fail(shopper: Client) -> None:
-    query = """query($by: ConfigBy!, $t: [String!], $p: Decimal) {
+    query = """query($by: ConfigByInput!, $t: [String!], $p: Decimal) {
       config(by: $by) { products(filter: {tags: $t, minPrice: $p}) { totalCount } } }"""
     for depth in (10, 200, 500, 1_000):
         for value in ("[" * depth + "1" + "]" * depth, '{"id":' * depth + "1" + "}" * depth):

@@ -11,7 +11,7 @@ from websockets.typing import Subprotocol
 from storefront.serving.http import lone_surrogates
 from tests.client import Client
 
-SEARCH = "query($s: String, $f: ProductFilter, $c: ID!) { products(configId: $c, search: $s, filter: $f) { totalCount } }"
+SEARCH = "query($s: String, $f: ProductFilterInput, $c: ID!) { products(configId: $c, search: $s, filter: $f) { totalCount } }"
 TRACK = "mutation($i: TrackEventsInput!) { trackEvents(input: $i) { recorded } }"
 STORE = "01900000-0000-7000-8000-000000000001"
 HALF = "half \ud83d"

@@ -66,10 +66,10 @@ async def test_introspection_is_a_setting(closed: Client, shopper: Client, query
         ("{ config(by: {slg: 1}) { id } }", {}),
         ("query($s: ProductSor) { me { id } }", {}),
         ("{ me { ... on Usr { id } } }", {}),
-        ("query($b: ConfigBy!) { config(by: $b) { id } }", {"b": {"slg": "x"}}),
+        ("query($b: ConfigByInput!) { config(by: $b) { id } }", {"b": {"slg": "x"}}),
         ('{ products(configId: "x", filter: {status: ACTIV}) { totalCount } }', {}),
-        ('query($f: ProductFilter) { products(configId: "x", filter: $f) { totalCount } }', ACTIV),
-        ('subscription($f: ProductFilter) { productFeed(configId: "x", filter: $f) { __typename } }', ACTIV),
+        ('query($f: ProductFilterInput) { products(configId: "x", filter: $f) { totalCount } }', ACTIV),
+        ('subscription($f: ProductFilterInput) { productFeed(configId: "x", filter: $f) { __typename } }', ACTIV),
     ],
 )
 async def test_errors_suggest_no_names_without_introspection(
