@@ -17,7 +17,7 @@ from storefront.execution.arguments import bypass_strawberry_wrappers
 from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_graphql_schema
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
-from storefront.graph.limits import declare_limits
+from storefront.graph.limits import declare_limits, omit_null_defaults
 from storefront.graph.scalars import SCALARS
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
@@ -61,7 +61,7 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-bypass_strawberry_wrappers(declare_limits(declare_field_metadata(get_graphql_schema(schema))))
+bypass_strawberry_wrappers(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
 
 for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:

@@ -38,7 +38,7 @@ class AnalyticsQuery:
         range: DateRangeInput,
         interval: AnalyticsInterval = AnalyticsInterval.DAY,
         time_zone: TimeZone = "UTC",
-    ) -> AnalyticsReport:
+    ) -> AnalyticsReport | None:
         return build_analytics_report(await require_own_store(info, config_id, "its analytics"), range, interval, time_zone)
 
     @strawberry.field(description="The events of a store that the viewer owns, newest first.")
@@ -49,7 +49,7 @@ class AnalyticsQuery:
         filter: AnalyticsEventFilterInput | None = None,
         first: First = 20,
         after: After = None,
-    ) -> AnalyticsEventConnection:
+    ) -> AnalyticsEventConnection | None:
         criteria = _build_criteria(
             await require_own_store(info, config_id, "its analytics"), filter or AnalyticsEventFilterInput()
         )

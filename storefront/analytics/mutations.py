@@ -13,6 +13,7 @@ from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS, costs
 from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.limits import limits
+from storefront.graph.mutations import ClientMutationInput, MutationPayload
 from storefront.graph.scalars import JSON
 from storefront.writes.transaction import MutationRejected
 
@@ -59,11 +60,10 @@ get_object_definition(AnalyticsEventInput, strict=True).from_input = lambda _, g
 
 
 @strawberry.input
-class TrackEventsInput:
+class TrackEventsInput(ClientMutationInput):
     config_id: strawberry.ID
     events: list[AnalyticsEventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
     consent: bool = strawberry.field(default=True, description="Consent of the shopper. If false nothing is stored.")
-    client_mutation_id: str | None = strawberry.field(default=None, description="Any text, which is returned in the payload.")
 
 
 @strawberry.type(description="The result of one event.")
@@ -81,15 +81,11 @@ def _resolve_results(self: "TrackEventsPayload") -> list[TrackedEvent]:
 
 
 @strawberry.type
-class TrackEventsPayload:
-    user_errors: list[UserError] = strawberry.field(
-        description="Errors of the whole request, if no event was recorded.", metadata=ERROR_COSTS
-    )
+class TrackEventsPayload(MutationPayload):
     recorded: int = strawberry.field(description="Number of newly recorded events.")
     results: list[TrackedEvent] = strawberry.field(
         resolver=_resolve_results, description="A result per event, in the same order."
     )
-    client_mutation_id: str | None
     event_results: strawberry.Private[Sequence[EventResult]] = ()
 
 
@@ -99,7 +95,7 @@ class AnalyticsMutation:
         description="Record events of shoppers. Nothing is stored if the browser objects (Do Not Track, Global Privacy Control).",
         metadata=costs(size_arguments=("input.events",), max_size=MAX_EVENTS_PER_REQUEST),
     )
-    async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload:
+    async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload | None:
         context, events = info.context, cast("Sequence[Mapping[str, Any]]", input.events)
         try:
             results = await commands.track_events(
@@ -112,8 +108,8 @@ class AnalyticsMutation:
             )
         except MutationRejected as rejection:
             errors = [build_user_error(failure) for failure in rejection.field_errors]
-            return TrackEventsPayload(user_errors=errors, recorded=0, client_mutation_id=input.client_mutation_id)
+            return TrackEventsPayload(user_errors=errors, recorded=0, client_mutation_id=input.client_mutation_id or None)
         recorded = sum(result.status is EventStatus.RECORDED for result in results)
         return TrackEventsPayload(
-            user_errors=[], recorded=recorded, client_mutation_id=input.client_mutation_id, event_results=results
+            user_errors=[], recorded=recorded, client_mutation_id=input.client_mutation_id or None, event_results=results
         )

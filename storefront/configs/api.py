@@ -27,7 +27,7 @@ class ConfigQuery:
 
     # Publishing a store moves its own log, which is not a dependency of a page without that store.
     @strawberry.field(description="Published stores, newest first.", metadata=VOLATILE)
-    async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection:
+    async def configs(self, info: Info, first: First = 20, after: After = None) -> ConfigConnection | None:
         page = await configs.load_published_stores(info.context.read_database, arguments.build_window(first, after))
         return ConfigConnection(page=page, count=lambda: configs.count_published_stores(info.context.read_database))
 

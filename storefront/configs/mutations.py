@@ -10,10 +10,12 @@ from storefront.configs.integration_checks import Integration, StripeMode, check
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
-    DeletePayload,
+    ChangePayload,
+    ClientMutationInput,
     MutationInput,
-    Payload,
-    common_payload_fields,
+    MutationPayload,
+    ReplayablePayload,
+    build_payload,
     deletion_payload,
     mutate,
     mutation_payload,
@@ -110,29 +112,29 @@ class DeleteConfigInput(MutationInput):
 
 
 @strawberry.input
-class TestIntegrationInput(MutationInput):
+class TestIntegrationInput(ClientMutationInput):
     config_id: strawberry.ID
     integration: Integration
 
 
 @strawberry.type
-class CreateConfigPayload(Payload):
+class CreateConfigPayload(ChangePayload):
     config: Config | None
 
 
 @strawberry.type
-class UpdateConfigPayload(Payload):
+class UpdateConfigPayload(ChangePayload):
     config: Config | None
 
 
 @strawberry.type
-class PublishConfigPayload(Payload):
+class PublishConfigPayload(ChangePayload):
     config: Config | None
 
 
 @strawberry.type
-class DeleteConfigPayload(DeletePayload):
-    pass
+class DeleteConfigPayload(ReplayablePayload):
+    deleted_id: strawberry.ID | None
 
 
 @strawberry.type(description="The result of checking an integration.")
@@ -146,14 +148,14 @@ class IntegrationTestResult:
 
 
 @strawberry.type
-class TestIntegrationPayload(Payload):
+class TestIntegrationPayload(MutationPayload):
     result: IntegrationTestResult | None
 
 
 @strawberry.type
 class ConfigMutation:
     @strawberry.mutation(description="Create a store, which the viewer owns. It is unpublished by default.")
-    async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload:
+    async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload | None:
         await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.create_config, vault=info.context.vault)
         payload = await mutation_payload(info, input, command, CreateConfigPayload, "config")
@@ -162,19 +164,19 @@ class ConfigMutation:
         return payload
 
     @strawberry.mutation
-    async def update_config(self, info: Info, input: UpdateConfigInput) -> UpdateConfigPayload:
+    async def update_config(self, info: Info, input: UpdateConfigInput) -> UpdateConfigPayload | None:
         await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.update_config, vault=info.context.vault)
         return await mutation_payload(info, input, command, UpdateConfigPayload, "config")
 
     @strawberry.mutation(description="Publish or unpublish a store.")
-    async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload:
+    async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload | None:
         return await mutation_payload(info, input, commands.publish_config, PublishConfigPayload, "config")
 
     @strawberry.mutation(
         description="Check an integration of one's own store: connects to Shopify; validates the keys of the others."
     )
-    async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload:
+    async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload | None:
         mutation_result = await mutate(info, input, commands.claim_check)
         store = mutation_result.rows[0] if mutation_result.rows else None
         connect_shop = info.context.require_outbound().connect_shop
@@ -188,10 +190,10 @@ class ConfigMutation:
             if integration_check
             else None
         )
-        return TestIntegrationPayload(result=result, **common_payload_fields(mutation_result, input))
+        return build_payload(TestIntegrationPayload, mutation_result, input, result=result)
 
     @strawberry.mutation(description="Delete a store with its products, reviews, events and log.")
-    async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload:
+    async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload | None:
         return await deletion_payload(info, input, commands.delete_config, DeleteConfigPayload)
 
 

@@ -8,7 +8,15 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from graphql import GraphQLArgument, GraphQLInputField, GraphQLSchema, get_nullable_type, is_input_object_type, is_list_type
+from graphql import (
+    GraphQLArgument,
+    GraphQLInputField,
+    GraphQLSchema,
+    Undefined,
+    get_nullable_type,
+    is_input_object_type,
+    is_list_type,
+)
 
 from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY
 from storefront.graph import arguments
@@ -60,6 +68,14 @@ def declare_limits(schema: GraphQLSchema) -> GraphQLSchema:
             input_.description = " ".join(filter(None, (input_.description, _describe_limit(limit)))) or None
         if is_list_type(get_nullable_type(input_.type)) and (limit is None or limit.items is None):
             raise TypeError(f"{coordinate} is a list without a limit: declare metadata=limits(items=…).")
+    return schema
+
+
+def omit_null_defaults(schema: GraphQLSchema) -> GraphQLSchema:
+    """Declare inputs with the default null as optional instead: null and omitted mean the same there. Returns the same schema."""
+    for _, input_ in iterate_inputs(schema):
+        if input_.default_value is None:
+            input_.default_value = Undefined
     return schema
 
 

@@ -16,10 +16,9 @@ from storefront.graph.cost_hints import ERROR_COSTS
 from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.limits import limits
 from storefront.graph.scalars import Position
-from storefront.writes.transaction import Command, MutationRequest, MutationResult, execute_mutation
+from storefront.writes.transaction import IDEMPOTENCY_KEY_TTL_HOURS, Command, MutationRequest, MutationResult, execute_mutation
 
-P = TypeVar("P", bound="Payload")
-D = TypeVar("D", bound="DeletePayload")
+P = TypeVar("P", bound="MutationPayload")
 
 EXPECTED_VERSION_DESCRIPTION = (
     "Optimistic locking: reject the write if the row has another version. Without it the last write wins."
@@ -33,39 +32,52 @@ _REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
 
 
 @strawberry.input
-class MutationInput:
+class ClientMutationInput:
+    """The input of a mutation that is not stored, and so not replayed."""
+
     client_mutation_id: str | None = strawberry.field(
         default=None,
-        description="Chosen by the client: the resulting change carries it in the log and the live feed.",
+        description="Chosen by the client. Returned in the payload, and in the events that the mutation causes.",
         metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
+
+
+@strawberry.input
+class MutationInput(ClientMutationInput):
     idempotency_key: str | None = strawberry.field(
         default=None,
-        description="A retry with the same key and input returns the first result. Valid for 24 hours.",
+        description="Makes retries safe: a request with the same key and input returns the first result. "
+        f"Kept for {IDEMPOTENCY_KEY_TTL_HOURS} hours.",
         metadata=limits(characters=MAX_KEY_CHARACTERS),
     )
 
 
-@strawberry.type
-class Payload:
+@strawberry.interface(description="Fields that every mutation payload has.")
+class MutationPayload:
     user_errors: list[UserError] = strawberry.field(
-        description="Why nothing was written; empty on success.", metadata=ERROR_COSTS
+        description="Why the mutation had no effect; empty on success.", metadata=ERROR_COSTS
     )
-    position: Position | None = strawberry.field(
-        description="Log position of the store after this change; null without a change."
-    )
-    client_mutation_id: str | None
-    replayed: bool = strawberry.field(
-        description="Whether this is the result of an earlier request with the same idempotency key."
-    )
+    client_mutation_id: str | None = strawberry.field(description="The `clientMutationId` of the input.")
 
 
 @strawberry.type
-class DeletePayload(Payload):
-    deleted_id: strawberry.ID | None
+class ReplayablePayload(MutationPayload):
+    """A payload that is stored under the idempotency key. It is no type of the schema: its fields are inherited."""
+
+    replayed: bool = strawberry.field(
+        description="Whether this is the stored result of an earlier request with the same `idempotencyKey`."
+    )
 
 
-async def mutate(info: Info, input_: MutationInput, command: Command) -> MutationResult:
+@strawberry.interface(description="Payload of a mutation that writes to the change log of a store.")
+class ChangePayload(MutationPayload):
+    replayed: bool = strawberry.field(
+        description="Whether this is the stored result of an earlier request with the same `idempotencyKey`."
+    )
+    position: Position | None = strawberry.field(description="Log position of the change. Null if nothing changed.")
+
+
+async def mutate(info: Info, input_: ClientMutationInput, command: Command) -> MutationResult:
     """Execute a command with the input as the viewer, then notify subscribers. Raises Unauthenticated and InvalidInput."""
     viewer = info.context.require_viewer()
     values = {name: value for name, value in to_dict(input_).items() if name not in _REQUEST_FIELDS}
@@ -73,7 +85,7 @@ async def mutate(info: Info, input_: MutationInput, command: Command) -> Mutatio
         actor_id=viewer.id,
         operation=info.field_name,
         input_values=values,
-        idempotency_key=_check_optional_text(input_.idempotency_key, "input.idempotencyKey"),
+        idempotency_key=_check_optional_text(getattr(input_, "idempotency_key", None), "input.idempotencyKey"),
         client_mutation_id=_check_optional_text(input_.client_mutation_id, "input.clientMutationId"),
         dry_run=getattr(input_, "dry_run", False),
     )
@@ -87,25 +99,27 @@ async def mutate(info: Info, input_: MutationInput, command: Command) -> Mutatio
 async def mutation_payload(info: Info, input_: MutationInput, command: Command, payload: type[P], entity_name: str) -> P:
     """The payload of a mutation of one entity: the row in the field `entity_name`, or null and the errors."""
     result = await mutate(info, input_, command)
-    entity_field: dict[str, Any] = {entity_name: result.rows[0] if result.rows else None}
-    return payload(**entity_field, **common_payload_fields(result, input_))
+    return build_payload(payload, result, input_, **{entity_name: result.rows[0] if result.rows else None})
 
 
-async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[D]) -> D:
+async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[P]) -> P:
     """The payload of a deletion: the id of the deleted row, or null and the errors."""
     result = await mutate(info, input_, command)
     row = result.rows[0] if result.rows else None
-    return payload(deleted_id=strawberry.ID(row.id) if row else None, **common_payload_fields(result, input_))
+    return build_payload(payload, result, input_, deleted_id=strawberry.ID(row.id) if row else None)
 
 
-def common_payload_fields(result: MutationResult, input_: MutationInput) -> dict[str, Any]:
-    """The fields that every payload has."""
-    return {
+def build_payload(payload: type[P], result: MutationResult, input_: ClientMutationInput, /, **entities: Any) -> P:
+    """The payload of a result: the given fields, and those that do not depend on the mutation."""
+    fields: dict[str, Any] = {
         "user_errors": [build_user_error(failure) for failure in result.field_errors],
-        "position": result.position,
-        "client_mutation_id": input_.client_mutation_id,
-        "replayed": result.is_replayed,
+        "client_mutation_id": input_.client_mutation_id or None,
     }
+    if issubclass(payload, ChangePayload | ReplayablePayload):
+        fields["replayed"] = result.is_replayed
+    if issubclass(payload, ChangePayload):
+        fields["position"] = result.position
+    return payload(**entities, **fields)
 
 
 def to_dict(value: Any) -> Any:

@@ -25,7 +25,7 @@ class JobQuery:
     @strawberry.field(description="The imports into a store that the viewer owns, newest first.")
     async def import_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
-    ) -> ImportJobConnection:
+    ) -> ImportJobConnection | None:
         store, page = await _load_page(info, config_id, "import", first, after)
         return ImportJobConnection(page=page, count=lambda: jobs.count_jobs_of_store(info.context.database, store, "import"))
 
@@ -36,7 +36,7 @@ class JobQuery:
     @strawberry.field(description="The exports of a store that the viewer owns, newest first.")
     async def export_jobs(
         self, info: Info, config_id: strawberry.ID, first: First = 20, after: After = None
-    ) -> ExportJobConnection:
+    ) -> ExportJobConnection | None:
         store, page = await _load_page(info, config_id, "export", first, after)
         return ExportJobConnection(page=page, count=lambda: jobs.count_jobs_of_store(info.context.database, store, "export"))
 

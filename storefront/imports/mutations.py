@@ -9,7 +9,7 @@ from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
 from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info
-from storefront.graph.mutations import MutationInput, Payload, common_payload_fields, mutate
+from storefront.graph.mutations import MutationInput, MutationPayload, ReplayablePayload, build_payload, mutate
 from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.imports import job_commands
 from storefront.imports.jobs.queue import JOBS_CHANNEL, cancel_channel
@@ -17,7 +17,7 @@ from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJ
 from storefront.imports.types import ExportJob, ImportJob, ImportSource
 from storefront.writes.transaction import Command
 
-P = TypeVar("P", bound=Payload)
+P = TypeVar("P", bound=MutationPayload)
 
 # Seconds until the presigned URL of an upload expires.
 UPLOAD_URL_SECONDS = 3_600
@@ -82,37 +82,37 @@ class ImportUpload(Upload):
 
 
 @strawberry.type
-class CreateImportUploadPayload(Payload):
+class CreateImportUploadPayload(ReplayablePayload):
     upload: ImportUpload | None
 
 
 @strawberry.type
-class ImportProductsPayload(Payload):
+class ImportProductsPayload(ReplayablePayload):
     job: ImportJob | None
 
 
 @strawberry.type
-class CancelImportPayload(Payload):
+class CancelImportPayload(ReplayablePayload):
     job: ImportJob | None
 
 
 @strawberry.type
-class RetryImportPayload(Payload):
+class RetryImportPayload(ReplayablePayload):
     job: ImportJob | None
 
 
 @strawberry.type
-class ExportProductsPayload(Payload):
+class ExportProductsPayload(ReplayablePayload):
     job: ExportJob | None
 
 
 @strawberry.type
-class CancelExportPayload(Payload):
+class CancelExportPayload(ReplayablePayload):
     job: ExportJob | None
 
 
 @strawberry.type
-class RetryExportPayload(Payload):
+class RetryExportPayload(ReplayablePayload):
     job: ExportJob | None
 
 
@@ -121,17 +121,17 @@ class JobMutation:
     @strawberry.mutation(
         description="Create a presigned URL to upload a product CSV to, valid for an hour. importProducts then imports the file."
     )
-    async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload:
+    async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload | None:
         command = partial(job_commands.create_upload, max_bytes=info.context.media_config.max_import_bytes)
         result = await mutate(info, input, command)
         upload = _presign_upload(info, result.rows[0]) if result.rows else None
-        return CreateImportUploadPayload(upload=upload, **common_payload_fields(result, input))
+        return build_payload(CreateImportUploadPayload, result, input, upload=upload)
 
     @strawberry.mutation(
         description="Create or update products from a CSV file or a connected shop, as a background job. Products are matched by "
         "handle, variants by SKU, else by their options. Products that the source does not have stay as they are."
     )
-    async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload:
+    async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload | None:
         command = partial(
             job_commands.import_products,
             objects=info.context.media_config.objects,
@@ -140,27 +140,27 @@ class JobMutation:
         return await _mutate_job(info, input, command, ImportProductsPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(description="Cancel an import. Products imported until then stay.")
-    async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload:
+    async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload | None:
         command = partial(job_commands.cancel_job, kind="import")
         return await _mutate_job(info, input, command, CancelImportPayload, cancel_channel(input.id))
 
     @strawberry.mutation(description="Retry a failed or cancelled import from its last checkpoint.")
-    async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload:
+    async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload | None:
         return await _mutate_job(info, input, partial(job_commands.retry_job, kind="import"), RetryImportPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(
         description="Export all products of a store that the viewer owns as Shopify CSV. importProducts reads it back unchanged."
     )
-    async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload:
+    async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload | None:
         return await _mutate_job(info, input, job_commands.export_products, ExportProductsPayload, JOBS_CHANNEL)
 
     @strawberry.mutation(description="Cancel an export.")
-    async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload:
+    async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload | None:
         command = partial(job_commands.cancel_job, kind="export")
         return await _mutate_job(info, input, command, CancelExportPayload, cancel_channel(input.id))
 
     @strawberry.mutation(description="Restart a failed or cancelled export.")
-    async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload:
+    async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload | None:
         return await _mutate_job(info, input, partial(job_commands.retry_job, kind="export"), RetryExportPayload, JOBS_CHANNEL)
 
 
@@ -171,7 +171,7 @@ async def _mutate_job(info: Info, input_: MutationInput, command: Command, paylo
     if job is not None and not result.is_replayed:
         for key in (channel, job.id):
             info.context.feed.wakeups.publish(key)
-    return payload(job=job, **common_payload_fields(result, input_))  # type: ignore[call-arg]
+    return build_payload(payload, result, input_, job=job)
 
 
 def _presign_upload(info: Info, row: Row | None) -> ImportUpload:

@@ -12,7 +12,14 @@ from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info, MediaConfig
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image
-from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, Payload, common_payload_fields, mutate
+from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
+    ChangePayload,
+    MutationInput,
+    ReplayablePayload,
+    build_payload,
+    mutate,
+)
 from storefront.graph.types.catalogue import Product
 from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.media import commands
@@ -39,7 +46,7 @@ class ImageUpload(Upload):
 
 
 @strawberry.type
-class CreateImageUploadPayload(Payload):
+class CreateImageUploadPayload(ReplayablePayload):
     upload: ImageUpload | None
 
 
@@ -68,7 +75,7 @@ class RemoveImageInput(MutationInput):
 
 
 @strawberry.type
-class ImagePayload(Payload):
+class ImagePayload(ChangePayload):
     product: Product | None
     image: Image | None
 
@@ -93,18 +100,18 @@ class MediaMutation:
     @strawberry.mutation(
         description="Create a presigned URL to upload an image to, which bypasses this server if a bucket is configured."
     )
-    async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload:
+    async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload | None:
         media_config = info.context.media_config
         result = await mutate(info, input, partial(commands.create_upload, max_bytes=media_config.max_image_bytes))
         upload = _presign_upload(media_config, cast(Row, result.rows[0])) if result.rows else None
-        return CreateImageUploadPayload(upload=upload, **common_payload_fields(result, input))
+        return build_payload(CreateImageUploadPayload, result, input, upload=upload)
 
     @strawberry.mutation(
         description="Validate an uploaded image, and add it to a product. An unusable upload is deleted. "
         "Idempotent: a repeated confirmation returns the first result.",
         metadata=costs(100),
     )
-    async def confirm_image_upload(self, info: Info, input: ConfirmImageUploadInput) -> ConfirmImageUploadPayload:
+    async def confirm_image_upload(self, info: Info, input: ConfirmImageUploadInput) -> ConfirmImageUploadPayload | None:
         media_config, viewer = info.context.media_config, info.context.require_viewer()
         try:
             processed = await process_image_upload(
@@ -114,17 +121,17 @@ class MediaMutation:
             raise Unavailable("Uploads are not available at the moment. Nothing was changed: try again.") from error
         result = await mutate(info, input, partial(commands.confirm_upload, processed=processed, base_url=media_config.base_url))
         await _discard_leftovers(media_config, str(input.upload_id), processed, result)
-        return ConfirmImageUploadPayload(**_to_payload_fields(result), **common_payload_fields(result, input))
+        return build_payload(ConfirmImageUploadPayload, result, input, **_to_payload_fields(result))
 
     @strawberry.mutation(description="Update the alternative text of an image, or its position among the images of its product.")
-    async def update_image(self, info: Info, input: UpdateImageInput) -> UpdateImagePayload:
+    async def update_image(self, info: Info, input: UpdateImageInput) -> UpdateImagePayload | None:
         result = await mutate(info, input, commands.update_image)
-        return UpdateImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
+        return build_payload(UpdateImagePayload, result, input, **_to_payload_fields(result))
 
     @strawberry.mutation(description="Remove an image from its product. Its files are deleted a day later.")
-    async def remove_image(self, info: Info, input: RemoveImageInput) -> RemoveImagePayload:
+    async def remove_image(self, info: Info, input: RemoveImageInput) -> RemoveImagePayload | None:
         result = await mutate(info, input, commands.remove_image)
-        return RemoveImagePayload(**_to_payload_fields(result), **common_payload_fields(result, input))
+        return build_payload(RemoveImagePayload, result, input, **_to_payload_fields(result))
 
 
 def _presign_upload(media_config: MediaConfig, row: Row) -> ImageUpload:

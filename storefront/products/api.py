@@ -110,7 +110,7 @@ class ProductQuery:
         after: After = None,
         last: MaybeLast = None,
         before: Before = None,
-    ) -> ProductConnection:
+    ) -> ProductConnection | None:
         store = arguments.check_id(config_id, "configId")
         selection = inputs.build_selection(filter, search, info.context.get_audience(store))
         listing = Listing(selection, inputs.build_order(sort, selection), arguments.build_window(first, after, last, before))
@@ -120,7 +120,7 @@ class ProductQuery:
         return connection
 
     @strawberry.field(description="Search with offset pagination.", metadata=costs(10, size=20, size_arguments=("input.limit",)))
-    async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage:
+    async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage | None:
         store = await require_visible_store(info, input.config_id, "input.configId")
         limit, offset = arguments.check_row_count(input.limit, "input.limit"), _check_offset(input.offset)
         selection = _build_search_selection(input, info, store)
@@ -134,7 +134,7 @@ class ProductQuery:
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=corrected)
 
     @strawberry.field(description="Autocomplete: product titles for a prefix, the most popular first.", metadata=costs(20))
-    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str]:
+    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str] | None:
         store = await require_visible_store(info, config_id)
         limit = arguments.check_row_count(first)
         parsed_prefix = search.parse_search(arguments.check_text(prefix, "prefix"))
@@ -164,7 +164,7 @@ class ProductQuery:
             Position, strawberry.argument(description='The last known position; "0" for all changes that are stored.')
         ],
         first: FirstChanges = 100,
-    ) -> ProductChangePage:
+    ) -> ProductChangePage | None:
         store = await require_visible_store(info, config_id)
         return await load_change_page(info.context, store, after, arguments.check_row_count(first, max_rows=MAX_CHANGES))
 

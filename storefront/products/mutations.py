@@ -14,10 +14,9 @@ from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
     INVENTORY_DESCRIPTION,
-    DeletePayload,
+    ChangePayload,
     MutationInput,
-    Payload,
-    common_payload_fields,
+    build_payload,
     deletion_payload,
     mutate,
     mutation_payload,
@@ -126,7 +125,7 @@ class AdjustInventoryInput(MutationInput):
 
 
 @strawberry.type
-class ProductPayload(Payload):
+class ProductPayload(ChangePayload):
     product: Product | None
 
 
@@ -146,8 +145,8 @@ class AdjustInventoryPayload(ProductPayload):
 
 
 @strawberry.type
-class DeleteProductPayload(DeletePayload):
-    pass
+class DeleteProductPayload(ChangePayload):
+    deleted_id: strawberry.ID | None
 
 
 @strawberry.type
@@ -158,48 +157,48 @@ class ProductRowResult:
 
 
 @strawberry.type
-class BulkUpdateProductsPayload(Payload):
+class BulkUpdateProductsPayload(ChangePayload):
     results: list[ProductRowResult] = strawberry.field(description="One result per row, in the same order.")
 
 
 @strawberry.type
-class UpdateProductPricesPayload(Payload):
+class UpdateProductPricesPayload(ChangePayload):
     products: list[Product]
 
 
 @strawberry.type
 class ProductMutation:
     @strawberry.mutation(description="Create a product with its variants, all or nothing.")
-    async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload:
+    async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload | None:
         return await mutation_payload(info, input, commands.create_product, CreateProductPayload, "product")
 
     @strawberry.mutation
-    async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload:
+    async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload | None:
         return await mutation_payload(info, input, commands.update_product, UpdateProductPayload, "product")
 
     @strawberry.mutation(description="Delete a product with its variants and reviews.")
-    async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload:
+    async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload | None:
         return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload)
 
     @strawberry.mutation(
         description="Update many products at once, with one result per row.",
         metadata=costs(size_arguments=("input.rows",), max_size=bulk.MAX_ROWS),
     )
-    async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload:
+    async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload | None:
         result = await mutate(info, input, bulk.bulk_update_products)
         results = [_build_row_result(result, n) for n in range(len(input.rows))]
-        return BulkUpdateProductsPayload(results=results, **common_payload_fields(result, input))
+        return build_payload(BulkUpdateProductsPayload, result, input, results=results)
 
     @strawberry.mutation(
         description="Update many prices at once, all or nothing.",
         metadata=costs(size_arguments=("input.prices",), max_size=bulk.MAX_ROWS),
     )
-    async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload:
+    async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload | None:
         result = await mutate(info, input, bulk.update_product_prices)
-        return UpdateProductPricesPayload(products=cast(list[Product], result.rows), **common_payload_fields(result, input))
+        return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
 
     @strawberry.mutation(description="Adjust the stock of a product or variant atomically, never below zero.")
-    async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload:
+    async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload | None:
         return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 
 

@@ -99,19 +99,6 @@ def _select_deliveries(has_cursor: bool) -> Statement:
     return compile_statement(select_per_parent(webhooks, page))
 
 
-async def load_last_test(database: Database, webhook_id: str) -> Row | None:
-    """The delivery of the last ping of a webhook."""
-    rows = await database.fetch(_select_last_test(), {"id": webhook_id})
-    return rows[0] if rows else None
-
-
-@cache
-def _select_last_test() -> Statement:
-    columns = webhook_deliveries.c
-    tests = select(webhook_deliveries).where(columns.webhook_id == bindparam("id"), text("type = 'webhook.test'"))
-    return compile_statement(tests.order_by(columns.created_at.desc(), columns.id.desc()).limit(1))
-
-
 async def find_newest_product_id(database: Database, config_id: str, *, active_only: bool) -> str | None:
     """The id of the newest product of a store."""
     rows = await database.fetch(_select_newest_product(active_only), {"config_id": config_id})

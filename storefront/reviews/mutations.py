@@ -5,9 +5,8 @@ import strawberry
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
-    DeletePayload,
+    ChangePayload,
     MutationInput,
-    Payload,
     deletion_payload,
     mutation_payload,
 )
@@ -39,30 +38,30 @@ class DeleteReviewInput(MutationInput):
 
 
 @strawberry.type
-class CreateReviewPayload(Payload):
+class CreateReviewPayload(ChangePayload):
     review: Review | None
 
 
 @strawberry.type
-class UpdateReviewPayload(Payload):
+class UpdateReviewPayload(ChangePayload):
     review: Review | None
 
 
 @strawberry.type
-class DeleteReviewPayload(DeletePayload):
-    pass
+class DeleteReviewPayload(ChangePayload):
+    deleted_id: strawberry.ID | None
 
 
 @strawberry.type
 class ReviewMutation:
     @strawberry.mutation(description="Create a review. Each user has at most one per product.")
-    async def create_review(self, info: Info, input: CreateReviewInput) -> CreateReviewPayload:
+    async def create_review(self, info: Info, input: CreateReviewInput) -> CreateReviewPayload | None:
         return await mutation_payload(info, input, commands.create_review, CreateReviewPayload, "review")
 
     @strawberry.mutation
-    async def update_review(self, info: Info, input: UpdateReviewInput) -> UpdateReviewPayload:
+    async def update_review(self, info: Info, input: UpdateReviewInput) -> UpdateReviewPayload | None:
         return await mutation_payload(info, input, commands.update_review, UpdateReviewPayload, "review")
 
     @strawberry.mutation
-    async def delete_review(self, info: Info, input: DeleteReviewInput) -> DeleteReviewPayload:
+    async def delete_review(self, info: Info, input: DeleteReviewInput) -> DeleteReviewPayload | None:
         return await deletion_payload(info, input, commands.delete_review, DeleteReviewPayload)

@@ -3,7 +3,7 @@
 import strawberry
 
 from storefront.graph.context import Info
-from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, Payload, mutation_payload
+from storefront.graph.mutations import EXPECTED_VERSION_DESCRIPTION, MutationInput, ReplayablePayload, mutation_payload
 from storefront.graph.types.catalogue import User
 from storefront.users import commands
 
@@ -16,7 +16,7 @@ class UpdateProfileInput(MutationInput):
 
 
 @strawberry.type
-class UpdateProfilePayload(Payload):
+class UpdateProfilePayload(ReplayablePayload):
     user: User | None
 
 
@@ -26,7 +26,7 @@ class SignOutEverywhereInput(MutationInput):
 
 
 @strawberry.type
-class SignOutEverywherePayload(Payload):
+class SignOutEverywherePayload(ReplayablePayload):
     user: User | None
 
 
@@ -35,9 +35,9 @@ class UserMutation:
     @strawberry.mutation(
         description="Revoke all tokens and sessions of the viewer that were issued before now, including the current one."
     )
-    async def sign_out_everywhere(self, info: Info, input: SignOutEverywhereInput) -> SignOutEverywherePayload:
+    async def sign_out_everywhere(self, info: Info, input: SignOutEverywhereInput) -> SignOutEverywherePayload | None:
         return await mutation_payload(info, input, commands.sign_out_everywhere, SignOutEverywherePayload, "user")
 
     @strawberry.mutation(description="Update the viewer's own name and image.")
-    async def update_profile(self, info: Info, input: UpdateProfileInput) -> UpdateProfilePayload:
+    async def update_profile(self, info: Info, input: UpdateProfileInput) -> UpdateProfilePayload | None:
         return await mutation_payload(info, input, commands.update_profile, UpdateProfilePayload, "user")

@@ -10,9 +10,8 @@ from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
     INVENTORY_DESCRIPTION,
-    DeletePayload,
+    ChangePayload,
     MutationInput,
-    Payload,
     deletion_payload,
     mutation_payload,
 )
@@ -53,30 +52,30 @@ class DeleteVariantInput(MutationInput):
 
 
 @strawberry.type
-class CreateVariantPayload(Payload):
+class CreateVariantPayload(ChangePayload):
     variant: ProductVariant | None
 
 
 @strawberry.type
-class UpdateVariantPayload(Payload):
+class UpdateVariantPayload(ChangePayload):
     variant: ProductVariant | None
 
 
 @strawberry.type
-class DeleteVariantPayload(DeletePayload):
-    pass
+class DeleteVariantPayload(ChangePayload):
+    deleted_id: strawberry.ID | None
 
 
 @strawberry.type
 class VariantMutation:
     @strawberry.mutation
-    async def create_variant(self, info: Info, input: CreateVariantInput) -> CreateVariantPayload:
+    async def create_variant(self, info: Info, input: CreateVariantInput) -> CreateVariantPayload | None:
         return await mutation_payload(info, input, commands.create_variant, CreateVariantPayload, "variant")
 
     @strawberry.mutation
-    async def update_variant(self, info: Info, input: UpdateVariantInput) -> UpdateVariantPayload:
+    async def update_variant(self, info: Info, input: UpdateVariantInput) -> UpdateVariantPayload | None:
         return await mutation_payload(info, input, commands.update_variant, UpdateVariantPayload, "variant")
 
     @strawberry.mutation
-    async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload:
+    async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload | None:
         return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload)

@@ -18,7 +18,7 @@ class WebhookQuery:
     @strawberry.field(
         description="The webhooks of a store that the viewer owns, oldest first.", metadata=costs(size=MAX_WEBHOOKS_PER_STORE)
     )
-    async def webhooks(self, info: Info, config_id: strawberry.ID) -> list[Webhook]:
+    async def webhooks(self, info: Info, config_id: strawberry.ID) -> list[Webhook] | None:
         store = await require_own_store(info, config_id, "its webhooks")
         return cast(list[Webhook], await webhooks.load_webhooks_of_store(info.context.read_database, store))
 

@@ -12,10 +12,11 @@ from storefront.graph.context import Info
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
-    DeletePayload,
+    ClientMutationInput,
     MutationInput,
-    Payload,
-    common_payload_fields,
+    MutationPayload,
+    ReplayablePayload,
+    build_payload,
     deletion_payload,
     mutate,
     mutation_payload,
@@ -85,7 +86,7 @@ class ResendWebhookDeliveryInput(MutationInput):
 
 
 @strawberry.input
-class TestWebhookInput(MutationInput):
+class TestWebhookInput(ClientMutationInput):
     id: strawberry.ID
     product_id: strawberry.ID | None = strawberry.field(
         default=None, description="What to fill the document in with: the store's newest product unless given."
@@ -93,7 +94,7 @@ class TestWebhookInput(MutationInput):
 
 
 @strawberry.type
-class CreateWebhookPayload(Payload):
+class CreateWebhookPayload(ReplayablePayload):
     webhook: Webhook | None
     secret: str | None = strawberry.field(
         description="The secret that messages are signed with: whsec_…. It is returned only here: store it."
@@ -101,33 +102,33 @@ class CreateWebhookPayload(Payload):
 
 
 @strawberry.type
-class UpdateWebhookPayload(Payload):
+class UpdateWebhookPayload(ReplayablePayload):
     webhook: Webhook | None
 
 
 @strawberry.type
-class RotateWebhookSecretPayload(Payload):
+class RotateWebhookSecretPayload(ReplayablePayload):
     webhook: Webhook | None
     secret: str | None = strawberry.field(description="The new secret. It is returned only here: store it.")
 
 
 @strawberry.type
-class DeleteWebhookPayload(DeletePayload):
-    pass
+class DeleteWebhookPayload(ReplayablePayload):
+    deleted_id: strawberry.ID | None
 
 
 @strawberry.type
-class ReplayWebhookPayload(Payload):
+class ReplayWebhookPayload(ReplayablePayload):
     webhook: Webhook | None
 
 
 @strawberry.type
-class ResendWebhookDeliveryPayload(Payload):
+class ResendWebhookDeliveryPayload(ReplayablePayload):
     delivery: WebhookDelivery | None
 
 
 @strawberry.type
-class TestWebhookPayload(Payload):
+class TestWebhookPayload(MutationPayload):
     delivery: WebhookDelivery | None = strawberry.field(description="The result of the test.")
     body: str | None = strawberry.field(description="The body that was sent.")
 
@@ -135,19 +136,17 @@ class TestWebhookPayload(Payload):
 @strawberry.type
 class WebhookMutation:
     @strawberry.mutation(description="Create a webhook for a store that the viewer owns. It receives changes from now on.")
-    async def create_webhook(self, info: Info, input: CreateWebhookInput) -> CreateWebhookPayload:
+    async def create_webhook(self, info: Info, input: CreateWebhookInput) -> CreateWebhookPayload | None:
         problems: FieldProblems = ()
         # DNS lookups are done for owners of the store only.
         if parse_id(input.config_id) in info.context.require_viewer().owned_store_ids:
             problems = await _find_problems(info, input.url, input.query)
         result = await mutate(info, input, partial(commands.create_webhook, vault=info.context.vault, problems=problems))
         webhook = result.rows[0] if result.rows else None
-        return CreateWebhookPayload(
-            webhook=webhook, secret=_decrypt_secret(info, webhook), **common_payload_fields(result, input)
-        )
+        return build_payload(CreateWebhookPayload, result, input, webhook=webhook, secret=_decrypt_secret(info, webhook))
 
     @strawberry.mutation
-    async def update_webhook(self, info: Info, input: UpdateWebhookInput) -> UpdateWebhookPayload:
+    async def update_webhook(self, info: Info, input: UpdateWebhookInput) -> UpdateWebhookPayload | None:
         problems = (
             await _find_problems(info, input.url or None, input.query or None) if await _is_own_webhook(info, input.id) else ()
         )
@@ -155,37 +154,30 @@ class WebhookMutation:
         return await mutation_payload(info, input, command, UpdateWebhookPayload, "webhook")
 
     @strawberry.mutation(description="Rotate the secret. For a day messages are also signed with the previous secret.")
-    async def rotate_webhook_secret(self, info: Info, input: RotateWebhookSecretInput) -> RotateWebhookSecretPayload:
+    async def rotate_webhook_secret(self, info: Info, input: RotateWebhookSecretInput) -> RotateWebhookSecretPayload | None:
         result = await mutate(info, input, partial(commands.rotate_webhook_secret, vault=info.context.vault))
         webhook = result.rows[0] if result.rows else None
-        return RotateWebhookSecretPayload(
-            webhook=webhook, secret=_decrypt_secret(info, webhook), **common_payload_fields(result, input)
-        )
+        return build_payload(RotateWebhookSecretPayload, result, input, webhook=webhook, secret=_decrypt_secret(info, webhook))
 
     @strawberry.mutation(description="Delete a webhook with all of its deliveries.")
-    async def delete_webhook(self, info: Info, input: DeleteWebhookInput) -> DeleteWebhookPayload:
+    async def delete_webhook(self, info: Info, input: DeleteWebhookInput) -> DeleteWebhookPayload | None:
         return await deletion_payload(info, input, commands.delete_webhook, DeleteWebhookPayload)
 
     @strawberry.mutation(description="Replay: send the changes after a position in the log again, as new messages.")
-    async def replay_webhook(self, info: Info, input: ReplayWebhookInput) -> ReplayWebhookPayload:
+    async def replay_webhook(self, info: Info, input: ReplayWebhookInput) -> ReplayWebhookPayload | None:
         return await mutation_payload(info, input, commands.replay_webhook, ReplayWebhookPayload, "webhook")
 
     @strawberry.mutation(description="Resend a message without waiting for its next attempt. The order per product is kept.")
-    async def resend_webhook_delivery(self, info: Info, input: ResendWebhookDeliveryInput) -> ResendWebhookDeliveryPayload:
+    async def resend_webhook_delivery(self, info: Info, input: ResendWebhookDeliveryInput) -> ResendWebhookDeliveryPayload | None:
         return await mutation_payload(info, input, commands.resend_webhook_delivery, ResendWebhookDeliveryPayload, "delivery")
 
     @strawberry.mutation(description="Send a message of the type webhook.test, and wait for the response.")
-    async def test_webhook(self, info: Info, input: TestWebhookInput) -> TestWebhookPayload:
+    async def test_webhook(self, info: Info, input: TestWebhookInput) -> TestWebhookPayload | None:
         result = await mutate(info, input, commands.claim_test)
-        hook = result.rows[0] if result.rows else None
-        if hook is None or result.is_replayed:
-            # A replay of the same idempotency key returns the last test.
-            last = await webhooks.load_last_test(info.context.database, hook.id) if hook else None
-            return TestWebhookPayload(
-                delivery=cast(WebhookDelivery | None, last), body=None, **common_payload_fields(result, input)
-            )
-        delivery, body = await send_test(info.context, hook, parse_id(input.product_id or ""))
-        return TestWebhookPayload(delivery=cast(WebhookDelivery, delivery), body=body, **common_payload_fields(result, input))
+        if not result.rows:
+            return build_payload(TestWebhookPayload, result, input, delivery=None, body=None)
+        delivery, body = await send_test(info.context, result.rows[0], parse_id(input.product_id or ""))
+        return build_payload(TestWebhookPayload, result, input, delivery=cast(WebhookDelivery, delivery), body=body)
 
 
 def _decrypt_secret(info: Info, webhook: Row | None) -> str | None:
