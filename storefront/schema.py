@@ -19,6 +19,7 @@ from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits, omit_null_defaults
 from storefront.graph.scalars import SCALARS
+from storefront.graph.types.node import NodeQuery, resolve_node_types
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
 from storefront.media.mutations import MediaMutation
@@ -36,7 +37,7 @@ from storefront.webhooks.mutations import WebhookMutation
 
 
 @strawberry.type
-class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
+class Query(NodeQuery, UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
     """Root fields that read."""
 
 
@@ -61,7 +62,9 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-bypass_strawberry_wrappers(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+bypass_strawberry_wrappers(
+    resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+)
 
 for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:

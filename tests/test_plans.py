@@ -175,7 +175,7 @@ async def faceted(shop: Shop) -> object:
 
 
 async def suggested(shop: Shop) -> object:
-    return await suggestions.load_title_suggestions(shop.database, StoreScope(shop.store), SEARCHED, 8)
+    return await suggestions.load_title_suggestions(shop.database, [StoreScope(shop.store)], SEARCHED, 8)
 
 
 @pytest.mark.parametrize("question", [searched, search_with_total, faceted, suggested])
@@ -202,7 +202,7 @@ async def variants_of(shop: Shop) -> object:
 
 
 async def variant_by_attributes(shop: Shop) -> object:
-    return await variants.load_variants_by_attributes(shop.database, shop.ids, '{"Size": "M"}', True)
+    return await variants.load_variant_of_products(shop.database, shop.ids, "attributes", '{"Size": "M"}', True)
 
 
 async def reviews_of(shop: Shop) -> object:

@@ -106,6 +106,8 @@ class Context:
     read_tracker: ReadTracker | None = None
     outbound: OutboundServices | None = None
     corrections: CorrectionBudget = field(default_factory=CorrectionBudget)
+    # The object types of nodes that were found by their ids alone.
+    node_types: dict[str, str] = field(default_factory=dict)
     _loaders: dict[Any, DataLoader[Any, Any]] = field(default_factory=dict)
     _load_tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     _is_cancelled: bool = False
@@ -163,7 +165,7 @@ class Context:
 
     def fork(self) -> "Context":
         """A copy with its own loaders, for another operation of the same request."""
-        return replace(self, _loaders={}, _load_tasks=[])
+        return replace(self, node_types={}, _loaders={}, _load_tasks=[])
 
     async def reauthenticate(self) -> "Context":
         """A fresh context with the stores that the viewer owns now. Raises Unauthenticated if the credentials were revoked."""

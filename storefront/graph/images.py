@@ -16,52 +16,65 @@ from storefront.queries.images import ProductImage, build_resized_address, parse
 
 MAX_PIXELS = 10_000
 
-Pixels = Annotated[int | None, strawberry.argument(description="Device pixels, 1 to 10,000.")]
 
-
-@strawberry.enum(description="File format of an image. All current browsers support WEBP; AVIF is the smallest.")
+@strawberry.enum(description="File format of an image.")
 class ImageFormat(Enum):
-    JPEG = "jpg"
-    PNG = "png"
-    WEBP = "webp"
-    AVIF = "avif"
+    JPEG = strawberry.enum_value("jpg", description="JPEG: without transparency, understood by everything.")
+    PNG = strawberry.enum_value("png", description="PNG: lossless.")
+    WEBP = strawberry.enum_value("webp", description="WebP: supported by all current browsers.")
+    AVIF = strawberry.enum_value("avif", description="AVIF: the smallest.")
+
+
+Width = Annotated[int | None, strawberry.argument(description="Width in device pixels, 1 to 10,000.")]
+Height = Annotated[int | None, strawberry.argument(description="Height in device pixels, 1 to 10,000.")]
+Format = Annotated[ImageFormat | None, strawberry.argument(description="File format; the original's if omitted.")]
 
 
 async def _build_urls(
     images: Sequence[ProductImage],
     info: Info,  # noqa: ARG001 - every batch resolver takes it
-    width: Pixels = None,
-    height: Pixels = None,
-    format: ImageFormat | None = None,
+    width: Width = None,
+    height: Height = None,
+    format: Format = None,
 ) -> Sequence[str]:
     for name, value in (("width", width), ("height", height)):
         if value is not None and not 1 <= value <= MAX_PIXELS:
             raise InvalidInput(name, f"must be between 1 and {MAX_PIXELS:,}, not {value:,}.")
-    suffix = format.value if format else None
+    suffix = str(format.value) if format else None
     return [build_resized_address(image, width, height, suffix) for image in images]
 
 
-@strawberry.type(description="A product image. For images hosted elsewhere only the URL is known.")
+@strawberry.type(description="An image of a product. For images hosted elsewhere only the URL is known.")
 class Image:
-    id: strawberry.ID | None
-    width: int | None = strawberry.field(description="Pixels.")
-    height: int | None = strawberry.field(description="Pixels.")
-    alt: str | None = strawberry.field(description="Alternative text for screen readers.")
-    placeholder: str | None = strawberry.field(
-        description="A tiny blurred preview (some hundred bytes) as a data URL, to show until the image has loaded."
+    id: strawberry.ID = strawberry.field(
+        description="Opaque. Stable for an uploaded image, and for the URL of one hosted elsewhere."
     )
-    version: int | None
+    width: int | None = strawberry.field(description="Width of the original in pixels; null if hosted elsewhere.")
+    height: int | None = strawberry.field(description="Height of the original in pixels; null if hosted elsewhere.")
+    alt: str | None = strawberry.field(description="Alternative text for people who cannot see the image.")
+    placeholder: str | None = strawberry.field(
+        description="Tiny blurred preview as a data URL, to show while the image loads; null if hosted elsewhere."
+    )
+    version: int | None = strawberry.field(description="Increases by one with each change; null if hosted elsewhere.")
 
     url: str = batch_field(
         _build_urls,
-        description="URL of the image in the smallest of a fixed set of widths that covers the requested size, at most the "
-        "original. With both width and height, the image fits into that box. Content under a URL never changes.",
+        description="URL of the image, in the smallest available size that is at least as large as requested. With `width` and "
+        "`height`, the image fits into that box and is not cropped. The content of a URL never changes.",
     )
 
 
-async def load_media(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
+async def load_gallery(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first images of each product, loaded in one batch."""
-    limit = arguments.check_row_count(first)
+    return await _load_images(products, info, arguments.check_row_count(first))
+
+
+async def load_featured_images(products: Sequence[Row], info: Info) -> Sequence[ProductImage | None]:
+    """The first image of each product, or None."""
+    return [images[0] if images else None for images in await _load_images(products, info, 1)]
+
+
+async def _load_images(products: Sequence[Row], info: Info, limit: int) -> Sequence[Sequence[ProductImage]]:
     image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]
     keys = [*dict.fromkeys(image_ids)]
     rows = await info.context.load_many(loaders.load_images, keys) if keys else []

@@ -1,11 +1,12 @@
 """Inputs that filter, search and sort products, and their translation into selections and orders."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 from typing import Annotated, Any
 
+import orjson
 import strawberry
 
 from storefront.core.casing import to_camel_case
@@ -15,6 +16,7 @@ from storefront.graph.limits import MAX_FILTER_ITEMS, SEARCH_LIMITS, limits
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, encode_attributes_filter
 from storefront.queries.visibility import Audience
+from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 FILTER_ITEM_LIMITS = limits(items=MAX_FILTER_ITEMS)
 SearchText = Annotated[str | None, strawberry.argument(metadata=SEARCH_LIMITS)]
@@ -46,36 +48,46 @@ class SortOrder(Enum):
     DESC = "desc"
 
 
-@strawberry.input
+@strawberry.input(description="Attribute of a variant.")
 class AttributeInput:
-    name: str
-    value: str
+    name: str = strawberry.field(description='Name, such as "Size".')
+    value: str = strawberry.field(description='Value, such as "Large".')
 
 
-@strawberry.input
+@strawberry.input(description="Order of a product list.")
 class ProductSortInput:
-    key: ProductSortKey = ProductSortKey.CREATED_AT
-    order: SortOrder = SortOrder.DESC
+    key: ProductSortKey = strawberry.field(default=ProductSortKey.CREATED_AT, description="What to sort by.")
+    order: SortOrder | None = strawberry.field(
+        default=None, description="Direction. Omitted: ascending for NAME and PRICE, descending for all others."
+    )
 
 
-@strawberry.input(description="Filters are combined with AND; the values within one filter with OR.")
+@strawberry.input(description="Attribute of a variant, and its accepted values.")
+class AttributeFilterInput:
+    name: str = strawberry.field(description='Name, such as "Size".')
+    values: list[str] = strawberry.field(description="Values, of which one is enough.", metadata=FILTER_ITEM_LIMITS)
+
+
+@strawberry.input(description="Limits a list of products. All given fields have to match; of a list, one value is enough.")
 class ProductFilterInput:
-    category: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
-    tags: list[str] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
-    min_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
-    max_price: Decimal | None = strawberry.field(default=None, description="The product's own price, inclusive.")
-    attributes: list[AttributeInput] | None = strawberry.field(
+    ids: list[strawberry.ID] | None = strawberry.field(default=None, description="IDs of products.", metadata=FILTER_ITEM_LIMITS)
+    categories: list[str] | None = strawberry.field(
+        default=None, description="Values of `Product.category`.", metadata=FILTER_ITEM_LIMITS
+    )
+    tags: list[str] | None = strawberry.field(default=None, description="Tags.", metadata=FILTER_ITEM_LIMITS)
+    min_price: Decimal | None = strawberry.field(default=None, description="Lowest price, inclusive.")
+    max_price: Decimal | None = strawberry.field(default=None, description="Highest price, inclusive.")
+    attributes: list[AttributeFilterInput] | None = strawberry.field(
         default=None,
-        description="Products with an available variant that has, for every name given, one of its values.",
-        metadata=FILTER_ITEM_LIMITS,
+        description="Attributes; a single available variant has to match all of them.",
+        metadata=limits(items=MAX_ATTRIBUTES),
     )
-    in_stock: bool | None = None
-    status: list[ProductStatus] | None = strawberry.field(
-        default=None, description="Owner only.", metadata=limits(items=len(ProductStatus))
+    in_stock: bool | None = strawberry.field(default=None, description="Whether the product can be bought at the moment.")
+    min_rating: float | None = strawberry.field(default=None, description="Lowest average rating, inclusive.")
+    updated_since: datetime | None = strawberry.field(default=None, description="Changed at this time or later.")
+    statuses: list[ProductStatus] | None = strawberry.field(
+        default=None, description="Statuses. Owner only.", metadata=limits(items=len(ProductStatus))
     )
-    min_rating: float | None = None
-    ids: list[strawberry.ID] | None = strawberry.field(default=None, metadata=FILTER_ITEM_LIMITS)
-    updated_since: datetime | None = None
 
 
 def build_selection(
@@ -83,8 +95,8 @@ def build_selection(
 ) -> Selection:
     """The selection of products by filter and search, as an audience sees them. Raises InvalidInput and Forbidden."""
     filters = dict(_parse_filters(filter_, field)) if filter_ else {}
-    if "status" in filters and audience is not Audience.OWNER:
-        field = f"{field}.status"
+    if "statuses" in filters and audience is not Audience.OWNER:
+        field = f"{field}.statuses"
         raise Forbidden(f"{field}: only the store's owner may filter by status; shoppers see active products.", field)
     if (
         filters.get("min_price") is not None
@@ -117,18 +129,22 @@ def _parse_ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
     return tuple(arguments.check_id(id_, field) for id_ in arguments.check_texts(value, field))
 
 
-def _parse_attributes(value: list[AttributeInput], field: str) -> str:
-    return encode_attributes_filter(_parse_pairs(value, field))
+def _parse_attributes(value: list[AttributeFilterInput], field: str) -> str:
+    return encode_attributes_filter(
+        (arguments.check_text(attribute.name, f"{field}.{n}.name"), text)
+        for n, attribute in enumerate(value)
+        for text in arguments.check_texts(attribute.values, f"{field}.{n}.values")
+    )
 
 
 _FILTER_PARSERS: dict[str, Callable[[Any, str], Any]] = {
-    "category": arguments.check_texts,
+    "categories": arguments.check_texts,
     "tags": arguments.check_texts,
     "min_price": _pass_through,
     "max_price": _pass_through,
     "attributes": _parse_attributes,
     "in_stock": _pass_through,
-    "status": _parse_statuses,
+    "statuses": _parse_statuses,
     "min_rating": arguments.check_number,
     "ids": _parse_ids,
     "updated_since": _pass_through,
@@ -148,7 +164,49 @@ def build_order(sort: ProductSortInput | None, selection: Selection) -> Order:
         return Order("relevance" if selection.search else "created_at", descending=True)
     if sort.key is ProductSortKey.RELEVANCE and selection.search is None:
         raise InvalidInput("sort.key", "RELEVANCE orders the results of a search: give `search`, or choose another key.")
+    if sort.order is None:
+        return Order(sort.key.value, descending=sort.key not in _ASCENDING_KEYS)
     return Order(sort.key.value, sort.order is SortOrder.DESC)
+
+
+# Keys whose natural direction is ascending.
+_ASCENDING_KEYS = {ProductSortKey.NAME, ProductSortKey.PRICE}
+
+
+@strawberry.input(one_of=True, description="Identifies a variant of a product by exactly one of these.")
+class VariantInProductByInput:
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the variant.")
+    sku: str | None = strawberry.field(default=strawberry.UNSET, description="SKU of the variant.")
+    attributes: list[AttributeInput] | None = strawberry.field(
+        default=strawberry.UNSET, description="Attributes, all of which the variant has.", metadata=limits(items=MAX_ATTRIBUTES)
+    )
+
+
+@strawberry.input(one_of=True, description="Identifies a product of a store by exactly one of these.")
+class ProductInConfigByInput:
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the product.")
+    handle: str | None = strawberry.field(default=strawberry.UNSET, description="Handle of the product.")
+    sku: str | None = strawberry.field(default=strawberry.UNSET, description="SKU of a variant.")
+
+
+def parse_variant_lookup(by: VariantInProductByInput) -> tuple[str, str]:
+    """The name of the lookup and its value, for attributes a JSON object. Raises InvalidInput."""
+    if isinstance(by.attributes, list):
+        return "attributes", orjson.dumps(dict(parse_attribute_pairs(by.attributes, "by.attributes"))).decode()
+    return _parse_lookup({"id": by.id, "sku": by.sku}, "id, sku or attributes")
+
+
+def parse_product_lookup(by: ProductInConfigByInput) -> tuple[str, str]:
+    """The name of the lookup and its value. Raises InvalidInput."""
+    return _parse_lookup({"id": by.id, "handle": by.handle, "sku": by.sku}, "id, handle or sku")
+
+
+def _parse_lookup(values: Mapping[str, str | None], alternatives: str) -> tuple[str, str]:
+    for name, value in values.items():
+        if isinstance(value, str):
+            check = arguments.check_id if name == "id" else arguments.check_text
+            return name, check(value, f"by.{name}")
+    raise InvalidInput("by", f"give one of {alternatives}, and not null.")
 
 
 def parse_attribute_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:

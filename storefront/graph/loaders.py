@@ -11,9 +11,11 @@ from storefront.queries import (
     images,
     jobs,
     listing,
+    nodes,
     products,
     related,
     reviews,
+    suggestions,
     users,
     variants,
     webhooks,
@@ -84,11 +86,41 @@ async def load_product_variants(
     return await variants.load_variants_of_products(context.read_database, keys, limit, available_only, columns)
 
 
-async def load_product_variant_by_attributes(
-    context: Context, keys: Sequence[str], attributes_json: str, available_only: bool
+async def load_product_variant(
+    context: Context, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
 ) -> list[Row | None]:
-    """The variant of each product with all the given attributes."""
-    return await variants.load_variants_by_attributes(context.read_database, keys, attributes_json, available_only)
+    """The variant of each product with this `id`, `sku` or these `attributes`."""
+    return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, available_only)
+
+
+async def load_variants(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Visible variants by id."""
+    return await variants.load_visible_variants(context.read_database, keys, [*context.owned_store_ids])
+
+
+async def load_reviews(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Reviews of visible products by id."""
+    return await reviews.load_visible_reviews(context.read_database, keys, [*context.owned_store_ids])
+
+
+async def load_node_types(context: Context, keys: Sequence[str]) -> list[str | None]:
+    """The object type of each id, whether or not the object is visible."""
+    return await nodes.load_node_types(context.read_database, keys)
+
+
+async def load_config_product(
+    context: Context, keys: Sequence[str], lookup_name: str, value: str, document: JsonDocument | None
+) -> list[Row | None]:
+    """The visible product of each store with this `id`, `handle` or `sku`."""
+    owned = [*context.owned_store_ids]
+    return await products.load_product_of_stores(context.read_database, keys, lookup_name, value, owned, document)
+
+
+async def load_config_title_suggestions(
+    context: Context, keys: Sequence[StoreScope], selection: Selection, limit: int
+) -> list[list[str]]:
+    """Titles of each scope's products that match the words typed so far."""
+    return await suggestions.load_title_suggestions(context.read_database, keys, selection, limit)
 
 
 async def load_product_reviews(context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns) -> list[Page]:

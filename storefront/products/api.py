@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterable
 from decimal import Decimal
-from enum import Enum
 from typing import Annotated, cast
 
 import strawberry
@@ -12,79 +11,80 @@ from storefront.core.errors import InvalidInput
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.inputs import ProductFilterInput, ProductSortInput, SearchText, SortOrder
+from storefront.graph.inputs import ProductFilterInput, ProductSortInput, ProductSortKey, SearchText, SortOrder
 from storefront.graph.json_pushdown import build_product_document, wrap_json_row
 from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
-from storefront.graph.pagination import After, Before, First, MaybeFirst, MaybeLast
+from storefront.graph.pagination import After, Before, MaybeFirst, MaybeLast
 from storefront.graph.permissions import require_visible_store
 from storefront.graph.projection import get_selected_columns
 from storefront.graph.scalars import Position
-from storefront.graph.types.catalogue import Product, ProductConnection, load_product_connection
+from storefront.graph.types.catalogue import Product, ProductConnection, ProductVariant, load_product_connection
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, load_change_page
-from storefront.queries import listing, products, search, suggestions
+from storefront.queries import listing, products, variants
 from storefront.queries.json_sql import JsonDocument
-from storefront.queries.listing import Listing, Order, Selection, StoreScope
+from storefront.queries.listing import Listing, Selection, StoreScope
 
 # Changes per page.
 MAX_CHANGES = 500
 
 FirstChanges = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=row_limits(MAX_CHANGES))]
-Prefix = Annotated[str, strawberry.argument(metadata=SEARCH_LIMITS)]
 
 
-@strawberry.input
+@strawberry.input(description="Handle of a product, and its store.")
 class ProductHandleInput:
-    config_id: strawberry.ID
-    handle: str
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    handle: str = strawberry.field(description="Handle of the product.")
 
 
-@strawberry.input
+@strawberry.input(description="SKU, and the store that uses it.")
 class SkuInput:
-    config_id: strawberry.ID
-    sku: str
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    sku: str = strawberry.field(description="Stock keeping unit.")
 
 
 @strawberry.input(one_of=True, description="Identifies a product by exactly one of these.")
 class ProductByInput:
-    id: strawberry.ID | None = strawberry.UNSET
-    handle: ProductHandleInput | None = strawberry.UNSET
-    sku: SkuInput | None = strawberry.UNSET
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the product.")
+    handle: ProductHandleInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Handle of the product, and the store."
+    )
+    sku: SkuInput | None = strawberry.field(default=strawberry.UNSET, description="SKU of a variant, and the store.")
 
 
-@strawberry.enum
-class ProductSearchSort(Enum):
-    CREATED = "created_at"
-    PRICE = "price"
-    NAME = "name"
-    POPULARITY = "popularity"
+@strawberry.input(one_of=True, description="Identifies a variant by exactly one of these.")
+class ProductVariantByInput:
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the variant.")
+    sku: SkuInput | None = strawberry.field(default=strawberry.UNSET, description="SKU of the variant, and the store.")
 
 
-@strawberry.input(description="Offset pagination. Cursor pages, as in `products`, do not shift when products are added.")
+@strawberry.input(description="A search with offset pagination. Pages of `products` do not shift when products are added.")
 class ProductSearchInput:
-    config_id: strawberry.ID
-    q: str | None = strawberry.field(default=None, metadata=SEARCH_LIMITS)
-    category: str | None = None
-    min_price: Decimal | None = None
-    max_price: Decimal | None = None
-    limit: int = strawberry.field(default=20, description="1 to 100.", metadata=ROW_LIMITS)
-    offset: int = strawberry.field(default=0, description="Number of rows to skip, 0 to 100,000.")
-    sort_by: ProductSearchSort = ProductSearchSort.CREATED
-    sort_order: SortOrder = SortOrder.DESC
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    q: str | None = strawberry.field(default=None, description="Words to search for.", metadata=SEARCH_LIMITS)
+    category: str | None = strawberry.field(default=None, description="Value of `Product.category`.")
+    min_price: Decimal | None = strawberry.field(default=None, description="Lowest `Product.price`, inclusive.")
+    max_price: Decimal | None = strawberry.field(default=None, description="Highest `Product.price`, inclusive.")
+    limit: int = strawberry.field(default=20, description="Maximum number of products, 1 to 100.", metadata=ROW_LIMITS)
+    offset: int = strawberry.field(default=0, description="Number of products to skip, 0 to 100,000.")
+    sort_by: ProductSortKey = strawberry.field(default=ProductSortKey.CREATED_AT, description="What to sort by.")
+    sort_order: SortOrder = strawberry.field(default=SortOrder.DESC, description="Direction of the sort order.")
 
 
-@strawberry.type
+@strawberry.type(description="Place of a page in a list with offset pagination.")
 class Pagination:
-    total: int
-    page: int
-    limit: int
-    has_next: bool
+    total: int = strawberry.field(description="Number of products in the whole list.")
+    page: int = strawberry.field(description="Number of the page, from 1.")
+    limit: int = strawberry.field(description="Maximum number of products on a page.")
+    has_next: bool = strawberry.field(description="Whether there are products after this page.")
 
 
-@strawberry.type
+@strawberry.type(description="A page of a product search.")
 class ProductSearchPage:
-    products: list[Product]
-    pagination: Pagination
-    corrected_search: str | None = strawberry.field(description="The corrected search text, if the original finds nothing.")
+    products: list[Product] = strawberry.field(description="Products of this page.")
+    pagination: Pagination = strawberry.field(description="Place of the page in the list.")
+    corrected_search: str | None = strawberry.field(
+        description="The search that was run instead, if the words as typed found nothing."
+    )
 
 
 @strawberry.type
@@ -125,7 +125,7 @@ class ProductQuery:
         limit, offset = arguments.check_row_count(input.limit, "input.limit"), _check_offset(input.offset)
         selection = _build_search_selection(input, info, store)
         scope, total = await _count_or_correct(info, StoreScope(store), selection)
-        order = Order(input.sort_by.value, input.sort_order is SortOrder.DESC)
+        order = inputs.build_order(ProductSortInput(key=input.sort_by, order=input.sort_order), selection)
         rows = await listing.load_offset_page(
             info.context.read_database, scope, selection, order, limit, offset, get_selected_columns(info, Product)
         )
@@ -133,24 +133,20 @@ class ProductQuery:
         corrected = scope.corrected_search.text if scope.corrected_search else None
         return ProductSearchPage(products=cast(list[Product], rows), pagination=page, corrected_search=corrected)
 
-    @strawberry.field(description="Autocomplete: product titles for a prefix, the most popular first.", metadata=costs(20))
-    async def suggest(self, info: Info, config_id: strawberry.ID, prefix: Prefix, first: First = 8) -> list[str] | None:
-        store = await require_visible_store(info, config_id)
-        limit = arguments.check_row_count(first)
-        parsed_prefix = search.parse_search(arguments.check_text(prefix, "prefix"))
-        selection = Selection(info.context.get_audience(store), search=parsed_prefix)
-        titles = await suggestions.load_title_suggestions(info.context.read_database, StoreScope(store), selection, limit)
-        if titles:
-            return titles
-        context = info.context
-        corrected_scopes = await context.vocabularies.correct_scopes(
-            context.read_database, [StoreScope(store)], selection, context.corrections
-        )
-        return (
-            await suggestions.load_title_suggestions(info.context.read_database, corrected_scopes[0], selection, limit)
-            if corrected_scopes
-            else titles
-        )
+    @strawberry.field(description="A variant; null if it does not exist or is not visible.")
+    async def variant(
+        self,
+        info: Info,
+        by: Annotated[ProductVariantByInput, strawberry.argument(description="How the variant is identified.")],
+    ) -> ProductVariant | None:
+        if isinstance(by.id, str):
+            row = await info.context.load(loaders.load_variants, arguments.check_id(by.id, "by.id"))
+        elif by.sku:
+            store, sku = arguments.check_id(by.sku.config_id, "by.sku.configId"), arguments.check_text(by.sku.sku, "by.sku.sku")
+            row = await variants.load_variant_by_sku(info.context.read_database, store, sku, [*info.context.owned_store_ids])
+        else:
+            raise InvalidInput("by", "give one of id or sku, and not null.")
+        return cast(ProductVariant | None, row)
 
     @strawberry.field(
         description="Changes of a store's products after a log position: the entries of the live feed, to catch up by polling.",
@@ -213,8 +209,8 @@ def _check_offset(number: int) -> int:
 
 
 def _build_search_selection(input: ProductSearchInput, info: Info, store: str) -> Selection:
-    category = [input.category] if input.category is not None else None
-    filter_ = ProductFilterInput(category=category, min_price=input.min_price, max_price=input.max_price)
+    categories = [input.category] if input.category is not None else None
+    filter_ = ProductFilterInput(categories=categories, min_price=input.min_price, max_price=input.max_price)
     search_text = arguments.check_text(input.q, "input.q") if input.q else None
     return inputs.build_selection(filter_, search_text, info.context.get_audience(store), "input")
 

@@ -157,7 +157,14 @@ def _build_product_event(entry: Row, kind: str, product: Row | None, selection: 
 
 
 # The product fields that each filter depends on. Filters not listed depend on nothing that a change can alter.
-_FIELDS_BY_FILTER = {"min_price": "price", "max_price": "price", "attributes": "variants", "in_stock": "inventory"}
+_FIELDS_BY_FILTER = {
+    "categories": "category",
+    "statuses": "status",
+    "min_price": "price",
+    "max_price": "price",
+    "attributes": "variants",
+    "in_stock": "inventory",
+}
 
 
 def _may_leave_view(entry: Row, kind: str, selection: Selection) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, Text, case, column, func, literal, select, true
+from sqlalchemy import ColumnElement, FromClause, Select, Text, column, func, literal, select, true
 
 from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import Database, Row, Statement, compile_statement
@@ -26,7 +26,7 @@ MAX_FACET_VALUES = 100
 
 # The filters that a facet ignores in its counts.
 FILTERS_BY_FACET = {
-    "category": ("category",),
+    "categories": ("categories",),
     "tags": ("tags",),
     "availability": ("in_stock",),
     "price": ("min_price", "max_price"),
@@ -82,9 +82,7 @@ def _select_tags(facet_products: FacetProducts) -> Select[Any]:
 
 
 def _select_availability(facet_products: FacetProducts) -> Select[Any]:
-    return _select_most_frequent(
-        facet_products.select(case((products.c.in_stock, "IN_STOCK"), else_="OUT_OF_STOCK").label("value"))
-    )
+    return _select_most_frequent(facet_products.select(products.c.in_stock.label("value")))
 
 
 def _select_price_range(facet_products: FacetProducts) -> Select[Any]:
@@ -111,7 +109,7 @@ def _select_most_frequent(rows: Select[Any], *group_names: str) -> Select[Any]:
 
 
 _FACET_BUILDERS = {
-    "category": _select_categories,
+    "categories": _select_categories,
     "tags": _select_tags,
     "availability": _select_availability,
     "price": _select_price_range,

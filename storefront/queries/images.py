@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from hmac import compare_digest
 from typing import NamedTuple
+from uuid import NAMESPACE_URL, uuid5
 
 from sqlalchemy import select
 
@@ -29,10 +30,10 @@ _RENDITION_NAME_PATTERN = re.compile(
 
 
 class ProductImage(NamedTuple):
-    """An image of a product: its URL and metadata. External images have no metadata."""
+    """An image of a product: its URL and metadata. External images have an id that is computed from the URL, and no metadata."""
 
     address: str
-    id: str | None = None
+    id: str
     width: int | None = None
     height: int | None = None
     alt: str | None = None
@@ -75,7 +76,7 @@ def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[st
     """The image of a product's URL. Images of other stores are treated as external."""
     row = images_by_id.get(parse_image_id(address) or "")
     is_own_image = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
-    return build_product_image(address, row) if is_own_image else ProductImage(address)
+    return build_product_image(address, row) if is_own_image else ProductImage(address, str(uuid5(NAMESPACE_URL, address)))
 
 
 def build_product_image(address: str, row: Row) -> ProductImage:

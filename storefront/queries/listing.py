@@ -1,7 +1,7 @@
 """Product lists of many stores at once: filters, search, sort order and keyset pagination."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any
@@ -55,12 +55,12 @@ def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) ->
 # Every filter by the name of its parameter. A list combines its filters with AND.
 FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "ids": products.c.id == any_of_ids("ids"),
-    "category": products.c.category == any_(bind_text_array("category")),
+    "categories": products.c.category == any_(bind_text_array("categories")),
     "tags": products.c.tags.op("?|", return_type=Boolean())(bind_text_array("tags")),
     "min_price": products.c.price >= bindparam("min_price", type_=Numeric),
     "max_price": products.c.price <= bindparam("max_price", type_=Numeric),
     "in_stock": products.c.in_stock == bindparam("in_stock", type_=Boolean),
-    "status": products.c.status == any_(bind_text_array("status")),
+    "statuses": products.c.status == any_(bind_text_array("statuses")),
     "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
     "updated_since": products.c.updated_at >= bindparam("updated_since", type_=products.c.updated_at.type),
     "attributes": select(variants.c.id)
@@ -108,7 +108,7 @@ class Selection:
         return search.SEARCH_COMPONENTS if self.search is not None else ()
 
 
-def encode_attributes_filter(pairs: Sequence[tuple[str, str]]) -> str:
+def encode_attributes_filter(pairs: Iterable[tuple[str, str]]) -> str:
     """The `attributes` filter as JSON: values of one name are combined with OR, names with AND."""
     values_by_name: dict[str, list[str]] = {}
     for name, value in sorted(set(pairs)):

@@ -41,6 +41,20 @@ async def load_product_by_sku(
     return await _load_one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)}, document)
 
 
+async def load_product_of_stores(
+    database: Database,
+    config_ids: Sequence[str],
+    lookup_name: str,
+    value: str,
+    owned_store_ids: Sequence[str],
+    document: JsonDocument | None = None,
+) -> list[Row | None]:
+    """The visible product of each store with this `id`, `handle` or `sku`, as `load_product_by_handle` finds it."""
+    parameters = {"config_ids": list(config_ids), lookup_name: value, "owned": list(owned_store_ids)}
+    rows = await _load_all(database, f"{lookup_name} in stores", parameters, document)
+    return align_by_key(rows, config_ids, "config_id")
+
+
 async def _load_one(
     database: Database, lookup_name: str, parameters: Mapping[str, Any], document: JsonDocument | None
 ) -> Row | None:
@@ -57,10 +71,13 @@ async def _load_all(
 def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
     is_variant_visible = is_variant_available() | (products.c.config_id == any_of_ids("owned"))
     joined = rows.join_from(products, variants, variants.c.product_id == products.c.id)
-    in_store = joined.where(
-        products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"), is_variant_visible
-    )
-    return in_store.order_by(variants.c.created_at, variants.c.id).limit(1)
+    return joined.where(variants.c.sku == bindparam("sku"), is_variant_visible)
+
+
+_OLDEST_VARIANT_FIRST = (variants.c.created_at, variants.c.id)
+_IN_STORE = products.c.config_id == bindparam("config_id")
+_IN_STORES = products.c.config_id == any_of_ids("config_ids")
+_HAS_HANDLE = products.c.handle == bindparam("handle")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +93,26 @@ _LOOKUPS = {
     "id": _ProductLookup(lambda rows: rows.where(products.c.id == bindparam("id")), RowDependency("config_id")),
     "ids": _ProductLookup(lambda rows: rows.where(products.c.id == any_of_ids("ids")), RowDependency("config_id", "ids")),
     "handle": _ProductLookup(
-        lambda rows: rows.where(products.c.config_id == bindparam("config_id"), products.c.handle == bindparam("handle")),
+        lambda rows: rows.where(_IN_STORE, _HAS_HANDLE),
         ParameterDependency("config_id"),
     ),
-    "sku": _ProductLookup(_filter_by_sku, ParameterDependency("config_id")),
+    "sku": _ProductLookup(
+        lambda rows: _filter_by_sku(rows).where(_IN_STORE).order_by(*_OLDEST_VARIANT_FIRST).limit(1),
+        ParameterDependency("config_id"),
+    ),
+    "id in stores": _ProductLookup(
+        lambda rows: rows.where(_IN_STORES, products.c.id == bindparam("id")), ParameterDependency("config_ids")
+    ),
+    "handle in stores": _ProductLookup(lambda rows: rows.where(_IN_STORES, _HAS_HANDLE), ParameterDependency("config_ids")),
+    "sku in stores": _ProductLookup(
+        lambda rows: (
+            _filter_by_sku(rows)
+            .where(_IN_STORES)
+            .distinct(products.c.config_id)
+            .order_by(products.c.config_id, *_OLDEST_VARIANT_FIRST)
+        ),
+        ParameterDependency("config_ids"),
+    ),
 }
 
 

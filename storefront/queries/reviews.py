@@ -1,15 +1,19 @@
 """Reviews of many products at once, newest first."""
 
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 
-from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
-from storefront.core.db.database import Database, Statement, compile_statement
+from sqlalchemy import select
+
+from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, RowDependency
+from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, reviews
 from storefront.queries import keyset
+from storefront.queries.batching import align_by_key
 from storefront.queries.fields import select_reviews
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns, filter_columns
+from storefront.queries.visibility import any_of_ids, is_product_visible
 
 
 async def load_reviews_of_products(
@@ -17,6 +21,18 @@ async def load_reviews_of_products(
 ) -> list[keyset.Page]:
     """A page of reviews for each product. Raises InvalidInput for a cursor of another product."""
     return await load_page_per_parent(database, partial(_select_of_products, columns), window, "reviews", keys, "product_id")
+
+
+async def load_visible_reviews(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[Row | None]:
+    """The reviews with these ids of products that the viewer may see, with the `config_id` of the store."""
+    return align_by_key(await database.fetch(_select_visible(), {"ids": list(keys), "owned": list(owned_store_ids)}), keys)
+
+
+@cache
+def _select_visible() -> Statement:
+    joined = reviews.join(products, products.c.id == reviews.c.product_id)
+    rows = select(*reviews.c, products.c.config_id).select_from(joined).where(is_product_visible())
+    return compile_statement(rows.where(reviews.c.id == any_of_ids("ids")), depends_on=RowDependency("config_id", "ids"))
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)

@@ -1,5 +1,6 @@
 """Search suggestions (autocomplete)."""
 
+from collections.abc import Sequence
 from functools import cache
 
 from sqlalchemy import bindparam, func, select, true
@@ -10,20 +11,26 @@ from storefront.models import products
 from storefront.queries.listing import Selection, StatementShape, StoreScope, build_parent_rows, build_product_source
 
 
-async def load_title_suggestions(database: Database, scope: StoreScope, selection: Selection, limit: int) -> list[str]:
-    """Titles of the products that match the words typed so far, the most popular first."""
-    parameters = selection.build_parameters([scope]) | {"limit": limit}
-    return [
-        row.title for row in await database.fetch(_select_titles(StatementShape.from_selection(selection, [scope])), parameters)
-    ]
+async def load_title_suggestions(
+    database: Database, scopes: Sequence[StoreScope], selection: Selection, limit: int
+) -> list[list[str]]:
+    """For each scope, titles of the products that match the words typed so far, the most popular first."""
+    parameters = selection.build_parameters(scopes) | {"limit": limit}
+    titles: list[list[str]] = [[] for _ in scopes]
+    for row in await database.fetch(_select_titles(StatementShape.from_selection(selection, scopes)), parameters):
+        titles[row.number - 1].append(row.title)
+    return titles
 
 
 @cache
 def _select_titles(shape: StatementShape) -> Statement:
     parent = build_parent_rows(shape)
     source, conditions = build_product_source(shape, parent)
-    query = select(products.c.title).select_from(parent.join(source, true())).where(*conditions).group_by(products.c.title)
+    popularity = func.max(products.c.popularity)
+    titles = select(products.c.title, popularity.label("popularity")).select_from(source).where(*conditions).correlate(parent)
+    first = titles.group_by(products.c.title).order_by(popularity.desc(), products.c.title).limit(bindparam("limit"))
+    page = first.lateral("first")
+    rows = select(parent.c.number, page.c.title).select_from(parent.join(page, true()))
     return compile_statement(
-        query.order_by(func.max(products.c.popularity).desc(), products.c.title).limit(bindparam("limit")),
-        depends_on=ParameterDependency("config_ids"),
+        rows.order_by(parent.c.number, page.c.popularity.desc(), page.c.title), depends_on=ParameterDependency("config_ids")
     )

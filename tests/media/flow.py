@@ -13,12 +13,12 @@ CREATE = """mutation($input: CreateImageUploadInput!) { createImageUpload(input:
 IMAGE = "id width height alt placeholder version url small: url(width: 100)"
 CONFIRM = f"""mutation($input: ConfirmImageUploadInput!) {{ confirmImageUpload(input: $input) {{
   userErrors {{ code message path }} position replayed
-  product {{ id version images media {{ {IMAGE} }} }} image {{ {IMAGE} }} }} }}"""
+  product {{ id version images gallery {{ {IMAGE} }} }} image {{ {IMAGE} }} }} }}"""
 UPDATE = f"""mutation($input: UpdateImageInput!) {{ updateImage(input: $input) {{
-  userErrors {{ code message path }} position product {{ id version images media {{ id alt }} }} image {{ {IMAGE} }} }} }}"""
+  userErrors {{ code message path }} position product {{ id version images gallery {{ id alt }} }} image {{ {IMAGE} }} }} }}"""
 REMOVE = """mutation($input: RemoveImageInput!) { removeImage(input: $input) {
-  userErrors { code message path } position product { id version images media { id } } image { id } } }"""
-SHOWN = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ version images media {{ {IMAGE} }} }} }}"
+  userErrors { code message path } position product { id version images gallery { id } } image { id } } }"""
+SHOWN = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ version images gallery {{ {IMAGE} }} }} }}"
 
 
 @dataclass(frozen=True, slots=True)

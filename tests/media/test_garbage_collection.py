@@ -95,7 +95,7 @@ async def test_reattached_image_is_retained(merchant: Merchant, objects: ObjectS
     await merchant.client.ask(UPDATE, input={"id": merchant.product, "images": [image["url"]]})
     await sweep_after(merchant, objects)
     assert len(await list_keys(objects, image["id"])) == 1
-    assert (await merchant.load_product())["media"][0]["id"] == image["id"]
+    assert (await merchant.load_product())["gallery"][0]["id"] == image["id"]
 
 
 async def test_image_of_another_product_is_retained(merchant: Merchant, objects: ObjectStorage) -> None:
@@ -114,10 +114,10 @@ async def test_detached_image_can_be_attached_again(merchant: Merchant, objects:
     image = await merchant.add_image(picture(), alt="A mug")
     await merchant.client.ask(REMOVE, input={"id": image["id"]})
     create = """mutation($input: CreateProductInput!) { createProduct(input: $input) { userErrors { message }
-      product { id media { id alt } } } }"""
+      product { id gallery { id alt } } } }"""
     given = {"configId": merchant.store, "title": "Another mug", "price": "1.00", "images": [image["url"]]}
     product = (await merchant.client.ask(create, input=given))["createProduct"]["product"]
-    assert product["media"] == [{"id": image["id"], "alt": "A mug"}]
+    assert product["gallery"] == [{"id": image["id"], "alt": "A mug"}]
     await sweep_after(merchant, objects)
     assert len(await list_keys(objects, image["id"])) == 1
     updated = (await merchant.client.ask(CALL, input={"id": image["id"], "alt": "Mine"}))["updateImage"]
@@ -133,7 +133,7 @@ async def test_marked_image_is_not_served(merchant: Merchant, objects: ObjectSto
     assert len(await list_keys(objects, image["id"])) == 1
     assert (await merchant.http.get(image["small"])).status_code == 404
     await merchant.client.ask(UPDATE, input={"id": merchant.product, "images": [image["url"]]})
-    assert (await merchant.load_product())["media"][0]["id"] is None
+    assert (await merchant.load_product())["gallery"][0]["id"] is None
 
 
 @pytest.mark.parametrize("step", range(4))

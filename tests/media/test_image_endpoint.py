@@ -22,8 +22,8 @@ LONG = "public, max-age=31536000, immutable"
 
 async def addresses(merchant: Merchant, fields: str) -> dict[str, str]:
     """The URLs of the image that was added last."""
-    query = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ media {{ {fields} }} }} }}"
-    found: dict[str, str] = (await merchant.client.ask(query, id=merchant.product))["product"]["media"][-1]
+    query = f"query($id: ID!) {{ product(by: {{ id: $id }}) {{ gallery {{ {fields} }} }} }}"
+    found: dict[str, str] = (await merchant.client.ask(query, id=merchant.product))["product"]["gallery"][-1]
     return found
 
 
@@ -137,7 +137,7 @@ async def test_concurrent_requests_render_once(merchant: Merchant, monkeypatch: 
 
 
 async def test_invalid_size_arguments_are_rejected(merchant: Merchant) -> None:
-    asked = "query($id: ID!) { product(by: { id: $id }) { media { url(width: 0) } } }"
+    asked = "query($id: ID!) { product(by: { id: $id }) { gallery { url(width: 0) } } }"
     refusal = await merchant.client.refusal(asked, id=merchant.product)
     assert refusal["extensions"] | {"requestId": ""} == {"code": "BAD_USER_INPUT", "field": "width", "requestId": ""}
 

@@ -18,7 +18,7 @@ from tests.pictures import picture
 KEY = re.compile(r"/media/([0-9a-f-]{36})-([0-9a-f]{32})/")
 NO_TOKEN = "0" * 32
 
-PRODUCT = "id images media(first: 10) { id url alt placeholder }"
+PRODUCT = "id images gallery(first: 10) { id url alt placeholder }"
 # All queries by which other viewers reach products of a store.
 LOOKS = [
     f"query($s: ID!, $p: ID!) {{ product(by: {{ id: $p }}) {{ {PRODUCT} }} config(by: {{ id: $s }}) {{ id }} }}",
@@ -115,7 +115,7 @@ async def test_wrong_token_discloses_nothing(merchant: Merchant) -> None:
     id_, _ = parts_of(image["url"])
     guess = f"http://a.example/media/{id_}-{NO_TOKEN}/full.jpg"
     await merchant.client.ask(HIDE_PRODUCT, i={"id": merchant.product, "images": [image["url"], guess]})
-    known, guessed = (await merchant.load_product())["media"]
+    known, guessed = (await merchant.load_product())["gallery"]
     assert known["alt"] == "A mug" and (guessed["id"], guessed["alt"], guessed["url"]) == (None, None, guess)
 
 

@@ -41,14 +41,14 @@ async def test_uploaded_image_is_attached_to_product(merchant: Merchant, objects
     assert image["placeholder"].startswith("data:image/webp;base64,")
     product = await merchant.load_product()
     assert product["images"] == [ELSEWHERE, image["url"]] and product["version"] == 2
-    assert product["media"][1] == image == confirmed["product"]["media"][1]
+    assert product["gallery"][1] == image == confirmed["product"]["gallery"][1]
     assert [key.rpartition("/")[2] for key in await keys(objects, upload["id"])] == ["full.jpg"]
     shown = await merchant.http.get(image["url"])
     assert opened(shown.content).size == (900, 600) and shown.headers["content-type"] == "image/jpeg"
 
 
 async def test_external_image_url_is_unchanged(merchant: Merchant) -> None:
-    (image,) = (await merchant.load_product())["media"]
+    (image,) = (await merchant.load_product())["gallery"]
     assert image.pop("url") == image.pop("small") == ELSEWHERE
     assert set(image.values()) == {None}
 
@@ -83,9 +83,9 @@ async def test_image_is_inserted_at_position(merchant: Merchant) -> None:
 async def test_image_change_is_logged_and_streamed(merchant: Merchant) -> None:
     image = await merchant.add_image(picture())
     asked = """query($id: ID!) { productChanges(configId: $id, after: "0") { changes { __typename
-      ... on ProductUpdated { position product { media { id } } } } } }"""
+      ... on ProductUpdated { position product { gallery { id } } } } } }"""
     (event,) = (await merchant.client.ask(asked, id=merchant.store))["productChanges"]["changes"]
-    assert event["__typename"] == "ProductUpdated" and event["product"]["media"] == [{"id": None}, {"id": image["id"]}]
+    assert event["__typename"] == "ProductUpdated" and event["product"]["gallery"] == [{"id": None}, {"id": image["id"]}]
 
 
 # --------------------------------------------------------------------------------------------------- what is refused
@@ -238,7 +238,7 @@ async def test_other_users_cannot_write_images(
     ]
     assert {refusal["extensions"]["code"] for refusal in refusals} == {"FORBIDDEN"}
     assert (await shop[0].refusal(CONFIRM, input=asked))["extensions"]["code"] == "UNAUTHENTICATED"
-    assert (await merchant.load_product())["media"][1] == image
+    assert (await merchant.load_product())["gallery"][1] == image
     assert (await merchant.confirm(upload_id))["userErrors"] == []
 
 
@@ -249,7 +249,7 @@ async def test_image_of_another_store_is_external(
     other = await make_merchant(shop[0], http)
     update = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
     await other.client.ask(update, input={"id": other.product, "images": [image["url"]]})
-    (seen,) = (await other.load_product())["media"]
+    (seen,) = (await other.load_product())["gallery"]
     assert seen["url"] == image["url"] and seen["id"] is None and seen["alt"] is None
 
 
@@ -315,7 +315,7 @@ async def test_update_image_sets_alt_and_position(merchant: Merchant) -> None:
     assert updated["userErrors"] == [] and updated["position"] is not None
     assert updated["product"]["images"] == [two["url"], ELSEWHERE, one["url"]]
     assert updated["image"]["alt"] == "Two" and updated["image"]["version"] == 2
-    assert (await merchant.load_product())["media"][0]["alt"] == "Two"
+    assert (await merchant.load_product())["gallery"][0]["alt"] == "Two"
     same = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "position": 0}))["updateImage"]
     assert same["position"] is None and same["image"]["version"] == 2
     stale = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": None, "expectedVersion": 1}))["updateImage"]
@@ -338,10 +338,10 @@ async def test_images_of_products_load_in_one_statement(merchant: Merchant) -> N
     database = merchant.client.database
     for _ in range(5):
         await make_product(database, merchant.store, images=[image["url"]])
-    listed = "query($id: ID!) { products(configId: $id) { nodes { id media { id url(width: 64) } } } }"
+    listed = "query($id: ID!) { products(configId: $id) { nodes { id gallery { id url(width: 64) } } } }"
     with count_statements(database) as seen:
         found = (await merchant.client.ask(listed, id=merchant.store))["products"]["nodes"]
-    assert sum(image["id"] in (one["id"] for one in product["media"]) for product in found) == 6
+    assert sum(image["id"] in (one["id"] for one in product["gallery"]) for product in found) == 6
     assert len([statement for statement in seen if "FROM images" in statement]) == 1
     with count_statements(database) as alone:
         await merchant.client.ask(SHOWN, id=merchant.product)

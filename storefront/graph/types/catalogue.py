@@ -11,7 +11,6 @@ from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, NamedTuple, cast
 
-import orjson
 import strawberry
 
 from storefront.core.db.database import Row
@@ -22,20 +21,30 @@ from storefront.graph.batches import build_reference_batch, load_by_kind
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.images import Image, load_media
-from storefront.graph.inputs import AttributeInput, ProductFilterInput, ProductSortInput, ProductStatus, SearchText
-from storefront.graph.json_pushdown import build_nodes_document
-from storefront.graph.limits import limits
+from storefront.graph.images import Image, load_featured_images, load_gallery
+from storefront.graph.inputs import (
+    ProductFilterInput,
+    ProductInConfigByInput,
+    ProductSortInput,
+    ProductStatus,
+    SearchText,
+    VariantInProductByInput,
+)
+from storefront.graph.json_pushdown import build_nodes_document, build_product_document, wrap_json_row
+from storefront.graph.limits import SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import Position
 from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
+from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
+from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
-from storefront.writes.product_validation import MAX_ATTRIBUTES
+
+MAX_PREDICTIVE_RESULTS = 20
 
 
 async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
@@ -49,8 +58,7 @@ async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, aft
 
 
 @strawberry.type(description="A user, who may own stores and write reviews.")
-class User:
-    id: strawberry.ID
+class User(Node):
     name: str | None
     image: str | None
     created_at: datetime
@@ -83,12 +91,64 @@ async def _load_products(
         selection = inputs.build_selection(filter, search, audience)
         listings[audience] = _complete_listing(info, Listing(selection, inputs.build_order(sort, selection), window))
     load = info.context.load_many
+    positions = await _load_selected_positions(info, [store.id for store in stores])
     results = await load_by_kind(
         stores, audiences, lambda keys, audience: load(loaders.load_config_products, keys, listings[audience])
     )
     return [
-        _build_product_connection(info, result, listings[audience]) for result, audience in zip(results, audiences, strict=True)
+        _build_product_connection(info, result, listings[audience], position)
+        for result, audience, position in zip(results, audiences, positions, strict=True)
     ]
+
+
+async def _load_product(
+    stores: Sequence[Row],
+    info: Info,
+    by: Annotated[ProductInConfigByInput, strawberry.argument(description="How the product is identified.")],
+) -> Sequence[Any]:
+    lookup_name, value = inputs.parse_product_lookup(by)
+    # The document is that of a shopper; owners may see more.
+    document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
+    rows = await info.context.load_many(loaders.load_config_product, [row.id for row in stores], lookup_name, value, document)
+    return [row if row is None or document is None else wrap_json_row(row) for row in rows]
+
+
+async def _load_predictive_search(
+    stores: Sequence[Row],
+    info: Info,
+    search: Annotated[str, strawberry.argument(description="What has been typed so far.", metadata=SEARCH_LIMITS)],
+    first: Annotated[
+        int,
+        strawberry.argument(
+            description=f"Maximum number of results of each kind, 1 to {MAX_PREDICTIVE_RESULTS}.",
+            metadata=row_limits(MAX_PREDICTIVE_RESULTS),
+        ),
+    ] = 8,
+) -> "Sequence[PredictiveSearchResult]":
+    limit = arguments.check_row_count(first, max_rows=MAX_PREDICTIVE_RESULTS)
+    parsed_search = parse_search(arguments.check_text(search, "search"))
+    audiences = [info.context.get_audience(row.id) for row in stores]
+    selections = {audience: Selection(audience, search=parsed_search) for audience in set(audiences)}
+
+    async def load_results(keys: Sequence[str], audience: Audience) -> Sequence[PredictiveSearchResult]:
+        context, selection, scopes = info.context, selections[audience], [StoreScope(key) for key in keys]
+        titles = await context.load_many(loaders.load_config_title_suggestions, scopes, selection, limit)
+        unmatched = [scope for scope, found in zip(scopes, titles, strict=True) if not found]
+        corrected_scopes = await context.vocabularies.correct_scopes(
+            context.read_database, unmatched, selection, context.corrections
+        )
+        corrected_titles = await context.load_many(loaders.load_config_title_suggestions, corrected_scopes, selection, limit)
+        scope_by_store = {scope.config_id: scope for scope in (*scopes, *corrected_scopes)}
+        titles_by_store = {
+            scope.config_id: found
+            for scope, found in zip((*scopes, *corrected_scopes), (*titles, *corrected_titles), strict=True)
+        }
+        return [
+            PredictiveSearchResult(scope=scope_by_store[key], titles=titles_by_store[key], selection=selection, limit=limit)
+            for key in keys
+        ]
+
+    return await load_by_kind(stores, audiences, load_results)
 
 
 async def _load_analytics(
@@ -107,8 +167,7 @@ async def _load_analytics(
 
 
 @strawberry.type(description="A store.")
-class Config:
-    id: strawberry.ID
+class Config(Node):
     store_name: str
     slug: str
     description: str | None
@@ -145,10 +204,18 @@ class Config:
         metadata=costs(size=20),
     )
 
+    product: "Product | None" = batch_field(
+        _load_product, description="A product of this store; null if it does not exist or is not visible."
+    )
+
+    predictive_search: "PredictiveSearchResult" = batch_field(
+        _load_predictive_search, description="Results to show while a shopper is typing.", metadata=costs(20)
+    )
+
     @strawberry.field(description="The categories of the store's products, largest first.", metadata=costs(50, size=20))
     async def categories(self, info: Info) -> list[FacetValue]:
         selection = Selection(info.context.get_audience(str(self.id)))
-        rows = await info.context.load(loaders.load_config_facet, StoreScope(str(self.id)), "category", selection)
+        rows = await info.context.load(loaders.load_config_facet, StoreScope(str(self.id)), "categories", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
     analytics: AnalyticsReport | None = batch_field(
@@ -191,18 +258,16 @@ async def _load_variants(
     )
 
 
-async def _load_variant_by_attributes(
+async def _load_variant(
     products: Sequence[Row],
     info: Info,
-    attributes: Annotated[list[AttributeInput], strawberry.argument(metadata=limits(items=MAX_ATTRIBUTES))],
+    by: Annotated[VariantInProductByInput, strawberry.argument(description="How the variant is identified.")],
 ) -> Sequence[Row | None]:
-    attributes_json = orjson.dumps(dict(inputs.parse_attribute_pairs(attributes, "attributes"))).decode()
+    lookup_name, value = inputs.parse_variant_lookup(by)
     load = info.context.load_many
     available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
     return await load_by_kind(
-        products,
-        available_only_flags,
-        lambda keys, only: load(loaders.load_product_variant_by_attributes, keys, attributes_json, only),
+        products, available_only_flags, lambda keys, only: load(loaders.load_product_variant, keys, lookup_name, value, only)
     )
 
 
@@ -230,8 +295,7 @@ async def _load_related(products: Sequence[Row], info: Info, first: First = 4) -
 
 
 @strawberry.type
-class Product:
-    id: strawberry.ID
+class Product(Node):
     title: str
     handle: str = strawberry.field(description="Name in URLs, unique in the store.")
     description: str | None
@@ -272,13 +336,17 @@ class Product:
         return int(getattr(self, fields.get_variant_count_column(_is_owner(self, info))))
 
     variant: "ProductVariant | None" = batch_field(
-        _load_variant_by_attributes, description="The variant with all these attributes."
+        _load_variant, description="A variant of this product; null if it does not exist or is not visible."
     )
 
-    media: list[Image] = batch_field(
-        load_media,
-        description="The first images of the product, in the order of `images`.",
+    gallery: list[Image] = batch_field(
+        load_gallery,
+        description="Images in display order, with sizes, alternative texts and URLs of any size.",
         metadata=requires_columns("images", "config_id"),
+    )
+
+    featured_image: Image | None = batch_field(
+        load_featured_images, description="First image; null without images.", metadata=requires_columns("images", "config_id")
     )
 
     reviews: "ReviewConnection" = batch_field(
@@ -294,9 +362,36 @@ class Product:
     )
 
 
+@strawberry.type(description="A search to offer while a shopper is typing.")
+class SearchSuggestion:
+    text: str = strawberry.field(description="Text of the search.")
+
+
+@strawberry.type(description="Results to show while a shopper is typing.")
+class PredictiveSearchResult:
+    scope: strawberry.Private[StoreScope]
+    titles: strawberry.Private[Sequence[str]]
+    selection: strawberry.Private[Selection]
+    limit: strawberry.Private[int]
+
+    @strawberry.field(description="Searches to offer, most popular first.", metadata=costs(size=8))
+    def suggestions(self) -> list[SearchSuggestion]:
+        return [SearchSuggestion(text=title) for title in self.titles]
+
+    @strawberry.field(description="Matching products, best match first.", metadata=costs(size=8))
+    async def products(self, info: Info) -> list[Product]:
+        window = arguments.build_window(self.limit, None)
+        listing = Listing(self.selection, inputs.build_order(None, self.selection), window)
+        result = await info.context.load(loaders.load_config_products, self.scope.config_id, listing)
+        return cast(list[Product], result.page.rows)
+
+    @strawberry.field(description="The search that was run instead, if the words as typed found nothing.")
+    def corrected_search(self) -> str | None:
+        return self.scope.corrected_search.text if self.scope.corrected_search else None
+
+
 @strawberry.type
-class ProductVariant:
-    id: strawberry.ID
+class ProductVariant(Node):
     name: str
     price: Decimal
     compare_at_price: Decimal | None
@@ -316,8 +411,7 @@ class ProductVariant:
 
 
 @strawberry.type
-class Review:
-    id: strawberry.ID
+class Review(Node):
     rating: int = strawberry.field(description="One to five stars.")
     title: str | None
     body: str | None
@@ -345,8 +439,15 @@ class ProductConnection(Connection[Product]):
 
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
+    log_position: strawberry.Private[int | None]
 
-    @strawberry.field(description="Counted only when asked for.")
+    @strawberry.field(
+        description="Log position that this page is at least as new as. Pass it as `after` to `productFeed` to miss nothing."
+    )
+    def position(self) -> Position:
+        return cast(Position, self.log_position)
+
+    @strawberry.field(description="Numbers of products for each further choice, counted only when selected.")
     def facets(self) -> ProductFacets:
         return ProductFacets(listing_result=self.listing_result, selection=self.selection)
 
@@ -359,9 +460,19 @@ class ProductConnection(Connection[Product]):
 async def load_product_connection(info: Info, config_id: str, listing: Listing) -> ProductConnection:
     """A page of one store's products, batched with those of other fields."""
     completed_listing = _complete_listing(info, listing)
-    return _build_product_connection(
-        info, await info.context.load(loaders.load_config_products, config_id, completed_listing), completed_listing
-    )
+    [position] = await _load_selected_positions(info, [config_id])
+    result = await info.context.load(loaders.load_config_products, config_id, completed_listing)
+    return _build_product_connection(info, result, completed_listing, position)
+
+
+async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Sequence[int | None]:
+    """The log positions of stores, if a connection's `position` is selected.
+
+    They are read before the lists, so that a list has every change up to its position, and perhaps later ones.
+    """
+    if "position" not in (get_selected_names(info, "ProductConnection") or ()):
+        return [None] * len(config_ids)
+    return await info.context.load_many(loaders.load_config_positions, config_ids)
 
 
 def _complete_listing(info: Info, listing: Listing) -> Listing:
@@ -370,7 +481,9 @@ def _complete_listing(info: Info, listing: Listing) -> Listing:
     return replace(listing, columns=get_selected_columns(info, Product), document=document, with_total=is_counted)
 
 
-def _build_product_connection(info: Info, listing_result: ScopedPage, listing: Listing) -> ProductConnection:
+def _build_product_connection(
+    info: Info, listing_result: ScopedPage, listing: Listing, log_position: int | None
+) -> ProductConnection:
     selection, rows = listing.selection, listing_result.page.rows
 
     async def count_products() -> int:
@@ -381,7 +494,13 @@ def _build_product_connection(info: Info, listing_result: ScopedPage, listing: L
         )
         return int(totals[0])
 
-    return ProductConnection(page=listing_result.page, count=count_products, listing_result=listing_result, selection=selection)
+    return ProductConnection(
+        page=listing_result.page,
+        count=count_products,
+        listing_result=listing_result,
+        selection=selection,
+        log_position=log_position,
+    )
 
 
 def _is_owner(product: Product, info: Info) -> bool:

@@ -1,38 +1,66 @@
 """Facets: how many products of a list each further filter value would leave."""
 
+from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, TypeVar, cast
 
 import orjson
 import strawberry
 
 from storefront.core.db.database import Row
-from storefront.graph import loaders
+from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
+from storefront.graph.limits import ROW_LIMITS
 from storefront.queries.listing import ScopedPage, Selection
 
+FirstValues = Annotated[int, strawberry.argument(description="Maximum number of values, 1 to 100.", metadata=ROW_LIMITS)]
+DEFAULT_FACET_VALUES = 50
 
-@strawberry.type
+V = TypeVar("V", "FacetValue", "AttributeFacetValue")
+
+
+@strawberry.type(description="Number of products with a value.")
 class FacetValue:
-    value: str
-    count: int = strawberry.field(description="Number of products with this value.")
-    is_selected: bool
+    value: str = strawberry.field(description="Value for the filter.")
+    count: int = strawberry.field(description="Number of products.")
+    is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
 
 
-@strawberry.type
+@strawberry.type(description="Number of products with a value of an attribute.")
+class AttributeFacetValue:
+    value: str = strawberry.field(description="Value for `AttributeFilterInput.values`.")
+    count: int = strawberry.field(description="Number of products.")
+    is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
+
+
+@strawberry.type(description="Numbers of products that can, or cannot, be bought at the moment.")
+class AvailabilityFacetValue:
+    in_stock: bool = strawberry.field(description="Value for `ProductFilterInput.inStock`.")
+    count: int = strawberry.field(description="Number of products.")
+    is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
+
+
+@strawberry.type(description="Values of an attribute of variants.")
 class AttributeFacet:
-    name: str
-    values: list[FacetValue] = strawberry.field(metadata=costs(size=10))
+    name: str = strawberry.field(description="Name for `AttributeFilterInput.name`.")
+    facet_values: strawberry.Private[Sequence[AttributeFacetValue]]
+
+    @strawberry.field(description="Values, those with the most products first.", metadata=costs(size=10))
+    def values(self, first: FirstValues = DEFAULT_FACET_VALUES) -> list[AttributeFacetValue]:
+        return _limit_values(self.facet_values, first)
 
 
-@strawberry.type
+@strawberry.type(description="Lowest and highest price.")
 class PriceRange:
-    min: Decimal
-    max: Decimal
+    min: Decimal = strawberry.field(description="Lowest price.")
+    max: Decimal = strawberry.field(description="Highest price.")
 
 
-@strawberry.type(description="Facets: the number of products per filter value. The counts of a facet ignore its own filter.")
+@strawberry.type(
+    description="Number of products for each further choice. A facet ignores the filter of its own field, so that other choices "
+    "stay visible."
+)
 class ProductFacets:
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
@@ -43,41 +71,51 @@ class ProductFacets:
     def _get_selected_values(self, name: str) -> Any:
         return dict(self.selection.filters).get(name, ())
 
-    @strawberry.field(metadata=costs(50, size=20))
-    async def categories(self, info: Info) -> list[FacetValue]:
-        return _build_facet_values(await self._load_rows(info, "category"), self._get_selected_values("category"))
+    @strawberry.field(description="Categories, those with the most products first.", metadata=costs(50))
+    async def categories(self, info: Info, first: FirstValues = DEFAULT_FACET_VALUES) -> list[FacetValue]:
+        rows = await self._load_rows(info, "categories")
+        return _limit_values(_build_facet_values(FacetValue, rows, self._get_selected_values("categories")), first)
 
-    @strawberry.field(metadata=costs(50, size=50))
-    async def tags(self, info: Info) -> list[FacetValue]:
-        return _build_facet_values(await self._load_rows(info, "tags"), self._get_selected_values("tags"))
+    @strawberry.field(description="Tags, those with the most products first.", metadata=costs(50))
+    async def tags(self, info: Info, first: FirstValues = DEFAULT_FACET_VALUES) -> list[FacetValue]:
+        rows = await self._load_rows(info, "tags")
+        return _limit_values(_build_facet_values(FacetValue, rows, self._get_selected_values("tags")), first)
 
-    @strawberry.field(metadata=costs(50, size=10))
+    @strawberry.field(description="Attributes of the available variants.", metadata=costs(50, size=10))
     async def attributes(self, info: Info) -> list[AttributeFacet]:
         selected_values = orjson.loads(self._get_selected_values("attributes") or "{}")
         by_name: dict[str, list[Row]] = {}
         for row in await self._load_rows(info, "attributes"):
             by_name.setdefault(row.name, []).append(row)
         return [
-            AttributeFacet(name=name, values=_build_facet_values(rows, selected_values.get(name, ())))
+            AttributeFacet(name=name, facet_values=_build_facet_values(AttributeFacetValue, rows, selected_values.get(name, ())))
             for name, rows in by_name.items()
         ]
 
-    @strawberry.field(description="Null without products.", metadata=costs(50))
+    @strawberry.field(description="Lowest and highest price; null without products.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
         (row,) = await self._load_rows(info, "price")
         return None if row.min is None else PriceRange(min=row.min, max=row.max)
 
-    @strawberry.field(description="IN_STOCK and OUT_OF_STOCK.", metadata=costs(50, size=2))
-    async def availability(self, info: Info) -> list[FacetValue]:
-        selected_values = [
-            ("OUT_OF_STOCK", "IN_STOCK")[is_in_stock] for name, is_in_stock in self.selection.filters if name == "in_stock"
+    @strawberry.field(description="Products that can, and that cannot, be bought at the moment.", metadata=costs(50, size=2))
+    async def availability(self, info: Info) -> list[AvailabilityFacetValue]:
+        selected_values = [value for name, value in self.selection.filters if name == "in_stock"]
+        values = _build_facet_values(FacetValue, await self._load_rows(info, "availability"), selected_values)
+        return [
+            AvailabilityFacetValue(in_stock=cast(bool, facet.value), count=facet.count, is_selected=facet.is_selected)
+            for facet in values
         ]
-        return _build_facet_values(await self._load_rows(info, "availability"), selected_values)
 
 
-def _build_facet_values(rows: list[Row], selected_values: Any) -> list[FacetValue]:
+def _limit_values(values: Sequence[V], first: int) -> list[V]:
+    """The first values, and all that are selected, so that shoppers can deselect them."""
+    limit = arguments.check_row_count(first)
+    return [value for n, value in enumerate(values) if n < limit or value.is_selected]
+
+
+def _build_facet_values(value_type: type[V], rows: Sequence[Row], selected_values: Any) -> list[V]:
     # Selected values stay in the list even with a count of 0, so that shoppers can deselect them.
     counts = {row.value: row.count for row in rows} | {
         value: 0 for value in selected_values if value not in {r.value for r in rows}
     }
-    return [FacetValue(value=value, count=count, is_selected=value in selected_values) for value, count in counts.items()]
+    return [value_type(value=value, count=count, is_selected=value in selected_values) for value, count in counts.items()]
