@@ -38,7 +38,7 @@ def _check_publishable_key(key: str) -> str:
 
 STORE_RULES: validation.Rules = {
     "storeName": non_null_rule(text_rule(255)),
-    "slug": non_null_rule(validation.validate_slug),
+    "slug": non_null_rule(validation.slug_rule(100)),
     "description": optional_rule(text_rule(10_000, min_characters=0)),
     "currency": non_null_rule(validation.validate_currency),
     "theme": optional_rule(

@@ -46,6 +46,14 @@ class MutationInput:
     )
 
 
+@strawberry.input
+class ExistingRowInput:
+    """The row that a mutation updates or deletes."""
+
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+
+
 @strawberry.type
 class Payload:
     user_errors: list[UserError] = strawberry.field(

@@ -13,12 +13,12 @@ from storefront.core.image_processing import UPLOAD_FORMATS
 from storefront.media.upload_processing import IS_CONFIRMABLE_SQL, OWN_UPLOADS_SQL, ProcessedUpload
 from storefront.models import image_uploads, images
 from storefront.models import products as product_table
+from storefront.models.product import MAX_IMAGES
 from storefront.queries.images import ProductImage, build_image_address, build_product_image, parse_image_id
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_store, make_not_found_error
 from storefront.writes.changelog import record_child_change, record_product_change
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_validation import MAX_IMAGES
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names, update_row
 from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
 

@@ -5,18 +5,19 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, text
+from sqlalchemy import Column, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.casing import to_camel_case, to_snake_case
 from storefront.core.db.database import Row, Statement, compile_statement
-from storefront.models import products
+from storefront.models import PRODUCT_FIELDS, products
+from storefront.models.writable_fields import MAX_INT32
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant, make_not_found_error
 from storefront.writes.changelog import record_child_change, record_product_change
 from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
-from storefront.writes.product_validation import MAX_INT32, PRODUCT_RULES, find_contradictions
+from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions
 from storefront.writes.transaction import (
     ErrorCode,
     FieldError,
@@ -36,8 +37,6 @@ MAX_ROWS = 250
 ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
 # The assignment of one column: the new value of the bulk row if it has one, else the old value.
 _COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
-_VALUE_EXPRESSIONS = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
-_COLUMN_NAMES = [to_snake_case(name) for name in PRODUCT_RULES]
 
 
 async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
@@ -159,7 +158,9 @@ async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> d
 
 @cache
 def _build_update_statement() -> Statement:
-    columns = ", ".join(_COLUMN_ASSIGNMENT.format(name=name, value=_render_value(name)) for name in _COLUMN_NAMES)
+    columns = ", ".join(
+        _COLUMN_ASSIGNMENT.format(name=field.name, value=_render_value(products.c[field.name])) for field in PRODUCT_FIELDS
+    )
     statement = f"""
 UPDATE products SET {columns}, version = version + 1, updated_at = now()
 FROM jsonb_to_recordset(:rows) AS entry(id uuid, given jsonb)
@@ -169,9 +170,10 @@ RETURNING {", ".join(f"products.{column.name}" for column in PRODUCT_COLUMNS)}
     return compile_statement(text(statement).bindparams(bindparam("rows", type_=JSONB)))
 
 
-def _render_value(name: str) -> str:
-    column_type = products.c[name].type
-    return _VALUE_EXPRESSIONS.get(name, f"(entry.given ->> '{name}')::{column_type.compile()}")
+def _render_value(column: Column[Any]) -> str:
+    if isinstance(column.type, JSONB):
+        return f"entry.given -> '{column.name}'"
+    return f"(entry.given ->> '{column.name}')::{column.type.compile()}"
 
 
 # --------------------------------------------------------------------------------------------------- stock

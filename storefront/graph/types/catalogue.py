@@ -32,10 +32,10 @@ from storefront.graph.scalars import Position
 from storefront.graph.types.analytics import AnalyticsReport, DateRange, Interval, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.models.variant import MAX_ATTRIBUTES
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.visibility import Audience
-from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 
 async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
