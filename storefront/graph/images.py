@@ -6,12 +6,12 @@ from typing import Annotated
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import First
+from storefront.models.rows import ProductRow
 from storefront.queries.images import ProductImage, build_resized_address, parse_image_id, resolve_product_image
 
 MAX_PIXELS = 10_000
@@ -59,7 +59,7 @@ class Image:
     )
 
 
-async def load_media(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
+async def load_media(products: Sequence[ProductRow], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first images of each product, loaded in one batch."""
     limit = arguments.check_row_count(first)
     image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]

@@ -20,6 +20,8 @@ from storefront.imports.csv_columns import AMOUNT_FIELD_NAMES, PRODUCT_FIELD_NAM
 from storefront.imports.row_types import ProductRow, VariantRow
 from storefront.models import products as product_table
 from storefront.models import variants as variant_table
+from storefront.models.rows import ProductRow as StoredProduct
+from storefront.models.rows import VariantRow as StoredVariant
 from storefront.models.variant import MAX_VARIANTS
 from storefront.writes.sql import build_insert_of_rows, select_json_rows
 
@@ -53,7 +55,9 @@ async def plan_writes(
     stored = {row.handle: row for row in rows}
     time_slice = TimeSlice()
     for group in _split_by_stored_variants(batch, stored):
-        variants: dict[str, list[Row]] = {stored[product.handle].id: [] for product in group if product.handle in stored}
+        variants: dict[str, list[StoredVariant]] = {
+            stored[product.handle].id: [] for product in group if product.handle in stored
+        }
         for row in await connection.fetch(_lock_variants_statement(), {"ids": list(variants)}) if variants else ():
             variants[row.product_id].append(row)
         plan = WritePlan()
@@ -67,7 +71,7 @@ async def plan_writes(
         yield plan
 
 
-def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, Row]) -> Iterator[list[ProductRow]]:
+def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, StoredProduct]) -> Iterator[list[ProductRow]]:
     """Groups of products with at most MAX_STORED_VARIANTS stored variants together, or a single product with more."""
     group, stored_count = list[ProductRow](), 0
     for product in batch:
@@ -82,7 +86,7 @@ def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, 
 
 
 def _plan_product(
-    plan: WritePlan, product: ProductRow, old: Row | None, variants: list[Row], attribution: Mapping[str, Any]
+    plan: WritePlan, product: ProductRow, old: StoredProduct | None, variants: list[StoredVariant], attribution: Mapping[str, Any]
 ) -> None:
     values = _keep_absent_columns(_to_column_values(product, PRODUCT_FIELD_NAMES), old, product.present_fields)
     new: ColumnValues = {"id": old.id if old else new_id(), "handle": product.handle, **values}
@@ -105,7 +109,7 @@ def _plan_product(
     plan.entries.append(entry)
 
 
-def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored: list[Row]) -> bool:
+def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored: list[StoredVariant]) -> bool:
     pairs = _match_variants(product.variants, stored)
     matched_ids = {old.id for _, old in pairs if old}
     removed = [old.id for old in stored if old.id not in matched_ids] if product.is_complete else []
@@ -122,14 +126,14 @@ def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored
     return bool(removed or created or updated)
 
 
-def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple[VariantRow, Row | None]]:
+def _match_variants(incoming: list[VariantRow], stored: list[StoredVariant]) -> list[tuple[VariantRow, StoredVariant | None]]:
     """Pair each incoming variant with the stored variant that it updates, or None.
 
     Matches by SKU; else by name and attributes, else by attributes, else by name.
     """
     if not stored:
         return [(variant, None) for variant in incoming]
-    matches: dict[int, Row] = {}
+    matches: dict[int, StoredVariant] = {}
     unmatched = {row.id: row for row in stored}
     sku_key = _build_sku_key(incoming, stored)
     for get_key in (sku_key, _name_and_attributes_key, _attributes_key, _name_key):
@@ -140,22 +144,22 @@ def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple
     return [(variant, matches.get(n)) for n, variant in enumerate(incoming)]
 
 
-def _build_sku_key(incoming: list[VariantRow], stored: list[Row]) -> Callable[[VariantRow | Row], object]:
+def _build_sku_key(incoming: list[VariantRow], stored: list[StoredVariant]) -> Callable[[VariantRow | StoredVariant], object]:
     """A key function: the SKU where it is unique among the incoming and among the stored variants, else None."""
     unique_skus = [{sku for sku, count in Counter(row.sku for row in rows).items() if count == 1} for rows in (incoming, stored)]
     shared_skus = (unique_skus[0] & unique_skus[1]) - {None}
     return lambda row: row.sku if row.sku in shared_skus else None
 
 
-def _name_and_attributes_key(variant: VariantRow | Row) -> object:
+def _name_and_attributes_key(variant: VariantRow | StoredVariant) -> object:
     return variant.name, _attributes_key(variant)
 
 
-def _attributes_key(variant: VariantRow | Row) -> object:
+def _attributes_key(variant: VariantRow | StoredVariant) -> object:
     return frozenset((name, str(value)) for name, value in variant.attributes.items())
 
 
-def _name_key(variant: VariantRow | Row) -> object:
+def _name_key(variant: VariantRow | StoredVariant) -> object:
     return variant.name
 
 

@@ -7,10 +7,7 @@ from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlmodel import Field, SQLModel
 
 from storefront.models.columns import (
-    UUID,
-    Decimal,
     build_strings_only_check,
-    datetime,
     foreign_key_column,
     integer_column,
     money_column,
@@ -91,14 +88,14 @@ class Product(SQLModel, table=True):
         Index("products_tags_idx", "tags", postgresql_using="gin"),
     )
 
-    id: UUID = uuid_key_column()
-    config_id: UUID = foreign_key_column("configs.id", index=True)
+    id: str = uuid_key_column()
+    config_id: str = foreign_key_column("configs.id", index=True)
     title: str = writable_column(Text(255), csv_columns=("Title",))
     # As long as Shopify's.
     handle: str = writable_column(Slug(255), csv_columns=("Handle",))
     description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("Body (HTML)",))
-    price: Decimal = writable_column(Amount(), csv_columns=("Variant Price",))
-    compare_at_price: Decimal | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
+    price: str = writable_column(Amount(), csv_columns=("Variant Price",))
+    compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
     images: list[str] = writable_column(ItemList(Url(), MAX_IMAGES), default=[], csv_columns=("Image Src", "Variant Image"))
     category: str | None = writable_column(Text(255), csv_columns=("Type", "Product Category"), index=True)
     tags: list[str] = writable_column(ItemList(Text(MAX_TAG_CHARACTERS), MAX_TAGS), default=[], csv_columns=("Tags",))
@@ -109,16 +106,16 @@ class Product(SQLModel, table=True):
     seo_description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("SEO Description",))
     status: str = writable_column(Choice(STATUSES), default="active", csv_columns=("Status", "Published"), index=True)
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
-    updated_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()
 
     # Derived
     popularity: int = integer_column(0)
     variants_total: int = integer_column(0)
     variants_available: int = integer_column(0)
     variants_in_stock: int = integer_column(0)
-    variants_min_price: Decimal | None = money_column(nullable=True)
-    variants_max_price: Decimal | None = money_column(nullable=True)
+    variants_min_price: str | None = money_column(nullable=True)
+    variants_max_price: str | None = money_column(nullable=True)
     rating_counts: list[int] = Field(sa_column=Column(ARRAY(sa.Integer), nullable=False, server_default=text("'{0,0,0,0,0}'")))
     rating: float = Field(sa_column=Column(Double, Computed(RATING_SQL, persisted=True), nullable=False))
     in_stock: bool = Field(sa_column_args=[Computed(IN_STOCK_SQL, persisted=True)], nullable=False)

@@ -4,12 +4,9 @@ from sqlalchemy import JSON, Column, Computed, Index
 from sqlalchemy import CheckConstraint as Check
 
 from storefront.models.columns import (
-    UUID,
-    Decimal,
     Field,
     SQLModel,
     build_strings_only_check,
-    datetime,
     foreign_key_column,
     integer_column,
     timestamp_column,
@@ -44,18 +41,18 @@ class ProductVariant(SQLModel, table=True):
         Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
     )
 
-    id: UUID = uuid_key_column()
-    product_id: UUID = foreign_key_column("products.id")
+    id: str = uuid_key_column()
+    product_id: str = foreign_key_column("products.id")
     # As long as three options of Shopify, joined.
     name: str = writable_column(Text(1_024))
-    price: Decimal = writable_column(Amount(), csv_columns=("Variant Price",))
-    compare_at_price: Decimal | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
+    price: str = writable_column(Amount(), csv_columns=("Variant Price",))
+    compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
     attributes: dict[str, str] = writable_column(TextMap(Text(255), Text(255), MAX_ATTRIBUTES), default={})
     inventory: int | None = writable_column(Integer(), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
     sku: str | None = writable_column(Text(255), csv_columns=("Variant SKU",), index=True)
     is_available: bool = writable_column(Boolean(), default=True)
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
 
     # Derived: the attributes as clients receive them, a JSON list of names and values.
     attribute_list: list[dict[str, str]] = Field(

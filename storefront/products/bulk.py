@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from storefront.core.casing import to_camel_case, to_snake_case
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.models import PRODUCT_FIELDS, products
+from storefront.models.rows import ProductRow, VariantRow
 from storefront.models.writable_fields import MAX_INT32
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.writes import validation
@@ -39,7 +40,7 @@ ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": 
 _COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
 
 
-async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
+async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
     """Update many products; each row has the input of `update_product`. Results are in the order of the rows.
 
     `errorPolicy` all_or_nothing rejects everything if one row is invalid; valid_rows writes the valid ones. Errors have paths
@@ -48,12 +49,14 @@ async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row
     return await _update_rows(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
 
 
-async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
+async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
     """Update the prices of many products, all or nothing."""
     return await _update_rows(unit, values["prices"], "prices", all_or_nothing=True)
 
 
-async def _update_rows(unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
+async def _update_rows(
+    unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool
+) -> Sequence[ProductRow | None]:
     valid_rows = _validate_rows(unit, rows, field)
     stored = await lock_own_products(unit, [row["id"] for _, row in valid_rows])
     writable_rows = await _filter_free_handles(unit, await _filter_writable(unit, valid_rows, field, stored), field, stored)
@@ -86,7 +89,7 @@ def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list
 
 
 async def _filter_writable(
-    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
     """The rows that pass the checks against the stored products: existence, version, price fields."""
     writable_rows: list[NumberedRow] = []
@@ -106,7 +109,7 @@ async def _filter_writable(
 
 
 async def _filter_free_handles(
-    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
     """The rows whose new handle is free in the store; the first of several rows with the same handle gets it."""
     new_handles = {row["id"]: _get_new_handle(stored[row["id"]], row) for _, row in rows}
@@ -122,7 +125,7 @@ async def _filter_free_handles(
     return free_rows
 
 
-def _get_new_handle(old: Row, row: Values) -> HandleKey | None:
+def _get_new_handle(old: ProductRow, row: Values) -> HandleKey | None:
     return (old.config_id, row["handle"]) if row.get("handle", old.handle) != old.handle else None
 
 
@@ -144,12 +147,12 @@ def _select_taken_handles() -> Statement:
     )
 
 
-def _get_changed_columns(old: Row, row: Values) -> dict[str, Any]:
+def _get_changed_columns(old: ProductRow, row: Values) -> dict[str, Any]:
     values = {to_snake_case(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
     return {name: value for name, value in values.items() if getattr(old, name) != value}
 
 
-async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, Row]:
+async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, ProductRow]:
     if not changes:
         return {}
     rows = orjson.dumps([{"id": id_, "given": change} for id_, change in changes.items()]).decode()
@@ -179,7 +182,7 @@ def _render_value(column: Column[Any]) -> str:
 # --------------------------------------------------------------------------------------------------- stock
 
 
-async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
     """Adjust the stock of a product or variant by `delta`, never below zero. Returns the product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
     clean = validation.require_valid_fields(
@@ -190,8 +193,8 @@ async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
         updated_row, updated_product = await _adjust_stock(unit, "product_variants", row, product.id, clean["delta"])
         fields = ["variants.inventory"]
     else:
-        row = product = await lock_own_product(unit, clean[target], [target])
-        updated_row, updated_product = await _adjust_stock(unit, "products", row, product.id, clean["delta"])
+        product = await lock_own_product(unit, clean[target], [target])
+        updated_row, updated_product = await _adjust_stock(unit, "products", product, product.id, clean["delta"])
         fields = ["inventory"]
     record_child_change(unit, product.id, product, updated_row, fields)
     return [updated_product]
@@ -209,7 +212,9 @@ def _select_target(values: Values, target: str) -> Values:
     return {target: values[target], "delta": values["delta"]}
 
 
-async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
+async def _adjust_stock(
+    unit: UnitOfWork, table: str, row: ProductRow | VariantRow, product_id: str, delta: int
+) -> tuple[Row, ProductRow]:
     """The row with its new stock, and its product after the change."""
     if row.inventory is None:
         raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not tracked. Set inventory to a number first."))

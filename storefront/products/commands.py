@@ -7,11 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from storefront.core.cooperative import run_in_thread_if_long
-from storefront.core.db.database import Row
 from storefront.core.db.json_parameters import to_json
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 from storefront.models import VARIANT_FIELDS, products, variants
+from storefront.models.rows import ProductRow
 from storefront.models.variant import MAX_VARIANTS
 from storefront.queries.search import fold_text
 from storefront.writes import validation
@@ -71,7 +71,7 @@ async def update_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
     return [pending]
 
 
-async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
     """Delete a product with its variants and reviews."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_product(unit, clean["id"], ["id"])

@@ -7,8 +7,9 @@ from sqlalchemy import Boolean, ColumnElement, bindparam, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
-from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.database import Connection, Database, Statement, compile_statement
 from storefront.models import products, variants
+from storefront.models.rows import VariantRow
 from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.fields import list_variant_columns, select_variants
 from storefront.queries.paging import select_per_parent
@@ -21,7 +22,7 @@ VARIANT_COLUMNS = [column for column in list_variant_columns() if column.key != 
 
 async def load_variants_of_products(
     database: Database, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns = None
-) -> list[list[Row]]:
+) -> list[list[VariantRow]]:
     """The first variants of each product, oldest first."""
     rows = await database.fetch(_select_of_products(available_only, columns), {"ids": list(keys), "limit": limit})
     return group_by_parent(rows, keys, "product_id")
@@ -34,7 +35,7 @@ def _select_of_products(available_only: bool, columns: RequestedColumns) -> Stat
 
 async def load_variants_by_attributes(
     database: Database, keys: Sequence[str], attributes: str, available_only: bool
-) -> list[Row | None]:
+) -> list[VariantRow | None]:
     """The oldest variant of each product that has all these attributes (a JSON object); None where there is none."""
     rows = await database.fetch(_select_by_attributes(available_only), {"ids": list(keys), "wanted": attributes})
     return align_by_key(rows, keys, "product_id")
@@ -54,7 +55,7 @@ def _select_first(
     return compile_statement(select_per_parent(products, rows, name="first"), depends_on=INHERITED_DEPENDENCY)
 
 
-async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[Row]:
+async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[VariantRow]:
     """Variants by id, as the transaction that wrote them reads them."""
     return await connection.fetch(_select_by_ids(), {"ids": list(keys)})
 

@@ -6,7 +6,6 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.ids import parse_id
 from storefront.graph.context import Info
 from storefront.graph.limits import limits
@@ -21,6 +20,7 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.scalars import Position
+from storefront.models.rows import WebhookRow
 from storefront.queries import webhooks
 from storefront.webhooks import commands
 from storefront.webhooks.commands import FieldProblems
@@ -188,7 +188,7 @@ class WebhookMutation:
         return TestWebhookPayload(delivery=cast(WebhookDelivery, delivery), body=body, **common_payload_fields(result, input))
 
 
-def _decrypt_secret(info: Info, webhook: Row | None) -> str | None:
+def _decrypt_secret(info: Info, webhook: WebhookRow | None) -> str | None:
     return info.context.vault.decrypt(webhook.secret) if webhook else None
 
 

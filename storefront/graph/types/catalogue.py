@@ -14,7 +14,6 @@ from typing import Annotated, Any, NamedTuple, cast
 import orjson
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
@@ -28,17 +27,21 @@ from storefront.graph.json_pushdown import build_nodes_document
 from storefront.graph.limits import limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
+from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position
 from storefront.graph.types.analytics import AnalyticsReport, DateRange, Interval, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.models.variant import MAX_ATTRIBUTES
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.visibility import Audience
 
 
-async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
+async def _load_configs(
+    users: Sequence[UserRow], info: Info, first: First = 20, after: After = None
+) -> "Sequence[ConfigConnection]":
     pages = await info.context.load_many(
         loaders.load_user_configs, [row.id for row in users], arguments.build_window(first, after)
     )
@@ -58,7 +61,7 @@ class User:
     @strawberry.field(description="Visible to the user themselves only; null for others.", metadata=PERSONAL)
     def email(self, info: Info) -> str | None:
         viewer = info.context.viewer
-        return cast(Row, self).email if viewer and viewer.id == self.id else None
+        return as_row(self, UserRow).email if viewer and viewer.id == self.id else None
 
     configs: "ConfigConnection" = batch_field(
         _load_configs, description="The user's stores, newest first. Others see the published ones only.", metadata=PERSONAL
@@ -66,7 +69,7 @@ class User:
 
 
 async def _load_products(
-    stores: Sequence[Row],
+    stores: Sequence[ConfigRow],
     info: Info,
     filter: ProductFilter | None = None,
     search: SearchText = None,
@@ -92,7 +95,7 @@ async def _load_products(
 
 
 async def _load_analytics(
-    stores: Sequence[Row], info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
+    stores: Sequence[ConfigRow], info: Info, range: DateRange, interval: Interval = Interval.DAY, time_zone: TimeZone = "UTC"
 ) -> Sequence[AnalyticsReport | None]:
     owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
     report = build_analytics_report("", range, interval, time_zone) if any(owned_flags) else None
@@ -116,17 +119,17 @@ class Config:
 
     @strawberry.field
     def theme(self) -> Theme | None:
-        document = cast(Row, self).theme
+        document = as_row(self, ConfigRow).theme
         return build_theme(document) if document else None
 
     @strawberry.field
     def layout(self) -> Layout | None:
-        document = cast(Row, self).layout
+        document = as_row(self, ConfigRow).layout
         return build_layout(document) if document else None
 
     @strawberry.field
     def integrations(self, info: Info) -> Integrations | None:
-        document = cast(Row, self).integrations
+        document = as_row(self, ConfigRow).integrations
         return build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
     owner: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"))
@@ -175,8 +178,8 @@ class ReviewSummary:
 
 
 async def _load_variants(
-    products: Sequence[Row], info: Info, first: First = 5, available_only: bool = True
-) -> Sequence[Sequence[Row]]:
+    products: Sequence[ProductRow], info: Info, first: First = 5, available_only: bool = True
+) -> Sequence[Sequence[VariantRow]]:
     limit, columns, context = arguments.check_row_count(first), get_selected_columns(info, ProductVariant), info.context
     # Unavailable variants are visible to the owner of the product only.
     available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
@@ -188,10 +191,10 @@ async def _load_variants(
 
 
 async def _load_variant_by_attributes(
-    products: Sequence[Row],
+    products: Sequence[ProductRow],
     info: Info,
     attributes: Annotated[list[AttributeInput], strawberry.argument(metadata=limits(items=MAX_ATTRIBUTES))],
-) -> Sequence[Row | None]:
+) -> Sequence[VariantRow | None]:
     attributes_json = orjson.dumps(dict(inputs.parse_attribute_pairs(attributes, "attributes"))).decode()
     load = info.context.load_many
     available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
@@ -203,7 +206,7 @@ async def _load_variant_by_attributes(
 
 
 async def _load_reviews(
-    products: Sequence[Row], info: Info, first: First = 3, after: After = None
+    products: Sequence[ProductRow], info: Info, first: First = 3, after: After = None
 ) -> "Sequence[ReviewConnection]":
     window, columns = arguments.build_window(first, after), get_selected_columns(info, Review)
     pages = await info.context.load_many(loaders.load_product_reviews, [row.id for row in products], window, columns)
@@ -219,7 +222,7 @@ def _make_counter(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
     return sum_counts
 
 
-async def _load_related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
+async def _load_related(products: Sequence[ProductRow], info: Info, first: First = 4) -> Sequence[Sequence[ProductRow]]:
     return await info.context.load_many(
         loaders.load_related_products, [row.id for row in products], arguments.check_row_count(first)
     )
@@ -252,7 +255,7 @@ class Product:
         metadata=requires_columns(*fields.PRICE_RANGE_COLUMNS),
     )
     def price_range(self) -> PriceRange:
-        return PriceRange(**fields.get_price_range(self))
+        return PriceRange(**fields.get_price_range(as_row(self, ProductRow)))
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
@@ -283,7 +286,7 @@ class Product:
 
     @strawberry.field(metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
     def review_summary(self) -> ReviewSummary:
-        return ReviewSummary(**fields.get_review_summary(self))
+        return ReviewSummary(**fields.get_review_summary(as_row(self, ProductRow)))
 
     related: "list[Product]" = batch_field(
         _load_related, description="Related products: same category first, then shared tags, then popularity.", metadata=costs(20)
@@ -305,8 +308,7 @@ class ProductVariant:
 
     @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
     def attributes(self) -> list[Attribute]:
-        row: Any = self
-        return [*map(_make_name_and_value, row.attributes.items())]
+        return [*map(_make_name_and_value, as_row(self, VariantRow).attributes.items())]
 
     product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
@@ -381,4 +383,4 @@ def _build_product_connection(info: Info, listing_result: ScopedPage, listing: L
 
 
 def _is_owner(product: Product, info: Info) -> bool:
-    return info.context.get_audience(cast(Row, product).config_id) is Audience.OWNER
+    return info.context.get_audience(as_row(product, ProductRow).config_id) is Audience.OWNER
