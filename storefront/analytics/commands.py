@@ -17,6 +17,7 @@ from storefront.core.db.json_parameters import to_json
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.net.client_info import ClientInfo
 from storefront.feed.log import LogEntry, enqueue_append_to_each
+from storefront.models.writable_fields import MAX_INT32
 from storefront.queries.rollups import (
     GRAIN_ORIGIN,
     QUARTER_HOUR_SECONDS,
@@ -27,7 +28,6 @@ from storefront.queries.rollups import (
     split_span,
 )
 from storefront.writes.authorization import make_not_found_error
-from storefront.writes.product_validation import MAX_INT32
 from storefront.writes.transaction import MAX_TRANSACTION_ATTEMPTS, FieldError, MutationRejected, make_invalid_input_error
 
 MAX_EVENTS_PER_REQUEST = 500

@@ -4,12 +4,12 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.graph import arguments, loaders
 from storefront.graph.cache_hints import VOLATILE
 from storefront.graph.context import Info
 from storefront.graph.pagination import After, First
 from storefront.graph.types.catalogue import Config, ConfigConnection
+from storefront.models.rows import ConfigRow
 from storefront.queries import configs
 
 
@@ -32,7 +32,7 @@ class ConfigQuery:
         return ConfigConnection(page=page, count=lambda: configs.count_published_stores(info.context.read_database))
 
 
-async def _find_config(info: Info, by: ConfigByInput) -> Row | None:
+async def _find_config(info: Info, by: ConfigByInput) -> ConfigRow | None:
     if isinstance(by.id, str):
         return await info.context.load(loaders.load_configs, arguments.check_id(by.id, "by.id"))
     return await configs.load_store_by_slug(

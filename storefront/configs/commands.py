@@ -7,10 +7,11 @@ from typing import Any
 from sqlalchemy import Double, bindparam, func, select
 from sqlalchemy import text as sql
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
 from storefront.core.encryption import Vault
 from storefront.feed.log import LogEntry
 from storefront.models import configs, jobs, products
+from storefront.models.rows import ConfigRow
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store
 from storefront.writes.optimistic_lock import reject_stale_version
@@ -38,7 +39,7 @@ def _check_publishable_key(key: str) -> str:
 
 STORE_RULES: validation.Rules = {
     "storeName": non_null_rule(text_rule(255)),
-    "slug": non_null_rule(validation.validate_slug),
+    "slug": non_null_rule(validation.slug_rule(100)),
     "description": optional_rule(text_rule(10_000, min_characters=0)),
     "currency": non_null_rule(validation.validate_currency),
     "theme": optional_rule(
@@ -110,7 +111,7 @@ async def publish_config(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
     return _change_config(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
 
 
-async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[ConfigRow]:
     """Delete a store with its products, reviews, events and log."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_store(unit, clean["id"], ["id"])
@@ -123,7 +124,7 @@ async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     return [old]
 
 
-async def claim_check(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def claim_check(unit: UnitOfWork, values: Values) -> Sequence[ConfigRow]:
     """The store whose integration the caller may check now: at most one check per CHECK_INTERVAL_SECONDS."""
     clean = validation.require_valid_fields(CHECK_RULES, values)
     store = await lock_own_store(unit, clean["configId"], ["configId"])
@@ -160,14 +161,14 @@ def _lock_jobs() -> Statement:
     return compile_statement(select(func.count()).select_from(store_rows.with_for_update().subquery()))
 
 
-def _change_config(unit: UnitOfWork, old: Row, clean: Values, kind: str) -> Sequence[PendingRow]:
+def _change_config(unit: UnitOfWork, old: ConfigRow, clean: Values, kind: str) -> Sequence[PendingRow]:
     pending = update_row(unit, configs, old, convert_to_columns(clean))
     if pending.changed_fields:
         _record_change(unit, kind, old, pending.state, pending.changed_fields)
     return [pending]
 
 
-def _record_change(unit: UnitOfWork, kind: str, old: Row | None, new: Row, fields: Sequence[str]) -> None:
+def _record_change(unit: UnitOfWork, kind: str, old: ConfigRow | None, new: ConfigRow, fields: Sequence[str]) -> None:
     entry = LogEntry(
         kind=kind,
         entity_id=new.id,

@@ -19,12 +19,13 @@ from functools import partial
 from itertools import islice
 from typing import TypeVar
 
-from storefront.core.db.database import DATABASE_ERRORS, Database, Row, retry_until_available
+from storefront.core.db.database import DATABASE_ERRORS, Database, retry_until_available
 from storefront.core.errors import TimedOut
 from storefront.core.request_context import create_detached_task
 from storefront.core.single_flight import SingleFlight
 from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log
+from storefront.models.rows import ChangeRow
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ class LogBatch:
     """The next entries of a log, or a gap, and the position after them. No entries: the listener has caught up."""
 
     position: int
-    entries: Sequence[Row | Gap] = ()
+    entries: Sequence[ChangeRow | Gap] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -63,13 +64,13 @@ class StoreChannel:
 
     config_id: str
     head: int
-    recent_entries: deque[Row] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_ENTRIES))
+    recent_entries: deque[ChangeRow] = field(default_factory=lambda: deque(maxlen=MAX_RECENT_ENTRIES))
     listener_count: int = 0
     entries_arrived: asyncio.Event = field(default_factory=asyncio.Event)
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     is_deleted: bool = False
 
-    def get_entries_after(self, position: int) -> Sequence[Row] | None:
+    def get_entries_after(self, position: int) -> Sequence[ChangeRow] | None:
         """The entries after a position, at most BATCH_ENTRIES; None if not all of them are cached."""
         if position >= self.head:
             return ()
@@ -78,7 +79,7 @@ class StoreChannel:
         # Positions are gapless, so the index of an entry follows from its position.
         return list(islice(self.recent_entries, position + 1 - self.recent_entries[0].position, None))[:BATCH_ENTRIES]
 
-    def append_entries(self, entries: Sequence[Row]) -> None:
+    def append_entries(self, entries: Sequence[ChangeRow]) -> None:
         """Append entries in order, and wake the listeners."""
         if entries[0].position != self.head + 1:
             # Log retention deleted entries before they were read: the cached ones no longer connect.
@@ -149,7 +150,7 @@ class Hub:
         finally:
             await cancel_and_wait([poll, *self._follower_tasks.values()])
 
-    async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[Row | Gap, None]:
+    async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[ChangeRow | Gap, None]:
         """Yield a store's entries after a position (None: from now on). Ends when the store is deleted."""
         async with aclosing(self.stream_batches(config_id, after)) as batches:
             async for batch in batches:
@@ -170,7 +171,7 @@ class Hub:
                     yield LogBatch(position)
                     await entries_arrived.wait()
 
-    async def _load_next(self, channel: StoreChannel, position: int) -> Sequence[Row | Gap]:
+    async def _load_next(self, channel: StoreChannel, position: int) -> Sequence[ChangeRow | Gap]:
         if position > channel.head:
             return await self._resolve_position_ahead(channel, position)
         if channel.head - position > MAX_ENTRIES_BEHIND:
@@ -183,7 +184,7 @@ class Hub:
             return [Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")]
         return older_entries
 
-    async def _load_older(self, channel: StoreChannel, position: int) -> Sequence[Row]:
+    async def _load_older(self, channel: StoreChannel, position: int) -> Sequence[ChangeRow]:
         """Load entries that are no longer cached. Reconnecting clients share batches: many may resume at once."""
         batch_start = position - position % BATCH_ENTRIES
         # The last batch of a log grows: its key includes its end.

@@ -9,9 +9,10 @@ from sqlalchemy import BigInteger, Integer, any_, bindparam, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 
 from storefront.core.cache_dependencies import ParameterDependency
-from storefront.core.db.database import DIALECT, Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.database import DIALECT, Connection, Database, Statement, compile_statement
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.models import changes, positions
+from storefront.models.rows import ChangeRow
 
 # The step by which `advance_positions` moves logs: more than a store changes in its lifetime.
 POSITION_LEAP = 1_000_000_000
@@ -61,7 +62,7 @@ def enqueue_append_to_each(connection: Connection, config_ids: Sequence[str], en
         connection.enqueue(_insert_entry_in_each(), {**entry._asdict(), "config_ids": list(config_ids)})
 
 
-async def read_entries(database: Database, config_id: str, after: int, limit: int) -> list[Row]:
+async def read_entries(database: Database, config_id: str, after: int, limit: int) -> list[ChangeRow]:
     """The entries after a position, oldest first, at most `limit` of them."""
     return await database.fetch(_select_after(), {"config_id": config_id, "after": after, "limit": limit})
 

@@ -6,12 +6,12 @@ from typing import Annotated
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.pagination import First
+from storefront.models.rows import ProductRow
 from storefront.queries.images import ProductImage, build_resized_address, parse_image_id, resolve_product_image
 
 MAX_PIXELS = 10_000
@@ -64,17 +64,17 @@ class Image:
     )
 
 
-async def load_gallery(products: Sequence[Row], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
+async def load_gallery(products: Sequence[ProductRow], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first images of each product, loaded in one batch."""
     return await _load_images(products, info, arguments.check_row_count(first))
 
 
-async def load_featured_images(products: Sequence[Row], info: Info) -> Sequence[ProductImage | None]:
+async def load_featured_images(products: Sequence[ProductRow], info: Info) -> Sequence[ProductImage | None]:
     """The first image of each product, or None."""
     return [images[0] if images else None for images in await _load_images(products, info, 1)]
 
 
-async def _load_images(products: Sequence[Row], info: Info, limit: int) -> Sequence[Sequence[ProductImage]]:
+async def _load_images(products: Sequence[ProductRow], info: Info, limit: int) -> Sequence[Sequence[ProductImage]]:
     image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]
     keys = [*dict.fromkeys(image_ids)]
     rows = await info.context.load_many(loaders.load_images, keys) if keys else []

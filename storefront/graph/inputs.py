@@ -13,10 +13,10 @@ from storefront.core.casing import to_camel_case
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.graph import arguments
 from storefront.graph.limits import MAX_FILTER_ITEMS, SEARCH_LIMITS, limits
+from storefront.models.variant import MAX_ATTRIBUTES
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, encode_attributes_filter
 from storefront.queries.visibility import Audience
-from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 FILTER_ITEM_LIMITS = limits(items=MAX_FILTER_ITEMS)
 SearchText = Annotated[str | None, strawberry.argument(metadata=SEARCH_LIMITS)]

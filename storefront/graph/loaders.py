@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from storefront.core.db.database import Row
 from storefront.graph.context import Context
+from storefront.models.rows import ConfigRow, ImageRow, ProductRow, ReviewRow, UserRow, VariantRow
 from storefront.queries import (
     analytics,
     configs,
@@ -27,17 +28,17 @@ from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScop
 from storefront.queries.projection import RequestedColumns
 
 
-async def load_users(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_users(context: Context, keys: Sequence[str]) -> list[UserRow | None]:
     """Users by id."""
     return await users.load_users_by_ids(context.read_database, keys)
 
 
-async def load_configs(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_configs(context: Context, keys: Sequence[str]) -> list[ConfigRow | None]:
     """Visible stores by id."""
     return await configs.load_stores_by_ids(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_products(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_products(context: Context, keys: Sequence[str]) -> list[ProductRow | None]:
     """Visible products by id."""
     return await products.load_products_by_ids(context.read_database, keys, [*context.owned_store_ids])
 
@@ -81,24 +82,24 @@ async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet:
 
 async def load_product_variants(
     context: Context, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns
-) -> list[list[Row]]:
+) -> list[list[VariantRow]]:
     """The first variants of each product."""
     return await variants.load_variants_of_products(context.read_database, keys, limit, available_only, columns)
 
 
 async def load_product_variant(
     context: Context, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
-) -> list[Row | None]:
+) -> list[VariantRow | None]:
     """The variant of each product with this `id`, `sku` or these `attributes`."""
     return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, available_only)
 
 
-async def load_variants(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_variants(context: Context, keys: Sequence[str]) -> list[VariantRow | None]:
     """Visible variants by id."""
     return await variants.load_visible_variants(context.read_database, keys, [*context.owned_store_ids])
 
 
-async def load_reviews(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_reviews(context: Context, keys: Sequence[str]) -> list[ReviewRow | None]:
     """Reviews of visible products by id."""
     return await reviews.load_visible_reviews(context.read_database, keys, [*context.owned_store_ids])
 
@@ -110,7 +111,7 @@ async def load_node_types(context: Context, keys: Sequence[str]) -> list[str | N
 
 async def load_config_product(
     context: Context, keys: Sequence[str], lookup_name: str, value: str, document: JsonDocument | None
-) -> list[Row | None]:
+) -> list[ProductRow | None]:
     """The visible product of each store with this `id`, `handle` or `sku`."""
     owned = [*context.owned_store_ids]
     return await products.load_product_of_stores(context.read_database, keys, lookup_name, value, owned, document)
@@ -128,7 +129,7 @@ async def load_product_reviews(context: Context, keys: Sequence[str], window: Wi
     return await reviews.load_reviews_of_products(context.read_database, keys, window, columns)
 
 
-async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[Row]]:
+async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[ProductRow]]:
     """The related products of each product."""
     return await related.load_related_products(context.read_database, keys, limit)
 
@@ -143,7 +144,7 @@ async def count_job_issues(context: Context, keys: Sequence[str]) -> list[int]:
     return await jobs.count_issues_of_jobs(context.database, keys)
 
 
-async def load_images(context: Context, keys: Sequence[str]) -> list[Row | None]:
+async def load_images(context: Context, keys: Sequence[str]) -> list[ImageRow | None]:
     """Images by id."""
     return await images.load_images_by_ids(context.read_database, keys)
 

@@ -52,6 +52,14 @@ class MutationInput(ClientMutationInput):
     )
 
 
+@strawberry.input
+class ExistingRowInput:
+    """The row that a mutation updates or deletes."""
+
+    id: strawberry.ID
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+
+
 @strawberry.interface(description="Fields that every mutation payload has.")
 class MutationPayload:
     user_errors: list[UserError] = strawberry.field(

@@ -5,13 +5,14 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.db.database import DATABASE_ERRORS, Row
+from storefront.core.db.database import DATABASE_ERRORS
 from storefront.core.errors import Forbidden, NotFound
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Context, Info
 from storefront.graph.pagination import After, First
 from storefront.imports.jobs.queue import PROGRESS_POLL_INTERVAL_SECONDS, TERMINAL_STATUSES
 from storefront.imports.types import ExportJob, ExportJobConnection, ImportJob, ImportJobConnection
+from storefront.models.rows import JobRow
 from storefront.queries import jobs
 from storefront.queries.keyset import Page
 
@@ -74,7 +75,7 @@ async def _watch_job(context: Context, job_id: str, kind: str) -> AsyncGenerator
         row = await _reload_job(context, job_id, kind, row)
 
 
-async def _reload_job(context: Context, job_id: str, kind: str, fallback: Row) -> Row | None:
+async def _reload_job(context: Context, job_id: str, kind: str, fallback: JobRow) -> JobRow | None:
     try:
         return await _load_job(context, job_id, kind)
     except Forbidden:
@@ -84,7 +85,7 @@ async def _reload_job(context: Context, job_id: str, kind: str, fallback: Row) -
         return fallback
 
 
-async def _load_job(context: Context, job_id: str, kind: str) -> Row | None:
+async def _load_job(context: Context, job_id: str, kind: str) -> JobRow | None:
     """A job of the viewer, or None. Raises Forbidden for a job of another user's published store."""
     viewer = context.require_viewer()
     row = await jobs.load_job(context.database, job_id)

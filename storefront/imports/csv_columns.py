@@ -1,47 +1,61 @@
 """The columns of Shopify's product CSV, the limits of their cells, and a record of them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from storefront.imports.row_types import RowError
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
+from storefront.models.writable_fields import Amount, Integer, ItemList, Slug, Text, Url, ValueType, WritableField
 
 OPTION_NUMBERS = range(1, 4)
+OPTION_COLUMNS = tuple(f"option{n} {part}" for n in OPTION_NUMBERS for part in ("name", "value"))
 SURPLUS_OPTION_COLUMNS = frozenset(f"option{n} {part}" for n in range(4, 10) for part in ("name", "value"))
-# In characters. Several of these columns are indexed, and Postgres refuses to index very long values.
+DEFAULT_MAX_CELL_LENGTH = 131_072
+
+
+def _get_max_cell_length(value_type: ValueType) -> int:
+    """In characters. Several columns are indexed, and Postgres refuses to index very long values."""
+    match value_type:
+        case Text() | Slug() | Url():
+            return value_type.max_characters
+        case ItemList(Url() as url):
+            # Each URL has a cell of its own.
+            return url.max_characters
+        case ItemList():
+            return 65_536
+        case Amount() | Integer():
+            return 64
+    return DEFAULT_MAX_CELL_LENGTH
+
+
+def _list_text_columns(fields: Iterable[WritableField]) -> dict[str, str]:
+    """The column of each text that is read from one column as it is."""
+    return {
+        field.name: field.csv_columns[0] for field in fields if isinstance(field.value_type, Text) and len(field.csv_columns) == 1
+    }
+
+
+PRODUCT_TEXT_COLUMNS = _list_text_columns(PRODUCT_FIELDS)
+VARIANT_TEXT_COLUMNS = _list_text_columns(VARIANT_FIELDS)
+# Files identify products by their handle.
+PRODUCT_FIELD_NAMES = tuple(field.name for field in PRODUCT_FIELDS if field.name != "handle")
+VARIANT_FIELD_NAMES = tuple(field.name for field in VARIANT_FIELDS)
+AMOUNT_FIELD_NAMES = frozenset(field.name for field in (*PRODUCT_FIELDS, *VARIANT_FIELDS) if isinstance(field.value_type, Amount))
 MAX_CELL_LENGTHS = {
-    **{f"option{n} {part}": 255 for n in OPTION_NUMBERS for part in ("name", "value")},
-    **dict.fromkeys(("handle", "title", "type", "product category", "variant sku", "seo title"), 255),
-    **dict.fromkeys(("body (html)", "seo description", "tags"), 65_536),
-    **dict.fromkeys(("image src", "variant image"), 2_048),
-    **dict.fromkeys(("variant price", "variant compare at price", "variant inventory qty"), 64),
-}
-OTHER_COLUMNS = {"status", "published", "image position", "variant inventory tracker", "storefront"}
-COLUMNS = frozenset(MAX_CELL_LENGTHS) | SURPLUS_OPTION_COLUMNS | OTHER_COLUMNS
-# The columns that each field is read from. `title` is required; price, name and attributes always have a value.
+    column.lower(): _get_max_cell_length(field.value_type)
+    for field in (*PRODUCT_FIELDS, *VARIANT_FIELDS)
+    for column in field.csv_columns
+} | dict.fromkeys(OPTION_COLUMNS, 255)
+COLUMNS = frozenset(MAX_CELL_LENGTHS) | SURPLUS_OPTION_COLUMNS | {"image position", "storefront"}
+# The columns that each field is read from.
 COLUMNS_BY_FIELD = {
-    "title": ("title",),
-    "price": ("title",),
+    field.name: tuple(map(str.lower, field.csv_columns)) or ("storefront",) for field in (*PRODUCT_FIELDS, *VARIANT_FIELDS)
+} | {
+    # They always have a value: without options a variant has no attributes and a default name.
     "name": ("title",),
     "attributes": ("title",),
-    "description": ("body (html)",),
-    "compare_at_price": ("variant compare at price",),
-    "images": ("image src", "variant image"),
-    "category": ("type", "product category"),
-    "tags": ("tags",),
-    "inventory": ("variant inventory qty", "variant inventory tracker"),
-    "track_inventory": ("variant inventory qty", "variant inventory tracker"),
-    "seo_title": ("seo title",),
-    "seo_description": ("seo description",),
-    "status": ("status", "published"),
-    "sku": ("variant sku",),
-    "is_available": ("storefront",),
 }
-DEFAULT_MAX_CELL_LENGTH = 131_072
-MAX_TAGS = MAX_IMAGES = 250
-MAX_TAG_LENGTH = 255
-MAX_VARIANTS = 2_048
-MAX_QUANTITY = 2_147_483_647
 STATUS_BY_STATUS_CELL = {"active": "active", "draft": "inactive", "archived": "archived"}
 STATUS_BY_PUBLISHED_CELL = {"": "active", "true": "active", "false": "inactive"}
 

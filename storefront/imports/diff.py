@@ -7,10 +7,8 @@ from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Table, Text, Uuid, any_, bindparam, column, delete, func, insert, select, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.sql.selectable import TableValuedAlias
 
 from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import TimeSlice, run_in_thread_if_long
@@ -18,18 +16,17 @@ from storefront.core.db.database import Connection, Row, Statement, compile_stat
 from storefront.core.db.json_parameters import to_json
 from storefront.core.ids import new_id
 from storefront.feed.log import LogEntry
+from storefront.imports.csv_columns import AMOUNT_FIELD_NAMES, PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
 from storefront.imports.row_types import ProductRow, VariantRow
 from storefront.models import products as product_table
 from storefront.models import variants as variant_table
+from storefront.models.rows import ProductRow as StoredProduct
+from storefront.models.rows import VariantRow as StoredVariant
+from storefront.models.variant import MAX_VARIANTS
+from storefront.writes.sql import build_insert_of_rows, select_json_rows
 
-PRODUCT_COLUMNS = (
-    *("title", "description", "price", "compare_at_price", "images", "category", "tags"),
-    *("inventory", "track_inventory", "seo_title", "seo_description", "status"),
-)
-VARIANT_COLUMNS = ("name", "price", "compare_at_price", "attributes", "inventory", "sku", "is_available")
 # Stored variants that are loaded and compared at a time.
-MAX_STORED_VARIANTS = 2_048
-AMOUNT_COLUMNS = frozenset({"price", "compare_at_price"})
+MAX_STORED_VARIANTS = MAX_VARIANTS
 
 ColumnValues = dict[str, Any]
 
@@ -58,7 +55,9 @@ async def plan_writes(
     stored = {row.handle: row for row in rows}
     time_slice = TimeSlice()
     for group in _split_by_stored_variants(batch, stored):
-        variants: dict[str, list[Row]] = {stored[product.handle].id: [] for product in group if product.handle in stored}
+        variants: dict[str, list[StoredVariant]] = {
+            stored[product.handle].id: [] for product in group if product.handle in stored
+        }
         for row in await connection.fetch(_lock_variants_statement(), {"ids": list(variants)}) if variants else ():
             variants[row.product_id].append(row)
         plan = WritePlan()
@@ -72,7 +71,7 @@ async def plan_writes(
         yield plan
 
 
-def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, Row]) -> Iterator[list[ProductRow]]:
+def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, StoredProduct]) -> Iterator[list[ProductRow]]:
     """Groups of products with at most MAX_STORED_VARIANTS stored variants together, or a single product with more."""
     group, stored_count = list[ProductRow](), 0
     for product in batch:
@@ -87,11 +86,11 @@ def _split_by_stored_variants(batch: Sequence[ProductRow], stored: Mapping[str, 
 
 
 def _plan_product(
-    plan: WritePlan, product: ProductRow, old: Row | None, variants: list[Row], attribution: Mapping[str, Any]
+    plan: WritePlan, product: ProductRow, old: StoredProduct | None, variants: list[StoredVariant], attribution: Mapping[str, Any]
 ) -> None:
-    values = _keep_absent_columns(_to_column_values(product, PRODUCT_COLUMNS), old, product.present_fields)
+    values = _keep_absent_columns(_to_column_values(product, PRODUCT_FIELD_NAMES), old, product.present_fields)
     new: ColumnValues = {"id": old.id if old else new_id(), "handle": product.handle, **values}
-    changed = [name for name in PRODUCT_COLUMNS if old and getattr(old, name) != new[name]]
+    changed = [name for name in PRODUCT_FIELD_NAMES if old and getattr(old, name) != new[name]]
     if _plan_variants(plan, product, new["id"], variants):
         changed.append("variants")
     if old and not changed:
@@ -110,13 +109,13 @@ def _plan_product(
     plan.entries.append(entry)
 
 
-def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored: list[Row]) -> bool:
+def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored: list[StoredVariant]) -> bool:
     pairs = _match_variants(product.variants, stored)
     matched_ids = {old.id for _, old in pairs if old}
     removed = [old.id for old in stored if old.id not in matched_ids] if product.is_complete else []
-    created = [(_to_column_values(new, VARIANT_COLUMNS), old) for new, old in pairs if not old]
+    created = [(_to_column_values(new, VARIANT_FIELD_NAMES), old) for new, old in pairs if not old]
     matched = [
-        (_keep_absent_columns(_to_column_values(new, VARIANT_COLUMNS), old, product.present_fields), old)
+        (_keep_absent_columns(_to_column_values(new, VARIANT_FIELD_NAMES), old, product.present_fields), old)
         for new, old in pairs
         if old
     ]
@@ -127,14 +126,14 @@ def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored
     return bool(removed or created or updated)
 
 
-def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple[VariantRow, Row | None]]:
+def _match_variants(incoming: list[VariantRow], stored: list[StoredVariant]) -> list[tuple[VariantRow, StoredVariant | None]]:
     """Pair each incoming variant with the stored variant that it updates, or None.
 
     Matches by SKU; else by name and attributes, else by attributes, else by name.
     """
     if not stored:
         return [(variant, None) for variant in incoming]
-    matches: dict[int, Row] = {}
+    matches: dict[int, StoredVariant] = {}
     unmatched = {row.id: row for row in stored}
     sku_key = _build_sku_key(incoming, stored)
     for get_key in (sku_key, _name_and_attributes_key, _attributes_key, _name_key):
@@ -145,29 +144,29 @@ def _match_variants(incoming: list[VariantRow], stored: list[Row]) -> list[tuple
     return [(variant, matches.get(n)) for n, variant in enumerate(incoming)]
 
 
-def _build_sku_key(incoming: list[VariantRow], stored: list[Row]) -> Callable[[VariantRow | Row], object]:
+def _build_sku_key(incoming: list[VariantRow], stored: list[StoredVariant]) -> Callable[[VariantRow | StoredVariant], object]:
     """A key function: the SKU where it is unique among the incoming and among the stored variants, else None."""
     unique_skus = [{sku for sku, count in Counter(row.sku for row in rows).items() if count == 1} for rows in (incoming, stored)]
     shared_skus = (unique_skus[0] & unique_skus[1]) - {None}
     return lambda row: row.sku if row.sku in shared_skus else None
 
 
-def _name_and_attributes_key(variant: VariantRow | Row) -> object:
+def _name_and_attributes_key(variant: VariantRow | StoredVariant) -> object:
     return variant.name, _attributes_key(variant)
 
 
-def _attributes_key(variant: VariantRow | Row) -> object:
+def _attributes_key(variant: VariantRow | StoredVariant) -> object:
     return frozenset((name, str(value)) for name, value in variant.attributes.items())
 
 
-def _name_key(variant: VariantRow | Row) -> object:
+def _name_key(variant: VariantRow | StoredVariant) -> object:
     return variant.name
 
 
 def _to_column_values(row: ProductRow | VariantRow, names: Iterable[str]) -> ColumnValues:
     """The columns as the database returns them: amounts are text with two decimals."""
     values = {name: getattr(row, name) for name in names}
-    return {name: str(value) if name in AMOUNT_COLUMNS and value is not None else value for name, value in values.items()}
+    return {name: str(value) if name in AMOUNT_FIELD_NAMES and value is not None else value for name, value in values.items()}
 
 
 def _keep_absent_columns(values: ColumnValues, old: Row | None, present_fields: frozenset[str]) -> ColumnValues:
@@ -203,31 +202,25 @@ async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) ->
     return True
 
 
-def _json_recordset(table: Table, *names: str) -> TableValuedAlias:
-    columns = (column(name, table.c[name].type) for name in names)
-    rows = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(*columns)
-    return rows.render_derived(name="entry", with_types=True)
-
-
 @cache
 def _lock_products_statement() -> Statement:
     in_store = product_table.c.config_id == bindparam("config_id")
     has_handle = product_table.c.handle == any_(bindparam("handles", type_=ARRAY(Text)))
-    columns = [product_table.c[name] for name in ("id", "handle", "version", "variants_total", *PRODUCT_COLUMNS)]
+    columns = [product_table.c[name] for name in ("id", "handle", "version", "variants_total", *PRODUCT_FIELD_NAMES)]
     return compile_statement(select(*columns).where(in_store & has_handle).order_by(product_table.c.id).with_for_update())
 
 
 @cache
 def _lock_variants_statement() -> Statement:
     of_products = variant_table.c.product_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-    columns = [variant_table.c[name] for name in ("id", "product_id", *VARIANT_COLUMNS)]
+    columns = [variant_table.c[name] for name in ("id", "product_id", *VARIANT_FIELD_NAMES)]
     return compile_statement(select(*columns).where(of_products).order_by(variant_table.c.id).with_for_update())
 
 
 @cache
 def _insert_products_statement() -> Statement:
-    names = ["id", "handle", *PRODUCT_COLUMNS]
-    entry = _json_recordset(product_table, *names)
+    names = ["id", "handle", *PRODUCT_FIELD_NAMES]
+    entry = select_json_rows(product_table, *names)
     # Ordered by handle: concurrent imports of the same products insert in the same order, and cannot deadlock.
     rows = select(bindparam("config_id", type_=product_table.c.config_id.type), *entry.c).order_by(entry.c.handle)
     insertion = upsert(product_table).from_select(["config_id", *names], rows, include_defaults=False)
@@ -237,25 +230,22 @@ def _insert_products_statement() -> Statement:
 
 @cache
 def _update_products_statement() -> Statement:
-    entry = _json_recordset(product_table, "id", *PRODUCT_COLUMNS)
-    values = {name: entry.c[name] for name in PRODUCT_COLUMNS}
+    entry = select_json_rows(product_table, "id", *PRODUCT_FIELD_NAMES)
+    values = {name: entry.c[name] for name in PRODUCT_FIELD_NAMES}
     statement = update(product_table).values(**values, version=product_table.c.version + 1, updated_at=func.now())
     return compile_statement(statement.where(product_table.c.id == entry.c.id))
 
 
 @cache
 def _update_variants_statement() -> Statement:
-    entry = _json_recordset(variant_table, "id", *VARIANT_COLUMNS)
-    values = {name: entry.c[name] for name in VARIANT_COLUMNS}
+    entry = select_json_rows(variant_table, "id", *VARIANT_FIELD_NAMES)
+    values = {name: entry.c[name] for name in VARIANT_FIELD_NAMES}
     statement = update(variant_table).values(**values, version=variant_table.c.version + 1)
     return compile_statement(statement.where(variant_table.c.id == entry.c.id))
 
 
-@cache
 def _insert_variants_statement() -> Statement:
-    names = ["id", "product_id", *VARIANT_COLUMNS]
-    entry = _json_recordset(variant_table, *names)
-    return compile_statement(insert(variant_table).from_select(names, select(*entry.c), include_defaults=False))
+    return build_insert_of_rows(variant_table, ("id", "product_id", *VARIANT_FIELD_NAMES))
 
 
 @cache

@@ -11,10 +11,12 @@ from sqlalchemy.dialects.postgresql import UUID
 
 from storefront.core.cooperative import TimeSlice, run_in_thread_if_long
 from storefront.core.db.database import Database, Row, Statement, compile_statement
-from storefront.imports.diff import PRODUCT_COLUMNS, VARIANT_COLUMNS
+from storefront.imports.csv_columns import AMOUNT_FIELD_NAMES, PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
 from storefront.imports.product_writer import MAX_ROW_ERRORS
 from storefront.imports.row_types import ProductRow, RowError, VariantRow
 from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
+from storefront.models import PRODUCT_FIELDS
+from storefront.models.writable_fields import ItemList, Text
 
 # The size of a page: so many products, or fewer if their text exceeds so many bytes, with an estimate for each variant.
 MAX_PAGE_PRODUCTS, MAX_PAGE_BYTES, ESTIMATED_VARIANT_BYTES = 100, 1_000_000, 300
@@ -74,7 +76,7 @@ def _render_product(writer: ProductCsvWriter, row: Row, summary: ExportSummary) 
 
 
 def _to_product_row(row: Row) -> ProductRow:
-    values = {name: _parse_value(name, getattr(row, name)) for name in PRODUCT_COLUMNS}
+    values = {name: _parse_value(name, getattr(row, name)) for name in PRODUCT_FIELD_NAMES}
     variants = [_to_variant_row(variant) for variant in row.variants]
     return ProductRow(
         handle=row.handle, line=0, row_count=0, is_complete=True, present_fields=NO_FIELDS, variants=variants, **values
@@ -82,27 +84,31 @@ def _to_product_row(row: Row) -> ProductRow:
 
 
 def _to_variant_row(variant: dict[str, Any]) -> VariantRow:
-    return VariantRow(line=0, **{name: _parse_value(name, variant[name]) for name in VARIANT_COLUMNS})
+    return VariantRow(line=0, **{name: _parse_value(name, variant[name]) for name in VARIANT_FIELD_NAMES})
 
 
 def _parse_value(name: str, value: Any) -> Any:
-    return Decimal(value) if name in ("price", "compare_at_price") and value is not None else value
+    return Decimal(value) if name in AMOUNT_FIELD_NAMES and value is not None else value
 
 
 # Amounts as text: JSON numbers would be parsed as floats.
 _VARIANT_JSON_SQL = ", ".join(
-    f"'{name}', {f'variant.{name}::text' if 'price' in name else f'variant.{name}'}" for name in VARIANT_COLUMNS
+    f"'{name}', {f'variant.{name}::text' if name in AMOUNT_FIELD_NAMES else f'variant.{name}'}" for name in VARIANT_FIELD_NAMES
+)
+# The texts and lists, which may be long.
+_PRODUCT_BYTES_SQL = " + ".join(
+    f"octet_length(coalesce(CAST({field.name} AS text), ''))"
+    for field in PRODUCT_FIELDS
+    if isinstance(field.value_type, Text | ItemList)
 )
 _PAGE_SQL = f"""
-SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{name}" for name in PRODUCT_COLUMNS)}, (
+SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{name}" for name in PRODUCT_FIELD_NAMES)}, (
   SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.created_at, variant.id), '[]')
   FROM product_variants AS variant WHERE variant.product_id = product.id
 ) AS variants
 FROM (
   SELECT *, sum(weight) OVER (ORDER BY created_at, id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS weight_before FROM (
-    SELECT *, {ESTIMATED_VARIANT_BYTES} * variants_total + octet_length(coalesce(description, ''))
-      + octet_length(CAST(images AS text))
-      + octet_length(coalesce(seo_description, '')) AS weight
+    SELECT *, {ESTIMATED_VARIANT_BYTES} * variants_total + {_PRODUCT_BYTES_SQL} AS weight
     FROM products
     WHERE config_id = :config_id
       AND (CAST(:id AS uuid) IS NULL OR (created_at, id) > (CAST(:created_at AS timestamptz), CAST(:id AS uuid)))

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from sqlalchemy import bindparam, func, select, text
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
 from storefront.core.errors import Forbidden
 from storefront.core.ids import new_id
 from storefront.core.net.shopify_client import is_shop_domain
@@ -16,6 +16,7 @@ from storefront.imports.jobs.handlers import SHOP_NOT_CONNECTED_MESSAGE
 from storefront.imports.jobs.queue import TERMINAL_STATUSES
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.models import configs, jobs
+from storefront.models.rows import ConfigRow, JobRow
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store, make_not_found_error
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names
@@ -97,7 +98,7 @@ async def export_products(unit: UnitOfWork, values: Values) -> Sequence[PendingR
     return [_insert_job(unit, store, kind="export", source="catalogue", status="queued", options=options)]
 
 
-async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
+async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[JobRow]:
     """Cancel a job: at once if it is queued; a running job is stopped by its worker."""
     clean = validation.require_valid_fields(JOB_RULES, values)
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
@@ -110,7 +111,7 @@ async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence
     return await unit.fetch(_cancel_job_statement(), {"id": job.id})
 
 
-async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[Row]:
+async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[JobRow]:
     """Requeue a failed or cancelled job, which resumes from its checkpoint."""
     clean = validation.require_valid_fields(JOB_RULES, values)
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
@@ -141,7 +142,7 @@ async def _check_capacity(unit: UnitOfWork, store: str, status: str, limit: int,
         raise MutationRejected(make_invalid_input_error(["configId"], f"this store has {count} {description}."))
 
 
-def _check_shop_connected(store: Row, upload_id: str | None) -> None:
+def _check_shop_connected(store: ConfigRow, upload_id: str | None) -> None:
     if upload_id is not None:
         raise MutationRejected(
             make_invalid_input_error(["uploadId"], "is only for SHOPIFY_CSV. Leave it out to import the connected shop.")
@@ -154,13 +155,13 @@ def _check_shop_connected(store: Row, upload_id: str | None) -> None:
         raise MutationRejected(FieldError(UserErrorCode.INVALID_INPUT, problem, ("configId",)))
 
 
-async def _check_upload(upload: Row, objects: ObjectStorage) -> None:
+async def _check_upload(upload: JobRow, objects: ObjectStorage) -> None:
     if upload.status != "uploading":
         raise MutationRejected(
             make_invalid_input_error(["uploadId"], f"was imported already, as the import {upload.id}. Upload the file again.")
         )
     try:
-        stored = await objects.head(upload.object_key)
+        stored = await objects.head(cast(str, upload.object_key))
     except StorageError:
         raise MutationRejected(
             make_invalid_input_error(["uploadId"], "the object store is not available at the moment. Try again soon.")
@@ -173,7 +174,7 @@ async def _check_upload(upload: Row, objects: ObjectStorage) -> None:
         )
 
 
-async def _load_own_job(unit: UnitOfWork, id_: str, kind: str, path: Sequence[str], noun: str) -> Row:
+async def _load_own_job(unit: UnitOfWork, id_: str, kind: str, path: Sequence[str], noun: str) -> JobRow:
     """Load and lock a job of the actor. Raises MutationRejected and Forbidden."""
     for row in await unit.fetch(_own_job_statement(), {"id": id_, "kind": kind, "actor_id": unit.actor_id}):
         if row.mine:

@@ -4,13 +4,30 @@ It is empty for most products. It holds the fields that an import would otherwis
 variant name that differs from its options, a hidden variant, more than three options.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Any, assert_never
 
 import orjson
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
-from pydantic.alias_generators import to_camel
+from pydantic_core import SchemaValidator, ValidationError, core_schema
+
+from storefront.core.casing import to_camel_case
+from storefront.imports.csv_columns import PRODUCT_FIELD_NAMES
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
+from storefront.models.writable_fields import (
+    Amount,
+    Boolean,
+    Choice,
+    Integer,
+    ItemList,
+    Slug,
+    Text,
+    TextMap,
+    Url,
+    ValueType,
+    WritableField,
+)
 
 # The name of the column in files whose formulas are quoted (against CSV injection), and in files where they are not.
 QUOTED_COLUMN, UNQUOTED_COLUMN = "Storefront", "Storefront (formulas as they are)"
@@ -18,7 +35,6 @@ QUOTED_COLUMN, UNQUOTED_COLUMN = "Storefront", "Storefront (formulas as they are
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 APOSTROPHE = "'"
 
-MAX_INT32 = 2_147_483_647
 # Validation errors of one cell beyond which they are only counted.
 MAX_LISTED_ERRORS = 100
 
@@ -33,6 +49,17 @@ def unquote_formula(cell: str) -> str:
     return cell.removeprefix(APOSTROPHE)
 
 
+@dataclass(frozen=True, slots=True)
+class LosslessCell:
+    """A parsed cell: fields with the types of rows. If `variant` is set the row has a variant, even without options.
+
+    `product` is only on the first row of a product.
+    """
+
+    product: Mapping[str, Any] | None = None
+    variant: Mapping[str, Any] | None = None
+
+
 def _reject_nul(text: str) -> str:
     # Postgres cannot store NUL.
     if "\0" in text:
@@ -40,66 +67,68 @@ def _reject_nul(text: str) -> str:
     return text
 
 
-Text = Annotated[str, AfterValidator(_reject_nul)]
-ShortText = Annotated[Text, StringConstraints(max_length=255)]
-LongText = Annotated[Text, StringConstraints(max_length=65_536)]
-Url = Annotated[Text, StringConstraints(max_length=2_048)]
-Amount = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,8}\.[0-9]{2}$")]
-Count = Annotated[int, Field(ge=0, le=MAX_INT32)]
+def _build_text_schema(max_characters: int, min_characters: int = 0) -> core_schema.CoreSchema:
+    text = core_schema.str_schema(max_length=max_characters, min_length=min_characters)
+    return core_schema.no_info_after_validator_function(_reject_nul, text)
 
 
-class _CellModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel, populate_by_name=True)
-
-    def to_row_fields(self) -> dict[str, Any]:
-        """The fields that the cell sets, with the types of rows."""
-        values = self.model_dump(exclude_unset=True)
-        return {name: Decimal(value) if name in _AMOUNT_FIELDS and value else value for name, value in values.items()}
-
-
-_AMOUNT_FIELDS = frozenset({"price", "compare_at_price"})
-
-
-class LosslessVariant(_CellModel):
-    """Fields of the variant of this row."""
-
-    name: Annotated[Text, StringConstraints(min_length=1, max_length=1_024)] = ""
-    price: Amount = "0.00"
-    compare_at_price: Amount | None = None
-    attributes: Annotated[dict[ShortText, ShortText], Field(max_length=10)] = {}
-    inventory: Count | None = None
-    sku: ShortText | None = None
-    is_available: bool = True
+def _build_schema(value_type: ValueType) -> core_schema.CoreSchema:
+    """The limits of a declaration. Formats of texts are not validated: other columns of files are not, either."""
+    match value_type:
+        case Text() | Slug() | Url():
+            return _build_text_schema(value_type.max_characters)
+        case Amount():
+            amount = core_schema.str_schema(pattern=r"^[0-9]{1,8}\.[0-9]{2}$")
+            return core_schema.no_info_after_validator_function(Decimal, amount)
+        case Integer():
+            return core_schema.int_schema(ge=value_type.get_min_stored(), le=value_type.maximum)
+        case Boolean():
+            return core_schema.bool_schema()
+        case Choice():
+            return core_schema.literal_schema(list(value_type.values))
+        case ItemList():
+            return core_schema.list_schema(_build_schema(value_type.item), max_length=value_type.max_items)
+        case TextMap():
+            name, value = _build_schema(value_type.name), _build_schema(value_type.value)
+            return core_schema.dict_schema(name, value, max_length=value_type.max_items)
+    assert_never(value_type)
 
 
-class LosslessProduct(_CellModel):
-    """Fields of the product; only on its first row."""
-
-    title: Annotated[Text, StringConstraints(min_length=1, max_length=255)] = ""
-    description: LongText | None = None
-    price: Amount = "0.00"
-    compare_at_price: Amount | None = None
-    images: Annotated[list[Url], Field(max_length=250)] = []
-    category: ShortText | None = None
-    tags: Annotated[list[ShortText], Field(max_length=250)] = []
-    # Untracked inventory may be negative.
-    inventory: Annotated[int, Field(ge=-MAX_INT32, le=MAX_INT32)] | None = None
-    track_inventory: bool = True
-    seo_title: ShortText | None = None
-    seo_description: LongText | None = None
+def _build_field_schema(field: WritableField) -> core_schema.CoreSchema:
+    if field.is_nullable:
+        return core_schema.nullable_schema(_build_schema(field.value_type))
+    if isinstance(field.value_type, Text):
+        return _build_text_schema(field.value_type.max_characters, field.value_type.min_characters)
+    return _build_schema(field.value_type)
 
 
-class LosslessCell(_CellModel):
-    """The parsed cell. If `variant` is set the row has a variant, even without options."""
+def _build_fields_schema(fields: Iterable[WritableField]) -> core_schema.CoreSchema:
+    members = {
+        field.name: core_schema.typed_dict_field(_build_field_schema(field), required=False, validation_alias=field.graphql_name)
+        for field in fields
+    }
+    return core_schema.nullable_schema(core_schema.typed_dict_schema(members, extra_behavior="forbid"))
 
-    product: LosslessProduct | None = None
-    variant: LosslessVariant | None = None
+
+_CELL_FIELDS = {
+    "product": [field for field in PRODUCT_FIELDS if field.name in PRODUCT_FIELD_NAMES],
+    "variant": VARIANT_FIELDS,
+}
+_CELL_VALIDATOR = SchemaValidator(
+    core_schema.typed_dict_schema(
+        {
+            name: core_schema.typed_dict_field(_build_fields_schema(fields), required=False)
+            for name, fields in _CELL_FIELDS.items()
+        },
+        extra_behavior="forbid",
+    )
+)
 
 
 def parse_cell(cell: str) -> LosslessCell:
     """Parse a cell. Raises ValueError with the first problem."""
     try:
-        return LosslessCell.model_validate_json(cell)
+        return LosslessCell(**_CELL_VALIDATOR.validate_json(cell, strict=True))
     except ValidationError as error:
         # To format many thousands of errors takes longer than validation.
         if (count := error.error_count()) > MAX_LISTED_ERRORS:
@@ -117,4 +146,4 @@ def render_cell(product: Mapping[str, Any], variant: Mapping[str, Any] | None) -
 
 
 def _to_json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {to_camel(name): str(value) if isinstance(value, Decimal) else value for name, value in fields.items()}
+    return {to_camel_case(name): str(value) if isinstance(value, Decimal) else value for name, value in fields.items()}

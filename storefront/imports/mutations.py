@@ -1,11 +1,10 @@
 """Mutation fields of imports and exports."""
 
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
 from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info
@@ -15,6 +14,7 @@ from storefront.imports import job_commands
 from storefront.imports.jobs.queue import JOBS_CHANNEL, cancel_channel
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
 from storefront.imports.types import ExportJob, ImportJob, ImportSource
+from storefront.models.rows import FileJobRow
 from storefront.writes.transaction import Command
 
 P = TypeVar("P", bound=MutationPayload)
@@ -174,9 +174,8 @@ async def _mutate_job(info: Info, input_: MutationInput, command: Command, paylo
     return build_payload(payload, result, input_, job=job)
 
 
-def _presign_upload(info: Info, row: Row | None) -> ImportUpload:
+def _presign_upload(info: Info, job: FileJobRow) -> ImportUpload:
     """The presigned URL of an upload: a PUT of exactly the announced size. Raises Unavailable."""
-    job = cast(Row, row)
     try:
         presigned_put = info.context.media_config.objects.presign_put(
             job.object_key, content_type=UPLOAD_CONTENT_TYPE, size=job.object_size, seconds=UPLOAD_URL_SECONDS

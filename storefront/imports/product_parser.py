@@ -1,7 +1,7 @@
 """Parser that validates CSV records and groups them into products. Independent of files and of the database."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any, TypeVar
@@ -10,21 +10,21 @@ from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
     DEFAULT_MAX_CELL_LENGTH,
     MAX_CELL_LENGTHS,
-    MAX_IMAGES,
-    MAX_QUANTITY,
-    MAX_TAG_LENGTH,
-    MAX_TAGS,
-    MAX_VARIANTS,
     OPTION_NUMBERS,
+    PRODUCT_TEXT_COLUMNS,
     STATUS_BY_PUBLISHED_CELL,
     STATUS_BY_STATUS_CELL,
     SURPLUS_OPTION_COLUMNS,
+    VARIANT_TEXT_COLUMNS,
     CsvRecord,
     InvalidRowError,
     SourceLayout,
     describe_unstorable_character,
 )
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
+from storefront.models.product import MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
+from storefront.models.variant import MAX_VARIANTS
+from storefront.models.writable_fields import MAX_INT32
 
 R = TypeVar("R", ProductRow, VariantRow)
 
@@ -33,6 +33,10 @@ EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 _HANDLE_PATTERN = re.compile(r"(?=.*[^\W_])[\w-]+")
 _AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
 _QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
+# Names of fields with their columns.
+_PRODUCT_TEXTS, _VARIANT_TEXTS = (
+    [(name, column.lower()) for name, column in columns.items()] for columns in (PRODUCT_TEXT_COLUMNS, VARIANT_TEXT_COLUMNS)
+)
 _UNPOSITIONED_RANK, _VARIANT_IMAGE_RANK = (1, 0), (2, 0)
 
 
@@ -60,7 +64,7 @@ class _ProductDraft:
         if variant:
             self._add_variant(variant, lossless_cell.variant)
         if lossless_cell.product and record is self.first_record:
-            self.lossless_fields = lossless_cell.product.to_row_fields()
+            self.lossless_fields = lossless_cell.product
         for url, rank in ranks.items():
             self.image_ranks[url] = min(rank, self.image_ranks.get(url, rank))
         self.row_count += 1
@@ -87,8 +91,8 @@ class _ProductDraft:
             raise InvalidRowError(f"option{number} value", f"is missing, every variant needs a value for {_quote_cell(name)}")
         return value
 
-    def _add_variant(self, variant: VariantRow, lossless_variant: lossless_cell.LosslessVariant | None) -> None:
-        fields = lossless_variant.to_row_fields() if lossless_variant else {}
+    def _add_variant(self, variant: VariantRow, lossless_variant: Mapping[str, Any] | None) -> None:
+        fields = lossless_variant or {}
         variant = _drop_invalid_compare_at_price(replace(variant, **fields))
         # Variants with a lossless name or attributes may be duplicates, which Shopify does not allow: they get a unique key.
         variant_key = (str(variant.line),) * 9 if fields.keys() & {"name", "attributes"} else (*variant.attributes.values(),)
@@ -123,19 +127,16 @@ class _ProductDraft:
             row_count=self.row_count,
             is_complete=self.is_complete,
             present_fields=present_fields,
-            title=first_record["title"],
-            description=first_record["body (html)"] or None,
             price=cheapest.price,
             compare_at_price=cheapest.compare_at_price,
             images=sorted(self.image_ranks, key=self.image_ranks.__getitem__),
             category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
             tags=self.tags,
             # The sum is clamped to the maximum of the column.
-            inventory=min(sum(inventories), MAX_QUANTITY) if inventories else None,
+            inventory=min(sum(inventories), MAX_INT32) if inventories else None,
             track_inventory=bool(inventories),
-            seo_title=first_record["seo title"] or None,
-            seo_description=first_record["seo description"] or None,
             status=self.status,
+            **_parse_texts(first_record, _PRODUCT_TEXTS),
             # Without options the price and stock of the row are the product's own. Only for its SKU a variant is needed.
             variants=variants if self.option_names or self.has_lossless_variants or variants[0].sku else [],
         )
@@ -150,7 +151,7 @@ class ProductParser:
     """
 
     def __init__(self, layout: SourceLayout, *, remember_handles: bool = True) -> None:
-        self._layout, self._remember_handles = layout, remember_handles
+        self._layout, self._present_fields, self._remember_handles = layout, layout.present_fields, remember_handles
         self._line_by_handle: dict[str, int] = {}
         self._current_handle = ""
         self._is_repeated_handle = False
@@ -174,7 +175,7 @@ class ProductParser:
     def finish(self) -> Iterator[ProductRow]:
         """Yield the last product, if there is one."""
         if self._draft:
-            yield self._draft.build_product(self._layout.present_fields)
+            yield self._draft.build_product(self._present_fields)
         self._draft = None
 
     def _try_add_record(self, record: CsvRecord, handle: str) -> RowError | None:
@@ -247,8 +248,10 @@ def _parse_tags(record: CsvRecord) -> list[str]:
     tags = list(dict.fromkeys(filter(None, map(str.strip, record["tags"].split(",")))))
     if len(tags) > MAX_TAGS:
         raise InvalidRowError("tags", f"has {len(tags)} tags, at most {MAX_TAGS} are allowed: remove some")
-    if tags and (longest := max(map(len, tags))) > MAX_TAG_LENGTH:
-        raise InvalidRowError("tags", f"has a tag of {longest:,} characters, at most {MAX_TAG_LENGTH} are allowed: shorten it")
+    if tags and (longest := max(map(len, tags))) > MAX_TAG_CHARACTERS:
+        raise InvalidRowError(
+            "tags", f"has a tag of {longest:,} characters, at most {MAX_TAG_CHARACTERS} are allowed: shorten it"
+        )
     return tags
 
 
@@ -286,8 +289,13 @@ def _build_variant(record: CsvRecord, attributes: dict[str, str]) -> VariantRow:
         compare_at_price=compare_at_price if compare_at_price and compare_at_price > price else None,
         attributes=attributes,
         inventory=_parse_inventory(record),
-        sku=record["variant sku"] or None,
+        **_parse_texts(record, _VARIANT_TEXTS),
     )
+
+
+def _parse_texts(record: CsvRecord, columns: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The texts that are read from one column as they are."""
+    return {name: record[column] or None for name, column in columns}
 
 
 def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
@@ -309,8 +317,8 @@ def _parse_inventory(record: CsvRecord) -> int | None:
     column = "variant inventory qty"
     if not (match := _QUANTITY_PATTERN.fullmatch(record[column] or "0")):
         raise InvalidRowError(column, f"{_quote_cell(record[column])} is not a whole number: write digits only")
-    if (quantity := int(match[1])) > MAX_QUANTITY:
-        raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_QUANTITY:,} can be counted")
+    if (quantity := int(match[1])) > MAX_INT32:
+        raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_INT32:,} can be counted")
     # Oversold inventory is negative at Shopify; here it is zero.
     return max(0, quantity) if record["variant inventory tracker"] else None
 

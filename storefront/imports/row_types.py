@@ -56,7 +56,7 @@ class VariantRow:
     is_available: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRow:
     """A product, parsed from `row_count` rows from `line` on. `is_complete`: none of its rows was rejected.
 

@@ -3,18 +3,18 @@
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.batches import build_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.pagination import After, Connection, First
+from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position, format_datetime
 from storefront.graph.types.catalogue import Config
+from storefront.models.rows import FileJobRow, JobRow
 
 # Seconds until the presigned URL of an exported file expires.
 DOWNLOAD_URL_SECONDS = 3_600
@@ -55,7 +55,7 @@ class JobIssueConnection(Connection[JobIssue]):
 
 
 async def _resolve_issues(
-    jobs: Sequence[Row], info: Info, first: First = 20, after: After = None
+    jobs: Sequence[JobRow], info: Info, first: First = 20, after: After = None
 ) -> Sequence[JobIssueConnection]:
     window = arguments.build_window(first, after)
     pages = await info.context.load_many(loaders.load_job_issues, [row.id for row in jobs], window)
@@ -69,12 +69,12 @@ def _build_issue_counter(info: Info, job_id: str) -> Callable[[], Awaitable[int]
 
 
 def _resolve_error(self: "ImportJob | ExportJob") -> JobError | None:
-    error = cast(Row, self).error
+    error = as_row(self, JobRow).error
     return JobError(message=error["message"], field=error.get("field")) if error else None
 
 
 def _resolve_progress(self: "ImportJob | ExportJob") -> float | None:
-    row = cast(Row, self)
+    row = as_row(self, JobRow)
     if row.status == "succeeded":
         return 1.0
     return min(row.done / row.total, 1.0) if row.total else None
@@ -103,7 +103,7 @@ class ImportJob:
 
     @strawberry.field(description="Whether it is a dry run.")
     def preview(self) -> bool:
-        return bool(cast(Row, self).options.get("preview"))
+        return bool(as_row(self, JobRow).options.get("preview"))
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
@@ -132,11 +132,11 @@ class ExportJob:
 
     @strawberry.field(description="Products that were exported so far.")
     def products(self) -> int:
-        return int(cast(Row, self).done)
+        return int(as_row(self, JobRow).done)
 
     @strawberry.field(description="The file of a successful export, as a new presigned URL for each request; else null.")
     def download(self, info: Info) -> Download | None:
-        row = cast(Row, self)
+        row = as_row(self, FileJobRow)
         if row.status != "succeeded":
             return None
         name = f"products-{str(row.finished_at)[:10]}.csv"

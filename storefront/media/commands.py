@@ -7,18 +7,19 @@ from typing import Any
 
 from sqlalchemy import bindparam, select, text
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
 from storefront.core.ids import new_id
 from storefront.core.image_processing import UPLOAD_FORMATS
 from storefront.media.upload_processing import IS_CONFIRMABLE_SQL, OWN_UPLOADS_SQL, ProcessedUpload
 from storefront.models import image_uploads, images
 from storefront.models import products as product_table
+from storefront.models.product import MAX_IMAGES
+from storefront.models.rows import ImageRow, ImageUploadRow, ProductRow
 from storefront.queries.images import ProductImage, build_image_address, build_product_image, parse_image_id
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_store, make_not_found_error
 from storefront.writes.changelog import record_child_change, record_product_change
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_validation import MAX_IMAGES
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names, update_row
 from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
 
@@ -53,7 +54,7 @@ UPDATE_RULES: validation.Rules = {
 REMOVE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
 
-async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> Sequence[Row]:
+async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> Sequence[ImageUploadRow]:
     """Create an upload, which the mutation returns as a presigned URL."""
     upload_rules: validation.Rules = {
         "configId": validation.validate_id,
@@ -90,7 +91,7 @@ async def confirm_upload(unit: UnitOfWork, values: Values, *, processed: Process
 
 
 async def _attach_image(
-    unit: UnitOfWork, product: Row, upload: Row, processed: ProcessedUpload, clean: Values, base_url: str
+    unit: UnitOfWork, product: ProductRow, upload: ImageUploadRow, processed: ProcessedUpload, clean: Values, base_url: str
 ) -> Sequence[Any]:
     if processed.problem:
         raise MutationRejected(make_invalid_input_error(["uploadId"], processed.problem))
@@ -112,13 +113,13 @@ async def _attach_image(
     return [pending_product, build_product_image(address, stored)]
 
 
-def _return_confirmed_image(product: Row, row: Row, base_url: str) -> Sequence[Any]:
+def _return_confirmed_image(product: ProductRow, row: ImageRow, base_url: str) -> Sequence[Any]:
     if row.product_id not in (product.id, None):
         raise MutationRejected(make_invalid_input_error(["productId"], "the upload was confirmed for another product."))
     return [product, build_product_image(build_image_address(base_url, row.id, row.token, row.extension), row)]
 
 
-def _set_product_images(unit: UnitOfWork, product: Row, addresses: Sequence[str]) -> PendingRow:
+def _set_product_images(unit: UnitOfWork, product: ProductRow, addresses: Sequence[str]) -> PendingRow:
     change = update_row(unit, product_table, product, {"images": [*addresses]})
     if change.changed_fields:
         record_product_change(unit, "product_updated", product, change.state, change.changed_fields)
@@ -154,7 +155,7 @@ async def remove_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
     ]
 
 
-async def _load_own_image(unit: UnitOfWork, image_id: str) -> tuple[Row, Row]:
+async def _load_own_image(unit: UnitOfWork, image_id: str) -> tuple[ImageRow, ProductRow]:
     for parent in await unit.fetch(_select_image_product_statement(), {"id": image_id}):
         # The error of the product is not revealed for an image: both are NOT_FOUND by the image's id.
         with suppress(MutationRejected):
@@ -166,7 +167,7 @@ async def _load_own_image(unit: UnitOfWork, image_id: str) -> tuple[Row, Row]:
     raise MutationRejected(make_not_found_error("image", image_id, ["id"]))
 
 
-def _build_image(product: Row, row: Row) -> ProductImage:
+def _build_image(product: ProductRow, row: ImageRow) -> ProductImage:
     address = next((address for address in product.images if parse_image_id(address) == row.id), "")
     return build_product_image(address, row)
 

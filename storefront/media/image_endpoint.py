@@ -8,11 +8,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from storefront.core.db.database import Database, Row
+from storefront.core.db.database import Database
 from storefront.core.errors import Unavailable
 from storefront.core.image_processing import MEDIA_TYPES, ImageProcessor
 from storefront.core.storage.base import ObjectNotFoundError, ObjectStorage, StorageError, read_object
 from storefront.media.upload_processing import IMMUTABLE_CACHE_CONTROL
+from storefront.models.rows import ImageRow
 from storefront.queries import images
 from storefront.queries.images import FULL_SIZE_NAME, MEDIA_PATH
 from storefront.serving.http.cors import ANY_ORIGIN_HEADERS
@@ -59,11 +60,13 @@ class ImageEndpoint:
         except ObjectNotFoundError:
             return PlainTextResponse("There is no such image.", 404, CORS_HEADERS)
 
-    async def _load_image(self, key: str) -> Row | None:
+    async def _load_image(self, key: str) -> ImageRow | None:
         row = await images.load_image_by_address_key(self._database, key)
         return row if row is not None and row.swept_at is None else None
 
-    async def _respond_with_image(self, request: Request, row: Row, name: str, width: int, extension: str, etag: str) -> Response:
+    async def _respond_with_image(
+        self, request: Request, row: ImageRow, name: str, width: int, extension: str, etag: str
+    ) -> Response:
         key = f"{row.place}/{name}"
         public_url = self._objects.public_url(key)
         if public_url is not None:
@@ -97,7 +100,7 @@ class ImageEndpoint:
 
         return StreamingResponse(iterate_body(), headers=headers, media_type=MEDIA_TYPES[extension])
 
-    async def _ensure_resized(self, row: Row, key: str, width: int, extension: str) -> None:
+    async def _ensure_resized(self, row: ImageRow, key: str, width: int, extension: str) -> None:
         task = self._resize_tasks.get(key)
         if task is None:
             task = asyncio.create_task(self._resize_image(row, key, width, extension))
@@ -106,7 +109,7 @@ class ImageEndpoint:
         # A client that disconnects must not cancel the rendering that others wait for.
         await asyncio.shield(task)
 
-    async def _resize_image(self, row: Row, key: str, width: int, extension: str) -> None:
+    async def _resize_image(self, row: ImageRow, key: str, width: int, extension: str) -> None:
         content = await read_object(self._objects, f"{row.place}/{FULL_SIZE_NAME}.{row.extension}", self._max_source_bytes)
         resized = await self._image_processor.resize_stored(content, width, extension)
         await self._objects.put(key, resized, MEDIA_TYPES[extension], cache_control=IMMUTABLE_CACHE_CONTROL)

@@ -6,7 +6,6 @@ from typing import Any, cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.errors import Unavailable
 from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info, MediaConfig
@@ -24,6 +23,7 @@ from storefront.graph.types.catalogue import Product
 from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
 from storefront.media import commands
 from storefront.media.upload_processing import ProcessedUpload, discard_upload, process_image_upload, upload_key
+from storefront.models.rows import ImageUploadRow
 from storefront.queries.images import ProductImage
 from storefront.writes.transaction import MutationResult
 
@@ -103,7 +103,7 @@ class MediaMutation:
     async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload | None:
         media_config = info.context.media_config
         result = await mutate(info, input, partial(commands.create_upload, max_bytes=media_config.max_image_bytes))
-        upload = _presign_upload(media_config, cast(Row, result.rows[0])) if result.rows else None
+        upload = _presign_upload(media_config, result.rows[0]) if result.rows else None
         return build_payload(CreateImageUploadPayload, result, input, upload=upload)
 
     @strawberry.mutation(
@@ -134,7 +134,7 @@ class MediaMutation:
         return build_payload(RemoveImagePayload, result, input, **_to_payload_fields(result))
 
 
-def _presign_upload(media_config: MediaConfig, row: Row) -> ImageUpload:
+def _presign_upload(media_config: MediaConfig, row: ImageUploadRow) -> ImageUpload:
     """The presigned URL of an upload: a PUT of exactly the declared type and size."""
     # A replay of the mutation gets the remaining time.
     remaining_seconds = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()

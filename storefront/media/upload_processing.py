@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import text
 
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.ids import parse_id
 from storefront.core.image_processing import MEDIA_TYPES, ImageProcessor, ProcessedImage, UnusableImageError
 from storefront.core.storage.base import (
@@ -20,6 +20,7 @@ from storefront.core.storage.base import (
     delete_prefix,
     read_object,
 )
+from storefront.models.rows import ImageUploadRow
 from storefront.queries.images import FULL_SIZE_NAME
 
 log = logging.getLogger("storefront")
@@ -67,7 +68,7 @@ async def process_image_upload(
     return None
 
 
-async def _read_upload(objects: ObjectStorage, upload: Row) -> bytes:
+async def _read_upload(objects: ObjectStorage, upload: ImageUploadRow) -> bytes:
     try:
         content = await read_object(objects, upload_key(upload.id), upload.size)
     except ObjectNotFoundError:

@@ -17,6 +17,7 @@ from storefront.models.rollup import AnalyticsSession, ProductTotals, QueuedEven
 from storefront.models.user import User, UserIdentity, VerifiedEmail
 from storefront.models.variant import ProductVariant
 from storefront.models.webhook import Webhook, WebhookDelivery
+from storefront.models.writable_fields import list_writable_fields
 
 metadata = SQLModel.metadata
 
@@ -53,7 +54,12 @@ job_handles = _get_table(JobHandle)
 images = _get_table(Image)
 image_uploads = _get_table(ImageUpload)
 
+PRODUCT_FIELDS = list_writable_fields(products)
+VARIANT_FIELDS = list_writable_fields(variants)
+
 __all__ = [
+    "PRODUCT_FIELDS",
+    "VARIANT_FIELDS",
     "AnalyticsEvent",
     "AnalyticsSession",
     "Change",

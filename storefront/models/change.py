@@ -2,7 +2,7 @@
 
 from sqlalchemy import ARRAY, BigInteger, Column, Index, Text, text
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, timestamp_column
+from storefront.models.columns import Field, SQLModel, Uuid, timestamp_column
 
 
 class StorePosition(SQLModel, table=True):
@@ -10,7 +10,7 @@ class StorePosition(SQLModel, table=True):
 
     __tablename__ = "store_positions"
 
-    config_id: UUID = Field(primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
+    config_id: str = Field(sa_type=Uuid, primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
     position: int = Field(sa_type=BigInteger, nullable=False, sa_column_kwargs={"server_default": text("0")})
 
 
@@ -20,15 +20,15 @@ class Change(SQLModel, table=True):
     __tablename__ = "changes"
     __table_args__ = (Index("changes_entity_idx", "config_id", "entity_id", "version"),)
 
-    config_id: UUID = Field(primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
+    config_id: str = Field(sa_type=Uuid, primary_key=True, foreign_key="configs.id", ondelete="CASCADE")
     position: int = Field(primary_key=True, sa_type=BigInteger, sa_column_kwargs={"autoincrement": False})
     kind: str
-    entity_id: UUID
-    product_id: UUID | None = None
+    entity_id: str = Field(sa_type=Uuid)
+    product_id: str | None = Field(default=None, sa_type=Uuid)
     version: int | None = None
     was_visible: bool
     is_visible: bool
     changed_fields: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))
-    actor_id: UUID | None = None
+    actor_id: str | None = Field(default=None, sa_type=Uuid)
     client_mutation_id: str | None = None
-    occurred_at: datetime = timestamp_column()
+    occurred_at: str = timestamp_column()

@@ -1,9 +1,10 @@
-"""Column factories that tables share. Every default is a server default, so that COPY and plain SQL get it too."""
+"""Column factories that tables share. Every default is a server default, so that COPY and plain SQL get it too.
 
-from datetime import datetime
-from decimal import Decimal
+Annotations are the types of the values in rows, which are ready for JSON: ids, amounts and timestamps are strings. The types of
+the columns are those of the factories, or `sa_type`.
+"""
+
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import DateTime, Numeric, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -38,7 +39,7 @@ def uuid_key_column() -> Any:
 
 def foreign_key_column(target: str, *, index: bool = False, primary_key: bool = False) -> Any:
     """A foreign key with ON DELETE CASCADE."""
-    return Field(foreign_key=target, ondelete="CASCADE", nullable=False, index=index, primary_key=primary_key)
+    return Field(sa_type=Uuid, foreign_key=target, ondelete="CASCADE", nullable=False, index=index, primary_key=primary_key)
 
 
 def timestamp_column(*, index: bool = False, nullable: bool = False, primary_key: bool = False) -> Any:
@@ -80,14 +81,12 @@ def boolean_column(default: bool) -> Any:
 
 
 __all__ = [
-    "UUID",
-    "Decimal",
     "EnumText",
     "Field",
     "SQLModel",
+    "Uuid",
     "boolean_column",
     "build_strings_only_check",
-    "datetime",
     "enum_column",
     "foreign_key_column",
     "integer_column",

@@ -5,10 +5,8 @@ from typing import Any
 from sqlalchemy import CheckConstraint, Index, text
 
 from storefront.models.columns import (
-    UUID,
     Field,
     SQLModel,
-    datetime,
     foreign_key_column,
     integer_column,
     json_column,
@@ -22,9 +20,9 @@ class IntegrationCheck(SQLModel, table=True):
 
     __tablename__ = "integration_checks"
 
-    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = foreign_key_column("configs.id", primary_key=True)
     integration: str = Field(primary_key=True)
-    checked_at: datetime = timestamp_column()
+    checked_at: str = timestamp_column()
 
 
 class Config(SQLModel, table=True):
@@ -38,8 +36,8 @@ class Config(SQLModel, table=True):
         CheckConstraint("(layout ->> 'gridColumns') IN ('2', '3', '4')", name="grid_columns"),
     )
 
-    id: UUID = uuid_key_column()
-    user_id: UUID = foreign_key_column("users.id", index=True)
+    id: str = uuid_key_column()
+    user_id: str = foreign_key_column("users.id", index=True)
     store_name: str
     slug: str = Field(unique=True)
     description: str | None = None
@@ -49,5 +47,5 @@ class Config(SQLModel, table=True):
     integrations: dict[str, Any] | None = json_column()
     is_published: bool = Field(nullable=False, index=True, sa_column_kwargs={"server_default": text("false")})
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
-    updated_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()

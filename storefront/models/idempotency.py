@@ -4,7 +4,7 @@ from typing import Any
 
 from sqlalchemy import LargeBinary
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, json_column, timestamp_column
+from storefront.models.columns import Field, SQLModel, Uuid, json_column, timestamp_column
 
 
 class IdempotencyKey(SQLModel, table=True):
@@ -12,8 +12,8 @@ class IdempotencyKey(SQLModel, table=True):
 
     __tablename__ = "idempotency_keys"
 
-    actor_id: UUID = Field(primary_key=True, foreign_key="users.id", ondelete="CASCADE")
+    actor_id: str = Field(sa_type=Uuid, primary_key=True, foreign_key="users.id", ondelete="CASCADE")
     key: str = Field(primary_key=True)
     digest: bytes = Field(sa_type=LargeBinary, nullable=False)
     result: dict[str, Any] | None = json_column()
-    created_at: datetime = timestamp_column(index=True)
+    created_at: str = timestamp_column(index=True)

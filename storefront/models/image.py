@@ -3,7 +3,7 @@
 from sqlalchemy import ARRAY, Column, DateTime, Index, Text, text
 from sqlalchemy import CheckConstraint as Check
 
-from storefront.models.columns import UUID, Field, SQLModel, datetime, integer_column, timestamp_column, uuid_key_column
+from storefront.models.columns import Field, SQLModel, Uuid, integer_column, timestamp_column, uuid_key_column
 
 
 class Image(SQLModel, table=True):
@@ -20,10 +20,12 @@ class Image(SQLModel, table=True):
         Index("images_detached_idx", "detached_at", postgresql_where=text("product_id IS NULL")),
     )
 
-    id: UUID = uuid_key_column()
+    id: str = uuid_key_column()
     # No foreign key: after a store is deleted, the row still names the objects to delete.
-    config_id: UUID = Field(nullable=False)
-    product_id: UUID | None = Field(default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True)
+    config_id: str = Field(sa_type=Uuid, nullable=False)
+    product_id: str | None = Field(
+        sa_type=Uuid, default=None, foreign_key="products.id", ondelete="SET NULL", nullable=True, index=True
+    )
     place: str
     # The secret part of its URL: 128 random bits in hex. Anyone with the URL can read the image.
     token: str
@@ -33,9 +35,9 @@ class Image(SQLModel, table=True):
     alt: str | None = None
     placeholder: str
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
-    detached_at: datetime | None = timestamp_column(nullable=True)
-    swept_at: datetime | None = timestamp_column(nullable=True)
+    created_at: str = timestamp_column()
+    detached_at: str | None = timestamp_column(nullable=True)
+    swept_at: str | None = timestamp_column(nullable=True)
 
 
 class ImageUpload(SQLModel, table=True):
@@ -48,13 +50,13 @@ class ImageUpload(SQLModel, table=True):
     __tablename__ = "image_uploads"
     __table_args__ = (Check("size > 0", name="size"),)
 
-    id: UUID = uuid_key_column()
+    id: str = uuid_key_column()
     # No foreign key, as above.
-    config_id: UUID = Field(nullable=False, index=True)
+    config_id: str = Field(sa_type=Uuid, nullable=False, index=True)
     content_type: str
     size: int
     filename: str | None = None
-    created_at: datetime = timestamp_column()
-    expires_at: datetime = Field(sa_type=DateTime(timezone=True), nullable=False, index=True)
-    confirmed_at: datetime | None = timestamp_column(nullable=True)
+    created_at: str = timestamp_column()
+    expires_at: str = Field(sa_type=DateTime(timezone=True), nullable=False, index=True)
+    confirmed_at: str | None = timestamp_column(nullable=True)
     places: list[str] = Field(sa_column=Column(ARRAY(Text), nullable=False, server_default=text("'{}'")))

@@ -6,11 +6,10 @@ from sqlalchemy import BigInteger, Index, text
 from sqlalchemy import CheckConstraint as Check
 
 from storefront.models.columns import (
-    UUID,
     Field,
     SQLModel,
+    Uuid,
     boolean_column,
-    datetime,
     enum_column,
     foreign_key_column,
     integer_column,
@@ -41,9 +40,9 @@ class Job(SQLModel, table=True):
         Index("jobs_owner_idx", "user_id", "started_at"),
     )
 
-    id: UUID = uuid_key_column()
-    config_id: UUID = foreign_key_column("configs.id")
-    user_id: UUID = foreign_key_column("users.id")
+    id: str = uuid_key_column()
+    config_id: str = foreign_key_column("configs.id")
+    user_id: str = foreign_key_column("users.id")
     kind: str
     source: str
     status: str = enum_column("queued")
@@ -64,12 +63,12 @@ class Job(SQLModel, table=True):
     attempts: int = integer_column(0)
     crashes: int = integer_column(0)
     is_cancelled: bool = boolean_column(False)
-    worker: UUID | None = None
-    lease_until: datetime | None = timestamp_column(nullable=True)
-    not_before: datetime = timestamp_column()
-    created_at: datetime = timestamp_column()
-    started_at: datetime | None = timestamp_column(nullable=True)
-    finished_at: datetime | None = timestamp_column(nullable=True)
+    worker: str | None = Field(default=None, sa_type=Uuid)
+    lease_until: str | None = timestamp_column(nullable=True)
+    not_before: str = timestamp_column()
+    created_at: str = timestamp_column()
+    started_at: str | None = timestamp_column(nullable=True)
+    finished_at: str | None = timestamp_column(nullable=True)
 
 
 class JobIssue(SQLModel, table=True):
@@ -77,7 +76,7 @@ class JobIssue(SQLModel, table=True):
 
     __tablename__ = "job_issues"
 
-    job_id: UUID = foreign_key_column("jobs.id", primary_key=True)
+    job_id: str = foreign_key_column("jobs.id", primary_key=True)
     number: int = Field(primary_key=True)
     row: int | None = None
     handle: str | None = None
@@ -90,6 +89,6 @@ class JobHandle(SQLModel, table=True):
 
     __tablename__ = "job_handles"
 
-    job_id: UUID = foreign_key_column("jobs.id", primary_key=True)
+    job_id: str = foreign_key_column("jobs.id", primary_key=True)
     handle: str = Field(primary_key=True)
     row: int

@@ -1,24 +1,36 @@
-"""Products. Triggers and generated columns maintain the columns under "Derived"; commands never write them."""
+"""Products. Commands and imports write what `writable_column` declares; triggers and generated columns maintain "Derived"."""
 
-from sqlalchemy import ARRAY, Column, Computed, Double, Index, Integer, Text, text
+import sqlalchemy as sa
+from sqlalchemy import ARRAY, Column, Computed, Double, Index, text
 from sqlalchemy import CheckConstraint as Check
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlmodel import Field, SQLModel
 
 from storefront.models.columns import (
-    UUID,
-    Decimal,
-    boolean_column,
     build_strings_only_check,
-    datetime,
-    enum_column,
     foreign_key_column,
     integer_column,
-    json_column,
     money_column,
     timestamp_column,
     uuid_key_column,
 )
+from storefront.models.writable_fields import (
+    INVENTORY_CSV_COLUMNS,
+    MAX_INT32,
+    Amount,
+    Boolean,
+    Choice,
+    Integer,
+    ItemList,
+    Slug,
+    Text,
+    Url,
+    writable_column,
+)
+
+MAX_IMAGES = MAX_TAGS = 250
+MAX_TAG_CHARACTERS = 255
+STATUSES = ("active", "inactive", "archived")
 
 # Sort key of names: case-folded and without accents, with the same collation (C) on every server.
 SORT_TITLE_SQL = "storefront_fold(title)"
@@ -59,7 +71,7 @@ class Product(SQLModel, table=True):
         Check("price >= 0", name="price"),
         Check("compare_at_price >= price", name="compare_at_price"),
         Check("NOT track_inventory OR inventory >= 0", name="inventory"),
-        Check("status IN ('active', 'inactive', 'archived')", name="status"),
+        Check(f"status IN ({', '.join(map(repr, STATUSES))})", name="status"),
         Check("jsonb_typeof(images) = 'array'", name="images"),
         Check("jsonb_typeof(tags) = 'array'", name="tags"),
         Check(build_strings_only_check("images", "$[*]"), name="images_texts"),
@@ -76,34 +88,36 @@ class Product(SQLModel, table=True):
         Index("products_tags_idx", "tags", postgresql_using="gin"),
     )
 
-    id: UUID = uuid_key_column()
-    config_id: UUID = foreign_key_column("configs.id", index=True)
-    title: str
-    handle: str
-    description: str | None = None
-    price: Decimal = money_column()
-    compare_at_price: Decimal | None = money_column(nullable=True)
-    images: list[str] = json_column("[]")
-    category: str | None = Field(default=None, index=True)
-    tags: list[str] = json_column("[]")
-    inventory: int | None = Field(default=None, sa_column_kwargs={"server_default": text("0")})
-    track_inventory: bool = boolean_column(True)
-    seo_title: str | None = None
-    seo_description: str | None = None
-    status: str = enum_column("active", index=True)
+    id: str = uuid_key_column()
+    config_id: str = foreign_key_column("configs.id", index=True)
+    title: str = writable_column(Text(255), csv_columns=("Title",))
+    # As long as Shopify's.
+    handle: str = writable_column(Slug(255), csv_columns=("Handle",))
+    description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("Body (HTML)",))
+    price: str = writable_column(Amount(), csv_columns=("Variant Price",))
+    compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
+    images: list[str] = writable_column(ItemList(Url(), MAX_IMAGES), default=[], csv_columns=("Image Src", "Variant Image"))
+    category: str | None = writable_column(Text(255), csv_columns=("Type", "Product Category"), index=True)
+    tags: list[str] = writable_column(ItemList(Text(MAX_TAG_CHARACTERS), MAX_TAGS), default=[], csv_columns=("Tags",))
+    # Inventory that is not tracked may be stored with a negative number.
+    inventory: int | None = writable_column(Integer(min_stored=-MAX_INT32), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
+    track_inventory: bool = writable_column(Boolean(), default=True, csv_columns=INVENTORY_CSV_COLUMNS)
+    seo_title: str | None = writable_column(Text(255), csv_columns=("SEO Title",))
+    seo_description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("SEO Description",))
+    status: str = writable_column(Choice(STATUSES), default="active", csv_columns=("Status", "Published"), index=True)
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
-    updated_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()
 
     # Derived
     popularity: int = integer_column(0)
     variants_total: int = integer_column(0)
     variants_available: int = integer_column(0)
     variants_in_stock: int = integer_column(0)
-    variants_min_price: Decimal | None = money_column(nullable=True)
-    variants_max_price: Decimal | None = money_column(nullable=True)
-    rating_counts: list[int] = Field(sa_column=Column(ARRAY(Integer), nullable=False, server_default=text("'{0,0,0,0,0}'")))
+    variants_min_price: str | None = money_column(nullable=True)
+    variants_max_price: str | None = money_column(nullable=True)
+    rating_counts: list[int] = Field(sa_column=Column(ARRAY(sa.Integer), nullable=False, server_default=text("'{0,0,0,0,0}'")))
     rating: float = Field(sa_column=Column(Double, Computed(RATING_SQL, persisted=True), nullable=False))
     in_stock: bool = Field(sa_column_args=[Computed(IN_STOCK_SQL, persisted=True)], nullable=False)
-    sort_title: str = Field(sa_column=Column(Text(collation="C"), Computed(SORT_TITLE_SQL, persisted=True), nullable=False))
+    sort_title: str = Field(sa_column=Column(sa.Text(collation="C"), Computed(SORT_TITLE_SQL, persisted=True), nullable=False))
     search_vector: str = Field(sa_column=Column(TSVECTOR, Computed(SEARCH_VECTOR_SQL, persisted=True), nullable=False))

@@ -2,16 +2,7 @@
 
 from sqlalchemy import CheckConstraint, Index, SmallInteger, text
 
-from storefront.models.columns import (
-    UUID,
-    Field,
-    SQLModel,
-    datetime,
-    foreign_key_column,
-    integer_column,
-    timestamp_column,
-    uuid_key_column,
-)
+from storefront.models.columns import Field, SQLModel, foreign_key_column, integer_column, timestamp_column, uuid_key_column
 
 
 class Review(SQLModel, table=True):
@@ -24,11 +15,11 @@ class Review(SQLModel, table=True):
         Index("reviews_newest_idx", "product_id", text("created_at DESC"), text("id DESC")),
     )
 
-    id: UUID = uuid_key_column()
-    product_id: UUID = foreign_key_column("products.id")
-    user_id: UUID = foreign_key_column("users.id", index=True)
+    id: str = uuid_key_column()
+    product_id: str = foreign_key_column("products.id")
+    user_id: str = foreign_key_column("users.id", index=True)
     rating: int = Field(sa_type=SmallInteger)
     title: str | None = None
     body: str | None = None
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()

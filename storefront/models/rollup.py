@@ -5,7 +5,7 @@ from typing import ClassVar
 from sqlalchemy import ARRAY, BigInteger, Column, DateTime, Identity, Index, Uuid, text
 from sqlmodel import Field
 
-from storefront.models.columns import UUID, SQLModel, datetime, foreign_key_column
+from storefront.models.columns import SQLModel, foreign_key_column
 
 
 def _count_column() -> int:
@@ -19,8 +19,8 @@ def _grain_column() -> int:
     return field
 
 
-def _interval_start_column() -> datetime:
-    field: datetime = Field(primary_key=True, sa_type=DateTime(timezone=True))
+def _interval_start_column() -> str:
+    field: str = Field(primary_key=True, sa_type=DateTime(timezone=True))
     return field
 
 
@@ -30,9 +30,9 @@ class QueuedEvents(SQLModel, table=True):
     __tablename__ = "analytics_queue"
 
     id: int = Field(sa_column=Column(BigInteger, Identity(always=True), primary_key=True))
-    config_id: UUID = foreign_key_column("configs.id")
-    ids: list[UUID] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
-    moments: list[datetime] = Field(sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False))
+    config_id: str = foreign_key_column("configs.id")
+    ids: list[str] = Field(sa_column=Column(ARRAY(Uuid), nullable=False))
+    moments: list[str] = Field(sa_column=Column(ARRAY(DateTime(timezone=True)), nullable=False))
 
 
 class AnalyticsSession(SQLModel, table=True):
@@ -44,17 +44,17 @@ class AnalyticsSession(SQLModel, table=True):
     __tablename__ = "analytics_sessions"
     __table_args__ = (Index("analytics_sessions_began_idx", "config_id", "began"),)
 
-    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = foreign_key_column("configs.id", primary_key=True)
     session_id: str = Field(primary_key=True)
-    began: datetime = Field(sa_type=DateTime(timezone=True))
-    began_with: UUID
+    began: str = Field(sa_type=DateTime(timezone=True))
+    began_with: str = Field(sa_type=Uuid)
     source: str
     medium: str
     campaign: str
     clicked: bool
     carted: bool
     purchased: bool
-    seen: datetime = Field(sa_type=DateTime(timezone=True))
+    seen: str = Field(sa_type=DateTime(timezone=True))
 
 
 class Totals(SQLModel, table=True):
@@ -62,9 +62,9 @@ class Totals(SQLModel, table=True):
 
     __tablename__ = "analytics_totals"
 
-    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = foreign_key_column("configs.id", primary_key=True)
     grain: int = _grain_column()
-    at: datetime = _interval_start_column()
+    at: str = _interval_start_column()
     page_views: int = _count_column()
     product_clicks: int = _count_column()
     add_to_carts: int = _count_column()
@@ -83,10 +83,10 @@ class ProductTotals(SQLModel, table=True):
     __tablename__ = "analytics_products"
     __table_args__: ClassVar = {"postgresql_partition_by": "LIST (grain)"}
 
-    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = foreign_key_column("configs.id", primary_key=True)
     grain: int = _grain_column()
-    at: datetime = _interval_start_column()
-    product_id: UUID = Field(primary_key=True)
+    at: str = _interval_start_column()
+    product_id: str = Field(sa_type=Uuid, primary_key=True)
     clicks: int = _count_column()
     add_to_carts: int = _count_column()
 
@@ -96,9 +96,9 @@ class SourceTotals(SQLModel, table=True):
 
     __tablename__ = "analytics_sources"
 
-    config_id: UUID = foreign_key_column("configs.id", primary_key=True)
+    config_id: str = foreign_key_column("configs.id", primary_key=True)
     grain: int = _grain_column()
-    at: datetime = _interval_start_column()
+    at: str = _interval_start_column()
     source: str = Field(primary_key=True)
     medium: str = Field(primary_key=True)
     campaign: str = Field(primary_key=True)

@@ -2,16 +2,7 @@
 
 from sqlalchemy import DateTime, text
 
-from storefront.models.columns import (
-    UUID,
-    Field,
-    SQLModel,
-    datetime,
-    foreign_key_column,
-    integer_column,
-    timestamp_column,
-    uuid_key_column,
-)
+from storefront.models.columns import Field, SQLModel, foreign_key_column, integer_column, timestamp_column, uuid_key_column
 
 
 class User(SQLModel, table=True):
@@ -19,14 +10,14 @@ class User(SQLModel, table=True):
 
     __tablename__ = "users"
 
-    id: UUID = uuid_key_column()
+    id: str = uuid_key_column()
     email: str
     name: str | None = None
     image: str | None = None
     version: int = integer_column(1)
-    signed_out_at: datetime | None = timestamp_column(nullable=True)
-    created_at: datetime = timestamp_column()
-    updated_at: datetime = timestamp_column()
+    signed_out_at: str | None = timestamp_column(nullable=True)
+    created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()
 
 
 class UserIdentity(SQLModel, table=True):
@@ -39,13 +30,13 @@ class UserIdentity(SQLModel, table=True):
 
     issuer: str = Field(primary_key=True)
     subject: str = Field(primary_key=True)
-    user_id: UUID = foreign_key_column("users.id", index=True)
+    user_id: str = foreign_key_column("users.id", index=True)
     email: str | None = None
     verified_email: str | None = None
-    stated_at: datetime = Field(
+    stated_at: str = Field(
         sa_type=DateTime(timezone=True), nullable=False, sa_column_kwargs={"server_default": text("'epoch'::timestamptz")}
     )
-    created_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
 
 
 class VerifiedEmail(SQLModel, table=True):
@@ -54,4 +45,4 @@ class VerifiedEmail(SQLModel, table=True):
     __tablename__ = "verified_emails"
 
     address: str = Field(primary_key=True)
-    user_id: UUID = foreign_key_column("users.id", index=True)
+    user_id: str = foreign_key_column("users.id", index=True)

@@ -1,23 +1,30 @@
-"""Product variants, such as sizes and colours."""
+"""Product variants, such as sizes and colours. Commands and imports write what `writable_column` declares."""
 
-from sqlalchemy import JSON, Column, Computed, Index, text
+from sqlalchemy import JSON, Column, Computed, Index
 from sqlalchemy import CheckConstraint as Check
 
 from storefront.models.columns import (
-    UUID,
-    Decimal,
     Field,
     SQLModel,
-    boolean_column,
     build_strings_only_check,
-    datetime,
     foreign_key_column,
     integer_column,
-    json_column,
-    money_column,
     timestamp_column,
     uuid_key_column,
 )
+from storefront.models.writable_fields import (
+    INVENTORY_CSV_COLUMNS,
+    Amount,
+    Boolean,
+    Integer,
+    Text,
+    TextMap,
+    writable_column,
+)
+
+# Of a product.
+MAX_VARIANTS = 2_048
+MAX_ATTRIBUTES = 10
 
 
 class ProductVariant(SQLModel, table=True):
@@ -34,17 +41,18 @@ class ProductVariant(SQLModel, table=True):
         Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
     )
 
-    id: UUID = uuid_key_column()
-    product_id: UUID = foreign_key_column("products.id")
-    name: str
-    price: Decimal = money_column()
-    compare_at_price: Decimal | None = money_column(nullable=True)
-    attributes: dict[str, str] = json_column("{}")
-    inventory: int | None = Field(default=None, sa_column_kwargs={"server_default": text("0")})
-    sku: str | None = Field(default=None, index=True)
-    is_available: bool = boolean_column(True)
+    id: str = uuid_key_column()
+    product_id: str = foreign_key_column("products.id")
+    # As long as three options of Shopify, joined.
+    name: str = writable_column(Text(1_024))
+    price: str = writable_column(Amount(), csv_columns=("Variant Price",))
+    compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
+    attributes: dict[str, str] = writable_column(TextMap(Text(255), Text(255), MAX_ATTRIBUTES), default={})
+    inventory: int | None = writable_column(Integer(), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
+    sku: str | None = writable_column(Text(255), csv_columns=("Variant SKU",), index=True)
+    is_available: bool = writable_column(Boolean(), default=True)
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
+    created_at: str = timestamp_column()
 
     # Derived: the attributes as clients receive them, a JSON list of names and values.
     attribute_list: list[dict[str, str]] = Field(

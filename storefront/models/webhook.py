@@ -5,10 +5,9 @@ from typing import Any
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Column, Index, Text, text
 
 from storefront.models.columns import (
-    UUID,
     Field,
     SQLModel,
-    datetime,
+    Uuid,
     foreign_key_column,
     integer_column,
     json_column,
@@ -30,8 +29,8 @@ class Webhook(SQLModel, table=True):
     __tablename__ = "webhooks"
     __table_args__ = (CheckConstraint("read_as IN ('shopper', 'owner')", name="read_as"),)
 
-    id: UUID = uuid_key_column()
-    config_id: UUID = foreign_key_column("configs.id", index=True)
+    id: str = uuid_key_column()
+    config_id: str = foreign_key_column("configs.id", index=True)
     url: str
     topics: list[str] = _text_array_column()
     query: str | None = None
@@ -39,19 +38,19 @@ class Webhook(SQLModel, table=True):
     # Signing secrets, encrypted. The previous one stays valid until `previous_until`.
     secret: str
     previous_secret: str | None = None
-    previous_until: datetime | None = timestamp_column(nullable=True)
+    previous_until: str | None = timestamp_column(nullable=True)
     position: int = Field(sa_type=BigInteger, nullable=False)
     version: int = integer_column(1)
-    created_at: datetime = timestamp_column()
-    updated_at: datetime = timestamp_column()
-    disabled_at: datetime | None = timestamp_column(nullable=True)
+    created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()
+    disabled_at: str | None = timestamp_column(nullable=True)
     disabled_reason: str | None = None
     failures: int = integer_column(0)
-    failing_since: datetime | None = timestamp_column(nullable=True)
-    resting_until: datetime | None = timestamp_column(nullable=True)
-    tested_at: datetime | None = timestamp_column(nullable=True)
+    failing_since: str | None = timestamp_column(nullable=True)
+    resting_until: str | None = timestamp_column(nullable=True)
+    tested_at: str | None = timestamp_column(nullable=True)
     leased_by: str | None = None
-    leased_until: datetime | None = timestamp_column(nullable=True)
+    leased_until: str | None = timestamp_column(nullable=True)
 
 
 class WebhookDelivery(SQLModel, table=True):
@@ -74,21 +73,21 @@ class WebhookDelivery(SQLModel, table=True):
         Index("webhook_deliveries_finished_idx", "finished_at", postgresql_where=text("finished_at IS NOT NULL")),
     )
 
-    id: UUID = uuid_key_column()
-    webhook_id: UUID = foreign_key_column("webhooks.id")
+    id: str = uuid_key_column()
+    webhook_id: str = foreign_key_column("webhooks.id")
     type: str
     position: int = Field(sa_type=BigInteger, nullable=False)
-    lane: UUID
-    product_id: UUID | None = None
+    lane: str = Field(sa_type=Uuid)
+    product_id: str | None = Field(default=None, sa_type=Uuid)
     changed_fields: list[str] = _text_array_column()
     client_mutation_id: str | None = None
     # The reason of a reset.
     reason: str | None = None
-    occurred_at: datetime = timestamp_column()
+    occurred_at: str = timestamp_column()
     state: str = Field(nullable=False, sa_column_kwargs={"server_default": text("'pending'")})
     attempts: int = integer_column(0)
     # The last attempts: {"at", "status", "milliseconds", "error"}.
     tries: list[dict[str, Any]] = json_column("[]")
-    next_attempt_at: datetime | None = timestamp_column(nullable=True)
-    created_at: datetime = timestamp_column()
-    finished_at: datetime | None = timestamp_column(nullable=True)
+    next_attempt_at: str | None = timestamp_column(nullable=True)
+    created_at: str = timestamp_column()
+    finished_at: str | None = timestamp_column(nullable=True)

@@ -6,7 +6,6 @@ from typing import Annotated, cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
@@ -19,6 +18,7 @@ from storefront.graph.permissions import require_visible_store
 from storefront.graph.projection import get_selected_columns
 from storefront.graph.scalars import Position
 from storefront.graph.types.catalogue import Product, ProductConnection, ProductVariant, load_product_connection
+from storefront.models.rows import ProductRow
 from storefront.products.changes import ProductChangePage, ProductFeed, ProductFeedEvent, load_change_page
 from storefront.queries import listing, products, variants
 from storefront.queries.json_sql import JsonDocument
@@ -184,7 +184,7 @@ class ProductSubscription:
         return ProductFeed(info.context, store, after, selection)
 
 
-async def _find_product(info: Info, by: ProductByInput, document: JsonDocument | None) -> Row | None:
+async def _find_product(info: Info, by: ProductByInput, document: JsonDocument | None) -> ProductRow | None:
     database, owned = info.context.read_database, [*info.context.owned_store_ids]
     if isinstance(by.id, str):
         key = arguments.check_id(by.id, "by.id")

@@ -5,18 +5,20 @@ from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import bindparam, text
+from sqlalchemy import Column, bindparam, text
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.casing import to_camel_case, to_snake_case
 from storefront.core.db.database import Row, Statement, compile_statement
-from storefront.models import products
+from storefront.models import PRODUCT_FIELDS, products
+from storefront.models.rows import ProductRow, VariantRow
+from storefront.models.writable_fields import MAX_INT32
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant, make_not_found_error
 from storefront.writes.changelog import record_child_change, record_product_change
 from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
-from storefront.writes.product_validation import MAX_INT32, PRODUCT_RULES, find_contradictions
+from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions
 from storefront.writes.transaction import (
     FieldError,
     MutationRejected,
@@ -36,11 +38,9 @@ MAX_ROWS = 250
 ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
 # The assignment of one column: the new value of the bulk row if it has one, else the old value.
 _COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
-_VALUE_EXPRESSIONS = {"images": "entry.given -> 'images'", "tags": "entry.given -> 'tags'"}
-_COLUMN_NAMES = [to_snake_case(name) for name in PRODUCT_RULES]
 
 
-async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
+async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
     """Update many products; each row has the input of `update_product`. Results are in the order of the rows.
 
     `errorPolicy` all_or_nothing rejects everything if one row is invalid; valid_rows writes the valid ones. Errors have paths
@@ -49,12 +49,14 @@ async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[Row
     return await _update_rows(unit, values["rows"], "rows", all_or_nothing=values["errorPolicy"] == "all_or_nothing")
 
 
-async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[Row | None]:
+async def update_product_prices(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
     """Update the prices of many products, all or nothing."""
     return await _update_rows(unit, values["prices"], "prices", all_or_nothing=True)
 
 
-async def _update_rows(unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool) -> Sequence[Row | None]:
+async def _update_rows(
+    unit: UnitOfWork, rows: Sequence[Values], field: str, *, all_or_nothing: bool
+) -> Sequence[ProductRow | None]:
     valid_rows = _validate_rows(unit, rows, field)
     stored = await lock_own_products(unit, [row["id"] for _, row in valid_rows])
     writable_rows = await _filter_free_handles(unit, await _filter_writable(unit, valid_rows, field, stored), field, stored)
@@ -87,7 +89,7 @@ def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list
 
 
 async def _filter_writable(
-    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
     """The rows that pass the checks against the stored products: existence, version, price fields."""
     writable_rows: list[NumberedRow] = []
@@ -107,7 +109,7 @@ async def _filter_writable(
 
 
 async def _filter_free_handles(
-    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, Row]
+    unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
     """The rows whose new handle is free in the store; the first of several rows with the same handle gets it."""
     new_handles = {row["id"]: _get_new_handle(stored[row["id"]], row) for _, row in rows}
@@ -123,7 +125,7 @@ async def _filter_free_handles(
     return free_rows
 
 
-def _get_new_handle(old: Row, row: Values) -> HandleKey | None:
+def _get_new_handle(old: ProductRow, row: Values) -> HandleKey | None:
     return (old.config_id, row["handle"]) if row.get("handle", old.handle) != old.handle else None
 
 
@@ -145,12 +147,12 @@ def _select_taken_handles() -> Statement:
     )
 
 
-def _get_changed_columns(old: Row, row: Values) -> dict[str, Any]:
+def _get_changed_columns(old: ProductRow, row: Values) -> dict[str, Any]:
     values = {to_snake_case(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
     return {name: value for name, value in values.items() if getattr(old, name) != value}
 
 
-async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, Row]:
+async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, ProductRow]:
     if not changes:
         return {}
     rows = orjson.dumps([{"id": id_, "given": change} for id_, change in changes.items()]).decode()
@@ -159,7 +161,9 @@ async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> d
 
 @cache
 def _build_update_statement() -> Statement:
-    columns = ", ".join(_COLUMN_ASSIGNMENT.format(name=name, value=_render_value(name)) for name in _COLUMN_NAMES)
+    columns = ", ".join(
+        _COLUMN_ASSIGNMENT.format(name=field.name, value=_render_value(products.c[field.name])) for field in PRODUCT_FIELDS
+    )
     statement = f"""
 UPDATE products SET {columns}, version = version + 1, updated_at = now()
 FROM jsonb_to_recordset(:rows) AS entry(id uuid, given jsonb)
@@ -169,15 +173,16 @@ RETURNING {", ".join(f"products.{column.name}" for column in PRODUCT_COLUMNS)}
     return compile_statement(text(statement).bindparams(bindparam("rows", type_=JSONB)))
 
 
-def _render_value(name: str) -> str:
-    column_type = products.c[name].type
-    return _VALUE_EXPRESSIONS.get(name, f"(entry.given ->> '{name}')::{column_type.compile()}")
+def _render_value(column: Column[Any]) -> str:
+    if isinstance(column.type, JSONB):
+        return f"entry.given -> '{column.name}'"
+    return f"(entry.given ->> '{column.name}')::{column.type.compile()}"
 
 
 # --------------------------------------------------------------------------------------------------- stock
 
 
-async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
     """Adjust the stock of a product or variant by `delta`, never below zero. Returns the product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
     clean = validation.require_valid_fields(
@@ -188,8 +193,8 @@ async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Row]:
         updated_row, updated_product = await _adjust_stock(unit, "product_variants", row, product.id, clean["delta"])
         fields = ["variants.inventory"]
     else:
-        row = product = await lock_own_product(unit, clean[target], [target])
-        updated_row, updated_product = await _adjust_stock(unit, "products", row, product.id, clean["delta"])
+        product = await lock_own_product(unit, clean[target], [target])
+        updated_row, updated_product = await _adjust_stock(unit, "products", product, product.id, clean["delta"])
         fields = ["inventory"]
     record_child_change(unit, product.id, product, updated_row, fields)
     return [updated_product]
@@ -207,7 +212,9 @@ def _select_target(values: Values, target: str) -> Values:
     return {target: values[target], "delta": values["delta"]}
 
 
-async def _adjust_stock(unit: UnitOfWork, table: str, row: Row, product_id: str, delta: int) -> tuple[Row, Row]:
+async def _adjust_stock(
+    unit: UnitOfWork, table: str, row: ProductRow | VariantRow, product_id: str, delta: int
+) -> tuple[Row, ProductRow]:
     """The row with its new stock, and its product after the change."""
     if row.inventory is None:
         raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not tracked. Set inventory to a number first."))

@@ -10,12 +10,13 @@ from typing import Annotated, Any, cast
 import strawberry
 
 from storefront.core.casing import to_snake_case
-from storefront.core.db.database import Row, retry_until_available
+from storefront.core.db.database import retry_until_available
 from storefront.feed.hub import Gap
 from storefront.graph import loaders
 from storefront.graph.context import Context
 from storefront.graph.scalars import Position
 from storefront.graph.types.catalogue import Product
+from storefront.models.rows import ChangeRow, ProductRow
 from storefront.queries import changes, listing
 from storefront.queries.keyset import Window
 from storefront.queries.listing import Listing, Selection, StoreScope
@@ -100,28 +101,32 @@ class ProductFeed(SharedSource):
                 if not batch.entries:
                     yield SourceStep(batch.position, caught_up=True)
 
-    async def _load_event(self, entry: Row | Gap) -> ProductFeedEvent | None:
+    async def _load_event(self, entry: ChangeRow | Gap) -> ProductFeedEvent | None:
         key = (self.key, entry.position, isinstance(entry, Gap))
         build_event = partial(_build_event, self._context.fresh(), self._config_id, entry, self._selection)
         # Database outage: the event is delivered once the database is back.
         return await retry_until_available(partial(self._context.feed.events.call, key, build_event))
 
 
-async def _build_event(context: Context, config_id: str, entry: Row | Gap, selection: Selection) -> ProductFeedEvent | None:
+async def _build_event(context: Context, config_id: str, entry: ChangeRow | Gap, selection: Selection) -> ProductFeedEvent | None:
     if isinstance(entry, Gap):
         return FeedReset(position=Position(entry.position), reason=entry.reason)
     events = await build_events(context, config_id, [entry], selection)
     return events[0] if events else None
 
 
-async def build_events(context: Context, config_id: str, entries: Sequence[Row], selection: Selection) -> list[ProductFeedEvent]:
+async def build_events(
+    context: Context, config_id: str, entries: Sequence[ChangeRow], selection: Selection
+) -> list[ProductFeedEvent]:
     """The events of log entries for the viewer. Visibility is checked now, at delivery."""
     visible_entries = [
         (entry, kind) for entry in entries if (kind := changes.classify_entry(entry, selection.audience)) is not None
     ]
-    live_ids = dict.fromkeys(entry.product_id for entry, kind in visible_entries if kind in ("created", "updated"))
+    live_ids = dict.fromkeys(str(entry.product_id) for entry, kind in visible_entries if kind in ("created", "updated"))
     products = await _load_products(context, config_id, list(live_ids), selection)
-    events = [_build_product_event(entry, kind, products.get(entry.product_id), selection) for entry, kind in visible_entries]
+    events = [
+        _build_product_event(entry, kind, products.get(str(entry.product_id)), selection) for entry, kind in visible_entries
+    ]
     is_closed = any(isinstance(event, ProductDeleted) for event in events) and await _is_closed(context, config_id)
     # Shoppers of an unpublished store get, or got, events that its products are gone; later entries concern its owner only.
     return [event for event in events if event is not None and not (is_closed and isinstance(event, ProductDeleted))]
@@ -132,7 +137,7 @@ async def _is_closed(context: Context, config_id: str) -> bool:
     return await context.load(loaders.load_configs, config_id) is None
 
 
-async def _load_products(context: Context, config_id: str, ids: list[str], selection: Selection) -> dict[str, Row]:
+async def _load_products(context: Context, config_id: str, ids: list[str], selection: Selection) -> dict[str, ProductRow]:
     allowed = dict(selection.filters).get("ids", ids)
     selected_ids = tuple(id_ for id_ in ids if id_ in allowed)
     if not selected_ids:
@@ -143,14 +148,24 @@ async def _load_products(context: Context, config_id: str, ids: list[str], selec
     return {row.id: row for row in result.page.rows}
 
 
-def _build_product_event(entry: Row, kind: str, product: Row | None, selection: Selection) -> ProductFeedEvent | None:
+def _build_product_event(
+    entry: ChangeRow, kind: str, product: ProductRow | None, selection: Selection
+) -> ProductFeedEvent | None:
     if kind in ("opened", "closed"):
         reason = changes.STORE_OPENED_REASON if kind == "opened" else changes.STORE_CLOSED_REASON
-        return FeedReset(position=entry.position, reason=reason)
-    common_fields = {"position": entry.position, "occurred_at": entry.occurred_at, "client_mutation_id": entry.client_mutation_id}
+        return FeedReset(position=Position(entry.position), reason=reason)
+    common_fields: dict[str, Any] = {
+        "position": entry.position,
+        "occurred_at": entry.occurred_at,
+        "client_mutation_id": entry.client_mutation_id,
+    }
     if kind == "deleted" or product is None:
         # Every change yields one event, even if its product is no longer visible.
-        return ProductDeleted(**common_fields, product_id=entry.product_id) if _may_leave_view(entry, kind, selection) else None
+        return (
+            ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)))
+            if _may_leave_view(entry, kind, selection)
+            else None
+        )
     if kind == "created":
         return ProductCreated(**common_fields, product=cast(Product, product))
     return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)
@@ -167,7 +182,7 @@ _FIELDS_BY_FILTER = {
 }
 
 
-def _may_leave_view(entry: Row, kind: str, selection: Selection) -> bool:
+def _may_leave_view(entry: ChangeRow, kind: str, selection: Selection) -> bool:
     """Whether a product that does not match the filter may have matched it before the change."""
     if kind == "deleted" or not selection.filters:
         return True

@@ -3,24 +3,22 @@
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import orjson
-from sqlalchemy import text
-
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.cooperative import run_in_thread_if_long
+from storefront.core.db.json_parameters import to_json
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
-from storefront.models import products
+from storefront.models import VARIANT_FIELDS, products, variants
+from storefront.models.rows import ProductRow
+from storefront.models.variant import MAX_VARIANTS
 from storefront.queries.search import fold_text
 from storefront.writes import validation
 from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
 from storefront.writes.changelog import record_product_change
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.product_validation import (
-    MAX_VARIANTS,
     PRODUCT_RULES,
     VARIANT_RULES,
     find_contradictions,
@@ -28,6 +26,7 @@ from storefront.writes.product_validation import (
 )
 from storefront.writes.sql import (
     build_insert,
+    build_insert_of_rows,
     convert_to_columns,
     convert_to_parameters,
     delete_row,
@@ -41,7 +40,8 @@ Values = Mapping[str, Any]
 CREATE_RULES: validation.Rules = {
     "configId": validation.validate_id,
     **PRODUCT_RULES,
-    "handle": validation.optional_rule(validation.validate_slug),
+    # The default is derived from the title.
+    "handle": validation.optional_rule(PRODUCT_RULES["handle"]),
     "variants": validation.list_rule(validation.object_rule(VARIANT_RULES), MAX_VARIANTS, distinct=False),
 }
 UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
@@ -50,24 +50,8 @@ DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 
 async def create_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
     """Create a product with its variants in one transaction. The default handle derives from the title."""
-    clean = validation.require_valid_fields(CREATE_RULES, values)
-    forms = clean.pop("variants", [])
-    faults = find_contradictions(clean) + [
-        fault for n, form in enumerate(forms) for fault in find_contradictions(form, ["variants", str(n)])
-    ]
-    if faults:
-        raise MutationRejected(*faults)
-    config_id = clean.pop("configId")
-    await lock_store_for_insert(unit, config_id, ["configId"])
-    variant_rows = [{"id": new_id(), **_VARIANT_DEFAULTS, **convert_to_columns(form)} for form in forms]
-    row = {
-        "id": new_id(),
-        "config_id": config_id,
-        "version": 1,
-        "status": "active",
-        **convert_to_columns(clean),
-        **_summarize_variants(variant_rows),
-    }
+    row, variant_rows = await run_in_thread_if_long(len(values.get("variants", ())), _build_rows, values)
+    await lock_store_for_insert(unit, row["config_id"], ["configId"])
     pending = PendingRow(SimpleNamespace(**row), _queue_product_insert(unit, row))
     if variant_rows:
         _queue_variants_insert(unit, row["id"], variant_rows)
@@ -87,7 +71,7 @@ async def update_product(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
     return [pending]
 
 
-async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
     """Delete a product with its variants and reviews."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_product(unit, clean["id"], ["id"])
@@ -98,6 +82,26 @@ async def delete_product(unit: UnitOfWork, values: Values) -> Sequence[Row]:
 
 
 # ------------------------------------------------------------------------------------------------ creating
+
+
+def _build_rows(values: Values) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The rows of the product and of its variants. Raises MutationRejected."""
+    clean = validation.require_valid_fields(CREATE_RULES, values)
+    forms = clean.pop("variants", [])
+    faults = find_contradictions(clean) + [
+        fault for n, form in enumerate(forms) for fault in find_contradictions(form, ["variants", str(n)])
+    ]
+    if faults:
+        raise MutationRejected(*faults)
+    variant_rows = [{"id": new_id(), **_VARIANT_DEFAULTS, **convert_to_columns(form)} for form in forms]
+    product = {
+        "id": new_id(),
+        "version": 1,
+        "status": "active",
+        **convert_to_columns(clean),
+        **_summarize_variants(variant_rows),
+    }
+    return product, variant_rows
 
 
 def _queue_product_insert(unit: UnitOfWork, row: Values) -> QueuedStatement:
@@ -144,22 +148,9 @@ def _summarize_variants(variant_rows: Sequence[Values]) -> Values:
 
 def _queue_variants_insert(unit: UnitOfWork, product_id: str, variant_rows: Sequence[Values]) -> None:
     rows = [{"product_id": product_id, **variant} for variant in variant_rows]
-    unit.enqueue(_insert_variants(), {"rows": orjson.dumps(rows).decode()})
+    unit.enqueue(build_insert_of_rows(variants, _VARIANT_COLUMNS), {"rows": to_json(rows)})
 
 
-# The column defaults of the table: all rows of one INSERT have the same columns.
-_VARIANT_DEFAULTS: Values = {"compare_at_price": None, "attributes": {}, "inventory": 0, "sku": None, "is_available": True}
-
-_INSERT_VARIANTS_SQL = """
-INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available)
-SELECT id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available
-FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS form(
-  id uuid, product_id uuid, name text, price numeric, compare_at_price numeric, attributes jsonb, inventory integer,
-  sku text, is_available boolean
-)
-"""
-
-
-@cache
-def _insert_variants() -> Statement:
-    return compile_statement(text(_INSERT_VARIANTS_SQL))
+# All rows of one INSERT have the same columns.
+_VARIANT_COLUMNS = ("id", "product_id", *(field.name for field in VARIANT_FIELDS))
+_VARIANT_DEFAULTS: Values = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}

@@ -9,12 +9,13 @@ import strawberry
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS, costs
 from storefront.graph.errors import UserError, build_user_error
-from storefront.graph.inputs import AttributeInput, ProductStatus
+from storefront.graph.inputs import ProductStatus
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
     INVENTORY_DESCRIPTION,
     ChangePayload,
+    ExistingRowInput,
     MutationInput,
     build_payload,
     deletion_payload,
@@ -22,45 +23,17 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.types.catalogue import Product
+from storefront.graph.variant_inputs import VariantForm
+from storefront.models.product import MAX_IMAGES, MAX_TAGS
+from storefront.models.variant import MAX_VARIANTS
 from storefront.products import bulk, commands
-from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_IMAGES, MAX_TAGS, MAX_VARIANTS
 from storefront.writes.transaction import MutationResult
 
 
 @strawberry.input
-class VariantForm:
-    name: str
-    price: Decimal
-    compare_at_price: Decimal | None = None
-    attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
-    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
-    sku: str | None = None
-    is_available: bool = True
+class ProductFieldsInput:
+    """The writable fields of a product (`models/product.py`), all optional, for all inputs that write products."""
 
-
-@strawberry.input
-class CreateProductInput(MutationInput):
-    config_id: strawberry.ID
-    title: str
-    price: Decimal
-    handle: str | None = strawberry.field(default=None, description="Name in URLs. Default: derived from the title.")
-    description: str | None = None
-    compare_at_price: Decimal | None = None
-    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_IMAGES))
-    category: str | None = None
-    tags: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
-    track_inventory: bool = True
-    seo_title: str | None = None
-    seo_description: str | None = None
-    status: ProductStatus = ProductStatus.ACTIVE
-    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
-
-
-@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
-class ProductRowInput:
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     title: str | None = strawberry.UNSET
     handle: str | None = strawberry.UNSET
     description: str | None = strawberry.UNSET
@@ -76,15 +49,35 @@ class ProductRowInput:
     status: ProductStatus | None = strawberry.UNSET
 
 
+@strawberry.input
+class CreateProductInput(MutationInput, ProductFieldsInput):
+    """Overrides the fields that must have a value or have another default than null."""
+
+    config_id: strawberry.ID
+    title: str = strawberry.field()
+    handle: str | None = strawberry.field(default=strawberry.UNSET, description="Name in URLs. Default: derived from the title.")
+    price: Decimal = strawberry.field()
+    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_IMAGES))
+    tags: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_TAGS))
+    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
+    track_inventory: bool = True
+    status: ProductStatus = ProductStatus.ACTIVE
+    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
+
+
+@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
+class ProductRowInput(ExistingRowInput, ProductFieldsInput):
+    pass
+
+
 @strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
 class UpdateProductInput(ProductRowInput, MutationInput):
     pass
 
 
 @strawberry.input
-class DeleteProductInput(MutationInput):
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+class DeleteProductInput(MutationInput, ExistingRowInput):
+    pass
 
 
 @strawberry.enum

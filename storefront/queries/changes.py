@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from storefront.core.db.database import Database, Row
+from storefront.core.db.database import Database
 from storefront.feed import log
+from storefront.models.rows import ChangeRow
 from storefront.queries.configs import load_log_positions
 from storefront.queries.visibility import Audience
 
@@ -17,7 +18,7 @@ STORE_CLOSED_REASON = "the store was closed"
 class LogPage:
     """A page of a log: its entries, the last position read, whether more follow, and whether earlier entries were deleted."""
 
-    entries: Sequence[Row]
+    entries: Sequence[ChangeRow]
     position: int
     has_more: bool
     has_gap: bool = False
@@ -42,7 +43,7 @@ async def _load_next_page(database: Database, config_id: str, position: int, lim
     return LogPage(page_entries, page_entries[-1].position, len(entries) > limit)
 
 
-def classify_entry(entry: Row, audience: Audience) -> str | None:
+def classify_entry(entry: ChangeRow, audience: Audience) -> str | None:
     """The kind of an entry for an audience: "created", "updated", "deleted", "opened" or "closed"; None if not visible."""
     if entry.product_id is not None:
         return (
@@ -53,7 +54,7 @@ def classify_entry(entry: Row, audience: Audience) -> str | None:
     return _SHOPPER_STORE_CHANGES.get(_get_visibility(entry)) if audience is Audience.SHOPPER else None
 
 
-def _get_visibility(entry: Row) -> tuple[bool, bool]:
+def _get_visibility(entry: ChangeRow) -> tuple[bool, bool]:
     return entry.was_visible, entry.is_visible
 
 

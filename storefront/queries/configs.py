@@ -6,16 +6,17 @@ from functools import cache
 from sqlalchemy import bindparam, func, select
 
 from storefront.core.cache_dependencies import ParameterDependency, RowDependency
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.feed import log
 from storefront.models import configs, positions, users
+from storefront.models.rows import ConfigRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key
 from storefront.queries.paging import limit_newest, load_page, load_page_per_parent, select_per_parent
 from storefront.queries.visibility import any_of_ids, is_store_visible
 
 
-async def load_stores_by_ids(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[Row | None]:
+async def load_stores_by_ids(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[ConfigRow | None]:
     """The visible stores with these ids."""
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys), "owned": list(owned_store_ids)}), keys)
 
@@ -27,7 +28,7 @@ def _select_by_ids() -> Statement:
     )
 
 
-async def load_store_by_slug(database: Database, slug: str, owned_store_ids: Sequence[str]) -> Row | None:
+async def load_store_by_slug(database: Database, slug: str, owned_store_ids: Sequence[str]) -> ConfigRow | None:
     """The visible store with this slug."""
     rows = await database.fetch(_select_by_slug(), {"slug": slug, "owned": list(owned_store_ids)})
     return rows[0] if rows else None
@@ -62,7 +63,7 @@ def _select_published(has_cursor: bool) -> Statement:
     return compile_statement(limit_newest(published_stores, configs.c.created_at, configs.c.id, has_cursor=has_cursor))
 
 
-async def load_busiest_store(database: Database) -> Row | None:
+async def load_busiest_store(database: Database) -> ConfigRow | None:
     """The published store with the longest log: the default of the demo."""
     rows = await database.fetch(_select_busiest())
     return rows[0] if rows else None

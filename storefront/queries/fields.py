@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, func, not_, or_, select
 
-from storefront.core.db.database import Row
 from storefront.models import products, reviews, variants
+from storefront.models.rows import ProductRow
 from storefront.queries import keyset
 from storefront.queries.visibility import is_variant_available
 
@@ -27,7 +27,7 @@ def select_price_range(product: FromClause) -> dict[str, ColumnElement[Any]]:
     return {end: func.coalesce(product.c[f"variants_{end}_price"], product.c.price) for end in ("min", "max")}
 
 
-def get_price_range(product: Row) -> dict[str, Any]:
+def get_price_range(product: ProductRow) -> dict[str, Any]:
     """`select_price_range` of a row that has PRICE_RANGE_COLUMNS."""
     return {end: getattr(product, f"variants_{end}_price") or product.price for end in ("min", "max")}
 
@@ -43,7 +43,7 @@ def select_review_summary(product: FromClause) -> dict[str, ColumnElement[Any]]:
     }
 
 
-def get_review_summary(product: Row) -> dict[str, Any]:
+def get_review_summary(product: ProductRow) -> dict[str, Any]:
     """`select_review_summary` of a row that has REVIEW_SUMMARY_COLUMNS."""
     counts = product.rating_counts
     return {"average": product.rating or None, "count": sum(counts), "distribution": counts}

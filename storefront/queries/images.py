@@ -10,9 +10,10 @@ from uuid import NAMESPACE_URL, uuid5
 from sqlalchemy import select
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.image_processing import ENCODER_FORMATS
 from storefront.models import images
+from storefront.models.rows import ImageRow
 from storefront.queries.batching import align_by_key
 from storefront.queries.visibility import any_of_ids
 
@@ -43,7 +44,7 @@ class ProductImage(NamedTuple):
     place: str | None = None
 
 
-async def load_images_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
+async def load_images_by_ids(database: Database, keys: Sequence[str]) -> list[ImageRow | None]:
     """The images with these ids."""
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 
@@ -53,7 +54,7 @@ def _select_by_ids() -> Statement:
     return compile_statement(select(images).where(images.c.id == any_of_ids("ids")), depends_on=INHERITED_DEPENDENCY)
 
 
-async def load_image_by_address_key(database: Database, address_key: str) -> Row | None:
+async def load_image_by_address_key(database: Database, address_key: str) -> ImageRow | None:
     """The image with this key (id and token) in its URL; None if the token is wrong."""
     key_match = re.fullmatch(_ADDRESS_KEY_PATTERN, address_key)
     (row,) = await load_images_by_ids(database, [key_match["id"]]) if key_match else [None]
@@ -72,14 +73,15 @@ def parse_image_id(address: str) -> str | None:
     return match["id"] if match else None
 
 
-def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[str, Row | None]) -> ProductImage:
+def resolve_product_image(address: str, config_id: str, images_by_id: Mapping[str, ImageRow | None]) -> ProductImage:
     """The image of a product's URL. Images of other stores are treated as external."""
     row = images_by_id.get(parse_image_id(address) or "")
-    is_own_image = row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address
-    return build_product_image(address, row) if is_own_image else ProductImage(address, str(uuid5(NAMESPACE_URL, address)))
+    if row is not None and row.config_id == config_id and row.swept_at is None and f"-{row.token}/" in address:
+        return build_product_image(address, row)
+    return ProductImage(address, str(uuid5(NAMESPACE_URL, address)))
 
 
-def build_product_image(address: str, row: Row) -> ProductImage:
+def build_product_image(address: str, row: ImageRow) -> ProductImage:
     """A hosted image."""
     return ProductImage(address, row.id, row.width, row.height, row.alt, row.placeholder, row.version, row.extension, row.place)
 

@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, func, select
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, job_issues, jobs
+from storefront.models.rows import JobIssueRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.paging import limit_newest, load_page, select_per_parent
@@ -70,7 +71,7 @@ def _compute_issue_digest(job_id: str) -> str:
     return keyset.compute_list_digest("issues", job_id)
 
 
-def _encode_issue_cursor(row: Row) -> str:
+def _encode_issue_cursor(row: JobIssueRow) -> str:
     return keyset.encode_cursor(_compute_issue_digest(row.job_id), keyset.Cursor(row.number, row.job_id))
 
 

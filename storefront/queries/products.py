@@ -8,8 +8,9 @@ from typing import Any
 from sqlalchemy import Select, bindparam, select
 
 from storefront.core.cache_dependencies import CacheDependency, ParameterDependency, RowDependency
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.models import products, variants
+from storefront.models.rows import ProductRow
 from storefront.queries.batching import align_by_key
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, filter_columns
@@ -18,7 +19,7 @@ from storefront.queries.visibility import any_of_ids, is_product_visible, is_var
 
 async def load_products_by_ids(
     database: Database, keys: Sequence[str], owned_store_ids: Sequence[str], document: JsonDocument | None = None
-) -> list[Row | None]:
+) -> list[ProductRow | None]:
     """The visible products with these ids. With a document, rows have `id`, `config_id` and the JSON as `node`."""
     if len(keys) == 1:
         return [await _load_one(database, "id", {"id": keys[0], "owned": list(owned_store_ids)}, document)]
@@ -27,7 +28,7 @@ async def load_products_by_ids(
 
 async def load_product_by_handle(
     database: Database, config_id: str, handle: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
-) -> Row | None:
+) -> ProductRow | None:
     """The visible product with this handle in a store."""
     return await _load_one(
         database, "handle", {"config_id": config_id, "handle": handle, "owned": list(owned_store_ids)}, document
@@ -36,7 +37,7 @@ async def load_product_by_handle(
 
 async def load_product_by_sku(
     database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
-) -> Row | None:
+) -> ProductRow | None:
     """The visible product with a visible variant of this SKU; of several, that of the oldest variant."""
     return await _load_one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)}, document)
 
@@ -48,7 +49,7 @@ async def load_product_of_stores(
     value: str,
     owned_store_ids: Sequence[str],
     document: JsonDocument | None = None,
-) -> list[Row | None]:
+) -> list[ProductRow | None]:
     """The visible product of each store with this `id`, `handle` or `sku`, as `load_product_by_handle` finds it."""
     parameters = {"config_ids": list(config_ids), lookup_name: value, "owned": list(owned_store_ids)}
     rows = await _load_all(database, f"{lookup_name} in stores", parameters, document)
@@ -57,14 +58,14 @@ async def load_product_of_stores(
 
 async def _load_one(
     database: Database, lookup_name: str, parameters: Mapping[str, Any], document: JsonDocument | None
-) -> Row | None:
+) -> ProductRow | None:
     rows = await _load_all(database, lookup_name, parameters, document)
     return rows[0] if rows else None
 
 
 async def _load_all(
     database: Database, lookup_name: str, parameters: Mapping[str, Any], document: JsonDocument | None
-) -> list[Row]:
+) -> list[ProductRow]:
     return await database.fetch(_select_products(lookup_name, document), parameters)
 
 

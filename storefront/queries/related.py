@@ -6,8 +6,9 @@ from functools import lru_cache
 from sqlalchemy import BigInteger, FromClause, Uuid, column, select, text, true
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.models import products
+from storefront.models.rows import ProductRow
 from storefront.queries.batching import group_by_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS
 from storefront.queries.visibility import any_of_ids
@@ -67,7 +68,7 @@ def _build_tier_sql(number: int, limit: int) -> str:
     )
 
 
-async def load_related_products(database: Database, keys: Sequence[str], limit: int) -> list[list[Row]]:
+async def load_related_products(database: Database, keys: Sequence[str], limit: int) -> list[list[ProductRow]]:
     """Other active products of each product's store: same category first, then by shared tags, then by popularity."""
     return group_by_parent(await database.fetch(_select_related(limit), {"ids": list(keys)}), keys)
 

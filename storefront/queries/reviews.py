@@ -6,8 +6,9 @@ from functools import cache, lru_cache, partial
 from sqlalchemy import select
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, RowDependency
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.models import products, reviews
+from storefront.models.rows import ReviewRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key
 from storefront.queries.fields import select_reviews
@@ -23,7 +24,7 @@ async def load_reviews_of_products(
     return await load_page_per_parent(database, partial(_select_of_products, columns), window, "reviews", keys, "product_id")
 
 
-async def load_visible_reviews(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[Row | None]:
+async def load_visible_reviews(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[ReviewRow | None]:
     """The reviews with these ids of products that the viewer may see, with the `config_id` of the store."""
     return align_by_key(await database.fetch(_select_visible(), {"ids": list(keys), "owned": list(owned_store_ids)}), keys)
 

@@ -11,6 +11,7 @@ from storefront.core.auth.tokens import Claims
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, user_identities, users, verified_emails
+from storefront.models.rows import UserRow
 from storefront.queries.batching import align_by_key
 from storefront.queries.visibility import any_of_ids
 
@@ -29,7 +30,7 @@ class Credentials(NamedTuple):
     issued_at: float
 
 
-async def load_users_by_ids(database: Database, keys: Sequence[str]) -> list[Row | None]:
+async def load_users_by_ids(database: Database, keys: Sequence[str]) -> list[UserRow | None]:
     """The users with these ids. Callers enforce which columns the viewer may read."""
     return align_by_key(await database.fetch(_select_by_ids(), {"ids": list(keys)}), keys)
 

@@ -7,8 +7,9 @@ from sqlalchemy import UUID, Boolean, ColumnElement, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDependency, RowDependency
-from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
+from storefront.core.db.database import Connection, Database, Statement, compile_statement
 from storefront.models import products, variants
+from storefront.models.rows import VariantRow
 from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.fields import VARIANT_ORDER, list_variant_columns, select_variants
 from storefront.queries.paging import select_per_parent
@@ -21,7 +22,7 @@ VARIANT_COLUMNS = [column for column in list_variant_columns() if column.key != 
 
 async def load_variants_of_products(
     database: Database, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns = None
-) -> list[list[Row]]:
+) -> list[list[VariantRow]]:
     """The first variants of each product, oldest first."""
     rows = await database.fetch(_select_of_products(available_only, columns), {"ids": list(keys), "limit": limit})
     return group_by_parent(rows, keys, "product_id")
@@ -34,7 +35,7 @@ def _select_of_products(available_only: bool, columns: RequestedColumns) -> Stat
 
 async def load_variant_of_products(
     database: Database, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
-) -> list[Row | None]:
+) -> list[VariantRow | None]:
     """The oldest variant of each product with this `id`, `sku` or all these `attributes` (a JSON object); None for none."""
     rows = await database.fetch(_select_in_product(lookup_name, available_only), {"ids": list(keys), "wanted": value})
     return align_by_key(rows, keys, "product_id")
@@ -52,13 +53,15 @@ def _select_in_product(lookup_name: str, available_only: bool) -> Statement:
     return _select_first(1, _LOOKUPS_IN_PRODUCT[lookup_name], available_only=available_only)
 
 
-async def load_visible_variants(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[Row | None]:
+async def load_visible_variants(
+    database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]
+) -> list[VariantRow | None]:
     """The variants with these ids that the viewer may see, with the `config_id` of their store."""
     rows = await database.fetch(_select_visible("ids"), {"ids": list(keys), "owned": list(owned_store_ids)})
     return align_by_key(rows, keys)
 
 
-async def load_variant_by_sku(database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str]) -> Row | None:
+async def load_variant_by_sku(database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str]) -> VariantRow | None:
     """The oldest variant of a store with this SKU that the viewer may see."""
     rows = await database.fetch(_select_visible("sku"), {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)})
     return rows[0] if rows else None
@@ -83,7 +86,7 @@ def _select_first(
     return compile_statement(select_per_parent(products, rows, name="first"), depends_on=INHERITED_DEPENDENCY)
 
 
-async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[Row]:
+async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[VariantRow]:
     """Variants by id, as the transaction that wrote them reads them."""
     return await connection.fetch(_select_by_ids(), {"ids": list(keys)})
 

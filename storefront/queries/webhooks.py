@@ -7,6 +7,7 @@ from sqlalchemy import bindparam, func, select, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, webhook_deliveries, webhooks
+from storefront.models.rows import WebhookRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
@@ -33,7 +34,7 @@ ORDER BY webhooks.disabled_at IS NULL, webhooks.failures DESC, pending.number DE
 """
 
 
-async def load_webhooks_of_store(database: Database, config_id: str) -> list[Row]:
+async def load_webhooks_of_store(database: Database, config_id: str) -> list[WebhookRow]:
     """The webhooks of a store, oldest first. Not paged: a store has few."""
     return await database.fetch(_select_of_store(), {"config_id": config_id})
 
@@ -44,7 +45,7 @@ def _select_of_store() -> Statement:
     return compile_statement(query.order_by(webhooks.c.created_at, webhooks.c.id))
 
 
-async def load_own_webhook(database: Database, webhook_id: str, owned_store_ids: Sequence[str]) -> Row | None:
+async def load_own_webhook(database: Database, webhook_id: str, owned_store_ids: Sequence[str]) -> WebhookRow | None:
     """The webhook with this id, if it belongs to one of these stores."""
     rows = await database.fetch(_select_own(), {"id": webhook_id, "ids": list(owned_store_ids)})
     return rows[0] if rows else None

@@ -6,8 +6,9 @@ from typing import Any
 
 from sqlalchemy import select
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
 from storefront.models import configs, products, reviews
+from storefront.models.rows import ProductRow, ReviewRow
 from storefront.queries.visibility import any_of_ids, is_product_visible
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_review, make_not_found_error
@@ -48,7 +49,7 @@ async def update_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow
     return [pending]
 
 
-async def delete_review(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_review(unit: UnitOfWork, values: Values) -> Sequence[ReviewRow]:
     """Delete the actor's own review."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old = await lock_own_review(unit, clean["id"], ["id"])
@@ -58,7 +59,7 @@ async def delete_review(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     return [old]
 
 
-async def _lock_visible_product(unit: UnitOfWork, product_id: str) -> Row:
+async def _lock_visible_product(unit: UnitOfWork, product_id: str) -> ProductRow:
     owned = await unit.fetch(_select_owned_stores(), {"ids": [unit.actor_id]})
     rows = await unit.fetch(_select_visible_product(), {"ids": [product_id], "owned": [row.id for row in owned]})
     if not rows:

@@ -6,14 +6,16 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, select
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
 from storefront.models import variants
+from storefront.models.rows import ProductRow, VariantRow
+from storefront.models.variant import MAX_VARIANTS
 from storefront.queries.variants import load_variants_by_ids
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_variant
 from storefront.writes.changelog import record_child_change
 from storefront.writes.optimistic_lock import reject_stale_version
-from storefront.writes.product_validation import MAX_VARIANTS, VARIANT_RULES, reject_contradictions
+from storefront.writes.product_validation import VARIANT_RULES, reject_contradictions
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
 from storefront.writes.transaction import MutationRejected, UnitOfWork, make_invalid_input_error
 
@@ -24,7 +26,7 @@ UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion
 DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
 
-async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRow]:
     """Create a variant of a product."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
     reject_contradictions(clean)
@@ -32,13 +34,13 @@ async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     [(count,)] = await unit.fetch(_count_variants(), {"product_id": product.id})
     if count >= MAX_VARIANTS:
         raise MutationRejected(
-            make_invalid_input_error(["productId"], f"the product has {count} variants, and may have at most {MAX_VARIANTS}.")
+            make_invalid_input_error(["productId"], f"the product has {count:,} variants, and may have at most {MAX_VARIANTS:,}.")
         )
     pending = insert_row(unit, variants, {"product_id": product.id, **convert_to_columns(clean)})
     return await _record_change(unit, product, pending.state, ["variants"])
 
 
-async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRow]:
     """Update the given fields of a variant."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old, product = await lock_own_variant(unit, clean.pop("id"), ["id"])
@@ -48,7 +50,7 @@ async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     return await _record_change(unit, product, pending.state, [f"variants.{field}" for field in pending.changed_fields])
 
 
-async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRow]:
     """Delete a variant."""
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old, product = await lock_own_variant(unit, clean["id"], ["id"])
@@ -58,7 +60,7 @@ async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     return [old]
 
 
-async def _record_change(unit: UnitOfWork, product: Row, row: Row, fields: Sequence[str]) -> Sequence[Row]:
+async def _record_change(unit: UnitOfWork, product: ProductRow, row: VariantRow, fields: Sequence[str]) -> Sequence[VariantRow]:
     if fields:
         record_child_change(unit, product.id, product, row, fields)
     return await load_variants_by_ids(unit.connection, [row.id])

@@ -1,54 +1,33 @@
 """Mutations of variants: inputs, payloads and fields."""
 
-from decimal import Decimal
-
 import strawberry
 
 from storefront.graph.context import Info
-from storefront.graph.inputs import AttributeInput
-from storefront.graph.limits import limits
 from storefront.graph.mutations import (
-    EXPECTED_VERSION_DESCRIPTION,
-    INVENTORY_DESCRIPTION,
     ChangePayload,
+    ExistingRowInput,
     MutationInput,
     deletion_payload,
     mutation_payload,
 )
 from storefront.graph.types.catalogue import ProductVariant
+from storefront.graph.variant_inputs import VariantFieldsInput, VariantForm
 from storefront.variants import commands
-from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 
 @strawberry.input
-class CreateVariantInput(MutationInput):
+class CreateVariantInput(MutationInput, VariantForm):
     product_id: strawberry.ID
-    name: str
-    price: Decimal
-    compare_at_price: Decimal | None = None
-    attributes: list[AttributeInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_ATTRIBUTES))
-    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
-    sku: str | None = None
-    is_available: bool = True
 
 
 @strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
-class UpdateVariantInput(MutationInput):
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    name: str | None = strawberry.UNSET
-    price: Decimal | None = strawberry.UNSET
-    compare_at_price: Decimal | None = strawberry.UNSET
-    attributes: list[AttributeInput] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_ATTRIBUTES))
-    inventory: int | None = strawberry.UNSET
-    sku: str | None = strawberry.UNSET
-    is_available: bool | None = strawberry.UNSET
+class UpdateVariantInput(MutationInput, ExistingRowInput, VariantFieldsInput):
+    pass
 
 
 @strawberry.input
-class DeleteVariantInput(MutationInput):
-    id: strawberry.ID
-    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+class DeleteVariantInput(MutationInput, ExistingRowInput):
+    pass
 
 
 @strawberry.type

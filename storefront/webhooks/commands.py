@@ -10,6 +10,7 @@ from sqlalchemy import Double, Integer, bindparam, text
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.core.encryption import Vault
 from storefront.models import webhook_deliveries, webhooks
+from storefront.models.rows import WebhookRow
 from storefront.queries.projection import list_returned_columns
 from storefront.webhooks.signing import generate_secret
 from storefront.writes import validation
@@ -88,7 +89,7 @@ async def rotate_webhook_secret(unit: UnitOfWork, values: Values, *, vault: Vaul
     return [update_row(unit, webhooks, old, changes)]
 
 
-async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[Row]:
+async def delete_webhook(unit: UnitOfWork, values: Values) -> Sequence[WebhookRow]:
     """Delete a webhook with all of its deliveries."""
     clean = validation.require_valid_fields(WEBHOOK_RULES, values)
     old = await lock_own_webhook(unit, clean["id"], ["id"])

@@ -22,6 +22,7 @@ from storefront.core.net.safe_http import HttpSession
 from storefront.core.request_context import create_detached_task
 from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log as store_log
+from storefront.models.rows import ChangeRow
 from storefront.webhooks.queue import FREE_SLOTS_PER_SLOT, MAX_PENDING_DELIVERIES, DeliveryAttempt, DeliveryQueue
 from storefront.webhooks.sending import DeliveryDependencies, WebhookMessage, render_message, send_message, utc_now_iso
 from storefront.webhooks.topics import AUDIENCE_BY_READER, RESET_MESSAGE_TYPE, find_topic
@@ -325,7 +326,7 @@ class DeliverySession:
         stats.seconds += attempt.milliseconds / 1000
 
 
-def _build_deliveries(hook: Row, entries: Sequence[Row]) -> list[dict[str, Any]]:
+def _build_deliveries(hook: Row, entries: Sequence[ChangeRow]) -> list[dict[str, Any]]:
     audience = AUDIENCE_BY_READER[hook.read_as]
     entry_topics = ((entry, find_topic(entry, audience, is_published=hook.is_open)) for entry in entries)
     return [

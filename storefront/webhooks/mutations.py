@@ -6,7 +6,6 @@ from typing import cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.core.ids import parse_id
 from storefront.graph.context import Info
 from storefront.graph.limits import limits
@@ -22,6 +21,7 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.scalars import Position
+from storefront.models.rows import WebhookRow
 from storefront.queries import webhooks
 from storefront.webhooks import commands
 from storefront.webhooks.commands import FieldProblems
@@ -180,7 +180,7 @@ class WebhookMutation:
         return build_payload(TestWebhookPayload, result, input, delivery=cast(WebhookDelivery, delivery), body=body)
 
 
-def _decrypt_secret(info: Info, webhook: Row | None) -> str | None:
+def _decrypt_secret(info: Info, webhook: WebhookRow | None) -> str | None:
     return info.context.vault.decrypt(webhook.secret) if webhook else None
 
 

@@ -2,7 +2,7 @@
 
 from enum import Enum
 
-from storefront.core.db.database import Row
+from storefront.models.rows import ChangeRow
 from storefront.queries.changes import classify_entry
 from storefront.queries.visibility import Audience
 
@@ -31,7 +31,7 @@ _STORE_TOPICS = {
 }
 
 
-def find_topic(entry: Row, audience: Audience, *, is_published: bool) -> Topic | None:
+def find_topic(entry: ChangeRow, audience: Audience, *, is_published: bool) -> Topic | None:
     """The topic of a log entry for an audience; None if hidden from it: shoppers see no products of an unpublished store."""
     is_owner = audience is Audience.OWNER
     if entry.product_id is not None:

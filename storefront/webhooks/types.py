@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import Enum
 from functools import partial
-from typing import cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.pagination import After, Connection, First
+from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position
+from storefront.models.rows import DeliveryRow, WebhookRow
 from storefront.webhooks.topics import Topic
 
 strawberry.enum(
@@ -61,7 +61,7 @@ class WebhookDelivery:
 
     @strawberry.field(description="Number of attempts.")
     def attempt_count(self) -> int:
-        return int(cast(Row, self).attempts)
+        return int(as_row(self, DeliveryRow).attempts)
 
     @strawberry.field(description="The last 20 attempts, oldest first.", metadata=costs(size=3))
     def attempts(self) -> list[WebhookAttempt]:
@@ -69,7 +69,7 @@ class WebhookDelivery:
             WebhookAttempt(
                 at=attempt["at"], status_code=attempt["status"], milliseconds=attempt["milliseconds"], error=attempt["error"]
             )
-            for attempt in cast(Row, self).tries
+            for attempt in as_row(self, DeliveryRow).tries
         ]
 
 
@@ -79,7 +79,7 @@ class WebhookDeliveryConnection(Connection[WebhookDelivery]):
 
 
 async def _resolve_deliveries(
-    webhooks: Sequence[Row], info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
+    webhooks: Sequence[WebhookRow], info: Info, state: DeliveryState | None = None, first: First = 20, after: After = None
 ) -> Sequence[WebhookDeliveryConnection]:
     window, state_value, context = arguments.build_window(first, after), str(state.value) if state else None, info.context
     # A key per webhook, so that the loader shares results with other fields that load the same page.
@@ -121,7 +121,7 @@ class Webhook:
 
     @strawberry.field(description="Whether messages are sent.")
     def is_enabled(self) -> bool:
-        return cast(Row, self).disabled_at is None
+        return as_row(self, WebhookRow).disabled_at is None
 
     @strawberry.field(description="Number of pending deliveries.")
     async def pending(self, info: Info) -> int:

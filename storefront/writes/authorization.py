@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, bindparam, select
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.errors import Forbidden
 from storefront.models import configs, products, reviews, variants, webhook_deliveries, webhooks
+from storefront.models.rows import ConfigRow, DeliveryRow, ProductRow, VariantRow, WebhookRow
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.queries.visibility import any_of_ids
 from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
@@ -19,7 +20,7 @@ from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWo
 _IS_OWN_STORE = (configs.c.user_id == bindparam("actor_id")).label("mine")
 
 
-async def lock_own_store(unit: UnitOfWork, config_id: str, path: Sequence[str]) -> Row:
+async def lock_own_store(unit: UnitOfWork, config_id: str, path: Sequence[str]) -> ConfigRow:
     """Lock the actor's store. Raises MutationRejected (NOT_FOUND) or Forbidden, as all functions here."""
     return await _lock_own(unit, _select_store(), config_id, "store", path)
 
@@ -39,19 +40,19 @@ async def lock_store_for_insert(unit: UnitOfWork, config_id: str, path: Sequence
         await _lock_own(unit, _select_store_id(), config_id, "store", path)
 
 
-async def lock_own_product(unit: UnitOfWork, product_id: str, path: Sequence[str]) -> Row:
+async def lock_own_product(unit: UnitOfWork, product_id: str, path: Sequence[str]) -> ProductRow:
     """Lock a product of the actor."""
     return await _lock_own(unit, _select_products(), product_id, "product", path)
 
 
-async def lock_own_products(unit: UnitOfWork, product_ids: Sequence[str]) -> Mapping[str, Row]:
+async def lock_own_products(unit: UnitOfWork, product_ids: Sequence[str]) -> Mapping[str, ProductRow]:
     """Lock the actor's products among these, by id. Missing ones are left out: the caller reports them per row."""
     rows = await unit.fetch(_select_products(), {"ids": sorted(set(product_ids)), "actor_id": unit.actor_id})
     _raise_if_forbidden(rows, "product")
     return {row.id: row for row in rows if row.mine}
 
 
-async def lock_own_variant(unit: UnitOfWork, variant_id: str, path: Sequence[str]) -> tuple[Row, Row]:
+async def lock_own_variant(unit: UnitOfWork, variant_id: str, path: Sequence[str]) -> tuple[VariantRow, ProductRow]:
     """Lock a variant of the actor, and its product first."""
     not_found = make_not_found_error("variant", variant_id, path)
     for parent in await unit.fetch(_select_product_of_variant(), {"id": variant_id}):
@@ -71,12 +72,12 @@ async def lock_own_review(unit: UnitOfWork, review_id: str, path: Sequence[str])
     return await _lock_own(unit, _select_reviews(), review_id, "review", path)
 
 
-async def lock_own_webhook(unit: UnitOfWork, webhook_id: str, path: Sequence[str]) -> Row:
+async def lock_own_webhook(unit: UnitOfWork, webhook_id: str, path: Sequence[str]) -> WebhookRow:
     """Lock a webhook of one of the actor's stores."""
     return await _lock_own(unit, _select_webhooks(), webhook_id, "webhook", path)
 
 
-async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[str]) -> tuple[Row, Row]:
+async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[str]) -> tuple[DeliveryRow, WebhookRow]:
     """Lock a delivery of one of the actor's webhooks, and the webhook first."""
     not_found = make_not_found_error("delivery", delivery_id, path)
     for parent in await unit.fetch(_select_webhook_of_delivery(), {"id": delivery_id}):

@@ -7,7 +7,8 @@ from functools import cache
 
 from sqlalchemy import text
 
-from storefront.core.db.database import Row, Statement, compile_statement
+from storefront.core.db.database import Statement, compile_statement
+from storefront.models.rows import VersionedRow
 from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
 
 # Changed fields of variants and reviews are logged with a prefix: variants.price.
@@ -25,14 +26,14 @@ ORDER BY field
 class StaleRow:
     """A row whose version differs from the expected one; `path` is the input path of its object."""
 
-    row: Row
+    row: VersionedRow
     expected_version: int
     config_id: str | None
     path: Sequence[str] = ()
 
 
 async def reject_stale_version(
-    unit: UnitOfWork, row: Row, expected_version: int | None, config_id: str | None, path: Sequence[str] = ()
+    unit: UnitOfWork, row: VersionedRow, expected_version: int | None, config_id: str | None, path: Sequence[str] = ()
 ) -> None:
     """Raise MutationRejected (STALE_VERSION) if the row no longer has the expected version; None: last write wins."""
     if expected_version is not None and row.version != expected_version:

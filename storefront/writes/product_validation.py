@@ -1,73 +1,88 @@
-"""Validation rules for fields of products and variants: mutations and imports share them."""
+"""Validation rules for fields of products and variants, from their declarations."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, assert_never
 
 from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row
-from storefront.writes import validation
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
+from storefront.models.writable_fields import (
+    Amount,
+    Boolean,
+    Choice,
+    Integer,
+    ItemList,
+    Slug,
+    Text,
+    TextMap,
+    Url,
+    ValueType,
+    WritableField,
+)
 from storefront.writes.transaction import FieldError, MutationRejected, make_invalid_input_error
 from storefront.writes.validation import (
     InvalidValueError,
+    Rule,
     Rules,
     accept_any,
     integer_rule,
     list_rule,
     non_null_rule,
+    object_rule,
     optional_rule,
+    slug_rule,
     text_rule,
     validate_money,
     validate_url,
 )
 
-MAX_INT32 = 2_147_483_647
-MAX_VARIANTS = 250
-MAX_IMAGES = 250
-MAX_TAGS = 250
-MAX_ATTRIBUTES = 10
 
-INVENTORY_RULE = optional_rule(integer_rule(0, MAX_INT32))
-
-
-_ATTRIBUTE_PAIRS_RULE = validation.list_rule(
-    validation.object_rule({"name": text_rule(255), "value": text_rule(255)}), MAX_ATTRIBUTES, distinct=False
-)
+def build_rules(fields: Iterable[WritableField]) -> Rules:
+    """The rules of fields, by their GraphQL names."""
+    return {
+        field.graphql_name: (optional_rule if field.is_nullable else non_null_rule)(_build_value_rule(field.value_type))
+        for field in fields
+    }
 
 
-def validate_attributes(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Validate attributes. Raises InvalidValueError for duplicate names."""
-    valid_pairs = _ATTRIBUTE_PAIRS_RULE(pairs)
-    value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
-    if len(value_by_name) < len(valid_pairs):
-        raise InvalidValueError("each name may be given once.")
-    return value_by_name
+def _build_value_rule(value_type: ValueType) -> Rule:
+    match value_type:
+        case Text():
+            return text_rule(value_type.max_characters, min_characters=value_type.min_characters)
+        case Slug():
+            return slug_rule(value_type.max_characters)
+        case Url():
+            return validate_url
+        case Amount():
+            return validate_money
+        case Integer():
+            return integer_rule(value_type.minimum, value_type.maximum)
+        case Boolean() | Choice():
+            return accept_any
+        case ItemList():
+            return list_rule(_build_value_rule(value_type.item), value_type.max_items)
+        case TextMap():
+            return _text_map_rule(value_type)
+    assert_never(value_type)
 
 
-VARIANT_RULES: Rules = {
-    "name": non_null_rule(text_rule(255)),
-    "price": non_null_rule(validate_money),
-    "compareAtPrice": optional_rule(validate_money),
-    "attributes": non_null_rule(validate_attributes),
-    "inventory": INVENTORY_RULE,
-    "sku": optional_rule(text_rule(255)),
-    "isAvailable": non_null_rule(accept_any),
-}
+def _text_map_rule(text_map: TextMap) -> Rule:
+    """A list of objects with name and value, as a mapping. Names are distinct."""
+    pair_rule = object_rule({"name": _build_value_rule(text_map.name), "value": _build_value_rule(text_map.value)})
+    pairs_rule = list_rule(pair_rule, text_map.max_items, distinct=False)
 
-PRODUCT_RULES: Rules = {
-    "title": non_null_rule(text_rule(255)),
-    "handle": non_null_rule(validation.validate_slug),
-    "description": optional_rule(text_rule(65_536, min_characters=0)),
-    "price": non_null_rule(validate_money),
-    "compareAtPrice": optional_rule(validate_money),
-    "images": non_null_rule(list_rule(validate_url, MAX_IMAGES)),
-    "category": optional_rule(text_rule(255)),
-    "tags": non_null_rule(list_rule(text_rule(255), MAX_TAGS)),
-    "inventory": INVENTORY_RULE,
-    "trackInventory": non_null_rule(accept_any),
-    "seoTitle": optional_rule(text_rule(255)),
-    "seoDescription": optional_rule(text_rule(65_536, min_characters=0)),
-    "status": non_null_rule(accept_any),
-}
+    def validate_pairs(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
+        valid_pairs = pairs_rule(pairs)
+        value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
+        if len(value_by_name) < len(valid_pairs):
+            raise InvalidValueError("each name may be given once.")
+        return value_by_name
+
+    return validate_pairs
+
+
+PRODUCT_RULES = build_rules(PRODUCT_FIELDS)
+VARIANT_RULES = build_rules(VARIANT_FIELDS)
 
 
 def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), stored: Row | None = None) -> list[FieldError]:

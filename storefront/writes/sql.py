@@ -1,4 +1,4 @@
-"""INSERT, UPDATE and DELETE of single rows: one statement per table and set of columns, compiled once."""
+"""INSERT, UPDATE and DELETE: one statement per table and set of columns, compiled once."""
 
 from collections.abc import Iterable, Mapping
 from functools import cache
@@ -6,8 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import orjson
-from sqlalchemy import ColumnElement, Table, bindparam, delete, insert, text, update
+from sqlalchemy import ColumnElement, Table, bindparam, column, delete, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from storefront.core.casing import to_camel_case, to_snake_case
 from storefront.core.db.database import Row, Statement, compile_statement
@@ -75,6 +76,20 @@ def build_update(table: Table, names: ColumnNames) -> Statement:
     assignments = {name: _bind_column(table, name) for name in names} | computed_values
     row = update(table).where(table.c.id == bindparam("id")).values(assignments)
     return compile_statement(row.returning(*list_returned_columns(table)))
+
+
+def select_json_rows(table: Table, *names: str) -> TableValuedAlias:
+    """The rows of the parameter `rows`, a JSON list of objects, as a table `entry` with these columns of `table`."""
+    columns = (column(name, table.c[name].type) for name in names)
+    rows = func.jsonb_to_recordset(bindparam("rows", type_=JSONB)).table_valued(*columns)
+    return rows.render_derived(name="entry", with_types=True)
+
+
+@cache
+def build_insert_of_rows(table: Table, names: ColumnNames) -> Statement:
+    """Insert the rows of the parameter `rows`, which all have these columns."""
+    entry = select_json_rows(table, *names)
+    return compile_statement(insert(table).from_select(names, select(*entry.c), include_defaults=False))
 
 
 @cache

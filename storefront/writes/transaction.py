@@ -82,7 +82,8 @@ class MutationRequest:
 class MutationResult:
     """The result of a mutation: rows as of log `position`, or errors. `moved_store_ids`: stores to publish wake-ups for."""
 
-    rows: Sequence[Row | None] = ()
+    # None for a row that is not written.
+    rows: Sequence[Row] = ()
     field_errors: Sequence[FieldError] = ()
     position: int | None = None
     is_replayed: bool = False

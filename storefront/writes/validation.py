@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from tinycss2.color4 import parse_color
 
 from storefront.core.ids import parse_id
+from storefront.core.net.network_policy import MAX_URL_CHARACTERS
 from storefront.writes.custom_css import MAX_CHARACTERS, UnsafeCSSError, validate_stylesheet
 from storefront.writes.transaction import FieldError, MutationRejected, make_invalid_input_error
 
@@ -116,13 +117,18 @@ def integer_rule(minimum: int, maximum: int) -> Rule:
     return validate_integer
 
 
-def validate_slug(value: str) -> str:
+def slug_rule(max_characters: int) -> Rule:
     """A slug: a name in URLs."""
-    if not 1 <= len(value) <= 100 or not _SLUG_PATTERN.fullmatch(value):
-        raise InvalidValueError(
-            'must have 1 to 100 characters: lower-case letters, digits and single hyphens between them, as "my-store".'
-        )
-    return value
+
+    def validate_slug(value: str) -> str:
+        if not 1 <= len(value) <= max_characters or not _SLUG_PATTERN.fullmatch(value):
+            raise InvalidValueError(
+                f"must have 1 to {max_characters} characters: lower-case letters, digits and single hyphens between them, "
+                'as "my-store".'
+            )
+        return value
+
+    return validate_slug
 
 
 def validate_url(value: str) -> str:
@@ -132,8 +138,10 @@ def validate_url(value: str) -> str:
         is_valid = split_url.scheme in ("http", "https") and split_url.hostname and (split_url.port or True)
     except ValueError:
         is_valid = False
-    if not is_valid or len(value) > 2_048 or _CONTROL_CHARACTER.search(value) or re.search(r"[\s<>\"\\]", value):
-        raise InvalidValueError('must be a web address such as "https://example.com/mug.jpg", at most 2,048 characters long.')
+    if not is_valid or len(value) > MAX_URL_CHARACTERS or _CONTROL_CHARACTER.search(value) or re.search(r"[\s<>\"\\]", value):
+        raise InvalidValueError(
+            f'must be a web address such as "https://example.com/mug.jpg", at most {MAX_URL_CHARACTERS:,} characters long.'
+        )
     return value
 
 

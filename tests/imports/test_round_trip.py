@@ -3,9 +3,10 @@
 import csv
 import io
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, assert_never
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -14,13 +15,27 @@ from sqlalchemy import select
 
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.imports import exports, lossless_cell
-from storefront.imports.diff import PRODUCT_COLUMNS, VARIANT_COLUMNS
+from storefront.imports.csv_columns import PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
 from storefront.imports.exports import ExportSummary, count_products, export_products
 from storefront.imports.product_writer import import_products
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 from storefront.imports.shopify.csv_file import read_csv_products
 from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
-from storefront.models import products, variants
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, products, variants
+from storefront.models.writable_fields import (
+    MAX_INT32,
+    Amount,
+    Boolean,
+    Choice,
+    Integer,
+    ItemList,
+    Slug,
+    Text,
+    TextMap,
+    Url,
+    ValueType,
+    WritableField,
+)
 from tests.factories import make_product, make_store, make_variant
 from tests.imports.catalogues import catalogue
 
@@ -40,52 +55,53 @@ AMOUNTS = st.one_of(
     st.sampled_from([Decimal("0.00"), Decimal("99999999.99"), Decimal("0.01")]),
     st.integers(0, 9_999_999_999).map(lambda cents: Decimal(cents).scaleb(-2).quantize(Decimal("0.01"))),
 )
-STOCK = st.one_of(st.none(), st.integers(0, 2_147_483_647))
+URLS = st.sampled_from([f"https://x.example/{n}.jpg?a=1,b='2'" for n in range(9)])
 
 
-@st.composite
-def priced(draw: Any) -> dict[str, Any]:
-    price = draw(AMOUNTS)
-    before = draw(st.one_of(st.none(), AMOUNTS.filter(lambda amount: amount >= price)))
-    return {"price": price, "compare_at_price": before}
+def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:
+    """What a field of this type may hold. Most texts and lists are short."""
+    match value_type:
+        case Text():
+            return texts(12 if value_type.max_characters < 2_000 else 60, value_type.min_characters)
+        case Slug():
+            return st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", fullmatch=True)
+        case Url():
+            return URLS
+        case Amount():
+            return AMOUNTS
+        case Integer():
+            return st.integers(max(-5, value_type.get_min_stored()), MAX_INT32)
+        case Boolean():
+            return st.booleans()
+        case Choice():
+            return st.sampled_from(value_type.values)
+        case ItemList():
+            return st.lists(values_of(value_type.item), unique=True, max_size=6)
+        case TextMap():
+            return st.dictionaries(values_of(value_type.name), values_of(value_type.value), max_size=4)
+    assert_never(value_type)
 
 
-@st.composite
-def a_variant(draw: Any) -> VariantRow:
-    return VariantRow(
-        line=0,
-        name=draw(texts()),
-        attributes=draw(st.dictionaries(texts(), texts(least=0), max_size=4)),
-        inventory=draw(STOCK),
-        sku=draw(st.one_of(st.none(), texts())),
-        is_available=draw(st.booleans()),
-        **draw(priced()),
-    )
+def rows_of(fields: Sequence[WritableField]) -> st.SearchStrategy[dict[str, Any]]:
+    """A value for each of the fields."""
+    columns = {
+        field.name: st.none() | values_of(field.value_type) if field.is_nullable else values_of(field.value_type)
+        for field in fields
+    }
+    return st.fixed_dictionaries(columns).map(drop_invalid_compare_at_price)
 
 
-@st.composite
-def a_product(draw: Any) -> ProductRow:
-    return ProductRow(
-        handle=draw(st.from_regex(r"[a-z0-9]{1,9}(-[a-z0-9]{1,9}){0,3}", fullmatch=True)),
-        line=0,
-        row_count=0,
-        is_complete=True,
-        present_fields=frozenset(),
-        title=draw(texts()),
-        description=draw(st.one_of(st.none(), texts(60, least=0))),
-        images=draw(
-            st.lists(st.sampled_from([f"https://x.example/{n}.jpg?a=1,b='2'" for n in range(9)]), unique=True, max_size=6)
-        ),
-        category=draw(st.one_of(st.none(), texts())),
-        tags=draw(st.lists(texts(), max_size=4)),
-        inventory=draw(st.one_of(st.none(), st.integers(-5, 2_147_483_647))),
-        track_inventory=draw(st.booleans()),
-        seo_title=draw(st.one_of(st.none(), texts())),
-        seo_description=draw(st.one_of(st.none(), texts(30, least=0))),
-        status=draw(st.sampled_from(["active", "inactive", "archived"])),
-        variants=draw(st.lists(a_variant(), max_size=4)),
-        **draw(priced()),
-    )
+def drop_invalid_compare_at_price(row: dict[str, Any]) -> dict[str, Any]:
+    is_invalid = row["compare_at_price"] is not None and row["compare_at_price"] < row["price"]
+    return row | {"compare_at_price": None} if is_invalid else row
+
+
+VARIANTS = rows_of(VARIANT_FIELDS).map(lambda row: VariantRow(line=0, **row))
+PRODUCTS = st.builds(
+    lambda row, parts: ProductRow(line=0, row_count=0, is_complete=True, present_fields=frozenset(), variants=parts, **row),
+    rows_of(PRODUCT_FIELDS),
+    st.lists(VARIANTS, max_size=4),
+)
 
 
 def without_position(product: ProductRow) -> ProductRow:
@@ -96,7 +112,7 @@ def without_position(product: ProductRow) -> ProductRow:
 
 @pytest.mark.parametrize("quotes", [True, False])
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(a_product(), max_size=3, unique_by=lambda product: product.handle))
+@given(st.lists(PRODUCTS, max_size=3, unique_by=lambda product: product.handle))
 def test_any_products_round_trip(quotes: bool, catalogue: list[ProductRow]) -> None:
     writer = ProductCsvWriter(quote_formulas=quotes)
     file = writer.render_header() + "".join(map(writer.render_product, catalogue))
@@ -173,12 +189,12 @@ def test_edited_lossless_cell_is_validated(cell: str, words: str) -> None:
 
 
 def stored_products() -> Statement:
-    names = [products.c[name] for name in ("id", "handle", *PRODUCT_COLUMNS)]
+    names = [products.c[name] for name in ("id", "handle", *PRODUCT_FIELD_NAMES)]
     return compile_statement(select(*names).order_by(products.c.config_id, products.c.handle))
 
 
 def stored_variants() -> Statement:
-    names = [variants.c[name] for name in ("product_id", *VARIANT_COLUMNS)]
+    names = [variants.c[name] for name in ("product_id", *VARIANT_FIELD_NAMES)]
     return compile_statement(select(*names).order_by(variants.c.product_id, variants.c.created_at, variants.c.id))
 
 
@@ -189,7 +205,7 @@ async def load_contents(database: Database, config_id: str) -> list[Any]:
     for variant in await database.fetch(stored_variants()):
         if variant.product_id in parts:
             parts[variant.product_id].append(variant._asdict() | {"product_id": None})
-    received = ("handle", *PRODUCT_COLUMNS)
+    received = ("handle", *PRODUCT_FIELD_NAMES)
     return sorted(
         ([{name: getattr(row, name) for name in received}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
     )

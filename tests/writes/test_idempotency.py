@@ -221,7 +221,7 @@ async def test_second_request_waits_for_the_first_result(database: Database) -> 
     first = asyncio.create_task(execute_mutation(database, order, slow))
     await entered.wait()
     second = await execute_mutation(database, order, create_product)
-    assert second.is_replayed is True and second.rows[0].id == (await first).rows[0].id  # type: ignore[union-attr]
+    assert second.is_replayed is True and second.rows[0].id == (await first).rows[0].id
 
 
 async def test_deadlock_is_retried_under_its_key(database: Database) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storefront.writes import validation
-from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions, validate_attributes
+from storefront.writes.product_validation import PRODUCT_RULES, VARIANT_RULES, find_contradictions
 from storefront.writes.transaction import MutationRejected, UserErrorCode
 from storefront.writes.validation import InvalidValueError, Rule
 
@@ -195,7 +195,7 @@ HOSTS: tuple[tuple[str, bool], ...] = (
 )  # fmt: skip
 CASES: Sequence[tuple[str, Rule, tuple[tuple[str, bool], ...]]] = (
     ("url", validation.validate_url, ADDRESSES),
-    ("slug", validation.validate_slug, SLUGS),
+    ("slug", validation.slug_rule(100), SLUGS),
     ("colour", validation.validate_colour, COLOURS),
     ("currency", validation.validate_currency, CURRENCIES),
     ("host", validation.validate_host, HOSTS),
@@ -317,11 +317,12 @@ def test_list_drops_duplicates_and_is_bounded() -> None:
 
 
 def test_null_is_accepted_only_for_optional_fields() -> None:
-    assert validation.optional_rule(validation.validate_slug)(None) is None
-    assert not fits(validation.non_null_rule(validation.validate_slug), None)
+    assert validation.optional_rule(validation.slug_rule(100))(None) is None
+    assert not fits(validation.non_null_rule(validation.slug_rule(100)), None)
 
 
 def test_attribute_names_are_unique() -> None:
+    validate_attributes = VARIANT_RULES["attributes"]
     assert validate_attributes([{"name": "size", "value": "S"}, {"name": "colour", "value": "red"}]) == {
         "size": "S",
         "colour": "red",

@@ -36,6 +36,7 @@ from storefront.core.errors import TimedOut, Unavailable
 log = logging.getLogger("storefront")
 
 T = TypeVar("T")
+# Any row. What is a row of one table is typed by its model, where models are known (`models/rows.py`).
 Row = Any
 Parameters = Mapping[str, object]
 

@@ -64,14 +64,15 @@ class TopProduct:
     product_id: strawberry.ID
     clicks: int
     add_to_carts: int
+    # The id of the store.
+    parent_id: strawberry.Private[str]
 
     @strawberry.field(description="Null once the product is deleted.")
     async def product(self, info: Info) -> Annotated["Product", strawberry.lazy("storefront.graph.types.catalogue")] | None:
-        row = cast(Row, self)
-        key = parse_id(row.product_id)
+        key = parse_id(self.product_id)
         found_product = await info.context.load(loaders.load_products, key) if key else None
         # Product ids in events come from browsers: the product may belong to another store.
-        return cast("Product", found_product) if found_product and found_product.config_id == row.parent_id else None
+        return cast("Product", found_product) if found_product and found_product.config_id == self.parent_id else None
 
 
 @strawberry.type(description="One interval of a series.")

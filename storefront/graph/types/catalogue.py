@@ -13,7 +13,6 @@ from typing import Annotated, Any, NamedTuple, cast
 
 import strawberry
 
-from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
@@ -34,11 +33,13 @@ from storefront.graph.json_pushdown import build_nodes_document, build_product_d
 from storefront.graph.limits import SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
+from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position
 from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.search import parse_search
@@ -47,7 +48,9 @@ from storefront.queries.visibility import Audience
 MAX_PREDICTIVE_RESULTS = 20
 
 
-async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
+async def _load_configs(
+    users: Sequence[UserRow], info: Info, first: First = 20, after: After = None
+) -> "Sequence[ConfigConnection]":
     pages = await info.context.load_many(
         loaders.load_user_configs, [row.id for row in users], arguments.build_window(first, after)
     )
@@ -66,7 +69,7 @@ class User(Node):
     @strawberry.field(description="Visible to the user themselves only; null for others.", metadata=PERSONAL)
     def email(self, info: Info) -> str | None:
         viewer = info.context.viewer
-        return cast(Row, self).email if viewer and viewer.id == self.id else None
+        return as_row(self, UserRow).email if viewer and viewer.id == self.id else None
 
     configs: "ConfigConnection" = batch_field(
         _load_configs, description="The user's stores, newest first. Others see the published ones only.", metadata=PERSONAL
@@ -74,7 +77,7 @@ class User(Node):
 
 
 async def _load_products(
-    stores: Sequence[Row],
+    stores: Sequence[ConfigRow],
     info: Info,
     filter: ProductFilterInput | None = None,
     search: SearchText = None,
@@ -102,7 +105,7 @@ async def _load_products(
 
 
 async def _load_product(
-    stores: Sequence[Row],
+    stores: Sequence[ConfigRow],
     info: Info,
     by: Annotated[ProductInConfigByInput, strawberry.argument(description="How the product is identified.")],
 ) -> Sequence[Any]:
@@ -114,7 +117,7 @@ async def _load_product(
 
 
 async def _load_predictive_search(
-    stores: Sequence[Row],
+    stores: Sequence[ConfigRow],
     info: Info,
     search: Annotated[str, strawberry.argument(description="What has been typed so far.", metadata=SEARCH_LIMITS)],
     first: Annotated[
@@ -152,7 +155,7 @@ async def _load_predictive_search(
 
 
 async def _load_analytics(
-    stores: Sequence[Row],
+    stores: Sequence[ConfigRow],
     info: Info,
     range: DateRangeInput,
     interval: AnalyticsInterval = AnalyticsInterval.DAY,
@@ -179,17 +182,17 @@ class Config(Node):
 
     @strawberry.field
     def theme(self) -> Theme | None:
-        document = cast(Row, self).theme
+        document = as_row(self, ConfigRow).theme
         return build_theme(document) if document else None
 
     @strawberry.field
     def layout(self) -> Layout | None:
-        document = cast(Row, self).layout
+        document = as_row(self, ConfigRow).layout
         return build_layout(document) if document else None
 
     @strawberry.field
     def integrations(self, info: Info) -> Integrations | None:
-        document = cast(Row, self).integrations
+        document = as_row(self, ConfigRow).integrations
         return build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
     owner: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"))
@@ -246,8 +249,8 @@ class ReviewSummary:
 
 
 async def _load_variants(
-    products: Sequence[Row], info: Info, first: First = 5, available_only: bool = True
-) -> Sequence[Sequence[Row]]:
+    products: Sequence[ProductRow], info: Info, first: First = 5, available_only: bool = True
+) -> Sequence[Sequence[VariantRow]]:
     limit, columns, context = arguments.check_row_count(first), get_selected_columns(info, ProductVariant), info.context
     # Unavailable variants are visible to the owner of the product only.
     available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
@@ -259,10 +262,10 @@ async def _load_variants(
 
 
 async def _load_variant(
-    products: Sequence[Row],
+    products: Sequence[ProductRow],
     info: Info,
     by: Annotated[VariantInProductByInput, strawberry.argument(description="How the variant is identified.")],
-) -> Sequence[Row | None]:
+) -> Sequence[VariantRow | None]:
     lookup_name, value = inputs.parse_variant_lookup(by)
     load = info.context.load_many
     available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
@@ -272,7 +275,7 @@ async def _load_variant(
 
 
 async def _load_reviews(
-    products: Sequence[Row], info: Info, first: First = 3, after: After = None
+    products: Sequence[ProductRow], info: Info, first: First = 3, after: After = None
 ) -> "Sequence[ReviewConnection]":
     window, columns = arguments.build_window(first, after), get_selected_columns(info, Review)
     pages = await info.context.load_many(loaders.load_product_reviews, [row.id for row in products], window, columns)
@@ -288,7 +291,7 @@ def _make_counter(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
     return sum_counts
 
 
-async def _load_related(products: Sequence[Row], info: Info, first: First = 4) -> Sequence[Sequence[Row]]:
+async def _load_related(products: Sequence[ProductRow], info: Info, first: First = 4) -> Sequence[Sequence[ProductRow]]:
     return await info.context.load_many(
         loaders.load_related_products, [row.id for row in products], arguments.check_row_count(first)
     )
@@ -320,7 +323,7 @@ class Product(Node):
         metadata=requires_columns(*fields.PRICE_RANGE_COLUMNS),
     )
     def price_range(self) -> PriceRange:
-        return PriceRange(**fields.get_price_range(self))
+        return PriceRange(**fields.get_price_range(as_row(self, ProductRow)))
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
@@ -355,7 +358,7 @@ class Product(Node):
 
     @strawberry.field(metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
     def review_summary(self) -> ReviewSummary:
-        return ReviewSummary(**fields.get_review_summary(self))
+        return ReviewSummary(**fields.get_review_summary(as_row(self, ProductRow)))
 
     related: "list[Product]" = batch_field(
         _load_related, description="Related products: same category first, then shared tags, then popularity.", metadata=costs(20)
@@ -404,8 +407,7 @@ class ProductVariant(Node):
 
     @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
     def attributes(self) -> list[VariantAttribute]:
-        row: Any = self
-        return [*map(_make_name_and_value, row.attributes.items())]
+        return [*map(_make_name_and_value, as_row(self, VariantRow).attributes.items())]
 
     product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
@@ -504,4 +506,4 @@ def _build_product_connection(
 
 
 def _is_owner(product: Product, info: Info) -> bool:
-    return info.context.get_audience(cast(Row, product).config_id) is Audience.OWNER
+    return info.context.get_audience(as_row(product, ProductRow).config_id) is Audience.OWNER

@@ -1,6 +1,6 @@
 """The Node interface: objects that can be refetched by their id alone."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, cast
 
 import strawberry
@@ -24,7 +24,7 @@ class Node:
         return str(info.context.node_types[value.id])
 
 
-NODE_LOADERS = {
+NODE_LOADERS: dict[str, Callable[[Context, Sequence[str]], Awaitable[Sequence[Row | None]]]] = {
     "Product": loaders.load_products,
     "ProductVariant": loaders.load_variants,
     "Config": loaders.load_configs,

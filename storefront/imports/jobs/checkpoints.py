@@ -15,6 +15,7 @@ from storefront.imports.csv_columns import sanitize_excerpt
 from storefront.imports.jobs import queue
 from storefront.imports.product_writer import MAX_ROW_ERRORS, BatchCounts, ProductBatch
 from storefront.imports.row_types import RowError
+from storefront.models.rows import JobRow
 
 
 async def record_progress(
@@ -33,7 +34,7 @@ class JobCheckpointer:
     def __init__(self, lease: Lease, *, tracks_handles: bool, extra: Mapping[str, Any] | None = None) -> None:
         """`tracks_handles`: the source may repeat a handle. `extra`: fields of every checkpoint."""
         self._lease, self._tracks_handles, self._extra = lease, tracks_handles, extra or {}
-        self._job: Row | None = None
+        self._job: JobRow | None = None
         self._earlier_lines: dict[str, int] = {}
 
     async def begin_batch(self, connection: Connection, batch: ProductBatch) -> dict[str, int]:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from tempfile import TemporaryFile
 from time import monotonic
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from sqlalchemy import bindparam, select
 
-from storefront.core.db.database import Database, Row, Statement, compile_statement
+from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.core.encryption import DecryptionError, Vault
 from storefront.core.leases import Lease
 from storefront.core.net.shopify_client import API_VERSION, ShopifyClient, ShopInfo
@@ -27,6 +27,7 @@ from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, ImportS
 from storefront.imports.shopify import store as shopify_store
 from storefront.imports.shopify.csv_file import MAX_ROWS, UnreadableFileError, read_csv_products_cooperatively
 from storefront.models import configs
+from storefront.models.rows import JobRow
 
 EXPORT_CONTENT_TYPE = "text/csv; charset=utf-8"
 # Seconds after which an incomplete batch of a slow source is written, so that a resumed job need not fetch it again.
@@ -54,12 +55,12 @@ class JobDependencies:
     max_rows: int = MAX_ROWS
     max_bytes: int = MAX_FILE_BYTES
 
-    def publish_job_change(self, job: Row) -> None:
+    def publish_job_change(self, job: JobRow) -> None:
         """Notify the subscriptions to a job."""
         self.pubsub.publish(job.id)
 
 
-async def run_job(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapping[str, Any]:
+async def run_job(dependencies: JobDependencies, job: JobRow, lease: Lease) -> Mapping[str, Any]:
     """Run a job; returns the columns to store on success. Raises JobFailed, LeaseLost, Cancelled, and errors of its parts."""
     if job.kind == "export":
         return await _run_export(dependencies, job, lease)
@@ -67,7 +68,7 @@ async def run_job(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapp
     return {}
 
 
-async def delete_upload(dependencies: JobDependencies, job: Row) -> None:
+async def delete_upload(dependencies: JobDependencies, job: JobRow) -> None:
     """Delete the uploaded file of a finished import. If this fails, `sweep_files` deletes it later."""
     if job.kind == "import" and job.object_key:
         with suppress(StorageError):
@@ -88,10 +89,10 @@ async def sweep_files(objects: ObjectStorage, *, days: int) -> int:
 # ------------------------------------------------------------------------------------------------- imports
 
 
-async def _import_file(dependencies: JobDependencies, job: Row, lease: Lease) -> None:
+async def _import_file(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
     checkpoint = job.checkpoint or {}
     async with _temporary_file() as file:
-        async with dependencies.objects.open(job.object_key) as reader:
+        async with dependencies.objects.open(cast(str, job.object_key)) as reader:
             stamp = _format_stamp(reader.stored_object)
             if checkpoint.get("stamp", stamp) != stamp:
                 raise JobFailed("uploadId: the file was replaced while it was imported. Import it again.", "uploadId")
@@ -132,18 +133,18 @@ def _format_stamp(stored: StoredObject) -> str:
     return f"{stored.size} {stored.modified_at.isoformat()}"
 
 
-def _read_items(dependencies: JobDependencies, file: BinaryIO, job: Row, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
+def _read_items(dependencies: JobDependencies, file: BinaryIO, job: JobRow, checkpoint: Mapping[str, Any]) -> AsyncIterator[Any]:
     resume_point = checkpoint if "offset" in checkpoint else None
     try:
         # The checkpoints store seen handles, so that memory is bounded for any file.
         return read_csv_products_cooperatively(
-            file, job.file_name, resume_point, remember_handles=False, max_rows=dependencies.max_rows
+            file, cast(str, job.file_name), resume_point, remember_handles=False, max_rows=dependencies.max_rows
         )
     except UnreadableFileError as error:
         raise JobFailed(str(error)) from None
 
 
-async def _import_shop(dependencies: JobDependencies, job: Row, lease: Lease) -> None:
+async def _import_shop(dependencies: JobDependencies, job: JobRow, lease: Lease) -> None:
     [store] = await dependencies.database.fetch(_select_store_statement(), {"id": job.config_id})
     domain, token = _decrypt_access_token(dependencies.vault, store.integrations)
     async with ShopifyClient(domain, token, version=dependencies.shopify_version, base_url=dependencies.shopify_url) as shop:
@@ -178,7 +179,7 @@ def _check_currency(shop_info: ShopInfo, currency: str) -> None:
 
 async def _import_items(
     dependencies: JobDependencies,
-    job: Row,
+    job: JobRow,
     lease: Lease,
     items: AsyncIterator[Any],
     *,
@@ -222,7 +223,7 @@ def _select_store_statement() -> Statement:
 # ------------------------------------------------------------------------------------------------- exports
 
 
-async def _run_export(dependencies: JobDependencies, job: Row, lease: Lease) -> Mapping[str, Any]:
+async def _run_export(dependencies: JobDependencies, job: JobRow, lease: Lease) -> Mapping[str, Any]:
     # Exports restart from the beginning: a partial file cannot be resumed.
     await queue.restart_job(dependencies.database, lease, await exports.count_products(dependencies.database, job.config_id))
     key = f"exports/{job.config_id}/{job.id}.csv"
@@ -230,7 +231,7 @@ async def _run_export(dependencies: JobDependencies, job: Row, lease: Lease) -> 
     return {"object_key": key, "object_size": size}
 
 
-async def _render_export(dependencies: JobDependencies, job: Row, lease: Lease) -> AsyncIterator[bytes]:
+async def _render_export(dependencies: JobDependencies, job: JobRow, lease: Lease) -> AsyncIterator[bytes]:
     summary, reported, next_report_at = ExportSummary(), ExportSummary(), 0.0
     quote_formulas = bool(job.options.get("quoteFormulas", True))
 

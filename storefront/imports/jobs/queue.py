@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from storefront.core.db.database import Connection, Database, Row, Statement, compile_statement
 from storefront.core.db.json_parameters import to_json
 from storefront.core.leases import LEASE_PARAMETER_TYPES, Lease, LeaseColumns, LeaseLost, fetch_held
+from storefront.models.rows import JobRow
 
 # Pub/sub channel that announces queued jobs to idle workers. The channel of a single job is its id.
 JOBS_CHANNEL = "jobs"
@@ -54,7 +55,7 @@ async def claim_job(
     worker_id: str,
     lease_seconds: float = LEASE_SECONDS,
     max_running_per_owner: int = MAX_RUNNING_JOBS_PER_OWNER,
-) -> Row | None:
+) -> JobRow | None:
     """Claim a queued job, or one whose lease has expired; None if no job may run.
 
     Fair between owners: first the owner with the fewest running jobs, then the one whose last job started the longest time ago;
@@ -102,7 +103,7 @@ async def set_total(database: Database, lease: Lease, total: int) -> None:
     await database.fetch(_set_total_statement(), {**lease.parameters, "total": total})
 
 
-async def lock_job(connection: Connection, lease: Lease) -> Row:
+async def lock_job(connection: Connection, lease: Lease) -> JobRow:
     """Lock the row of the job and return it. Raises LeaseLost and Cancelled."""
     rows = await connection.fetch(lock_job_statement(), lease.parameters)
     check_lease(rows, lease)

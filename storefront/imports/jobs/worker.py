@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from storefront.core.db.database import DATABASE_ERRORS, Row, is_transient
+from storefront.core.db.database import DATABASE_ERRORS, is_transient
 from storefront.core.ids import new_id
 from storefront.core.leases import Lease, LeaseLost, run_with_heartbeats
 from storefront.core.net.shopify_client import ShopifyError, ShopifyUnavailableError
@@ -26,6 +26,7 @@ from storefront.imports.jobs.queue import (
     Cancelled,
     JobFailed,
 )
+from storefront.models.rows import JobRow
 
 log = logging.getLogger("storefront")
 
@@ -110,7 +111,7 @@ class _JobRun:
     dependencies: JobDependencies
     keyed_events: KeyedEvents
     timings: WorkerTimings
-    job: Row
+    job: JobRow
     lease: Lease
 
     async def run(self) -> None:

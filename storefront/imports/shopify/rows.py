@@ -3,23 +3,32 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from storefront.imports import lossless_cell
-from storefront.imports.csv_columns import COLUMNS, OPTION_NUMBERS, CsvRecord, SourceLayout
+from storefront.imports.csv_columns import (
+    COLUMNS,
+    OPTION_NUMBERS,
+    PRODUCT_FIELD_NAMES,
+    PRODUCT_TEXT_COLUMNS,
+    VARIANT_FIELD_NAMES,
+    VARIANT_TEXT_COLUMNS,
+    CsvRecord,
+    SourceLayout,
+)
 from storefront.imports.product_parser import ProductParser
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 from storefront.imports.shopify.csv_file import MAX_RECORD_LINES, is_record_within_limits
 
 # Shopify's original column names, which it still reads. The lossless column is appended to them.
 HEADER = (
-    *("Handle", "Title", "Body (HTML)", "Type", "Tags", "Published"),
+    *("Handle", *PRODUCT_TEXT_COLUMNS.values(), "Type", "Tags", "Published"),
     *(f"Option{n} {part}" for n in OPTION_NUMBERS for part in ("Name", "Value")),
-    *("Variant SKU", "Variant Inventory Tracker", "Variant Inventory Qty", "Variant Inventory Policy"),
+    *(*VARIANT_TEXT_COLUMNS.values(), "Variant Inventory Tracker", "Variant Inventory Qty", "Variant Inventory Policy"),
     *("Variant Fulfillment Service", "Variant Price", "Variant Compare At Price", "Variant Requires Shipping"),
-    *("Variant Taxable", "Image Src", "Image Position", "SEO Title", "SEO Description", "Status"),
+    *("Variant Taxable", "Image Src", "Image Position", "Status"),
 )
 SHOPIFY_STATUSES = {"active": "active", "inactive": "draft", "archived": "archived"}
 # Columns that Shopify requires and that have no counterpart here: its defaults for a new variant.
@@ -34,12 +43,6 @@ DEFAULT_OPTION_CELLS = {"Option1 Name": "Title", "Option1 Value": "Default Title
 SYNTHETIC_OPTION_NAME = "Variant"
 
 _CANONICAL_LAYOUT = SourceLayout("", 0, {column: column for column in COLUMNS})
-_VARIANT_FIELDS = tuple(field.name for field in fields(VariantRow) if field.name != "line")
-# Product fields that the lossless cell may hold. The others always round-trip.
-_PRODUCT_FIELDS = (
-    *("title", "description", "price", "compare_at_price", "images", "category", "tags"),
-    *("inventory", "track_inventory", "seo_title", "seo_description"),
-)
 
 Cells = dict[str, str]
 
@@ -154,15 +157,16 @@ def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[C
 
 def _build_product_cells(product: ProductRow) -> Cells:
     return {
-        "Title": product.title,
-        "Body (HTML)": product.description or "",
+        **_build_text_cells(product, PRODUCT_TEXT_COLUMNS),
         "Type": product.category or "",
         "Tags": ", ".join(product.tags),
         "Published": str(product.status == "active").lower(),
-        "SEO Title": product.seo_title or "",
-        "SEO Description": product.seo_description or "",
         "Status": SHOPIFY_STATUSES[product.status],
     }
+
+
+def _build_text_cells(row: ProductRow | VariantRow, columns: Mapping[str, str]) -> Cells:
+    return {column: getattr(row, name) or "" for name, column in columns.items()}
 
 
 def _build_variant_cells(variant: VariantRow, options: Cells) -> Cells:
@@ -170,7 +174,7 @@ def _build_variant_cells(variant: VariantRow, options: Cells) -> Cells:
     return {
         **options,
         **DEFAULT_VARIANT_CELLS,
-        "Variant SKU": variant.sku or "",
+        **_build_text_cells(variant, VARIANT_TEXT_COLUMNS),
         "Variant Inventory Tracker": "shopify" if is_tracked else "",
         "Variant Inventory Qty": str(variant.inventory) if is_tracked else "",
         "Variant Price": str(variant.price),
@@ -196,7 +200,7 @@ def _add_lossless_cells(
 
 
 def _find_missing_product_fields(product: ProductRow, parsed: ProductRow) -> dict[str, Any]:
-    return {name: getattr(product, name) for name in _PRODUCT_FIELDS if getattr(product, name) != getattr(parsed, name)}
+    return {name: getattr(product, name) for name in PRODUCT_FIELD_NAMES if getattr(product, name) != getattr(parsed, name)}
 
 
 def _find_missing_variant_fields(variant: VariantRow, parsed: ProductRow, n: int) -> dict[str, Any] | None:
@@ -208,7 +212,7 @@ def _find_missing_variant_fields(variant: VariantRow, parsed: ProductRow, n: int
 
 
 def _diff_variants(variant: VariantRow, parsed: VariantRow) -> dict[str, Any]:
-    return {name: getattr(variant, name) for name in _VARIANT_FIELDS if getattr(variant, name) != getattr(parsed, name)}
+    return {name: getattr(variant, name) for name in VARIANT_FIELD_NAMES if getattr(variant, name) != getattr(parsed, name)}
 
 
 def _parse_rows(rows: Iterable[Cells]) -> ProductRow | None:
@@ -227,9 +231,9 @@ def _find_differing_field(left: ProductRow, right: ProductRow) -> str:
     """The name of the first field that differs; empty if none does."""
     if [_variant_values(variant) for variant in left.variants] != [_variant_values(variant) for variant in right.variants]:
         return "variants"
-    names = ("handle", "status", *_PRODUCT_FIELDS)
+    names = ("handle", *PRODUCT_FIELD_NAMES)
     return next((name for name in names if getattr(left, name) != getattr(right, name)), "")
 
 
 def _variant_values(variant: VariantRow) -> tuple[Any, ...]:
-    return tuple(getattr(variant, name) for name in _VARIANT_FIELDS)
+    return tuple(getattr(variant, name) for name in VARIANT_FIELD_NAMES)

@@ -6,18 +6,19 @@ from typing import Any
 
 from storefront.core.cooperative import TimeSlice
 from storefront.core.net.shopify_client import QueryTooCostlyError, ShopifyClient, ShopifyError
-from storefront.imports import csv_columns
 from storefront.imports.csv_columns import CsvRecord, SourceLayout
 from storefront.imports.product_parser import ProductParser
 from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 from storefront.imports.shopify.csv_file import MAX_ROWS
+from storefront.models.product import MAX_IMAGES
+from storefront.models.variant import MAX_VARIANTS
 
 # Page sizes: products per query, with their first variants and images; further ones are fetched in pages of their own. A query
 # may cost at most 1,000 points: the page is made smaller if it costs more.
 PRODUCTS_PER_PAGE, VARIANTS_PER_PRODUCT, IMAGES_PER_PRODUCT, CONNECTION_PAGE_SIZE = 8, 25, 10, 100
 
 # Per product: one variant more than an import accepts, so that validation rejects it. Media includes videos.
-MAX_NODES = {"variants": csv_columns.MAX_VARIANTS + 1, "media": 4 * csv_columns.MAX_IMAGES}
+MAX_NODES = {"variants": MAX_VARIANTS + 1, "media": 4 * MAX_IMAGES}
 # Clamp of the product count, which is only for progress.
 MAX_PRODUCT_COUNT = 2**31
 

@@ -377,6 +377,7 @@ async def test_file_larger_than_declared_is_rejected(env: WorkerEnvironment) -> 
     id_ = await env.queue_import(catalogue(300))
     worker = new_id()
     row = await queue.claim_job(env.database, worker)
+    assert row is not None
     with pytest.raises(JobFailed, match="more than 1,000 bytes"):
         await run_job(replace(env.dependencies, max_bytes=1_000), row, Lease(id_, worker, LEASE_SECONDS))
 

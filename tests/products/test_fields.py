@@ -1,0 +1,69 @@
+"""The declarations of writable fields (`writable_column`), and the GraphQL types that have to agree with them."""
+
+from types import NoneType
+from typing import Any, get_args
+
+import pytest
+from graphql import GraphQLInputObjectType, GraphQLObjectType, Undefined, is_non_null_type, is_required_input_field
+from sqlmodel import SQLModel
+
+from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, Product, ProductVariant
+from storefront.models.writable_fields import Choice, ItemList, TextMap, WritableField
+from storefront.schema import schema
+from storefront.serving.documents.input_coercion import LIMIT_EXTENSION_KEY
+
+TYPES = schema._schema.type_map
+# The fields of inputs that are not fields of the row.
+OTHERS = {"clientMutationId", "idempotencyKey", "id", "expectedVersion", "configId", "productId", "variants"}
+FIELDS = {"Product": PRODUCT_FIELDS, "Variant": VARIANT_FIELDS}
+CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("VariantForm", "Variant")]
+UPDATE = [("UpdateProductInput", "Product"), ("ProductRowInput", "Product"), ("UpdateVariantInput", "Variant")]
+
+
+def input_fields(name: str) -> dict[str, Any]:
+    type_ = TYPES[name]
+    assert isinstance(type_, GraphQLInputObjectType)
+    return {**type_.fields}
+
+
+@pytest.mark.parametrize(("input_", "noun"), CREATION + UPDATE)
+def test_inputs_have_the_declared_fields(input_: str, noun: str) -> None:
+    names = {field.graphql_name: field for field in FIELDS[noun]}
+    inputs = input_fields(input_)
+    assert inputs.keys() - OTHERS == names.keys()
+    for name, field in names.items():
+        if isinstance(field.value_type, ItemList | TextMap):
+            assert inputs[name].extensions[LIMIT_EXTENSION_KEY].items == field.value_type.max_items
+
+
+@pytest.mark.parametrize(("input_", "noun"), CREATION)
+def test_creation_has_the_declared_defaults(input_: str, noun: str) -> None:
+    inputs = input_fields(input_)
+    for field in FIELDS[noun]:
+        if field.name == "handle":  # Derived from the title, if it is left out.
+            continue
+        definition = inputs[field.graphql_name]
+        assert is_required_input_field(definition) == field.is_required
+        assert is_non_null_type(definition.type) != field.is_nullable
+        default = None if definition.default_value is Undefined else definition.default_value
+        # A map has a list of pairs as its input.
+        assert getattr(default, "value", default) == ([] if field.default == {} else field.default)
+
+
+@pytest.mark.parametrize(("type_name", "noun"), [("Product", "Product"), ("ProductVariant", "Variant")])
+def test_object_types_have_the_declared_fields(type_name: str, noun: str) -> None:
+    type_ = TYPES[type_name]
+    assert isinstance(type_, GraphQLObjectType)
+    for field in FIELDS[noun]:
+        assert is_non_null_type(type_.fields[field.graphql_name].type) != field.is_nullable
+
+
+@pytest.mark.parametrize(("model", "fields"), [(Product, PRODUCT_FIELDS), (ProductVariant, VARIANT_FIELDS)])
+def test_annotations_agree_with_defaults(model: type[SQLModel], fields: tuple[WritableField, ...]) -> None:
+    for field in fields:
+        assert field.is_nullable == (NoneType in get_args(model.__annotations__[field.name]))
+
+
+def test_status_has_the_declared_values() -> None:
+    [status] = [field.value_type for field in PRODUCT_FIELDS if isinstance(field.value_type, Choice)]
+    assert tuple(value.lower() for value in TYPES["ProductStatus"].values) == status.values  # type: ignore[attr-defined]
