@@ -95,7 +95,7 @@ def running(
 
 
 def _wait_until_ready(server: Server) -> None:
-    end = time.monotonic() + 90
+    end = time.monotonic() + 240
     # One client, because each loads certificate authorities: that would take much of the time in which the server starts.
     with httpx.Client(base_url=server.address, timeout=20, verify=load_tls_context()) as http:
         while time.monotonic() < end:

@@ -223,7 +223,7 @@ async def run_and_kill(env: WorkerEnvironment, id_: str, times: int, random: Ran
 
 
 async def test_killed_import_resumes_from_checkpoint(env: WorkerEnvironment) -> None:
-    file = catalogue(8_000, 7) + "product-3,Late,,,,,,,,,,,,,5\nproduct-3,Later,,,,,,,,,,,,,5\n"
+    file = catalogue(4_000, 7) + "product-3,Late,,,,,,,,,,,,,5\nproduct-3,Later,,,,,,,,,,,,,5\n"
     id_ = await env.queue_import(file)
     assert await run_and_kill(env, id_, 2, Random(3)) >= 1
     done = await load_outcome(env, id_)
