@@ -5,6 +5,8 @@ VENV := .venv
 unexport PYTHONDONTWRITEBYTECODE
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Tests wait more than they work: more processes of them than cores. tests/conftest.py has the order of the files.
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 SERVE ?=
 BENCH ?=
 
@@ -18,10 +20,10 @@ run: $(VENV)/.run ## Serve the API with demo data and GraphiQL on http://127.0.0
 	@$(BIN)/storefront serve --demo $(SERVE)
 
 test: $(VENV)/.test ## Run the tests on an embedded Postgres (TESTS=tests/products for some of them)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest $(PARALLEL) $(TESTS)
 
 coverage: $(VENV)/.test ## Run the tests and report the line coverage of each module
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov storefront --cov-report term:skip-covered $(TESTS)
+	$(BIN)/python -m pytest $(PARALLEL) --cov storefront --cov-report term:skip-covered $(TESTS)
 
 soak: $(VENV)/.test ## Run the tests that take minutes: crashes and lost connections under load
 	$(BIN)/python -m pytest -m soak $(TESTS)

@@ -14,7 +14,6 @@ from storefront.analytics import beacon
 from storefront.analytics.dashboard import page as dashboard
 from storefront.background import running_background_work
 from storefront.core import logs
-from storefront.core.memory import tune_garbage_collection
 from storefront.core.settings import Settings, get_settings
 from storefront.core.storage.disk import ROUTE_PREFIX, DiskStorage
 from storefront.graphiql_page import build_graphiql
@@ -63,13 +62,6 @@ def create_app(settings_override: Settings | None = None) -> Starlette:
 
     app = Starlette(routes=routes, lifespan=lifespan, middleware=_build_middleware(options, services))
     app.state.database = services.context.database
-    return app
-
-
-def create_server() -> Starlette:
-    """The application for a process that serves nothing else: it tunes the garbage collector, too."""
-    app = create_app()
-    tune_garbage_collection()
     return app
 
 

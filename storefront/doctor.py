@@ -10,7 +10,6 @@ import httpx
 import psycopg
 from pydantic import SecretStr
 
-from storefront import schema
 from storefront.analytics.dashboard import assets
 from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.db import migrations
@@ -206,9 +205,12 @@ def check_clients(options: Settings) -> Finding:
 
 def check_documents(options: Settings) -> Finding:
     """Check that all trusted documents are valid."""
+    # Commands that use other checks do not wait until the schema is built.
+    from storefront.schema import build_document_store  # noqa: PLC0415
+
     manifests = len(options.manifest_paths())
     try:
-        document_store = schema.build_document_store(options)
+        document_store = build_document_store(options)
     except ManifestError as error:
         return Finding("documents", str(error), "Rebuild the manifests against schema.graphql.")
     others_allowed = "no others" if document_store.policy.only_trusted else "and any other"

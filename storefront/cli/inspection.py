@@ -11,7 +11,6 @@ from storefront import doctor as checkup
 from storefront.cli.support import check_migrations, fail, load_settings, out, run_with_database, running_postgres
 from storefront.core.db.database import Row
 from storefront.queries import configs, webhooks
-from storefront.schema import schema as graphql_schema
 
 app = typer.Typer()
 
@@ -19,6 +18,9 @@ app = typer.Typer()
 @app.command()
 def schema() -> None:
     """Print the GraphQL schema (SDL)."""
+    # Other commands of this module do not wait until the schema is built.
+    from storefront.schema import schema as graphql_schema  # noqa: PLC0415
+
     print(graphql_schema.as_str())
 
 

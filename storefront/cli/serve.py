@@ -22,14 +22,13 @@ from storefront.cli.users import issue_token
 from storefront.core import logs
 from storefront.core.settings import Settings, get_settings
 from storefront.queries import configs
-from storefront.schema import build_document_store
 from storefront.serving.documents.manifests import ManifestError
 from storefront.serving.server import websocket_protocol
 from storefront.serving.server.supervisor import WorkerSupervisor
 
 app = typer.Typer()
 
-APPLICATION = "storefront.app:create_server"
+APPLICATION = "storefront.server:create_server"
 DEMO_USER = "demo@example.com"
 
 
@@ -121,7 +120,11 @@ def _run_server(options: Settings, reload: bool) -> None:
 
 
 def _check_documents(options: Settings) -> None:
-    # Fail here, with a clear message, rather than in the first worker.
+    # Fail here, with a clear message, rather than in the first worker. The supervisor of several workers needs no schema itself.
+    if not options.manifest_paths():
+        return
+    from storefront.schema import build_document_store  # noqa: PLC0415
+
     try:
         build_document_store(options)
     except ManifestError as error:

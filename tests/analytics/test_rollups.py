@@ -1,7 +1,6 @@
 """Rollups equal a recount of all events: with late and repeated events, concurrent rollups, and kills."""
 
 import asyncio
-import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from storefront.queries.rollups import GRAIN_ORIGIN, GRAINS_SECONDS, split_span
 from storefront.writes.transaction import MutationRejected
 from tests.analytics.counting import RIGHT, count_for_ever, differences
 from tests.factories import insert, make_product, make_store
+from tests.forks import FORK_SERVER
 
 KINDS = "page_view", "product_click", "add_to_cart", "purchase", "search", "newsletter"
 PEOPLE = ClientInfo({"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"}, "203.0.113.7")
@@ -272,13 +272,10 @@ async def sending_events(database: Database, url: str, rng: random.Random) -> As
 @pytest.mark.parametrize("kills", [50, pytest.param(1_000, marks=pytest.mark.soak)])
 async def test_counts_survive_repeated_kills(empty_url: str, database: Database, kills: int) -> None:
     rng = random.Random(5)
-    # A fork server has everything imported: a new process starts within a few milliseconds.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.analytics.counting"])
     struck = 0
     async with sending_events(database, empty_url, rng) as sent:
         for _ in range(kills):
-            counter = processes.Process(target=count_for_ever, args=(empty_url,))
+            counter = FORK_SERVER.Process(target=count_for_ever, args=(empty_url,))
             counter.start()
             await asyncio.sleep(0.04 + 0.1 * rng.random())
             # The holder of the lock is in the middle of a rollup.

@@ -17,6 +17,7 @@ import httpx
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
+from storefront.core.net.tls import load_tls_context
 from tests.client import SECRET
 from tests.feed.redis import free_port
 
@@ -94,13 +95,15 @@ def running(
 
 
 def _wait_until_ready(server: Server) -> None:
-    end = time.monotonic() + 90
-    while time.monotonic() < end:
-        assert server.process.poll() is None, "the server ended by itself"
-        with suppress(httpx.TransportError):
-            if httpx.get(f"{server.address}/graphql", params={"query": "{ __typename }"}, timeout=20).status_code == 200:
-                return
-        time.sleep(0.05)
+    end = time.monotonic() + 240
+    # One client, because each loads certificate authorities: that would take much of the time in which the server starts.
+    with httpx.Client(base_url=server.address, timeout=20, verify=load_tls_context()) as http:
+        while time.monotonic() < end:
+            assert server.process.poll() is None, "the server ended by itself"
+            with suppress(httpx.TransportError):
+                if http.get("/graphql", params={"query": "{ __typename }"}).status_code == 200:
+                    return
+            time.sleep(0.05)
     raise AssertionError("the server does not answer")
 
 
@@ -154,7 +157,7 @@ class StreamFollower:
 
     async def _events(self) -> AsyncIterator[Any]:
         body = {"query": FEED, "variables": {"c": self.store, "after": str(self.seen[-1] if self.seen else 0)}}
-        async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=60)) as http:
+        async with httpx.AsyncClient(timeout=httpx.Timeout(20, read=60), verify=load_tls_context()) as http:
             headers = {"accept": "text/event-stream"}
             async with http.stream("POST", f"{self.address}/graphql", json=body, headers=headers) as answer:
                 if answer.status_code != 200:

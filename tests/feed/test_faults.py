@@ -20,15 +20,18 @@ from tests.feed.redis import redis_server
 
 UPDATE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"
 WRITERS, LISTENERS = 8, 20
-CHANGES = [2_000, pytest.param(5_000, marks=pytest.mark.soak)]
+# The number of changes at least: there are more until the faults have happened.
+CHANGES = [400, pytest.param(5_000, marks=pytest.mark.soak)]
 
 Fault = Callable[[], Awaitable[None]]
 
 
-async def write(server: Server, token: str, product: str, changes: int) -> None:
-    """Update a product `changes` times; retry each until there is a response: one without may have succeeded."""
+async def write(server: Server, token: str, product: str, changes: int, enough: asyncio.Event) -> None:
+    """Update a product `changes` times and until it is enough; retry each until a response: one without may have succeeded."""
     async with httpx.AsyncClient(base_url=server.address, timeout=20, headers={"authorization": f"Bearer {token}"}) as http:
-        for n in range(changes):
+        for n in count():
+            if n >= changes and enough.is_set():
+                return
             for attempt in count():
                 assert attempt < 100, "no worker answers"
                 try:
@@ -41,10 +44,11 @@ async def write(server: Server, token: str, product: str, changes: int) -> None:
                 break
 
 
-async def repeat_fault(fault: Fault, seconds: float) -> None:
+async def repeat_fault(fault: Fault, seconds: float, times: list[float]) -> None:
     while True:
         await asyncio.sleep(seconds)
         await fault()
+        times.append(time.monotonic())
 
 
 async def survive(server: Server, database: Database, changes: int, fault: Fault, every: float) -> None:
@@ -54,14 +58,19 @@ async def survive(server: Server, database: Database, changes: int, fault: Fault
     products = [await make_product(database, store) for _ in range(WRITERS)]
     followers = [Follower(server.socket_address, store) for _ in range(LISTENERS)]
     following = [asyncio.create_task(follower.follow()) for follower in followers]
-    faults = asyncio.create_task(repeat_fault(fault, every))
+    enough, times = asyncio.Event(), list[float]()
+    faults = asyncio.create_task(repeat_fault(fault, every, times))
     try:
         await until(lambda: all(follower.connections for follower in followers))
-        writing = asyncio.gather(*(write(server, token_of(user), product, changes // WRITERS) for product in products))
-        await asyncio.sleep(3)
+        share = changes // WRITERS
+        writing = asyncio.gather(*(write(server, token_of(user), product, share, enough) for product in products))
+        before = len(times)
+        await until(lambda: len(times) > before or faults.done())
         assert not writing.done()
         # The kernel may give all connections to one worker: kill the one with the most.
         os.kill(max(server.workers(), key=server.sockets), signal.SIGKILL)
+        await until(lambda: len(times) > before + 2 or faults.done())
+        enough.set()
         await writing
         head = await position(database, store)
         assert head >= changes
@@ -79,7 +88,7 @@ async def survive(server: Server, database: Database, changes: int, fault: Fault
     )
 
 
-async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+async def until(holds: Callable[[], bool], seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "timed out"
@@ -116,4 +125,4 @@ async def test_feed_survives_redis_restarts_and_killed_worker(
     changes: int, empty_url: str, database: Database, tmp_path: Path
 ) -> None:
     with redis_server() as redis, running(empty_url, tmp_path, workers=2, BROADCAST_URL=f"redis://{redis.address}") as server:
-        await survive(server, database, changes, redis.restart, every=3)
+        await survive(server, database, changes, redis.restart, every=2)

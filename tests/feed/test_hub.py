@@ -242,7 +242,9 @@ async def test_thousand_listeners_share_one_read_per_batch(database: Database, s
     async with running(database, 60) as hub:
         listeners = [hub.stream_entries(store, None) for _ in range(1_000)]
         waiting = [asyncio.create_task(take(entries, 20)) for entries in listeners]
-        await asyncio.sleep(3)
+        async with asyncio.timeout(30):
+            while hub.stats.listeners < 1_000:  # noqa: ASYNC110  nothing reports it
+                await asyncio.sleep(0.02)
         statements: list[str] = []
         database.observers.append(statements.append)
         await append(database, store, 20)

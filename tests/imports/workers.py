@@ -1,7 +1,6 @@
-"""A worker process that runs jobs until it is killed: `python -m tests.imports.workers URL FOLDER LEASE [SHOPIFY]`."""
+"""A process that runs jobs until it is killed."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 from storefront.core.db.database import Database
@@ -22,13 +21,13 @@ def make_dependencies(database: Database, folder: Path, shopify: str | None = No
     return JobDependencies(database, disk, Vault([KEY]), PubSub("memory://"), shopify_url=shopify)
 
 
-async def main(url: str, folder: str, lease: str, shopify: str | None = None) -> None:
-    """Run a worker."""
-    async with Database(url, size=4) as database:
-        timings = WorkerTimings(lease_seconds=float(lease), poll_interval_seconds=0.05, min_retry_seconds=0.05)
-        async with WorkerPool(make_dependencies(database, Path(folder), shopify), KeyedEvents(), 1, timings=timings).running():
-            await asyncio.Event().wait()
+def run_jobs(url: str, folder: Path, lease_seconds: float, shopify: str | None) -> None:
+    """Run a worker until the process is killed."""
 
+    async def work() -> None:
+        async with Database(url, size=4) as database:
+            timings = WorkerTimings(lease_seconds=lease_seconds, poll_interval_seconds=0.05, min_retry_seconds=0.05)
+            async with WorkerPool(make_dependencies(database, folder, shopify), KeyedEvents(), 1, timings=timings).running():
+                await asyncio.Event().wait()
 
-if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    asyncio.run(work())

@@ -1,13 +1,7 @@
 """Concurrent writers: no overselling, no deadlocks, and a gapless log."""
 
 import asyncio
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -19,8 +13,9 @@ import pytest
 
 from storefront.core.db.database import Database
 from storefront.feed import log
-from tests.client import SECRET, Client, token_of
+from tests.client import Client, token_of
 from tests.factories import make_product, make_review, make_store, make_user, make_variant
+from tests.feed.processes import running
 
 ERRORS = "userErrors { __typename code message ... on InsufficientStockError { available } }"
 ADJUST = f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ position {ERRORS} }} }}"
@@ -61,42 +56,14 @@ async def positions(database: Database, store: str) -> list[int]:
 # ------------------------------------------------------------------------------------------- four processes
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @contextmanager
 def processes(url: str, folder: Path, workers: int) -> Iterator[int]:
     """The port of a server started by the CLI. Stops it afterwards, and checks that it exited."""
-    port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
-    given = {"DATABASE_URL": url, "SECRET": SECRET, "DATA_DIR": str(folder), "POPULARITY_INTERVAL": "0", "POOL_SIZE": "5"}
-    environment = os.environ | {f"STOREFRONT_{name}": value for name, value in given.items()}
-    server = subprocess.Popen(
-        [command, "serve", "--port", str(port), "--workers", str(workers)], env=environment, stdout=subprocess.DEVNULL
-    )
-    try:
-        wait_until_ready(server, port)
-        yield port
-    finally:
-        server.send_signal(signal.SIGTERM)
-        code = server.wait(20)
-    assert code == 0
+    with running(url, folder, workers) as server:
+        yield server.port
+    assert server.process.returncode == 0
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"http://127.0.0.1:{port}/graphql", params={"query": "{ __typename }"})
-
-
-def wait_until_ready(server: "subprocess.Popen[bytes]", port: int) -> None:
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
-        assert server.poll() is None, "the server ended by itself"
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/graphql", params={"query": "{ __typename }"}, timeout=20).status_code == 200:
-                return
-        except httpx.TransportError:
-            time.sleep(0.05)
-    raise AssertionError("the server does not answer")
+        httpx.get(f"{server.address}/graphql", params={"query": "{ __typename }"})
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from joserfc.jwk import JWKRegistry, Key
 from joserfc.jws import JWSRegistry
 
 from storefront.core.errors import RequestError
+from storefront.core.net.tls import load_tls_context
 from storefront.core.request_context import create_detached_task
 from storefront.core.streams import read_bounded
 
@@ -114,7 +115,7 @@ class IssuerKeys:
             self._fetch_task = None
 
     async def _download(self) -> tuple[KeysByName, int]:
-        async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_SECONDS) as client:
+        async with httpx.AsyncClient(verify=load_tls_context(), timeout=FETCH_TIMEOUT_SECONDS) as client:
             document, headers = await _fetch_json(client, self._url or await self._discover_url(client))
         keys = _import_keys(document)
         if not keys:

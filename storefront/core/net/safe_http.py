@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import httpcore
-import httpx
 from httpcore import SOCKET_OPTION, AnyIOBackend, AsyncNetworkBackend, AsyncNetworkStream
 
 from storefront.core.net.network_policy import NetworkPolicy, find_url_problem
+from storefront.core.net.tls import load_tls_context
 from storefront.core.streams import read_bounded
 
 HostLookup = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -73,7 +73,7 @@ class SafeHttpClient:
         self._allow_http, self._network_policy = allow_http, network_policy
         self._resolver = HostResolver()
         self._look_up_host = look_up_host
-        self._ssl_context = ssl_context or httpx.create_ssl_context()
+        self._ssl_context = ssl_context or load_tls_context()
 
     def _create_backend(self, owner: str) -> "GuardedBackend":
         return GuardedBackend(self._network_policy, self._look_up_host or partial(self._resolver.look_up_host, owner))

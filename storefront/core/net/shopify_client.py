@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import orjson
 
+from storefront.core.net.tls import load_tls_context
 from storefront.core.streams import read_bounded
 
 # Shopify releases a version each quarter and supports it for a year. Test a newer one before it is set here.
@@ -112,7 +113,7 @@ class ShopifyClient:
         self._throttle: _ThrottleStatus | None = None
         self._costs: dict[str, float] = {}
         # Redirects are not followed: they would send the token to another host.
-        self._http_client = httpx.AsyncClient(timeout=STEP_TIMEOUT_SECONDS, follow_redirects=False)
+        self._http_client = httpx.AsyncClient(verify=load_tls_context(), timeout=STEP_TIMEOUT_SECONDS, follow_redirects=False)
 
     async def __aenter__(self) -> "ShopifyClient":
         return self

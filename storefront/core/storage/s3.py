@@ -15,6 +15,7 @@ from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
+from storefront.core.net.tls import load_tls_context
 from storefront.core.storage.base import (
     CHUNK_BYTES,
     ObjectNotFoundError,
@@ -77,7 +78,7 @@ class S3Storage:
     async def running(self) -> AsyncIterator[None]:
         """Run with a pool of connections to the service."""
         limits, timeout = httpx.Limits(max_connections=50), httpx.Timeout(30, connect=5)
-        async with httpx.AsyncClient(limits=limits, timeout=timeout) as self._client:
+        async with httpx.AsyncClient(verify=load_tls_context(), limits=limits, timeout=timeout) as self._client:
             yield
 
     def describe(self) -> str:

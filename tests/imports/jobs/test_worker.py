@@ -2,13 +2,11 @@
 
 import asyncio
 import gc
-import signal
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from time import thread_time
@@ -30,12 +28,11 @@ from storefront.imports.jobs.worker import WorkerPool, WorkerTimings
 from storefront.queries.jobs import load_job
 from storefront.writes.transaction import MutationRequest, execute_mutation
 from tests.factories import insert, make_store, make_user
+from tests.forks import FORK_SERVER
 from tests.imports.catalogues import catalogue
 from tests.imports.test_round_trip import load_contents
-from tests.imports.workers import make_dependencies
+from tests.imports.workers import make_dependencies, run_jobs
 from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling
-
-ROOT = Path(__file__).parents[3]
 
 
 @dataclass
@@ -89,15 +86,15 @@ class WorkerEnvironment:
         return await self.wait_until(id_, lambda job: job["finished_at"] is not None, seconds)
 
     @contextmanager
-    def process(self, lease: float = 0.5) -> Iterator[subprocess.Popen[bytes]]:
+    def process(self, lease: float = 0.5) -> Iterator[BaseProcess]:
         """A worker process, which is killed at the end."""
-        words = [sys.executable, "-m", "tests.imports.workers", self.url, str(self.folder), str(lease)]
-        running = subprocess.Popen([*words, *([self.shopify] if self.shopify else [])], cwd=ROOT)
+        process = FORK_SERVER.Process(target=run_jobs, args=(self.url, self.folder, lease, self.shopify))
+        process.start()
         try:
-            yield running
+            yield process
         finally:
-            running.kill()
-            running.wait()
+            process.kill()
+            process.join()
 
 
 @pytest.fixture
@@ -214,8 +211,8 @@ async def run_and_kill(env: WorkerEnvironment, id_: str, times: int, random: Ran
             with suppress(TimeoutError):
                 await env.wait_until(id_, lambda job, start=before: job["rows"] > start or job["finished_at"], 30)  # type: ignore[misc]
             await asyncio.sleep(random.uniform(0, 0.15))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
             hits += (await env.load_job(id_))["status"] == "running"
     with env.process():
         await env.wait_until_finished(id_, 300)
@@ -223,7 +220,7 @@ async def run_and_kill(env: WorkerEnvironment, id_: str, times: int, random: Ran
 
 
 async def test_killed_import_resumes_from_checkpoint(env: WorkerEnvironment) -> None:
-    file = catalogue(8_000, 7) + "product-3,Late,,,,,,,,,,,,,5\nproduct-3,Later,,,,,,,,,,,,,5\n"
+    file = catalogue(4_000, 7) + "product-3,Late,,,,,,,,,,,,,5\nproduct-3,Later,,,,,,,,,,,,,5\n"
     id_ = await env.queue_import(file)
     assert await run_and_kill(env, id_, 2, Random(3)) >= 1
     done = await load_outcome(env, id_)
@@ -249,8 +246,8 @@ async def test_killed_shop_import_resumes_from_cursor(env: WorkerEnvironment) ->
         id_ = await queue_shop_import(env)
         with env.process() as process:
             await env.wait_until(id_, lambda job: job["rows"] > 0 or job["finished_at"])
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.join()
         left = await env.load_job(id_)
         pages = [asked["variables"]["after"] for asked in shop.asked if "sortKey" in asked["query"]]
         shop.delay = 0
@@ -297,8 +294,8 @@ async def test_job_fails_after_killing_two_workers(env: WorkerEnvironment) -> No
             with env.process() as process:
                 async with asyncio.timeout(60):
                     await shop.was_asked.wait()
-                process.send_signal(signal.SIGKILL)
-                process.wait()
+                process.kill()
+                process.join()
             left = await env.load_job(id_)
             assert (left["status"], left["crashes"]) == ("running", crashes)
         asked = len(shop.asked)
