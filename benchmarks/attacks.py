@@ -69,7 +69,7 @@ def nested(lists: int, value: Any) -> Any:
 
 # The form of an id, of nothing that there is.
 KEY = "018f0000-0000-7000-8000-000000000000"
-VARIANT = "a#: variant(attributes: $x) { id }"
+VARIANT = "a#: variant(by: {attributes: $x}) { id }"
 
 ATTACKS: Mapping[str, Attack] = {
     "ten thousand aliases": Attack(f"{{ {times('a#: __typename', 10_000)} }}", details={"limit": "characters"}),
@@ -144,8 +144,8 @@ ATTACKS: Mapping[str, Attack] = {
             "x": {
                 "ids": [KEY] * 100,
                 "tags": [f"tag {n}" for n in range(100)],
-                "category": [f"category {n}" for n in range(100)],
-                "attributes": [{"name": f"name {n}", "value": f"value {n}"} for n in range(100)],
+                "categories": [f"category {n}" for n in range(100)],
+                "attributes": [{"name": f"name {n}", "values": [f"value {m}" for m in range(10)]} for n in range(10)],
             }
         },
     ),
@@ -156,9 +156,9 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
     ),
     "characters that grow to 18, under 25 names": Attack(
-        f"query($s: ID!, $x: String!) {{ {times('a#: suggest(configId: $s, prefix: $x)', 25)} }}",
+        f"query($s: ID!, $x: String!) {{ {times('a#: config(by: {{id: $s}}) {{ predictiveSearch(search: $x) {{ suggestions {{ text }} }} }}', 25)} }}",
         UNUSABLE,
-        {"field": "prefix", "limit": "folded characters", "maximum": 600, "found": 3_600},
+        {"field": "search", "limit": "folded characters", "maximum": 600, "found": 3_600},
         {"s": KEY, "x": "\ufdfa" * 200},
     ),
     "searches as long as may be under 40 names": Attack(
@@ -208,6 +208,6 @@ ATTACKS: Mapping[str, Attack] = {
         details={"limit": "operations", "maximum": 10, "found": 20},
     ),
     "a literal as wide as may be": Attack(
-        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, value: 2}', 180)}]}}) {{ totalCount }} }}", INVALID
+        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, values: 2}', 180)}]}}) {{ totalCount }} }}", INVALID
     ),
 }

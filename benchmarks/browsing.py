@@ -23,10 +23,10 @@ FACETS["all five"] = f"{_LIST} {{ facets {{ {' '.join(_FACETS.values())} }} }} }
 SCOPES: dict[str, dict[str, Any]] = {
     "the whole store": {},
     "search leather": {"search": "leather"},
-    "category and price": {"filter": {"category": ["Kitchen"], "minPrice": "20", "maxPrice": "60"}},
-    "colour and size": {"filter": {"attributes": [{"name": "color", "value": "Moss"}, {"name": "size", "value": "M"}]}},
+    "category and price": {"filter": {"categories": ["Kitchen"], "minPrice": "20", "maxPrice": "60"}},
+    "colour and size": {"filter": {"attributes": [{"name": "color", "values": ["Moss"]}, {"name": "size", "values": ["M"]}]}},
 }
-SUGGEST = "query Suggest($store: ID!, $prefix: String!) { suggest(configId: $store, prefix: $prefix) }"
+SUGGEST = "query Suggest($store: ID!, $prefix: String!) { config(by: {id: $store}) { predictiveSearch(search: $prefix) { suggestions { text } } } }"
 LISTED = "query Listed($store: ID!, $first: Int!) { products(configId: $store, first: $first) { nodes { id } } }"
 RELATED = LISTED.replace("{ id }", "{ id related { id title price } }")
 

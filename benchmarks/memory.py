@@ -32,7 +32,7 @@ FEED = (
     "subscription($c: ID!) { productFeed(configId: $c) { __typename ... on ProductUpdated { position product { id title } } } }"
 )
 SEARCH = """query($c: ID!, $s: String!, $n: Int!) { products(configId: $c, search: $s, first: $n) {
-  totalCount nodes { id title price } } suggest(configId: $c, prefix: $s) }"""
+  totalCount nodes { id title price } } config(by: {id: $c}) { predictiveSearch(search: $s) { suggestions { text } } } }"""
 FACETS = """query($c: ID!, $min: Decimal!) { products(configId: $c, filter: {minPrice: $min}, first: 5) { nodes { id }
   facets { categories { value count } price { min max } } } }"""
 UPDATE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"

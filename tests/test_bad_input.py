@@ -49,10 +49,10 @@ def filter_products(name: str, type_: str) -> str:
 
 SEARCH = products("search: $v", ", $v: String!")
 NUMBERED = "query($v: ProductSearchInput!) { searchProducts(input: $v) { pagination { total } } }"
-SUGGEST = "query($s: ID!, $v: String!) { suggest(configId: $s, prefix: $v) }"
+SUGGEST = "query($s: ID!, $v: String!) { config(by: {id: $s}) { predictiveSearch(search: $v) { suggestions { text } } } }"
 PRODUCT = "query($v: ProductByInput!) { product(by: $v) { id } }"
 CONFIG = "query($v: ConfigByInput!) { config(by: $v) { id } }"
-VARIANT = "query($p: ID!, $v: [AttributeInput!]!) { product(by: {id: $p}) { variant(attributes: $v) { id } } }"
+VARIANT = "query($p: ID!, $v: [AttributeInput!]!) { product(by: {id: $p}) { variant(by: {attributes: $v}) { id } } }"
 CHANGES = "query($s: ID!, $v: Position!) { productChanges(configId: $s, after: $v) { position hasMore } }"
 
 
@@ -83,7 +83,7 @@ async def expect_data(shop: Shop, query: str, value: object) -> Any:
         "query($p: ID!, $v: Int!) { product(by: {id: $p}) { variants(first: $v) { id } } }",
         "query($p: ID!, $v: Int!) { product(by: {id: $p}) { reviews(first: $v) { totalCount } } }",
         "query($p: ID!, $v: Int!) { product(by: {id: $p}) { related(first: $v) { id } } }",
-        'query($s: ID!, $v: Int!) { suggest(configId: $s, prefix: "l", first: $v) }',
+        'query($s: ID!, $v: Int!) { config(by: {id: $s}) { predictiveSearch(search: "l", first: $v) { suggestions { text } } } }',
     ],
 )
 async def test_first_must_be_1_to_100(shop: Shop, query: str, number: int) -> None:
@@ -108,7 +108,7 @@ UNFIT = [
     ('before: "x"', "before"), ("sort: {key: RELEVANCE}", "sort.key"), ('search: "  ", sort: {key: RELEVANCE}', "sort.key"),
     ('filter: {minPrice: "2", maxPrice: "1.99"}', "filter.minPrice"),
     *((f"filter: {{{name}: [{MANY}]}}", f"filter.{name}") for name in ("tags", "category", "ids")),
-    ("filter: {attributes: [" + '{name: "a", value: "b"} ' * 101 + "]}", "filter.attributes"),
+    ("filter: {attributes: [" + '{name: "a", values: ["b"]} ' * 11 + "]}", "filter.attributes"),
 ]
 UNFIT_NUMBERED = [
     ({"limit": 0}, "limit"), ({"limit": 101}, "limit"), ({"offset": -1}, "offset"), ({"offset": 100_001}, "offset"),
@@ -147,11 +147,10 @@ async def test_offset_page_error_names_its_fields(shop: Shop, value: dict[str, A
         (PRODUCT, "by.sku.configId"),
         ("query($v: ID!) { products(configId: $v) { totalCount } }", "configId"),
         (NUMBERED, "input.configId"),
-        ('query($v: ID!) { suggest(configId: $v, prefix: "x") }', "configId"),
         ('query($v: ID!) { productChanges(configId: $v, after: "0") { position } }', "configId"),
         (filter_products("ids", "[ID!]"), "filter.ids"),
     ],
-    ids=["config", "product", "handle", "sku", "products", "search", "suggest", "changes", "ids"],
+    ids=["config", "product", "handle", "sku", "products", "search", "changes", "ids"],
 )
 async def test_malformed_id_is_named(shop: Shop, query: str, path: str, id_: str) -> None:
     value: Any = id_
@@ -177,7 +176,6 @@ async def test_unknown_id_is_null_or_not_found(shop: Shop) -> None:
         assert (await shop.client.ask(PRODUCT, v=inner))["product"] is None
     for field in (
         "products(configId: $s) { totalCount }",
-        'suggest(configId: $s, prefix: "x")',
         "searchProducts(input: {configId: $s}) { pagination { total } }",
         'productChanges(configId: $s, after: "0") { position }',
     ):
@@ -388,7 +386,11 @@ async def test_search_too_large_after_folding_is_rejected(shop: Shop, text: str,
         (NUMBERED, {"configId": shop.store, "q": text}, "input.q"),
         ("query($s: ID!, $v: String) { config(by: {id: $s}) { products(search: $v) { totalCount } } }", text, "search"),
         (products(f'search: "{text}"'), None, "search"),
-        (f'query($s: ID!) {{ suggest(configId: $s, prefix: "{text}") }}', None, "prefix"),
+        (
+            f'query($s: ID!) {{ config(by: {{id: $s}}) {{ predictiveSearch(search: "{text}") {{ suggestions {{ text }} }} }} }}',
+            None,
+            "search",
+        ),
     ):
         with count_statements(shop.client.database) as statements:
             error = await refusal(shop, query, value)
@@ -399,7 +401,7 @@ async def test_search_too_large_after_folding_is_rejected(shop: Shop, text: str,
 
 
 async def test_empty_prefix_and_search_are_valid(shop: Shop) -> None:
-    assert (await expect_data(shop, SUGGEST, ""))["suggest"] == []
+    assert (await expect_data(shop, SUGGEST, ""))["config"]["predictiveSearch"]["suggestions"] == []
     assert (await expect_data(shop, SEARCH, " \t"))["products"]["totalCount"] == 12
 
 
@@ -512,14 +514,14 @@ async def test_huge_numbers_in_a_document_are_rejected(shop: Shop) -> None:
 
 EVERYWHERE = """query($s: ID!, $p: ID!, $t: String!) {
   products(configId: $s, search: $t) { totalCount correctedSearch nodes { id } facets { categories { value } } }
-  chosen: products(configId: $s, filter: {category: [$t], tags: [$t], attributes: [{name: $t, value: $t}]}) {
+  chosen: products(configId: $s, filter: {categories: [$t], tags: [$t], attributes: [{name: $t, values: [$t]}]}) {
     totalCount facets { attributes { name } tags { value } } }
   searchProducts(input: {configId: $s, q: $t, category: $t}) { pagination { total } }
-  suggest(configId: $s, prefix: $t)
+  typed: config(by: {id: $s}) { predictiveSearch(search: $t) { suggestions { text } products { id } } }
   product(by: {handle: {configId: $s, handle: $t}}) { id }
   by_sku: product(by: {sku: {configId: $s, sku: $t}}) { id }
   config(by: {slug: $t}) { id }
-  variant: product(by: {id: $p}) { variant(attributes: [{name: $t, value: $t}]) { id } }
+  variant: product(by: {id: $p}) { variant(by: {attributes: [{name: $t, value: $t}]}) { id } }
 }"""
 BEHIND = products("after: $v", ", $v: String")
 RANKED = products("search: $v, sort: {key: RELEVANCE, order: ASC}", ", $v: String")

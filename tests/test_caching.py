@@ -56,11 +56,10 @@ ROOTS = {
     "config": "(by: {slug: $slug})",
     "products": "(configId: $store)",
     "searchProducts": "(input: {configId: $store, sortBy: POPULARITY})",
-    "suggest": '(configId: $store, prefix: "mu")',
     "productChanges": '(configId: $store, after: "0")',
 }
 ARGUMENTS = {
-    "Product.variant": '(attributes: [{name: "Size", value: "S"}])',
+    "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',
     "Config.products": '(search: "mugg")',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
@@ -222,7 +221,7 @@ MUTATIONS: dict[str, Write] = {
     "publishConfig": ("owner", {"id": "{store}", "isPublished": False}, EVERYWHERE),
     "deleteConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
     "createProduct": ("owner", {"configId": "{store}", "title": "Mug three", "price": "3.00"}, EVERYWHERE),
-    "updateProduct": ("owner", {"id": "{product}", "title": "Muggle"}, OF_PRODUCT | {"suggest"}),
+    "updateProduct": ("owner", {"id": "{product}", "title": "Muggle"}, OF_PRODUCT),
     "deleteProduct": ("owner", {"id": "{product}"}, EVERYWHERE),
     "bulkUpdateProducts": ("owner", {"rows": [{"id": "{product}", "price": "2.00"}]}, OF_PRODUCT | {"productChanges"}),
     "updateProductPrices": ("owner", {"prices": [{"id": "{product}", "price": "2.50"}]}, OF_PRODUCT),
@@ -299,7 +298,7 @@ async def test_import_invalidates_cached_responses(shop: Shop) -> None:
         assert (summary.created, summary.updated) == (1, 1)
         await asyncio.sleep(POLL)
 
-    assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts", "suggest"}
+    assert await check(shop, write, shop.polling, shop.strict) >= {"product", "products", "config", "searchProducts"}
 
 
 async def test_popularity_refresh_invalidates_cached_responses(shop: Shop) -> None:

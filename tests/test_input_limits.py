@@ -199,7 +199,7 @@ IN_DOCUMENTS = [place for place in TEXTS if place not in WRITTEN or str(place) =
 
 def test_inputs_with_lists_and_texts_are_found() -> None:
     assert {"Product.variant.attributes", "Mutation.trackEvents.input.events"} <= set(map(str, LISTS))
-    assert {"Query.suggest.prefix", "Mutation.trackEvents.input.events.0.properties"} <= set(map(str, TEXTS))
+    assert {"Config.predictiveSearch.search", "Mutation.trackEvents.input.events.0.properties"} <= set(map(str, TEXTS))
 
 
 @pytest.mark.parametrize("as_variable", [True, False], ids=["variable", "literal"])
@@ -239,13 +239,15 @@ def test_texts_beyond_their_limit_are_rejected(place: Place, *, as_variable: boo
 
 def test_limit_applies_to_variable_defaults() -> None:
     names = '{name: "a", value: "b"} ' * 11
-    document = f"query($v: [AttributeInput!]! = [{names}]) {{ product(by: {{id: 1}}) {{ variant(attributes: $v) {{ id }} }} }}"
+    document = (
+        f"query($v: [AttributeInput!]! = [{names}]) {{ product(by: {{id: 1}}) {{ variant(by: {{attributes: $v}}) {{ id }} }} }}"
+    )
     refused = refusal_of(GraphQLRequest(document))
     assert refused is not None and refused.details["field"] == "attributes"
 
 
 def test_limit_applies_to_variables_in_fragments() -> None:
-    fragments = "fragment F on Product { ...G } fragment G on Product { variant(attributes: $v) { id } }"
+    fragments = "fragment F on Product { ...G } fragment G on Product { variant(by: {attributes: $v}) { id } }"
     document = f"query($v: [AttributeInput!]!) {{ product(by: {{id: 1}}) {{ ...F }} }} {fragments}"
     value = [{"name": "a", "value": "b"}] * 11
     refused = refusal_of(GraphQLRequest(document, {"v": value}))
@@ -254,7 +256,7 @@ def test_limit_applies_to_variables_in_fragments() -> None:
 
 def test_limits_apply_per_operation() -> None:
     document = """
-    query A($v: [AttributeInput!]!) { product(by: {id: 1}) { variant(attributes: $v) { id } } }
+    query A($v: [AttributeInput!]!) { product(by: {id: 1}) { variant(by: {attributes: $v}) { id } } }
     query B($v: [AttributeInput!]!) { products(configId: 1, filter: {attributes: $v}) { totalCount } }
     """
     value = [{"name": "a", "value": "b"}] * 11

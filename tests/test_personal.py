@@ -35,9 +35,10 @@ ARGUMENTS = {
     "Query.config": "(by: {id: $store})",
     "Query.products": "(configId: $store)",
     "Query.searchProducts": "(input: {configId: $store})",
-    "Query.suggest": '(configId: $store, prefix: "mu")',
+    "Config.predictiveSearch": '(search: "mu")',
+    "Config.product": '(by: {handle: "mug"})',
     "Query.productChanges": '(configId: $store, after: "0")',
-    "Product.variant": '(attributes: [{name: "Size", value: "S"}])',
+    "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 # Visible to the owner only, and rejected for all others alike.

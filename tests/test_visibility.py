@@ -117,13 +117,13 @@ async def test_lists_and_their_counts(shop: Shop, who: str) -> None:
 @pytest.mark.parametrize("who", EVERYONE)
 async def test_only_the_owner_filters_by_status(shop: Shop, who: str) -> None:
     for status, name in (("ACTIVE", None), ("INACTIVE", "umbrella"), ("ARCHIVED", "obelisk")):
-        query = f"query($s: ID!) {{ products(configId: $s, filter: {{status: [{status}]}}) {{ nodes {{ id }} }} }}"
+        query = f"query($s: ID!) {{ products(configId: $s, filter: {{statuses: [{status}]}}) {{ nodes {{ id }} }} }}"
         if who == "owner":
             found = (await shop.clients[who].ask(query, s=shop.store))["products"]["nodes"]
             assert shop.named(node["id"] for node in found) == ({name} if name else ACTIVE)
         else:
             error = await shop.clients[who].refusal(query, s=shop.store)
-            assert (error["extensions"]["code"], error["extensions"]["field"]) == ("FORBIDDEN", "filter.status")
+            assert (error["extensions"]["code"], error["extensions"]["field"]) == ("FORBIDDEN", "filter.statuses")
 
 
 @pytest.mark.parametrize("who", EVERYONE)
@@ -131,7 +131,7 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
     data = await shop.ask(
         who,
         """{ config(by: {id: $s}) { categories { value count } } products(configId: $s) { facets {
-             categories { value count } tags { value count } price { min max } availability { value count }
+             categories { value count } tags { value count } price { min max } availability { value: inStock count }
              attributes { name values { value count } } } } }""",
     )
     owner, facets = who == "owner", data["products"]["facets"]
@@ -143,7 +143,7 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
     assert counts(facets["categories"]) == counts(data["config"]["categories"]) == categories
     assert counts(facets["tags"]) == {"glow": 2, **({"storm": 1} if owner else {})}
     assert facets["price"] == ({"min": "1.00", "max": "99.00"} if owner else {"min": "10.00", "max": "20.00"})
-    assert counts(facets["availability"]) == ({"IN_STOCK": 3, "OUT_OF_STOCK": 1} if owner else {"IN_STOCK": 2})
+    assert counts(facets["availability"]) == ({True: 3, False: 1} if owner else {True: 2})
     attributes = {facet["name"]: counts(facet["values"]) for facet in facets["attributes"]}
     assert attributes == {"Size": {"S": 1}, **({"Pattern": {"Dots": 1}} if owner else {})}
 
@@ -152,15 +152,17 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
 async def test_suggestions_reveal_no_hidden_word(shop: Shop, who: str) -> None:
     data = await shop.ask(
         who,
-        """{ shown: suggest(configId: $s, prefix: "lant") hidden: suggest(configId: $s, prefix: "umb")
-             misspelt: suggest(configId: $s, prefix: "umbrela")
+        """{ config(by: {id: $s}) { shown: predictiveSearch(search: "lant") { suggestions { text } }
+             hidden: predictiveSearch(search: "umb") { suggestions { text } }
+             misspelt: predictiveSearch(search: "umbrela") { suggestions { text } } }
              known: products(configId: $s, search: "lantren") { correctedSearch totalCount }
              unknown: products(configId: $s, search: "umbrela") { correctedSearch totalCount nodes { id } }
              both: products(configId: $s, search: "lantren or umbrela") { correctedSearch totalCount }
              numbered: searchProducts(input: {configId: $s, q: "umbrela"}) { pagination { total } } }""",
     )
     owner = who == "owner"
-    assert (data["shown"], data["hidden"], data["misspelt"]) == (
+    texts = {name: [one["text"] for one in found["suggestions"]] for name, found in data["config"].items()}
+    assert (texts["shown"], texts["hidden"], texts["misspelt"]) == (
         ["Copper lantern"],
         *([["Velvet umbrella"] if owner else []] * 2),
     )
@@ -176,7 +178,7 @@ async def test_variants(shop: Shop, who: str) -> None:
         """query($id: ID!) { product(by: {id: $id}) {
              variantCount priceRange { min max } plain: variants { sku }
              all: variants(availableOnly: false) { sku product { id } }
-             huge: variant(attributes: [{name: "Size", value: "XXL"}]) { sku }
+             huge: variant(by: {attributes: [{name: "Size", value: "XXL"}]}) { sku }
              reviews { nodes { product { id } } } } }""",
         id=shop.ids["lantern"],
     )
@@ -193,7 +195,7 @@ async def test_variants(shop: Shop, who: str) -> None:
 @pytest.mark.parametrize("who", EVERYONE)
 async def test_variant_by_attributes_reveals_no_hidden_variant(shop: Shop, who: str) -> None:
     query = """query($s: ID!, $v: String!) {
-      products(configId: $s, filter: {attributes: [{name: "Size", value: $v}]}) { totalCount } }"""
+      products(configId: $s, filter: {attributes: [{name: "Size", values: [$v]}]}) { totalCount } }"""
     assert (await shop.clients[who].ask(query, s=shop.store, v="S"))["products"]["totalCount"] == 1
     assert (await shop.clients[who].ask(query, s=shop.store, v="XXL"))["products"]["totalCount"] == 0
 
@@ -249,7 +251,7 @@ async def test_stores(shop: Shop, who: str) -> None:
         'products(configId: $u, search: "teapto") { totalCount correctedSearch }',
         "products(configId: $u) { facets { categories { value } } }",
         "searchProducts(input: {configId: $u}) { pagination { total } }",
-        'suggest(configId: $u, prefix: "ena")',
+        'config(by: {id: $u}) { predictiveSearch(search: "ena") { suggestions { text } } }',
         'productChanges(configId: $u, after: "0") { position }',
     ],
 )

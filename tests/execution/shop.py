@@ -146,6 +146,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "to": days[2:],
         "timeZone": ["UTC", "Europe/Berlin", "Asia/Kathmandu"],
         "category": ["Light", "Glass", "nothing"],
+        "categories": ["Light", "Glass", "nothing"],
         "tags": ["copper", "warm"],
         "minPrice": ["0", "11.50"],
         "maxPrice": ["12.50", "100"],

@@ -25,7 +25,7 @@ LOOKS = [
     f"query($s: ID!) {{ products(configId: $s, first: 50) {{ nodes {{ {PRODUCT} related(first: 5) {{ {PRODUCT} }} }} }} }}",
     f"query($s: ID!) {{ config(by: {{ id: $s }}) {{ products(first: 50) {{ nodes {{ {PRODUCT} }} }} }} }}",
     f'query($s: ID!) {{ searchProducts(input: {{ configId: $s, q: "walnut" }}) {{ products {{ {PRODUCT} }} }} }}',
-    'query($s: ID!) { suggest(configId: $s, prefix: "wal") }',
+    'query($s: ID!) { config(by: {id: $s}) { predictiveSearch(search: "wal") { suggestions { text } } } }',
     f"query {{ configs(first: 100) {{ nodes {{ id products(first: 5) {{ nodes {{ {PRODUCT} }} }} }} }} }}",
     f"""query($s: ID!) {{ productChanges(configId: $s, after: "0") {{ changes {{ __typename
       ... on ProductCreated {{ product {{ {PRODUCT} }} }} ... on ProductUpdated {{ product {{ {PRODUCT} }} }} }} }} }}""",

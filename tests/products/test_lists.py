@@ -314,9 +314,9 @@ async def test_offset_pages_filter_by_zero_price(shopper: Client) -> None:
     assert len((await shopper.ask(NUMBERED, i={"configId": store, "minPrice": "0"}))["searchProducts"]["products"]) == 2
 
 
-@pytest.mark.parametrize("sort", ["CREATED", "PRICE", "NAME", "POPULARITY"])
+@pytest.mark.parametrize("sort", ["CREATED_AT", "PRICE", "NAME", "POPULARITY", "UPDATED_AT", "RATING"])
 async def test_offset_pages_are_sorted(crowd: Crowd, sort: str) -> None:
-    key = KEYS["CREATED_AT" if sort == "CREATED" else sort]
+    key = KEYS[sort]
     rows = await rows_of(crowd.client.database, crowd.store)
     for order in ("ASC", "DESC"):
         expected = sorted(rows, key=lambda row: (key(row), str(row["id"])), reverse=order == "DESC")

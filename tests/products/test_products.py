@@ -128,7 +128,7 @@ async def test_variant_is_found_by_all_attributes(shopper: Client) -> None:
 
     async def variant(**wanted: str) -> str | None:
         pairs = ", ".join(f'{{name: "{name}", value: "{value}"}}' for name, value in wanted.items())
-        found = (await product(shopper, id_, f"variant(attributes: [{pairs}]) {{ id }}"))["variant"]
+        found = (await product(shopper, id_, f"variant(by: {{attributes: [{pairs}]}}) {{ id }}"))["variant"]
         return found and str(found["id"])
 
     assert await variant(Size="M", Colour="red") == second

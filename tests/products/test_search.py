@@ -23,7 +23,7 @@ query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: Pr
   }
 }
 """
-SUGGEST = "query($c: ID!, $p: String!, $n: Int = 8) { suggest(configId: $c, prefix: $p, first: $n) }"
+SUGGEST = "query($c: ID!, $p: String!, $n: Int = 8) { config(by: {id: $c}) { predictiveSearch(search: $p, first: $n) { suggestions { text } } } }"
 
 
 async def store_with(client: Client, *products: dict[str, Any] | str) -> str:
@@ -205,7 +205,7 @@ async def test_stop_words_are_not_corrected(shopper: Client) -> None:
 
 async def test_correct_word_stays_when_filters_match_nothing(shopper: Client) -> None:
     store = await store_with(shopper, {"title": "Shoes", "category": "Feet"}, *({"title": "Show", "category": "Theatre"},) * 2)
-    found = await search(shopper, store, "shoe", filter={"category": ["Theatre"]})
+    found = await search(shopper, store, "shoe", filter={"categories": ["Theatre"]})
     assert found["nodes"] == []
     assert found["correctedSearch"] is None
 
@@ -274,7 +274,8 @@ async def test_suggestions_are_distinct_most_popular_first(shopper: Client) -> N
     )
 
     async def suggest(prefix: str, **more: int) -> Any:
-        return (await shopper.ask(SUGGEST, c=store, p=prefix, **more))["suggest"]
+        found = (await shopper.ask(SUGGEST, c=store, p=prefix, **more))["config"]["predictiveSearch"]["suggestions"]
+        return [suggestion["text"] for suggestion in found]
 
     assert await suggest("la") == ["Large Lamp", "Lantern", "Ladder"]
     assert await suggest("la", n=1) == ["Large Lamp"]

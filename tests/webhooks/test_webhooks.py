@@ -108,7 +108,13 @@ async def test_secret_is_returned_once_and_stored_encrypted(owned: tuple[Client,
         ),
         ({"query": "query A { configs { nodes { id } } } query B { configs { nodes { id } } }"}, "query", "one operation"),
         ({"query": "query($other: ID!) { product(by: {id: $other}) { id } }"}, "query", "$other"),
-        ({"query": "query($productId: String!) { suggest(configId: 1, prefix: $productId) }"}, "query", "$productId as ID!"),
+        (
+            {
+                "query": "query($productId: String!) { config(by: {id: 1}) { predictiveSearch(search: $productId) { suggestions { text } } } }"
+            },
+            "query",
+            "$productId as ID!",
+        ),
         ({"query": "{ configs(first: 100) { nodes { products(first: 100) { nodes { id } } } } }"}, "query", "are allowed"),
         ({"query": "{" + "x" * 10_001 + "}"}, "query", "10,000"),
         ({"query": "{ " + " ".join(f"a{n}: configs {{ nodes {{ id }} }}" for n in range(60)) + " }"}, "query", "at most"),

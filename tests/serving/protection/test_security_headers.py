@@ -67,7 +67,7 @@ async def test_introspection_is_a_setting(closed: Client, shopper: Client, query
         ("query($s: ProductSor) { me { id } }", {}),
         ("{ me { ... on Usr { id } } }", {}),
         ("query($b: ConfigByInput!) { config(by: $b) { id } }", {"b": {"slg": "x"}}),
-        ('{ products(configId: "x", filter: {status: ACTIV}) { totalCount } }', {}),
+        ('{ products(configId: "x", filter: {statuses: ACTIV}) { totalCount } }', {}),
         ('query($f: ProductFilterInput) { products(configId: "x", filter: $f) { totalCount } }', ACTIV),
         ('subscription($f: ProductFilterInput) { productFeed(configId: "x", filter: $f) { __typename } }', ACTIV),
     ],
