@@ -59,7 +59,7 @@ class Process:
         await until(lambda: self.heard[word] > before, seconds, lambda: other.wakeups.publish(word))
 
 
-async def until(holds: Callable[[], Any], seconds: float = 8, meanwhile: Callable[[], Any] = lambda: None) -> None:
+async def until(holds: Callable[[], Any], seconds: float = 60, meanwhile: Callable[[], Any] = lambda: None) -> None:
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it did not happen in time"

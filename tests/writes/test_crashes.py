@@ -27,7 +27,9 @@ UPDATE = f"mutation($input: UpdateProductInput!) {{ updateProduct(input: $input)
 CONFIG = f"mutation($input: UpdateConfigInput!) {{ updateConfig(input: $input) {{ position config {{ id }} {ERRORS} }} }}"
 TABLES = "users", "configs", "products", "product_variants", "store_positions", "changes", "idempotency_keys"
 
-WAITING = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+# Who wants to write the log. A poll that wants to read it waits, too, and may come first.
+WAITING = """SELECT pid FROM pg_locks WHERE NOT granted AND relation = 'changes'::regclass AND mode = 'RowExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"""
 
 Work = tuple[str, dict[str, Any]]
 
