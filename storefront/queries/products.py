@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import Select, bindparam, select
+from sqlalchemy.dialects.postgresql import distinct_on
 
 from storefront.core.cache_dependencies import CacheDependency, ParameterDependency, RowDependency
 from storefront.core.db.database import Database, Statement, compile_statement
@@ -109,7 +110,7 @@ _LOOKUPS = {
         lambda rows: (
             _filter_by_sku(rows)
             .where(_IN_STORES)
-            .distinct(products.c.config_id)
+            .ext(distinct_on(products.c.config_id))
             .order_by(products.c.config_id, *_OLDEST_VARIANT_FIRST)
         ),
         ParameterDependency("config_ids"),
