@@ -210,10 +210,10 @@ def test_lists_beyond_their_limit_are_rejected(place: Place, *, as_variable: boo
     assert refusal_of(request_of(place, [item] * limit, as_variable=as_variable)) is None
     refused = refusal_of(request_of(place, [item] * (limit + 1), as_variable=as_variable))
     assert refused is not None
-    assert str(refused) == f"{place.name}: must have at most {limit} items, not {limit + 1}."
+    assert str(refused) == f"{place.name}: must have at most {limit:,} items, not {limit + 1:,}."
     assert refused.code == "BAD_USER_INPUT"
     assert refused.details == {"field": place.name, "limit": "items", "maximum": limit, "found": limit + 1}
-    assert f"{limit} items" in place.definition.description
+    assert f"{limit:,} items" in place.definition.description
 
 
 def text_of(place: Place, characters: int) -> Any:
