@@ -26,7 +26,7 @@ from storefront.serving.protection.rate_limit import (
     get_caller_key,
 )
 from storefront.serving.run.results import wrap_error
-from storefront.writes.transaction import FieldError, MutationRejected, UserErrorCode
+from storefront.writes.field_errors import FieldError, MutationRejected, UserErrorCode
 
 T = TypeVar("T")
 

@@ -27,8 +27,14 @@ from storefront.queries.rollups import (
     build_piece_parameters,
     split_span,
 )
-from storefront.writes.authorization import make_not_found_error
-from storefront.writes.transaction import MAX_TRANSACTION_ATTEMPTS, FieldError, MutationRejected, make_invalid_input_error
+from storefront.writes.field_errors import (
+    FieldError,
+    InvalidInputReason,
+    MutationRejected,
+    make_invalid_input_error,
+    make_not_found_error,
+)
+from storefront.writes.transaction import MAX_TRANSACTION_ATTEMPTS
 
 MAX_EVENTS_PER_REQUEST = 500
 
@@ -97,7 +103,9 @@ async def track_events(
     if len(events) > MAX_EVENTS_PER_REQUEST:
         raise MutationRejected(
             make_invalid_input_error(
-                ["events"], f"must have at most {MAX_EVENTS_PER_REQUEST} entries, not {len(events):,}. Send them in parts."
+                ["events"],
+                f"must have at most {MAX_EVENTS_PER_REQUEST} entries, not {len(events):,}. Send them in parts.",
+                InvalidInputReason.TOO_LONG,
             )
         )
     now, has_opted_out = datetime.now(UTC), client_info.has_opted_out or not consent

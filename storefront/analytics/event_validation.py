@@ -14,7 +14,7 @@ from storefront.analytics.bots import is_bot
 from storefront.core.ids import parse_id, uuid7
 from storefront.core.net.client_info import ClientInfo, truncate_address
 from storefront.writes import validation
-from storefront.writes.transaction import FieldError, make_invalid_input_error
+from storefront.writes.field_errors import FieldError, InvalidInputReason, make_invalid_input_error
 from storefront.writes.validation import InvalidValueError, Rule, Rules
 
 MAX_PROPERTIES_BYTES = 8_192
@@ -58,11 +58,17 @@ def validate_event(
     Browser and referrer default to those of the request.
     """
     if not isinstance(event, Mapping):
-        return None, [make_invalid_input_error(path, 'must be an object, such as {"event": "page_view"}.')]
+        return None, [
+            make_invalid_input_error(path, 'must be an object, such as {"event": "page_view"}.', InvalidInputReason.MALFORMED)
+        ]
     if not event.keys() <= EVENT_RULES.keys():
         unknown = next(name for name in event if name not in EVENT_RULES)[:60].encode(errors="replace").decode()
         return None, [
-            make_invalid_input_error((*path, unknown), f"is not a field of an event. The fields are {', '.join(EVENT_RULES)}.")
+            make_invalid_input_error(
+                (*path, unknown),
+                f"is not a field of an event. The fields are {', '.join(EVENT_RULES)}.",
+                InvalidInputReason.NOT_ALLOWED,
+            )
         ]
     fields = {name: value for name, value in event.items() if value is not None}
     # A missing name gets the same error as an empty one.
@@ -118,7 +124,7 @@ _check_short_text, _check_text = _text_rule(64), _text_rule(MAX_TEXT_LENGTH)
 def _check_event_name(value: Any) -> str:
     name = _check_short_text(value)
     if name is None:
-        raise InvalidValueError('must be the name of an event, such as "page_view".')
+        raise InvalidValueError('must be the name of an event, such as "page_view".', InvalidInputReason.REQUIRED)
     return str(name)
 
 
@@ -139,11 +145,13 @@ def _parse_timestamp(value: Any) -> datetime:
     now = datetime.now(UTC)
     if timestamp > now + MAX_CLOCK_SKEW:
         raise InvalidValueError(
-            f"is in the future ({timestamp:%Y-%m-%d}): correct the clock, or omit the field for the current time."
+            f"is in the future ({timestamp:%Y-%m-%d}): correct the clock, or omit the field for the current time.",
+            InvalidInputReason.TOO_LARGE,
         )
     if timestamp < now - MAX_EVENT_AGE:
         raise InvalidValueError(
-            f"is {timestamp:%Y-%m-%d}, more than {MAX_EVENT_AGE.days} days ago: correct the clock, or omit the field for now."
+            f"is {timestamp:%Y-%m-%d}, more than {MAX_EVENT_AGE.days} days ago: correct the clock, or omit the field for now.",
+            InvalidInputReason.TOO_SMALL,
         )
     return timestamp
 
@@ -156,7 +164,9 @@ def _check_properties_object(value: Any) -> dict[str, Any]:
     except TypeError as error:
         raise InvalidValueError(f"cannot be stored: {str(error)[:100]}.") from None
     if len(text) > MAX_PROPERTIES_BYTES:
-        raise InvalidValueError(f"must have at most {MAX_PROPERTIES_BYTES:,} bytes as JSON, not {len(text):,}.")
+        raise InvalidValueError(
+            f"must have at most {MAX_PROPERTIES_BYTES:,} bytes as JSON, not {len(text):,}.", InvalidInputReason.TOO_LONG
+        )
     # The plain substring search first takes a tenth of the time of the expression.
     if b"\\u0000" in text and _ESCAPED_NUL_PATTERN.search(text):
         raise InvalidValueError("must not contain the character NUL.")

@@ -15,7 +15,7 @@ from storefront.graph.errors import UserError, build_user_error
 from storefront.graph.limits import limits
 from storefront.graph.mutations import ClientMutationInput, MutationPayload
 from storefront.graph.scalars import JSON
-from storefront.writes.transaction import MutationRejected
+from storefront.writes.field_errors import MutationRejected
 
 strawberry.enum(EventStatus, name="TrackedEventStatus", description="The result of an event.")
 

@@ -14,9 +14,10 @@ from storefront.models import configs, jobs, products
 from storefront.models.rows import ConfigRow
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_store
+from storefront.writes.field_errors import InvalidInputReason, MutationRejected, make_invalid_state_error
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
-from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
+from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import accept_any, non_null_rule, object_rule, optional_rule, text_rule
 
 Values = Mapping[str, Any]
@@ -32,7 +33,8 @@ def _check_publishable_key(key: str) -> str:
     if key.strip().startswith(("sk_", "rk_")):
         raise validation.InvalidValueError(
             "is a secret key, but this field is visible to every browser. It was not stored. Revoke it at Stripe (Developers, "
-            'API keys), and give the publishable key, which looks like "pk_live_…".'
+            'API keys), and give the publishable key, which looks like "pk_live_…".',
+            InvalidInputReason.NOT_ALLOWED,
         )
     return str(_PUBLISHABLE_KEY_RULE(key))
 
@@ -132,7 +134,7 @@ async def claim_check(unit: UnitOfWork, values: Values) -> Sequence[ConfigRow]:
         _upsert_check(), {"config_id": store.id, "integration": clean["integration"], "seconds": CHECK_INTERVAL_SECONDS}
     ):
         raise MutationRejected(
-            make_invalid_input_error(["integration"], f"was checked a moment ago. Try again in {CHECK_INTERVAL_SECONDS} seconds.")
+            make_invalid_state_error(["integration"], f"was checked a moment ago. Try again in {CHECK_INTERVAL_SECONDS} seconds.")
         )
     return [store]
 

@@ -1,50 +1,126 @@
 """User errors of mutations: expected failures, one object type per error code."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, cast
 
 import strawberry
+from strawberry.types.enum import StrawberryEnumDefinition
 
-from storefront.writes.transaction import FieldError, UserErrorCode
+from storefront.graph.context import Info
+from storefront.graph.types.node import Node, load_nodes
+from storefront.queries.unique_keys import find_id_by_unique_key
+from storefront.writes.field_errors import FieldError, InvalidInputReason, UserErrorCode
 
-strawberry.enum(UserErrorCode, name="UserErrorCode", description="Why a mutation was rejected.")
+
+def _describe_enum(enum: type[Enum], description: str, value_descriptions: Mapping[str, str]) -> None:
+    """Declare an enum of the domain as a GraphQL enum. A member without a description is an error."""
+    strawberry.enum(enum, description=description)
+    definition: StrawberryEnumDefinition = enum.__strawberry_definition__  # type: ignore[attr-defined]
+    for value in definition.values:
+        value.description = value_descriptions[value.name]
 
 
-@strawberry.interface(description="An expected failure. Nothing was written.")
+_describe_enum(
+    UserErrorCode,
+    "Reasons why a mutation is refused. More values may be added: treat an unknown one like `INVALID_INPUT`.",
+    {
+        "INVALID_INPUT": "A value is invalid. See `InvalidInputError.reason`.",
+        "NOT_FOUND": "An object does not exist or is not visible to the viewer.",
+        "ALREADY_EXISTS": "A value that has to be unique is in use.",
+        "STALE_VERSION": "The object has changed since `expectedVersion`.",
+        "INSUFFICIENT_STOCK": "Less stock than requested.",
+        "IDEMPOTENCY_CONFLICT": "The `idempotencyKey` was used with a different input.",
+        "INVALID_STATE": "The object is in a state that does not allow this operation.",
+        "LIMIT_REACHED": "The store has reached the maximum number of such objects.",
+    },
+)
+_describe_enum(
+    InvalidInputReason,
+    "Why an input value is invalid. More values may be added.",
+    {
+        "REQUIRED": "A required value is missing, null or blank.",
+        "TOO_SHORT": "Too few characters or items.",
+        "TOO_LONG": "Too many characters or items.",
+        "TOO_SMALL": "Below the minimum.",
+        "TOO_LARGE": "Above the maximum.",
+        "MALFORMED": "Not in the required format.",
+        "DUPLICATE": "Occurs more than once in the input.",
+        "CONFLICTING": "Contradicts another value.",
+        "NOT_ALLOWED": "Well-formed but not permitted.",
+    },
+)
+
+
+@strawberry.interface(
+    description="An expected failure that the user or client can correct. A mutation that returns any has not written anything, "
+    "unless its description says otherwise."
+)
 class UserError:
-    code: UserErrorCode
-    message: str = strawberry.field(description="For people: what is wrong and how to fix it.")
-    path: list[str] = strawberry.field(description="Path of the input field, such as variants, 0, price.")
+    code: UserErrorCode = strawberry.field(description="Machine-readable reason. More values may be added.")
+    message: str = strawberry.field(description="Human-readable explanation in English, including how to correct the input.")
+    path: list[str] = strawberry.field(
+        description='Path to the invalid value, relative to the `input` argument: ["variants", "0", "price"]. Empty if no single '
+        "value is to blame."
+    )
 
 
 @strawberry.type(description="An input value is invalid.")
 class InvalidInputError(UserError):
-    pass
+    reason: InvalidInputReason = strawberry.field(description="Category of the problem, for translated messages.")
 
 
-@strawberry.type(description="The row does not exist, or the viewer may not see it.")
+@strawberry.type(description="An object does not exist or is not visible to the viewer.")
 class NotFoundError(UserError):
     pass
 
 
-@strawberry.type(description="A unique value, such as a handle or slug, is taken.")
+@strawberry.type(description="A unique value, such as a slug or handle, is in use.")
 class AlreadyExistsError(UserError):
-    pass
+    constraint: strawberry.Private[str]
+    values: strawberry.Private[Sequence[str]]
+
+    @strawberry.field(description="ID of the object that has the value; null if the viewer may not see it.")
+    async def existing_id(self, info: Info) -> strawberry.ID | None:
+        key = await find_id_by_unique_key(info.context.database, self.constraint, self.values)
+        [node] = await load_nodes(info.context, [key] if key else []) or [None]
+        return strawberry.ID(key) if key and node else None
 
 
-@strawberry.type(description="Optimistic locking: the row has changed since the expected version was read.")
+@strawberry.type(description="The object has changed since `expectedVersion`.")
 class StaleVersionError(UserError):
-    current_version: int
-    changed_fields: list[str] = strawberry.field(description="Fields that changed since, as far back as the log reaches.")
+    current_version: int = strawberry.field(description="The current version of the object.")
+    changed_fields: list[str] = strawberry.field(
+        description="Fields that have changed since `expectedVersion`. Empty if that is no longer known."
+    )
+    object_id: strawberry.Private[str]
+
+    @strawberry.field(description="The object as it is now, to show or merge without another request.")
+    async def current(self, info: Info) -> Node | None:
+        [node] = await load_nodes(info.context, [self.object_id])
+        return cast(Node | None, node)
 
 
-@strawberry.type(description="The stock is lower than the requested quantity.")
+@strawberry.type(description="There is less stock than requested.")
 class InsufficientStockError(UserError):
-    available: int
+    available: int = strawberry.field(description="Units in stock.")
 
 
-@strawberry.type(description="The idempotency key was used with a different input.")
+@strawberry.type(description="The `idempotencyKey` was used with a different input.")
 class IdempotencyConflictError(UserError):
     pass
+
+
+@strawberry.type(
+    description="The object is in a state that does not allow this operation, such as a running job that should be retried."
+)
+class InvalidStateError(UserError):
+    pass
+
+
+@strawberry.type(description="The store has reached the maximum number of such objects.")
+class LimitReachedError(UserError):
+    limit: int = strawberry.field(description="The maximum.")
 
 
 _ERROR_TYPES_BY_CODE: dict[UserErrorCode, type[UserError]] = {
@@ -54,6 +130,8 @@ _ERROR_TYPES_BY_CODE: dict[UserErrorCode, type[UserError]] = {
     UserErrorCode.STALE_VERSION: StaleVersionError,
     UserErrorCode.INSUFFICIENT_STOCK: InsufficientStockError,
     UserErrorCode.IDEMPOTENCY_CONFLICT: IdempotencyConflictError,
+    UserErrorCode.INVALID_STATE: InvalidStateError,
+    UserErrorCode.LIMIT_REACHED: LimitReachedError,
 }
 
 # Fields return the interface only, so the schema needs the implementing types listed.
@@ -62,5 +140,7 @@ ERROR_TYPES: Sequence[type[UserError]] = tuple(_ERROR_TYPES_BY_CODE.values())
 
 def build_user_error(failure: FieldError) -> UserError:
     """The user error of a failure, as the object type of its code."""
-    fields = {"code": failure.code, "message": failure.message, "path": list(failure.path), **failure.details}
+    fields: dict[str, Any] = {"code": failure.code, "message": failure.message, "path": list(failure.path), **failure.details}
+    if failure.code is UserErrorCode.INVALID_INPUT:
+        fields["reason"] = InvalidInputReason(failure.details["reason"])
     return _ERROR_TYPES_BY_CODE[failure.code](**fields)

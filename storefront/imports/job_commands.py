@@ -18,16 +18,19 @@ from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJ
 from storefront.models import configs, jobs
 from storefront.models.rows import ConfigRow, JobRow
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_store, make_not_found_error
-from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names
-from storefront.writes.transaction import (
+from storefront.writes.authorization import lock_own_store
+from storefront.writes.field_errors import (
     FieldError,
+    InvalidInputReason,
     MutationRejected,
-    PendingRow,
-    UnitOfWork,
     UserErrorCode,
     make_invalid_input_error,
+    make_invalid_state_error,
+    make_limit_reached_error,
+    make_not_found_error,
 )
+from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names
+from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import accept_any, optional_rule
 
 Values = Mapping[str, Any]
@@ -78,7 +81,11 @@ async def import_products(
         return [_insert_job(unit, store.id, kind="import", source="shopify_store", status="queued", options=options)]
     if clean.get("uploadId") is None:
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], "is required for SHOPIFY_CSV: create an upload with createImportUpload first.")
+            make_invalid_input_error(
+                ["uploadId"],
+                "is required for SHOPIFY_CSV: create an upload with createImportUpload first.",
+                InvalidInputReason.REQUIRED,
+            )
         )
     upload = await _load_own_job(unit, clean["uploadId"], "import", ["uploadId"], "upload")
     if upload.config_id != store.id:
@@ -104,7 +111,7 @@ async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
     if job.status in TERMINAL_STATUSES:
         raise MutationRejected(
-            make_invalid_input_error(
+            make_invalid_state_error(
                 ["id"], f"this {kind} is finished: it has {job.status.replace('cancelled', 'been cancelled')}."
             )
         )
@@ -117,7 +124,7 @@ async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[
     job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
     if job.status not in ("failed", "cancelled"):
         raise MutationRejected(
-            make_invalid_input_error(["id"], f"only failed and cancelled jobs can be retried, and this {kind} is {job.status}.")
+            make_invalid_state_error(["id"], f"only failed and cancelled jobs can be retried, and this {kind} is {job.status}.")
         )
     await _check_capacity(
         unit, job.config_id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them"
@@ -139,36 +146,40 @@ async def _check_capacity(unit: UnitOfWork, store: str, status: str, limit: int,
     # The row of the store is locked, so that concurrent requests do not count at the same time.
     [(count,)] = await unit.fetch(_count_jobs_statement(), {"config_id": store, "status": status})
     if count >= limit:
-        raise MutationRejected(make_invalid_input_error(["configId"], f"this store has {count} {description}."))
+        raise MutationRejected(make_limit_reached_error(["configId"], f"this store has {count} {description}.", limit))
 
 
 def _check_shop_connected(store: ConfigRow, upload_id: str | None) -> None:
     if upload_id is not None:
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], "is only for SHOPIFY_CSV. Leave it out to import the connected shop.")
+            make_invalid_input_error(
+                ["uploadId"],
+                "is only for SHOPIFY_CSV. Leave it out to import the connected shop.",
+                InvalidInputReason.CONFLICTING,
+            )
         )
     integration = (store.integrations or {}).get("shopify") or {}
     if not integration.get("accessToken"):
-        raise MutationRejected(FieldError(UserErrorCode.INVALID_INPUT, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
+        raise MutationRejected(FieldError(UserErrorCode.INVALID_STATE, SHOP_NOT_CONNECTED_MESSAGE, ("configId",)))
     if not is_shop_domain(integration["domain"]):
         problem = "integrations.shopify.domain: must be the shop's own host at Shopify, such as my-shop.myshopify.com."
-        raise MutationRejected(FieldError(UserErrorCode.INVALID_INPUT, problem, ("configId",)))
+        raise MutationRejected(FieldError(UserErrorCode.INVALID_STATE, problem, ("configId",)))
 
 
 async def _check_upload(upload: JobRow, objects: ObjectStorage) -> None:
     if upload.status != "uploading":
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], f"was imported already, as the import {upload.id}. Upload the file again.")
+            make_invalid_state_error(["uploadId"], f"was imported already, as the import {upload.id}. Upload the file again.")
         )
     try:
         stored = await objects.head(cast(str, upload.object_key))
     except StorageError:
         raise MutationRejected(
-            make_invalid_input_error(["uploadId"], "the object store is not available at the moment. Try again soon.")
+            make_invalid_state_error(["uploadId"], "the object store is not available at the moment. Try again soon.")
         ) from None
     if stored is None:
         raise MutationRejected(
-            make_invalid_input_error(
+            make_invalid_state_error(
                 ["uploadId"], "nothing was uploaded yet. PUT the file to the presigned URL first, with its headers."
             )
         )

@@ -17,11 +17,19 @@ from storefront.models.product import MAX_IMAGES
 from storefront.models.rows import ImageRow, ImageUploadRow, ProductRow
 from storefront.queries.images import ProductImage, build_image_address, build_product_image, parse_image_id
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_product, lock_own_store, make_not_found_error
+from storefront.writes.authorization import lock_own_product, lock_own_store
 from storefront.writes.changelog import record_child_change, record_product_change
+from storefront.writes.field_errors import (
+    InvalidInputReason,
+    MutationRejected,
+    make_invalid_input_error,
+    make_invalid_state_error,
+    make_limit_reached_error,
+    make_not_found_error,
+)
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.sql import build_insert, convert_to_parameters, sort_column_names, update_row
-from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
+from storefront.writes.transaction import PendingRow, UnitOfWork
 
 Values = Mapping[str, Any]
 
@@ -35,7 +43,9 @@ ALT_RULE = validation.optional_rule(validation.text_rule(512, min_characters=0))
 
 def _check_content_type(value: str) -> str:
     if value not in UPLOAD_FORMATS:
-        raise validation.InvalidValueError(f"must be one of {', '.join(UPLOAD_FORMATS)}, not {value[:60]!r}.")
+        raise validation.InvalidValueError(
+            f"must be one of {', '.join(UPLOAD_FORMATS)}, not {value[:60]!r}.", InvalidInputReason.NOT_ALLOWED
+        )
     return value
 
 
@@ -67,7 +77,7 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
     [(pending,)] = await unit.fetch(_count_pending_statement(), {"config_id": store.id})
     if pending >= MAX_PENDING_UPLOADS:
         problem = f"the store has {pending} unconfirmed uploads, at most {MAX_PENDING_UPLOADS} are allowed. Try again in an hour."
-        raise MutationRejected(make_invalid_input_error(["configId"], problem))
+        raise MutationRejected(make_limit_reached_error(["configId"], problem, MAX_PENDING_UPLOADS))
     row = {"id": new_id(), "config_id": store.id, "content_type": clean["contentType"], "size": clean["size"]}
     row["filename"] = clean.get("filename")
     statement = build_insert(
@@ -94,12 +104,16 @@ async def _attach_image(
     unit: UnitOfWork, product: ProductRow, upload: ImageUploadRow, processed: ProcessedUpload, clean: Values, base_url: str
 ) -> Sequence[Any]:
     if processed.problem:
-        raise MutationRejected(make_invalid_input_error(["uploadId"], processed.problem))
+        raise MutationRejected(make_invalid_input_error(["uploadId"], processed.problem, InvalidInputReason.MALFORMED))
     if upload.config_id != product.config_id:
-        raise MutationRejected(make_invalid_input_error(["productId"], "belongs to another store than the upload."))
+        raise MutationRejected(
+            make_invalid_input_error(["productId"], "belongs to another store than the upload.", InvalidInputReason.CONFLICTING)
+        )
     if len(product.images) >= MAX_IMAGES:
         raise MutationRejected(
-            make_invalid_input_error(["productId"], f"the product has {MAX_IMAGES} images, the maximum. Remove one first.")
+            make_limit_reached_error(
+                ["productId"], f"the product has {MAX_IMAGES} images, the maximum. Remove one first.", MAX_IMAGES
+            )
         )
     keys = {"id": upload.id, "config_id": product.config_id, "product_id": product.id}
     row = {**keys, "alt": clean.get("alt") or None, **processed.columns}
@@ -115,7 +129,7 @@ async def _attach_image(
 
 def _return_confirmed_image(product: ProductRow, row: ImageRow, base_url: str) -> Sequence[Any]:
     if row.product_id not in (product.id, None):
-        raise MutationRejected(make_invalid_input_error(["productId"], "the upload was confirmed for another product."))
+        raise MutationRejected(make_invalid_state_error(["productId"], "the upload was confirmed for another product."))
     return [product, build_product_image(build_image_address(base_url, row.id, row.token, row.extension), row)]
 
 

@@ -15,18 +15,21 @@ from storefront.models.rows import ProductRow, VariantRow
 from storefront.models.writable_fields import MAX_INT32
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant, make_not_found_error
+from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant
 from storefront.writes.changelog import record_child_change, record_product_change
-from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
-from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions
-from storefront.writes.transaction import (
+from storefront.writes.field_errors import (
     FieldError,
+    InvalidInputReason,
     MutationRejected,
-    UnitOfWork,
     UserErrorCode,
     make_already_exists_error,
     make_invalid_input_error,
+    make_invalid_state_error,
+    make_not_found_error,
 )
+from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
+from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions
+from storefront.writes.transaction import UnitOfWork
 
 Values = Mapping[str, Any]
 NumberedRow = tuple[int, dict[str, Any]]
@@ -74,13 +77,18 @@ async def _update_rows(
 
 def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list[NumberedRow]:
     if not 1 <= len(rows) <= MAX_ROWS:
-        raise MutationRejected(make_invalid_input_error([field], f"must have 1 to {MAX_ROWS} entries, not {len(rows):,}."))
+        problem = f"must have 1 to {MAX_ROWS} entries, not {len(rows):,}."
+        raise MutationRejected(make_invalid_input_error([field], problem, validation.find_size_reason(len(rows), 1)))
     valid_rows: dict[str, NumberedRow] = {}
     for n, row in enumerate(rows):
         clean, faults = validation.validate_fields(ROW_RULES, row, [field, str(n)])
         if not faults and clean["id"] in valid_rows:
             faults = [
-                make_invalid_input_error([field, str(n), "id"], f"is in row {valid_rows[clean['id']][0]} already. Join the two.")
+                make_invalid_input_error(
+                    [field, str(n), "id"],
+                    f"is in row {valid_rows[clean['id']][0]} already. Join the two.",
+                    InvalidInputReason.DUPLICATE,
+                )
             ]
         unit.field_errors += faults
         if not faults:
@@ -118,7 +126,9 @@ async def _filter_free_handles(
     for n, row in rows:
         handle_key = new_handles[row["id"]]
         if handle_key in taken_handles:
-            unit.field_errors.append(make_already_exists_error("products_config_id_handle_key", [field, str(n)]))
+            unit.field_errors.append(
+                make_already_exists_error("products_config_id_handle_key", handle_key or (), [field, str(n)])
+            )
         else:
             free_rows.append((n, row))
             taken_handles |= {handle_key} if handle_key else set()
@@ -202,13 +212,15 @@ async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[Product
 
 def _check_delta(value: int) -> int:
     if value == 0:
-        raise validation.InvalidValueError("must not be 0: that changes nothing.")
+        raise validation.InvalidValueError("must not be 0: that changes nothing.", InvalidInputReason.NOT_ALLOWED)
     return int(validation.integer_rule(-MAX_INT32, MAX_INT32)(value))
 
 
 def _select_target(values: Values, target: str) -> Values:
     if (values.get("variantId") is None) == (values.get("productId") is None):
-        raise MutationRejected(make_invalid_input_error(["productId"], "give either productId or variantId."))
+        raise MutationRejected(
+            make_invalid_input_error(["productId"], "give either productId or variantId.", InvalidInputReason.CONFLICTING)
+        )
     return {target: values[target], "delta": values["delta"]}
 
 
@@ -217,9 +229,11 @@ async def _adjust_stock(
 ) -> tuple[Row, ProductRow]:
     """The row with its new stock, and its product after the change."""
     if row.inventory is None:
-        raise MutationRejected(make_invalid_input_error(["delta"], "this stock is not tracked. Set inventory to a number first."))
+        raise MutationRejected(make_invalid_state_error(["delta"], "this stock is not tracked. Set inventory to a number first."))
     if row.inventory + delta > MAX_INT32:
-        raise MutationRejected(make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}."))
+        raise MutationRejected(
+            make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}.", InvalidInputReason.TOO_LARGE)
+        )
     adjusted = unit.enqueue(_build_stock_update(table), {"id": row.id, "delta": delta})
     [updated_product] = await unit.fetch(_select_product(), {"id": product_id})
     if not adjusted.rows:

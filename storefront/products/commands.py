@@ -17,6 +17,7 @@ from storefront.queries.search import fold_text
 from storefront.writes import validation
 from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
 from storefront.writes.changelog import record_product_change
+from storefront.writes.field_errors import MutationRejected
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.product_validation import (
     PRODUCT_RULES,
@@ -33,7 +34,7 @@ from storefront.writes.sql import (
     sort_column_names,
     update_row,
 )
-from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork
+from storefront.writes.transaction import PendingRow, UnitOfWork
 
 Values = Mapping[str, Any]
 

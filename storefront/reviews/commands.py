@@ -11,11 +11,12 @@ from storefront.models import configs, products, reviews
 from storefront.models.rows import ProductRow, ReviewRow
 from storefront.queries.visibility import any_of_ids, is_product_visible
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_review, make_not_found_error
+from storefront.writes.authorization import lock_own_review
 from storefront.writes.changelog import record_child_change
+from storefront.writes.field_errors import MutationRejected, make_not_found_error
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
-from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork
+from storefront.writes.transaction import PendingRow, UnitOfWork
 
 Values = Mapping[str, Any]
 

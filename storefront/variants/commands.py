@@ -14,10 +14,11 @@ from storefront.queries.variants import load_variants_by_ids
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_variant
 from storefront.writes.changelog import record_child_change
+from storefront.writes.field_errors import MutationRejected, make_limit_reached_error
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.product_validation import VARIANT_RULES, reject_contradictions
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
-from storefront.writes.transaction import MutationRejected, UnitOfWork, make_invalid_input_error
+from storefront.writes.transaction import UnitOfWork
 
 Values = Mapping[str, Any]
 
@@ -34,7 +35,9 @@ async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRo
     [(count,)] = await unit.fetch(_count_variants(), {"product_id": product.id})
     if count >= MAX_VARIANTS:
         raise MutationRejected(
-            make_invalid_input_error(["productId"], f"the product has {count:,} variants, and may have at most {MAX_VARIANTS:,}.")
+            make_limit_reached_error(
+                ["productId"], f"the product has {count:,} variants, and may have at most {MAX_VARIANTS:,}.", MAX_VARIANTS
+            )
         )
     pending = insert_row(unit, variants, {"product_id": product.id, **convert_to_columns(clean)})
     return await _record_change(unit, product, pending.state, ["variants"])

@@ -14,10 +14,18 @@ from storefront.models.rows import WebhookRow
 from storefront.queries.projection import list_returned_columns
 from storefront.webhooks.signing import generate_secret
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_delivery, lock_own_store, lock_own_webhook, make_not_found_error
+from storefront.writes.authorization import lock_own_delivery, lock_own_store, lock_own_webhook
+from storefront.writes.field_errors import (
+    InvalidInputReason,
+    MutationRejected,
+    make_invalid_input_error,
+    make_invalid_state_error,
+    make_limit_reached_error,
+    make_not_found_error,
+)
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
-from storefront.writes.transaction import MutationRejected, PendingRow, UnitOfWork, make_invalid_input_error
+from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import accept_any, list_rule, non_null_rule, optional_rule
 
 Values = Mapping[str, Any]
@@ -55,7 +63,11 @@ async def create_webhook(unit: UnitOfWork, values: Values, *, vault: Vault, prob
     [(count, position)] = await unit.fetch(_store_state_statement(), {"config_id": store})
     if count >= MAX_WEBHOOKS_PER_STORE:
         raise MutationRejected(
-            make_invalid_input_error(["configId"], f"has {MAX_WEBHOOKS_PER_STORE} webhooks, the maximum for a store. Delete one.")
+            make_limit_reached_error(
+                ["configId"],
+                f"has {MAX_WEBHOOKS_PER_STORE} webhooks, the maximum for a store. Delete one.",
+                MAX_WEBHOOKS_PER_STORE,
+            )
         )
     secret = vault.encrypt(generate_secret())
     row = {"config_id": store, "position": position, "secret": secret, "query": None, **convert_to_columns(clean)}
@@ -105,12 +117,16 @@ async def replay_webhook(unit: UnitOfWork, values: Values) -> Sequence[PendingRo
     [(last_position, oldest_position)] = await unit.fetch(_log_range_statement(), {"config_id": old.config_id})
     if after > last_position:
         raise MutationRejected(
-            make_invalid_input_error(["after"], f"is after the end of the log, whose last position is {last_position}.")
+            make_invalid_input_error(
+                ["after"], f"is after the end of the log, whose last position is {last_position}.", InvalidInputReason.TOO_LARGE
+            )
         )
     if after < oldest_position:
         raise MutationRejected(
             make_invalid_input_error(
-                ["after"], f"was deleted from the log, which begins after {oldest_position}. Refetch the store instead."
+                ["after"],
+                f"was deleted from the log, which begins after {oldest_position}. Refetch the store instead.",
+                InvalidInputReason.TOO_SMALL,
             )
         )
     # The dispatcher creates these deliveries again from the log.
@@ -125,7 +141,7 @@ async def resend_webhook_delivery(unit: UnitOfWork, values: Values) -> Sequence[
     clean = validation.require_valid_fields({"id": validation.validate_id}, values)
     old, hook = await lock_own_delivery(unit, clean["id"], ["id"])
     if hook.disabled_at is not None:
-        raise MutationRejected(make_invalid_input_error(["id"], "belongs to a disabled webhook. Enable it first."))
+        raise MutationRejected(make_invalid_state_error(["id"], "belongs to a disabled webhook. Enable it first."))
     return await unit.fetch(_resend_statement(), {"id": old.id, "webhook_id": hook.id, "lane": old.lane})
 
 
@@ -141,7 +157,7 @@ async def claim_test(unit: UnitOfWork, values: Values) -> Sequence[Row]:
     claimed_rows = await unit.fetch(_claim_test_statement(), {"id": hook.id, "seconds": TEST_INTERVAL_SECONDS})
     if not claimed_rows:
         raise MutationRejected(
-            make_invalid_input_error(["id"], f"was tested a moment ago. Try again in {TEST_INTERVAL_SECONDS} seconds.")
+            make_invalid_state_error(["id"], f"was tested a moment ago. Try again in {TEST_INTERVAL_SECONDS} seconds.")
         )
     return claimed_rows
 
@@ -159,9 +175,9 @@ async def sweep_deliveries(database: Database, *, days: int) -> int:
 
 def _validate_input(input_rules: validation.Rules, values: Values, problems: FieldProblems) -> dict[str, Any]:
     clean, field_errors = validation.validate_fields(input_rules, values)
-    field_errors += [make_invalid_input_error([name], problem) for name, problem in problems]
+    field_errors += [make_invalid_input_error([name], problem, InvalidInputReason.NOT_ALLOWED) for name, problem in problems]
     if clean.get("topics") == []:
-        field_errors.append(make_invalid_input_error(["topics"], "must have at least one topic."))
+        field_errors.append(make_invalid_input_error(["topics"], "must have at least one topic.", InvalidInputReason.REQUIRED))
     if field_errors:
         raise MutationRejected(*field_errors)
     return clean

@@ -15,7 +15,8 @@ from storefront.models import configs, products, reviews, variants, webhook_deli
 from storefront.models.rows import ConfigRow, DeliveryRow, ProductRow, VariantRow, WebhookRow
 from storefront.queries.projection import PRODUCT_COLUMNS
 from storefront.queries.visibility import any_of_ids
-from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
+from storefront.writes.field_errors import MutationRejected, make_not_found_error
+from storefront.writes.transaction import UnitOfWork
 
 _IS_OWN_STORE = (configs.c.user_id == bindparam("actor_id")).label("mine")
 
@@ -86,11 +87,6 @@ async def lock_own_delivery(unit: UnitOfWork, delivery_id: str, path: Sequence[s
             for row in await unit.fetch(_select_deliveries(), {"ids": [delivery_id]}) if webhook.mine else []:
                 return row, webhook
     raise MutationRejected(not_found)
-
-
-def make_not_found_error(entity_name: str, id_: str, path: Sequence[str]) -> FieldError:
-    """The error for a row that does not exist, or that the actor may not know of."""
-    return FieldError(UserErrorCode.NOT_FOUND, f"{'.'.join(path)}: there is no {entity_name} with the id {id_}.", tuple(path))
 
 
 async def _lock_own(unit: UnitOfWork, statement: Statement, row_id: str, entity_name: str, path: Sequence[str]) -> Row:

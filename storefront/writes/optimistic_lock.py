@@ -9,7 +9,8 @@ from sqlalchemy import text
 
 from storefront.core.db.database import Statement, compile_statement
 from storefront.models.rows import VersionedRow
-from storefront.writes.transaction import FieldError, MutationRejected, UnitOfWork, UserErrorCode
+from storefront.writes.field_errors import FieldError, MutationRejected, UserErrorCode
+from storefront.writes.transaction import UnitOfWork
 
 # Changed fields of variants and reviews are logged with a prefix: variants.price.
 _CHANGED_FIELDS_SQL = """
@@ -53,7 +54,10 @@ def _make_stale_version_error(stale_row: StaleRow, fields: Sequence[str]) -> Fie
         "Fetch the object again, then retry with its version."
     )
     return FieldError(
-        UserErrorCode.STALE_VERSION, message, error_path, {"current_version": stale_row.row.version, "changed_fields": fields}
+        UserErrorCode.STALE_VERSION,
+        message,
+        error_path,
+        {"current_version": stale_row.row.version, "changed_fields": fields, "object_id": stale_row.row.id},
     )
 
 

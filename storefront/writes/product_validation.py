@@ -19,7 +19,7 @@ from storefront.models.writable_fields import (
     ValueType,
     WritableField,
 )
-from storefront.writes.transaction import FieldError, MutationRejected, make_invalid_input_error
+from storefront.writes.field_errors import FieldError, InvalidInputReason, MutationRejected, make_invalid_input_error
 from storefront.writes.validation import (
     InvalidValueError,
     Rule,
@@ -75,7 +75,7 @@ def _text_map_rule(text_map: TextMap) -> Rule:
         valid_pairs = pairs_rule(pairs)
         value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
         if len(value_by_name) < len(valid_pairs):
-            raise InvalidValueError("each name may be given once.")
+            raise InvalidValueError("each name may be given once.", InvalidInputReason.DUPLICATE)
         return value_by_name
 
     return validate_pairs
@@ -94,7 +94,7 @@ def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), sto
     compare_at_price = row.get("compareAtPrice")
     if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
         problem = f"must not be below the price, which is {row['price']}. Give null for none."
-        return [make_invalid_input_error([*path, "compareAtPrice"], problem)]
+        return [make_invalid_input_error([*path, "compareAtPrice"], problem, InvalidInputReason.CONFLICTING)]
     return []
 
 

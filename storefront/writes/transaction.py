@@ -1,10 +1,10 @@
 """Executes a mutation as a unit of work: one transaction that ends with its log entries, once per idempotency key."""
 
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
-from enum import Enum
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from itertools import chain
 from types import SimpleNamespace
@@ -20,45 +20,20 @@ from storefront.core.db.pipeline import PREPARED_STATEMENT_ERRORS, QueuedStateme
 from storefront.feed import log
 from storefront.feed.log import LogEntry
 from storefront.models import idempotency_keys
+from storefront.writes.field_errors import (
+    FieldError,
+    InvalidInputReason,
+    MutationRejected,
+    UserErrorCode,
+    is_reported_constraint,
+    make_already_exists_error,
+    make_invalid_input_error,
+)
 from storefront.writes.store_lookup import find_store_id
 
 # Attempts of a transaction that Postgres aborts because of another one.
 MAX_TRANSACTION_ATTEMPTS = 4
 IDEMPOTENCY_KEY_TTL_HOURS = 24
-
-
-class UserErrorCode(Enum):
-    """Why a mutation was rejected."""
-
-    INVALID_INPUT = "INVALID_INPUT"
-    NOT_FOUND = "NOT_FOUND"
-    ALREADY_EXISTS = "ALREADY_EXISTS"
-    STALE_VERSION = "STALE_VERSION"
-    INSUFFICIENT_STOCK = "INSUFFICIENT_STOCK"
-    IDEMPOTENCY_CONFLICT = "IDEMPOTENCY_CONFLICT"
-
-
-@dataclass(frozen=True, slots=True)
-class FieldError:
-    """An error with its path into the input. `details` are further fields of the code's GraphQL error type."""
-
-    code: UserErrorCode
-    message: str
-    path: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-class MutationRejected(Exception):
-    """Rejects a command and rolls back its transaction."""
-
-    def __init__(self, *field_errors: FieldError) -> None:
-        super().__init__(*(field_error.message for field_error in field_errors))
-        self.field_errors = field_errors
-
-
-def make_invalid_input_error(path: Sequence[str], problem: str) -> FieldError:
-    """The error for invalid input at a path."""
-    return FieldError(UserErrorCode.INVALID_INPUT, f"{'.'.join(path)}: {problem}", tuple(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,27 +293,18 @@ def _delete_expired() -> Statement:
 
 # -------------------------------------------------------------------------------------------- database errors
 
-# Unique constraints, by name: only the database can check them.
-_UNIQUE_CONSTRAINT_MESSAGES = {
-    "configs_slug_key": ("slug", "another store has this slug already. Choose another one."),
-    "products_config_id_handle_key": ("handle", "another product of this store has this handle already. Choose another one."),
-    "reviews_product_id_user_id_key": ("productId", "you have reviewed this product already. Update that review instead."),
-}
-
-
-def make_already_exists_error(constraint: str, path: Sequence[str] = ()) -> FieldError:
-    """The error for a value that another row has."""
-    field_name, message = _UNIQUE_CONSTRAINT_MESSAGES[constraint]
-    error_path = (*path, field_name)
-    return FieldError(UserErrorCode.ALREADY_EXISTS, f"{'.'.join(error_path)}: {message}", error_path)
-
 
 def _convert_database_error(error: errors.IntegrityError | errors.ProgramLimitExceeded) -> FieldError:
     if isinstance(error, errors.ProgramLimitExceeded):
         # Letters that fold into several can exceed the size limit of a tsvector.
-        return make_invalid_input_error(["description"], "has, with the tags, more text than can be searched. Shorten it.")
+        return make_invalid_input_error(
+            ["description"], "has, with the tags, more text than can be searched. Shorten it.", InvalidInputReason.TOO_LONG
+        )
     constraint = error.diag.constraint_name or ""
-    if constraint not in _UNIQUE_CONSTRAINT_MESSAGES:
+    if not is_reported_constraint(constraint):
         # A constraint that the command should have checked: a bug, so raise it.
         raise error
-    return make_already_exists_error(constraint)
+    # "Key (config_id, handle)=(…, …) already exists.", in any language.
+    key = re.search(r"\((?P<columns>[^)]*)\)=\((?P<values>.*)\)", error.diag.message_detail or "", re.DOTALL)
+    values = key["values"].split(", ", key["columns"].count(",")) if key else []
+    return make_already_exists_error(constraint, values)

@@ -11,12 +11,12 @@ from tinycss2.color4 import parse_color
 from storefront.core.ids import parse_id
 from storefront.core.net.network_policy import MAX_URL_CHARACTERS
 from storefront.writes.custom_css import MAX_CHARACTERS, UnsafeCSSError, validate_stylesheet
-from storefront.writes.transaction import FieldError, MutationRejected, make_invalid_input_error
+from storefront.writes.field_errors import FieldError, InvalidInputReason, MutationRejected, make_invalid_input_error
 
 Rule = Callable[[Any], Any]
 Rules = Mapping[str, Rule]
-# The path to a part of a value, and its problem.
-PathProblem = tuple[tuple[str, ...], str]
+# The path to a part of a value, its problem, and the reason for clients.
+PathProblem = tuple[tuple[str, ...], str, InvalidInputReason]
 
 CURRENCIES = frozenset(
     "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BHD BIF BMD BND BOB BRL BSD BTN BWP BYN BZD CAD CDF CHF CLP CNY COP CRC "
@@ -36,9 +36,15 @@ _CONTROL_CHARACTER = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 class InvalidValueError(Exception):
     """A value that breaks its rule, with one or more problems, each with the path to its part of the value."""
 
-    def __init__(self, problem: str = "", *path: str, problems: Sequence[PathProblem] = ()) -> None:
+    def __init__(
+        self,
+        problem: str = "",
+        reason: InvalidInputReason = InvalidInputReason.MALFORMED,
+        *,
+        problems: Sequence[PathProblem] = (),
+    ) -> None:
         super().__init__(problem)
-        self.problems = problems or [(path, problem)]
+        self.problems = problems or [((), problem, reason)]
 
 
 def validate_fields(rules: Rules, values: Mapping[str, Any], path: Sequence[str] = ()) -> tuple[dict[str, Any], list[FieldError]]:
@@ -50,7 +56,8 @@ def validate_fields(rules: Rules, values: Mapping[str, Any], path: Sequence[str]
             valid_values[name] = rules[name](value)
         except InvalidValueError as invalid_value:
             field_errors += [
-                make_invalid_input_error([*path, name, *subpath], problem) for subpath, problem in invalid_value.problems
+                make_invalid_input_error([*path, name, *subpath], problem, reason)
+                for subpath, problem, reason in invalid_value.problems
             ]
     return valid_values, field_errors
 
@@ -61,6 +68,13 @@ def require_valid_fields(rules: Rules, values: Mapping[str, Any], path: Sequence
     if field_errors:
         raise MutationRejected(*field_errors)
     return valid_values
+
+
+def find_size_reason(size: int, minimum: int) -> InvalidInputReason:
+    """The reason for a number of characters or items out of bounds."""
+    if size == 0:
+        return InvalidInputReason.REQUIRED
+    return InvalidInputReason.TOO_SHORT if size < minimum else InvalidInputReason.TOO_LONG
 
 
 # --------------------------------------------------------------------------------------------------- rules
@@ -74,7 +88,8 @@ def text_rule(max_characters: int, *, min_characters: int = 1) -> Rule:
             raise InvalidValueError("must not contain control characters.")
         trimmed = value.strip()
         if not min_characters <= len(trimmed) <= max_characters:
-            raise InvalidValueError(f"must have {min_characters} to {max_characters:,} characters, not {len(trimmed):,}.")
+            problem = f"must have {min_characters} to {max_characters:,} characters, not {len(trimmed):,}."
+            raise InvalidValueError(problem, find_size_reason(len(trimmed), min_characters))
         return trimmed
 
     return validate_text
@@ -90,7 +105,7 @@ def non_null_rule(inner_rule: Rule) -> Rule:
 
     def validate_non_null(value: Any) -> Any:
         if value is None:
-            raise InvalidValueError("must not be null. Leave the field out to keep its value.")
+            raise InvalidValueError("must not be null. Leave the field out to keep its value.", InvalidInputReason.REQUIRED)
         return inner_rule(value)
 
     return validate_non_null
@@ -99,7 +114,8 @@ def non_null_rule(inner_rule: Rule) -> Rule:
 def validate_money(value: Decimal) -> str:
     """An amount from 0 to 99,999,999.99 with at most two decimals, as a string with two."""
     if not 0 <= value < 100_000_000:
-        raise InvalidValueError(f"must be between 0 and 99999999.99, not {value}.")
+        reason = InvalidInputReason.TOO_SMALL if value < 0 else InvalidInputReason.TOO_LARGE
+        raise InvalidValueError(f"must be between 0 and 99999999.99, not {value}.", reason)
     if value != round(value, 2):
         raise InvalidValueError(f"must have at most two decimals, not {value}.")
     # abs: negative zero is stored as zero.
@@ -111,7 +127,8 @@ def integer_rule(minimum: int, maximum: int) -> Rule:
 
     def validate_integer(value: int) -> int:
         if not minimum <= value <= maximum:
-            raise InvalidValueError(f"must be between {minimum:,} and {maximum:,}, not {value:,}.")
+            reason = InvalidInputReason.TOO_SMALL if value < minimum else InvalidInputReason.TOO_LARGE
+            raise InvalidValueError(f"must be between {minimum:,} and {maximum:,}, not {value:,}.", reason)
         return value
 
     return validate_integer
@@ -166,7 +183,8 @@ def pattern_rule(pattern: str, example: str) -> Rule:
 def validate_currency(value: str) -> str:
     """The ISO 4217 code of a current currency."""
     if value not in CURRENCIES:
-        raise InvalidValueError(f'must be the ISO 4217 code of a currency such as "EUR", not {value[:20]!r}.')
+        problem = f'must be the ISO 4217 code of a currency such as "EUR", not {value[:20]!r}.'
+        raise InvalidValueError(problem, InvalidInputReason.NOT_ALLOWED)
     return value
 
 
@@ -204,7 +222,7 @@ def validate_css(value: str) -> str:
     try:
         validate_stylesheet(stylesheet)
     except UnsafeCSSError as error:
-        raise InvalidValueError(str(error)) from error
+        raise InvalidValueError(str(error), InvalidInputReason.NOT_ALLOWED) from error
     return str(stylesheet)
 
 
@@ -213,14 +231,15 @@ def list_rule(item_rule: Rule, max_items: int, *, distinct: bool = True) -> Rule
 
     def validate_list(values: Sequence[Any]) -> list[Any]:
         if len(values) > max_items:
-            raise InvalidValueError(f"must have at most {max_items:,} entries, not {len(values):,}.")
+            problem = f"must have at most {max_items:,} entries, not {len(values):,}."
+            raise InvalidValueError(problem, InvalidInputReason.TOO_LONG)
         valid_items: list[Any] = []
         problems: list[PathProblem] = []
         for n, value in enumerate(values):
             try:
                 valid_items.append(item_rule(value))
             except InvalidValueError as invalid_value:
-                problems += [((str(n), *subpath), problem) for subpath, problem in invalid_value.problems]
+                problems += [((str(n), *subpath), problem, reason) for subpath, problem, reason in invalid_value.problems]
         if problems:
             raise InvalidValueError(problems=problems)
         return list(dict.fromkeys(valid_items)) if distinct else valid_items
@@ -238,7 +257,7 @@ def object_rule(rules: Rules) -> Rule:
             try:
                 valid_fields[name] = rules[name](field_value)
             except InvalidValueError as invalid_value:
-                problems += [((name, *subpath), problem) for subpath, problem in invalid_value.problems]
+                problems += [((name, *subpath), problem, reason) for subpath, problem, reason in invalid_value.problems]
         if problems:
             raise InvalidValueError(problems=problems)
         return valid_fields

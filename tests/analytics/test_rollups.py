@@ -22,7 +22,7 @@ from storefront.core.db.migrations import build_config, connect
 from storefront.core.ids import uuid7
 from storefront.core.net.client_info import ClientInfo
 from storefront.queries.rollups import GRAIN_ORIGIN, GRAINS_SECONDS, split_span
-from storefront.writes.transaction import MutationRejected
+from storefront.writes.field_errors import MutationRejected
 from tests.analytics.counting import RIGHT, count_for_ever, differences
 from tests.factories import insert, make_product, make_store
 from tests.forks import FORK_SERVER

@@ -12,14 +12,8 @@ from psycopg.errors import DeadlockDetected
 from storefront.core.db.database import Database
 from storefront.products.commands import create_product
 from storefront.writes import transaction
-from storefront.writes.transaction import (
-    MutationRequest,
-    MutationResult,
-    UnitOfWork,
-    UserErrorCode,
-    delete_expired_keys,
-    execute_mutation,
-)
+from storefront.writes.field_errors import UserErrorCode
+from storefront.writes.transaction import MutationRequest, MutationResult, UnitOfWork, delete_expired_keys, execute_mutation
 from tests.client import Client
 from tests.factories import count_statements, make_product, make_store, make_user
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storefront.writes import validation
+from storefront.writes.field_errors import MutationRejected, UserErrorCode
 from storefront.writes.product_validation import PRODUCT_RULES, VARIANT_RULES, find_contradictions
-from storefront.writes.transaction import MutationRejected, UserErrorCode
 from storefront.writes.validation import InvalidValueError, Rule
 
 
