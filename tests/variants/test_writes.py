@@ -98,7 +98,7 @@ async def test_product_has_at_most_2048_variants(owner: Client) -> None:
           SELECT gen_random_uuid(), %s, n::text, 1 FROM generate_series(1, 2048) n"""
         await connection.raw.execute(many, [product])
     answer = await mutate(owner, CREATE, productId=product, name="One too many", price="1")
-    assert get_errors(answer) == [("INVALID_INPUT", "productId")]
+    assert get_errors(answer) == [("LIMIT_REACHED", "productId")]
 
 
 async def test_update_changes_and_logs_given_fields(owner: Client) -> None:
