@@ -32,3 +32,4 @@ class Review(SQLModel, table=True):
     body: str | None = None
     version: int = integer_column(1)
     created_at: datetime = timestamp_column()
+    updated_at: datetime = timestamp_column()

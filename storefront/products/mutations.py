@@ -6,6 +6,9 @@ from typing import cast
 
 import strawberry
 
+from storefront.execution.batch_field import batch_field
+from storefront.graph import loaders
+from storefront.graph.batches import build_optional_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS, costs
 from storefront.graph.errors import UserError, build_user_error
@@ -21,7 +24,7 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
-from storefront.graph.types.catalogue import Product
+from storefront.graph.types.catalogue import Config, Product
 from storefront.products import bulk, commands
 from storefront.writes.product_validation import MAX_ATTRIBUTES, MAX_IMAGES, MAX_TAGS, MAX_VARIANTS
 from storefront.writes.transaction import MutationResult
@@ -81,9 +84,9 @@ class UpdateProductInput(ProductRowInput, MutationInput):
     pass
 
 
-@strawberry.input
+@strawberry.input(description="Input of `deleteProduct`.")
 class DeleteProductInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description="ID of the product.")
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
@@ -144,9 +147,13 @@ class AdjustInventoryPayload(ProductPayload):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `deleteProduct`.")
 class DeleteProductPayload(ChangePayload):
-    deleted_id: strawberry.ID | None
+    config_id: strawberry.Private[str | None]
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the product; null if it was not deleted.")
+    config: Config | None = batch_field(
+        build_optional_reference_batch(loaders.load_configs, "config_id"), description="The store that the product belonged to."
+    )
 
 
 @strawberry.type
@@ -178,7 +185,7 @@ class ProductMutation:
 
     @strawberry.mutation(description="Delete a product with its variants and reviews.")
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload | None:
-        return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload)
+        return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload, "config_id")
 
     @strawberry.mutation(
         description="Update many products at once, with one result per row.",

@@ -4,6 +4,9 @@ from decimal import Decimal
 
 import strawberry
 
+from storefront.execution.batch_field import batch_field
+from storefront.graph import loaders
+from storefront.graph.batches import build_optional_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.inputs import AttributeInput
 from storefront.graph.limits import limits
@@ -15,7 +18,7 @@ from storefront.graph.mutations import (
     deletion_payload,
     mutation_payload,
 )
-from storefront.graph.types.catalogue import ProductVariant
+from storefront.graph.types.catalogue import Product, ProductVariant
 from storefront.variants import commands
 from storefront.writes.product_validation import MAX_ATTRIBUTES
 
@@ -45,9 +48,9 @@ class UpdateVariantInput(MutationInput):
     is_available: bool | None = strawberry.UNSET
 
 
-@strawberry.input
+@strawberry.input(description="Input of `deleteVariant`.")
 class DeleteVariantInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description="ID of the variant.")
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
@@ -61,9 +64,14 @@ class UpdateVariantPayload(ChangePayload):
     variant: ProductVariant | None
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `deleteVariant`.")
 class DeleteVariantPayload(ChangePayload):
-    deleted_id: strawberry.ID | None
+    product_id: strawberry.Private[str | None]
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the variant; null if it was not deleted.")
+    product: Product | None = batch_field(
+        build_optional_reference_batch(loaders.load_products, "product_id"),
+        description="The product that the variant belonged to.",
+    )
 
 
 @strawberry.type
@@ -78,4 +86,4 @@ class VariantMutation:
 
     @strawberry.mutation
     async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload | None:
-        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload)
+        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "product_id")

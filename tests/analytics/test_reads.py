@@ -460,7 +460,8 @@ async def test_invalid_arguments_are_rejected_by_name(
 async def test_longest_reports_are_served(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    query = "query($c: ID!, $r: DateRangeInput!, $i: AnalyticsInterval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
+    query = """query($c: ID!, $r: DateRangeInput!, $i: AnalyticsInterval!) {
+      analytics(configId: $c, range: $r) { series(interval: $i) { startsAt } } }"""
     for interval, start, points in (("DAY", "2024-01-01", 731), ("HOUR", "2024-11-27", 9_600)):
         variables = {"r": sent(between(start, "2026-01-01")), "i": interval}
         received = await shopper.signed_in(owner).ask(query, c=store, **variables)

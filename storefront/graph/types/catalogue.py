@@ -18,7 +18,7 @@ from storefront.core.db.database import Row
 from storefront.execution.batch_field import batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
-from storefront.graph.batches import build_reference_batch, load_by_kind
+from storefront.graph.batches import build_optional_reference_batch, build_reference_batch, load_by_kind
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
@@ -37,6 +37,8 @@ from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScop
 from storefront.queries.visibility import Audience
 from storefront.writes.product_validation import MAX_ATTRIBUTES
 
+ID_DESCRIPTION = "Globally unique, opaque and permanent."
+
 
 async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, after: After = None) -> "Sequence[ConfigConnection]":
     pages = await info.context.load_many(
@@ -48,20 +50,24 @@ async def _load_configs(users: Sequence[Row], info: Info, first: First = 20, aft
     ]
 
 
-@strawberry.type(description="A user, who may own stores and write reviews.")
+@strawberry.type(description="A person who owns stores or writes reviews.")
 class User:
-    id: strawberry.ID
-    name: str | None
-    image: str | None
-    created_at: datetime
+    id: strawberry.ID = strawberry.field(description=ID_DESCRIPTION)
+    name: str | None = strawberry.field(description="Display name.")
+    image: str | None = strawberry.field(description="URL of the profile picture.")
+    version: int = strawberry.field(description="Increases by one with each change of the profile.")
+    created_at: datetime = strawberry.field(description="When the user was created.")
+    updated_at: datetime = strawberry.field(description="When the profile was last changed.")
 
-    @strawberry.field(description="Visible to the user themselves only; null for others.", metadata=PERSONAL)
+    @strawberry.field(description="E-mail address. Null unless this user is the viewer.", metadata=PERSONAL)
     def email(self, info: Info) -> str | None:
         viewer = info.context.viewer
         return cast(Row, self).email if viewer and viewer.id == self.id else None
 
     configs: "ConfigConnection" = batch_field(
-        _load_configs, description="The user's stores, newest first. Others see the published ones only.", metadata=PERSONAL
+        _load_configs,
+        description="The user's published stores, newest first. For the viewer, unpublished ones too.",
+        metadata=PERSONAL,
     )
 
 
@@ -171,11 +177,31 @@ class _NameAndValue(NamedTuple):
 _make_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
 
 
-@strawberry.type
+@strawberry.type(description="Number of reviews with a certain number of stars.")
+class RatingCount:
+    rating: int = strawberry.field(description="Stars, 1 to 5.")
+    count: int = strawberry.field(description="Number of reviews.")
+
+
+class _RatingAndCount(NamedTuple):
+    rating: int
+    # Not the method of tuples, which nothing calls here.
+    count: int  # type: ignore[assignment]
+
+
+@strawberry.type(description="Number and average of the reviews of a product.")
 class ReviewSummary:
-    average: float | None = strawberry.field(description="Average stars; null without reviews.")
-    count: int
-    distribution: list[int] = strawberry.field(description="Five counts, from one star to five.")
+    average: float | None = strawberry.field(description="Average number of stars; null without reviews.")
+    count: int = strawberry.field(description="Number of reviews.")
+    distribution: list[RatingCount] = strawberry.field(
+        description="Number of reviews for each number of stars, from 1 to 5.", metadata=costs(size=5)
+    )
+
+
+def _build_review_summary(row: Row) -> ReviewSummary:
+    summary = fields.get_review_summary(row)
+    distribution = [_RatingAndCount(*pair) for pair in enumerate(summary.pop("distribution"), 1)]
+    return ReviewSummary(**summary, distribution=cast(list[RatingCount], distribution))
 
 
 async def _load_variants(
@@ -285,9 +311,9 @@ class Product:
         _load_reviews, description="Newest first.", metadata=requires_columns("rating_counts")
     )
 
-    @strawberry.field(metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
+    @strawberry.field(description="Number and average of the reviews.", metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
     def review_summary(self) -> ReviewSummary:
-        return ReviewSummary(**fields.get_review_summary(self))
+        return _build_review_summary(self)
 
     related: "list[Product]" = batch_field(
         _load_related, description="Related products: same category first, then shared tags, then popularity.", metadata=costs(20)
@@ -315,28 +341,35 @@ class ProductVariant:
     product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
 
-@strawberry.type
+@strawberry.type(description="A review of a product.")
 class Review:
-    id: strawberry.ID
-    rating: int = strawberry.field(description="One to five stars.")
-    title: str | None
-    body: str | None
-    version: int
-    created_at: datetime
+    id: strawberry.ID = strawberry.field(description=ID_DESCRIPTION)
+    rating: int = strawberry.field(description="Stars, 1 to 5.")
+    title: str | None = strawberry.field(description="Headline.")
+    body: str | None = strawberry.field(description="Text.")
+    version: int = strawberry.field(description="Increases by one with each change.")
+    created_at: datetime = strawberry.field(description="When the review was written.")
+    updated_at: datetime = strawberry.field(description="When the review was last changed.")
 
-    user: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"), metadata=requires_columns("user_id"))
+    user: User | None = batch_field(
+        build_optional_reference_batch(loaders.load_users, "user_id"),
+        description="The author; null if the account is gone.",
+        metadata=requires_columns("user_id"),
+    )
 
-    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
+    product: Product = batch_field(
+        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+    )
 
 
-@strawberry.type
+@strawberry.type(description="A page of stores.")
 class ConfigConnection(Connection[Config]):
-    """A page of stores."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(description="A page of reviews.")
 class ReviewConnection(Connection[Review]):
-    """A page of reviews."""
+    pass
 
 
 @strawberry.type
