@@ -173,6 +173,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "Decimal": ["1.00", "12.50"],
         "DateTime": days,
         "Position": ["0", "1"],
+        "CurrencyCode": ["EUR", "USD"],
         "JSON": [None, 1, "text", [1, {"a": None}]],
     }
 

@@ -36,7 +36,8 @@ CREATE = """mutation($input: CreateProductInput!) {
   createProduct(input: $input) { product { id } position userErrors { message } } }"""
 UPDATE = """mutation($input: UpdateProductInput!) { updateProduct(input: $input) { position userErrors { message } } }"""
 DELETE = """mutation($input: DeleteProductInput!) { deleteProduct(input: $input) { position userErrors { message } } }"""
-PUBLISH = """mutation($input: PublishConfigInput!) { publishConfig(input: $input) { position userErrors { message } } }"""
+PUBLISH = "mutation($input: PublishConfigInput!) { publishConfig(input: $input) { position userErrors { message } } }"
+UNPUBLISH = "mutation($input: UnpublishConfigInput!) { unpublishConfig(input: $input) { position userErrors { message } } }"
 
 
 class Listener:
@@ -165,11 +166,11 @@ async def test_shoppers_receive_products_entering_and_leaving_view(shopper: Clie
 
 async def test_unpublishing_and_publishing_resets_shoppers(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as listener:
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
+        await owner.ask(UNPUBLISH, input={"id": store})
         assert (await listener.event())["__typename"] == "FeedReset"
         await create(owner, store)
         assert await listener.silence(), "what happens in a closed store is no shopper's affair"
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
+        await owner.ask(PUBLISH, input={"id": store})
         opened = await listener.event()
         assert (opened["position"], opened["__typename"]) == ("3", "FeedReset")
 
@@ -199,13 +200,13 @@ async def test_each_change_for_shoppers_and_the_owner(shopper: Client, owner: Cl
             {"status": "ACTIVE"},
         ):
             await owner.ask(UPDATE, input={"id": product, **change})
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
+        await owner.ask(UNPUBLISH, input={"id": store})
         await owner.ask(UPDATE, input={"id": product, "title": "Vase"})
         other = await create(owner, store, title="Made while closed")
         await owner.ask(DELETE, input={"id": other})
         # So that it is told before the store opens again: what is told later is told as it is then.
         await asyncio.sleep(0.5)
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
+        await owner.ask(PUBLISH, input={"id": store})
         await owner.ask(DELETE, input={"id": product})
         heard: dict[str, list[tuple[str, str]]] = {"shopper": [], "owner": []}
         for name, listener, last in (("shopper", shoppers, "12"), ("owner", owners, "12")):

@@ -28,7 +28,7 @@ from storefront.graph.json_pushdown import build_nodes_document
 from storefront.graph.limits import limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
-from storefront.graph.scalars import Position
+from storefront.graph.scalars import CurrencyCode, Position
 from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
@@ -112,42 +112,44 @@ async def _load_analytics(
     ]
 
 
-@strawberry.type(description="A store.")
+@strawberry.type(description="A store: its configuration, and the entry point to everything in it.")
 class Config:
-    id: strawberry.ID
-    store_name: str
-    slug: str
-    description: str | None
-    is_published: bool
-    currency: str = strawberry.field(description="ISO 4217.")
-    version: int
-    created_at: datetime
-    updated_at: datetime
+    id: strawberry.ID = strawberry.field(description=ID_DESCRIPTION)
+    store_name: str = strawberry.field(description="Name shown to shoppers.")
+    slug: str = strawberry.field(description="Identifies the store in URLs; unique.")
+    description: str | None = strawberry.field(description="Plain-text description.")
+    is_published: bool = strawberry.field(description="Whether shoppers can see the store.")
+    currency: CurrencyCode = strawberry.field(description="Currency of all prices in the store.")
+    version: int = strawberry.field(description="Increases by one with each change of the store itself, not of its products.")
+    created_at: datetime = strawberry.field(description="When the store was created.")
+    updated_at: datetime = strawberry.field(description="When the store itself was last changed.")
 
-    @strawberry.field
+    @strawberry.field(description="Colours and fonts; null until set.")
     def theme(self) -> Theme | None:
         document = cast(Row, self).theme
         return build_theme(document) if document else None
 
-    @strawberry.field
+    @strawberry.field(description="Page layout; null until set.")
     def layout(self) -> Layout | None:
         document = cast(Row, self).layout
         return build_layout(document) if document else None
 
-    @strawberry.field
+    @strawberry.field(description="Connected services; null until set.")
     def integrations(self, info: Info) -> Integrations | None:
         document = cast(Row, self).integrations
         return build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
-    owner: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"))
+    owner: User = batch_field(
+        build_reference_batch(loaders.load_users, "user_id", "user"), description="The user who owns the store."
+    )
 
-    @strawberry.field(description="The current position of the store's log.")
+    @strawberry.field(description="Current position of the store's change log.")
     async def position(self, info: Info) -> Position:
         return cast(Position, await info.context.load(loaders.load_config_positions, str(self.id)))
 
     products: "ProductConnection" = batch_field(
         _load_products,
-        description="The store's products. Cursor pages do not shift when products are added.",
+        description="The store's products.",
         metadata=costs(size=20),
     )
 
