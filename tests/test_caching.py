@@ -238,7 +238,7 @@ MUTATIONS: dict[str, Write] = {
     "createReview": ("owner", {"productId": "{product}", "rating": 1}, OF_PRODUCT),
     "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
     "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
-    "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}]}, set()),
+    "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}], "consent": True}, set()),
     # Their work is done later by jobs, in batches, each with its entries in the changelog.
     "createImportUpload": ("owner", {"configId": "{store}", "fileName": "shop.csv", "size": 10}, set()),
     "importProducts": ("owner", {"configId": "{store}", "source": "SHOPIFY_STORE"}, set()),
@@ -307,7 +307,7 @@ async def test_popularity_refresh_invalidates_cached_responses(shop: Shop) -> No
     database = shop.writer.database
     await refresh_popularity(database)
     clicks = [{"event": "product_click", "properties": {"productId": shop.ids["product"]}}] * 5
-    await track_events(database, shop.ids["store"], clicks, ClientInfo())
+    await track_events(database, shop.ids["store"], clicks, ClientInfo(), consent=True)
     await roll_up(database, wait=True)
 
     async def write() -> None:

@@ -29,7 +29,15 @@ from storefront.graph.limits import limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import CurrencyCode, Position
-from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
+from storefront.graph.types.analytics import (
+    AnalyticsEventConnection,
+    AnalyticsReport,
+    MaybeEventFilter,
+    Range,
+    TimeZone,
+    build_analytics_report,
+    load_event_connections,
+)
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
 from storefront.queries import fields
@@ -100,16 +108,24 @@ async def _load_products(
 async def _load_analytics(
     stores: Sequence[Row],
     info: Info,
-    range: DateRangeInput,
-    interval: AnalyticsInterval = AnalyticsInterval.DAY,
+    range: Range,
     time_zone: TimeZone = "UTC",
 ) -> Sequence[AnalyticsReport | None]:
     owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
-    report = build_analytics_report("", range, interval, time_zone) if any(owned_flags) else None
+    report = build_analytics_report("", range, time_zone) if any(owned_flags) else None
     return [
         replace(report, config_id=row.id) if report and is_owned else None
         for row, is_owned in zip(stores, owned_flags, strict=True)
     ]
+
+
+async def _load_events(
+    stores: Sequence[Row], info: Info, filter: MaybeEventFilter = None, first: First = 20, after: After = None
+) -> Sequence[AnalyticsEventConnection | None]:
+    owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
+    owned_ids = [row.id for row, is_owned in zip(stores, owned_flags, strict=True) if is_owned]
+    connections = iter(await load_event_connections(info, owned_ids, filter, first, after) if owned_ids else ())
+    return [next(connections) if is_owned else None for is_owned in owned_flags]
 
 
 @strawberry.type(description="A store: its configuration, and the entry point to everything in it.")
@@ -160,7 +176,13 @@ class Config:
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
     analytics: AnalyticsReport | None = batch_field(
-        _load_analytics, description="Analytics of the store. Visible to the owner; null for others.", metadata=costs(50)
+        _load_analytics, description="Traffic and sales figures. Owner only; null for others.", metadata=costs(50)
+    )
+
+    events: AnalyticsEventConnection | None = batch_field(
+        _load_events,
+        description="Raw analytics events, including those of bots, newest first. Owner only; null for others.",
+        metadata=costs(size=20),
     )
 
 

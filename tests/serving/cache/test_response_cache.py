@@ -282,7 +282,7 @@ async def test_errors_and_mutations_are_not_cached(cached: Client, shop: Any) ->
         assert len(ids) == 2
     made = await owner.post(CREATE, c=store, title="New")
     assert made.headers["cache-control"] == "no-store"
-    track = "mutation($c: ID!) { trackEvents(input: {configId: $c, events: []}) { recorded } }"
+    track = "mutation($c: ID!) { trackEvents(input: {configId: $c, events: [], consent: true}) { recorded } }"
     for _ in range(2):
         assert (await cached.post(track, c=store)).headers["cache-control"] == "no-store"
 
