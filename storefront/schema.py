@@ -23,6 +23,7 @@ from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
 from storefront.media.mutations import MediaMutation
 from storefront.products.api import ProductQuery, ProductSubscription
+from storefront.products.changes import FEED_EVENT_TYPES
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
 from storefront.serving.documents import manifests
@@ -60,7 +61,9 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
     """Root fields that stream events."""
 
 
-schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
+schema = strawberry.Schema(
+    Query, Mutation, Subscription, types=(*ERROR_TYPES, *FEED_EVENT_TYPES), config=StrawberryConfig(scalar_map=SCALARS)
+)
 bypass_strawberry_wrappers(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
 
 for type_ in get_graphql_schema(schema).type_map.values():

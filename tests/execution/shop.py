@@ -152,7 +152,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "minRating": [0.0, 1.5, 3],
         "AttributeInput.name": ["Size", "Size", "size", "Colour"],
         "AttributeInput.value": ["S", "M", "L", "red"],
-        "event": ["product_click", "purchase"],
+        "events": ["product_click", "purchase"],
         "sessionId": ["s0", "s1"],
         "Query.__type.name": [
             "Product",
