@@ -36,12 +36,15 @@ from storefront.webhooks.api import WebhookQuery
 from storefront.webhooks.mutations import WebhookMutation
 
 
-@strawberry.type
+@strawberry.type(description="Entry points for reading.")
 class Query(UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
-    """Root fields that read."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(
+    description="Entry points for writing. Each mutation is one transaction. Fields are nullable, so that a request error in one "
+    "does not discard the results of others in the same document."
+)
 class Mutation(
     UserMutation,
     ConfigMutation,
@@ -53,12 +56,12 @@ class Mutation(
     WebhookMutation,
     JobMutation,
 ):
-    """Root fields that write."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(description="Entry points for live data.")
 class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
-    """Root fields that stream events."""
+    pass
 
 
 schema = strawberry.Schema(
