@@ -85,11 +85,10 @@ def build_report_range(start: datetime | str, end: datetime | str, field: str) -
     return span
 
 
-def check_series_interval(interval: str, span: Span, field: str) -> str:
-    """An interval that divides a time range into fewer than 10,000 points."""
+def check_series_interval(interval: str, span: Span, field: str) -> None:
+    """Raise InvalidInput if an interval divides a time range into 10,000 points or more."""
     if interval == "hour" and span.end - span.start > timedelta(days=MAX_HOURLY_REPORT_DAYS):
         raise InvalidInput(field, f"must not be HOUR when the range is longer than {MAX_HOURLY_REPORT_DAYS} days.")
-    return interval
 
 
 def check_time_zone(name: str, field: str) -> str:

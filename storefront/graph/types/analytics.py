@@ -1,11 +1,11 @@
 """Analytics of a store: events, reports, series, funnels and sources."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import strawberry
 
@@ -18,10 +18,12 @@ from storefront.graph.cost_hints import costs
 from storefront.graph.limits import MAX_FILTER_ITEMS, ROW_LIMITS, limits
 from storefront.graph.pagination import Connection
 from storefront.graph.scalars import JSON
-from storefront.queries.analytics import MAX_SOURCES, EventCounts, EventFilter, Span
+from storefront.queries.analytics import MAX_SOURCES, EventCounts, EventFilter, SeriesPoint, Span
 
 if TYPE_CHECKING:
     from storefront.graph.types.catalogue import Product
+
+T = TypeVar("T")
 
 TimeZone = Annotated[str, strawberry.argument(description='IANA time zone in which days begin: "Europe/Berlin".')]
 
@@ -126,15 +128,34 @@ _FUNNEL_COUNTERS = {
 }
 
 
+async def _load_by_span(
+    reports: "Sequence[AnalyticsReport]", load: Callable[[list[str], Span], Awaitable[Sequence[T]]]
+) -> list[T]:
+    """Values of the stores of reports, loaded in one batch per span: that of the reports, and the previous one."""
+    values_by_span: dict[Span, Iterator[T]] = {}
+    for span in {report.span for report in reports}:
+        values_by_span[span] = iter(await load([report.config_id for report in reports if report.span == span], span))
+    return [next(values_by_span[report.span]) for report in reports]
+
+
 async def _load_top_products(
     reports: "Sequence[AnalyticsReport]", info: Info, first: FirstProducts = 10
 ) -> Sequence[Sequence[Row]]:
     limit, load = arguments.check_row_count(first), info.context.load_many
-    rows_by_span: dict[Span, Iterator[Sequence[Row]]] = {}
-    for span in {report.span for report in reports}:
-        keys = [report.config_id for report in reports if report.span == span]
-        rows_by_span[span] = iter(await load(loaders.load_config_top_products, keys, span, limit))
-    return [next(rows_by_span[report.span]) for report in reports]
+    return await _load_by_span(reports, lambda keys, span: load(loaders.load_config_top_products, keys, span, limit))
+
+
+async def _load_series(
+    reports: "Sequence[AnalyticsReport]",
+    info: Info,
+    interval: Annotated[AnalyticsInterval, strawberry.argument(description="Length of the intervals.")] = AnalyticsInterval.DAY,
+) -> Sequence[Sequence[SeriesPoint]]:
+    length, load = cast(str, interval.value), info.context.load_many
+    for report in reports:
+        arguments.check_series_interval(length, report.span, "interval")
+    # One field of a document resolves the reports of one field above it: they have the same time zone.
+    zone = reports[0].time_zone
+    return await _load_by_span(reports, lambda keys, span: load(loaders.load_config_event_series, keys, span, length, zone))
 
 
 @strawberry.type(
@@ -201,22 +222,12 @@ class AnalyticsReport:
         _load_top_products, description="Products with the most clicks, then additions to carts.", metadata=costs(50)
     )
 
-    @strawberry.field(
+    series: list[AnalyticsPoint] = batch_field(
+        _load_series,
         description="All intervals of the period in order, including empty ones. The first and last count only what is within "
         "the period.",
         metadata=costs(50, size=100),
     )
-    async def series(
-        self,
-        info: Info,
-        interval: Annotated[
-            AnalyticsInterval, strawberry.argument(description="Length of the intervals.")
-        ] = AnalyticsInterval.DAY,
-    ) -> list[AnalyticsPoint]:
-        length = arguments.check_series_interval(cast(str, interval.value), self.span, "interval")
-        load, series_arguments = info.context.load, (self.span, length, self.time_zone)
-        points = await load(loaders.load_config_event_series, self.config_id, *series_arguments)
-        return cast(list[AnalyticsPoint], points)
 
     @strawberry.field(description=f"The {MAX_SOURCES} sources with the most sessions.", metadata=costs(50, size=MAX_SOURCES))
     async def sources(self, info: Info) -> list[AnalyticsSource]:
