@@ -60,9 +60,9 @@ ORIGINAL = [
 ]
 SESSIONS = """SELECT count(*) FROM (SELECT min("timestamp") AS began FROM analytics_events WHERE config_id = %(store)s
   GROUP BY session_id) AS session WHERE began >= %(start)s AND began < %(end)s"""
-REPORT = """query($c: ID!, $range: DateRangeInput!) { analytics(configId: $c, range: $range, interval: DAY) {
+REPORT = """query($c: ID!, $range: DateRangeInput!) { analytics(configId: $c, range: $range) {
   pageViews productClicks addToCarts purchases searches sessions conversionRate sessionConversionRate
-  funnel { event sessions rate } topProducts(first: 10) { productId clicks addToCarts } series { at pageViews sessions }
+  funnel { event sessions rate } topProducts(first: 10) { productId clicks addToCarts } series { startsAt pageViews sessions }
   sources { source sessions events } } }"""
 
 
@@ -127,13 +127,13 @@ def _batches(requests: int, size: int) -> Iterator[list[dict[str, Any]]]:
 
 def _graphql(store: str, requests: int, size: int) -> list[Request]:
     headers = (("content-type", "application/json"), ("user-agent", BROWSER))
-    bodies = (body_of(TRACK, i={"configId": store, "events": events}) for events in _batches(requests, size))
+    bodies = (body_of(TRACK, i={"configId": store, "events": events, "consent": True}) for events in _batches(requests, size))
     return [Request("POST", "/graphql", body, headers) for body in bodies]
 
 
 def _beacons(store: str, requests: int, size: int) -> list[Request]:
     headers = (("content-type", "text/plain"), ("user-agent", BROWSER))
-    bodies = (json.dumps(events).encode() for events in _batches(requests, size))
+    bodies = (json.dumps({"events": events, "consent": True}).encode() for events in _batches(requests, size))
     return [Request("POST", f"/events/{store}", body, headers) for body in bodies]
 
 

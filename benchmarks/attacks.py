@@ -187,7 +187,13 @@ ATTACKS: Mapping[str, Attack] = {
         "mutation($x: TrackEventsInput!) { trackEvents(input: $x) { recorded } }",
         UNUSABLE,
         {"limit": "characters"},
-        {"x": {"configId": KEY, "events": [{"event": "a", "properties": {"a": nested(500, ["x" * 60_000] * 10)}}]}},
+        {
+            "x": {
+                "configId": KEY,
+                "consent": True,
+                "events": [{"event": "a", "properties": {"a": nested(500, ["x" * 60_000] * 10)}}],
+            }
+        },
     ),
     "half a character below 400 lists": Attack(
         "query($x: [ID!]) { products(configId: 1, filter: {ids: $x}) { totalCount } }",

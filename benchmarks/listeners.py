@@ -16,10 +16,11 @@ from array import array
 DOCUMENT = """subscription Feed($configId: ID!) {
   productFeed(configId: $configId) {
     __typename
-    ... on ProductCreated { position clientMutationId product { id title price version } }
-    ... on ProductUpdated { position clientMutationId changedFields product { id title price version } }
-    ... on ProductDeleted { position clientMutationId productId }
-    ... on FeedReset { position reason }
+    position
+    ... on ProductCreated { clientMutationId product { id title price version } }
+    ... on ProductUpdated { clientMutationId changedFields product { id title price version } }
+    ... on ProductDeleted { clientMutationId productId }
+    ... on FeedReset { reason }
   }
 }"""
 HANDSHAKE = (

@@ -100,7 +100,7 @@ class _Soak:
                 return await self._post(http, UPDATE, self._owner, i=given)
             case "events":
                 events = [{"event": "page_view", "sessionId": f"s{dice.randint(0, 10_000)}"} for _ in range(20)]
-                return await self._post(http, EVENTS, {}, i={"configId": self._facts.store, "events": events})
+                return await self._post(http, EVENTS, {}, i={"configId": self._facts.store, "events": events, "consent": True})
             case _:
                 request = dice.choice(self._works[kind])
                 return await http.request(request.method, request.path, content=request.body, headers=dict(request.headers))

@@ -13,10 +13,11 @@ export const PRODUCTS = `query Products($configId: ID!, $after: String) {
 export const FEED = `subscription Feed($configId: ID!, $after: Position) {
   productFeed(configId: $configId, after: $after) {
     __typename
-    ... on ProductCreated { position clientMutationId product { id title price version } }
-    ... on ProductUpdated { position clientMutationId changedFields product { id title price version } }
-    ... on ProductDeleted { position clientMutationId productId }
-    ... on FeedReset { position reason }
+    position
+    ... on ProductCreated { clientMutationId product { id title price version } }
+    ... on ProductUpdated { clientMutationId changedFields product { id title price version } }
+    ... on ProductDeleted { clientMutationId productId }
+    ... on FeedReset { reason }
   }
 }`;
 
@@ -87,7 +88,8 @@ const isPending = (row) => row.version === 0;
 /** The list after an event. */
 export function applied(products, event) {
   if (event.__typename === 'ProductDeleted') return products.filter((row) => row.id !== event.productId);
-  return merged(products, event.product, event.clientMutationId);
+  // A heartbeat, or a type that is newer than this client, has no product: only its position counts.
+  return event.product ? merged(products, event.product, event.clientMutationId) : products;
 }
 
 /** The list with a product in its place: that of its older self, or of the pending row of the mutation that made it. */

@@ -12,10 +12,11 @@ from gql.transport.websockets import WebsocketsTransport
 FEED = """subscription Feed($configId: ID!, $after: Position) {
   productFeed(configId: $configId, after: $after) {
     __typename
-    ... on ProductCreated { position product { id title price } }
-    ... on ProductUpdated { position changedFields product { id title price } }
-    ... on ProductDeleted { position productId }
-    ... on FeedReset { position reason }
+    position
+    ... on ProductCreated { product { id title price } }
+    ... on ProductUpdated { changedFields product { id title price } }
+    ... on ProductDeleted { productId }
+    ... on FeedReset { reason }
   }
 }"""
 

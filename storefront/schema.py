@@ -24,6 +24,7 @@ from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
 from storefront.media.mutations import MediaMutation
 from storefront.products.api import ProductQuery, ProductSubscription
+from storefront.products.changes import FEED_EVENT_TYPES
 from storefront.products.mutations import ProductMutation
 from storefront.reviews.mutations import ReviewMutation
 from storefront.serving.documents import manifests
@@ -36,12 +37,15 @@ from storefront.webhooks.api import WebhookQuery
 from storefront.webhooks.mutations import WebhookMutation
 
 
-@strawberry.type
+@strawberry.type(description="Entry points for reading.")
 class Query(NodeQuery, UserQuery, ConfigQuery, ProductQuery, AnalyticsQuery, WebhookQuery, JobQuery):
-    """Root fields that read."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(
+    description="Entry points for writing. Each mutation is one transaction. Fields are nullable, so that a request error in one "
+    "does not discard the results of others in the same document."
+)
 class Mutation(
     UserMutation,
     ConfigMutation,
@@ -53,15 +57,17 @@ class Mutation(
     WebhookMutation,
     JobMutation,
 ):
-    """Root fields that write."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(description="Entry points for live data.")
 class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
-    """Root fields that stream events."""
+    pass
 
 
-schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
+schema = strawberry.Schema(
+    Query, Mutation, Subscription, types=(*ERROR_TYPES, *FEED_EVENT_TYPES), config=StrawberryConfig(scalar_map=SCALARS)
+)
 bypass_strawberry_wrappers(
     resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
 )

@@ -88,7 +88,7 @@ def build_services(options: Settings, database_url: str) -> Services:
     """
     authenticator = create_authenticator(options)
     database, replica = _build_database(database_url, options), _build_replica(options)
-    hub = Hub(database, options.poll_interval)
+    hub = Hub(database, options.poll_interval, options.feed_heartbeat_seconds)
     log_positions = LogPositions(database, options.poll_interval, strict=options.cache == "strict")
     # A replica lags behind the primary, so it has log positions of its own.
     read_positions = LogPositions(replica, options.poll_interval) if replica else log_positions

@@ -218,7 +218,8 @@ MUTATIONS: dict[str, Write] = {
     "updateProfile": ("reviewer", {"name": "Somebody else"}, {"product", "products", "config"}),
     "createConfig": ("owner", {"storeName": "New", "slug": "new-{store}"}, set()),
     "updateConfig": ("owner", {"id": "{store}", "storeName": "Renamed"}, OF_PRODUCT),
-    "publishConfig": ("owner", {"id": "{store}", "isPublished": False}, EVERYWHERE),
+    "publishConfig": ("owner", {"id": "{store}"}, set()),
+    "unpublishConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
     "deleteConfig": ("owner", {"id": "{store}"}, EVERYWHERE),
     "createProduct": ("owner", {"configId": "{store}", "title": "Mug three", "price": "3.00"}, EVERYWHERE),
     "updateProduct": ("owner", {"id": "{product}", "title": "Muggle"}, OF_PRODUCT),
@@ -236,7 +237,7 @@ MUTATIONS: dict[str, Write] = {
     "createReview": ("owner", {"productId": "{product}", "rating": 1}, OF_PRODUCT),
     "updateReview": ("reviewer", {"id": "{review}", "rating": 2}, OF_PRODUCT),
     "deleteReview": ("reviewer", {"id": "{review}"}, OF_PRODUCT),
-    "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}]}, set()),
+    "trackEvents": ("owner", {"configId": "{store}", "events": [{"event": "page_view"}], "consent": True}, set()),
     # Their work is done later by jobs, in batches, each with its entries in the changelog.
     "createImportUpload": ("owner", {"configId": "{store}", "fileName": "shop.csv", "size": 10}, set()),
     "importProducts": ("owner", {"configId": "{store}", "source": "SHOPIFY_STORE"}, set()),
@@ -305,7 +306,7 @@ async def test_popularity_refresh_invalidates_cached_responses(shop: Shop) -> No
     database = shop.writer.database
     await refresh_popularity(database)
     clicks = [{"event": "product_click", "properties": {"productId": shop.ids["product"]}}] * 5
-    await track_events(database, shop.ids["store"], clicks, ClientInfo())
+    await track_events(database, shop.ids["store"], clicks, ClientInfo(), consent=True)
     await roll_up(database, wait=True)
 
     async def write() -> None:

@@ -14,6 +14,7 @@ SCHEMA = schema._schema
 EXPECTED = {
     "Decimal": 'Decimal must be text such as "19.90": ',
     "DateTime": 'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z": ',
+    "CurrencyCode": 'CurrencyCode must be an ISO 4217 code such as "EUR": ',
     "Position": 'Position must be a non-negative integer as text such as "42": ',
 }
 
@@ -26,7 +27,7 @@ ANY_KIND: list[tuple[Any, str]] = [
     (True, "it is a boolean"), ([], "it is a list"), ({}, "it is an object"),
 ]
 OF_KINDS: list[tuple[str, Any, str]] = [
-    *((kind, value, problem) for kind in EXPECTED for value, problem in ANY_KIND),
+    *((kind, value, problem) for kind in EXPECTED for value, problem in ANY_KIND if (kind, value) != ("CurrencyCode", "NaN")),
     ("Decimal", 1.5, "floating-point"), ("Decimal", 1.0, "floating-point"), ("Decimal", "1" * 21, "too large: at most 20 digits"),
     ("Decimal", 10**30, "too large"), ("Decimal", "0.12345678901", "too precise: at most 10 digits"), ("Decimal", ".5", "form"),
     ("Position", -1, "it is negative"), ("Position", "-1", "it is negative"), ("Position", 1.0, "floating-point"),
@@ -35,12 +36,14 @@ OF_KINDS: list[tuple[str, Any, str]] = [
     ("DateTime", "2026-02-30T00:00:00Z", "no such day"), ("DateTime", "2026-11-22T10:00:60Z", "no such day or time"),
     ("DateTime", "0001-01-01T00:00:00+10:00", "outside of the years"), ("DateTime", "２026-11-22T10:00:00Z", "not ASCII"),
     ("DateTime", "2026-11-22🏮10:00:00Z", "not ASCII"), ("DateTime", "2026-W47-7T10:00:00Z", "YYYY-MM-DD"),
+    ("CurrencyCode", 978, "it is a number"), ("CurrencyCode", "EURO", "three letters"), ("CurrencyCode", "E1R", "three letters"),
 ]
 USABLE = [
     ("Decimal", "19.90"), ("Decimal", "-0"), ("Decimal", 7), ("Decimal", "007"), ("Decimal", "9" * 20 + "." + "9" * 10),
     ("Position", "0"), ("Position", 42), ("Position", "042"), ("Position", "9" * 18),
     ("DateTime", "2026-11-22T10:00:00Z"), ("DateTime", "2026-11-22t10:00:00.123456789+02:00"),
     ("DateTime", "2026-11-22 10:00:00z"),
+    ("CurrencyCode", "EUR"), ("CurrencyCode", "XXX"), ("CurrencyCode", "usd"),
 ]
 # fmt: on
 
@@ -55,6 +58,8 @@ def scalar(name: str) -> GraphQLScalarType:
 async def test_variable_errors_name_the_problem(shopper: Client, name: str, value: Any, problem: str) -> None:
     arguments = {"Decimal": "filter: {minPrice: $v}", "DateTime": "filter: {updatedSince: $v}"}
     document = f"query($v: {name}) {{ products(configId: 1, {arguments.get(name)}) {{ totalCount }} }}"
+    if name == "CurrencyCode":
+        document = "mutation($v: CurrencyCode!) { updateConfig(input: {id: 1, currency: $v}) { position } }"
     if name == "Position":
         document = "query($v: Position!) { productChanges(configId: 1, after: $v) { position } }"
     error = await shopper.refusal(document, v=value)

@@ -38,7 +38,7 @@ PREFLIGHT_HEADERS = {
     "access-control-max-age": "86400",
 }
 STATUS_BY_ERROR_CODE = {"NOT_FOUND": 404}
-EXAMPLE_BODY = '{"events": [{"event": "page_view"}]}'
+EXAMPLE_BODY = '{"events": [{"event": "page_view"}], "consent": true}'
 
 
 def build_routes(
@@ -88,19 +88,17 @@ async def _record_events(
 
 
 def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:
-    """Parse the body: a list of events, an object with `events`, or a single event. Returns events and consent."""
+    """Parse the body: an object with `events` and `consent`. Returns both."""
     content = _parse_json(body)
-    if isinstance(content, list):
-        return content, True
     if not isinstance(content, dict):
         raise HTTPError(400, f"The body must be JSON such as {EXAMPLE_BODY}.")
-    if "events" not in content:
-        return [content], True
     if unknown := content.keys() - {"events", "consent"}:
         name = min(unknown)[:60].encode(errors="replace").decode()
         raise InvalidInput(name, "is not a known field. The fields are events and consent.")
-    consent = _require_type(bool, content.get("consent", True), "consent", "true or false.")
-    return _require_type(list, content["events"], "events", f"a list, as in {EXAMPLE_BODY}."), consent
+    if "consent" not in content:
+        raise InvalidInput("consent", "is missing: true if the shopper has agreed to the recording, false otherwise.")
+    consent = _require_type(bool, content["consent"], "consent", "true or false.")
+    return _require_type(list, content.get("events"), "events", f"a list, as in {EXAMPLE_BODY}."), consent
 
 
 def _require_type(type_: type[T], value: Any, name: str, description: str) -> T:

@@ -93,8 +93,8 @@ async def track_events(
     events: Sequence[Any],
     client_info: ClientInfo,
     *,
+    consent: bool,
     owned_store_ids: Sequence[str] = (),
-    consent: bool = True,
 ) -> list[EventResult]:
     """Record events; an invalid event does not reject the others. Returns the results in the order of the events.
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
 import strawberry
@@ -25,19 +25,17 @@ log = logging.getLogger("storefront")
 Shared = strawberry.Private[dict[Any, Any]]
 
 
-@strawberry.type(description="Counters of today, and active sessions. Bots are excluded.")
+@strawberry.type(description="Figures of a store for today, and the sessions that are active now. Bots are excluded.")
 class AnalyticsTick:
-    at: datetime
-    since: datetime = strawberry.field(description="Start of today in the time zone.")
-    page_views: int
-    product_clicks: int
-    add_to_carts: int
-    purchases: int
-    searches: int
-    sessions: int = strawberry.field(description="Sessions that began today.")
-    active_sessions: int = strawberry.field(
-        description=f"Sessions with an event in the last {ACTIVE_MINUTES} minutes, to the minute."
-    )
+    measured_at: datetime = strawberry.field(description="When the figures were read.")
+    day_started_at: datetime = strawberry.field(description="When today started in the requested time zone.")
+    page_views: int = strawberry.field(description="Number of `page_view` events today.")
+    product_clicks: int = strawberry.field(description="Number of `product_click` events today.")
+    add_to_carts: int = strawberry.field(description="Number of `add_to_cart` events today.")
+    purchases: int = strawberry.field(description="Number of `purchase` events today.")
+    searches: int = strawberry.field(description="Number of `search` events today.")
+    sessions: int = strawberry.field(description="Number of sessions that started today.")
+    active_sessions: int = strawberry.field(description=f"Number of sessions with an event in the last {ACTIVE_MINUTES} minutes.")
     # Cache of field results that identical subscriptions share.
     shared: Shared = field(default_factory=dict)
 
@@ -45,10 +43,13 @@ class AnalyticsTick:
 @strawberry.type
 class AnalyticsSubscription:
     @strawberry.subscription(
-        description="Live counters of a store that the viewer owns: at once, then after each change, at most once a second."
+        description="Today's figures of a store: at once, then at most once a second when they change. Owner only."
     )
     async def analytics_feed(
-        self, info: Info, config_id: strawberry.ID, time_zone: TimeZone = "UTC"
+        self,
+        info: Info,
+        config_id: Annotated[strawberry.ID, strawberry.argument(description="ID of the store.")],
+        time_zone: TimeZone = "UTC",
     ) -> AsyncGenerator[AnalyticsTick, None]:
         zone = arguments.check_time_zone(time_zone, "timeZone")
         store = await require_own_store(info, config_id, "its analytics")
@@ -80,10 +81,10 @@ async def _load_tick(context: Context, store: str, owner: str, zone: str) -> Ana
     if active is None:
         return None
     now = datetime.now(UTC)
-    since = now.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
+    day_started_at = now.astimezone(ZoneInfo(zone)).replace(hour=0, minute=0, second=0, microsecond=0).astimezone(UTC)
     # There are no events in the future. Two days from midnight are few rollup pieces, without edges of single events.
-    [counts] = await analytics.load_figures(context.database, [store], Span(since, since + timedelta(days=2)))
-    return AnalyticsTick(**_to_counter_fields(counts), at=now, since=since, active_sessions=active)
+    [counts] = await analytics.load_figures(context.database, [store], Span(day_started_at, day_started_at + timedelta(days=2)))
+    return AnalyticsTick(**_to_counter_fields(counts), measured_at=now, day_started_at=day_started_at, active_sessions=active)
 
 
 _COUNTER_FIELDS = ("page_views", "product_clicks", "add_to_carts", "purchases", "searches", "sessions")

@@ -9,6 +9,7 @@ from strawberry.types import get_object_definition
 from storefront.analytics import commands
 from storefront.analytics.commands import MAX_EVENTS_PER_REQUEST, EventResult, EventStatus
 from storefront.analytics.event_validation import MAX_EVENT_AGE
+from storefront.execution.strawberry_adapter import declare_enum
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS, costs
 from storefront.graph.errors import UserError, build_user_error
@@ -17,40 +18,58 @@ from storefront.graph.mutations import ClientMutationInput, MutationPayload
 from storefront.graph.scalars import JSON
 from storefront.writes.field_errors import MutationRejected
 
-strawberry.enum(EventStatus, name="TrackedEventStatus", description="The result of an event.")
+declare_enum(
+    EventStatus,
+    "TrackedEventStatus",
+    "What happened to an event.",
+    {
+        "RECORDED": "It was recorded.",
+        "DUPLICATE": "It had been recorded before.",
+        "IGNORED": "It was not recorded, because of `consent` or the browser's Do Not Track or Global Privacy Control setting.",
+        "REJECTED": "It is invalid.",
+    },
+)
 
-FROM_REQUEST_DESCRIPTION = "By default taken from the headers of the request."
 
-
-@strawberry.input(description="An action of a shopper. Each event is validated on its own.")
+@strawberry.input(
+    description="An action of a shopper. Each event is validated on its own: an invalid one does not affect the others."
+)
 class AnalyticsEventInput:
     event: str = strawberry.field(
-        description="page_view, product_click, add_to_cart, purchase or search, which are counted in reports; or a custom name."
+        description='Name of the event. "page_view", "product_click", "add_to_cart", "purchase" and "search" are part of '
+        "reports; other names can be up to 64 characters long."
     )
     client_event_id: str | None = strawberry.field(
         default=None,
-        description=f"Deduplication key, such as a UUID: sent again within {MAX_EVENT_AGE.days} days, an event counts once.",
+        description="ID chosen by the client, preferably a UUID. Events with the same ID are recorded once within "
+        f"{MAX_EVENT_AGE.days} days.",
     )
     properties: JSON | None = strawberry.field(
         default=None,
-        description="An object of at most 8 kB. In known events productId, quantity, query, … are validated.",
+        description="Details, as a JSON object of at most 8 kB. `productId`, `variantId`, `quantity` and the other properties of "
+        "known events are validated.",
     )
     session_id: str | None = strawberry.field(
-        default=None, description="A new id for each session. Without it the event belongs to no session."
+        default=None,
+        description="Session of the shopper; start a new one for each visit. Events without a session are not part of session "
+        "figures.",
     )
-    user_id: str | None = strawberry.field(default=None, description="The id of the shopper in your shop, if known.")
-    user_agent: str | None = strawberry.field(default=None, description=FROM_REQUEST_DESCRIPTION)
-    ip_address: str | None = strawberry.field(default=None, description=f"{FROM_REQUEST_DESCRIPTION} Only its network is stored.")
-    referrer: str | None = strawberry.field(default=None, description="The referrer of the page: document.referrer.")
-    utm_source: str | None = strawberry.field(
-        default=None, description="By default the three utm fields are parsed from properties.url."
+    user_id: str | None = strawberry.field(default=None, description="ID that the shop's own system has for the shopper.")
+    user_agent: str | None = strawberry.field(
+        default=None, description="User agent of the shopper's browser; that of the request if omitted."
     )
-    utm_medium: str | None = None
-    utm_campaign: str | None = None
+    ip_address: str | None = strawberry.field(
+        default=None,
+        description="IP address of the shopper; that of the request if omitted. Only its network is stored.",
+    )
+    referrer: str | None = strawberry.field(default=None, description="URL of the referring page: `document.referrer`.")
+    utm_source: str | None = strawberry.field(default=None, description="UTM source; taken from `properties.url` if omitted.")
+    utm_medium: str | None = strawberry.field(default=None, description="UTM medium; taken from `properties.url` if omitted.")
+    utm_campaign: str | None = strawberry.field(default=None, description="UTM campaign; taken from `properties.url` if omitted.")
     timestamp: str | None = strawberry.field(
         default=None,
-        description=f"Time of the event in RFC 3339, at most {MAX_EVENT_AGE.days} days ago; the current time by default. "
-        "A time in the future is stored as the current time.",
+        description=f"When the event happened, as RFC 3339 text; now if omitted. At most {MAX_EVENT_AGE.days} days ago. "
+        "A String, so that an invalid time rejects this event only.",
     )
 
 
@@ -59,18 +78,22 @@ class AnalyticsEventInput:
 get_object_definition(AnalyticsEventInput, strict=True).from_input = lambda _, given, __: given
 
 
-@strawberry.input
+@strawberry.input(description="Input of `trackEvents`.")
 class TrackEventsInput(ClientMutationInput):
-    config_id: strawberry.ID
-    events: list[AnalyticsEventInput] = strawberry.field(metadata=limits(items=MAX_EVENTS_PER_REQUEST))
-    consent: bool = strawberry.field(default=True, description="Consent of the shopper. If false nothing is stored.")
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    events: list[AnalyticsEventInput] = strawberry.field(description="The events.", metadata=limits(items=MAX_EVENTS_PER_REQUEST))
+    consent: bool = strawberry.field(
+        description="Whether the shopper has agreed to the recording. If false, nothing is recorded."
+    )
 
 
-@strawberry.type(description="The result of one event.")
+@strawberry.type(description="What happened to an event of a `trackEvents` request.")
 class TrackedEvent:
-    index: int
-    status: EventStatus
-    user_errors: list[UserError] = strawberry.field(description="Why the event was rejected.", metadata=ERROR_COSTS)
+    index: int = strawberry.field(description="Zero-based index of the event in the input.")
+    status: EventStatus = strawberry.field(description="What happened to the event.")
+    user_errors: list[UserError] = strawberry.field(
+        description="Why the event was rejected; empty otherwise.", metadata=ERROR_COSTS
+    )
 
 
 def _resolve_results(self: "TrackEventsPayload") -> list[TrackedEvent]:
@@ -80,11 +103,11 @@ def _resolve_results(self: "TrackEventsPayload") -> list[TrackedEvent]:
     ]
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `trackEvents`.")
 class TrackEventsPayload(MutationPayload):
-    recorded: int = strawberry.field(description="Number of newly recorded events.")
+    recorded: int = strawberry.field(description="Number of events that were recorded.")
     results: list[TrackedEvent] = strawberry.field(
-        resolver=_resolve_results, description="A result per event, in the same order."
+        resolver=_resolve_results, description="One result per event, in the order of the input."
     )
     event_results: strawberry.Private[Sequence[EventResult]] = ()
 
@@ -92,7 +115,8 @@ class TrackEventsPayload(MutationPayload):
 @strawberry.type
 class AnalyticsMutation:
     @strawberry.mutation(
-        description="Record events of shoppers. Nothing is stored if the browser objects (Do Not Track, Global Privacy Control).",
+        description="Records what shoppers did. Needs no authentication. Events of browsers with Do Not Track or Global Privacy "
+        "Control are ignored.",
         metadata=costs(size_arguments=("input.events",), max_size=MAX_EVENTS_PER_REQUEST),
     )
     async def track_events(self, info: Info, input: TrackEventsInput) -> TrackEventsPayload | None:

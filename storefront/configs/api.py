@@ -1,6 +1,6 @@
 """Root fields that read stores."""
 
-from typing import cast
+from typing import Annotated, cast
 
 import strawberry
 
@@ -13,16 +13,18 @@ from storefront.models.rows import ConfigRow
 from storefront.queries import configs
 
 
-@strawberry.input(one_of=True, description="Identifies a store by exactly one of these.")
+@strawberry.input(one_of=True, description="Identifies a store. Exactly one field.")
 class ConfigByInput:
-    id: strawberry.ID | None = strawberry.UNSET
-    slug: str | None = strawberry.UNSET
+    id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of the store.")
+    slug: str | None = strawberry.field(default=strawberry.UNSET, description="Slug of the store.")
 
 
 @strawberry.type
 class ConfigQuery:
-    @strawberry.field(description="A store that is visible to the viewer, or null.")
-    async def config(self, info: Info, by: ConfigByInput) -> Config | None:
+    @strawberry.field(description="A store; null if it does not exist or is not visible.")
+    async def config(
+        self, info: Info, by: Annotated[ConfigByInput, strawberry.argument(description="How the store is identified.")]
+    ) -> Config | None:
         return cast(Config | None, await _find_config(info, by))
 
     # Publishing a store moves its own log, which is not a dependency of a page without that store.

@@ -80,7 +80,7 @@ STORE_RULES: validation.Rules = {
 }
 CREATE_RULES: validation.Rules = {**STORE_RULES, "isPublished": accept_any}
 UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any, **STORE_RULES}
-PUBLISH_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any, "isPublished": accept_any}
+PUBLISH_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any}
 CHECK_RULES: validation.Rules = {"configId": validation.validate_id, "integration": accept_any}
 DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": accept_any}
 
@@ -106,11 +106,20 @@ async def update_config(unit: UnitOfWork, values: Values, *, vault: Vault) -> Se
 
 
 async def publish_config(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
-    """Publish or unpublish a store."""
+    """Publish a store."""
+    return await _set_published(unit, values, True, "store_published")
+
+
+async def unpublish_config(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
+    """Unpublish a store."""
+    return await _set_published(unit, values, False, "store_unpublished")
+
+
+async def _set_published(unit: UnitOfWork, values: Values, is_published: bool, kind: str) -> Sequence[PendingRow]:
     clean = validation.require_valid_fields(PUBLISH_RULES, values)
-    old = await lock_own_store(unit, clean.pop("id"), ["id"])
-    await reject_stale_version(unit, old, clean.pop("expectedVersion", None), old.id)
-    return _change_config(unit, old, clean, "store_published" if clean["isPublished"] else "store_unpublished")
+    old = await lock_own_store(unit, clean["id"], ["id"])
+    await reject_stale_version(unit, old, clean.get("expectedVersion"), old.id)
+    return _change_config(unit, old, {"isPublished": is_published}, kind)
 
 
 async def delete_config(unit: UnitOfWork, values: Values) -> Sequence[ConfigRow]:

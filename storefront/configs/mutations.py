@@ -7,6 +7,7 @@ import strawberry
 
 from storefront.configs import commands
 from storefront.configs.integration_checks import Integration, StripeMode, check_integration
+from storefront.execution.strawberry_adapter import declare_enum
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
@@ -20,141 +21,185 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
+from storefront.graph.scalars import CurrencyCode
 from storefront.graph.types.catalogue import Config
-from storefront.graph.types.store_settings import HeaderStyle
+from storefront.graph.types.store_settings import (
+    COLOUR_DESCRIPTION,
+    COLUMNS_DESCRIPTION,
+    DESCRIPTIONS_DESCRIPTION,
+    FONT_DESCRIPTION,
+    GOOGLE_ANALYTICS_DESCRIPTION,
+    HEADER_DESCRIPTION,
+    PRICES_DESCRIPTION,
+    SHOPIFY_DOMAIN_DESCRIPTION,
+    HeaderStyle,
+)
 from storefront.writes.custom_css import prevalidate_stylesheet
 
-strawberry.enum(Integration, name="IntegrationKind")
-strawberry.enum(StripeMode, name="StripeMode")
+declare_enum(
+    Integration,
+    "IntegrationKind",
+    "A service that a store can be connected to.",
+    {integration.name: f"`integrations.{integration.value}`" for integration in Integration},
+)
+declare_enum(StripeMode, "StripeMode", "Mode of a Stripe key.", {"TEST": "No real payments.", "LIVE": "Real payments."})
 
 
-@strawberry.input
+@strawberry.input(description="Colours and fonts of a store. Replaces the stored theme as a whole.")
 class ThemeInput:
-    primary_color: str = strawberry.field(description="A CSS colour.")
-    secondary_color: str = strawberry.field(description="A CSS colour.")
-    font_family: str
+    primary_color: str = strawberry.field(description=COLOUR_DESCRIPTION)
+    secondary_color: str = strawberry.field(description=COLOUR_DESCRIPTION)
+    font_family: str = strawberry.field(description=FONT_DESCRIPTION)
     custom_css: str | None = strawberry.field(
         default=strawberry.UNSET,
         name="customCSS",
-        description="CSS with allow-listed rules and functions that loads no URLs but data:image/, at most 50,000 characters.",
+        description="Additional CSS, at most 50,000 characters. Must not load external resources.",
     )
 
 
-@strawberry.input
+@strawberry.input(description="Page layout of a store. Replaces the stored layout as a whole.")
 class LayoutInput:
-    header_style: HeaderStyle
-    grid_columns: int = strawberry.field(description="2, 3 or 4.")
-    show_prices: bool
-    show_descriptions: bool
+    header_style: HeaderStyle = strawberry.field(description=HEADER_DESCRIPTION)
+    grid_columns: int = strawberry.field(description=COLUMNS_DESCRIPTION)
+    show_prices: bool = strawberry.field(description=PRICES_DESCRIPTION)
+    show_descriptions: bool = strawberry.field(description=DESCRIPTIONS_DESCRIPTION)
 
 
-@strawberry.input
+@strawberry.input(description="A Shopify shop to connect.")
 class ShopifyIntegrationInput:
-    domain: str
+    domain: str = strawberry.field(description=SHOPIFY_DOMAIN_DESCRIPTION)
     access_token: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Write-only. If left out, the stored one stays; null removes it."
+        default=strawberry.UNSET,
+        description="Admin API access token; stored encrypted, never returned. Omit to keep the stored token; null removes it.",
     )
 
 
-@strawberry.input
+@strawberry.input(description="A Stripe account to connect.")
 class StripeIntegrationInput:
-    publishable_key: str
+    publishable_key: str = strawberry.field(description="Publishable key: pk_live_… or pk_test_…. Secret keys are refused.")
 
 
-@strawberry.input
+@strawberry.input(description="A Google Analytics property to connect.")
 class GoogleAnalyticsIntegrationInput:
-    google_analytics_id: str
+    google_analytics_id: str = strawberry.field(description=GOOGLE_ANALYTICS_DESCRIPTION)
 
 
-@strawberry.input(description="Integrations that are left out stay unchanged; null removes one.")
+@strawberry.input(description="Connected services. Omitted services stay as they are; null disconnects one.")
 class IntegrationsInput:
-    shopify: ShopifyIntegrationInput | None = strawberry.UNSET
-    stripe: StripeIntegrationInput | None = strawberry.UNSET
-    analytics: GoogleAnalyticsIntegrationInput | None = strawberry.UNSET
+    shopify: ShopifyIntegrationInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Shopify shop to import from."
+    )
+    stripe: StripeIntegrationInput | None = strawberry.field(default=strawberry.UNSET, description="Stripe account for payments.")
+    analytics: GoogleAnalyticsIntegrationInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Google Analytics property."
+    )
 
 
-@strawberry.input
+_ID_DESCRIPTION = "ID of the store."
+_NAME_DESCRIPTION = "Name shown to shoppers."
+_TEXT_DESCRIPTION = "Plain-text description."
+
+
+@strawberry.input(description="Input of `createConfig`.")
 class CreateConfigInput(MutationInput):
-    store_name: str
-    slug: str = strawberry.field(description="Name in URLs: lower-case letters, digits and hyphens.")
-    description: str | None = strawberry.UNSET
-    currency: str = strawberry.field(default="USD", description="ISO 4217.")
-    theme: ThemeInput | None = strawberry.UNSET
-    layout: LayoutInput | None = strawberry.UNSET
-    integrations: IntegrationsInput | None = strawberry.UNSET
-    is_published: bool = False
+    store_name: str = strawberry.field(description=_NAME_DESCRIPTION)
+    slug: str = strawberry.field(description="Identifies the store in URLs: lower-case letters, digits and hyphens; unique.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_TEXT_DESCRIPTION)
+    currency: CurrencyCode = strawberry.field(default=CurrencyCode("USD"), description="Currency of all prices in the store.")
+    theme: ThemeInput | None = strawberry.field(default=strawberry.UNSET, description="Colours and fonts.")
+    layout: LayoutInput | None = strawberry.field(default=strawberry.UNSET, description="Page layout.")
+    integrations: IntegrationsInput | None = strawberry.field(default=strawberry.UNSET, description="Connected services.")
+    is_published: bool = strawberry.field(default=False, description="Whether shoppers can see the store.")
 
 
-@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
+@strawberry.input(description="Input of `updateConfig`. Omitted fields stay as they are; null clears those that are nullable.")
 class UpdateConfigInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    store_name: str | None = strawberry.UNSET
-    slug: str | None = strawberry.UNSET
-    description: str | None = strawberry.UNSET
-    currency: str | None = strawberry.UNSET
-    theme: ThemeInput | None = strawberry.UNSET
-    layout: LayoutInput | None = strawberry.UNSET
-    integrations: IntegrationsInput | None = strawberry.UNSET
+    store_name: str | None = strawberry.field(default=strawberry.UNSET, description=_NAME_DESCRIPTION)
+    slug: str | None = strawberry.field(default=strawberry.UNSET, description="Identifies the store in URLs.")
+    description: str | None = strawberry.field(default=strawberry.UNSET, description=_TEXT_DESCRIPTION)
+    currency: CurrencyCode | None = strawberry.field(
+        default=strawberry.UNSET, description="Currency of all prices in the store. Prices are not converted."
+    )
+    theme: ThemeInput | None = strawberry.field(default=strawberry.UNSET, description="Colours and fonts; replaced as a whole.")
+    layout: LayoutInput | None = strawberry.field(default=strawberry.UNSET, description="Page layout; replaced as a whole.")
+    integrations: IntegrationsInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Connected services; omitted ones stay as they are."
+    )
 
 
-@strawberry.input
+@strawberry.input(description="Input of `publishConfig`.")
 class PublishConfigInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    is_published: bool = strawberry.field(default=True, description="False unpublishes the store.")
 
 
-@strawberry.input
+@strawberry.input(description="Input of `unpublishConfig`.")
+class UnpublishConfigInput(MutationInput):
+    id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+
+
+@strawberry.input(description="Input of `deleteConfig`.")
 class DeleteConfigInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
-@strawberry.input
+@strawberry.input(description="Input of `testIntegration`.")
 class TestIntegrationInput(ClientMutationInput):
-    config_id: strawberry.ID
-    integration: Integration
+    config_id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
+    integration: Integration = strawberry.field(description="The service to test.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `createConfig`.")
 class CreateConfigPayload(ChangePayload):
-    config: Config | None
+    config: Config | None = strawberry.field(description="The store.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `updateConfig`.")
 class UpdateConfigPayload(ChangePayload):
-    config: Config | None
+    config: Config | None = strawberry.field(description="The store.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `publishConfig`.")
 class PublishConfigPayload(ChangePayload):
-    config: Config | None
+    config: Config | None = strawberry.field(description="The store.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `unpublishConfig`.")
+class UnpublishConfigPayload(ChangePayload):
+    config: Config | None = strawberry.field(description="The store.")
+
+
+@strawberry.type(description="Payload of `deleteConfig`.")
 class DeleteConfigPayload(ReplayablePayload):
-    deleted_id: strawberry.ID | None
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the store; null if it was not deleted.")
 
 
-@strawberry.type(description="The result of checking an integration.")
+@strawberry.type(description="Result of testing the connection to a service.")
 class IntegrationTestResult:
-    integration: Integration
-    is_working: bool
-    message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to fix it.")
-    path: list[str] = strawberry.field(description="Path of the field to fix, such as integrations, shopify, accessToken.")
-    shop_name: str | None = strawberry.field(description="Name of the shop at Shopify.")
-    mode: StripeMode | None = strawberry.field(description="Mode of the Stripe key.")
+    integration: Integration = strawberry.field(description="The service that was tested.")
+    is_working: bool = strawberry.field(description="Whether the connection works.")
+    message: str = strawberry.field(
+        description="Human-readable: what the store is connected to, or what is wrong and how to correct it."
+    )
+    path: list[str] = strawberry.field(
+        description='The setting to correct: ["integrations", "shopify", "accessToken"]. Empty if the connection works.'
+    )
+    shop_name: str | None = strawberry.field(description="Name of the Shopify shop; null for other services.")
+    mode: StripeMode | None = strawberry.field(description="Mode of the Stripe key; null for other services.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `testIntegration`.")
 class TestIntegrationPayload(MutationPayload):
-    result: IntegrationTestResult | None
+    result: IntegrationTestResult | None = strawberry.field(description="Result of the test.")
 
 
 @strawberry.type
 class ConfigMutation:
-    @strawberry.mutation(description="Create a store, which the viewer owns. It is unpublished by default.")
+    @strawberry.mutation(description="Creates a store that the viewer owns.")
     async def create_config(self, info: Info, input: CreateConfigInput) -> CreateConfigPayload | None:
         await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.create_config, vault=info.context.vault)
@@ -163,18 +208,23 @@ class ConfigMutation:
             info.context.add_owned_store(payload.config.id)
         return payload
 
-    @strawberry.mutation
+    @strawberry.mutation(description="Changes a store.")
     async def update_config(self, info: Info, input: UpdateConfigInput) -> UpdateConfigPayload | None:
         await _prevalidate_custom_css(info, input.theme)
         command = partial(commands.update_config, vault=info.context.vault)
         return await mutation_payload(info, input, command, UpdateConfigPayload, "config")
 
-    @strawberry.mutation(description="Publish or unpublish a store.")
+    @strawberry.mutation(description="Makes a store visible to shoppers.")
     async def publish_config(self, info: Info, input: PublishConfigInput) -> PublishConfigPayload | None:
         return await mutation_payload(info, input, commands.publish_config, PublishConfigPayload, "config")
 
+    @strawberry.mutation(description="Hides a store from shoppers.")
+    async def unpublish_config(self, info: Info, input: UnpublishConfigInput) -> UnpublishConfigPayload | None:
+        return await mutation_payload(info, input, commands.unpublish_config, UnpublishConfigPayload, "config")
+
     @strawberry.mutation(
-        description="Check an integration of one's own store: connects to Shopify; validates the keys of the others."
+        description="Tests a connected service. Shopify is asked with the stored token; Stripe and Google Analytics keys are "
+        "checked for their form."
     )
     async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload | None:
         mutation_result = await mutate(info, input, commands.claim_check)
@@ -192,7 +242,7 @@ class ConfigMutation:
         )
         return build_payload(TestIntegrationPayload, mutation_result, input, result=result)
 
-    @strawberry.mutation(description="Delete a store with its products, reviews, events and log.")
+    @strawberry.mutation(description="Deletes a store with its products, reviews, events and change log. Cannot be undone.")
     async def delete_config(self, info: Info, input: DeleteConfigInput) -> DeleteConfigPayload | None:
         return await deletion_payload(info, input, commands.delete_config, DeleteConfigPayload)
 

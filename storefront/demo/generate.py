@@ -26,7 +26,7 @@ _PRODUCT_COLUMNS = (
     "seo_title, seo_description, status, created_at, updated_at"
 )
 _VARIANT_COLUMNS = "id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, created_at"
-_REVIEW_COLUMNS = "id, product_id, user_id, rating, title, body, created_at"
+_REVIEW_COLUMNS = "id, product_id, user_id, rating, title, body, created_at, updated_at"
 _CHANGE_COLUMNS = "config_id, position, kind, entity_id, product_id, version, was_visible, is_visible, actor_id, occurred_at"
 _POSITION_COLUMNS = "config_id, position"
 _EVENT_COLUMNS = (
@@ -141,7 +141,8 @@ def generate_review_rows(plan: Plan) -> Iterator[TableRow]:
         title = rng.choice(words.REVIEW_TITLES[stars]) if rng.random() < 0.9 else None
         sentences = [rng.choice(words.REVIEW_OPENERS[stars]), *rng.sample(words.REVIEW_SENTENCES, rng.randint(0, 3))]
         body = " ".join(sentences) if rng.random() < 0.92 else None
-        yield make_key(created, rng), product_id, user_id, stars, title, body, format_moment(created)
+        written_at = format_moment(created)
+        yield make_key(created, rng), product_id, user_id, stars, title, body, written_at, written_at
 
 
 def _generate_review_authors(plan: Plan, rng: Random) -> list[tuple[int, str, str]]:

@@ -4,6 +4,8 @@ Fits strawberry-graphql 0.341 and graphql-core 3.3 from 3.3.2 on, as pyproject.t
 check each adaptation below against the new version; `tests/execution` runs graphql-core's own tests on top of them.
 """
 
+from collections.abc import Mapping
+from enum import Enum
 from types import FunctionType
 from typing import Any
 
@@ -38,6 +40,7 @@ __all__ = [
     "convert_with_strawberry",
     "create_info",
     "create_input_context",
+    "declare_enum",
     "get_custom_input_factory",
     "get_graphql_schema",
     "get_info_parameter_name",
@@ -73,6 +76,16 @@ def get_strawberry_field(definition: Any) -> StrawberryField | None:
     """The Strawberry field that a graphql-core field was built from; None for a field from elsewhere."""
     field = definition.extensions.get(DEFINITION_EXTENSION_KEY)
     return field if isinstance(field, StrawberryField) else None
+
+
+def declare_enum(enum: type[Enum], name: str, description: str, value_descriptions: Mapping[str, str]) -> None:
+    """Declare an enum of a layer without GraphQL as an enum type, with a description for each value by its name.
+
+    Strawberry takes descriptions of values only from the class body. Raises KeyError for a value without a description.
+    """
+    strawberry.enum(enum, name=name, description=description)
+    for value in enum.__strawberry_definition__.values:  # type: ignore[attr-defined]
+        value.description = value_descriptions[value.name]
 
 
 def get_raw_info(info: strawberry.Info[Any, Any]) -> GraphQLResolveInfo[Any]:

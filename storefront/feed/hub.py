@@ -25,6 +25,7 @@ from storefront.core.request_context import create_detached_task
 from storefront.core.single_flight import SingleFlight
 from storefront.core.tasks import cancel_and_wait
 from storefront.feed import log
+from storefront.feed.log import GapReason, explain_gap
 from storefront.models.rows import ChangeRow
 
 T = TypeVar("T")
@@ -47,15 +48,19 @@ class Gap:
     """Entries that a listener cannot receive, deleted or too many: everything up to `position` may have changed."""
 
     position: int
-    reason: str
+    reason: GapReason
 
 
 @dataclass(frozen=True, slots=True)
 class LogBatch:
-    """The next entries of a log, or a gap, and the position after them. No entries: the listener has caught up."""
+    """The next entries of a log, or a gap, and the position after them. No entries: the listener has caught up.
+
+    `is_heartbeat`: the log has moved since the last heartbeat, and the listener has now read all of it.
+    """
 
     position: int
     entries: Sequence[ChangeRow | Gap] = ()
+    is_heartbeat: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +74,8 @@ class StoreChannel:
     entries_arrived: asyncio.Event = field(default_factory=asyncio.Event)
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     is_deleted: bool = False
+    heartbeat_count: int = 0
+    heartbeat_head: int = 0
 
     def get_entries_after(self, position: int) -> Sequence[ChangeRow] | None:
         """The entries after a position, at most BATCH_ENTRIES; None if not all of them are cached."""
@@ -86,6 +93,15 @@ class StoreChannel:
             self.recent_entries.clear()
         self.recent_entries.extend(entries)
         self.head = entries[-1].position
+        self._wake_listeners()
+
+    def send_heartbeat(self) -> None:
+        """Wake the listeners with a heartbeat, if the log has moved since the last one."""
+        if self.head != self.heartbeat_head:
+            self.heartbeat_count, self.heartbeat_head = self.heartbeat_count + 1, self.head
+            self._wake_listeners()
+
+    def _wake_listeners(self) -> None:
         previous_event, self.entries_arrived = self.entries_arrived, asyncio.Event()
         previous_event.set()
 
@@ -110,22 +126,26 @@ class HubStats:
 
 
 class Hub:
-    """The followed stores of this process, with a reader task each and a poll as fallback for lost wake-ups."""
+    """The followed stores of this process, with a reader task each and a poll as fallback for lost wake-ups.
 
-    def __init__(self, database: Database, poll_interval: float = 1.0) -> None:
-        self._database, self._poll_interval = database, poll_interval
+    One timer sends heartbeats to the listeners of all stores, with the positions that were read anyway: without statements.
+    """
+
+    def __init__(self, database: Database, poll_interval: float = 1.0, heartbeat_interval: float = 30.0) -> None:
+        self._database, self._poll_interval, self._heartbeat_interval = database, poll_interval, heartbeat_interval
         self._channels: dict[str, StoreChannel] = {}
         self._open_lock = asyncio.Lock()
         self._shared_batches = SingleFlight(MAX_SHARED_BATCHES, SHARED_BATCH_TTL_SECONDS)
         self._follower_tasks: dict[str, asyncio.Task[None]] = {}
         self._poll_task: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
         self._read_timeout = self._min_read_timeout = 2 * poll_interval
         self._stats = HubStats()
 
     @property
     def is_alive(self) -> bool:
-        """Whether the poll and all reader tasks are running."""
-        tasks = [self._poll_task, *self._follower_tasks.values()]
+        """Whether the poll, the heartbeats and all reader tasks are running."""
+        tasks = [self._poll_task, self._heartbeat_task, *self._follower_tasks.values()]
         return all(task is not None and not task.done() for task in tasks)
 
     @property
@@ -143,12 +163,13 @@ class Hub:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Poll the followed stores while this lasts."""
+        """Poll the followed stores, and send heartbeats, while this lasts."""
         poll = self._poll_task = asyncio.create_task(self._poll_positions())
+        heartbeats = self._heartbeat_task = asyncio.create_task(self._send_heartbeats())
         try:
             yield
         finally:
-            await cancel_and_wait([poll, *self._follower_tasks.values()])
+            await cancel_and_wait([poll, heartbeats, *self._follower_tasks.values()])
 
     async def stream_entries(self, config_id: str, after: int | None) -> AsyncGenerator[ChangeRow | Gap, None]:
         """Yield a store's entries after a position (None: from now on). Ends when the store is deleted."""
@@ -158,9 +179,9 @@ class Hub:
                     yield entry
 
     async def stream_batches(self, config_id: str, after: int | None) -> AsyncGenerator[LogBatch, None]:
-        """`stream_entries` in batches; yields an empty batch before each wait."""
+        """`stream_entries` in batches; yields an empty batch before each wait, and with each heartbeat."""
         async with self._following(config_id) as channel:
-            position = channel.head if after is None else after
+            position, heartbeat_count = channel.head if after is None else after, channel.heartbeat_count
             while not channel.is_deleted:
                 entries_arrived = channel.entries_arrived
                 entries = await retry_until_available(partial(self._load_next, channel, position))
@@ -168,20 +189,22 @@ class Hub:
                     position = entries[-1].position
                     yield LogBatch(position, entries)
                 elif position >= channel.head:
-                    yield LogBatch(position)
+                    yield LogBatch(position, is_heartbeat=channel.heartbeat_count != heartbeat_count)
+                    heartbeat_count = channel.heartbeat_count
                     await entries_arrived.wait()
 
     async def _load_next(self, channel: StoreChannel, position: int) -> Sequence[ChangeRow | Gap]:
         if position > channel.head:
             return await self._resolve_position_ahead(channel, position)
         if channel.head - position > MAX_ENTRIES_BEHIND:
-            return [Gap(channel.head, "too far behind to catch up one by one: refetch, then resume from here")]
+            reason = explain_gap(position, channel.head)
+            return [Gap(channel.head, reason if reason is GapReason.DATA_REPLACED else GapReason.TOO_FAR_BEHIND)]
         recent_entries = channel.get_entries_after(position)
         if recent_entries is not None:
             return recent_entries
         older_entries = await self._load_older(channel, position)
         if not older_entries or older_entries[0].position != position + 1:
-            return [Gap(channel.head, "the position asked for is no longer kept: refetch, then resume from here")]
+            return [Gap(channel.head, explain_gap(position, channel.head))]
         return older_entries
 
     async def _load_older(self, channel: StoreChannel, position: int) -> Sequence[ChangeRow]:
@@ -200,7 +223,7 @@ class Hub:
         if position <= head:
             channel.wakeup.set()
             return ()
-        return [Gap(channel.head, "the position asked for lies ahead of the log: refetch, then resume from here")]
+        return [Gap(channel.head, explain_gap(position, head))]
 
     @asynccontextmanager
     async def _following(self, config_id: str) -> AsyncIterator[StoreChannel]:
@@ -216,7 +239,7 @@ class Hub:
 
     async def _open_channel(self, config_id: str) -> StoreChannel:
         head = (await self._load_heads([config_id])).get(config_id, 0)
-        channel = self._channels[config_id] = StoreChannel(config_id, head)
+        channel = self._channels[config_id] = StoreChannel(config_id, head, heartbeat_head=head)
         self._follower_tasks[config_id] = create_detached_task(self._follow_channel(channel))
         # Wake-ups during the read of the head had no listener: read once more.
         channel.wakeup.set()
@@ -286,6 +309,12 @@ class Hub:
                 elif channel.head and channel.config_id not in heads:
                     channel.is_deleted = True
                     channel.entries_arrived.set()
+
+    async def _send_heartbeats(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_interval)
+            for channel in self._channels.values():
+                channel.send_heartbeat()
 
     async def _load_heads(self, config_ids: list[str]) -> dict[str, int]:
         return await log.load_last_positions(self._database, config_ids)

@@ -1,6 +1,7 @@
 """Appends to a store's log and reads it after a position."""
 
 from collections.abc import Sequence
+from enum import Enum
 from functools import cache
 from typing import NamedTuple
 
@@ -16,6 +17,25 @@ from storefront.models.rows import ChangeRow
 
 # The step by which `advance_positions` moves logs: more than a store changes in its lifetime.
 POSITION_LEAP = 1_000_000_000
+
+
+class GapReason(Enum):
+    """Why a reader of a log has to read again what the log is about, instead of entries."""
+
+    LOG_EXPIRED = "log_expired"
+    TOO_FAR_BEHIND = "too_far_behind"
+    VISIBILITY_CHANGED = "visibility_changed"
+    DATA_REPLACED = "data_replaced"
+
+
+def explain_gap(position: int, head: int) -> GapReason:
+    """Why the entry after a position is missing in a log that ends at `head`.
+
+    Only data from elsewhere, such as a restored backup, makes a log shorter than a position that was read from it, or moves it
+    by POSITION_LEAP.
+    """
+    is_replaced = position > head or head - position >= POSITION_LEAP
+    return GapReason.DATA_REPLACED if is_replaced else GapReason.LOG_EXPIRED
 
 
 class LogEntry(NamedTuple):

@@ -77,13 +77,18 @@ def build_date_range(start: datetime | str, end: datetime | str, field: str) -> 
     return span
 
 
-def build_report_range(start: datetime | str, end: datetime | str, field: str, interval: str) -> Span:
-    """A time range of at most MAX_REPORT_DAYS, or MAX_HOURLY_REPORT_DAYS for hourly series."""
+def build_report_range(start: datetime | str, end: datetime | str, field: str) -> Span:
+    """A time range of at most MAX_REPORT_DAYS."""
     span = build_date_range(start, end, field)
-    max_days, condition = (MAX_HOURLY_REPORT_DAYS, " when interval is HOUR") if interval == "hour" else (MAX_REPORT_DAYS, "")
-    if span.end - span.start > timedelta(days=max_days):
-        raise InvalidInput(field, f"must be at most {max_days} days long{condition}.")
+    if span.end - span.start > timedelta(days=MAX_REPORT_DAYS):
+        raise InvalidInput(field, f"must be at most {MAX_REPORT_DAYS} days long.")
     return span
+
+
+def check_series_interval(interval: str, span: Span, field: str) -> None:
+    """Raise InvalidInput if an interval divides a time range into 10,000 points or more."""
+    if interval == "hour" and span.end - span.start > timedelta(days=MAX_HOURLY_REPORT_DAYS):
+        raise InvalidInput(field, f"must not be HOUR when the range is longer than {MAX_HOURLY_REPORT_DAYS} days.")
 
 
 def check_time_zone(name: str, field: str) -> str:

@@ -25,6 +25,17 @@ def build_reference_batch(loader: RowLoader, key_column: str, noun: str) -> Batc
     return load_targets
 
 
+def build_optional_reference_batch(loader: RowLoader, key_column: str) -> BatchResolver:
+    """A batch resolver of the rows that `key_column` refers to; null if it is null, or the row was deleted or is hidden."""
+
+    async def load_targets(rows: Sequence[Row], info: Info) -> Sequence[Row | None]:
+        keys = [getattr(row, key_column) for row in rows]
+        related_rows = iter(await info.context.load_many(loader, [key for key in keys if key is not None]))
+        return [None if key is None else next(related_rows) for key in keys]
+
+    return load_targets
+
+
 async def load_by_kind(
     rows: Sequence[Row], kinds: Sequence[K], load: Callable[[Sequence[str], K], Awaitable[Sequence[T]]]
 ) -> list[T]:

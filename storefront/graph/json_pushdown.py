@@ -21,6 +21,7 @@ from storefront.queries.json_sql import (
     JsonFields,
     ObjectField,
     PriceRangeField,
+    RatingCountsField,
     RelatedProductsField,
     ReviewListField,
     ReviewSummaryField,
@@ -82,9 +83,7 @@ class _DocumentBuilder:
             ("Product", "price_range"): lambda field: PriceRangeField(
                 field.response_name, _build_leaf_fields(field, "PriceRange")
             ),
-            ("Product", "review_summary"): lambda field: ReviewSummaryField(
-                field.response_name, _build_leaf_fields(field, "ReviewSummary")
-            ),
+            ("Product", "review_summary"): _build_review_summary,
             ("Product", "variant_count"): lambda field: ColumnField(field.response_name, get_variant_count_column(is_owner)),
             ("Product", "related"): self._build_related,
             ("Product", "config"): lambda field: ForeignRowField(
@@ -147,13 +146,26 @@ class _DocumentBuilder:
         return ColumnField(field.response_name, "attribute_list")
 
 
-def _build_leaf_fields(field: SelectedField, type_name: str) -> tuple[ColumnField | ConstantField, ...]:
-    return tuple(
-        ConstantField(child.response_name, type_name)
-        if child.name == "__typename"
-        else ColumnField(child.response_name, child.name)
-        for child in field.children
+def _build_review_summary(field: SelectedField) -> JsonField:
+    return ReviewSummaryField(
+        field.response_name,
+        tuple(
+            RatingCountsField(child.response_name, _build_leaf_fields(child, "RatingCount"))
+            if child.name == "distribution"
+            else _build_leaf_field(child, "ReviewSummary")
+            for child in field.children
+        ),
     )
+
+
+def _build_leaf_fields(field: SelectedField, type_name: str) -> tuple[ColumnField | ConstantField, ...]:
+    return tuple(_build_leaf_field(child, type_name) for child in field.children)
+
+
+def _build_leaf_field(field: SelectedField, type_name: str) -> ColumnField | ConstantField:
+    if field.name == "__typename":
+        return ConstantField(field.response_name, type_name)
+    return ColumnField(field.response_name, field.name)
 
 
 _COLUMNS_BY_TYPE: Mapping[str, frozenset[str]] = {

@@ -21,7 +21,7 @@ from storefront.queries import (
     variants,
     webhooks,
 )
-from storefront.queries.analytics import EventCounts, SeriesPoint, Span
+from storefront.queries.analytics import EventCounts, EventFilter, SeriesPoint, Span
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
@@ -164,6 +164,16 @@ async def load_config_event_series(
 async def load_config_top_products(context: Context, keys: Sequence[str], span: Span, limit: int) -> list[list[Row]]:
     """The most clicked products of each store."""
     return await analytics.load_top_products(context.read_database, keys, span, limit)
+
+
+async def load_config_events(context: Context, keys: Sequence[str], event_filter: EventFilter, window: Window) -> list[Page]:
+    """A page of each store's events."""
+    return await analytics.load_events_of_stores(context.read_database, keys, event_filter, window)
+
+
+async def count_config_events(context: Context, keys: Sequence[str], event_filter: EventFilter) -> list[int]:
+    """The number of events of each store."""
+    return await analytics.count_events_of_stores(context.read_database, keys, event_filter)
 
 
 async def load_config_sources(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:

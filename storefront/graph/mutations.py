@@ -20,9 +20,7 @@ from storefront.writes.transaction import IDEMPOTENCY_KEY_TTL_HOURS, Command, Mu
 
 P = TypeVar("P", bound="MutationPayload")
 
-EXPECTED_VERSION_DESCRIPTION = (
-    "Optimistic locking: reject the write if the row has another version. Without it the last write wins."
-)
+EXPECTED_VERSION_DESCRIPTION = "Version that the change is based on; refused if there is a newer one. Omit to ignore the version."
 INVENTORY_DESCRIPTION = "Default 0; null means not tracked, never out of stock."
 
 MAX_KEY_CHARACTERS = 255
@@ -110,11 +108,12 @@ async def mutation_payload(info: Info, input_: MutationInput, command: Command, 
     return build_payload(payload, result, input_, **{entity_name: result.rows[0] if result.rows else None})
 
 
-async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[P]) -> P:
-    """The payload of a deletion: the id of the deleted row, or null and the errors."""
+async def deletion_payload(info: Info, input_: MutationInput, command: Command, payload: type[P], *parent_columns: str) -> P:
+    """The payload of a deletion: the id of the deleted row and its `parent_columns`, or nulls and the errors."""
     result = await mutate(info, input_, command)
     row = result.rows[0] if result.rows else None
-    return build_payload(payload, result, input_, deleted_id=strawberry.ID(row.id) if row else None)
+    parent_ids = {name: getattr(row, name, None) for name in parent_columns}
+    return build_payload(payload, result, input_, deleted_id=strawberry.ID(row.id) if row else None, **parent_ids)
 
 
 def build_payload(payload: type[P], result: MutationResult, input_: ClientMutationInput, /, **entities: Any) -> P:

@@ -13,9 +13,11 @@ from strawberry.types.scalar import ScalarDefinition
 
 Position = NewType("Position", int)
 JSON = NewType("JSON", object)
+CurrencyCode = NewType("CurrencyCode", str)
 
 # ASCII digits only: `\d` matches the digits of all scripts.
 _DECIMAL_PATTERN = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
+_CURRENCY_PATTERN = re.compile(r"[A-Za-z]{3}")
 _DIGITS_PATTERN = re.compile(r"[0-9]+")
 _DATETIME_PATTERN = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(?P<zone>[Zz]|[+-][0-9]{2}:[0-9]{2})?"
@@ -57,6 +59,15 @@ def _parse_position(value: object) -> int:
     if len(text) > 18 and len(text.lstrip("0")) > 18:
         raise _InvalidScalarError(f"it is too large: at most {MAX_POSITION}")
     return int(text.lstrip("0") or "0")
+
+
+def _parse_currency(value: object) -> str:
+    """Text of the form of a code. Which codes there are is validated with the rest of a mutation's input."""
+    if not isinstance(value, str):
+        raise _InvalidScalarError(f"it is {_describe_json_type(value)}")
+    if not _CURRENCY_PATTERN.fullmatch(value):
+        raise _InvalidScalarError(_describe_form_fault(value, "three letters"))
+    return value
 
 
 def _require_digits(value: object) -> str:
@@ -184,6 +195,13 @@ SCALARS: Mapping[object, ScalarDefinition] = {
         'Position must be a non-negative integer as text such as "42"',
         _parse_position,
         "https://www.rfc-editor.org/rfc/rfc8259#section-6",
+    ),
+    CurrencyCode: _define_scalar(
+        "CurrencyCode",
+        'Three-letter ISO 4217 currency code, for example "EUR".',
+        'CurrencyCode must be an ISO 4217 code such as "EUR"',
+        _parse_currency,
+        "https://www.iso.org/iso-4217-currency-codes.html",
     ),
     JSON: strawberry.scalar(
         name="JSON",

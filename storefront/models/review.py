@@ -23,3 +23,4 @@ class Review(SQLModel, table=True):
     body: str | None = None
     version: int = integer_column(1)
     created_at: str = timestamp_column()
+    updated_at: str = timestamp_column()

@@ -27,7 +27,9 @@ from storefront.queries.listing import Listing, Selection, StoreScope
 # Changes per page.
 MAX_CHANGES = 500
 
-FirstChanges = Annotated[int, strawberry.argument(description="How many, 1 to 500.", metadata=row_limits(MAX_CHANGES))]
+FirstChanges = Annotated[
+    int, strawberry.argument(description="Maximum number of events, 1 to 500.", metadata=row_limits(MAX_CHANGES))
+]
 
 
 @strawberry.input(description="Handle of a product, and its store.")
@@ -149,15 +151,18 @@ class ProductQuery:
         return cast(ProductVariant | None, row)
 
     @strawberry.field(
-        description="Changes of a store's products after a log position: the entries of the live feed, to catch up by polling.",
+        description="The change log of a store, for clients that poll.",
         metadata=costs(max_size=MAX_CHANGES),
     )
     async def product_changes(
         self,
         info: Info,
-        config_id: strawberry.ID,
+        config_id: Annotated[strawberry.ID, strawberry.argument(description="ID of the store.")],
         after: Annotated[
-            Position, strawberry.argument(description='The last known position; "0" for all changes that are stored.')
+            Position,
+            strawberry.argument(
+                description='Returns the events after this position: that of the previous page. "0" for all that are kept.'
+            ),
         ],
         first: FirstChanges = 100,
     ) -> ProductChangePage | None:
@@ -168,16 +173,19 @@ class ProductQuery:
 @strawberry.type
 class ProductSubscription:
     @strawberry.subscription(
-        description="Live feed of a store's products: changes since a position, then new ones as they happen."
+        description="The change log of a store: first what was missed since `after`, then changes as they are committed."
     )
     async def product_feed(
         self,
         info: Info,
-        config_id: strawberry.ID,
+        config_id: Annotated[strawberry.ID, strawberry.argument(description="ID of the store.")],
         after: Annotated[
-            Position | None, strawberry.argument(description="The last known position. If left out, the feed starts now.")
+            Position | None,
+            strawberry.argument(description="Position of the last event that was applied. Omitted: from now on."),
         ] = None,
-        filter: ProductFilterInput | None = None,
+        filter: Annotated[
+            ProductFilterInput | None, strawberry.argument(description="Limits the feed to products that match.")
+        ] = None,
     ) -> AsyncIterable[ProductFeedEvent]:
         store = await require_visible_store(info, config_id)
         selection = inputs.build_selection(filter, None, info.context.get_audience(store))

@@ -3,18 +3,21 @@
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import field
-from datetime import datetime
+from datetime import UTC, datetime
+from enum import Enum
 from functools import partial
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import strawberry
 
 from storefront.core.casing import to_snake_case
 from storefront.core.db.database import retry_until_available
+from storefront.execution.strawberry_adapter import declare_enum
 from storefront.feed.hub import Gap
+from storefront.feed.log import GapReason
 from storefront.graph import loaders
 from storefront.graph.context import Context
-from storefront.graph.scalars import Position
+from storefront.graph.scalars import Position, format_datetime
 from storefront.graph.types.catalogue import Product
 from storefront.models.rows import ChangeRow, ProductRow
 from storefront.queries import changes, listing
@@ -27,58 +30,96 @@ from storefront.serving.run.fanout import SharedSource, SourceStep
 SharedResults = strawberry.Private[dict[Any, Any]]
 
 
-@strawberry.type(description="A product became visible: created, published, or matching the filter now.")
-class ProductCreated:
-    position: Position
-    occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
-    product: Product
+POSITION_DESCRIPTION = "Log position of this event. Resume with `after` set to it."
+
+declare_enum(
+    GapReason,
+    "FeedResetReason",
+    "Why events are missing from a feed. More values may be added.",
+    {
+        "LOG_EXPIRED": "The log is no longer kept back to the requested position.",
+        "TOO_FAR_BEHIND": "More changes were missed than are sent one by one.",
+        "VISIBILITY_CHANGED": "The store was published or unpublished.",
+        "DATA_REPLACED": "The operator of the server changed data outside the API.",
+    },
+)
+
+
+@strawberry.enum(description="Why a product left a feed or list.")
+class ProductDeletedReason(Enum):
+    REMOVED = strawberry.enum_value("removed", description="It was deleted or is no longer visible to the viewer.")
+    FILTERED = strawberry.enum_value("filtered", description="It is still visible but no longer matches the filter.")
+
+
+@strawberry.interface(
+    description="An entry of a store's change log, as the viewer sees it. Apply `position` even if the type is unknown: more "
+    "types may be added."
+)
+class ProductFeedEvent:
+    position: Position = strawberry.field(description=POSITION_DESCRIPTION)
     shared: SharedResults = field(default_factory=dict)
 
 
 @strawberry.type
-class ProductUpdated:
-    position: Position
-    occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
-    product: Product = strawberry.field(description="The current product, which may be newer than the change.")
-    changed_fields: list[str] = strawberry.field(description="Such as price, or variants.price.")
-    shared: SharedResults = field(default_factory=dict)
+class _Change(ProductFeedEvent):
+    """The fields of a change. It is no type of the schema: its fields are inherited."""
+
+    occurred_at: datetime = strawberry.field(description="When the change was committed.")
+    client_mutation_id: str | None = strawberry.field(description="The `clientMutationId` of the mutation that caused this.")
 
 
-@strawberry.type(description="A product is no longer visible: deleted, no longer for sale, or no longer matching the filter.")
-class ProductDeleted:
-    position: Position
-    occurred_at: datetime
-    client_mutation_id: str | None = strawberry.field(description="The clientMutationId of the mutation that caused the change.")
-    product_id: strawberry.ID
-    shared: SharedResults = field(default_factory=dict)
+@strawberry.type(description="A product was created or became visible to the viewer.")
+class ProductCreated(_Change):
+    product: Product = strawberry.field(description="The product as it is now, which may be newer than this event.")
 
 
-@strawberry.type(description="Anything may have changed up to this position: refetch, then resume from here.")
-class FeedReset:
-    position: Position
-    reason: str
-    shared: SharedResults = field(default_factory=dict)
+@strawberry.type(description="A product, one of its variants, images or reviews was changed.")
+class ProductUpdated(_Change):
+    product: Product = strawberry.field(description="The product as it is now, which may be newer than this event.")
+    changed_fields: list[str] = strawberry.field(description='What was changed: "price", "variants.price".')
 
 
-ProductFeedEvent = Annotated[ProductCreated | ProductUpdated | ProductDeleted | FeedReset, strawberry.union("ProductFeedEvent")]
+@strawberry.type(description="A product is no longer visible to the viewer or no longer matches the filter.")
+class ProductDeleted(_Change):
+    product_id: strawberry.ID = strawberry.field(description="ID of the product.")
+    reason: ProductDeletedReason = strawberry.field(description="Why the product left the feed.")
 
 
-@strawberry.type
+@strawberry.type(
+    description="Events are missing. Anything may have changed up to this position: refetch, then continue with the same "
+    "subscription."
+)
+class FeedReset(ProductFeedEvent):
+    reason: GapReason = strawberry.field(description="Why events are missing.")
+
+
+@strawberry.type(description="Sent about every 30 seconds without another event, if the position has moved.")
+class FeedHeartbeat(ProductFeedEvent):
+    sent_at: datetime = strawberry.field(description="When the heartbeat was sent.")
+
+
+# Fields return the interface only, so the schema needs the implementing types listed.
+FEED_EVENT_TYPES: Sequence[type[ProductFeedEvent]] = (
+    ProductCreated,
+    ProductUpdated,
+    ProductDeleted,
+    FeedReset,
+    FeedHeartbeat,
+)
+
+
+@strawberry.type(description="A part of a store's change log.")
 class ProductChangePage:
-    changes: list[ProductFeedEvent]
-    position: Position = strawberry.field(
-        description="Position of the last entry read. Pass it as `after` next time, even if there are no changes."
-    )
-    has_more: bool
+    changes: list[ProductFeedEvent] = strawberry.field(description="Events in log order.")
+    position: Position = strawberry.field(description="Pass this as `after` next time, even if there are no events.")
+    has_more: bool = strawberry.field(description="Whether there are more events already.")
 
 
 async def load_change_page(context: Context, config_id: str, after: int, first: int) -> ProductChangePage:
     """A page of the changes after a position that are visible to the viewer."""
     batch = await changes.load_changes_after(context.read_database, config_id, after, first)
-    if batch.has_gap:
-        reset = FeedReset(position=Position(batch.position), reason=changes.EXPIRED_POSITION_REASON)
+    if batch.gap_reason is not None:
+        reset = FeedReset(position=Position(batch.position), reason=batch.gap_reason)
         return ProductChangePage(changes=[reset], position=Position(batch.position), has_more=False)
     events = await build_events(context, config_id, batch.entries, Selection(context.get_audience(config_id)))
     return ProductChangePage(changes=events, position=Position(batch.position), has_more=batch.has_more)
@@ -94,18 +135,31 @@ class ProductFeed(SharedSource):
     async def steps(self, after: int | None = None) -> AsyncGenerator[SourceStep, None]:
         """Each log entry with its event for the viewer, None if it is not visible."""
         start = self._after if after is None else after
+        # The position of the last event: a heartbeat is due for entries after it, of which the viewer knows nothing.
+        event_position, is_open = start, True
         async with aclosing(self._context.feed.hub.stream_batches(self._config_id, start)) as batches:
             async for batch in batches:
                 for entry in batch.entries:
-                    yield SourceStep(entry.position, await self._load_event(entry))
+                    event = await self._load_event(entry)
+                    event_position = entry.position if event is not None else event_position
+                    if isinstance(event, FeedReset) and not isinstance(entry, Gap):
+                        # The store was unpublished or published: a hidden store does not say how often it changes.
+                        is_open = entry.is_visible
+                    yield SourceStep(entry.position, event)
                 if not batch.entries:
-                    yield SourceStep(batch.position, caught_up=True)
+                    is_due = batch.is_heartbeat and is_open and event_position != batch.position
+                    event_position = batch.position if is_due or event_position is None else event_position
+                    yield SourceStep(batch.position, _build_heartbeat(batch.position) if is_due else None, caught_up=True)
 
     async def _load_event(self, entry: ChangeRow | Gap) -> ProductFeedEvent | None:
         key = (self.key, entry.position, isinstance(entry, Gap))
         build_event = partial(_build_event, self._context.fresh(), self._config_id, entry, self._selection)
         # Database outage: the event is delivered once the database is back.
         return await retry_until_available(partial(self._context.feed.events.call, key, build_event))
+
+
+def _build_heartbeat(position: int) -> FeedHeartbeat:
+    return FeedHeartbeat(position=Position(position), sent_at=format_datetime(datetime.now(UTC)))
 
 
 async def _build_event(context: Context, config_id: str, entry: ChangeRow | Gap, selection: Selection) -> ProductFeedEvent | None:
@@ -152,8 +206,7 @@ def _build_product_event(
     entry: ChangeRow, kind: str, product: ProductRow | None, selection: Selection
 ) -> ProductFeedEvent | None:
     if kind in ("opened", "closed"):
-        reason = changes.STORE_OPENED_REASON if kind == "opened" else changes.STORE_CLOSED_REASON
-        return FeedReset(position=Position(entry.position), reason=reason)
+        return FeedReset(position=Position(entry.position), reason=GapReason.VISIBILITY_CHANGED)
     common_fields: dict[str, Any] = {
         "position": entry.position,
         "occurred_at": entry.occurred_at,
@@ -161,11 +214,12 @@ def _build_product_event(
     }
     if kind == "deleted" or product is None:
         # Every change yields one event, even if its product is no longer visible.
-        return (
-            ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)))
-            if _may_leave_view(entry, kind, selection)
-            else None
-        )
+        if not _may_leave_view(entry, kind, selection):
+            return None
+        # With a filter the product was visible after this change. If it no longer is, a later entry says so.
+        is_filtered = kind != "deleted" and bool(selection.filters)
+        reason = ProductDeletedReason.FILTERED if is_filtered else ProductDeletedReason.REMOVED
+        return ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)), reason=reason)
     if kind == "created":
         return ProductCreated(**common_fields, product=cast(Product, product))
     return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)

@@ -6,6 +6,9 @@ from typing import cast
 
 import strawberry
 
+from storefront.execution.batch_field import batch_field
+from storefront.graph import loaders
+from storefront.graph.batches import build_optional_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import ERROR_COSTS, costs
 from storefront.graph.errors import UserError, build_user_error
@@ -22,7 +25,7 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
-from storefront.graph.types.catalogue import Product
+from storefront.graph.types.catalogue import Config, Product
 from storefront.graph.variant_inputs import VariantForm
 from storefront.models.product import MAX_IMAGES, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS
@@ -75,7 +78,7 @@ class UpdateProductInput(ProductRowInput, MutationInput):
     pass
 
 
-@strawberry.input
+@strawberry.input(description="Input of `deleteProduct`.")
 class DeleteProductInput(MutationInput, ExistingRowInput):
     pass
 
@@ -137,9 +140,13 @@ class AdjustInventoryPayload(ProductPayload):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `deleteProduct`.")
 class DeleteProductPayload(ChangePayload):
-    deleted_id: strawberry.ID | None
+    config_id: strawberry.Private[str | None]
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the product; null if it was not deleted.")
+    config: Config | None = batch_field(
+        build_optional_reference_batch(loaders.load_configs, "config_id"), description="The store that the product belonged to."
+    )
 
 
 @strawberry.type
@@ -171,7 +178,7 @@ class ProductMutation:
 
     @strawberry.mutation(description="Delete a product with its variants and reviews.")
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload | None:
-        return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload)
+        return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload, "config_id")
 
     @strawberry.mutation(
         description="Update many products at once, with one result per row.",

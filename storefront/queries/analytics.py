@@ -11,10 +11,10 @@ from sqlalchemy import ColumnElement, and_, any_, bindparam, func, select, text
 from sqlalchemy.dialects.postgresql import ARRAY, UUID
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
-from storefront.models import events
+from storefront.models import configs, events
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, bind_text_array, group_by_parent
-from storefront.queries.paging import limit_newest, load_page
+from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.rollups import (
     CAMPAIGN_SQL,
     DATE_BIN_SQL,
@@ -38,6 +38,7 @@ from storefront.queries.rollups import (
     list_surrounding_days,
     split_span,
 )
+from storefront.queries.visibility import any_of_ids
 
 # Sources in a breakdown; beyond these there are only one-off campaigns and stray hosts.
 MAX_SOURCES = 100
@@ -104,7 +105,7 @@ def _select_figures() -> Statement:
 class SeriesPoint(NamedTuple):
     """The start of an interval, and its counts."""
 
-    at: str
+    starts_at: str
     page_views: int = 0
     product_clicks: int = 0
     add_to_carts: int = 0
@@ -357,48 +358,52 @@ _FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Events:
-    """The filters of a store's events; None: not filtered."""
+class EventFilter:
+    """The filters of a list of events; None: not filtered."""
 
-    config_id: str
     event: tuple[str, ...] | None = None
     session_id: str | None = None
     span: Span | None = None
 
     @property
-    def filters(self) -> tuple[str, ...]:
+    def names(self) -> tuple[str, ...]:
         """The names of the filters in use."""
         return tuple(name for name in _FILTER_CONDITIONS if getattr(self, name) is not None)
 
     def build_parameters(self) -> dict[str, Any]:
         """The statement parameters of these filters."""
-        values = {"config_id": self.config_id, "event": list(self.event or ()), "session_id": self.session_id}
+        values = {"event": list(self.event or ()), "session_id": self.session_id}
         return values | ({"start": self.span.start, "end": self.span.end} if self.span else {})
 
 
-async def load_event_page(database: Database, event_filter: Events, window: keyset.Window) -> keyset.Page:
-    """A page of events, newest first."""
-    digest = keyset.compute_list_digest("events", event_filter)
-    build_statement = partial(_select_event_page, event_filter.filters)
-    return await load_page(database, build_statement, window, digest, event_filter.build_parameters(), "timestamp")
+async def load_events_of_stores(
+    database: Database, keys: Sequence[str], event_filter: EventFilter, window: keyset.Window
+) -> list[keyset.Page]:
+    """A page of each store's events, newest first."""
+    build_statement, parameters = partial(_select_events_of_stores, event_filter.names), event_filter.build_parameters()
+    list_name = ("events", event_filter)
+    return await load_page_per_parent(
+        database, build_statement, window, list_name, keys, "config_id", parameters, key_column="timestamp"
+    )
 
 
 @cache
-def _select_event_page(filters: tuple[str, ...], has_cursor: bool) -> Statement:
-    rows = select(events).where(*_build_conditions(filters))
-    return compile_statement(limit_newest(rows, events.c.timestamp, events.c.id, has_cursor=has_cursor))
+def _select_events_of_stores(filters: tuple[str, ...], has_cursor: bool) -> Statement:
+    rows = select(events).where(events.c.config_id == configs.c.id, *(_FILTER_CONDITIONS[name] for name in filters))
+    page = limit_newest(rows, events.c.timestamp, events.c.id, has_cursor=has_cursor)
+    return compile_statement(select_per_parent(configs, page))
 
 
-async def count_events(database: Database, event_filter: Events) -> int:
-    """The number of these events."""
-    [(total,)] = await database.fetch(_select_event_count(event_filter.filters), event_filter.build_parameters())
-    return int(total)
+async def count_events_of_stores(database: Database, keys: Sequence[str], event_filter: EventFilter) -> list[int]:
+    """The number of these events of each store."""
+    parameters = {"ids": list(keys), **event_filter.build_parameters()}
+    rows = align_by_key(await database.fetch(_select_event_counts(event_filter.names), parameters), keys, "config_id")
+    return [row.count if row else 0 for row in rows]
 
 
 @cache
-def _select_event_count(filters: tuple[str, ...]) -> Statement:
-    return compile_statement(select(func.count()).select_from(events).where(*_build_conditions(filters)))
-
-
-def _build_conditions(filters: tuple[str, ...]) -> list[ColumnElement[bool]]:
-    return [events.c.config_id == bindparam("config_id"), *(_FILTER_CONDITIONS[name] for name in filters)]
+def _select_event_counts(filters: tuple[str, ...]) -> Statement:
+    counts = select(events.c.config_id, func.count().label("count")).where(
+        events.c.config_id == any_of_ids("ids"), *(_FILTER_CONDITIONS[name] for name in filters)
+    )
+    return compile_statement(counts.group_by(events.c.config_id))

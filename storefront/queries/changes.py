@@ -5,23 +5,20 @@ from dataclasses import dataclass
 
 from storefront.core.db.database import Database
 from storefront.feed import log
+from storefront.feed.log import GapReason, explain_gap
 from storefront.models.rows import ChangeRow
 from storefront.queries.configs import load_log_positions
 from storefront.queries.visibility import Audience
 
-EXPIRED_POSITION_REASON = "the position asked for is no longer kept: refetch, then resume from here"
-STORE_OPENED_REASON = "the store was opened: fetch it"
-STORE_CLOSED_REASON = "the store was closed"
-
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """A page of a log: its entries, the last position read, whether more follow, and whether earlier entries were deleted."""
+    """A page of a log: its entries, the last position read, whether more follow, and why earlier entries are missing, if so."""
 
     entries: Sequence[ChangeRow]
     position: int
     has_more: bool
-    has_gap: bool = False
+    gap_reason: GapReason | None = None
 
 
 async def load_changes_after(database: Database, config_id: str, position: int, limit: int) -> LogPage:
@@ -32,7 +29,7 @@ async def load_changes_after(database: Database, config_id: str, position: int, 
     (head,) = await load_log_positions(database, [config_id])
     # Entries committed between the two reads must not count as a gap.
     page = await _load_next_page(database, config_id, position, limit) if head > position else None
-    return page or LogPage((), head, has_more=False, has_gap=head != position)
+    return page or LogPage((), head, has_more=False, gap_reason=None if head == position else explain_gap(position, head))
 
 
 async def _load_next_page(database: Database, config_id: str, position: int, limit: int) -> LogPage | None:

@@ -97,18 +97,37 @@ class PriceRangeField:
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewSummaryField:
-    """The review summary of a product: `average`, `count` and `distribution`."""
+class RatingCountsField:
+    """The numbers of reviews with 1, 2, 3, 4 and 5 stars: a list of objects with `rating` and `count`."""
 
     key: str
     fields: tuple[ColumnField | ConstantField, ...]
     columns: ClassVar[frozenset[str]] = frozenset(REVIEW_SUMMARY_COLUMNS)
 
     def render(self, row: FromClause) -> JsonFragments:
+        """Render the list."""
+        counts: Any = select_review_summary(row)["distribution"]
+        separator = "["
+        for rating in range(1, 6):
+            yield separator
+            yield from _render_figures(self.fields, row, {"rating": [str(rating)], "count": [counts[rating]]})
+            separator = ","
+        yield "]"
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewSummaryField:
+    """The review summary of a product: `average`, `count` and `distribution`."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField | RatingCountsField, ...]
+    columns: ClassVar[frozenset[str]] = frozenset(REVIEW_SUMMARY_COLUMNS)
+
+    def render(self, row: FromClause) -> JsonFragments:
         """Render the object."""
         summary = select_review_summary(row)
-        average, distribution = func.coalesce(summary["average"].cast(Text), "null"), func.to_json(summary["distribution"])
-        values: dict[str, JsonFragments] = {"average": [average], "count": [summary["count"]], "distribution": [distribution]}
+        average = func.coalesce(summary["average"].cast(Text), "null")
+        values: dict[str, JsonFragments] = {"average": [average], "count": [summary["count"]]}
         return _render_figures(self.fields, row, values)
 
 
@@ -251,7 +270,7 @@ def _render_fields(fields: JsonFields, row: FromClause) -> JsonFragments:
 
 
 def _render_figures(
-    fields: Iterable[ColumnField | ConstantField], row: FromClause, values: Mapping[str, JsonFragments]
+    fields: Iterable[ColumnField | ConstantField | RatingCountsField], row: FromClause, values: Mapping[str, JsonFragments]
 ) -> JsonFragments:
     return _render_object(
         (field.key, values[field.name] if isinstance(field, ColumnField) else field.render(row)) for field in fields

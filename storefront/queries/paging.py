@@ -45,14 +45,16 @@ async def load_page_per_parent(
     database: Database,
     build_statement: Callable[[bool], Statement],
     window: keyset.Window,
-    list_name: str,
+    list_name: object,
     keys: Sequence[str],
     parent_column: str,
     parameters: Mapping[str, Any] | None = None,
+    key_column: str = "created_at",
 ) -> list[keyset.Page]:
     """A page of each parent's list, in one statement. `build_statement` takes whether there is a cursor.
 
-    Raises InvalidInput for a cursor that is invalid or belongs to another list; a cursor belongs to one parent.
+    `list_name` identifies the list of a parent, with its filters. Raises InvalidInput for a cursor that is invalid or belongs to
+    another list; a cursor belongs to one parent.
     """
     digests = (keyset.compute_list_digest(list_name, key) for key in keys)
     cursor = keyset.decode_window_cursor(window, digests, keyset.is_timestamp)
@@ -60,7 +62,7 @@ async def load_page_per_parent(
     rows = await database.fetch(build_statement(cursor is not None), all_parameters)
 
     def encode_row(row: Row) -> str:
-        return _encode_cursor(keyset.compute_list_digest(list_name, getattr(row, parent_column)), row, "created_at")
+        return _encode_cursor(keyset.compute_list_digest(list_name, getattr(row, parent_column)), row, key_column)
 
     return [keyset.build_page(page_rows, window, encode_row) for page_rows in group_by_parent(rows, keys, parent_column)]
 

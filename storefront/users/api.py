@@ -12,7 +12,7 @@ from storefront.graph.types.catalogue import User
 
 @strawberry.type
 class UserQuery:
-    @strawberry.field(description="The viewer: the authenticated user; null for anonymous requests.", metadata=PERSONAL)
+    @strawberry.field(description="The signed-in user; null for anonymous requests.", metadata=PERSONAL)
     async def me(self, info: Info) -> User | None:
         viewer = info.context.viewer
         return cast(User | None, await info.context.load(loaders.load_users, viewer.id)) if viewer else None

@@ -8,36 +8,34 @@ from storefront.graph.types.catalogue import User
 from storefront.users import commands
 
 
-@strawberry.input(description="Fields that are left out stay unchanged; null clears them.")
+@strawberry.input(description="Input of `updateProfile`. Omitted fields stay as they are; null clears one.")
 class UpdateProfileInput(MutationInput):
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    name: str | None = strawberry.UNSET
-    image: str | None = strawberry.field(default=strawberry.UNSET, description="URL of an image.")
+    name: str | None = strawberry.field(default=strawberry.UNSET, description="Display name.")
+    image: str | None = strawberry.field(default=strawberry.UNSET, description="URL of the profile picture.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `updateProfile`.")
 class UpdateProfilePayload(ReplayablePayload):
-    user: User | None
+    user: User | None = strawberry.field(description="The viewer.")
 
 
-@strawberry.input
+@strawberry.input(description="Input of `signOutEverywhere`.")
 class SignOutEverywhereInput(MutationInput):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `signOutEverywhere`.")
 class SignOutEverywherePayload(ReplayablePayload):
-    user: User | None
+    user: User | None = strawberry.field(description="The viewer.")
 
 
 @strawberry.type
 class UserMutation:
-    @strawberry.mutation(
-        description="Revoke all tokens and sessions of the viewer that were issued before now, including the current one."
-    )
+    @strawberry.mutation(description="Revokes all of the viewer's tokens and sessions, including the one in use.")
     async def sign_out_everywhere(self, info: Info, input: SignOutEverywhereInput) -> SignOutEverywherePayload | None:
         return await mutation_payload(info, input, commands.sign_out_everywhere, SignOutEverywherePayload, "user")
 
-    @strawberry.mutation(description="Update the viewer's own name and image.")
+    @strawberry.mutation(description="Changes the viewer's name and picture.")
     async def update_profile(self, info: Info, input: UpdateProfileInput) -> UpdateProfilePayload | None:
         return await mutation_payload(info, input, commands.update_profile, UpdateProfilePayload, "user")

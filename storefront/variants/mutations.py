@@ -2,6 +2,9 @@
 
 import strawberry
 
+from storefront.execution.batch_field import batch_field
+from storefront.graph import loaders
+from storefront.graph.batches import build_optional_reference_batch
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     ChangePayload,
@@ -10,7 +13,7 @@ from storefront.graph.mutations import (
     deletion_payload,
     mutation_payload,
 )
-from storefront.graph.types.catalogue import ProductVariant
+from storefront.graph.types.catalogue import Product, ProductVariant
 from storefront.graph.variant_inputs import VariantFieldsInput, VariantForm
 from storefront.variants import commands
 
@@ -25,7 +28,7 @@ class UpdateVariantInput(MutationInput, ExistingRowInput, VariantFieldsInput):
     pass
 
 
-@strawberry.input
+@strawberry.input(description="Input of `deleteVariant`.")
 class DeleteVariantInput(MutationInput, ExistingRowInput):
     pass
 
@@ -40,9 +43,14 @@ class UpdateVariantPayload(ChangePayload):
     variant: ProductVariant | None
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `deleteVariant`.")
 class DeleteVariantPayload(ChangePayload):
-    deleted_id: strawberry.ID | None
+    product_id: strawberry.Private[str | None]
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the variant; null if it was not deleted.")
+    product: Product | None = batch_field(
+        build_optional_reference_batch(loaders.load_products, "product_id"),
+        description="The product that the variant belonged to.",
+    )
 
 
 @strawberry.type
@@ -57,4 +65,4 @@ class VariantMutation:
 
     @strawberry.mutation
     async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload | None:
-        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload)
+        return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "product_id")

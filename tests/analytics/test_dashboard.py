@@ -147,7 +147,12 @@ def test_owner_sees_report_and_live_counters(empty_url: str, server: Server, bro
     browser.wait("document.getElementById('pulse').className === '' && document.querySelectorAll('#live > div').length === 7")
     before = browser.run(figure("live", "pageViews"))
     events = [{"event": "page_view", "sessionId": f"now {n}"} for n in range(2)]
-    assert httpx.post(f"{server.address}/events/{store}", json=events, headers={"user-agent": PEOPLE}).json()["recorded"] == 2
+    assert (
+        httpx.post(
+            f"{server.address}/events/{store}", json={"events": events, "consent": True}, headers={"user-agent": PEOPLE}
+        ).json()["recorded"]
+        == 2
+    )
     browser.wait(f"{figure('live', 'pageViews')} === {before + 2} && {figure('live', 'activeSessions')} === 2")
     # The token is in no URL, nothing was loaded from other origins, the CSP was not violated.
     for address in browser.asked():

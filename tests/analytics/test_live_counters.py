@@ -29,7 +29,7 @@ from tests.factories import count_statements, make_store, make_user
 from tests.feed.processes import running
 
 FEED = """subscription($c: ID!, $zone: String! = "UTC") { analyticsFeed(configId: $c, timeZone: $zone) {
-  at since pageViews productClicks addToCarts purchases searches sessions activeSessions } }"""
+  measuredAt dayStartedAt pageViews productClicks addToCarts purchases searches sessions activeSessions } }"""
 GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 
 
@@ -69,7 +69,7 @@ async def tick(ticks: AsyncIterator[Any]) -> Any:
 
 async def send(http: httpx.AsyncClient, store: str, *events: dict[str, Any], **headers: str) -> None:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    answer = await http.post(f"/events/{store}", json=list(events), headers=named)
+    answer = await http.post(f"/events/{store}", json={"events": list(events), "consent": True}, headers=named)
     assert answer.json()["recorded"] == len(events)
 
 
@@ -77,7 +77,7 @@ async def test_counters_are_sent_initially_and_on_change(shop: Client) -> None:
     owner, store = await own(shop)
     async with streaming(shop.http, store, owner.token) as ticks:
         first = await tick(ticks)
-        assert {*first.values()} - {first["at"], first["since"]} == {0}
+        assert {*first.values()} - {first["measuredAt"], first["dayStartedAt"]} == {0}
         await send(shop.http, store, {"event": "page_view", "sessionId": "a"}, {"event": "product_click", "sessionId": "a"})
         await send(shop.http, store, {"event": "purchase", "sessionId": "b"}, {"event": "search"}, {"event": "add_to_cart"})
         await send(shop.http, store, {"event": "page_view", "sessionId": "bot"}, user_agent=GOOGLE)
@@ -103,8 +103,10 @@ async def test_sessions_are_active_for_five_minutes(database: Database) -> None:
         now = datetime.now(UTC)
         events = [(f"{rng.randrange(60)}", now - timedelta(minutes=rng.uniform(0, 12))) for _ in range(60)]
         sent = [{"event": "any", "sessionId": session, "timestamp": at.isoformat()} for session, at in events]
-        await track_events(database, store, [*sent, {"event": "of no session"}], ClientInfo())
-        await track_events(database, store, [{"event": "any", "sessionId": "bot"}], ClientInfo({"user-agent": GOOGLE}))
+        await track_events(database, store, [*sent, {"event": "of no session"}], ClientInfo(), consent=True)
+        await track_events(
+            database, store, [{"event": "any", "sessionId": "bot"}], ClientInfo({"user-agent": GOOGLE}), consent=True
+        )
         await roll_up(database)
         for session, at in events:
             seen[session].append(at)
@@ -184,7 +186,7 @@ async def test_today_starts_in_time_zone(shop: Client) -> None:
     owner, store = await own(shop)
     for zone, hours in (("Pacific/Kiritimati", 14), ("Pacific/Pago_Pago", -11), ("Asia/Kathmandu", 5.75)):
         async with streaming(shop.http, store, owner.token, zone=zone) as ticks:
-            since = datetime.fromisoformat((await tick(ticks))["since"])
+            since = datetime.fromisoformat((await tick(ticks))["dayStartedAt"])
         local = since + timedelta(hours=hours)
         assert (local.hour, local.minute, local.second, local.microsecond) == (0, 0, 0, 0)
         assert timedelta() <= datetime.now(UTC) - since < timedelta(days=1, minutes=1)

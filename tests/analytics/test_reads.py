@@ -27,7 +27,7 @@ fragment Figures on AnalyticsReport {
 fragment Parts on AnalyticsReport {
   ...Figures
   topProducts(first: 5) { productId clicks addToCarts product { id } }
-  series { at pageViews productClicks addToCarts purchases sessions }
+  series(interval: $interval) { startsAt pageViews productClicks addToCarts purchases sessions }
   sources { source medium campaign sessions events }
 }
 """
@@ -36,7 +36,7 @@ OF_ALL = (
     + """
 query OfAll($range: DateRangeInput!, $interval: AnalyticsInterval!, $zone: String!) {
   me { configs(first: 10) { nodes {
-    id analytics(range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Parts previous { sessions } } }
+    id analytics(range: $range, timeZone: $zone) { ...Parts previous { ...Parts previous { sessions } } }
   } } }
 }
 """
@@ -45,7 +45,7 @@ OF_ONE = (
     PARTS
     + """
 query OfOne($c: ID!, $range: DateRangeInput!, $interval: AnalyticsInterval! = DAY, $zone: String! = "UTC") {
-  analytics(configId: $c, range: $range, interval: $interval, timeZone: $zone) { ...Parts previous { ...Figures } }
+  analytics(configId: $c, range: $range, timeZone: $zone) { ...Parts previous { ...Figures } }
 }
 """
 )
@@ -205,9 +205,9 @@ def assert_series(
         wanted[label(moment, interval, zone)] = None
         moment += timedelta(minutes=15)
     wanted[label(span.end - timedelta.resolution, interval, zone)] = None
-    labels = [label(datetime.fromisoformat(point["at"]), interval, zone) for point in points]
+    labels = [label(datetime.fromisoformat(point["startsAt"]), interval, zone) for point in points]
     assert labels == [*wanted]
-    assert [{**point, "at": None} for point in points] == [{**counts(*by_label[one]), "at": None} for one in labels]
+    assert [{**point, "startsAt": None} for point in points] == [{**counts(*by_label[one]), "startsAt": None} for one in labels]
 
 
 def assert_report(received: dict[str, Any], events: list[Event], live: list[str], span: Span, interval: str, zone: str) -> None:
@@ -329,7 +329,7 @@ async def test_store_without_events_has_zero_counts(shopper: Client) -> None:
     nothing = figures([], [])
     assert {name: received[name] for name in nothing} == received["previous"] == nothing
     assert received["topProducts"] == received["sources"] == []
-    assert [point["at"] for point in received["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
+    assert [point["startsAt"] for point in received["series"]] == [f"2026-02-0{day}T00:00:00Z" for day in (1, 2, 3)]
 
 
 async def test_session_rate_is_at_most_100(shopper: Client) -> None:
@@ -376,7 +376,7 @@ async def test_statement_count_is_independent_of_stores(shopper: Client) -> None
     ("part", "statements"),
     [
         ("pageViews sessions conversionRate sessionConversionRate", 1),
-        ("series { at }", 1),
+        ("series { startsAt }", 1),
         ("topProducts { clicks }", 1),
         ("sources { events }", 1),
         ("__typename previous { __typename }", 0),
@@ -418,14 +418,32 @@ async def test_page_of_stores_shows_own_analytics_only(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     own, other = await make_store(shopper.database, user_id=owner), await make_store(shopper.database)
     query = """query($own: ID!, $other: ID!, $range: DateRangeInput!) {
-      own: config(by: {id: $own}) { analytics(range: $range) { sessions } }
-      other: config(by: {id: $other}) { analytics(range: $range) { sessions } }
+      own: config(by: {id: $own}) { analytics(range: $range) { sessions } events { totalCount } }
+      other: config(by: {id: $other}) { analytics(range: $range) { sessions } events { totalCount } }
     }"""
     variables = {"own": own, "other": other, "range": sent(between("2026-02-01", "2026-02-08"))}
     received = await shopper.signed_in(owner).ask(query, **variables)
-    assert received == {"own": {"analytics": {"sessions": 0}}, "other": {"analytics": None}}
-    received = await shopper.ask(query, **variables)
-    assert received == {"own": {"analytics": None}, "other": {"analytics": None}}
+    hidden = {"analytics": None, "events": None}
+    assert received == {"own": {"analytics": {"sessions": 0}, "events": {"totalCount": 0}}, "other": hidden}
+    assert await shopper.ask(query, **variables) == {"own": hidden, "other": hidden}
+
+
+async def test_events_of_many_stores_are_read_at_once(shopper: Client) -> None:
+    owner = await make_user(shopper.database)
+    at = datetime(2026, 2, 1, tzinfo=UTC)
+    query = """{ me { configs { nodes { id events(first: 2, filter: {events: ["purchase"]}) { totalCount nodes { id } } } } } }"""
+    numbers, expected = [], {}
+    for number in (1, 2, 3):
+        store = await make_store(shopper.database, user_id=owner)
+        events = [Event(at + timedelta(hours=hour), "purchase") for hour in range(number)]
+        await add_events(shopper.database, store, [*events, Event(at)])
+        newest = [{"id": event.id} for event in sorted(events, key=lambda event: event.at, reverse=True)]
+        expected[store] = {"totalCount": number, "nodes": newest[:2]}
+        with count_statements(shopper.database) as statements:
+            found = (await shopper.signed_in(owner).ask(query))["me"]["configs"]["nodes"]
+        assert {config["id"]: config["events"] for config in found} == expected
+        numbers.append(len([sql for sql in statements if "analytics_events" in sql]))
+    assert numbers == [2, 2, 2]
 
 
 BAD: list[tuple[dict[str, Any], str, str]] = [
@@ -436,8 +454,8 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"range": sent(between("2024-01-01", "2026-01-02"))}, "range", "at most 731 days"),
     (
         {"range": sent(between("2025-01-01", "2026-02-06")), "interval": "HOUR"},
-        "range",
-        "at most 400 days long when interval is HOUR",
+        "interval",
+        "must not be HOUR when the range is longer than 400 days",
     ),
     ({"zone": "Berlin"}, "timeZone", "'Berlin' is not the IANA name"),
     ({"zone": "../../etc/passwd"}, "timeZone", "is not the IANA name"),
@@ -460,7 +478,8 @@ async def test_invalid_arguments_are_rejected_by_name(
 async def test_longest_reports_are_served(shopper: Client) -> None:
     owner = await make_user(shopper.database)
     store = await make_store(shopper.database, user_id=owner)
-    query = "query($c: ID!, $r: DateRangeInput!, $i: AnalyticsInterval!) { analytics(configId: $c, range: $r, interval: $i) { series { at } } }"
+    query = """query($c: ID!, $r: DateRangeInput!, $i: AnalyticsInterval!) {
+      analytics(configId: $c, range: $r) { series(interval: $i) { startsAt } } }"""
     for interval, start, points in (("DAY", "2024-01-01", 731), ("HOUR", "2024-11-27", 9_600)):
         variables = {"r": sent(between(start, "2026-01-01")), "i": interval}
         received = await shopper.signed_in(owner).ask(query, c=store, **variables)
@@ -499,11 +518,11 @@ async def test_event_pages_cover_each_event_once(shopper: Client) -> None:
     cases: list[tuple[dict[str, Any] | None, Callable[[Event], bool]]] = [
         (None, lambda _: True),
         ({}, lambda _: True),
-        ({"event": ["page_view", "purchase"]}, lambda event: event.kind in ("page_view", "purchase")),
-        ({"event": []}, lambda _: False),
+        ({"events": ["page_view", "purchase"]}, lambda event: event.kind in ("page_view", "purchase")),
+        ({"events": []}, lambda _: False),
         ({"sessionId": "a"}, lambda event: event.session == "a"),
         (only, lambda event: event.at == middle),
-        ({"event": ["purchase"], "sessionId": "b", **only}, lambda e: (e.kind, e.session, e.at) == ("purchase", "b", middle)),
+        ({"events": ["purchase"], "sessionId": "b", **only}, lambda e: (e.kind, e.session, e.at) == ("purchase", "b", middle)),
     ]
     for chosen, fits in cases:
         wanted = [event.id for event in newest if fits(event)]
@@ -543,7 +562,7 @@ async def test_event_cursor_is_bound_to_its_list(shopper: Client) -> None:
     await add_events(shopper.database, store, [Event(at), Event(at)])
     client = shopper.signed_in(owner)
     cursor = (await client.ask(EVENTS, c=store, first=1))["events"]["pageInfo"]["endCursor"]
-    for variables in ({"c": other}, {"c": store, "filter": {"event": ["page_view"]}}):
+    for variables in ({"c": other}, {"c": store, "filter": {"events": ["page_view"]}}):
         error = await client.refusal(EVENTS, after=cursor, **variables)
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
     backwards = {"from": "2026-02-02T00:00:00Z", "to": "2026-02-01T00:00:00Z"}

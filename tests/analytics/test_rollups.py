@@ -74,9 +74,9 @@ async def test_incremental_rollup_equals_single_rollup(database: Database) -> No
     for n in range(40):
         store, products = rng.choice(stores)
         batch = draw_events(rng, products, rng.choice([1, 7, 100]))
-        await track_events(database, store, batch, rng.choice([PEOPLE, PEOPLE, BOT]))
+        await track_events(database, store, batch, rng.choice([PEOPLE, PEOPLE, BOT]), consent=True)
         if n % 3 == 0:
-            await track_events(database, store, batch, PEOPLE)
+            await track_events(database, store, batch, PEOPLE, consent=True)
         if n % 4 == 0:
             assert await roll_up(database) > 0
             assert await differences(database) == RIGHT
@@ -95,7 +95,7 @@ async def test_session_moves_to_late_first_event(database: Database) -> None:
         (29, "purchase", "d"),
     ):
         event = {"event": kind, "sessionId": "s", "utmSource": source, "timestamp": (now - timedelta(hours=hours)).isoformat()}
-        await track_events(database, store, [event | {"properties": {"productId": product}}], PEOPLE)
+        await track_events(database, store, [event | {"properties": {"productId": product}}], PEOPLE, consent=True)
         await roll_up(database)
         assert await differences(database) == RIGHT
     assert await fetch_value(database, "SELECT sum(sessions)::int FROM analytics_totals WHERE grain = 900") == 1
@@ -142,7 +142,7 @@ async def test_uncommitted_events_are_counted_after_commit(database: Database) -
             "INSERT INTO analytics_events (id, config_id, event) VALUES (gen_random_uuid(), %s, 'page_view')", [store]
         )
         # These arrive later and are counted first.
-        await track_events(database, store, draw_events(random.Random(2), products, 50), PEOPLE)
+        await track_events(database, store, draw_events(random.Random(2), products, 50), PEOPLE, consent=True)
         await roll_up(database)
         assert await differences(database) == RIGHT
     assert await differences(database) != RIGHT
@@ -166,7 +166,7 @@ async def test_concurrent_rollups_count_once(empty_url: str, database: Database)
     async def send() -> None:
         for _ in range(15):
             store, products = rng.choice(stores)
-            await track_events(database, store, draw_events(rng, products, 40), PEOPLE)
+            await track_events(database, store, draw_events(rng, products, 40), PEOPLE, consent=True)
 
     async def count() -> None:
         async with Database(empty_url, size=1) as own:
@@ -181,10 +181,10 @@ async def test_concurrent_rollups_count_once(empty_url: str, database: Database)
 async def test_deleting_store_deletes_its_counts(database: Database) -> None:
     [(store, products), (other, _)] = await make_shops(database)
     for counted in (True, False):
-        await track_events(database, store, draw_events(random.Random(4), products, 50), PEOPLE)
+        await track_events(database, store, draw_events(random.Random(4), products, 50), PEOPLE, consent=True)
         if counted:
             await roll_up(database)
-    await track_events(database, other, [{"event": "page_view"}], PEOPLE)
+    await track_events(database, other, [{"event": "page_view"}], PEOPLE, consent=True)
     async with database.transaction() as connection:
         await connection.raw.execute("DELETE FROM configs WHERE id = %s", [store])
     await roll_up(database)
@@ -198,7 +198,7 @@ async def test_events_require_existing_store(empty_url: str, database: Database)
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         async with database.transaction() as connection:
             await connection.raw.execute(add.encode(), [str(uuid7())])
-    await track_events(database, other, [{"event": "page_view"}], PEOPLE)
+    await track_events(database, other, [{"event": "page_view"}], PEOPLE, consent=True)
 
     async def delete() -> None:
         async with Database(empty_url, size=1) as own, own.transaction() as connection:
@@ -213,14 +213,14 @@ async def test_events_require_existing_store(empty_url: str, database: Database)
     await deletion
     assert await fetch_value(database, "SELECT array_agg(DISTINCT config_id::text) FROM analytics_events") == [other]
     with pytest.raises(MutationRejected):
-        await track_events(database, store, draw_events(random.Random(13), products, 5), PEOPLE)
+        await track_events(database, store, draw_events(random.Random(13), products, 5), PEOPLE, consent=True)
 
 
 async def test_popularity_is_computed_from_rollups(database: Database) -> None:
     [(store, [liked, wanted, _]), _] = await make_shops(database)
     events = [{"event": "product_click", "properties": {"productId": liked}}] * 3
     events += [{"event": "add_to_cart", "properties": {"productId": wanted}}] * 2
-    await track_events(database, store, events, PEOPLE)
+    await track_events(database, store, events, PEOPLE, consent=True)
     assert await refresh_popularity(database) == 0
     await roll_up(database)
     assert await refresh_popularity(database) == 2
@@ -246,7 +246,9 @@ async def sending_events(database: Database, url: str, rng: random.Random) -> As
             store, products = rng.choice(stores)
             batch = draw_events(rng, products, 60)
             again = [{**event, "timestamp": datetime.now(UTC).isoformat()} for event in batch[:20]]
-            await asyncio.gather(*(track_events(database, store, events, PEOPLE) for events in (batch, batch[::-1], again)))
+            await asyncio.gather(
+                *(track_events(database, store, events, PEOPLE, consent=True) for events in (batch, batch[::-1], again))
+            )
             sent[0] += len(batch)
             await asyncio.sleep(0.01)
 
@@ -340,7 +342,7 @@ async def test_new_partition_takes_over_default_rows(database: Database) -> None
     [(store, products), _] = await make_shops(database)
     async with database.transaction() as connection:
         await connection.raw.execute(f"DROP TABLE {month(0)}".encode())
-    await track_events(database, store, draw_events(random.Random(7), products, 30), PEOPLE)
+    await track_events(database, store, draw_events(random.Random(7), products, 30), PEOPLE, consent=True)
     await roll_up(database)
     before = await fetch_value(database, "SELECT md5(string_agg(e::text, '' ORDER BY id)) FROM analytics_events AS e")
     assert await fetch_value(database, "SELECT count(*) FROM analytics_events_other") > 0
@@ -383,12 +385,12 @@ def step(url: str, to: str) -> None:
 
 async def test_migration_adds_minute_counts(empty_url: str, database: Database) -> None:
     [(store, products), (other, _)] = await make_shops(database)
-    await track_events(database, store, draw_events(random.Random(10), products, 300), PEOPLE)
-    await track_events(database, other, draw_events(random.Random(11), products, 50), BOT)
+    await track_events(database, store, draw_events(random.Random(10), products, 300), PEOPLE, consent=True)
+    await track_events(database, other, draw_events(random.Random(11), products, 50), BOT, consent=True)
     await roll_up(database)
     assert await differences(database) == RIGHT
     # These are not counted yet; some belong to counted sessions.
-    await track_events(database, store, draw_events(random.Random(12), products, 100), PEOPLE)
+    await track_events(database, store, draw_events(random.Random(12), products, 100), PEOPLE, consent=True)
     await asyncio.to_thread(step, empty_url, "20261126_variants_in_order")
     assert await fetch_value(database, "SELECT min(grain) FROM analytics_products") == 900
     await asyncio.to_thread(step, empty_url, "head")

@@ -26,11 +26,13 @@ GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.htm
 
 async def track(client: Client, store: str, *events: Mapping[str, Any], **more: Any) -> Any:
     """Send events by trackEvents."""
-    return (await client.ask(TRACK, input={"configId": store, "events": list(events), **more}))["trackEvents"]
+    return (await client.ask(TRACK, input={"configId": store, "events": list(events), "consent": True, **more}))["trackEvents"]
 
 
 async def send_beacon(client: Client, store: str, body: Any, **headers: str) -> httpx.Response:
-    """Send events as navigator.sendBeacon does."""
+    """Send a body, or a list of events with consent, as navigator.sendBeacon does."""
+    if isinstance(body, list):
+        body = {"events": body, "consent": True}
     content = body if isinstance(body, bytes | str) else json.dumps(body)
     named = {"content-type": "text/plain;charset=UTF-8"} | {name.replace("_", "-"): value for name, value in headers.items()}
     return await client.http.post(f"/events/{store}", content=content, headers=named)
@@ -207,7 +209,7 @@ async def test_opt_out_headers_are_respected(shopper: Client, headers: dict[str,
     answer = (await send_beacon(shopper, store, [{"event": "page_view"}, {"event": ""}], **headers)).json()
     assert (answer["recorded"], list_statuses(answer)) == (0, ["IGNORED", "REJECTED"])
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    variables = {"input": {"configId": store, "events": [{"event": "page_view"}]}}
+    variables = {"input": {"configId": store, "events": [{"event": "page_view"}], "consent": True}}
     received = (await shopper.http.post("/graphql", json={"query": TRACK, "variables": variables}, headers=named)).json()
     assert list_statuses(received["data"]["trackEvents"]) == ["IGNORED"]
     assert await load_events(shopper.database, store) == []
@@ -220,6 +222,8 @@ async def test_nothing_is_stored_without_consent(shopper: Client) -> None:
     assert list_statuses(answer.json()) == ["IGNORED"]
     assert await load_events(shopper.database, store) == []
     assert list_statuses(await track(shopper, store, {"event": "page_view"}, consent=True)) == ["RECORDED"]
+    without = {"configId": store, "events": [{"event": "page_view"}]}
+    assert "'consent'" in (await shopper.refusal(TRACK, input=without))["message"]
 
 
 # ------------------------------------------------------------------------------------------------- once
@@ -342,7 +346,7 @@ async def test_lone_surrogate_rejects_its_event(shopper: Client, event: dict[str
     store = await make_store(shopper.database)
     # Next to a valid surrogate pair.
     batch = [{"event": "before"}, event, {"event": "later", "sessionId": "\U0001f4de"}]
-    body = json.dumps({"query": TRACK, "variables": {"input": {"configId": store, "events": batch}}})
+    body = json.dumps({"query": TRACK, "variables": {"input": {"configId": store, "events": batch, "consent": True}}})
     answer = await shopper.http.post("/graphql", content=body, headers={"content-type": "application/json"})
     received = answer.json()["data"]["trackEvents"]
     [(path, said)] = list_errors(received)
@@ -383,11 +387,20 @@ async def test_future_timestamps_are_clamped(shopper: Client, ahead: timedelta, 
         (b"[" * 100_000, 400, "BAD_REQUEST", "The body is not valid JSON"),
         (b"5", 400, "BAD_REQUEST", "The body must be JSON such as"),
         (b"[NaN]", 400, "BAD_REQUEST", "The body is not valid JSON"),
-        (b'{"events": 5}', 400, "BAD_USER_INPUT", "events: must be a list"),
+        (b'{"events": [{"event": "a"}]}', 400, "BAD_USER_INPUT", "consent: is missing"),
+        (b'[{"event": "a"}]', 400, "BAD_REQUEST", "The body must be JSON such as"),
+        (b'{"event": "a", "consent": true}', 400, "BAD_USER_INPUT", "event: is not a known field"),
+        (b'{"consent": true}', 400, "BAD_USER_INPUT", "events: must be a list"),
+        (b'{"events": 5, "consent": true}', 400, "BAD_USER_INPUT", "events: must be a list"),
         (b'{"events": [], "consent": "yes"}', 400, "BAD_USER_INPUT", "consent: must be true or false"),
         (b'{"events": [], "more": 1}', 400, "BAD_USER_INPUT", "more: is not a known field"),
         (b" " * 1_500_001, 413, "BAD_REQUEST", "at most 1,500,000 bytes"),
-        (json.dumps([{"event": "a"}] * 501).encode(), 400, "BAD_REQUEST", "events: must have at most 500 entries, not 501"),
+        (
+            json.dumps({"events": [{"event": "a"}] * 501, "consent": False}).encode(),
+            400,
+            "BAD_REQUEST",
+            "events: must have at most 500 entries, not 501",
+        ),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -401,19 +414,15 @@ async def test_malformed_beacon_returns_clear_error(shopper: Client, body: bytes
     assert await load_events(shopper.database, store) == []
 
 
-async def test_beacon_accepts_single_event_and_none(shopper: Client) -> None:
-    store = await make_store(shopper.database)
-    assert list_statuses((await send_beacon(shopper, store, {"event": "page_view"})).json()) == ["RECORDED"]
-    empty: list[Any] = [[], {"events": []}]
-    for nothing in empty:
-        answer = await send_beacon(shopper, store, nothing)
-        assert (answer.status_code, answer.json()) == (200, {"recorded": 0, "results": []})
+async def test_beacon_accepts_no_events(shopper: Client) -> None:
+    answer = await send_beacon(shopper, await make_store(shopper.database), [])
+    assert (answer.status_code, answer.json()) == (200, {"recorded": 0, "results": []})
 
 
 async def test_too_many_events_are_rejected(shopper: Client) -> None:
     store = await make_store(shopper.database)
     document = "mutation($input: TrackEventsInput!) { trackEvents(input: $input) { recorded } }"
-    error = await shopper.refusal(document, input={"configId": store, "events": [{"event": "a"}] * 501})
+    error = await shopper.refusal(document, input={"configId": store, "events": [{"event": "a"}] * 501, "consent": True})
     assert error["message"] == "input.events: must have at most 500 items, not 501."
     assert (await track(shopper, store, *[{"event": "a"}] * 500))["recorded"] == 500
 

@@ -33,6 +33,7 @@ CREATE = "mutation($input: CreateProductInput!) { createProduct(input: $input) {
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 DELETE = "mutation($input: DeleteProductInput!) { deleteProduct(input: $input) { userErrors { message } } }"
 PUBLISH = "mutation($input: PublishConfigInput!) { publishConfig(input: $input) { userErrors { message } } }"
+UNPUBLISH = "mutation($input: UnpublishConfigInput!) { unpublishConfig(input: $input) { userErrors { message } } }"
 
 
 @pytest.fixture(scope="session")
@@ -284,9 +285,9 @@ async def test_shopper_sees_unpublishing_and_publishing(name: str, node: Path, s
         await example.reaches(0)
         await shop.update(product, price="6")
         await example.reaches(1)
-        await shop.owner.ask(PUBLISH, input={"id": shop.store, "isPublished": False})
+        await shop.owner.ask(UNPUBLISH, input={"id": shop.store})
         assert (await example.reaches(2))["products"] == []
-        await shop.owner.ask(PUBLISH, input={"id": shop.store, "isPublished": True})
+        await shop.owner.ask(PUBLISH, input={"id": shop.store})
         assert [row["id"] for row in (await example.reaches(3))["products"]] == [product]
         await example.stop()
 

@@ -25,7 +25,8 @@ RECEIVED = f"config {CONFIG} position clientMutationId replayed {ERRORS}"
 CREATE = f"mutation($i: CreateConfigInput!) {{ createConfig(input: $i) {{ {RECEIVED} }} }}"
 UPDATE = f"mutation($i: UpdateConfigInput!) {{ updateConfig(input: $i) {{ {RECEIVED} }} }}"
 PUBLISH = f"mutation($i: PublishConfigInput!) {{ publishConfig(input: $i) {{ {RECEIVED} }} }}"
-DELETE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId position replayed {ERRORS} }} }}"
+UNPUBLISH = f"mutation($i: UnpublishConfigInput!) {{ unpublishConfig(input: $i) {{ {RECEIVED} }} }}"
+DELETE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId replayed {ERRORS} }} }}"
 FIND = "query($i: ID!) { config(by: {id: $i}) { id integrations { shopify { domain } stripe { publishableKey } } } }"
 
 KEY = generate_key()
@@ -143,7 +144,7 @@ async def test_update_changes_and_logs_given_fields(owner: Client) -> None:
 async def test_stale_version_is_rejected_with_changed_fields(owner: Client) -> None:
     store = await create_store(owner)
     await mutate(owner, UPDATE, id=store["id"], storeName="New", layout=LAYOUT)
-    for document in (UPDATE, PUBLISH, DELETE):
+    for document in (UPDATE, PUBLISH, UNPUBLISH, DELETE):
         [error] = (await mutate(owner, document, id=store["id"], expectedVersion=1))["userErrors"]
         assert (error["code"], error["currentVersion"], error["changedFields"]) == ("STALE_VERSION", 2, ["layout", "storeName"])
 
@@ -155,7 +156,7 @@ async def test_store_is_published_and_unpublished(owner: Client, shop: Client) -
     assert (opened["config"]["isPublished"], opened["position"]) == (True, "2")
     assert (await shop.ask(FIND, i=store))["config"]["id"] == store
     assert (await mutate(owner, PUBLISH, id=store))["position"] is None
-    closed = await mutate(owner, PUBLISH, id=store, isPublished=False)
+    closed = await mutate(owner, UNPUBLISH, id=store)
     assert (closed["config"]["isPublished"], closed["position"]) == (False, "3")
     assert (await shop.ask(FIND, i=store))["config"] is None
     entries = await log.read_entries(owner.database, store, 1, 10)
@@ -171,7 +172,7 @@ async def test_deleting_store_deletes_its_rows(owner: Client) -> None:
     await make_review(owner.database, product)
     other = await make_product(owner.database, await make_store(owner.database))
     answer = await mutate(owner, DELETE, id=store, idempotencyKey="gone")
-    assert (answer["deletedId"], answer["position"]) == (store, None)
+    assert answer["deletedId"] == store
     assert await log.read_entries(owner.database, store, 0, 10) == []
     async with owner.database.transaction() as connection:
         left = await (

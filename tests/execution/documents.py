@@ -77,8 +77,8 @@ class Drawn:
 def documents(schema: GraphQLSchema, values: Values, refused: Values, seed: int, operation: str = "query") -> Iterator[Drawn]:
     """Valid documents without end.
 
-    `values` are the ones to choose from for an input, by its place ("Product.reviews.first", "ProductByInput.id"), else by its name,
-    else by its scalar; every scalar has to have some. Now and then it is one of `refused`, if that has any.
+    `values` are the ones to choose from for an input, by its place ("Product.reviews.first", "ProductByInput.id"), else by its
+    name, else by its scalar; every scalar has to have some. Now and then it is one of `refused`, if that has any.
     """
     dice = random.Random(seed)
     while True:

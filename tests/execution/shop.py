@@ -153,7 +153,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "minRating": [0.0, 1.5, 3],
         "AttributeInput.name": ["Size", "Size", "size", "Colour"],
         "AttributeInput.value": ["S", "M", "L", "red"],
-        "event": ["product_click", "purchase"],
+        "events": ["product_click", "purchase"],
         "sessionId": ["s0", "s1"],
         "Query.__type.name": [
             "Product",
@@ -174,6 +174,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "Decimal": ["1.00", "12.50"],
         "DateTime": days,
         "Position": ["0", "1"],
+        "CurrencyCode": ["EUR", "USD"],
         "JSON": [None, 1, "text", [1, {"a": None}]],
     }
 

@@ -21,9 +21,8 @@ from storefront.core.net.tls import load_tls_context
 from tests.client import SECRET
 from tests.feed.redis import free_port
 
-FEED = """subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { __typename
-  ... on ProductCreated { position } ... on ProductUpdated { position }
-  ... on ProductDeleted { position } ... on FeedReset { position reason } } }"""
+FEED = """subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { __typename position
+  ... on FeedReset { reason } } }"""
 
 
 class Server:

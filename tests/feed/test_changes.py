@@ -21,4 +21,4 @@ async def test_commit_between_two_reads_is_no_gap(database: Database, empty_url:
 
     database.observers.append(commit)
     part = await changes.load_changes_after(database, store, 0, 10)
-    assert len(seen) == 3 and not part.has_gap and [entry.position for entry in part.entries] == [1]
+    assert len(seen) == 3 and part.gap_reason is None and [entry.position for entry in part.entries] == [1]

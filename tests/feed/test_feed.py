@@ -23,11 +23,12 @@ from tests.factories import make_product, make_review, make_store, make_user, ma
 
 FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilterInput) {
   productFeed(configId: $c, after: $after, filter: $filter) {
-  __typename
-  ... on ProductCreated { position clientMutationId product { title } }
-  ... on ProductUpdated { position changedFields product { title price } }
-  ... on ProductDeleted { position productId }
-  ... on FeedReset { position reason } } }"""
+  __typename position
+  ... on ProductCreated { clientMutationId product { title } }
+  ... on ProductUpdated { changedFields product { title price } }
+  ... on ProductDeleted { productId deletedFor: reason }
+  ... on FeedReset { reason }
+  ... on FeedHeartbeat { sentAt } } }"""
 DETAILS = """subscription($c: ID!) { productFeed(configId: $c) {
   ... on ProductUpdated { product { variantCount reviews { nodes { id } } } } } }"""
 REVIEWERS = """subscription($c: ID!) { productFeed(configId: $c) {
@@ -36,7 +37,8 @@ CREATE = """mutation($input: CreateProductInput!) {
   createProduct(input: $input) { product { id } position userErrors { message } } }"""
 UPDATE = """mutation($input: UpdateProductInput!) { updateProduct(input: $input) { position userErrors { message } } }"""
 DELETE = """mutation($input: DeleteProductInput!) { deleteProduct(input: $input) { position userErrors { message } } }"""
-PUBLISH = """mutation($input: PublishConfigInput!) { publishConfig(input: $input) { position userErrors { message } } }"""
+PUBLISH = "mutation($input: PublishConfigInput!) { publishConfig(input: $input) { position userErrors { message } } }"
+UNPUBLISH = "mutation($input: UnpublishConfigInput!) { unpublishConfig(input: $input) { position userErrors { message } } }"
 
 
 class Listener:
@@ -108,7 +110,8 @@ async def test_changes_are_sent_as_they_happen(shopper: Client, owner: Client, s
         updated = await listener.event()
         assert (updated["position"], updated["changedFields"], updated["product"]["price"]) == ("2", ["price"], "6.00")
         await owner.ask(DELETE, input={"id": product})
-        assert await listener.event() == {"__typename": "ProductDeleted", "position": "3", "productId": product}
+        deleted = {"__typename": "ProductDeleted", "position": "3", "productId": product, "deletedFor": "REMOVED"}
+        assert await listener.event() == deleted
 
 
 @pytest.mark.parametrize("deflate", [True, False])
@@ -165,11 +168,12 @@ async def test_shoppers_receive_products_entering_and_leaving_view(shopper: Clie
 
 async def test_unpublishing_and_publishing_resets_shoppers(shopper: Client, owner: Client, store: str) -> None:
     async with listening(shopper, store) as listener:
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
-        assert (await listener.event())["__typename"] == "FeedReset"
+        await owner.ask(UNPUBLISH, input={"id": store})
+        closed = await listener.event()
+        assert (closed["__typename"], closed["reason"]) == ("FeedReset", "VISIBILITY_CHANGED")
         await create(owner, store)
         assert await listener.silence(), "what happens in a closed store is no shopper's affair"
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
+        await owner.ask(PUBLISH, input={"id": store})
         opened = await listener.event()
         assert (opened["position"], opened["__typename"]) == ("3", "FeedReset")
 
@@ -181,11 +185,13 @@ async def test_expired_position_is_a_reset(shopper: Client, owner: Client, store
         await connection.raw.execute("DELETE FROM changes WHERE config_id = %s AND position <= 2", [store])
     async with listening(shopper, store, after="0") as listener:
         reset = await listener.event()
-        assert (reset["__typename"], reset["position"]) == ("FeedReset", "3")
-    page = await shopper.ask(
-        'query($c: ID!) { productChanges(configId: $c, after: "0") { position changes { __typename } } }', c=store
-    )
-    assert page["productChanges"] == {"position": "3", "changes": [{"__typename": "FeedReset"}]}
+        assert reset == {"__typename": "FeedReset", "position": "3", "reason": "LOG_EXPIRED"}
+    query = """query($c: ID!, $after: Position!) { productChanges(configId: $c, after: $after) {
+      position changes { __typename position ... on FeedReset { reason } } } }"""
+    for after, reason in (("0", "LOG_EXPIRED"), ("99", "DATA_REPLACED")):
+        page = await shopper.ask(query, c=store, after=after)
+        expected = {"__typename": "FeedReset", "position": "3", "reason": reason}
+        assert page["productChanges"] == {"position": "3", "changes": [expected]}
 
 
 async def test_each_change_for_shoppers_and_the_owner(shopper: Client, owner: Client, store: str) -> None:
@@ -199,13 +205,13 @@ async def test_each_change_for_shoppers_and_the_owner(shopper: Client, owner: Cl
             {"status": "ACTIVE"},
         ):
             await owner.ask(UPDATE, input={"id": product, **change})
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": False})
+        await owner.ask(UNPUBLISH, input={"id": store})
         await owner.ask(UPDATE, input={"id": product, "title": "Vase"})
         other = await create(owner, store, title="Made while closed")
         await owner.ask(DELETE, input={"id": other})
         # So that it is told before the store opens again: what is told later is told as it is then.
         await asyncio.sleep(0.5)
-        await owner.ask(PUBLISH, input={"id": store, "isPublished": True})
+        await owner.ask(PUBLISH, input={"id": store})
         await owner.ask(DELETE, input={"id": product})
         heard: dict[str, list[tuple[str, str]]] = {"shopper": [], "owner": []}
         for name, listener, last in (("shopper", shoppers, "12"), ("owner", owners, "12")):
@@ -270,9 +276,36 @@ async def test_filter_sends_products_that_leave_it(shopper: Client, owner: Clien
         product = await create(owner, store, price="5")
         assert (await listener.event())["__typename"] == "ProductCreated"
         await owner.ask(UPDATE, input={"id": product, "price": "20"})
-        assert (await listener.event())["__typename"] == "ProductDeleted"
+        left = await listener.event()
+        assert (left["__typename"], left["deletedFor"]) == ("ProductDeleted", "FILTERED")
         await owner.ask(UPDATE, input={"id": product, "title": "Cup"})
         assert await listener.silence()
+        await owner.ask(DELETE, input={"id": product})
+        gone = await listener.event()
+        assert (gone["productId"], gone["deletedFor"]) == (product, "REMOVED")
+
+
+async def test_heartbeat_moves_position_of_idle_listeners(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, feed_heartbeat_seconds=0.5) as shopper:
+        owner = shopper.signed_in(await make_user(shopper.database))
+        store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
+        async with (
+            listening(shopper, store, filter={"maxPrice": "10"}) as idle,
+            listening(shopper, store, filter={"maxPrice": "10"}) as same,
+            listening(shopper, store) as busy,
+        ):
+            await create(owner, store, price="20")
+            for listener in (idle, same):
+                heartbeat = await listener.event()
+                assert (heartbeat["__typename"], heartbeat["position"]) == ("FeedHeartbeat", "1")
+                assert heartbeat["sentAt"].endswith("Z")
+            assert (await busy.event())["__typename"] == "ProductCreated"
+            # Whoever knows the position receives none, nor does anybody while nothing changes.
+            assert await busy.silence(1.2) and await idle.silence(0.1)
+            await owner.ask(UNPUBLISH, input={"id": store})
+            assert (await idle.event())["__typename"] == "FeedReset"
+            await create(owner, store, price="20")
+            assert await idle.silence(1.2), "what happens in a closed store is no shopper's affair"
 
 
 async def test_equal_subscriptions_share_one_execution(shopper: Client, owner: Client, store: str) -> None:

@@ -12,9 +12,9 @@ import pytest
 from storefront.core.db.database import Database
 from storefront.feed import hub as hubs
 from storefront.feed import log
-from storefront.feed.hub import Gap, Hub
-from storefront.feed.log import LogEntry
-from tests.factories import make_store
+from storefront.feed.hub import Gap, Hub, LogBatch
+from storefront.feed.log import GapReason, LogEntry
+from tests.factories import count_statements, make_store
 
 POLL = 0.3
 
@@ -100,14 +100,36 @@ async def test_expired_ahead_or_far_behind_is_a_gap(database: Database, store: s
     async with running(database) as hub:
         kept, ahead = await gap(hub, store, 3), await gap(hub, store, 31)
         assert (kept.position, ahead.position) == (30, 30)
-        assert "no longer kept" in kept.reason and "ahead" in ahead.reason
+        assert (kept.reason, ahead.reason) == (GapReason.LOG_EXPIRED, GapReason.DATA_REPLACED)
         async with aclosing(hub.stream_entries(store, 10)) as entries:
             assert await take(entries, 20) == list(range(11, 31))
     async with database.transaction() as connection:
         await connection.raw.execute("UPDATE store_positions SET position = 20000 WHERE config_id = %s", [store])
     async with running(database) as hub:
         behind = await gap(hub, store, 30)
-        assert behind.position == 20_000 and "too far behind" in behind.reason
+        assert (behind.position, behind.reason) == (20_000, GapReason.TOO_FAR_BEHIND)
+    await log.advance_positions(database)
+    async with running(database) as hub:
+        assert (await gap(hub, store, 30)).reason is GapReason.DATA_REPLACED
+
+
+async def test_heartbeat_follows_a_moved_log_without_statements(database: Database, store: str) -> None:
+    hub = Hub(database, 60, 0.2)
+    async with hub.running(), aclosing(hub.stream_batches(store, None)) as batches, asyncio.timeout(10):
+        assert await anext(batches) == LogBatch(0)
+        await append(database, store, 3)
+        hub.notify(store)
+        found = [await anext(batches)]
+        with count_statements(database, looks=True) as statements:
+            while not found[-1].is_heartbeat:
+                found.append(await anext(batches))
+            assert found[-1].position == 3 and found[0].entries
+            # The log has not moved since: there is no other.
+            coming = await start(batches)
+            await asyncio.sleep(1)
+            assert not coming.done()
+            coming.cancel()
+    assert len([sql for sql in statements if "changes" in sql]) <= 1
 
 
 async def test_feed_continues_after_a_gap(database: Database, store: str) -> None:

@@ -31,7 +31,7 @@ LOOKS = [
       ... on ProductCreated {{ product {{ {PRODUCT} }} }} ... on ProductUpdated {{ product {{ {PRODUCT} }} }} }} }} }}""",
 ]
 HIDE_PRODUCT = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { userErrors { message } } }"
-HIDE_STORE = "mutation($i: ID!) { publishConfig(input: { id: $i, isPublished: false }) { userErrors { message } } }"
+HIDE_STORE = "mutation($i: ID!) { unpublishConfig(input: { id: $i }) { userErrors { message } } }"
 
 
 def parts_of(url: str) -> tuple[str, str]:

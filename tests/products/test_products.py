@@ -46,7 +46,8 @@ async def new_product(client: Client, **values: Any) -> str:
 
 
 PAGE = """id title description price compareAtPrice images category tags inventory trackInventory inStock seoTitle status version
-  createdAt updatedAt priceRange { max __typename min } variantCount reviewSummary { average count distribution __typename }
+  createdAt updatedAt priceRange { max __typename min } variantCount
+  reviewSummary { average count distribution { count __typename rating } __typename }
   config { id storeName slug description isPublished currency createdAt __typename }
   variants(first: 2) { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt }
   hidden: variants(availableOnly: false) { id }
@@ -197,8 +198,9 @@ async def test_review_summary_follows_every_write(shopper: Client) -> None:
     id_ = await new_product(shopper)
 
     async def summary() -> tuple[float | None, int, list[int]]:
-        found = (await product(shopper, id_, "reviewSummary { average count distribution }"))["reviewSummary"]
-        return found["average"], found["count"], found["distribution"]
+        found = (await product(shopper, id_, "reviewSummary { average count distribution { rating count } }"))["reviewSummary"]
+        assert [each["rating"] for each in found["distribution"]] == [1, 2, 3, 4, 5]
+        return found["average"], found["count"], [each["count"] for each in found["distribution"]]
 
     assert await summary() == (None, 0, [0, 0, 0, 0, 0])
     one = await make_review(shopper.database, id_, rating=1)
@@ -216,7 +218,8 @@ async def test_deleting_user_removes_their_ratings(shopper: Client) -> None:
     await make_review(shopper.database, id_, user_id=user, rating=1)
     await make_review(shopper.database, id_, rating=5)
     await run(shopper.database, "DELETE FROM users WHERE id = %(user)s", user=user)
-    assert (await product(shopper, id_, "reviewSummary { distribution }"))["reviewSummary"] == {"distribution": [0, 0, 0, 0, 1]}
+    summary = (await product(shopper, id_, "reviewSummary { distribution { count } }"))["reviewSummary"]
+    assert [each["count"] for each in summary["distribution"]] == [0, 0, 0, 0, 1]
 
 
 WRITES = (

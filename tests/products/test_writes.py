@@ -49,6 +49,15 @@ async def test_product_is_created_with_variants(owner: Client) -> None:
     assert [c["clientMutationId"] for c in page["changes"]] == ["a1", "a1"]
 
 
+async def test_deletion_returns_store_with_new_count(owner: Client) -> None:
+    store = await own_store(owner)
+    gone, _ = [await make_product(owner.database, store) for _ in range(2)]
+    document = "mutation($i: ID!) { deleteProduct(input: {id: $i}) { deletedId config { id products { totalCount } } } }"
+    deleted = (await owner.ask(document, i=gone))["deleteProduct"]
+    assert deleted == {"deletedId": gone, "config": {"id": store, "products": {"totalCount": 1}}}
+    assert (await owner.ask(document, i=gone))["deleteProduct"] == {"deletedId": None, "config": None}
+
+
 @pytest.mark.parametrize(
     "forms",
     [

@@ -1,5 +1,6 @@
 """Review mutations over GraphQL: one review per user and product, writable by its author only."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,17 +13,17 @@ from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_user
 
 ERRORS = "userErrors { __typename code message path ... on StaleVersionError { currentVersion changedFields } }"
-REVIEW = "{ id rating title body version user { id email } product { id reviewSummary { average count distribution } } }"
+SUMMARY_FIELDS = "reviewSummary { average count distribution { rating count } }"
+REVIEW = f"{{ id rating title body version createdAt updatedAt user {{ id email }} product {{ id {SUMMARY_FIELDS} }} }}"
 CREATE = (
     f"mutation($i: CreateReviewInput!) {{ createReview(input: $i) {{ review {REVIEW} position clientMutationId {ERRORS} }} }}"
 )
 UPDATE = (
     f"mutation($i: UpdateReviewInput!) {{ updateReview(input: $i) {{ review {REVIEW} position clientMutationId {ERRORS} }} }}"
 )
-DELETE = f"mutation($i: DeleteReviewInput!) {{ deleteReview(input: $i) {{ deletedId position {ERRORS} }} }}"
-SUMMARY = (
-    "query($i: ID!) { product(by: {id: $i}) { version reviewSummary { average count distribution } reviews { nodes { id } } } }"
-)
+DELETE = f"""mutation($i: DeleteReviewInput!) {{ deleteReview(input: $i) {{
+  deletedId position product {{ id {SUMMARY_FIELDS} }} {ERRORS} }} }}"""
+SUMMARY = f"query($i: ID!) {{ product(by: {{id: $i}}) {{ version {SUMMARY_FIELDS} reviews {{ nodes {{ id }} }} }} }}"
 
 
 @pytest.fixture
@@ -45,6 +46,11 @@ async def mutate(client: Client, document: str, **input_: Any) -> dict[str, Any]
     return dict(payload)
 
 
+def build_summary(average: float | None, *counts: int) -> dict[str, Any]:
+    distribution = [{"rating": rating, "count": count} for rating, count in enumerate(counts, 1)]
+    return {"average": average, "count": sum(counts), "distribution": distribution}
+
+
 def get_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
     return [(error["code"], ".".join(error["path"])) for error in payload["userErrors"]]
 
@@ -58,7 +64,8 @@ async def test_review_is_created_and_counted(author: Client) -> None:
     assert get_errors(answer) == [] and (answer["position"], answer["clientMutationId"]) == ("1", "r")
     assert (review["rating"], review["title"], review["body"], review["version"]) == (4, "Good", "It holds tea.\nLots.", 1)
     assert review["user"]["id"] == await own_id(author) and review["user"]["email"]
-    assert review["product"] == {"id": product, "reviewSummary": {"average": 4.0, "count": 1, "distribution": [0, 0, 0, 1, 0]}}
+    assert review["product"] == {"id": product, "reviewSummary": build_summary(4.0, 0, 0, 0, 1, 0)}
+    assert review["createdAt"] == review["updatedAt"]
     [entry] = await log.read_entries(author.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.product_id) == ("product_updated", review["id"], product)
     assert (entry.changed_fields, entry.actor_id, entry.client_mutation_id) == (["reviews"], review["user"]["id"], "r")
@@ -71,7 +78,7 @@ async def test_second_review_of_product_is_rejected(author: Client, shopper: Cli
     other = shopper.signed_in(await make_user(shopper.database))
     assert get_errors(await mutate(other, CREATE, productId=product, rating=2)) == []
     summary = (await shopper.ask(SUMMARY, i=product))["product"]["reviewSummary"]
-    assert summary == {"average": 3.5, "count": 2, "distribution": [0, 1, 0, 0, 1]}
+    assert summary == build_summary(3.5, 0, 1, 0, 0, 1)
     assert [entry.position for entry in await log.read_entries(author.database, store, 0, 10)] == [1, 2]
 
 
@@ -103,11 +110,14 @@ async def test_only_owner_reviews_hidden_product(author: Client) -> None:
 
 async def test_update_changes_and_logs_given_fields(author: Client) -> None:
     product, store = await a_product(author)
-    review = await make_review(author.database, product, user_id=await own_id(author), rating=5, title="T", body="B")
+    before = datetime(2020, 1, 1, tzinfo=UTC)
+    values = {"user_id": await own_id(author), "rating": 5, "title": "T", "body": "B", "created_at": before}
+    review = await make_review(author.database, product, **values)
     answer = await mutate(author, UPDATE, id=review, rating=2, title="T", body=None, clientMutationId="u")
     changed = answer["review"]
     assert (changed["rating"], changed["title"], changed["body"], changed["version"]) == (2, "T", None, 2)
-    assert changed["product"]["reviewSummary"] == {"average": 2.0, "count": 1, "distribution": [0, 1, 0, 0, 0]}
+    assert changed["product"]["reviewSummary"] == build_summary(2.0, 0, 1, 0, 0, 0)
+    assert changed["createdAt"] < changed["updatedAt"]
     [entry] = await log.read_entries(author.database, store, 0, 10)
     assert sorted(entry.changed_fields) == ["reviews.body", "reviews.rating"]
     assert (entry.version, entry.client_mutation_id, entry.position) == (2, "u", 1)
@@ -130,9 +140,11 @@ async def test_deleted_review_is_not_counted(author: Client, shopper: Client) ->
     review = await make_review(author.database, product, user_id=await own_id(author))
     answer = await mutate(author, DELETE, id=review)
     assert (answer["deletedId"], answer["position"]) == (review, "1")
+    assert answer["product"] == {"id": product, "reviewSummary": build_summary(None, 0, 0, 0, 0, 0)}
     left = (await shopper.ask(SUMMARY, i=product))["product"]
-    assert left["reviewSummary"] == {"average": None, "count": 0, "distribution": [0] * 5} and left["reviews"]["nodes"] == []
-    assert get_errors(await mutate(author, DELETE, id=review)) == [("NOT_FOUND", "id")]
+    assert left["reviewSummary"] == build_summary(None, 0, 0, 0, 0, 0) and left["reviews"]["nodes"] == []
+    again = await mutate(author, DELETE, id=review)
+    assert get_errors(again) == [("NOT_FOUND", "id")] and again["product"] is None
     [entry] = await log.read_entries(author.database, store, 0, 10)
     assert (entry.entity_id, entry.changed_fields) == (review, ["reviews"])
     assert get_errors(await mutate(author, CREATE, productId=product, rating=1)) == []

@@ -87,7 +87,7 @@ async def test_if_none_match_any_matches_responses(empty_url: str, tmp_path: Pat
 @pytest.mark.parametrize("coding", ["gzip", "GZIP", "br", "identity, gzip", "x-unknown", "aws-chunked"])
 async def test_content_coding_is_refused_on_every_route(shopper: Client, coding: str) -> None:
     store = await make_store(shopper.database)
-    bodies = {"/graphql": {"query": NAME}, f"/events/{store}": {"events": [{"event": "page_view"}]}}
+    bodies = {"/graphql": {"query": NAME}, f"/events/{store}": {"events": [{"event": "page_view"}], "consent": True}}
     for path, given in bodies.items():
         body = orjson.dumps(given)
         sent = gzip.compress(body) if "gzip" in coding.lower() else body

@@ -9,7 +9,7 @@ from tests.client import Client
 from tests.factories import make_product, make_review, make_store, make_user
 
 UPDATE = """mutation($i: UpdateProfileInput!) { updateProfile(input: $i) {
-  user { id name image email } position replayed clientMutationId
+  user { id name image email version updatedAt } replayed clientMutationId
   userErrors { code message path ... on StaleVersionError { currentVersion changedFields } } } }"""
 PICTURE = "https://example.com/me.jpg"
 
@@ -25,16 +25,13 @@ async def mutate(client: Client, **input_: Any) -> dict[str, Any]:
 
 
 async def version(client: Client) -> int:
-    me = (await client.ask("{ me { id } }"))["me"]["id"]
-    async with client.database.transaction() as connection:
-        [(found,)] = await (await connection.raw.execute("SELECT version FROM users WHERE id = %s", [me])).fetchall()
-    return int(found)
+    return int((await client.ask("{ me { version } }"))["me"]["version"])
 
 
 async def test_omitted_fields_stay_and_null_clears(user_value: Client) -> None:
     answer = await mutate(user_value, name=" Grace ", clientMutationId="p")
     assert (answer["user"]["name"], answer["user"]["image"], answer["userErrors"]) == ("Grace", PICTURE, [])
-    assert (answer["position"], answer["clientMutationId"]) == (None, "p")
+    assert (answer["user"]["version"], answer["clientMutationId"]) == (2, "p")
     answer = await mutate(user_value, image=None)
     assert (answer["user"]["name"], answer["user"]["image"]) == ("Grace", None)
     assert (await user_value.ask("{ me { name image } }"))["me"] == {"name": "Grace", "image": None}
@@ -44,8 +41,10 @@ async def test_profile_uses_optimistic_locking(user_value: Client) -> None:
     await mutate(user_value, name="Ada")
     await mutate(user_value)
     assert await version(user_value) == 1
-    await mutate(user_value, name="Grace", expectedVersion=1)
-    assert await version(user_value) == 2
+    created = (await user_value.ask("{ me { createdAt updatedAt } }"))["me"]
+    assert created["createdAt"] == created["updatedAt"]
+    answer = await mutate(user_value, name="Grace", expectedVersion=1)
+    assert await version(user_value) == 2 and answer["user"]["updatedAt"] > created["updatedAt"]
     [error] = (await mutate(user_value, name="Eve", expectedVersion=1))["userErrors"]
     assert (error["code"], error["path"], error["currentVersion"], error["changedFields"]) == (
         "STALE_VERSION", ["expectedVersion"], 2, [],

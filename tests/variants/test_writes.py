@@ -16,7 +16,8 @@ CREATE = f"""mutation($i: CreateVariantInput!) {{ createVariant(input: $i) {{
   variant {VARIANT} position clientMutationId replayed {ERRORS} }} }}"""
 UPDATE = f"""mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{
   variant {VARIANT} position clientMutationId replayed {ERRORS} }} }}"""
-DELETE = f"mutation($i: DeleteVariantInput!) {{ deleteVariant(input: $i) {{ deletedId position {ERRORS} }} }}"
+DELETE = f"""mutation($i: DeleteVariantInput!) {{ deleteVariant(input: $i) {{
+  deletedId position product {{ variantCount priceRange {{ min max }} }} {ERRORS} }} }}"""
 PRODUCT = """query($i: ID!) { product(by: {id: $i}) {
   variantCount inStock priceRange { min max } variants(availableOnly: false) { name } } }"""
 
@@ -157,9 +158,11 @@ async def test_deleted_variant_disappears_from_product(owner: Client) -> None:
     kept, gone = [await make_variant(owner.database, product, name=name, price=price) for name, price in (("K", "5"), ("G", "9"))]
     answer = await mutate(owner, DELETE, id=gone)
     assert answer["deletedId"] == gone and answer["position"] == "1" and kept
+    assert answer["product"] == {"variantCount": 1, "priceRange": {"min": "5.00", "max": "5.00"}}
     left = (await owner.ask(PRODUCT, i=product))["product"]
     assert left["variants"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
-    assert get_errors(await mutate(owner, DELETE, id=gone)) == [("NOT_FOUND", "id")]
+    again = await mutate(owner, DELETE, id=gone)
+    assert get_errors(again) == [("NOT_FOUND", "id")] and again["product"] is None
     [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.changed_fields) == ("product_updated", gone, ["variants"])
 

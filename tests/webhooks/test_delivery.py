@@ -128,7 +128,7 @@ async def test_topics_and_reader_filter_messages(stocked: tuple[Client, str], re
     await change_product(owner, hidden, status="ACTIVE")
     # Visibility of a store is evaluated when its log is read.
     await receiver.wait(4)
-    await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
+    await owner.ask("mutation($i: ID!) { unpublishConfig(input: {id: $i}) { position } }", i=store)
     await change_product(owner, hidden, title="New")
     await receiver.wait(7)
     await asyncio.sleep(0.3)
@@ -146,7 +146,7 @@ async def test_query_with_product_id_skips_store_messages(stocked: tuple[Client,
     owner, store = stocked
     await create_webhook(owner, store, receiver.url, topics=[*PRODUCTS, "STORE_UNPUBLISHED"], readAs="OWNER")
     product = await add_product(owner, store)
-    await owner.ask("mutation($i: ID!) { publishConfig(input: {id: $i, isPublished: false}) { position } }", i=store)
+    await owner.ask("mutation($i: ID!) { unpublishConfig(input: {id: $i}) { position } }", i=store)
     data = {message.json["type"]: message.json["data"] for message in await receiver.wait(2)}
     assert data["product.created"]["product"]["id"] == product and data["store.unpublished"] is None
 

@@ -10,12 +10,12 @@ import { WebSocketServer } from 'ws';
 const schema = buildSchema(`
   type Query { ready: Boolean }
   type Subscription { productFeed(configId: ID!): ProductFeedEvent! }
-  union ProductFeedEvent = ProductCreated | ProductUpdated | ProductDeleted | FeedReset
+  interface ProductFeedEvent { position: String! }
   type Product { id: ID! title: String! price: String! version: Int! }
-  type ProductCreated { position: String! clientMutationId: String product: Product! }
-  type ProductUpdated { position: String! clientMutationId: String changedFields: [String!]! product: Product! }
-  type ProductDeleted { position: String! clientMutationId: String productId: ID! }
-  type FeedReset { position: String! reason: String! }
+  type ProductCreated implements ProductFeedEvent { position: String! clientMutationId: String product: Product! }
+  type ProductUpdated implements ProductFeedEvent { position: String! clientMutationId: String changedFields: [String!]! product: Product! }
+  type ProductDeleted implements ProductFeedEvent { position: String! clientMutationId: String productId: ID! }
+  type FeedReset implements ProductFeedEvent { position: String! reason: String! }
 `);
 schema.getSubscriptionType().getFields().productFeed.subscribe = (_, { configId }) => listen(configId);
 

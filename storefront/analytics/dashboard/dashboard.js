@@ -100,7 +100,7 @@ function draw(series, interval) {
   Chart.defaults.color = getComputedStyle(byId("status")).color;
   Chart.defaults.borderColor = getComputedStyle(document.querySelector("th")).borderBottomColor;
   const form = interval === "HOUR" ? { hour: "2-digit", minute: "2-digit" } : { day: "numeric", month: "short" };
-  const labels = series.map(({ at }) => new Date(at).toLocaleString(undefined, { ...form, timeZone: ZONE }));
+  const labels = series.map(({ startsAt }) => new Date(startsAt).toLocaleString(undefined, { ...form, timeZone: ZONE }));
   const line = (label, name, colour) => ({
     label, data: series.map((point) => point[name]), borderColor: colour, backgroundColor: colour, pointRadius: 0, pointHitRadius: 12, tension: 0.25,
   });

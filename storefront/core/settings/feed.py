@@ -18,4 +18,10 @@ class FeedSettings(BaseSettings):
         le=60,
         description="Seconds between polls for changes whose wake-up was lost: the longest delay of a change.",
     )
+    feed_heartbeat_seconds: float = Field(
+        30.0,
+        gt=0,
+        le=3_600,
+        description="Seconds between heartbeats of product feeds, which tell idle subscribers how far the log has moved.",
+    )
     log_retention_days: int = Field(7, ge=1, le=3650, description="Days for which entries of the changelog are retained.")

@@ -1,10 +1,11 @@
 """Analytics of a store: events, reports, series, funnels and sources."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, cast
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast
 
 import strawberry
 
@@ -14,60 +15,74 @@ from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.pagination import Connection, First
+from storefront.graph.limits import MAX_FILTER_ITEMS, ROW_LIMITS, limits
+from storefront.graph.pagination import Connection
 from storefront.graph.scalars import JSON
-from storefront.queries.analytics import MAX_SOURCES, EventCounts, Span
+from storefront.queries.analytics import MAX_SOURCES, EventCounts, EventFilter, SeriesPoint, Span
 
 if TYPE_CHECKING:
     from storefront.graph.types.catalogue import Product
 
-TimeZone = Annotated[
-    str, strawberry.argument(description='IANA name of the time zone that days begin in, such as "Europe/Berlin".')
-]
+T = TypeVar("T")
+
+TimeZone = Annotated[str, strawberry.argument(description='IANA time zone in which days begin: "Europe/Berlin".')]
 
 
-@strawberry.enum(description="Length of an interval of a series.")
+@strawberry.enum(description="Length of an interval in a time series.")
 class AnalyticsInterval(Enum):
-    HOUR = "hour"
-    DAY = "day"
-    WEEK = strawberry.enum_value("week", description="Begins on Monday.")
-    MONTH = "month"
+    HOUR = strawberry.enum_value("hour", description="An hour.")
+    DAY = strawberry.enum_value("day", description="A calendar day.")
+    WEEK = strawberry.enum_value("week", description="A calendar week, starting on Monday.")
+    MONTH = strawberry.enum_value("month", description="A calendar month.")
 
 
-@strawberry.input(description="A half-open range of time.")
+@strawberry.input(description="A period of time, half-open.")
 class DateRangeInput:
     from_: datetime = strawberry.field(name="from", description="Start, inclusive.")
     to: datetime = strawberry.field(description="End, exclusive.")
 
 
-@strawberry.type(description="Something a shopper did in a store.")
-class AnalyticsEvent:
-    id: strawberry.ID
-    event: str = strawberry.field(description="Such as page_view, product_click, add_to_cart or purchase.")
-    properties: JSON
-    session_id: str | None
-    user_id: str | None
-    user_agent: str | None
-    ip_address: str | None = strawberry.field(
-        description="Truncated before it was stored: it identifies a network, not a shopper."
+@strawberry.input(description="Limits a list of events. All given fields have to match.")
+class AnalyticsEventFilterInput:
+    events: list[str] | None = strawberry.field(
+        default=None, description="Names of events; one has to match.", metadata=limits(items=MAX_FILTER_ITEMS)
     )
-    referrer: str | None
-    utm_source: str | None
-    utm_medium: str | None
-    utm_campaign: str | None
-    is_bot: bool = strawberry.field(description="Whether the user agent is that of a known bot.")
-    timestamp: datetime
+    session_id: str | None = strawberry.field(default=None, description="Session of the shopper.")
+    range: DateRangeInput | None = strawberry.field(default=None, description="Period in which the events happened.")
 
 
-@strawberry.type
+Range = Annotated[DateRangeInput, strawberry.argument(description="Period of the report.")]
+MaybeEventFilter = Annotated[
+    AnalyticsEventFilterInput | None, strawberry.argument(description="Limits the list to events that match.")
+]
+
+
+@strawberry.type(description="An action of a shopper, as it was recorded.")
+class AnalyticsEvent:
+    id: strawberry.ID = strawberry.field(description="Globally unique, opaque and permanent.")
+    event: str = strawberry.field(description='Name of the event: "page_view", "product_click", "add_to_cart".')
+    properties: JSON = strawberry.field(description="Details, as a JSON object.")
+    session_id: str | None = strawberry.field(description="Session of the shopper.")
+    user_id: str | None = strawberry.field(description="ID that the shop's own system has for the shopper.")
+    user_agent: str | None = strawberry.field(description="User agent of the shopper's browser.")
+    ip_address: str | None = strawberry.field(description="IP network of the shopper, /24 or /48. Full addresses are not stored.")
+    referrer: str | None = strawberry.field(description="URL of the referring page.")
+    utm_source: str | None = strawberry.field(description="UTM source.")
+    utm_medium: str | None = strawberry.field(description="UTM medium.")
+    utm_campaign: str | None = strawberry.field(description="UTM campaign.")
+    is_bot: bool = strawberry.field(description="Whether the user agent is a known bot.")
+    timestamp: datetime = strawberry.field(description="When the event happened.")
+
+
+@strawberry.type(description="Figures of one of the most clicked products.")
 class TopProduct:
-    product_id: strawberry.ID
-    clicks: int
-    add_to_carts: int
+    product_id: strawberry.ID = strawberry.field(description="ID of the product.")
+    clicks: int = strawberry.field(description="Number of `product_click` events.")
+    add_to_carts: int = strawberry.field(description="Number of `add_to_cart` events.")
     # The id of the store.
     parent_id: strawberry.Private[str]
 
-    @strawberry.field(description="Null once the product is deleted.")
+    @strawberry.field(description="The product; null if it has been deleted.")
     async def product(self, info: Info) -> Annotated["Product", strawberry.lazy("storefront.graph.types.catalogue")] | None:
         key = parse_id(self.product_id)
         found_product = await info.context.load(loaders.load_products, key) if key else None
@@ -75,33 +90,36 @@ class TopProduct:
         return cast("Product", found_product) if found_product and found_product.config_id == self.parent_id else None
 
 
-@strawberry.type(description="One interval of a series.")
+@strawberry.type(description="Figures of a store for one interval.")
 class AnalyticsPoint:
-    at: datetime = strawberry.field(
-        description="Start of the interval. The first one may begin before the range, but counts only events within it."
-    )
-    page_views: int
-    product_clicks: int
-    add_to_carts: int
-    purchases: int
-    sessions: int = strawberry.field(description="Sessions that began in the interval.")
+    starts_at: datetime = strawberry.field(description="Start of the interval. The first may start before the period.")
+    page_views: int = strawberry.field(description="Number of `page_view` events.")
+    product_clicks: int = strawberry.field(description="Number of `product_click` events.")
+    add_to_carts: int = strawberry.field(description="Number of `add_to_cart` events.")
+    purchases: int = strawberry.field(description="Number of `purchase` events.")
+    sessions: int = strawberry.field(description="Number of sessions that started in the interval.")
 
 
-@strawberry.type(description="A traffic source: the UTM parameters of the link, else the referrer.")
+@strawberry.type(description="Where sessions came from: the UTM parameters of their first page, or else the referring site.")
 class AnalyticsSource:
-    source: str = strawberry.field(description='The UTM source, else the host of the referrer, else "direct".')
-    medium: str | None = strawberry.field(description="The UTM medium.")
-    campaign: str | None = strawberry.field(description="The UTM campaign.")
-    sessions: int = strawberry.field(description="Sessions whose first event is from this source.")
-    events: int
+    source: str = strawberry.field(description='UTM source, or else the host name of the referrer, or else "direct".')
+    medium: str | None = strawberry.field(description="UTM medium.")
+    campaign: str | None = strawberry.field(description="UTM campaign.")
+    sessions: int = strawberry.field(description="Number of sessions.")
+    events: int = strawberry.field(description="Number of events in these sessions.")
 
 
 @strawberry.type(description="A step of the purchase funnel.")
 class FunnelStep:
-    event: str | None = strawberry.field(description="The event of this step; null in the first step, which has all sessions.")
-    sessions: int = strawberry.field(description="Sessions with the events of this step and of all before it.")
-    rate: float = strawberry.field(description="Share of the sessions of the previous step, in percent: 0 to 100.")
+    event: str | None = strawberry.field(
+        description="The event that is required for this step, besides those of the steps before; null for the first step, "
+        "which has all sessions."
+    )
+    sessions: int = strawberry.field(description="Number of sessions that reached this step.")
+    rate: float = strawberry.field(description="Share of the sessions of the previous step, in percent.")
 
+
+FirstProducts = Annotated[int, strawberry.argument(description="Maximum number of products, 1 to 100.", metadata=ROW_LIMITS)]
 
 _FUNNEL_COUNTERS = {
     None: "sessions",
@@ -111,67 +129,86 @@ _FUNNEL_COUNTERS = {
 }
 
 
-async def _load_top_products(reports: "Sequence[AnalyticsReport]", info: Info, first: First = 10) -> Sequence[Sequence[Row]]:
-    limit, load = arguments.check_row_count(first), info.context.load_many
-    rows_by_span: dict[Span, Iterator[Sequence[Row]]] = {}
+async def _load_by_span(
+    reports: "Sequence[AnalyticsReport]", load: Callable[[list[str], Span], Awaitable[Sequence[T]]]
+) -> list[T]:
+    """Values of the stores of reports, loaded in one batch per span: that of the reports, and the previous one."""
+    values_by_span: dict[Span, Iterator[T]] = {}
     for span in {report.span for report in reports}:
-        keys = [report.config_id for report in reports if report.span == span]
-        rows_by_span[span] = iter(await load(loaders.load_config_top_products, keys, span, limit))
-    return [next(rows_by_span[report.span]) for report in reports]
+        values_by_span[span] = iter(await load([report.config_id for report in reports if report.span == span], span))
+    return [next(values_by_span[report.span]) for report in reports]
+
+
+async def _load_top_products(
+    reports: "Sequence[AnalyticsReport]", info: Info, first: FirstProducts = 10
+) -> Sequence[Sequence[Row]]:
+    limit, load = arguments.check_row_count(first), info.context.load_many
+    return await _load_by_span(reports, lambda keys, span: load(loaders.load_config_top_products, keys, span, limit))
+
+
+async def _load_series(
+    reports: "Sequence[AnalyticsReport]",
+    info: Info,
+    interval: Annotated[AnalyticsInterval, strawberry.argument(description="Length of the intervals.")] = AnalyticsInterval.DAY,
+) -> Sequence[Sequence[SeriesPoint]]:
+    length, load = cast(str, interval.value), info.context.load_many
+    for report in reports:
+        arguments.check_series_interval(length, report.span, "interval")
+    # One field of a document resolves the reports of one field above it: they have the same time zone.
+    zone = reports[0].time_zone
+    return await _load_by_span(reports, lambda keys, span: load(loaders.load_config_event_series, keys, span, length, zone))
 
 
 @strawberry.type(
-    description="Analytics of a store in a range of time, without bots. Each part is computed only when selected. "
-    "An event is counted about a second after it was received."
+    description="Figures of a store for a period. Bots are excluded. Events are counted about a second after they arrive."
 )
 class AnalyticsReport:
     config_id: strawberry.Private[str]
     span: strawberry.Private[Span]
-    interval: strawberry.Private[str]
     time_zone: strawberry.Private[str]
     is_previous: strawberry.Private[bool] = False
 
     async def _load_counts(self, info: Info) -> EventCounts:
         return await info.context.load(loaders.load_config_event_counts, self.config_id, self.span)
 
-    @strawberry.field
+    @strawberry.field(description="Number of `page_view` events.")
     async def page_views(self, info: Info) -> int:
         return (await self._load_counts(info)).page_views
 
-    @strawberry.field
+    @strawberry.field(description="Number of `product_click` events.")
     async def product_clicks(self, info: Info) -> int:
         return (await self._load_counts(info)).product_clicks
 
-    @strawberry.field
+    @strawberry.field(description="Number of `add_to_cart` events.")
     async def add_to_carts(self, info: Info) -> int:
         return (await self._load_counts(info)).add_to_carts
 
-    @strawberry.field
+    @strawberry.field(description="Number of `purchase` events.")
     async def purchases(self, info: Info) -> int:
         return (await self._load_counts(info)).purchases
 
-    @strawberry.field
+    @strawberry.field(description="Number of `search` events.")
     async def searches(self, info: Info) -> int:
         return (await self._load_counts(info)).searches
 
-    @strawberry.field(
-        description="Sessions that began in the range: a session is attributed to the time of its first event, and counted once."
-    )
+    @strawberry.field(description="Number of sessions that started in the period. A session counts once, when it started.")
     async def sessions(self, info: Info) -> int:
         return (await self._load_counts(info)).sessions
 
-    @strawberry.field(description="Adds to cart per product click, in percent. Above 100 if products are added without clicks.")
+    @strawberry.field(description="Additions to carts per product click, in percent. Can exceed 100.")
     async def conversion_rate(self, info: Info) -> float:
         counts = await self._load_counts(info)
         return _compute_percent(counts.add_to_carts, counts.product_clicks)
 
-    @strawberry.field(description="Share of the sessions with a product click that also added to a cart, in percent: 0 to 100.")
+    @strawberry.field(description="Share of the sessions with a product click that also added to a cart, in percent.")
     async def session_conversion_rate(self, info: Info) -> float:
         counts = await self._load_counts(info)
         return _compute_percent(counts.converted_sessions, counts.clicked_sessions)
 
     @strawberry.field(
-        description="The purchase funnel: all sessions, product clicked, added to cart, purchased.", metadata=costs(size=4)
+        description="Steps towards a purchase: all sessions, then those with a product click, an addition to the cart, "
+        "a purchase.",
+        metadata=costs(size=4),
     )
     async def funnel(self, info: Info) -> list[FunnelStep]:
         counts = await self._load_counts(info)
@@ -183,39 +220,60 @@ class AnalyticsReport:
         ]
 
     top_products: list[TopProduct] = batch_field(
-        _load_top_products, description="Ordered by clicks, then by adds to cart.", metadata=costs(50)
+        _load_top_products, description="Products with the most clicks, then additions to carts.", metadata=costs(50)
     )
 
-    @strawberry.field(
-        description="Every interval that overlaps the range, in order, including those without events.",
+    series: list[AnalyticsPoint] = batch_field(
+        _load_series,
+        description="All intervals of the period in order, including empty ones. The first and last count only what is within "
+        "the period.",
         metadata=costs(50, size=100),
     )
-    async def series(self, info: Info) -> list[AnalyticsPoint]:
-        load, series_arguments = info.context.load, (self.span, self.interval, self.time_zone)
-        points = await load(loaders.load_config_event_series, self.config_id, *series_arguments)
-        return cast(list[AnalyticsPoint], points)
 
     @strawberry.field(description=f"The {MAX_SOURCES} sources with the most sessions.", metadata=costs(50, size=MAX_SOURCES))
     async def sources(self, info: Info) -> list[AnalyticsSource]:
         rows = await info.context.load(loaders.load_config_sources, self.config_id, self.span)
         return cast(list[AnalyticsSource], rows)
 
-    @strawberry.field(description="The range of the same length just before, for comparison; null within a previous report.")
+    @strawberry.field(description="The period of the same length just before, for comparison; null within a previous period.")
     def previous(self) -> "AnalyticsReport | None":
         return None if self.is_previous else replace(self, span=self.span.get_previous(), is_previous=True)
 
 
-def build_analytics_report(config_id: str, range: DateRangeInput, interval: AnalyticsInterval, time_zone: str) -> AnalyticsReport:
+def build_analytics_report(config_id: str, range: DateRangeInput, time_zone: str) -> AnalyticsReport:
     """The report of one store, computed when resolved. The caller checks permissions. Raises InvalidInput."""
-    span = arguments.build_report_range(range.from_, range.to, "range", interval.value)
+    span = arguments.build_report_range(range.from_, range.to, "range")
     zone = arguments.check_time_zone(time_zone, "timeZone")
-    return AnalyticsReport(config_id=config_id, span=span, interval=interval.value, time_zone=zone)
+    return AnalyticsReport(config_id=config_id, span=span, time_zone=zone)
 
 
 def _compute_percent(count: int, total: int) -> float:
     return 100 * count / total if total else 0.0
 
 
-@strawberry.type
+@strawberry.type(description="A page of events.")
 class AnalyticsEventConnection(Connection[AnalyticsEvent]):
-    """A page of events."""
+    pass
+
+
+async def load_event_connections(
+    info: Info, config_ids: Sequence[str], filter_: AnalyticsEventFilterInput | None, first: int, after: str | None
+) -> list[AnalyticsEventConnection]:
+    """A page of the events of each store, in one batch. The caller checks permissions. Raises InvalidInput."""
+    event_filter = _build_event_filter(filter_ or AnalyticsEventFilterInput())
+    window, load = arguments.build_window(first, after), info.context.load_many
+    pages = await load(loaders.load_config_events, config_ids, event_filter, window)
+    return [
+        AnalyticsEventConnection(
+            page=page, count=partial(info.context.load, loaders.count_config_events, config_id, event_filter)
+        )
+        for config_id, page in zip(config_ids, pages, strict=True)
+    ]
+
+
+def _build_event_filter(filter_: AnalyticsEventFilterInput) -> EventFilter:
+    return EventFilter(
+        arguments.check_texts(filter_.events, "filter.events") if filter_.events is not None else None,
+        arguments.check_text(filter_.session_id, "filter.sessionId") if filter_.session_id is not None else None,
+        arguments.build_date_range(filter_.range.from_, filter_.range.to, "filter.range") if filter_.range else None,
+    )

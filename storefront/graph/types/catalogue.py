@@ -16,7 +16,7 @@ import strawberry
 from storefront.execution.batch_field import batch_field
 from storefront.execution.lookahead import get_selected_names
 from storefront.graph import arguments, inputs, loaders
-from storefront.graph.batches import build_reference_batch, load_by_kind
+from storefront.graph.batches import build_optional_reference_batch, build_reference_batch, load_by_kind
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
@@ -34,8 +34,16 @@ from storefront.graph.limits import SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
-from storefront.graph.scalars import Position
-from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
+from storefront.graph.scalars import CurrencyCode, Position
+from storefront.graph.types.analytics import (
+    AnalyticsEventConnection,
+    AnalyticsReport,
+    MaybeEventFilter,
+    Range,
+    TimeZone,
+    build_analytics_report,
+    load_event_connections,
+)
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
@@ -46,6 +54,8 @@ from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
 
 MAX_PREDICTIVE_RESULTS = 20
+
+ID_DESCRIPTION = "Globally unique, opaque and permanent."
 
 
 async def _load_configs(
@@ -60,19 +70,23 @@ async def _load_configs(
     ]
 
 
-@strawberry.type(description="A user, who may own stores and write reviews.")
+@strawberry.type(description="A person who owns stores or writes reviews.")
 class User(Node):
-    name: str | None
-    image: str | None
-    created_at: datetime
+    name: str | None = strawberry.field(description="Display name.")
+    image: str | None = strawberry.field(description="URL of the profile picture.")
+    version: int = strawberry.field(description="Increases by one with each change of the profile.")
+    created_at: datetime = strawberry.field(description="When the user was created.")
+    updated_at: datetime = strawberry.field(description="When the profile was last changed.")
 
-    @strawberry.field(description="Visible to the user themselves only; null for others.", metadata=PERSONAL)
+    @strawberry.field(description="E-mail address. Null unless this user is the viewer.", metadata=PERSONAL)
     def email(self, info: Info) -> str | None:
         viewer = info.context.viewer
         return as_row(self, UserRow).email if viewer and viewer.id == self.id else None
 
     configs: "ConfigConnection" = batch_field(
-        _load_configs, description="The user's stores, newest first. Others see the published ones only.", metadata=PERSONAL
+        _load_configs,
+        description="The user's published stores, newest first. For the viewer, unpublished ones too.",
+        metadata=PERSONAL,
     )
 
 
@@ -157,53 +171,63 @@ async def _load_predictive_search(
 async def _load_analytics(
     stores: Sequence[ConfigRow],
     info: Info,
-    range: DateRangeInput,
-    interval: AnalyticsInterval = AnalyticsInterval.DAY,
+    range: Range,
     time_zone: TimeZone = "UTC",
 ) -> Sequence[AnalyticsReport | None]:
     owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
-    report = build_analytics_report("", range, interval, time_zone) if any(owned_flags) else None
+    report = build_analytics_report("", range, time_zone) if any(owned_flags) else None
     return [
         replace(report, config_id=row.id) if report and is_owned else None
         for row, is_owned in zip(stores, owned_flags, strict=True)
     ]
 
 
-@strawberry.type(description="A store.")
-class Config(Node):
-    store_name: str
-    slug: str
-    description: str | None
-    is_published: bool
-    currency: str = strawberry.field(description="ISO 4217.")
-    version: int
-    created_at: datetime
-    updated_at: datetime
+async def _load_events(
+    stores: Sequence[ConfigRow], info: Info, filter: MaybeEventFilter = None, first: First = 20, after: After = None
+) -> Sequence[AnalyticsEventConnection | None]:
+    owned_flags = [info.context.get_audience(row.id) is Audience.OWNER for row in stores]
+    owned_ids = [row.id for row, is_owned in zip(stores, owned_flags, strict=True) if is_owned]
+    connections = iter(await load_event_connections(info, owned_ids, filter, first, after) if owned_ids else ())
+    return [next(connections) if is_owned else None for is_owned in owned_flags]
 
-    @strawberry.field
+
+@strawberry.type(description="A store: its configuration, and the entry point to everything in it.")
+class Config(Node):
+    store_name: str = strawberry.field(description="Name shown to shoppers.")
+    slug: str = strawberry.field(description="Identifies the store in URLs; unique.")
+    description: str | None = strawberry.field(description="Plain-text description.")
+    is_published: bool = strawberry.field(description="Whether shoppers can see the store.")
+    currency: CurrencyCode = strawberry.field(description="Currency of all prices in the store.")
+    version: int = strawberry.field(description="Increases by one with each change of the store itself, not of its products.")
+    created_at: datetime = strawberry.field(description="When the store was created.")
+    updated_at: datetime = strawberry.field(description="When the store itself was last changed.")
+
+    @strawberry.field(description="Colours and fonts; null until set.")
     def theme(self) -> Theme | None:
         document = as_row(self, ConfigRow).theme
         return build_theme(document) if document else None
 
-    @strawberry.field
+    @strawberry.field(description="Page layout; null until set.")
     def layout(self) -> Layout | None:
         document = as_row(self, ConfigRow).layout
         return build_layout(document) if document else None
 
-    @strawberry.field
+    @strawberry.field(description="Connected services; null until set.")
     def integrations(self, info: Info) -> Integrations | None:
         document = as_row(self, ConfigRow).integrations
         return build_integrations(document, info.context.get_audience(str(self.id))) if document else None
 
-    owner: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"))
+    owner: User = batch_field(
+        build_reference_batch(loaders.load_users, "user_id", "user"), description="The user who owns the store."
+    )
 
-    @strawberry.field(description="The current position of the store's log.")
+    @strawberry.field(description="Current position of the store's change log.")
     async def position(self, info: Info) -> Position:
         return cast(Position, await info.context.load(loaders.load_config_positions, str(self.id)))
 
     products: "ProductConnection" = batch_field(
         _load_products,
-        description="The store's products. Cursor pages do not shift when products are added.",
+        description="The store's products.",
         metadata=costs(size=20),
     )
 
@@ -222,7 +246,13 @@ class Config(Node):
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
 
     analytics: AnalyticsReport | None = batch_field(
-        _load_analytics, description="Analytics of the store. Visible to the owner; null for others.", metadata=costs(50)
+        _load_analytics, description="Traffic and sales figures. Owner only; null for others.", metadata=costs(50)
+    )
+
+    events: AnalyticsEventConnection | None = batch_field(
+        _load_events,
+        description="Raw analytics events, including those of bots, newest first. Owner only; null for others.",
+        metadata=costs(size=20),
     )
 
 
@@ -241,11 +271,31 @@ class _NameAndValue(NamedTuple):
 _make_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
 
 
-@strawberry.type
+@strawberry.type(description="Number of reviews with a certain number of stars.")
+class RatingCount:
+    rating: int = strawberry.field(description="Stars, 1 to 5.")
+    count: int = strawberry.field(description="Number of reviews.")
+
+
+class _RatingAndCount(NamedTuple):
+    rating: int
+    # Not the method of tuples, which nothing calls here.
+    count: int  # type: ignore[assignment]
+
+
+@strawberry.type(description="Number and average of the reviews of a product.")
 class ReviewSummary:
-    average: float | None = strawberry.field(description="Average stars; null without reviews.")
-    count: int
-    distribution: list[int] = strawberry.field(description="Five counts, from one star to five.")
+    average: float | None = strawberry.field(description="Average number of stars; null without reviews.")
+    count: int = strawberry.field(description="Number of reviews.")
+    distribution: list[RatingCount] = strawberry.field(
+        description="Number of reviews for each number of stars, from 1 to 5.", metadata=costs(size=5)
+    )
+
+
+def _build_review_summary(row: ProductRow) -> ReviewSummary:
+    summary = fields.get_review_summary(row)
+    distribution = [_RatingAndCount(*pair) for pair in enumerate(summary.pop("distribution"), 1)]
+    return ReviewSummary(**summary, distribution=cast(list[RatingCount], distribution))
 
 
 async def _load_variants(
@@ -297,26 +347,31 @@ async def _load_related(products: Sequence[ProductRow], info: Info, first: First
     )
 
 
-@strawberry.type
+@strawberry.type(description="Something a store sells, in one or more variants.")
 class Product(Node):
-    title: str
-    handle: str = strawberry.field(description="Name in URLs, unique in the store.")
-    description: str | None
-    price: Decimal
-    compare_at_price: Decimal | None
-    images: list[str]
-    category: str | None
-    tags: list[str]
-    inventory: int | None
-    track_inventory: bool
-    in_stock: bool = strawberry.field(description="Whether the product, or any available variant of it, can be bought.")
-    seo_title: str | None
-    seo_description: str | None
-    status: ProductStatus
-    popularity: int = strawberry.field(description="Clicks plus five times the adds to cart of the last 30 days.")
-    version: int
-    created_at: datetime
-    updated_at: datetime
+    title: str = strawberry.field(description="Name shown to shoppers.")
+    handle: str = strawberry.field(description="Identifies the product in URLs; unique in the store.")
+    description: str | None = strawberry.field(description="Plain-text description.")
+    price: Decimal = strawberry.field(description="Price of the product itself. Its variants have their own.")
+    compare_at_price: Decimal | None = strawberry.field(
+        description="Price before a reduction, never below `price`; null if the price is not reduced."
+    )
+    images: list[str] = strawberry.field(description="URLs of the images in display order.")
+    category: str | None = strawberry.field(description="Category of the product.")
+    tags: list[str] = strawberry.field(description="Tags.")
+    inventory: int | None = strawberry.field(description="Units in stock of the product itself; null if not tracked.")
+    track_inventory: bool = strawberry.field(description="Whether stock is tracked. If not, the product never runs out.")
+    in_stock: bool = strawberry.field(description="Whether the product, or an available variant of it, can be bought now.")
+    seo_title: str | None = strawberry.field(description="Title for search engines; null to use `title`.")
+    seo_description: str | None = strawberry.field(description="Description for search engines; null to use `description`.")
+    status: ProductStatus = strawberry.field(description="Status. Shoppers see active products only.")
+    popularity: int = strawberry.field(
+        description="Popularity score: product clicks of the last 30 days plus five times the additions to carts. Updated every "
+        "few minutes."
+    )
+    version: int = strawberry.field(description="Increases by one with each change of the product or of its variants.")
+    created_at: datetime = strawberry.field(description="When the product was created.")
+    updated_at: datetime = strawberry.field(description="When the product was last changed.")
 
     @strawberry.field(
         description="Lowest and highest price of the available variants, else the product's own price.",
@@ -356,9 +411,9 @@ class Product(Node):
         _load_reviews, description="Newest first.", metadata=requires_columns("rating_counts")
     )
 
-    @strawberry.field(metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
+    @strawberry.field(description="Number and average of the reviews.", metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))
     def review_summary(self) -> ReviewSummary:
-        return ReviewSummary(**fields.get_review_summary(as_row(self, ProductRow)))
+        return _build_review_summary(as_row(self, ProductRow))
 
     related: "list[Product]" = batch_field(
         _load_related, description="Related products: same category first, then shared tags, then popularity.", metadata=costs(20)
@@ -412,33 +467,38 @@ class ProductVariant(Node):
     product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
 
 
-@strawberry.type
+@strawberry.type(description="A review of a product.")
 class Review(Node):
-    rating: int = strawberry.field(description="One to five stars.")
-    title: str | None
-    body: str | None
-    version: int
-    created_at: datetime
+    rating: int = strawberry.field(description="Stars, 1 to 5.")
+    title: str | None = strawberry.field(description="Headline.")
+    body: str | None = strawberry.field(description="Text.")
+    version: int = strawberry.field(description="Increases by one with each change.")
+    created_at: datetime = strawberry.field(description="When the review was written.")
+    updated_at: datetime = strawberry.field(description="When the review was last changed.")
 
-    user: User = batch_field(build_reference_batch(loaders.load_users, "user_id", "user"), metadata=requires_columns("user_id"))
+    user: User | None = batch_field(
+        build_optional_reference_batch(loaders.load_users, "user_id"),
+        description="The author; null if the account is gone.",
+        metadata=requires_columns("user_id"),
+    )
 
-    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
+    product: Product = batch_field(
+        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+    )
 
 
-@strawberry.type
+@strawberry.type(description="A page of stores.")
 class ConfigConnection(Connection[Config]):
-    """A page of stores."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(description="A page of reviews.")
 class ReviewConnection(Connection[Review]):
-    """A page of reviews."""
+    pass
 
 
-@strawberry.type
+@strawberry.type(description="A page of products.")
 class ProductConnection(Connection[Product]):
-    """A page of products."""
-
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
     log_position: strawberry.Private[int | None]

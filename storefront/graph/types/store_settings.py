@@ -7,51 +7,60 @@ import strawberry
 
 from storefront.queries.visibility import Audience
 
+COLOUR_DESCRIPTION = "CSS colour."
+FONT_DESCRIPTION = "CSS font family."
+HEADER_DESCRIPTION = "Style of the page header."
+COLUMNS_DESCRIPTION = "Columns of the product grid: 2, 3 or 4."
+PRICES_DESCRIPTION = "Whether product lists show prices."
+DESCRIPTIONS_DESCRIPTION = "Whether product lists show descriptions."
+SHOPIFY_DOMAIN_DESCRIPTION = 'Domain of the shop: "example.myshopify.com".'
+GOOGLE_ANALYTICS_DESCRIPTION = "Measurement ID: G-…."
 
-@strawberry.type
+
+@strawberry.type(description="Colours and fonts of a store.")
 class Theme:
-    primary_color: str
-    secondary_color: str
-    font_family: str
-    custom_css: str | None = strawberry.field(default=None, name="customCSS")
+    primary_color: str = strawberry.field(description=COLOUR_DESCRIPTION)
+    secondary_color: str = strawberry.field(description=COLOUR_DESCRIPTION)
+    font_family: str = strawberry.field(description=FONT_DESCRIPTION)
+    custom_css: str | None = strawberry.field(default=None, name="customCSS", description="Additional CSS.")
 
 
-@strawberry.enum
+@strawberry.enum(description="Style of the page header.")
 class HeaderStyle(Enum):
-    MINIMAL = "minimal"
-    FULL = "full"
-    CENTERED = "centered"
+    MINIMAL = strawberry.enum_value("minimal", description="Logo and cart only.")
+    FULL = strawberry.enum_value("full", description="Logo, navigation, search and cart.")
+    CENTERED = strawberry.enum_value("centered", description="Logo in the centre, navigation below.")
 
 
-@strawberry.type
+@strawberry.type(description="Page layout of a store.")
 class Layout:
-    header_style: HeaderStyle
-    grid_columns: int = strawberry.field(description="2, 3 or 4.")
-    show_prices: bool
-    show_descriptions: bool
+    header_style: HeaderStyle = strawberry.field(description=HEADER_DESCRIPTION)
+    grid_columns: int = strawberry.field(description=COLUMNS_DESCRIPTION)
+    show_prices: bool = strawberry.field(description=PRICES_DESCRIPTION)
+    show_descriptions: bool = strawberry.field(description=DESCRIPTIONS_DESCRIPTION)
 
 
-@strawberry.type(description="The access token itself is never readable.")
+@strawberry.type(description="A connected Shopify shop. Its access token can be written but not read.")
 class ShopifyIntegration:
-    domain: str
-    is_connected: bool
+    domain: str = strawberry.field(description=SHOPIFY_DOMAIN_DESCRIPTION)
+    is_connected: bool = strawberry.field(description="Whether an access token is stored.")
 
 
-@strawberry.type
+@strawberry.type(description="A connected Stripe account.")
 class StripeIntegration:
-    publishable_key: str
+    publishable_key: str = strawberry.field(description="Publishable key: pk_live_… or pk_test_….")
 
 
-@strawberry.type
+@strawberry.type(description="A connected Google Analytics property.")
 class GoogleAnalyticsIntegration:
-    google_analytics_id: str
+    google_analytics_id: str = strawberry.field(description=GOOGLE_ANALYTICS_DESCRIPTION)
 
 
-@strawberry.type(description="Integrations with other services, without their secrets.")
+@strawberry.type(description="Connected services.")
 class Integrations:
-    shopify: ShopifyIntegration | None = strawberry.field(description="Visible to the owner only.")
-    stripe: StripeIntegration | None
-    analytics: GoogleAnalyticsIntegration | None
+    shopify: ShopifyIntegration | None = strawberry.field(description="Shopify shop to import from. Owner only; null for others.")
+    stripe: StripeIntegration | None = strawberry.field(description="Stripe account for payments.")
+    analytics: GoogleAnalyticsIntegration | None = strawberry.field(description="Google Analytics property.")
 
 
 _THEME_FIELDS = {

@@ -282,16 +282,15 @@ async def test_errors_and_mutations_are_not_cached(cached: Client, shop: Any) ->
         assert len(ids) == 2
     made = await owner.post(CREATE, c=store, title="New")
     assert made.headers["cache-control"] == "no-store"
-    track = "mutation($c: ID!) { trackEvents(input: {configId: $c, events: []}) { recorded } }"
+    track = "mutation($c: ID!) { trackEvents(input: {configId: $c, events: [], consent: true}) { recorded } }"
     for _ in range(2):
         assert (await cached.post(track, c=store)).headers["cache-control"] == "no-store"
 
 
 async def test_cached_absence_ends_with_creation(cached: Client, shop: Any) -> None:
     store, owner = shop
-    publish = (
-        "mutation($c: ID!, $open: Boolean!) { publishConfig(input: {id: $c, isPublished: $open}) { userErrors { message } } }"
-    )
+    publish = "mutation($c: ID!) { publishConfig(input: {id: $c}) { userErrors { message } } }"
+    unpublish = "mutation($c: ID!) { unpublishConfig(input: {id: $c}) { userErrors { message } } }"
     slug = "mutation($c: ID!, $slug: String!) { updateConfig(input: {id: $c, slug: $slug}) { userErrors { message } } }"
     create = 'mutation { createConfig(input: {storeName: "B", slug: "b", isPublished: true}) { userErrors { message } } }'
 
@@ -301,9 +300,9 @@ async def test_cached_absence_ends_with_creation(cached: Client, shop: Any) -> N
         return answers[0]["storeName"] if answers[0] else None
 
     assert (await found(store), await found("b")) == ("Shop", None)
-    await owner.ask(publish, c=store, open=False)
+    await owner.ask(unpublish, c=store)
     assert await found(store) is None
-    await owner.ask(publish, c=store, open=True)
+    await owner.ask(publish, c=store)
     assert await found(store) == "Shop"
     await owner.ask(create)
     assert await found("b") == "B"

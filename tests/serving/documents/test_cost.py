@@ -59,8 +59,17 @@ PAGE = "query($n: Int, $m: Int = 2) { configs(first: $n) { nodes { id products(l
         ("query($i: ProductSearchInput!) { searchProducts(input: $i) { products { id } } }", {"i": {"limit": 3}}, 10 + 1 + 3),
         ("query($i: ProductSearchInput!) { searchProducts(input: $i) { products { id } } }", {"i": {}}, 10 + 1 + 20),
         ('query($l: Int) { searchProducts(input: {configId: "x", limit: $l}) { products { id } } }', {"l": 4}, 10 + 1 + 4),
-        ("mutation($i: TrackEventsInput!) { trackEvents(input: $i) { results { index } } }", {"i": {"events": [{}] * 9}}, 70),
-        ('mutation { trackEvents(input: {configId: "x", events: [{event: "a"}, {event: "b"}]}) { results { index } } }', {}, 56),
+        (
+            "mutation($i: TrackEventsInput!) { trackEvents(input: $i) { results { index } } }",
+            {"i": {"events": [{}] * 9, "consent": True}},
+            70,
+        ),
+        (
+            'mutation { trackEvents(input: {configId: "x", consent: true, events: [{event: "a"}, {event: "b"}]}) '
+            "{ results { index } } }",
+            {},
+            56,
+        ),
         ("mutation { a: __typename b: __typename }", {}, 102),
         ("{ __typename }", {}, 1),
         ("{ __schema { types { name } } }", {}, 2 + len(SCHEMA.type_map)),

@@ -93,7 +93,7 @@ async def test_events_have_a_limit_of_their_own(empty_url: str, tmp_path: Path) 
     async with serving(empty_url, tmp_path, rate_limit_events="60/h burst 1") as client:
         store = await make_store(client.database)
         for expected in (200, 429):
-            answer = await client.http.post(f"/events/{store}", json={"event": "page_view"})
+            answer = await client.http.post(f"/events/{store}", json={"events": [{"event": "page_view"}], "consent": True})
             assert answer.status_code == expected
         refused(answer, "events")
         assert (await client.post(TYPE)).status_code == 200
