@@ -369,7 +369,7 @@ class Product(Node):
         description="Popularity score: product clicks of the last 30 days plus five times the additions to carts. Updated every "
         "few minutes."
     )
-    version: int = strawberry.field(description="Increases by one with each change of the product or of its variants.")
+    version: int = strawberry.field(description="Increases by one with each change.")
     created_at: datetime = strawberry.field(description="When the product was created.")
     updated_at: datetime = strawberry.field(description="When the product was last changed.")
 
