@@ -69,6 +69,7 @@ def nested(lists: int, value: Any) -> Any:
 
 # The form of an id, of nothing that there is.
 KEY = "018f0000-0000-7000-8000-000000000000"
+TYPED = "a#: predictiveSearch(search: $x) { suggestions { text } }"
 VARIANT = "a#: variant(by: {attributes: $x}) { id }"
 
 ATTACKS: Mapping[str, Attack] = {
@@ -156,7 +157,7 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
     ),
     "characters that grow to 18, under 25 names": Attack(
-        f"query($s: ID!, $x: String!) {{ {times('a#: config(by: {{id: $s}}) {{ predictiveSearch(search: $x) {{ suggestions {{ text }} }} }}', 25)} }}",
+        f"query($s: ID!, $x: String!) {{ config(by: {{id: $s}}) {{ {times(TYPED, 25)} }} }}",
         UNUSABLE,
         {"field": "search", "limit": "folded characters", "maximum": 600, "found": 3_600},
         {"s": KEY, "x": "\ufdfa" * 200},

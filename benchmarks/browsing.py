@@ -26,7 +26,8 @@ SCOPES: dict[str, dict[str, Any]] = {
     "category and price": {"filter": {"categories": ["Kitchen"], "minPrice": "20", "maxPrice": "60"}},
     "colour and size": {"filter": {"attributes": [{"name": "color", "values": ["Moss"]}, {"name": "size", "values": ["M"]}]}},
 }
-SUGGEST = "query Suggest($store: ID!, $prefix: String!) { config(by: {id: $store}) { predictiveSearch(search: $prefix) { suggestions { text } } } }"
+SUGGEST = """query Suggest($store: ID!, $prefix: String!) {
+  config(by: {id: $store}) { predictiveSearch(search: $prefix) { suggestions { text } } } }"""
 LISTED = "query Listed($store: ID!, $first: Int!) { products(configId: $store, first: $first) { nodes { id } } }"
 RELATED = LISTED.replace("{ id }", "{ id related { id title price } }")
 

@@ -18,6 +18,7 @@ from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, ge
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits, omit_null_defaults
+from storefront.graph.mutations import describe_mutation_inputs
 from storefront.graph.scalars import SCALARS
 from storefront.graph.types.node import NodeQuery, resolve_node_types
 from storefront.imports.api import JobQuery, JobSubscription
@@ -69,7 +70,9 @@ schema = strawberry.Schema(
     Query, Mutation, Subscription, types=(*ERROR_TYPES, *FEED_EVENT_TYPES), config=StrawberryConfig(scalar_map=SCALARS)
 )
 bypass_strawberry_wrappers(
-    resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+    describe_mutation_inputs(
+        resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+    )
 )
 
 for type_ in get_graphql_schema(schema).type_map.values():

@@ -19,21 +19,27 @@ from storefront.queries.listing import Order, Selection, encode_attributes_filte
 from storefront.queries.visibility import Audience
 
 FILTER_ITEM_LIMITS = limits(items=MAX_FILTER_ITEMS)
-SearchText = Annotated[str | None, strawberry.argument(metadata=SEARCH_LIMITS)]
+SearchText = Annotated[
+    str | None,
+    strawberry.argument(
+        description='Words to search for; "…" for phrases, - to exclude, or for alternatives. The last word may be incomplete.',
+        metadata=SEARCH_LIMITS,
+    ),
+]
 
 
-@strawberry.enum(description="Shoppers see active products only.")
+@strawberry.enum(description="Status of a product.")
 class ProductStatus(Enum):
-    ACTIVE = "active"
-    INACTIVE = "inactive"
-    ARCHIVED = "archived"
+    ACTIVE = strawberry.enum_value("active", description="Visible to shoppers, if the store is published.")
+    INACTIVE = strawberry.enum_value("inactive", description="Hidden from shoppers.")
+    ARCHIVED = strawberry.enum_value("archived", description="Hidden from shoppers, and no longer maintained.")
 
 
 @strawberry.enum(description="Sort key of a product list. Ties are ordered by id.")
 class ProductSortKey(Enum):
-    CREATED_AT = "created_at"
-    UPDATED_AT = "updated_at"
-    PRICE = "price"
+    CREATED_AT = strawberry.enum_value("created_at", description="When the product was created.")
+    UPDATED_AT = strawberry.enum_value("updated_at", description="When the product was last changed.")
+    PRICE = strawberry.enum_value("price", description="`Product.price`.")
     NAME = strawberry.enum_value("name", description="The title, without case and accents.")
     POPULARITY = strawberry.enum_value("popularity", description="Clicks and weighted carts of the last 30 days.")
     RATING = strawberry.enum_value("rating", description="Average stars. A product without reviews counts as zero.")
@@ -42,10 +48,10 @@ class ProductSortKey(Enum):
     )
 
 
-@strawberry.enum
+@strawberry.enum(description="Direction of a sort order.")
 class SortOrder(Enum):
-    ASC = "asc"
-    DESC = "desc"
+    ASC = strawberry.enum_value("asc", description="Smallest, oldest or first in the alphabet first.")
+    DESC = strawberry.enum_value("desc", description="Largest, newest or last in the alphabet first.")
 
 
 @strawberry.input(description="Attribute of a variant.")
@@ -90,6 +96,13 @@ class ProductFilterInput:
     )
 
 
+MaybeFilter = Annotated[ProductFilterInput | None, strawberry.argument(description="Limits the list to products that match.")]
+MaybeSort = Annotated[
+    ProductSortInput | None,
+    strawberry.argument(description="Order of the list; by relevance with `search`, otherwise newest first."),
+]
+
+
 def build_selection(
     filter_: ProductFilterInput | None, search_text: str | None, audience: Audience, field: str = "filter"
 ) -> Selection:
@@ -122,7 +135,7 @@ def _pass_through(value: Any, _: str) -> Any:
 
 
 def _parse_statuses(value: list[ProductStatus], _: str) -> tuple[str, ...]:
-    return tuple(sorted({status.value for status in value}))
+    return tuple(sorted({str(status.value) for status in value}))
 
 
 def _parse_ids(value: list[strawberry.ID], field: str) -> tuple[str, ...]:
@@ -165,8 +178,8 @@ def build_order(sort: ProductSortInput | None, selection: Selection) -> Order:
     if sort.key is ProductSortKey.RELEVANCE and selection.search is None:
         raise InvalidInput("sort.key", "RELEVANCE orders the results of a search: give `search`, or choose another key.")
     if sort.order is None:
-        return Order(sort.key.value, descending=sort.key not in _ASCENDING_KEYS)
-    return Order(sort.key.value, sort.order is SortOrder.DESC)
+        return Order(str(sort.key.value), descending=sort.key not in _ASCENDING_KEYS)
+    return Order(str(sort.key.value), sort.order is SortOrder.DESC)
 
 
 # Keys whose natural direction is ascending.

@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 import strawberry
+from graphql import GraphQLSchema
 from strawberry.types import get_object_definition
 
 from storefront.core.casing import to_camel_case
@@ -54,7 +55,7 @@ class MutationInput(ClientMutationInput):
 class ExistingRowInput:
     """The row that a mutation updates or deletes."""
 
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description="ID of the object.")
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
@@ -158,3 +159,11 @@ def _get_field_names(type_: Any) -> list[tuple[str, str]] | None:
 
 def _check_optional_text(value: str | None, field: str) -> str | None:
     return arguments.check_text(value, field) if value else None
+
+
+def describe_mutation_inputs(schema: GraphQLSchema) -> GraphQLSchema:
+    """Describe the `input` arguments of all mutations. Returns the same schema."""
+    mutation_type = schema.mutation_type
+    for field in mutation_type.fields.values() if mutation_type else ():
+        field.args["input"].description = "What to do."
+    return schema

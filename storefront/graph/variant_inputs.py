@@ -24,7 +24,7 @@ class VariantFieldsInput:
 
 
 @strawberry.input
-class VariantForm(VariantFieldsInput):
+class ProductVariantInput(VariantFieldsInput):
     """Overrides the fields that must have a value or have another default than null."""
 
     name: str = strawberry.field()

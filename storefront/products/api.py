@@ -10,7 +10,15 @@ from storefront.core.errors import InvalidInput
 from storefront.graph import arguments, inputs, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.inputs import ProductFilterInput, ProductSortInput, ProductSortKey, SearchText, SortOrder
+from storefront.graph.inputs import (
+    MaybeFilter,
+    MaybeSort,
+    ProductFilterInput,
+    ProductSortInput,
+    ProductSortKey,
+    SearchText,
+    SortOrder,
+)
 from storefront.graph.json_pushdown import build_product_document, wrap_json_row
 from storefront.graph.limits import ROW_LIMITS, SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import After, Before, MaybeFirst, MaybeLast
@@ -27,6 +35,7 @@ from storefront.queries.listing import Listing, Selection, StoreScope
 # Changes per page.
 MAX_CHANGES = 500
 
+ConfigId = Annotated[strawberry.ID, strawberry.argument(description="ID of the store.")]
 FirstChanges = Annotated[
     int, strawberry.argument(description="Maximum number of events, 1 to 500.", metadata=row_limits(MAX_CHANGES))
 ]
@@ -92,7 +101,9 @@ class ProductSearchPage:
 @strawberry.type
 class ProductQuery:
     @strawberry.field(description="A product that is visible to the viewer, or null.")
-    async def product(self, info: Info, by: ProductByInput) -> Product | None:
+    async def product(
+        self, info: Info, by: Annotated[ProductByInput, strawberry.argument(description="How the product is identified.")]
+    ) -> Product | None:
         # The document is that of a shopper; owners may see more.
         document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
         row = await _find_product(info, by, document)
@@ -104,10 +115,10 @@ class ProductQuery:
     async def products(
         self,
         info: Info,
-        config_id: strawberry.ID,
-        filter: ProductFilterInput | None = None,
+        config_id: ConfigId,
+        filter: MaybeFilter = None,
         search: SearchText = None,
-        sort: ProductSortInput | None = None,
+        sort: MaybeSort = None,
         first: MaybeFirst = None,
         after: After = None,
         last: MaybeLast = None,
@@ -122,7 +133,11 @@ class ProductQuery:
         return connection
 
     @strawberry.field(description="Search with offset pagination.", metadata=costs(10, size=20, size_arguments=("input.limit",)))
-    async def search_products(self, info: Info, input: ProductSearchInput) -> ProductSearchPage | None:
+    async def search_products(
+        self,
+        info: Info,
+        input: Annotated[ProductSearchInput, strawberry.argument(description="What to search for, and which page.")],
+    ) -> ProductSearchPage | None:
         store = await require_visible_store(info, input.config_id, "input.configId")
         limit, offset = arguments.check_row_count(input.limit, "input.limit"), _check_offset(input.offset)
         selection = _build_search_selection(input, info, store)

@@ -16,7 +16,6 @@ from storefront.graph.inputs import ProductStatus
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
-    INVENTORY_DESCRIPTION,
     ChangePayload,
     ExistingRowInput,
     MutationInput,
@@ -26,7 +25,7 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.types.catalogue import Config, Product
-from storefront.graph.variant_inputs import VariantForm
+from storefront.graph.variant_inputs import ProductVariantInput
 from storefront.models.product import MAX_IMAGES, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS
 from storefront.products import bulk, commands
@@ -37,44 +36,59 @@ from storefront.writes.transaction import MutationResult
 class ProductFieldsInput:
     """The writable fields of a product (`models/product.py`), all optional, for all inputs that write products."""
 
-    title: str | None = strawberry.UNSET
-    handle: str | None = strawberry.UNSET
-    description: str | None = strawberry.UNSET
-    price: Decimal | None = strawberry.UNSET
-    compare_at_price: Decimal | None = strawberry.UNSET
-    images: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_IMAGES))
-    category: str | None = strawberry.UNSET
-    tags: list[str] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.UNSET
-    track_inventory: bool | None = strawberry.UNSET
-    seo_title: str | None = strawberry.UNSET
-    seo_description: str | None = strawberry.UNSET
-    status: ProductStatus | None = strawberry.UNSET
+    title: str | None = strawberry.field(default=strawberry.UNSET, description="Name shown to shoppers.")
+    handle: str | None = strawberry.field(
+        default=strawberry.UNSET, description="Identifies the product in URLs; unique in the store."
+    )
+    description: str | None = strawberry.field(default=strawberry.UNSET, description="Plain-text description.")
+    price: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Price of the product itself.")
+    compare_at_price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="Price before a reduction, not below `price`."
+    )
+    images: list[str] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Image URLs in display order. Uploaded images that are not listed are removed.",
+        metadata=limits(items=MAX_IMAGES),
+    )
+    category: str | None = strawberry.field(default=strawberry.UNSET, description="Category.")
+    tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Tags.", metadata=limits(items=MAX_TAGS))
+    inventory: int | None = strawberry.field(default=strawberry.UNSET, description="Units in stock; null if not tracked.")
+    track_inventory: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether stock is tracked.")
+    seo_title: str | None = strawberry.field(default=strawberry.UNSET, description="Title for search engines.")
+    seo_description: str | None = strawberry.field(default=strawberry.UNSET, description="Description for search engines.")
+    status: ProductStatus | None = strawberry.field(default=strawberry.UNSET, description="Status of the product.")
 
 
-@strawberry.input
+@strawberry.input(description="Input of `createProduct`.")
 class CreateProductInput(MutationInput, ProductFieldsInput):
     """Overrides the fields that must have a value or have another default than null."""
 
-    config_id: strawberry.ID
-    title: str = strawberry.field()
-    handle: str | None = strawberry.field(default=strawberry.UNSET, description="Name in URLs. Default: derived from the title.")
-    price: Decimal = strawberry.field()
-    images: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_IMAGES))
-    tags: list[str] = strawberry.field(default_factory=list, metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
-    track_inventory: bool = True
-    status: ProductStatus = ProductStatus.ACTIVE
-    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    title: str = strawberry.field(description="Name shown to shoppers.")
+    handle: str | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Identifies the product in URLs; unique in the store. Derived from the title if omitted.",
+    )
+    price: Decimal = strawberry.field(description="Price of the product itself.")
+    images: list[str] = strawberry.field(
+        default_factory=list, description="Image URLs in display order.", metadata=limits(items=MAX_IMAGES)
+    )
+    tags: list[str] = strawberry.field(default_factory=list, description="Tags.", metadata=limits(items=MAX_TAGS))
+    inventory: int | None = strawberry.field(default=0, description="Units in stock; null if not tracked.")
+    track_inventory: bool = strawberry.field(default=True, description="Whether stock is tracked.")
+    status: ProductStatus = strawberry.field(default=ProductStatus.ACTIVE, description="Status of the product.")
+    variants: list[ProductVariantInput] = strawberry.field(
+        default_factory=list, description="Variants of the product.", metadata=limits(items=MAX_VARIANTS)
+    )
 
 
-@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
-class ProductRowInput(ExistingRowInput, ProductFieldsInput):
+@strawberry.input(description="A product to change. Omitted fields stay as they are; null clears those that may be null.")
+class UpdateProductRowInput(ExistingRowInput, ProductFieldsInput):
     pass
 
 
-@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
-class UpdateProductInput(ProductRowInput, MutationInput):
+@strawberry.input(description="Input of `updateProduct`. Omitted fields stay as they are; null clears those that may be null.")
+class UpdateProductInput(UpdateProductRowInput, MutationInput):
     pass
 
 
@@ -83,59 +97,63 @@ class DeleteProductInput(MutationInput, ExistingRowInput):
     pass
 
 
-@strawberry.enum
+@strawberry.enum(description="What a bulk mutation does if some rows are invalid.")
 class BulkErrorPolicy(Enum):
-    ALL_OR_NOTHING = strawberry.enum_value("all_or_nothing", description="If one row is invalid, nothing is written.")
-    VALID_ROWS = strawberry.enum_value("valid_rows", description="Valid rows are written, invalid ones are not.")
+    ALL_OR_NOTHING = strawberry.enum_value("all_or_nothing", description="Writes nothing.")
+    VALID_ROWS = strawberry.enum_value("valid_rows", description="Writes the valid rows.")
 
 
-@strawberry.input
+@strawberry.input(description="Input of `bulkUpdateProducts`.")
 class BulkUpdateProductsInput(MutationInput):
-    rows: list[ProductRowInput] = strawberry.field(
-        description="At least one, each product once.", metadata=limits(items=bulk.MAX_ROWS)
+    rows: list[UpdateProductRowInput] = strawberry.field(
+        description="Products to change, each once.", metadata=limits(items=bulk.MAX_ROWS)
     )
-    error_policy: BulkErrorPolicy = BulkErrorPolicy.ALL_OR_NOTHING
-    dry_run: bool = strawberry.field(default=False, description="Execute, return the result, and roll back.")
+    error_policy: BulkErrorPolicy = strawberry.field(
+        default=BulkErrorPolicy.ALL_OR_NOTHING, description="What to do if some rows are invalid."
+    )
+    dry_run: bool = strawberry.field(default=False, description="Whether to only report what would be done.")
 
 
-@strawberry.input
+@strawberry.input(description="New price of a product.")
 class ProductPriceInput:
-    id: strawberry.ID
-    price: Decimal
-    compare_at_price: Decimal | None = strawberry.UNSET
+    id: strawberry.ID = strawberry.field(description="ID of the product.")
+    price: Decimal = strawberry.field(description="Price.")
+    compare_at_price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="Price before a reduction; omitted: unchanged."
+    )
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
-@strawberry.input
+@strawberry.input(description="Input of `updateProductPrices`.")
 class UpdateProductPricesInput(MutationInput):
     prices: list[ProductPriceInput] = strawberry.field(
-        description="At least one, each product once. All or nothing.", metadata=limits(items=bulk.MAX_ROWS)
+        description="New prices, each product once.", metadata=limits(items=bulk.MAX_ROWS)
     )
 
 
-@strawberry.input(description="Give either productId or variantId.")
+@strawberry.input(description="Input of `adjustInventory`. Give either `productId` or `variantId`.")
 class AdjustInventoryInput(MutationInput):
-    delta: int = strawberry.field(description="Change of the stock; negative to reduce it.")
-    product_id: strawberry.ID | None = strawberry.UNSET
-    variant_id: strawberry.ID | None = strawberry.UNSET
+    delta: int = strawberry.field(description="Units to add; negative to remove.")
+    product_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of a product.")
+    variant_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of a variant.")
 
 
 @strawberry.type
 class ProductPayload(ChangePayload):
-    product: Product | None
+    product: Product | None = strawberry.field(description="The product; null if nothing was written.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `createProduct`.")
 class CreateProductPayload(ProductPayload):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `updateProduct`.")
 class UpdateProductPayload(ProductPayload):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `adjustInventory`.")
 class AdjustInventoryPayload(ProductPayload):
     pass
 
@@ -149,39 +167,43 @@ class DeleteProductPayload(ChangePayload):
     )
 
 
-@strawberry.type
+@strawberry.type(description="Result of one row of a bulk mutation.")
 class ProductRowResult:
-    index: int
-    product: Product | None
-    user_errors: list[UserError] = strawberry.field(metadata=ERROR_COSTS)
+    index: int = strawberry.field(description="Zero-based index of the row in the input.")
+    product: Product | None = strawberry.field(description="The product; null if there is none.")
+    user_errors: list[UserError] = strawberry.field(
+        description="Why the row was rejected; empty otherwise. Paths start with `rows` and the index.", metadata=ERROR_COSTS
+    )
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `bulkUpdateProducts`. `userErrors` has the errors of all rows.")
 class BulkUpdateProductsPayload(ChangePayload):
-    results: list[ProductRowResult] = strawberry.field(description="One result per row, in the same order.")
+    results: list[ProductRowResult] = strawberry.field(description="One result per row, in the order of the input.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `updateProductPrices`.")
 class UpdateProductPricesPayload(ChangePayload):
-    products: list[Product]
+    products: list[Product] = strawberry.field(
+        description="The products, in the order of the input; empty if nothing was written."
+    )
 
 
 @strawberry.type
 class ProductMutation:
-    @strawberry.mutation(description="Create a product with its variants, all or nothing.")
+    @strawberry.mutation(description="Creates a product with its variants, all or nothing.")
     async def create_product(self, info: Info, input: CreateProductInput) -> CreateProductPayload | None:
         return await mutation_payload(info, input, commands.create_product, CreateProductPayload, "product")
 
-    @strawberry.mutation
+    @strawberry.mutation(description="Changes a product.")
     async def update_product(self, info: Info, input: UpdateProductInput) -> UpdateProductPayload | None:
         return await mutation_payload(info, input, commands.update_product, UpdateProductPayload, "product")
 
-    @strawberry.mutation(description="Delete a product with its variants and reviews.")
+    @strawberry.mutation(description="Deletes a product with its variants and reviews.")
     async def delete_product(self, info: Info, input: DeleteProductInput) -> DeleteProductPayload | None:
         return await deletion_payload(info, input, commands.delete_product, DeleteProductPayload, "config_id")
 
     @strawberry.mutation(
-        description="Update many products at once, with one result per row.",
+        description="Changes many products at once, with one result per row.",
         metadata=costs(size_arguments=("input.rows",), max_size=bulk.MAX_ROWS),
     )
     async def bulk_update_products(self, info: Info, input: BulkUpdateProductsInput) -> BulkUpdateProductsPayload | None:
@@ -190,14 +212,16 @@ class ProductMutation:
         return build_payload(BulkUpdateProductsPayload, result, input, results=results)
 
     @strawberry.mutation(
-        description="Update many prices at once, all or nothing.",
+        description="Changes the prices of many products at once, all or nothing.",
         metadata=costs(size_arguments=("input.prices",), max_size=bulk.MAX_ROWS),
     )
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload | None:
         result = await mutate(info, input, bulk.update_product_prices)
         return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
 
-    @strawberry.mutation(description="Adjust the stock of a product or variant atomically, never below zero.")
+    @strawberry.mutation(
+        description="Adds to or removes from stock, never below zero. Safe when done by several clients at once."
+    )
     async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload | None:
         return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 

@@ -14,12 +14,12 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.types.catalogue import Product, ProductVariant
-from storefront.graph.variant_inputs import VariantFieldsInput, VariantForm
+from storefront.graph.variant_inputs import ProductVariantInput, VariantFieldsInput
 from storefront.variants import commands
 
 
 @strawberry.input
-class CreateVariantInput(MutationInput, VariantForm):
+class CreateVariantInput(MutationInput, ProductVariantInput):
     product_id: strawberry.ID
 
 

@@ -16,8 +16,8 @@ TYPES = schema._schema.type_map
 # The fields of inputs that are not fields of the row.
 OTHERS = {"clientMutationId", "idempotencyKey", "id", "expectedVersion", "configId", "productId", "variants"}
 FIELDS = {"Product": PRODUCT_FIELDS, "Variant": VARIANT_FIELDS}
-CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("VariantForm", "Variant")]
-UPDATE = [("UpdateProductInput", "Product"), ("ProductRowInput", "Product"), ("UpdateVariantInput", "Variant")]
+CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("ProductVariantInput", "Variant")]
+UPDATE = [("UpdateProductInput", "Product"), ("UpdateProductRowInput", "Product"), ("UpdateVariantInput", "Variant")]
 
 
 def input_fields(name: str) -> dict[str, Any]:

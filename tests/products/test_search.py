@@ -23,7 +23,8 @@ query Search($c: ID!, $q: String!, $first: Int = 50, $after: String, $filter: Pr
   }
 }
 """
-SUGGEST = "query($c: ID!, $p: String!, $n: Int = 8) { config(by: {id: $c}) { predictiveSearch(search: $p, first: $n) { suggestions { text } } } }"
+SUGGEST = """query($c: ID!, $p: String!, $n: Int = 8) {
+  config(by: {id: $c}) { predictiveSearch(search: $p, first: $n) { suggestions { text } } } }"""
 
 
 async def store_with(client: Client, *products: dict[str, Any] | str) -> str:

@@ -109,9 +109,7 @@ async def test_secret_is_returned_once_and_stored_encrypted(owned: tuple[Client,
         ({"query": "query A { configs { nodes { id } } } query B { configs { nodes { id } } }"}, "query", "one operation"),
         ({"query": "query($other: ID!) { product(by: {id: $other}) { id } }"}, "query", "$other"),
         (
-            {
-                "query": "query($productId: String!) { config(by: {id: 1}) { predictiveSearch(search: $productId) { suggestions { text } } } }"
-            },
+            {"query": "query($productId: String!) { products(configId: 1, search: $productId) { totalCount } }"},
             "query",
             "$productId as ID!",
         ),

@@ -22,9 +22,9 @@ from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image, load_featured_images, load_gallery
 from storefront.graph.inputs import (
-    ProductFilterInput,
+    MaybeFilter,
+    MaybeSort,
     ProductInConfigByInput,
-    ProductSortInput,
     ProductStatus,
     SearchText,
     VariantInProductByInput,
@@ -93,9 +93,9 @@ class User(Node):
 async def _load_products(
     stores: Sequence[ConfigRow],
     info: Info,
-    filter: ProductFilterInput | None = None,
+    filter: MaybeFilter = None,
     search: SearchText = None,
-    sort: ProductSortInput | None = None,
+    sort: MaybeSort = None,
     first: MaybeFirst = None,
     after: After = None,
     last: MaybeLast = None,
@@ -380,7 +380,9 @@ class Product(Node):
     def price_range(self) -> PriceRange:
         return PriceRange(**fields.get_price_range(as_row(self, ProductRow)))
 
-    config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
+    config: Config = batch_field(
+        build_reference_batch(loaders.load_configs, "config_id", "store"), description="The store that sells the product."
+    )
 
     variants: "list[ProductVariant]" = batch_field(
         _load_variants, description="The first variants. The owner sees unavailable ones with `availableOnly: false`."
