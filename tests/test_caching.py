@@ -17,7 +17,7 @@ import httpx
 import orjson
 import pytest
 import pytest_asyncio
-from graphql import GraphQLField, GraphQLObjectType, GraphQLUnionType, get_named_type, is_leaf_type, is_required_argument
+from graphql import GraphQLField, GraphQLObjectType, get_named_type, is_abstract_type, is_leaf_type, is_required_argument
 
 from storefront.analytics.commands import refresh_popularity, track_events
 from storefront.analytics.rollups import roll_up
@@ -67,8 +67,9 @@ ARGUMENTS = {
 
 def selection(type_: Any, above: tuple[str, ...]) -> str:
     """A selection of every public field of a type, recursively."""
-    if isinstance(type_, GraphQLUnionType):
-        return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above)}" for one in type_.types) + " }"
+    if is_abstract_type(type_):
+        members = GRAPH.get_possible_types(type_)
+        return "{ __typename " + " ".join(f"... on {one.name} {selection(one, above)}" for one in members) + " }"
     assert isinstance(type_, GraphQLObjectType)
     return "{ __typename " + " ".join(filter(None, (line(type_.name, n, f, above) for n, f in type_.fields.items()))) + " }"
 

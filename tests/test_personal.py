@@ -10,10 +10,9 @@ import pytest
 import pytest_asyncio
 from graphql import (
     GraphQLField,
-    GraphQLInterfaceType,
     GraphQLObjectType,
-    GraphQLUnionType,
     get_named_type,
+    is_abstract_type,
     is_leaf_type,
     is_required_argument,
     parse,
@@ -50,10 +49,10 @@ Coordinates = tuple[str, ...]
 
 def selection(type_: Any, above: tuple[str, ...]) -> str:
     """A selection of every field of a type, recursively."""
-    if isinstance(type_, GraphQLUnionType):
-        parts = (f"... on {member.name} {selection(member, above)}" for member in type_.types)
+    if is_abstract_type(type_):
+        parts = (f"... on {member.name} {selection(member, above)}" for member in GRAPH.get_possible_types(type_))
         return "{ __typename " + " ".join(parts) + " }"
-    assert isinstance(type_, GraphQLObjectType | GraphQLInterfaceType)
+    assert isinstance(type_, GraphQLObjectType)
     return (
         "{ "
         + " ".join(["__typename", *filter(None, (select_field(type_.name, n, f, above) for n, f in type_.fields.items()))])

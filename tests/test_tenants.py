@@ -15,12 +15,11 @@ from graphql import (
     GraphQLEnumType,
     GraphQLField,
     GraphQLInputObjectType,
-    GraphQLInterfaceType,
     GraphQLList,
     GraphQLObjectType,
-    GraphQLUnionType,
     get_named_type,
     get_nullable_type,
+    is_abstract_type,
     is_required_argument,
     is_required_input_field,
 )
@@ -96,6 +95,7 @@ BY_TYPE: dict[str, Any] = {
     "Decimal": "1.00",
     "DateTime": "2026-01-01T00:00:00Z",
     "Position": "0",
+    "CurrencyCode": "EUR",
     "JSON": {},
 }
 
@@ -171,9 +171,10 @@ def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
 def selection(type_: Any, depth: int) -> str:
     """A selection of all fields without arguments, up to a depth."""
     named = get_named_type(type_)
-    if isinstance(named, GraphQLUnionType):
-        return " ".join(["{ __typename", *(f"... on {t.name} {selection(t, depth)}" for t in named.types), "}"]) if depth else ""
-    if not isinstance(named, (GraphQLObjectType, GraphQLInterfaceType)):
+    if is_abstract_type(named):
+        members = GRAPH.get_possible_types(named)
+        return " ".join(["{ __typename", *(f"... on {t.name} {selection(t, depth)}" for t in members), "}"]) if depth else ""
+    if not isinstance(named, GraphQLObjectType):
         return "-"
     parts = [(n, selection(f.type, depth - 1)) for n, f in named.fields.items() if _bare(f)] if depth else []
     return "{ __typename " + " ".join(f"{n} {'' if s == '-' else s}" for n, s in parts if s) + " }" if parts else ""

@@ -82,7 +82,8 @@ class ProductUpdated(_Change):
 @strawberry.type(description="A product is no longer visible to the viewer or no longer matches the filter.")
 class ProductDeleted(_Change):
     product_id: strawberry.ID = strawberry.field(description="ID of the product.")
-    reason: ProductDeletedReason = strawberry.field(description="Why the product left the feed.")
+    # Not `reason`, which `FeedReset` has with another type: a selection of both would need an alias.
+    deleted_reason: ProductDeletedReason = strawberry.field(description="Why the product left the feed.")
 
 
 @strawberry.type(
@@ -219,7 +220,7 @@ def _build_product_event(
         # With a filter the product was visible after this change. If it no longer is, a later entry says so.
         is_filtered = kind != "deleted" and bool(selection.filters)
         reason = ProductDeletedReason.FILTERED if is_filtered else ProductDeletedReason.REMOVED
-        return ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)), reason=reason)
+        return ProductDeleted(**common_fields, product_id=strawberry.ID(str(entry.product_id)), deleted_reason=reason)
     if kind == "created":
         return ProductCreated(**common_fields, product=cast(Product, product))
     return ProductUpdated(**common_fields, product=cast(Product, product), changed_fields=entry.changed_fields)

@@ -152,7 +152,7 @@ class Draft:
 
     def item(self, type_: Any, depth: int, objects: int) -> str:
         """One field, or fields in a fragment."""
-        wants_fragment = self.luck(0.8 if is_union_type(type_) else 0.2)
+        wants_fragment = self.luck(0.8 if is_abstract_type(type_) else 0.2)
         if wants_fragment and depth > 0 and self.left > 0:
             return self.spread(type_, depth, objects)
         if is_union_type(type_) or self.luck(0.06):

@@ -26,7 +26,7 @@ FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilterInput) {
   __typename position
   ... on ProductCreated { clientMutationId product { title } }
   ... on ProductUpdated { changedFields product { title price } }
-  ... on ProductDeleted { productId deletedFor: reason }
+  ... on ProductDeleted { productId deletedReason }
   ... on FeedReset { reason }
   ... on FeedHeartbeat { sentAt } } }"""
 DETAILS = """subscription($c: ID!) { productFeed(configId: $c) {
@@ -110,7 +110,7 @@ async def test_changes_are_sent_as_they_happen(shopper: Client, owner: Client, s
         updated = await listener.event()
         assert (updated["position"], updated["changedFields"], updated["product"]["price"]) == ("2", ["price"], "6.00")
         await owner.ask(DELETE, input={"id": product})
-        deleted = {"__typename": "ProductDeleted", "position": "3", "productId": product, "deletedFor": "REMOVED"}
+        deleted = {"__typename": "ProductDeleted", "position": "3", "productId": product, "deletedReason": "REMOVED"}
         assert await listener.event() == deleted
 
 
@@ -277,12 +277,12 @@ async def test_filter_sends_products_that_leave_it(shopper: Client, owner: Clien
         assert (await listener.event())["__typename"] == "ProductCreated"
         await owner.ask(UPDATE, input={"id": product, "price": "20"})
         left = await listener.event()
-        assert (left["__typename"], left["deletedFor"]) == ("ProductDeleted", "FILTERED")
+        assert (left["__typename"], left["deletedReason"]) == ("ProductDeleted", "FILTERED")
         await owner.ask(UPDATE, input={"id": product, "title": "Cup"})
         assert await listener.silence()
         await owner.ask(DELETE, input={"id": product})
         gone = await listener.event()
-        assert (gone["productId"], gone["deletedFor"]) == (product, "REMOVED")
+        assert (gone["productId"], gone["deletedReason"]) == (product, "REMOVED")
 
 
 async def test_heartbeat_moves_position_of_idle_listeners(empty_url: str, tmp_path: Path) -> None:

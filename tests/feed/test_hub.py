@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from storefront.core.db.database import Database
+from storefront.core.tasks import cancel_and_wait
 from storefront.feed import hub as hubs
 from storefront.feed import log
 from storefront.feed.hub import Gap, Hub, LogBatch
@@ -128,7 +129,7 @@ async def test_heartbeat_follows_a_moved_log_without_statements(database: Databa
             coming = await start(batches)
             await asyncio.sleep(1)
             assert not coming.done()
-            coming.cancel()
+            await cancel_and_wait([coming])
     assert len([sql for sql in statements if "changes" in sql]) <= 1
 
 
