@@ -142,7 +142,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest_asyncio.fixture(scope="module")
 async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[list[Client]]:
     url = fresh(postgres, template)
-    plain: dict[str, Any] = {"max_aliases": 1_000, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
+    # The documents select every field, each under an alias.
+    sizes = {"max_aliases": 1_000, "max_fields": 1_000}
+    plain: dict[str, Any] = {**sizes, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
         # Otherwise each server may correct searches with a vocabulary of another age.
