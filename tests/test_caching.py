@@ -54,6 +54,7 @@ GRAPH = schema._schema
 ROOTS = {
     "product": "(by: {id: $product})",
     "config": "(by: {slug: $slug})",
+    "variant": "(by: {id: $variant})",
     "products": "(configId: $store)",
     "searchProducts": "(input: {configId: $store, sortBy: POPULARITY})",
     "productChanges": '(configId: $store, after: "0")',
@@ -61,6 +62,8 @@ ROOTS = {
 ARGUMENTS = {
     "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',
     "Config.products": '(search: "mugg")',
+    "Config.product": '(by: {handle: "mug"})',
+    "Config.predictiveSearch": '(search: "mugg")',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 
@@ -95,7 +98,7 @@ def document(root: str) -> str:
     return f"query ({declared}) {{ {root}{ROOTS[root]} {below} }}"
 
 
-KINDS = {"product": "ID!", "slug": "String!", "store": "ID!"}
+KINDS = {"product": "ID!", "variant": "ID!", "slug": "String!", "store": "ID!"}
 DOCUMENTS = {root: document(root) for root in ROOTS}
 # Visible to owners only.
 OWNERS = {"analytics", "events", "importJob", "importJobs", "exportJob", "exportJobs", "webhook", "webhooks"}
@@ -110,7 +113,7 @@ def test_every_public_root_field_is_covered() -> None:
         if f.extensions.get(PERSONAL_EXTENSION_KEY) or f.extensions.get(VOLATILE_EXTENSION_KEY)
     }
     assert PUBLIC - marked == set(ROOTS)
-    assert marked == {"me", "configs"}
+    assert marked == {"me", "configs", "node", "nodes"}
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[list[Client]]:
     url = fresh(postgres, template)
     # The documents select every field, each under an alias.
-    sizes = {"max_aliases": 1_000, "max_fields": 1_000}
+    sizes = {"max_aliases": 1_000, "max_fields": 1_000, "max_tokens": 3_000}
     plain: dict[str, Any] = {**sizes, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
