@@ -199,7 +199,7 @@ IN_DOCUMENTS = [place for place in TEXTS if place not in WRITTEN or str(place) =
 
 
 def test_inputs_with_lists_and_texts_are_found() -> None:
-    assert {"Product.variant.attributes", "Mutation.trackEvents.input.events"} <= set(map(str, LISTS))
+    assert {"Product.variant.by.attributes", "Mutation.trackEvents.input.events"} <= set(map(str, LISTS))
     assert {"Config.predictiveSearch.search", "Mutation.trackEvents.input.events.0.properties"} <= set(map(str, TEXTS))
 
 
@@ -244,7 +244,7 @@ def test_limit_applies_to_variable_defaults() -> None:
         f"query($v: [AttributeInput!]! = [{names}]) {{ product(by: {{id: 1}}) {{ variant(by: {{attributes: $v}}) {{ id }} }} }}"
     )
     refused = refusal_of(GraphQLRequest(document))
-    assert refused is not None and refused.details["field"] == "attributes"
+    assert refused is not None and refused.details["field"] == "by.attributes"
 
 
 def test_limit_applies_to_variables_in_fragments() -> None:
@@ -252,15 +252,15 @@ def test_limit_applies_to_variables_in_fragments() -> None:
     document = f"query($v: [AttributeInput!]!) {{ product(by: {{id: 1}}) {{ ...F }} }} {fragments}"
     value = [{"name": "a", "value": "b"}] * 11
     refused = refusal_of(GraphQLRequest(document, {"v": value}))
-    assert refused is not None and refused.details["field"] == "attributes"
+    assert refused is not None and refused.details["field"] == "by.attributes"
 
 
 def test_limits_apply_per_operation() -> None:
     document = """
-    query A($v: [AttributeInput!]!) { product(by: {id: 1}) { variant(by: {attributes: $v}) { id } } }
-    query B($v: [AttributeInput!]!) { products(configId: 1, filter: {attributes: $v}) { totalCount } }
+    query A($v: String!) { config(by: {id: 1}) { product(by: {handle: $v}) { id } } }
+    query B($v: String!) { configs(after: $v) { totalCount } }
     """
-    value = [{"name": "a", "value": "b"}] * 11
+    value = "x" * 201
     assert refusal_of(GraphQLRequest(document, {"v": value}, "B")) is None
     assert refusal_of(GraphQLRequest(document, {"v": value}, "A")) is not None
 

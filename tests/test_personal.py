@@ -32,6 +32,9 @@ QUERY = GRAPH.query_type
 ARGUMENTS = {
     "Query.product": "(by: {id: $product})",
     "Query.config": "(by: {id: $store})",
+    "Query.variant": "(by: {id: $variant})",
+    "Query.node": "(id: $product)",
+    "Query.nodes": "(ids: [$product, $variant])",
     "Query.products": "(configId: $store)",
     "Query.searchProducts": "(input: {configId: $store})",
     "Config.predictiveSearch": '(search: "mu")',
@@ -76,7 +79,7 @@ def select_field(parent: str, name: str, field: GraphQLField, above: tuple[str, 
 
 def document(root: str) -> str:
     line = select_field("Query", root, QUERY.fields[root], ("Query",))
-    variables = " ".join(f"${name}: ID!" for name in ("product", "store") if f"${name}" in str(line))
+    variables = " ".join(f"${name}: ID!" for name in ("product", "store", "variant") if f"${name}" in str(line))
     return f"query {f'({variables})' if variables else ''} {{ {line} }}"
 
 
@@ -122,14 +125,14 @@ async def shoppers(shopper: Client) -> tuple[dict[str, str], list[Client]]:
     store = await make_store(database, integrations={"shopify": {"domain": "x.myshopify.com"}})
     product = await make_product(database, store, title="Mug", category="Cups", tags=["blue"])
     await make_product(database, store, title="Mugs", category="Cups")
-    await make_variant(database, product, attributes={"Size": "S"})
+    variant = await make_variant(database, product, attributes={"Size": "S"})
     await make_variant(database, product, is_available=False)
     for _ in range(2):
         user = await make_user(database)
         await make_review(database, product, user_id=user)
         await make_product(database, await make_store(database, user_id=user, is_published=False))
         people.append(shopper.signed_in(user))
-    return {"product": product, "store": store}, [*people, shopper]
+    return {"product": product, "store": store, "variant": variant}, [*people, shopper]
 
 
 @pytest.mark.parametrize("root", ROOTS)

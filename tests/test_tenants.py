@@ -131,6 +131,8 @@ def noun_of(type_: str, name: str) -> str:
     """The type that an id refers to, by its field name, else by the type that contains the field."""
     if name == "uploadId" and "Image" in type_:
         return "imageupload"
+    if type_ == "Node":
+        return "product"
     found = [noun for noun in NOUNS if noun in name.lower()] or [noun for noun in NOUNS if noun in type_.lower()]
     assert found, f"{type_}.{name}: which noun is this an id of?"
     return found[0]
@@ -168,16 +170,21 @@ def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
         yield from id_paths(f.type, n, (*above, name))
 
 
-def selection(type_: Any, depth: int) -> str:
-    """A selection of all fields without arguments, up to a depth."""
+def selection(type_: Any, depth: int, alias: str = "") -> str:
+    """A selection of all fields without arguments, up to a depth. `alias` keeps fields of several types apart."""
     named = get_named_type(type_)
     if is_abstract_type(named):
         members = GRAPH.get_possible_types(named)
-        return " ".join(["{ __typename", *(f"... on {t.name} {selection(t, depth)}" for t in members), "}"]) if depth else ""
+        fragments = (f"... on {t.name} {selection(t, depth, alias=f'{t.name}_')}" for t in members)
+        return " ".join(["{ __typename", *fragments, "}"]) if depth else ""
     if not isinstance(named, GraphQLObjectType):
         return "-"
     parts = [(n, selection(f.type, depth - 1)) for n, f in named.fields.items() if _bare(f)] if depth else []
-    return "{ __typename " + " ".join(f"{n} {'' if s == '-' else s}" for n, s in parts if s) + " }" if parts else ""
+    return (
+        "{ __typename " + " ".join(f"{alias and f'{alias}{n}: '}{n} {'' if s == '-' else s}" for n, s in parts if s) + " }"
+        if parts
+        else ""
+    )
 
 
 def _bare(field_: GraphQLField) -> bool:

@@ -251,7 +251,6 @@ async def test_stores(shop: Shop, who: str) -> None:
         'products(configId: $u, search: "teapto") { totalCount correctedSearch }',
         "products(configId: $u) { facets { categories { value } } }",
         "searchProducts(input: {configId: $u}) { pagination { total } }",
-        'config(by: {id: $u}) { predictiveSearch(search: "ena") { suggestions { text } } }',
         'productChanges(configId: $u, after: "0") { position }',
     ],
 )

@@ -1,28 +1,19 @@
 """User errors of mutations: expected failures, one object type per error code."""
 
-from collections.abc import Mapping, Sequence
-from enum import Enum
+from collections.abc import Sequence
 from typing import Any, cast
 
 import strawberry
-from strawberry.types.enum import StrawberryEnumDefinition
 
+from storefront.execution.strawberry_adapter import declare_enum
 from storefront.graph.context import Info
 from storefront.graph.types.node import Node, load_nodes
 from storefront.queries.unique_keys import find_id_by_unique_key
 from storefront.writes.field_errors import FieldError, InvalidInputReason, UserErrorCode
 
-
-def _describe_enum(enum: type[Enum], description: str, value_descriptions: Mapping[str, str]) -> None:
-    """Declare an enum of the domain as a GraphQL enum. A member without a description is an error."""
-    strawberry.enum(enum, description=description)
-    definition: StrawberryEnumDefinition = enum.__strawberry_definition__  # type: ignore[attr-defined]
-    for value in definition.values:
-        value.description = value_descriptions[value.name]
-
-
-_describe_enum(
+declare_enum(
     UserErrorCode,
+    "UserErrorCode",
     "Reasons why a mutation is refused. More values may be added: treat an unknown one like `INVALID_INPUT`.",
     {
         "INVALID_INPUT": "A value is invalid. See `InvalidInputError.reason`.",
@@ -35,8 +26,9 @@ _describe_enum(
         "LIMIT_REACHED": "The store has reached the maximum number of such objects.",
     },
 )
-_describe_enum(
+declare_enum(
     InvalidInputReason,
+    "InvalidInputReason",
     "Why an input value is invalid. More values may be added.",
     {
         "REQUIRED": "A required value is missing, null or blank.",

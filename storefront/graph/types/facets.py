@@ -1,5 +1,6 @@
 """Facets: how many products of a list each further filter value would leave."""
 
+import asyncio
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar, cast
@@ -8,6 +9,7 @@ import orjson
 import strawberry
 
 from storefront.core.db.database import Row
+from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
@@ -41,20 +43,50 @@ class AvailabilityFacetValue:
     is_selected: bool = strawberry.field(description="Whether the filter of the list has this value.")
 
 
+async def _load_attribute_values(
+    facets: "Sequence[AttributeFacet]",
+    info: Info,  # noqa: ARG001 - every batch resolver takes it
+    first: FirstValues = DEFAULT_FACET_VALUES,
+) -> Sequence[Sequence[AttributeFacetValue]]:
+    limit = arguments.check_row_count(first)
+    return [_limit_values(facet.facet_values, limit) for facet in facets]
+
+
 @strawberry.type(description="Values of an attribute of variants.")
 class AttributeFacet:
     name: str = strawberry.field(description="Name for `AttributeFilterInput.name`.")
     facet_values: strawberry.Private[Sequence[AttributeFacetValue]]
 
-    @strawberry.field(description="Values, those with the most products first.", metadata=costs(size=10))
-    def values(self, first: FirstValues = DEFAULT_FACET_VALUES) -> list[AttributeFacetValue]:
-        return _limit_values(self.facet_values, first)
+    values: list[AttributeFacetValue] = batch_field(
+        _load_attribute_values, description="Values, those with the most products first.", metadata=costs(size=10)
+    )
 
 
 @strawberry.type(description="Lowest and highest price.")
 class PriceRange:
     min: Decimal = strawberry.field(description="Lowest price.")
     max: Decimal = strawberry.field(description="Highest price.")
+
+
+async def _load_values(facets: "Sequence[ProductFacets]", info: Info, name: str, first: int) -> Sequence[Sequence[FacetValue]]:
+    limit = arguments.check_row_count(first)
+    rows_by_facet = await asyncio.gather(*(facet.load_rows(info, name) for facet in facets))
+    return [
+        _limit_values(_build_facet_values(FacetValue, rows, facet.get_selected_values(name)), limit)
+        for facet, rows in zip(facets, rows_by_facet, strict=True)
+    ]
+
+
+async def _load_categories(
+    facets: "Sequence[ProductFacets]", info: Info, first: FirstValues = DEFAULT_FACET_VALUES
+) -> Sequence[Sequence[FacetValue]]:
+    return await _load_values(facets, info, "categories", first)
+
+
+async def _load_tags(
+    facets: "Sequence[ProductFacets]", info: Info, first: FirstValues = DEFAULT_FACET_VALUES
+) -> Sequence[Sequence[FacetValue]]:
+    return await _load_values(facets, info, "tags", first)
 
 
 @strawberry.type(
@@ -65,27 +97,23 @@ class ProductFacets:
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
 
-    async def _load_rows(self, info: Info, facet: str) -> list[Row]:
+    async def load_rows(self, info: Info, facet: str) -> list[Row]:
         return await info.context.load(loaders.load_config_facet, self.listing_result.scope, facet, self.selection)
 
-    def _get_selected_values(self, name: str) -> Any:
+    def get_selected_values(self, name: str) -> Any:
         return dict(self.selection.filters).get(name, ())
 
-    @strawberry.field(description="Categories, those with the most products first.", metadata=costs(50))
-    async def categories(self, info: Info, first: FirstValues = DEFAULT_FACET_VALUES) -> list[FacetValue]:
-        rows = await self._load_rows(info, "categories")
-        return _limit_values(_build_facet_values(FacetValue, rows, self._get_selected_values("categories")), first)
+    categories: list[FacetValue] = batch_field(
+        _load_categories, description="Categories, those with the most products first.", metadata=costs(50)
+    )
 
-    @strawberry.field(description="Tags, those with the most products first.", metadata=costs(50))
-    async def tags(self, info: Info, first: FirstValues = DEFAULT_FACET_VALUES) -> list[FacetValue]:
-        rows = await self._load_rows(info, "tags")
-        return _limit_values(_build_facet_values(FacetValue, rows, self._get_selected_values("tags")), first)
+    tags: list[FacetValue] = batch_field(_load_tags, description="Tags, those with the most products first.", metadata=costs(50))
 
     @strawberry.field(description="Attributes of the available variants.", metadata=costs(50, size=10))
     async def attributes(self, info: Info) -> list[AttributeFacet]:
-        selected_values = orjson.loads(self._get_selected_values("attributes") or "{}")
+        selected_values = orjson.loads(self.get_selected_values("attributes") or "{}")
         by_name: dict[str, list[Row]] = {}
-        for row in await self._load_rows(info, "attributes"):
+        for row in await self.load_rows(info, "attributes"):
             by_name.setdefault(row.name, []).append(row)
         return [
             AttributeFacet(name=name, facet_values=_build_facet_values(AttributeFacetValue, rows, selected_values.get(name, ())))
@@ -94,22 +122,21 @@ class ProductFacets:
 
     @strawberry.field(description="Lowest and highest price; null without products.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
-        (row,) = await self._load_rows(info, "price")
+        (row,) = await self.load_rows(info, "price")
         return None if row.min is None else PriceRange(min=row.min, max=row.max)
 
     @strawberry.field(description="Products that can, and that cannot, be bought at the moment.", metadata=costs(50, size=2))
     async def availability(self, info: Info) -> list[AvailabilityFacetValue]:
         selected_values = [value for name, value in self.selection.filters if name == "in_stock"]
-        values = _build_facet_values(FacetValue, await self._load_rows(info, "availability"), selected_values)
+        values = _build_facet_values(FacetValue, await self.load_rows(info, "availability"), selected_values)
         return [
             AvailabilityFacetValue(in_stock=cast(bool, facet.value), count=facet.count, is_selected=facet.is_selected)
             for facet in values
         ]
 
 
-def _limit_values(values: Sequence[V], first: int) -> list[V]:
+def _limit_values(values: Sequence[V], limit: int) -> list[V]:
     """The first values, and all that are selected, so that shoppers can deselect them."""
-    limit = arguments.check_row_count(first)
     return [value for n, value in enumerate(values) if n < limit or value.is_selected]
 
 
