@@ -18,7 +18,10 @@ from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, ge
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits, omit_null_defaults
+from storefront.graph.mutations import describe_mutations
 from storefront.graph.scalars import SCALARS
+from storefront.graph.types.jobs import ExportJob, ImportJob
+from storefront.graph.types.node import accept_rows_as_nodes
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
 from storefront.media.mutations import MediaMutation
@@ -60,8 +63,14 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
     """Root fields that stream events."""
 
 
-schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
-bypass_strawberry_wrappers(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+schema = strawberry.Schema(
+    Query, Mutation, Subscription, types=[*ERROR_TYPES, ImportJob, ExportJob], config=StrawberryConfig(scalar_map=SCALARS)
+)
+bypass_strawberry_wrappers(
+    accept_rows_as_nodes(
+        describe_mutations(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+    )
+)
 
 for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:

@@ -50,6 +50,7 @@ SAMPLES: Mapping[str, Any] = {
     "Boolean": True,
     "Decimal": "1",
     "Position": "1",
+    "FileSize": 1,
     "DateTime": "2026-11-22T10:00:00Z",
     "JSON": {},
 }

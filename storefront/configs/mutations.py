@@ -6,7 +6,7 @@ from functools import partial
 import strawberry
 
 from storefront.configs import commands
-from storefront.configs.integration_checks import Integration, StripeMode, check_integration
+from storefront.configs.integration_checks import check_integration
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
@@ -21,11 +21,8 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.types.catalogue import Config
-from storefront.graph.types.store_settings import HeaderStyle
+from storefront.graph.types.store_settings import HeaderStyle, IntegrationKind, StripeMode
 from storefront.writes.custom_css import prevalidate_stylesheet
-
-strawberry.enum(Integration, name="IntegrationKind")
-strawberry.enum(StripeMode, name="StripeMode")
 
 
 @strawberry.input
@@ -48,29 +45,34 @@ class LayoutInput:
     show_descriptions: bool
 
 
-@strawberry.input
+@strawberry.input(description="A Shopify shop to connect.")
 class ShopifyIntegrationInput:
-    domain: str
+    domain: str = strawberry.field(description='Domain of the shop: "example.myshopify.com".')
     access_token: str | None = strawberry.field(
-        default=strawberry.UNSET, description="Write-only. If left out, the stored one stays; null removes it."
+        default=strawberry.UNSET,
+        description="Admin API access token; stored encrypted, never returned. Omit to keep the stored token; null removes it.",
     )
 
 
-@strawberry.input
+@strawberry.input(description="A Stripe account to connect.")
 class StripeIntegrationInput:
-    publishable_key: str
+    publishable_key: str = strawberry.field(description="Publishable key: pk_live_… or pk_test_…. Secret keys are refused.")
 
 
-@strawberry.input
+@strawberry.input(description="A Google Analytics property to connect.")
 class GoogleAnalyticsIntegrationInput:
-    google_analytics_id: str
+    google_analytics_id: str = strawberry.field(description="Measurement ID: G-….")
 
 
-@strawberry.input(description="Integrations that are left out stay unchanged; null removes one.")
+@strawberry.input(description="Connected services. Omitted services stay as they are; null disconnects one.")
 class IntegrationsInput:
-    shopify: ShopifyIntegrationInput | None = strawberry.UNSET
-    stripe: StripeIntegrationInput | None = strawberry.UNSET
-    analytics: GoogleAnalyticsIntegrationInput | None = strawberry.UNSET
+    shopify: ShopifyIntegrationInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Shopify shop to import from."
+    )
+    stripe: StripeIntegrationInput | None = strawberry.field(default=strawberry.UNSET, description="Stripe account for payments.")
+    analytics: GoogleAnalyticsIntegrationInput | None = strawberry.field(
+        default=strawberry.UNSET, description="Google Analytics property."
+    )
 
 
 @strawberry.input
@@ -113,8 +115,8 @@ class DeleteConfigInput(MutationInput):
 
 @strawberry.input
 class TestIntegrationInput(ClientMutationInput):
-    config_id: strawberry.ID
-    integration: Integration
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    integration: IntegrationKind = strawberry.field(description="The service to test.")
 
 
 @strawberry.type
@@ -137,19 +139,23 @@ class DeleteConfigPayload(ReplayablePayload):
     deleted_id: strawberry.ID | None
 
 
-@strawberry.type(description="The result of checking an integration.")
+@strawberry.type(description="Result of testing the connection to a service.")
 class IntegrationTestResult:
-    integration: Integration
-    is_working: bool
-    message: str = strawberry.field(description="For people: what it is connected to, or what is wrong and how to fix it.")
-    path: list[str] = strawberry.field(description="Path of the field to fix, such as integrations, shopify, accessToken.")
-    shop_name: str | None = strawberry.field(description="Name of the shop at Shopify.")
-    mode: StripeMode | None = strawberry.field(description="Mode of the Stripe key.")
+    integration: IntegrationKind = strawberry.field(description="The service that was tested.")
+    is_working: bool = strawberry.field(description="Whether the connection works.")
+    message: str = strawberry.field(
+        description="Human-readable: what the store is connected to, or what is wrong and how to correct it."
+    )
+    path: list[str] = strawberry.field(
+        description='The setting to correct: ["integrations", "shopify", "accessToken"]. Empty if the connection works.'
+    )
+    shop_name: str | None = strawberry.field(description="Name of the Shopify shop; null for other services.")
+    mode: StripeMode | None = strawberry.field(description="Mode of the Stripe key; null for other services.")
 
 
 @strawberry.type
 class TestIntegrationPayload(MutationPayload):
-    result: IntegrationTestResult | None
+    result: IntegrationTestResult | None = strawberry.field(description="Result of the test.")
 
 
 @strawberry.type
@@ -174,7 +180,8 @@ class ConfigMutation:
         return await mutation_payload(info, input, commands.publish_config, PublishConfigPayload, "config")
 
     @strawberry.mutation(
-        description="Check an integration of one's own store: connects to Shopify; validates the keys of the others."
+        description="Tests a connected service. Shopify is asked with the stored token; Stripe and Google Analytics keys are "
+        "checked for their form."
     )
     async def test_integration(self, info: Info, input: TestIntegrationInput) -> TestIntegrationPayload | None:
         mutation_result = await mutate(info, input, commands.claim_check)

@@ -121,7 +121,7 @@ class _DocumentBuilder:
 
     def _build_reviews(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
-        if field_arguments["after"] is not None:
+        if field_arguments.get("after") is not None:
             raise _Unsupported
         limit = checks.check_row_count(field_arguments["first"])
         return ObjectField(field.response_name, tuple(self._build_reviews_field(child, limit) for child in field.children))

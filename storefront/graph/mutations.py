@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 import strawberry
+from graphql import GraphQLSchema, get_named_type
 from strawberry.types import get_object_definition
 
 from storefront.core.casing import to_camel_case
@@ -20,30 +21,31 @@ from storefront.writes.transaction import IDEMPOTENCY_KEY_TTL_HOURS, Command, Mu
 
 P = TypeVar("P", bound="MutationPayload")
 
-EXPECTED_VERSION_DESCRIPTION = (
-    "Optimistic locking: reject the write if the row has another version. Without it the last write wins."
-)
+EXPECTED_VERSION_DESCRIPTION = "Version that the change is based on; refused if there is a newer one. Omit to ignore the version."
 INVENTORY_DESCRIPTION = "Default 0; null means not tracked, never out of stock."
 
 MAX_KEY_CHARACTERS = 255
 
-# Not part of the request that an idempotency key identifies: a retry may differ in these.
-_REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
+# The attributes that are not part of the request that an idempotency key identifies: a retry may differ in these.
+_REQUEST_ATTRIBUTES = {"client_mutation_id", "idempotency_key", "dry_run"}
 
 
 @strawberry.input
 class ClientMutationInput:
-    """The input of a mutation that is not stored, and so not replayed."""
+    """The input of a mutation that changes nothing, and so is not stored and replayed."""
 
     client_mutation_id: str | None = strawberry.field(
-        default=None,
-        description="Chosen by the client. Returned in the payload, and in the events that the mutation causes.",
-        metadata=limits(characters=MAX_KEY_CHARACTERS),
+        default=None, description="Returned in the payload.", metadata=limits(characters=MAX_KEY_CHARACTERS)
     )
 
 
 @strawberry.input
 class MutationInput(ClientMutationInput):
+    client_mutation_id: str | None = strawberry.field(
+        default=None,
+        description="Chosen by the client. Returned in the payload, and in the events that the mutation causes.",
+        metadata=limits(characters=MAX_KEY_CHARACTERS),
+    )
     idempotency_key: str | None = strawberry.field(
         default=None,
         description="Makes retries safe: a request with the same key and input returns the first result. "
@@ -80,7 +82,9 @@ class ChangePayload(MutationPayload):
 async def mutate(info: Info, input_: ClientMutationInput, command: Command) -> MutationResult:
     """Execute a command with the input as the viewer, then notify subscribers. Raises Unauthenticated and InvalidInput."""
     viewer = info.context.require_viewer()
-    values = {name: value for name, value in to_dict(input_).items() if name not in _REQUEST_FIELDS}
+    type_: Any = type(input_)
+    request_names = {name for name, python_name in _get_field_names(type_) or () if python_name in _REQUEST_ATTRIBUTES}
+    values = {name: value for name, value in to_dict(input_).items() if name not in request_names}
     request = MutationRequest(
         actor_id=viewer.id,
         operation=info.field_name,
@@ -120,6 +124,17 @@ def build_payload(payload: type[P], result: MutationResult, input_: ClientMutati
     if issubclass(payload, ChangePayload):
         fields["position"] = result.position
     return payload(**entities, **fields)
+
+
+def describe_mutations(schema: GraphQLSchema) -> GraphQLSchema:
+    """Describe the input and the payload of each mutation that have no description of their own. Returns the same schema."""
+    for name, field in schema.mutation_type.fields.items() if schema.mutation_type else ():
+        argument, payload = field.args["input"], get_named_type(field.type)
+        argument.description = argument.description or "The input."
+        input_type = get_named_type(argument.type)
+        input_type.description = input_type.description or f"Input of `{name}`."
+        payload.description = payload.description or f"Payload of `{name}`."
+    return schema
 
 
 def to_dict(value: Any) -> Any:

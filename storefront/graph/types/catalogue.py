@@ -31,10 +31,13 @@ from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.scalars import Position
 from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport, DateRangeInput, TimeZone, build_analytics_report
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
+from storefront.graph.types.jobs import JobConnection, load_jobs_of_stores
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.graph.types.webhooks import Webhook, load_webhooks_of_stores
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.visibility import Audience
+from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 from storefront.writes.product_validation import MAX_ATTRIBUTES
 
 
@@ -153,6 +156,16 @@ class Config:
 
     analytics: AnalyticsReport | None = batch_field(
         _load_analytics, description="Analytics of the store. Visible to the owner; null for others.", metadata=costs(50)
+    )
+
+    webhooks: list[Webhook] | None = batch_field(
+        load_webhooks_of_stores,
+        description=f"Webhooks, oldest first; at most {MAX_WEBHOOKS_PER_STORE}. Owner only; null for others.",
+        metadata=costs(size=MAX_WEBHOOKS_PER_STORE),
+    )
+
+    jobs: JobConnection | None = batch_field(
+        load_jobs_of_stores, description="Imports and exports, newest first. Owner only; null for others."
     )
 
 

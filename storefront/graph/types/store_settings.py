@@ -31,27 +31,40 @@ class Layout:
     show_descriptions: bool
 
 
-@strawberry.type(description="The access token itself is never readable.")
+@strawberry.enum(description="A service that a store can be connected to.")
+class IntegrationKind(Enum):
+    SHOPIFY = strawberry.enum_value("shopify", description="`integrations.shopify`")
+    STRIPE = strawberry.enum_value("stripe", description="`integrations.stripe`")
+    ANALYTICS = strawberry.enum_value("analytics", description="`integrations.analytics`")
+
+
+@strawberry.enum(description="Mode of a Stripe key.")
+class StripeMode(Enum):
+    TEST = strawberry.enum_value("test", description="No real payments.")
+    LIVE = strawberry.enum_value("live", description="Real payments.")
+
+
+@strawberry.type(description="A connected Shopify shop. Its access token can be written but not read.")
 class ShopifyIntegration:
-    domain: str
-    is_connected: bool
+    domain: str = strawberry.field(description='Domain of the shop: "example.myshopify.com".')
+    is_connected: bool = strawberry.field(description="Whether an access token is stored.")
 
 
-@strawberry.type
+@strawberry.type(description="A connected Stripe account.")
 class StripeIntegration:
-    publishable_key: str
+    publishable_key: str = strawberry.field(description="Publishable key: pk_live_… or pk_test_….")
 
 
-@strawberry.type
+@strawberry.type(description="A connected Google Analytics property.")
 class GoogleAnalyticsIntegration:
-    google_analytics_id: str
+    google_analytics_id: str = strawberry.field(description="Measurement ID: G-….")
 
 
-@strawberry.type(description="Integrations with other services, without their secrets.")
+@strawberry.type(description="Connected services.")
 class Integrations:
-    shopify: ShopifyIntegration | None = strawberry.field(description="Visible to the owner only.")
-    stripe: StripeIntegration | None
-    analytics: GoogleAnalyticsIntegration | None
+    shopify: ShopifyIntegration | None = strawberry.field(description="Shopify shop to import from. Owner only; null for others.")
+    stripe: StripeIntegration | None = strawberry.field(description="Stripe account for payments.")
+    analytics: GoogleAnalyticsIntegration | None = strawberry.field(description="Google Analytics property.")
 
 
 _THEME_FIELDS = {
