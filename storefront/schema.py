@@ -18,8 +18,9 @@ from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, ge
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits, omit_null_defaults
-from storefront.graph.mutations import describe_mutation_inputs
+from storefront.graph.mutations import describe_mutations
 from storefront.graph.scalars import SCALARS
+from storefront.graph.types.jobs import ExportJob, ImportJob
 from storefront.graph.types.node import NodeQuery, resolve_node_types
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
@@ -67,12 +68,14 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 
 schema = strawberry.Schema(
-    Query, Mutation, Subscription, types=(*ERROR_TYPES, *FEED_EVENT_TYPES), config=StrawberryConfig(scalar_map=SCALARS)
+    Query,
+    Mutation,
+    Subscription,
+    types=[*ERROR_TYPES, *FEED_EVENT_TYPES, ImportJob, ExportJob],
+    config=StrawberryConfig(scalar_map=SCALARS),
 )
 bypass_strawberry_wrappers(
-    describe_mutation_inputs(
-        resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
-    )
+    describe_mutations(resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema))))))
 )
 
 for type_ in get_graphql_schema(schema).type_map.values():

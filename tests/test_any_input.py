@@ -50,6 +50,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "DateTime": st.datetimes().map(lambda moment: f"{moment.isoformat()}Z"),
     "Position": st.integers(0, 10**17).map(str),
     "CurrencyCode": st.sampled_from(["EUR", "USD", "JPY", "XXX", "usd"]),
+    "FileSize": st.integers(0, 2**53 - 1),
     "JSON": st.recursive(st.none() | st.booleans() | TEXTS, lambda inner: st.lists(inner, max_size=3), max_leaves=5),
     # Names of types stand for ids of existing rows.
     "ID": st.sampled_from([*(f"${noun}" for noun in NOUNS)] * 6 + ODD[:9]),

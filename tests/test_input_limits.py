@@ -51,6 +51,7 @@ SAMPLES: Mapping[str, Any] = {
     "Decimal": "1",
     "Position": "1",
     "CurrencyCode": "EUR",
+    "FileSize": 1,
     "DateTime": "2026-11-22T10:00:00Z",
     "JSON": {},
 }

@@ -90,7 +90,7 @@ async def use_secrets(shop: Client, shopify: Shopify, receiver: Receiver, said: 
         store = (await ask(owner, CREATE, i=about))["createConfig"]["config"]["id"]
     for wrong in ({"shopify": {"domain": "no", "accessToken": MARK}}, {"shopify": MARK}, {"stripe": {"publishableKey": MARK}}):
         await ask(owner, UPDATE, i={"id": store, "integrations": wrong})
-    topics = ["PRODUCT_CREATED", "STORE_UPDATED"]
+    topics = ["PRODUCT_CREATED", "CONFIG_UPDATED"]
     hooks = [
         {"configId": store, "url": receiver.url, "topics": topics, "query": SELECTED, "readAs": r} for r in ("OWNER", "SHOPPER")
     ]
@@ -108,24 +108,23 @@ async def use_secrets(shop: Client, shopify: Shopify, receiver: Receiver, said: 
         await ask(client, CHANGES, c=store)
         await ask(client, f"{{ configs {{ nodes {{ {INTEGRATIONS} }} }} }}")
         said.append(await _first_event(client, store))
-    await ask(
-        owner, "query($c: ID!) { webhooks(configId: $c) { id url query deliveries { nodes { attempts { error } } } } }", c=store
-    )
+    hooks_of_store = "webhooks { id url query deliveries { nodes { attempts { error } } } }"
+    await ask(owner, f"query($c: ID!) {{ config(by: {{id: $c}}) {{ {hooks_of_store} }} }}", c=store)
     return str(created[0]["secret"])
 
 
 async def _run_jobs(ask: Callable[..., Awaitable[Any]], store: str) -> None:
     """Import products from the shop with the token, and export them to a file."""
-    for mutation, query, environment in (
-        ("importProducts", "importJob", {"configId": store, "source": "SHOPIFY_STORE"}),
-        ("exportProducts", "exportJob", {"configId": store}),
+    document = "query($i: ID!) { job(id: $i) { status error { message } issues { nodes { message } } } }"
+    for mutation, environment in (
+        ("importProducts", {"configId": store, "source": "SHOPIFY_STORE"}),
+        ("exportProducts", {"configId": store}),
     ):
         kind = f"{mutation[0].upper()}{mutation[1:]}Input"
         begun = await ask(f"mutation($i: {kind}!) {{ {mutation}(input: $i) {{ job {{ id }} {ERRORS} }} }}", i=environment)
         id_ = begun[mutation]["job"]["id"]
-        document = f"query($i: ID!) {{ {query}(id: $i) {{ status error {{ message }} issues {{ nodes {{ message }} }} }} }}"
         async with asyncio.timeout(20):
-            while (found := (await ask(document, i=id_))[query])["status"] not in ("SUCCEEDED", "FAILED"):  # noqa: ASYNC110  over HTTP
+            while (found := (await ask(document, i=id_))["job"])["status"] not in ("SUCCEEDED", "FAILED"):  # noqa: ASYNC110  over HTTP
                 await asyncio.sleep(0.1)
         assert found["status"] == "SUCCEEDED"
 

@@ -18,7 +18,7 @@ from storefront.core.db.embedded_postgres import build_database_url, create_data
 from storefront.core.db.migrations import build_config, connect, get_current_revision, get_head_revision, migrate
 from storefront.core.ids import uuid7
 from storefront.models import is_managed_by_metadata, metadata
-from tests.factories import make_product, make_review, make_store, make_user, make_variant
+from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
 
 COMMAND = str(Path(sys.executable).with_name("storefront"))
 # Tables, views, sequences, indexes, functions and types of the public schema.
@@ -55,6 +55,31 @@ def test_migrations_upgrade_downgrade_and_upgrade(bare_url: str) -> None:
     assert objects(bare_url) == set()
     migrate(bare_url)
     assert objects(bare_url) == first
+
+
+async def test_topics_of_stored_webhooks_are_renamed(bare_url: str) -> None:
+    migrate(bare_url)
+    async with Database(bare_url) as database:
+        store = await make_store(database)
+        about = {"url": "https://example.com", "read_as": "owner", "secret": "-", "position": 0}
+        topics = "{product.created,config.updated,config.unpublished}"
+        hook = await insert(database, "webhooks", config_id=store, topics=topics, **about)
+        for type_ in ("config.published", "product.deleted"):
+            await insert(database, "webhook_deliveries", webhook_id=hook, type=type_, position=1, lane=store)
+
+    def load() -> tuple[list[str], list[str]]:
+        with psycopg.connect(bare_url) as connection:
+            types = connection.execute("SELECT type FROM webhook_deliveries ORDER BY type").fetchall()
+            [(stored,)] = connection.execute("SELECT topics FROM webhooks").fetchall()
+            return stored, [type_ for (type_,) in types]
+
+    before = load()
+    with connect(bare_url) as connection:
+        command.downgrade(build_config(connection), "20261205_jobs_by_owner")
+        connection.commit()
+    assert load() == (["product.created", "store.updated", "store.unpublished"], ["product.deleted", "store.published"])
+    migrate(bare_url)
+    assert load() == before
 
 
 def test_migrating_twice_changes_nothing(empty_url: str) -> None:

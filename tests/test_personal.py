@@ -44,7 +44,7 @@ ARGUMENTS = {
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 # Visible to the owner only, and rejected for all others alike.
-OWNERS = {"analytics", "events", "webhook", "webhooks", "importJob", "importJobs", "exportJob", "exportJobs"}
+OWNERS = {"analytics", "events", "webhook", "job"}
 ROOTS = sorted(QUERY.fields.keys() - OWNERS)
 
 Coordinates = tuple[str, ...]

@@ -16,6 +16,7 @@ EXPECTED = {
     "DateTime": 'DateTime must be RFC 3339 text with a time zone such as "2026-11-22T10:00:00Z": ',
     "CurrencyCode": 'CurrencyCode must be an ISO 4217 code such as "EUR": ',
     "Position": 'Position must be a non-negative integer as text such as "42": ',
+    "FileSize": "FileSize must be an integer number of bytes such as 1048576: ",
 }
 
 # fmt: off
@@ -35,6 +36,10 @@ OF_KINDS: list[tuple[str, Any, str]] = [
     ("DateTime", 5, "it is a number"), ("DateTime", 1.5, "it is a number"), ("DateTime", "2026-11-22T10:00:00", "no time zone"),
     ("DateTime", "2026-02-30T00:00:00Z", "no such day"), ("DateTime", "2026-11-22T10:00:60Z", "no such day or time"),
     ("DateTime", "0001-01-01T00:00:00+10:00", "outside of the years"), ("DateTime", "２026-11-22T10:00:00Z", "not ASCII"),
+    ("FileSize", -1, "it is negative"), ("FileSize", 2**53, "too large: at most 9007199254740991"),
+    ("FileSize", 10**30, "too large"),
+    ("FileSize", "1", "it is text"), ("FileSize", 1.5, "floating-point"),
+    ("FileSize", True, "it is a boolean"), ("FileSize", [], "it is a list"), ("FileSize", {}, "it is an object"),
     ("DateTime", "2026-11-22🏮10:00:00Z", "not ASCII"), ("DateTime", "2026-W47-7T10:00:00Z", "YYYY-MM-DD"),
     ("CurrencyCode", 978, "it is a number"), ("CurrencyCode", "EURO", "three letters"), ("CurrencyCode", "E1R", "three letters"),
 ]
@@ -44,8 +49,12 @@ USABLE = [
     ("DateTime", "2026-11-22T10:00:00Z"), ("DateTime", "2026-11-22t10:00:00.123456789+02:00"),
     ("DateTime", "2026-11-22 10:00:00z"),
     ("CurrencyCode", "EUR"), ("CurrencyCode", "XXX"), ("CurrencyCode", "usd"),
+    ("FileSize", 0), ("FileSize", 2**31), ("FileSize", 2**53 - 1),
 ]
 # fmt: on
+
+
+UPLOAD = '{ createImportUpload(input: {configId: 1, fileName: "a", size: # }) { clientMutationId } }'
 
 
 def scalar(name: str) -> GraphQLScalarType:
@@ -62,6 +71,8 @@ async def test_variable_errors_name_the_problem(shopper: Client, name: str, valu
         document = "mutation($v: CurrencyCode!) { updateConfig(input: {id: 1, currency: $v}) { position } }"
     if name == "Position":
         document = "query($v: Position!) { productChanges(configId: 1, after: $v) { position } }"
+    if name == "FileSize":
+        document = f"mutation($v: FileSize!) {UPLOAD.replace('#', '$v')}"
     error = await shopper.refusal(document, v=value)
     assert error["extensions"]["code"] == "BAD_USER_INPUT"
     assert error["message"].startswith(f"Variable '$v' has invalid value: {EXPECTED[name]}")
@@ -83,6 +94,11 @@ async def test_variable_errors_name_the_problem(shopper: Client, name: str, valu
         ("Position", "-1", "negative"),
         ("Position", "1e9", "floating-point"),
         ("Position", "true", "a boolean"),
+        ("FileSize", "-1", "negative"),
+        ("FileSize", "9007199254740992", "too large"),
+        ("FileSize", "1.0", "floating-point"),
+        ("FileSize", '"1"', "it is text"),
+        ("FileSize", "HUGE", "not quoted"),
     ],
 )
 def test_literal_errors_have_locations(name: str, literal: str, problem: str) -> None:
@@ -90,6 +106,7 @@ def test_literal_errors_have_locations(name: str, literal: str, problem: str) ->
         "Decimal": "{ products(configId: 1, filter: {minPrice: # }) { totalCount } }",
         "DateTime": "{ products(configId: 1, filter: {updatedSince: # }) { totalCount } }",
         "Position": "{ productChanges(configId: 1, after: # ) { position } }",
+        "FileSize": f"mutation {UPLOAD}",
     }[name]
     with pytest.raises(NotExecutableError) as refused:
         DocumentStore(SCHEMA).find_by_text(around.replace("#", literal))
@@ -101,6 +118,10 @@ def test_literal_errors_have_locations(name: str, literal: str, problem: str) ->
 @pytest.mark.parametrize(("name", "value"), USABLE, ids=str)
 def test_valid_values_are_accepted(name: str, value: Any) -> None:
     assert scalar(name).coerce_input_value(value) is not None
+
+
+def test_file_sizes_are_json_integers() -> None:
+    assert scalar("FileSize").coerce_output_value(2**53 - 1) == 2**53 - 1
 
 
 @pytest.mark.parametrize(

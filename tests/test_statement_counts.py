@@ -80,6 +80,9 @@ async def create_market(client: Client, count: int) -> tuple[Client, dict[str, A
     jobs = {}
     for kind in ("import", "export") * count:
         jobs[kind] = await make_job(client.database, stores[0], user, kind, issues=count)
+    for store in stores:
+        await insert_webhook(client.database, store, count)
+        await make_job(client.database, store, user)
     names = {**jobs, "slug": "market-0", "config": stores[0], "handle": "lantern-0", "webhook": hooks[0]}
     today = datetime.now(UTC)
     range_ = {"from": (today - timedelta(days=7)).isoformat(), "to": (today + timedelta(days=1)).isoformat()}

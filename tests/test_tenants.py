@@ -77,13 +77,10 @@ BY_NAME: dict[str, Any] = {
 }
 # Jobs by the operations they allow.
 JOBS = {
-    "cancelimport": ("import", "queued"),
-    "retryimport": ("import", "failed"),
-    "importjob": ("import", "succeeded"),
+    "canceljob": ("import", "queued"),
+    "retryjob": ("export", "failed"),
+    "job": ("import", "succeeded"),
     "upload": ("import", "uploading"),
-    "cancelexport": ("export", "queued"),
-    "retryexport": ("export", "cancelled"),
-    "exportjob": ("export", "succeeded"),
 }
 # The types of ids. The first one wins where a name contains several.
 NOUNS = ("config", *JOBS, "delivery", "webhook", "variant", "review", "product", "image")
@@ -97,6 +94,7 @@ BY_TYPE: dict[str, Any] = {
     "Position": "0",
     "CurrencyCode": "EUR",
     "JSON": {},
+    "FileSize": 1,
 }
 
 PICTURE = picture("PNG")

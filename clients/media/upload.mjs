@@ -23,7 +23,7 @@ async function showPicture(file, { configId, productId, alt }) {
     `mutation ($input: CreateImageUploadInput!) {
       createImageUpload(input: $input) { userErrors { message } upload { id url method headers { name value } } }
     }`,
-    { configId, contentType: file.type, size: file.size, filename: file.name },
+    { configId, contentType: file.type, size: file.size, fileName: file.name },
   );
   const headers = Object.fromEntries(upload.headers.map(({ name, value }) => [name, value]));
   const sent = await fetch(upload.url, { method: upload.method, headers, body: file });

@@ -4,11 +4,11 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 from storefront.core.encryption import DecryptionError, Vault
 from storefront.core.net.shopify_client import ShopifyClient, ShopifyError
+from storefront.graph.types.store_settings import IntegrationKind, StripeMode
 
 SHOPIFY_TIMEOUT_SECONDS = 10.0
 # The OAuth scopes that imports need.
@@ -16,21 +16,6 @@ REQUIRED_SCOPES = frozenset({"read_products", "read_inventory"})
 
 ConnectShop = Callable[[str, str], ShopifyClient]
 JSONObject = Mapping[str, Any]
-
-
-class Integration(Enum):
-    """The services that a store can integrate."""
-
-    SHOPIFY = "shopify"
-    STRIPE = "stripe"
-    ANALYTICS = "analytics"
-
-
-class StripeMode(Enum):
-    """The mode of a Stripe key; only live keys move money."""
-
-    TEST = "test"
-    LIVE = "live"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +30,18 @@ class IntegrationCheck:
 
 
 async def check_integration(
-    integration: Integration, integrations: JSONObject | None, vault: Vault, connect: ConnectShop
+    integration: IntegrationKind, integrations: JSONObject | None, vault: Vault, connect: ConnectShop
 ) -> IntegrationCheck:
     """Check one integration of a store."""
-    integration_values = (integrations or {}).get(integration.value)
+    name = str(integration.value)
+    integration_values = (integrations or {}).get(name)
     if not integration_values:
-        return _build_failure("the store has none. Set it with updateConfig.", integration.value)
-    if integration is Integration.SHOPIFY:
+        return _build_failure("the store has none. Set it with updateConfig.", name)
+    if integration is IntegrationKind.SHOPIFY:
         return await _check_shopify(integration_values, vault, connect)
     return (
         _check_stripe(str(integration_values["publishableKey"]))
-        if integration is Integration.STRIPE
+        if integration is IntegrationKind.STRIPE
         else _check_analytics(str(integration_values["googleAnalyticsId"]))
     )
 

@@ -6,8 +6,7 @@ from functools import partial
 import strawberry
 
 from storefront.configs import commands
-from storefront.configs.integration_checks import Integration, StripeMode, check_integration
-from storefront.execution.strawberry_adapter import declare_enum
+from storefront.configs.integration_checks import check_integration
 from storefront.graph.context import Info
 from storefront.graph.mutations import (
     EXPECTED_VERSION_DESCRIPTION,
@@ -33,16 +32,10 @@ from storefront.graph.types.store_settings import (
     PRICES_DESCRIPTION,
     SHOPIFY_DOMAIN_DESCRIPTION,
     HeaderStyle,
+    IntegrationKind,
+    StripeMode,
 )
 from storefront.writes.custom_css import prevalidate_stylesheet
-
-declare_enum(
-    Integration,
-    "IntegrationKind",
-    "A service that a store can be connected to.",
-    {integration.name: f"`integrations.{integration.value}`" for integration in Integration},
-)
-declare_enum(StripeMode, "StripeMode", "Mode of a Stripe key.", {"TEST": "No real payments.", "LIVE": "Real payments."})
 
 
 @strawberry.input(description="Colours and fonts of a store. Replaces the stored theme as a whole.")
@@ -150,7 +143,7 @@ class DeleteConfigInput(MutationInput):
 @strawberry.input(description="Input of `testIntegration`.")
 class TestIntegrationInput(ClientMutationInput):
     config_id: strawberry.ID = strawberry.field(description=_ID_DESCRIPTION)
-    integration: Integration = strawberry.field(description="The service to test.")
+    integration: IntegrationKind = strawberry.field(description="The service to test.")
 
 
 @strawberry.type(description="Payload of `createConfig`.")
@@ -180,7 +173,7 @@ class DeleteConfigPayload(ReplayablePayload):
 
 @strawberry.type(description="Result of testing the connection to a service.")
 class IntegrationTestResult:
-    integration: Integration = strawberry.field(description="The service that was tested.")
+    integration: IntegrationKind = strawberry.field(description="The service that was tested.")
     is_working: bool = strawberry.field(description="Whether the connection works.")
     message: str = strawberry.field(
         description="Human-readable: what the store is connected to, or what is wrong and how to correct it."

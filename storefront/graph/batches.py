@@ -36,6 +36,15 @@ def build_optional_reference_batch(loader: RowLoader, key_column: str) -> BatchR
     return load_targets
 
 
+async def load_for_owned_stores(
+    info: Info, stores: Sequence[Row], load: Callable[[Sequence[str]], Awaitable[Sequence[T]]]
+) -> list[T | None]:
+    """A value for each store that the viewer owns, loaded in one batch by id; None for the stores of others."""
+    owned_ids = [row.id for row in stores if row.id in info.context.owned_store_ids]
+    values_by_id = dict(zip(owned_ids, await load(owned_ids), strict=True)) if owned_ids else {}
+    return [values_by_id.get(row.id) for row in stores]
+
+
 async def load_by_kind(
     rows: Sequence[Row], kinds: Sequence[K], load: Callable[[Sequence[str], K], Awaitable[Sequence[T]]]
 ) -> list[T]:

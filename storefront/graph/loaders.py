@@ -134,13 +134,23 @@ async def load_related_products(context: Context, keys: Sequence[str], limit: in
     return await related.load_related_products(context.read_database, keys, limit)
 
 
+async def load_config_jobs(context: Context, keys: Sequence[str], window: Window, kinds: Sequence[str] | None) -> list[Page]:
+    """A page of each store's jobs, of some kinds or (None) of all. The caller checks that the viewer owns the stores."""
+    return await jobs.load_jobs_of_stores(context.database, keys, window, kinds)
+
+
+async def count_config_jobs(context: Context, keys: Sequence[str], kinds: Sequence[str] | None) -> list[int]:
+    """The number of jobs of each store, of some kinds or (None) of all."""
+    return await jobs.count_jobs_of_stores(context.database, keys, kinds)
+
+
 async def load_job_issues(context: Context, keys: Sequence[str], window: Window) -> list[Page]:
-    """A page of each job's rejected rows."""
+    """A page of each job's issues."""
     return await jobs.load_issues_of_jobs(context.database, keys, window)
 
 
 async def count_job_issues(context: Context, keys: Sequence[str]) -> list[int]:
-    """The number of stored rejections of each job."""
+    """The number of stored issues of each job."""
     return await jobs.count_issues_of_jobs(context.database, keys)
 
 
@@ -179,6 +189,16 @@ async def count_config_events(context: Context, keys: Sequence[str], event_filte
 async def load_config_sources(context: Context, keys: Sequence[str], span: Span) -> list[list[Row]]:
     """The traffic sources of each store."""
     return await analytics.load_sources(context.read_database, keys, span)
+
+
+async def load_webhooks(context: Context, keys: Sequence[str]) -> list[Row | None]:
+    """Webhooks by id, of stores that the viewer owns."""
+    return await webhooks.load_webhooks_by_ids(context.read_database, keys, [*context.owned_store_ids])
+
+
+async def load_config_webhooks(context: Context, keys: Sequence[str]) -> list[list[Row]]:
+    """The webhooks of each store. The caller checks that the viewer owns the stores."""
+    return await webhooks.load_webhooks_of_stores(context.read_database, keys)
 
 
 async def count_pending_deliveries(context: Context, keys: Sequence[str]) -> list[int]:

@@ -7,7 +7,7 @@ from types import NoneType
 from typing import Any, TypeVar
 
 import strawberry
-from graphql import GraphQLSchema
+from graphql import GraphQLSchema, get_named_type
 from strawberry.types import get_object_definition
 
 from storefront.core.casing import to_camel_case
@@ -26,23 +26,26 @@ INVENTORY_DESCRIPTION = "Default 0; null means not tracked, never out of stock."
 
 MAX_KEY_CHARACTERS = 255
 
-# Not part of the request that an idempotency key identifies: a retry may differ in these.
-_REQUEST_FIELDS = {"clientMutationId", "idempotencyKey", "dryRun"}
+# The attributes that are not part of the request that an idempotency key identifies: a retry may differ in these.
+_REQUEST_ATTRIBUTES = {"client_mutation_id", "idempotency_key", "dry_run"}
 
 
 @strawberry.input
 class ClientMutationInput:
-    """The input of a mutation that is not stored, and so not replayed."""
+    """The input of a mutation that changes nothing, and so is not stored and replayed."""
 
     client_mutation_id: str | None = strawberry.field(
-        default=None,
-        description="Chosen by the client. Returned in the payload, and in the events that the mutation causes.",
-        metadata=limits(characters=MAX_KEY_CHARACTERS),
+        default=None, description="Returned in the payload.", metadata=limits(characters=MAX_KEY_CHARACTERS)
     )
 
 
 @strawberry.input
 class MutationInput(ClientMutationInput):
+    client_mutation_id: str | None = strawberry.field(
+        default=None,
+        description="Chosen by the client. Returned in the payload, and in the events that the mutation causes.",
+        metadata=limits(characters=MAX_KEY_CHARACTERS),
+    )
     idempotency_key: str | None = strawberry.field(
         default=None,
         description="Makes retries safe: a request with the same key and input returns the first result. "
@@ -87,7 +90,9 @@ class ChangePayload(MutationPayload):
 async def mutate(info: Info, input_: ClientMutationInput, command: Command) -> MutationResult:
     """Execute a command with the input as the viewer, then notify subscribers. Raises Unauthenticated and InvalidInput."""
     viewer = info.context.require_viewer()
-    values = {name: value for name, value in to_dict(input_).items() if name not in _REQUEST_FIELDS}
+    type_: Any = type(input_)
+    request_names = {name for name, python_name in _get_field_names(type_) or () if python_name in _REQUEST_ATTRIBUTES}
+    values = {name: value for name, value in to_dict(input_).items() if name not in request_names}
     request = MutationRequest(
         actor_id=viewer.id,
         operation=info.field_name,
@@ -130,6 +135,17 @@ def build_payload(payload: type[P], result: MutationResult, input_: ClientMutati
     return payload(**entities, **fields)
 
 
+def describe_mutations(schema: GraphQLSchema) -> GraphQLSchema:
+    """Describe the input and the payload of each mutation that have no description of their own. Returns the same schema."""
+    for name, field in schema.mutation_type.fields.items() if schema.mutation_type else ():
+        argument, payload = field.args["input"], get_named_type(field.type)
+        argument.description = argument.description or "The input."
+        input_type = get_named_type(argument.type)
+        input_type.description = input_type.description or f"Input of `{name}`."
+        payload.description = payload.description or f"Payload of `{name}`."
+    return schema
+
+
 def to_dict(value: Any) -> Any:
     """An input as plain values by GraphQL name, without the fields that were left out."""
     type_: Any = type(value)
@@ -159,11 +175,3 @@ def _get_field_names(type_: Any) -> list[tuple[str, str]] | None:
 
 def _check_optional_text(value: str | None, field: str) -> str | None:
     return arguments.check_text(value, field) if value else None
-
-
-def describe_mutation_inputs(schema: GraphQLSchema) -> GraphQLSchema:
-    """Describe the `input` arguments of all mutations. Returns the same schema."""
-    mutation_type = schema.mutation_type
-    for field in mutation_type.fields.values() if mutation_type else ():
-        field.args["input"].description = "What to do."
-    return schema

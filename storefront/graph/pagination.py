@@ -36,7 +36,7 @@ class PageInfo:
     end_cursor: str | None = strawberry.field(description="Cursor of the last item; null on an empty page.")
 
 
-@strawberry.type(description="An item in a page.")
+@strawberry.type(description="An item in a page, with its cursor.")
 class Edge(Generic[T]):
     cursor: str = strawberry.field(description="Cursor of this item.")
     node: T = strawberry.field(description="The item.")

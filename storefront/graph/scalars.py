@@ -12,6 +12,7 @@ from graphql import EnumValueNode, FloatValueNode, GraphQLError, IntValueNode, L
 from strawberry.types.scalar import ScalarDefinition
 
 Position = NewType("Position", int)
+FileSize = NewType("FileSize", int)
 JSON = NewType("JSON", object)
 CurrencyCode = NewType("CurrencyCode", str)
 
@@ -25,6 +26,8 @@ _DATETIME_PATTERN = re.compile(
 
 MAX_DIGITS, MAX_DECIMALS = 20, 10
 MAX_POSITION = 10**18 - 1
+# Larger integers are not exact in JavaScript.
+MAX_FILE_SIZE = 2**53 - 1
 
 
 def format_datetime(at: datetime) -> datetime:
@@ -67,6 +70,22 @@ def _parse_currency(value: object) -> str:
         raise _InvalidScalarError(f"it is {_describe_json_type(value)}")
     if not _CURRENCY_PATTERN.fullmatch(value):
         raise _InvalidScalarError(_describe_form_fault(value, "three letters"))
+    return value
+
+
+def _parse_file_size(value: object) -> int:
+    if isinstance(value, float):
+        # JSON readers turn integers of more than 64 bits into floating-point numbers.
+        raise _InvalidScalarError("it is a floating-point number, or too large")
+    if isinstance(value, str):
+        raise _InvalidScalarError("it is text; send it as a number")
+    # bool is a subclass of int.
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _InvalidScalarError(f"it is {_describe_json_type(value)}")
+    if value < 0:
+        raise _InvalidScalarError("it is negative")
+    if value > MAX_FILE_SIZE:
+        raise _InvalidScalarError(f"it is too large: at most {MAX_FILE_SIZE}")
     return value
 
 
@@ -155,7 +174,7 @@ def _get_literal_value(node: Any) -> object:
             raise _InvalidScalarError("it has thousands of digits")
         return int(node.value)
     if isinstance(node, FloatValueNode):
-        raise _InvalidScalarError("it is a floating-point number, which is not exact; send it as text")
+        return float(node.value)
     if isinstance(node, EnumValueNode):
         raise _InvalidScalarError("it is not quoted")
     if isinstance(node, ObjectValueNode | ListValueNode):
@@ -163,12 +182,19 @@ def _get_literal_value(node: Any) -> object:
     return getattr(node, "value", None)
 
 
-def _define_scalar(name: str, description: str, expected: str, parse: Callable[[object], Any], url: str) -> ScalarDefinition:
+def _define_scalar(
+    name: str,
+    description: str,
+    expected: str,
+    parse: Callable[[object], Any],
+    url: str | None = None,
+    serialize: Callable[[Any], Any] = str,
+) -> ScalarDefinition:
     return strawberry.scalar(
         name=name,
         description=description,
         specified_by_url=url,
-        serialize=str,
+        serialize=serialize,
         parse_value=_make_value_parser(expected, parse),
         parse_literal=_make_literal_parser(expected, parse),
     )
@@ -202,6 +228,13 @@ SCALARS: Mapping[object, ScalarDefinition] = {
         'CurrencyCode must be an ISO 4217 code such as "EUR"',
         _parse_currency,
         "https://www.iso.org/iso-4217-currency-codes.html",
+    ),
+    FileSize: _define_scalar(
+        "FileSize",
+        "Size in bytes, as a JSON integer of up to 2^53 - 1. Not an Int, whose limit is 2 GB.",
+        "FileSize must be an integer number of bytes such as 1048576",
+        _parse_file_size,
+        serialize=int,
     ),
     JSON: strawberry.scalar(
         name="JSON",

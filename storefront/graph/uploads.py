@@ -1,7 +1,6 @@
-"""Presigned uploads: requests that clients send directly to object storage."""
+"""Signed uploads: requests with which clients send files directly to object storage."""
 
 from datetime import datetime
-from typing import TypeVar
 
 import strawberry
 
@@ -9,31 +8,31 @@ from storefront.core.storage.base import PresignedRequest
 from storefront.graph.cost_hints import costs
 from storefront.graph.scalars import format_datetime
 
-U = TypeVar("U", bound="Upload")
 
-UPLOAD_DESCRIPTION = (
-    "A presigned request: send the whole file as its body, with this method and these headers, to this URL. Send no cookie and "
-    "no token."
-)
-
-
-@strawberry.type
+@strawberry.type(description="An HTTP header.")
 class HttpHeader:
-    name: str
-    value: str
+    name: str = strawberry.field(description="Name of the header.")
+    value: str = strawberry.field(description="Value of the header.")
 
 
-@strawberry.type
-class Upload:
-    id: strawberry.ID
-    method: str
-    url: str
-    headers: list[HttpHeader] = strawberry.field(metadata=costs(size=1))
+@strawberry.type(
+    description="A signed request for uploading one file directly to storage. Send the file as the body, with this method, URL "
+    "and these headers, and without cookies or tokens."
+)
+class SignedUpload:
+    id: strawberry.ID = strawberry.field(description="ID for `confirmImageUpload` or `importProducts`.")
+    method: str = strawberry.field(description="HTTP method.")
+    url: str = strawberry.field(description="URL to send the file to.")
+    headers: list[HttpHeader] = strawberry.field(description="HTTP headers to send.", metadata=costs(size=1))
     expires_at: datetime = strawberry.field(description="When the URL expires.")
 
 
-def build_upload(upload_type: type[U], id_: str, presigned: PresignedRequest) -> U:
-    """The upload type of a presigned request."""
-    headers = [HttpHeader(name=name, value=value) for name, value in presigned.headers.items()]
-    expires_at = format_datetime(presigned.expires_at)
-    return upload_type(id=strawberry.ID(id_), method=presigned.method, url=presigned.url, headers=headers, expires_at=expires_at)
+def build_signed_upload(id_: str, presigned: PresignedRequest) -> SignedUpload:
+    """The upload with this id, from its presigned request."""
+    return SignedUpload(
+        id=strawberry.ID(id_),
+        method=presigned.method,
+        url=presigned.url,
+        headers=[HttpHeader(name=name, value=value) for name, value in presigned.headers.items()],
+        expires_at=format_datetime(presigned.expires_at),
+    )

@@ -45,10 +45,10 @@ IMPORT_RULES: validation.Rules = {
     "configId": validation.validate_id,
     "source": accept_any,
     "uploadId": optional_rule(validation.validate_id),
-    "preview": accept_any,
+    "dryRun": accept_any,
     "maxRejectedRows": validation.integer_rule(0, MAX_REJECTED_ROWS_LIMIT),
 }
-EXPORT_RULES: validation.Rules = {"configId": validation.validate_id, "quoteFormulas": accept_any}
+EXPORT_RULES: validation.Rules = {"configId": validation.validate_id, "escapeFormulas": accept_any}
 JOB_RULES: validation.Rules = {"id": validation.validate_id}
 
 
@@ -72,7 +72,7 @@ async def import_products(
     store = await lock_own_store(unit, clean["configId"], ["configId"])
     await _check_capacity(unit, store.id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
     options = {
-        "preview": clean.get("preview", False),
+        "preview": clean.get("dryRun", False),
         "clientMutationId": client_mutation_id,
         "maxRejectedRows": clean.get("maxRejectedRows", DEFAULT_MAX_REJECTED_ROWS),
     }
@@ -87,8 +87,8 @@ async def import_products(
                 InvalidInputReason.REQUIRED,
             )
         )
-    upload = await _load_own_job(unit, clean["uploadId"], "import", ["uploadId"], "upload")
-    if upload.config_id != store.id:
+    upload = await _load_own_job(unit, clean["uploadId"], ["uploadId"], "upload")
+    if upload.kind != "import" or upload.config_id != store.id:
         raise MutationRejected(make_not_found_error("upload", clean["uploadId"], ["uploadId"]))
     await _check_upload(upload, objects)
     return await unit.fetch(
@@ -101,30 +101,32 @@ async def export_products(unit: UnitOfWork, values: Values) -> Sequence[PendingR
     clean = validation.require_valid_fields(EXPORT_RULES, values)
     store = (await lock_own_store(unit, clean["configId"], ["configId"])).id
     await _check_capacity(unit, store, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them")
-    options = {"quoteFormulas": clean.get("quoteFormulas", True)}
+    options = {"quoteFormulas": clean.get("escapeFormulas", True)}
     return [_insert_job(unit, store, kind="export", source="catalogue", status="queued", options=options)]
 
 
-async def cancel_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[JobRow]:
+async def cancel_job(unit: UnitOfWork, values: Values) -> Sequence[JobRow]:
     """Cancel a job: at once if it is queued; a running job is stopped by its worker."""
     clean = validation.require_valid_fields(JOB_RULES, values)
-    job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
+    job = await _load_own_submitted_job(unit, clean["id"])
     if job.status in TERMINAL_STATUSES:
         raise MutationRejected(
             make_invalid_state_error(
-                ["id"], f"this {kind} is finished: it has {job.status.replace('cancelled', 'been cancelled')}."
+                ["id"], f"this {job.kind} is finished: it has {job.status.replace('cancelled', 'been cancelled')}."
             )
         )
     return await unit.fetch(_cancel_job_statement(), {"id": job.id})
 
 
-async def retry_job(unit: UnitOfWork, values: Values, *, kind: str) -> Sequence[JobRow]:
+async def retry_job(unit: UnitOfWork, values: Values) -> Sequence[JobRow]:
     """Requeue a failed or cancelled job, which resumes from its checkpoint."""
     clean = validation.require_valid_fields(JOB_RULES, values)
-    job = await _load_own_job(unit, clean["id"], kind, ["id"], kind)
+    job = await _load_own_submitted_job(unit, clean["id"])
     if job.status not in ("failed", "cancelled"):
         raise MutationRejected(
-            make_invalid_state_error(["id"], f"only failed and cancelled jobs can be retried, and this {kind} is {job.status}.")
+            make_invalid_state_error(
+                ["id"], f"only failed and cancelled jobs can be retried, and this {job.kind} is {job.status}."
+            )
         )
     await _check_capacity(
         unit, job.config_id, "queued", MAX_QUEUED_JOBS, "queued jobs. Wait until some have finished, or cancel them"
@@ -185,9 +187,17 @@ async def _check_upload(upload: JobRow, objects: ObjectStorage) -> None:
         )
 
 
-async def _load_own_job(unit: UnitOfWork, id_: str, kind: str, path: Sequence[str], noun: str) -> JobRow:
-    """Load and lock a job of the actor. Raises MutationRejected and Forbidden."""
-    for row in await unit.fetch(_own_job_statement(), {"id": id_, "kind": kind, "actor_id": unit.actor_id}):
+async def _load_own_submitted_job(unit: UnitOfWork, id_: str) -> JobRow:
+    """Load and lock a job of the actor that is no mere upload. Raises MutationRejected and Forbidden."""
+    job = await _load_own_job(unit, id_, ["id"], "job")
+    if job.status == "uploading":
+        raise MutationRejected(make_not_found_error("job", id_, ["id"]))
+    return job
+
+
+async def _load_own_job(unit: UnitOfWork, id_: str, path: Sequence[str], noun: str) -> JobRow:
+    """Load and lock a job or upload of the actor. Raises MutationRejected and Forbidden."""
+    for row in await unit.fetch(_own_job_statement(), {"id": id_, "actor_id": unit.actor_id}):
         if row.mine:
             return row
         if row.is_published:
@@ -200,7 +210,7 @@ def _own_job_statement() -> Statement:
     joined = jobs.join(configs, configs.c.id == jobs.c.config_id)
     is_own = (configs.c.user_id == bindparam("actor_id")).label("mine")
     selection = select(jobs, is_own, configs.c.is_published).select_from(joined)
-    query = selection.where(jobs.c.id == bindparam("id"), jobs.c.kind == bindparam("kind"))
+    query = selection.where(jobs.c.id == bindparam("id"))
     return compile_statement(query.with_for_update(of=jobs, key_share=True))
 
 

@@ -9,11 +9,12 @@ from storefront.core.errors import Unavailable
 from storefront.core.storage.base import StorageError
 from storefront.graph.context import Info
 from storefront.graph.mutations import MutationInput, MutationPayload, ReplayablePayload, build_payload, mutate
-from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
+from storefront.graph.scalars import FileSize
+from storefront.graph.types.jobs import ExportJob, ImportJob, ImportSource, Job
+from storefront.graph.uploads import SignedUpload, build_signed_upload
 from storefront.imports import job_commands
 from storefront.imports.jobs.queue import JOBS_CHANNEL, cancel_channel
 from storefront.imports.product_writer import DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT
-from storefront.imports.types import ExportJob, ImportJob, ImportSource
 from storefront.models.rows import FileJobRow
 from storefront.writes.transaction import Command
 
@@ -26,101 +27,75 @@ UPLOAD_CONTENT_TYPE = "text/csv"
 
 @strawberry.input
 class CreateImportUploadInput(MutationInput):
-    config_id: strawberry.ID
-    file_name: str = strawberry.field(description="The name of the file, for error messages.")
-    size: int = strawberry.field(description="The exact size of the file in bytes.")
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    file_name: str = strawberry.field(description="Name of the file, for display.")
+    size: FileSize = strawberry.field(description="Exact size of the file.")
 
 
 @strawberry.input
 class ImportProductsInput(MutationInput):
-    config_id: strawberry.ID
-    source: ImportSource
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    source: ImportSource = strawberry.field(description="Where the products come from.")
     upload_id: strawberry.ID | None = strawberry.field(
-        default=strawberry.UNSET, description="Required for SHOPIFY_CSV: the `id` of an upload by createImportUpload."
+        default=strawberry.UNSET, description="`id` of the upload. Required for files."
     )
-    preview: bool = strawberry.field(default=False, description="Dry run: report what would change, without writing.")
+    # Not `dry_run`, which `mutate` reads: it would roll back the creation of the job.
+    is_dry_run: bool = strawberry.field(default=False, name="dryRun", description="Whether to only report what would be done.")
     max_rejected_rows: int = strawberry.field(
         default=DEFAULT_MAX_REJECTED_ROWS,
-        description=f"The import fails once more rows than this are rejected, 0 to {MAX_REJECTED_ROWS_LIMIT:,}. "
-        "Products imported until then stay.",
+        description=f"Number of rejected rows, 0 to {MAX_REJECTED_ROWS_LIMIT:,}, beyond which the import fails. "
+        "What was done until then is kept.",
     )
 
 
 @strawberry.input
 class ExportProductsInput(MutationInput):
-    config_id: strawberry.ID
-    quote_formulas: bool = strawberry.field(
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
+    escape_formulas: bool = strawberry.field(
         default=True,
-        description="Prevent CSV injection: put an apostrophe before cells that a spreadsheet would read as formulas. "
-        "importProducts reads either file the same. False: for a file that another shop imports.",
+        description="Whether to put an apostrophe before cells that spreadsheets would run as formulas. Imports here remove it "
+        "again. Use false for files that are imported elsewhere.",
     )
 
 
 @strawberry.input
-class CancelImportInput(MutationInput):
-    id: strawberry.ID
+class CancelJobInput(MutationInput):
+    id: strawberry.ID = strawberry.field(description="ID of the job.")
 
 
 @strawberry.input
-class RetryImportInput(MutationInput):
-    id: strawberry.ID
-
-
-@strawberry.input
-class CancelExportInput(MutationInput):
-    id: strawberry.ID
-
-
-@strawberry.input
-class RetryExportInput(MutationInput):
-    id: strawberry.ID
-
-
-@strawberry.type(description=f"{UPLOAD_DESCRIPTION} Its id is the `uploadId` of importProducts.")
-class ImportUpload(Upload):
-    pass
+class RetryJobInput(MutationInput):
+    id: strawberry.ID = strawberry.field(description="ID of the job.")
 
 
 @strawberry.type
 class CreateImportUploadPayload(ReplayablePayload):
-    upload: ImportUpload | None
+    upload: SignedUpload | None = strawberry.field(description="Where to upload the file.")
 
 
 @strawberry.type
 class ImportProductsPayload(ReplayablePayload):
-    job: ImportJob | None
-
-
-@strawberry.type
-class CancelImportPayload(ReplayablePayload):
-    job: ImportJob | None
-
-
-@strawberry.type
-class RetryImportPayload(ReplayablePayload):
-    job: ImportJob | None
+    job: ImportJob | None = strawberry.field(description="The job.")
 
 
 @strawberry.type
 class ExportProductsPayload(ReplayablePayload):
-    job: ExportJob | None
+    job: ExportJob | None = strawberry.field(description="The job.")
 
 
 @strawberry.type
-class CancelExportPayload(ReplayablePayload):
-    job: ExportJob | None
+class CancelJobPayload(ReplayablePayload):
+    job: Job | None = strawberry.field(description="The job.")
 
 
 @strawberry.type
-class RetryExportPayload(ReplayablePayload):
-    job: ExportJob | None
+class RetryJobPayload(ReplayablePayload):
+    job: Job | None = strawberry.field(description="The job.")
 
 
 @strawberry.type
 class JobMutation:
-    @strawberry.mutation(
-        description="Create a presigned URL to upload a product CSV to, valid for an hour. importProducts then imports the file."
-    )
+    @strawberry.mutation(description="Returns a signed request for uploading a file that `importProducts` can import.")
     async def create_import_upload(self, info: Info, input: CreateImportUploadInput) -> CreateImportUploadPayload | None:
         command = partial(job_commands.create_upload, max_bytes=info.context.media_config.max_import_bytes)
         result = await mutate(info, input, command)
@@ -128,8 +103,8 @@ class JobMutation:
         return build_payload(CreateImportUploadPayload, result, input, upload=upload)
 
     @strawberry.mutation(
-        description="Create or update products from a CSV file or a connected shop, as a background job. Products are matched by "
-        "handle, variants by SKU, else by their options. Products that the source does not have stay as they are."
+        description="Starts a job that creates and updates products from a file or a connected shop. Products are matched by "
+        "handle, variants by SKU or else by attributes. Products that are not in the source stay as they are."
     )
     async def import_products(self, info: Info, input: ImportProductsInput) -> ImportProductsPayload | None:
         command = partial(
@@ -139,29 +114,22 @@ class JobMutation:
         )
         return await _mutate_job(info, input, command, ImportProductsPayload, JOBS_CHANNEL)
 
-    @strawberry.mutation(description="Cancel an import. Products imported until then stay.")
-    async def cancel_import(self, info: Info, input: CancelImportInput) -> CancelImportPayload | None:
-        command = partial(job_commands.cancel_job, kind="import")
-        return await _mutate_job(info, input, command, CancelImportPayload, cancel_channel(input.id))
-
-    @strawberry.mutation(description="Retry a failed or cancelled import from its last checkpoint.")
-    async def retry_import(self, info: Info, input: RetryImportInput) -> RetryImportPayload | None:
-        return await _mutate_job(info, input, partial(job_commands.retry_job, kind="import"), RetryImportPayload, JOBS_CHANNEL)
-
     @strawberry.mutation(
-        description="Export all products of a store that the viewer owns as Shopify CSV. importProducts reads it back unchanged."
+        description="Starts a job that writes all products to a CSV file in Shopify's format. Importing the file restores the "
+        "same products."
     )
     async def export_products(self, info: Info, input: ExportProductsInput) -> ExportProductsPayload | None:
         return await _mutate_job(info, input, job_commands.export_products, ExportProductsPayload, JOBS_CHANNEL)
 
-    @strawberry.mutation(description="Cancel an export.")
-    async def cancel_export(self, info: Info, input: CancelExportInput) -> CancelExportPayload | None:
-        command = partial(job_commands.cancel_job, kind="export")
-        return await _mutate_job(info, input, command, CancelExportPayload, cancel_channel(input.id))
+    @strawberry.mutation(description="Cancels a queued or running job. What was done until then is kept.")
+    async def cancel_job(self, info: Info, input: CancelJobInput) -> CancelJobPayload | None:
+        return await _mutate_job(info, input, job_commands.cancel_job, CancelJobPayload, cancel_channel(input.id))
 
-    @strawberry.mutation(description="Restart a failed or cancelled export.")
-    async def retry_export(self, info: Info, input: RetryExportInput) -> RetryExportPayload | None:
-        return await _mutate_job(info, input, partial(job_commands.retry_job, kind="export"), RetryExportPayload, JOBS_CHANNEL)
+    @strawberry.mutation(
+        description="Retries a failed or cancelled job. Imports continue where they stopped; exports start again."
+    )
+    async def retry_job(self, info: Info, input: RetryJobInput) -> RetryJobPayload | None:
+        return await _mutate_job(info, input, job_commands.retry_job, RetryJobPayload, JOBS_CHANNEL)
 
 
 async def _mutate_job(info: Info, input_: MutationInput, command: Command, payload: type[P], channel: str) -> P:
@@ -174,7 +142,7 @@ async def _mutate_job(info: Info, input_: MutationInput, command: Command, paylo
     return build_payload(payload, result, input_, job=job)
 
 
-def _presign_upload(info: Info, job: FileJobRow) -> ImportUpload:
+def _presign_upload(info: Info, job: FileJobRow) -> SignedUpload:
     """The presigned URL of an upload: a PUT of exactly the announced size. Raises Unavailable."""
     try:
         presigned_put = info.context.media_config.objects.presign_put(
@@ -182,4 +150,4 @@ def _presign_upload(info: Info, job: FileJobRow) -> ImportUpload:
         )
     except StorageError:
         raise Unavailable("The object store is not available at the moment. Try again soon.") from None
-    return build_upload(ImportUpload, job.id, presigned_put)
+    return build_signed_upload(job.id, presigned_put)

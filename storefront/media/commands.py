@@ -53,13 +53,13 @@ CONFIRM_RULES: validation.Rules = {
     "uploadId": validation.validate_id,
     "productId": validation.validate_id,
     "alt": ALT_RULE,
-    "position": validation.optional_rule(validation.integer_rule(0, MAX_IMAGES)),
+    "index": validation.optional_rule(validation.integer_rule(0, MAX_IMAGES)),
 }
 UPDATE_RULES: validation.Rules = {
     "id": validation.validate_id,
     "expectedVersion": validation.accept_any,
     "alt": ALT_RULE,
-    "position": validation.non_null_rule(validation.integer_rule(0, MAX_IMAGES)),
+    "index": validation.non_null_rule(validation.integer_rule(0, MAX_IMAGES)),
 }
 REMOVE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
 
@@ -70,7 +70,7 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
         "configId": validation.validate_id,
         "contentType": _check_content_type,
         "size": validation.integer_rule(1, max_bytes),
-        "filename": validation.optional_rule(validation.text_rule(255)),
+        "fileName": validation.optional_rule(validation.text_rule(255)),
     }
     clean = validation.require_valid_fields(upload_rules, values)
     store = await lock_own_store(unit, clean["configId"], ["configId"])
@@ -79,7 +79,7 @@ async def create_upload(unit: UnitOfWork, values: Values, *, max_bytes: int) -> 
         problem = f"the store has {pending} unconfirmed uploads, at most {MAX_PENDING_UPLOADS} are allowed. Try again in an hour."
         raise MutationRejected(make_limit_reached_error(["configId"], problem, MAX_PENDING_UPLOADS))
     row = {"id": new_id(), "config_id": store.id, "content_type": clean["contentType"], "size": clean["size"]}
-    row["filename"] = clean.get("filename")
+    row["filename"] = clean.get("fileName")
     statement = build_insert(
         image_uploads, sort_column_names(row), (("expires_at", f"now() + interval '{UPLOAD_URL_SECONDS} seconds'"),)
     )
@@ -120,8 +120,7 @@ async def _attach_image(
     unit.enqueue(build_insert(images, sort_column_names(row)), convert_to_parameters(images, row))
     unit.enqueue(_mark_confirmed_statement(), {"id": upload.id})
     address = build_image_address(base_url, upload.id, processed.columns["token"], processed.columns["extension"])
-    position = clean.get("position")
-    preceding = product.images[:position]
+    preceding = product.images[: clean.get("index")]
     pending_product = _set_product_images(unit, product, [*preceding, address, *product.images[len(preceding) :]])
     (stored,) = await unit.fetch(_lock_image_statement(), {"id": upload.id, "actor_id": unit.actor_id})
     return [pending_product, build_product_image(address, stored)]
@@ -141,7 +140,7 @@ def _set_product_images(unit: UnitOfWork, product: ProductRow, addresses: Sequen
 
 
 async def update_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
-    """Update the alt text of an image, and its position among the images of its product."""
+    """Update the alt text of an image, and its index among the images of its product."""
     clean = validation.require_valid_fields(UPDATE_RULES, values)
     old, product = await _load_own_image(unit, clean["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
@@ -150,10 +149,10 @@ async def update_image(unit: UnitOfWork, values: Values) -> Sequence[Any]:
         (row,) = await unit.fetch(_update_alt_statement(), {"id": old.id, "alt": clean["alt"] or None})
         record_child_change(unit, product.id, product, row, ["images.alt"])
     image = _build_image(product, row)
-    if "position" in clean:
+    if "index" in clean:
         others = [address for address in product.images if address != image.address]
         pending_product = _set_product_images(
-            unit, product, [*others[: clean["position"]], image.address, *others[clean["position"] :]]
+            unit, product, [*others[: clean["index"]], image.address, *others[clean["index"] :]]
         )
     return [pending_product, image]
 

@@ -19,65 +19,66 @@ from storefront.graph.mutations import (
     build_payload,
     mutate,
 )
+from storefront.graph.scalars import FileSize
 from storefront.graph.types.catalogue import Product
-from storefront.graph.uploads import UPLOAD_DESCRIPTION, Upload, build_upload
+from storefront.graph.uploads import SignedUpload, build_signed_upload
 from storefront.media import commands
 from storefront.media.upload_processing import ProcessedUpload, discard_upload, process_image_upload, upload_key
 from storefront.models.rows import ImageUploadRow
 from storefront.queries.images import ProductImage
 from storefront.writes.transaction import MutationResult
 
-POSITION_DESCRIPTION = "Its position among the product's images, from 0. "
+IMAGE_ID_DESCRIPTION = "ID of an uploaded image."
+ALT_DESCRIPTION = "Alternative text, at most 512 characters."
 
 
 @strawberry.input
 class CreateImageUploadInput(MutationInput):
-    config_id: strawberry.ID
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
     content_type: str = strawberry.field(
-        description="The type of the file: image/jpeg, image/png, image/webp, image/avif or image/gif."
+        description="Actual media type of the file: image/jpeg, image/png, image/webp, image/avif or image/gif."
     )
-    size: int = strawberry.field(description="The exact size of the file in bytes.")
-    filename: str | None = None
-
-
-@strawberry.type(description=f"{UPLOAD_DESCRIPTION} It can be confirmed until an hour after its presigned URL has expired.")
-class ImageUpload(Upload):
-    pass
+    size: FileSize = strawberry.field(description="Exact size of the file.")
+    file_name: str | None = strawberry.field(default=None, description="Name of the file.")
 
 
 @strawberry.type
 class CreateImageUploadPayload(ReplayablePayload):
-    upload: ImageUpload | None
+    upload: SignedUpload | None = strawberry.field(
+        description="Where to upload the image. It can be confirmed until an hour after the URL has expired."
+    )
 
 
 @strawberry.input
 class ConfirmImageUploadInput(MutationInput):
-    upload_id: strawberry.ID
-    product_id: strawberry.ID
-    alt: str | None = strawberry.field(default=None, description="Alternative text of the image, at most 512 characters.")
-    position: int | None = strawberry.field(default=None, description=POSITION_DESCRIPTION + "The last one by default.")
+    upload_id: strawberry.ID = strawberry.field(description="`id` of the upload.")
+    product_id: strawberry.ID = strawberry.field(description="ID of the product to add the image to.")
+    alt: str | None = strawberry.field(default=None, description=ALT_DESCRIPTION)
+    index: int | None = strawberry.field(
+        default=None, description="Zero-based index among the product's images; last if omitted."
+    )
 
 
-@strawberry.input(description="Fields that are left out stay as they are.")
+@strawberry.input(description="Input of `updateImage`. Omitted fields stay as they are; null clears those that are nullable.")
 class UpdateImageInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=IMAGE_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
-    alt: str | None = strawberry.UNSET
-    position: int | None = strawberry.field(
-        default=strawberry.UNSET, description=POSITION_DESCRIPTION + "The others keep their order."
+    alt: str | None = strawberry.field(default=strawberry.UNSET, description=ALT_DESCRIPTION)
+    index: int | None = strawberry.field(
+        default=strawberry.UNSET, description="New zero-based index among the product's images. The others keep their order."
     )
 
 
 @strawberry.input
 class RemoveImageInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=IMAGE_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.type
 class ImagePayload(ChangePayload):
-    product: Product | None
-    image: Image | None
+    product: Product | None = strawberry.field(description="The product.")
+    image: Image | None = strawberry.field(description="The image.")
 
 
 @strawberry.type
@@ -97,9 +98,7 @@ class RemoveImagePayload(ImagePayload):
 
 @strawberry.type
 class MediaMutation:
-    @strawberry.mutation(
-        description="Create a presigned URL to upload an image to, which bypasses this server if a bucket is configured."
-    )
+    @strawberry.mutation(description="Returns a signed request for uploading an image to storage.")
     async def create_image_upload(self, info: Info, input: CreateImageUploadInput) -> CreateImageUploadPayload | None:
         media_config = info.context.media_config
         result = await mutate(info, input, partial(commands.create_upload, max_bytes=media_config.max_image_bytes))
@@ -107,8 +106,8 @@ class MediaMutation:
         return build_payload(CreateImageUploadPayload, result, input, upload=upload)
 
     @strawberry.mutation(
-        description="Validate an uploaded image, and add it to a product. An unusable upload is deleted. "
-        "Idempotent: a repeated confirmation returns the first result.",
+        description="Checks an uploaded image and adds it to a product. Unsuitable files are deleted. Confirming again returns "
+        "the first result.",
         metadata=costs(100),
     )
     async def confirm_image_upload(self, info: Info, input: ConfirmImageUploadInput) -> ConfirmImageUploadPayload | None:
@@ -123,18 +122,18 @@ class MediaMutation:
         await _discard_leftovers(media_config, str(input.upload_id), processed, result)
         return build_payload(ConfirmImageUploadPayload, result, input, **_to_payload_fields(result))
 
-    @strawberry.mutation(description="Update the alternative text of an image, or its position among the images of its product.")
+    @strawberry.mutation(description="Changes the alternative text or place of an image.")
     async def update_image(self, info: Info, input: UpdateImageInput) -> UpdateImagePayload | None:
         result = await mutate(info, input, commands.update_image)
         return build_payload(UpdateImagePayload, result, input, **_to_payload_fields(result))
 
-    @strawberry.mutation(description="Remove an image from its product. Its files are deleted a day later.")
+    @strawberry.mutation(description="Removes an image from its product. Its files are deleted a day later.")
     async def remove_image(self, info: Info, input: RemoveImageInput) -> RemoveImagePayload | None:
         result = await mutate(info, input, commands.remove_image)
         return build_payload(RemoveImagePayload, result, input, **_to_payload_fields(result))
 
 
-def _presign_upload(media_config: MediaConfig, row: ImageUploadRow) -> ImageUpload:
+def _presign_upload(media_config: MediaConfig, row: ImageUploadRow) -> SignedUpload:
     """The presigned URL of an upload: a PUT of exactly the declared type and size."""
     # A replay of the mutation gets the remaining time.
     remaining_seconds = (datetime.fromisoformat(row.expires_at) - datetime.now(UTC)).total_seconds()
@@ -142,7 +141,7 @@ def _presign_upload(media_config: MediaConfig, row: ImageUploadRow) -> ImageUplo
     presigned_put = media_config.objects.presign_put(
         upload_key(row.id), content_type=row.content_type, size=row.size, seconds=seconds
     )
-    return build_upload(ImageUpload, row.id, presigned_put)
+    return build_signed_upload(row.id, presigned_put)
 
 
 async def _discard_leftovers(

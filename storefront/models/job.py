@@ -35,7 +35,7 @@ class Job(SQLModel, table=True):
         # At most one running job per store.
         Index("jobs_running_key", "config_id", unique=True, postgresql_where=text("status = 'running'")),
         Index("jobs_waiting_idx", "created_at", "id", postgresql_where=text("status IN ('queued', 'running')")),
-        Index("jobs_newest_idx", "config_id", "kind", "created_at", "id"),
+        Index("jobs_newest_idx", "config_id", "created_at", "id"),
         Index("jobs_finished_at_idx", "finished_at"),
         Index("jobs_owner_idx", "user_id", "started_at"),
     )

@@ -1,16 +1,16 @@
-"""Import and export jobs: by id, by store, and the issues of each."""
+"""Jobs (imports and exports): by id, by store, and the issues of each."""
 
 from collections.abc import Sequence
 from functools import cache
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, func, select, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, job_issues, jobs
 from storefront.models.rows import JobIssueRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, group_by_parent
-from storefront.queries.paging import limit_newest, load_page, select_per_parent
+from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.visibility import any_of_ids
 
 
@@ -27,32 +27,39 @@ def _select_by_id() -> Statement:
     return compile_statement(select(jobs, *owner_columns).select_from(joined).where(jobs.c.id == bindparam("id")))
 
 
-async def load_jobs_of_store(database: Database, config_id: str, kind: str, window: keyset.Window) -> keyset.Page:
-    """The imports or exports of a store, newest first."""
-    digest = keyset.compute_list_digest("jobs", config_id, kind)
-    return await load_page(database, _select_of_store, window, digest, {"config_id": config_id, "kind": kind})
-
-
-@cache
-def _select_of_store(has_cursor: bool) -> Statement:
-    store_jobs = select(jobs).where(jobs.c.config_id == bindparam("config_id"), jobs.c.kind == bindparam("kind"), _IS_SUBMITTED)
-    return compile_statement(limit_newest(store_jobs, jobs.c.created_at, jobs.c.id, has_cursor=has_cursor))
+async def load_jobs_of_stores(
+    database: Database, keys: Sequence[str], window: keyset.Window, kinds: Sequence[str] | None
+) -> list[keyset.Page]:
+    """A page of each store's jobs, newest first. `kinds` filters them; None: all."""
+    parameters = {"kinds": None if kinds is None else list(kinds)}
+    return await load_page_per_parent(database, _select_of_stores, window, "jobs", keys, "config_id", parameters)
 
 
 # An upload becomes a job when its import is requested.
 _IS_SUBMITTED = jobs.c.status != "uploading"
-
-
-async def count_jobs_of_store(database: Database, config_id: str, kind: str) -> int:
-    """The number of import or export jobs of a store."""
-    [(total,)] = await database.fetch(_select_count_of_store(), {"config_id": config_id, "kind": kind})
-    return int(total)
+_IS_OF_REQUESTED_KIND = text("(CAST(:kinds AS text[]) IS NULL OR jobs.kind = ANY (CAST(:kinds AS text[])))")
 
 
 @cache
-def _select_count_of_store() -> Statement:
-    is_requested = (jobs.c.config_id == bindparam("config_id")) & (jobs.c.kind == bindparam("kind"))
-    return compile_statement(select(func.count()).where(is_requested, _IS_SUBMITTED))
+def _select_of_stores(has_cursor: bool) -> Statement:
+    store_jobs = select(jobs).where(jobs.c.config_id == configs.c.id, _IS_OF_REQUESTED_KIND, _IS_SUBMITTED)
+    page = limit_newest(store_jobs, jobs.c.created_at, jobs.c.id, has_cursor=has_cursor)
+    return compile_statement(select_per_parent(configs, page))
+
+
+async def count_jobs_of_stores(database: Database, keys: Sequence[str], kinds: Sequence[str] | None) -> list[int]:
+    """The number of jobs of each store, of some kinds or (None) of all."""
+    parameters = {"ids": list(keys), "kinds": None if kinds is None else list(kinds)}
+    rows = align_by_key(await database.fetch(_select_counts(), parameters), keys, "config_id")
+    return [row.count if row else 0 for row in rows]
+
+
+@cache
+def _select_counts() -> Statement:
+    query = select(jobs.c.config_id, func.count().label("count")).where(
+        jobs.c.config_id == any_of_ids("ids"), _IS_OF_REQUESTED_KIND, _IS_SUBMITTED
+    )
+    return compile_statement(query.group_by(jobs.c.config_id))
 
 
 async def load_issues_of_jobs(database: Database, keys: Sequence[str], window: keyset.Window) -> list[keyset.Page]:

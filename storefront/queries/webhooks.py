@@ -9,7 +9,7 @@ from storefront.core.db.database import Database, Row, Statement, compile_statem
 from storefront.models import products, webhook_deliveries, webhooks
 from storefront.models.rows import WebhookRow
 from storefront.queries import keyset
-from storefront.queries.batching import align_by_key
+from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.visibility import any_of_ids
 
@@ -34,26 +34,33 @@ ORDER BY webhooks.disabled_at IS NULL, webhooks.failures DESC, pending.number DE
 """
 
 
-async def load_webhooks_of_store(database: Database, config_id: str) -> list[WebhookRow]:
-    """The webhooks of a store, oldest first. Not paged: a store has few."""
-    return await database.fetch(_select_of_store(), {"config_id": config_id})
+# A store has few webhooks, so they are not paged.
+MAX_WEBHOOKS_PER_STORE = 20
+
+
+async def load_webhooks_of_stores(database: Database, keys: Sequence[str]) -> list[list[WebhookRow]]:
+    """The webhooks of each store, oldest first."""
+    return group_by_parent(await database.fetch(_select_of_stores(), {"ids": list(keys)}), keys, "config_id")
 
 
 @cache
-def _select_of_store() -> Statement:
-    query = select(webhooks).where(webhooks.c.config_id == bindparam("config_id"))
+def _select_of_stores() -> Statement:
+    query = select(webhooks).where(webhooks.c.config_id == any_of_ids("ids"))
     return compile_statement(query.order_by(webhooks.c.created_at, webhooks.c.id))
 
 
-async def load_own_webhook(database: Database, webhook_id: str, owned_store_ids: Sequence[str]) -> WebhookRow | None:
-    """The webhook with this id, if it belongs to one of these stores."""
-    rows = await database.fetch(_select_own(), {"id": webhook_id, "ids": list(owned_store_ids)})
-    return rows[0] if rows else None
+async def load_webhooks_by_ids(
+    database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]
+) -> list[WebhookRow | None]:
+    """The webhook of each id, if it belongs to one of these stores; else None."""
+    return align_by_key(await database.fetch(_select_own(), {"ids": list(keys), "stores": list(owned_store_ids)}), keys)
 
 
 @cache
 def _select_own() -> Statement:
-    return compile_statement(select(webhooks).where(webhooks.c.id == bindparam("id"), webhooks.c.config_id == any_of_ids("ids")))
+    return compile_statement(
+        select(webhooks).where(webhooks.c.id == any_of_ids("ids"), webhooks.c.config_id == any_of_ids("stores"))
+    )
 
 
 async def count_pending_deliveries(database: Database, keys: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ from storefront.core.encryption import Vault
 from storefront.models import webhook_deliveries, webhooks
 from storefront.models.rows import WebhookRow
 from storefront.queries.projection import list_returned_columns
+from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 from storefront.webhooks.signing import generate_secret
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_delivery, lock_own_store, lock_own_webhook
@@ -32,7 +33,6 @@ Values = Mapping[str, Any]
 # Problems found before the transaction: (field, problem).
 FieldProblems = Sequence[tuple[str, str]]
 
-MAX_WEBHOOKS_PER_STORE = 20
 MAX_QUERY_LENGTH = 10_000
 # Hours for which messages are also signed with the previous secret; seconds between two tests.
 SECRET_GRACE_HOURS, TEST_INTERVAL_SECONDS = 24, 2

@@ -331,7 +331,7 @@ def _build_deliveries(hook: Row, entries: Sequence[ChangeRow]) -> list[dict[str,
     entry_topics = ((entry, find_topic(entry, audience, is_published=hook.is_open)) for entry in entries)
     return [
         _build_delivery(
-            topic.value,
+            str(topic.value),
             entry.position,
             hook.config_id,
             entry.product_id,

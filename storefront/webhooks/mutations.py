@@ -7,6 +7,7 @@ from typing import cast
 import strawberry
 
 from storefront.core.ids import parse_id
+from storefront.graph import loaders
 from storefront.graph.context import Info
 from storefront.graph.limits import limits
 from storefront.graph.mutations import (
@@ -21,121 +22,123 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.scalars import Position
+from storefront.graph.types.webhooks import Webhook, WebhookDelivery, WebhookReader, WebhookTopic
 from storefront.models.rows import WebhookRow
-from storefront.queries import webhooks
 from storefront.webhooks import commands
 from storefront.webhooks.commands import FieldProblems
 from storefront.webhooks.ping import send_test
 from storefront.webhooks.rendering import find_document_problem
-from storefront.webhooks.topics import Topic
-from storefront.webhooks.types import Webhook, WebhookDelivery, WebhookReader
 
-URL_DESCRIPTION = "An https:// URL whose host resolves to public addresses only, with port 443, 80 or at least 1024."
+WEBHOOK_ID_DESCRIPTION = "ID of the webhook."
+URL_DESCRIPTION = "URL to send messages to. HTTPS, a public address, and port 443, 80 or 1024 and above."
+TOPICS_DESCRIPTION = "Topics to send messages for."
 QUERY_DESCRIPTION = (
-    "A query whose result is sent as `data`. It may have the variables $configId: ID!, $productId: ID!, $position: Position! and "
-    "$changedFields: [String!]!. With $productId: ID! it is executed only for changes of products; `data` is null for others. "
-    "Without a query messages have only the fields that describe the change."
+    "GraphQL query whose result is sent as `data`. Available variables: $configId: ID!, $productId: ID!, $position: Position!, "
+    "$changedFields: [String!]!. A query that uses $productId runs only for messages about a product."
 )
+READER_DESCRIPTION = "Whose permissions `query` runs with, and whose events are sent."
+STORE_IT = "Store it: it is not returned by any other field."
 
 
 @strawberry.input
 class CreateWebhookInput(MutationInput):
-    config_id: strawberry.ID
+    config_id: strawberry.ID = strawberry.field(description="ID of the store.")
     url: str = strawberry.field(description=URL_DESCRIPTION)
-    topics: list[Topic] = strawberry.field(metadata=limits(items=len(Topic)))
+    topics: list[WebhookTopic] = strawberry.field(description=TOPICS_DESCRIPTION, metadata=limits(items=len(WebhookTopic)))
     query: str | None = strawberry.field(default=None, description=QUERY_DESCRIPTION)
-    read_as: WebhookReader = strawberry.field(
-        default=WebhookReader.SHOPPER, description="OWNER to include data that is not published."
-    )
+    read_as: WebhookReader = strawberry.field(default=WebhookReader.SHOPPER, description=READER_DESCRIPTION)
 
 
-@strawberry.input(description="Fields that are left out stay as they are; null empties `query`.")
+@strawberry.input(description="Input of `updateWebhook`. Omitted fields stay as they are; null clears `query`.")
 class UpdateWebhookInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
     url: str | None = strawberry.field(default=strawberry.UNSET, description=URL_DESCRIPTION)
-    topics: list[Topic] | None = strawberry.field(default=strawberry.UNSET, metadata=limits(items=len(Topic)))
-    query: str | None = strawberry.field(default=strawberry.UNSET, description=QUERY_DESCRIPTION)
-    read_as: WebhookReader | None = strawberry.UNSET
+    topics: list[WebhookTopic] | None = strawberry.field(
+        default=strawberry.UNSET, description=TOPICS_DESCRIPTION, metadata=limits(items=len(WebhookTopic))
+    )
+    query: str | None = strawberry.field(
+        default=strawberry.UNSET, description="GraphQL query whose result is sent as `data`. See `CreateWebhookInput.query`."
+    )
+    read_as: WebhookReader | None = strawberry.field(default=strawberry.UNSET, description=READER_DESCRIPTION)
     is_enabled: bool | None = strawberry.field(
-        default=strawberry.UNSET, description="False: no messages are sent. True: delivery resumes from where it stopped."
+        default=strawberry.UNSET,
+        description="Whether messages are sent. When it is enabled again, a webhook continues where it stopped.",
     )
 
 
 @strawberry.input
 class RotateWebhookSecretInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
 class DeleteWebhookInput(MutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
     expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
 
 
 @strawberry.input
 class ReplayWebhookInput(MutationInput):
-    id: strawberry.ID
-    after: Position = strawberry.field(description="Changes after this position in the log are sent again.")
+    id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
+    after: Position = strawberry.field(description="Sends the changes after this position again.")
 
 
 @strawberry.input
 class ResendWebhookDeliveryInput(MutationInput):
-    id: strawberry.ID = strawberry.field(description="The id of a delivery.")
+    id: strawberry.ID = strawberry.field(description="ID of the delivery.")
 
 
 @strawberry.input
 class TestWebhookInput(ClientMutationInput):
-    id: strawberry.ID
+    id: strawberry.ID = strawberry.field(description=WEBHOOK_ID_DESCRIPTION)
     product_id: strawberry.ID | None = strawberry.field(
-        default=None, description="What to fill the document in with: the store's newest product unless given."
+        default=None, description="Product to run the webhook's query for; the newest one if omitted."
     )
 
 
 @strawberry.type
 class CreateWebhookPayload(ReplayablePayload):
-    webhook: Webhook | None
-    secret: str | None = strawberry.field(
-        description="The secret that messages are signed with: whsec_…. It is returned only here: store it."
-    )
+    webhook: Webhook | None = strawberry.field(description="The webhook.")
+    secret: str | None = strawberry.field(description=f"Signing secret: whsec_…. {STORE_IT}")
 
 
 @strawberry.type
 class UpdateWebhookPayload(ReplayablePayload):
-    webhook: Webhook | None
+    webhook: Webhook | None = strawberry.field(description="The webhook.")
 
 
 @strawberry.type
 class RotateWebhookSecretPayload(ReplayablePayload):
-    webhook: Webhook | None
-    secret: str | None = strawberry.field(description="The new secret. It is returned only here: store it.")
+    webhook: Webhook | None = strawberry.field(description="The webhook.")
+    secret: str | None = strawberry.field(description=f"New signing secret: whsec_…. {STORE_IT}")
 
 
 @strawberry.type
 class DeleteWebhookPayload(ReplayablePayload):
-    deleted_id: strawberry.ID | None
+    deleted_id: strawberry.ID | None = strawberry.field(description="ID of the webhook; null if it was not deleted.")
 
 
 @strawberry.type
 class ReplayWebhookPayload(ReplayablePayload):
-    webhook: Webhook | None
+    webhook: Webhook | None = strawberry.field(description="The webhook.")
 
 
 @strawberry.type
 class ResendWebhookDeliveryPayload(ReplayablePayload):
-    delivery: WebhookDelivery | None
+    delivery: WebhookDelivery | None = strawberry.field(description="The delivery.")
 
 
 @strawberry.type
 class TestWebhookPayload(MutationPayload):
-    delivery: WebhookDelivery | None = strawberry.field(description="The result of the test.")
-    body: str | None = strawberry.field(description="The body that was sent.")
+    delivery: WebhookDelivery | None = strawberry.field(description="The delivery, with its result.")
+    body: str | None = strawberry.field(description="Body of the message.")
 
 
 @strawberry.type
 class WebhookMutation:
-    @strawberry.mutation(description="Create a webhook for a store that the viewer owns. It receives changes from now on.")
+    @strawberry.mutation(description="Creates a webhook, which reports changes from now on.")
     async def create_webhook(self, info: Info, input: CreateWebhookInput) -> CreateWebhookPayload | None:
         problems: FieldProblems = ()
         # DNS lookups are done for owners of the store only.
@@ -145,7 +148,7 @@ class WebhookMutation:
         webhook = result.rows[0] if result.rows else None
         return build_payload(CreateWebhookPayload, result, input, webhook=webhook, secret=_decrypt_secret(info, webhook))
 
-    @strawberry.mutation
+    @strawberry.mutation(description="Changes, enables or disables a webhook.")
     async def update_webhook(self, info: Info, input: UpdateWebhookInput) -> UpdateWebhookPayload | None:
         problems = (
             await _find_problems(info, input.url or None, input.query or None) if await _is_own_webhook(info, input.id) else ()
@@ -153,25 +156,25 @@ class WebhookMutation:
         command = partial(commands.update_webhook, problems=problems)
         return await mutation_payload(info, input, command, UpdateWebhookPayload, "webhook")
 
-    @strawberry.mutation(description="Rotate the secret. For a day messages are also signed with the previous secret.")
+    @strawberry.mutation(description="Creates a new signing secret. Messages are also signed with the previous one for a day.")
     async def rotate_webhook_secret(self, info: Info, input: RotateWebhookSecretInput) -> RotateWebhookSecretPayload | None:
         result = await mutate(info, input, partial(commands.rotate_webhook_secret, vault=info.context.vault))
         webhook = result.rows[0] if result.rows else None
         return build_payload(RotateWebhookSecretPayload, result, input, webhook=webhook, secret=_decrypt_secret(info, webhook))
 
-    @strawberry.mutation(description="Delete a webhook with all of its deliveries.")
+    @strawberry.mutation(description="Deletes a webhook with all of its deliveries, pending ones included.")
     async def delete_webhook(self, info: Info, input: DeleteWebhookInput) -> DeleteWebhookPayload | None:
         return await deletion_payload(info, input, commands.delete_webhook, DeleteWebhookPayload)
 
-    @strawberry.mutation(description="Replay: send the changes after a position in the log again, as new messages.")
+    @strawberry.mutation(description="Sends all changes after a position again, as new messages.")
     async def replay_webhook(self, info: Info, input: ReplayWebhookInput) -> ReplayWebhookPayload | None:
         return await mutation_payload(info, input, commands.replay_webhook, ReplayWebhookPayload, "webhook")
 
-    @strawberry.mutation(description="Resend a message without waiting for its next attempt. The order per product is kept.")
+    @strawberry.mutation(description="Sends a message again, with the same ID.")
     async def resend_webhook_delivery(self, info: Info, input: ResendWebhookDeliveryInput) -> ResendWebhookDeliveryPayload | None:
         return await mutation_payload(info, input, commands.resend_webhook_delivery, ResendWebhookDeliveryPayload, "delivery")
 
-    @strawberry.mutation(description="Send a message of the type webhook.test, and wait for the response.")
+    @strawberry.mutation(description='Sends a message of the type "webhook.test" and waits for its result.')
     async def test_webhook(self, info: Info, input: TestWebhookInput) -> TestWebhookPayload | None:
         result = await mutate(info, input, commands.claim_test)
         if not result.rows:
@@ -195,6 +198,6 @@ async def _find_problems(info: Info, url: str | None, query: str | None) -> Fiel
 
 
 async def _is_own_webhook(info: Info, webhook_id: str) -> bool:
+    info.context.require_viewer()
     key = parse_id(webhook_id)
-    owned_store_ids = [*info.context.require_viewer().owned_store_ids]
-    return key is not None and await webhooks.load_own_webhook(info.context.database, key, owned_store_ids) is not None
+    return key is not None and await info.context.load(loaders.load_webhooks, key) is not None

@@ -9,7 +9,7 @@ from tests.client import Client
 from tests.factories import make_product, make_store, make_user
 
 CREATE = """mutation($input: CreateImageUploadInput!) { createImageUpload(input: $input) {
-  userErrors { code message path } position upload { id url method headers { name value } expiresAt } } }"""
+  userErrors { code message path } upload { id url method headers { name value } expiresAt } } }"""
 IMAGE = "id width height alt placeholder version url small: url(width: 100)"
 CONFIRM = f"""mutation($input: ConfirmImageUploadInput!) {{ confirmImageUpload(input: $input) {{
   userErrors {{ code message path }} position replayed

@@ -28,9 +28,9 @@ async def keys(objects: ObjectStorage, *parts: str) -> list[str]:
 
 async def test_uploaded_image_is_attached_to_product(merchant: Merchant, objects: ObjectStorage) -> None:
     content = picture(size=(900, 600))
-    created = await merchant.create_upload(content, filename="Töpfe.jpg")
+    created = await merchant.create_upload(content, fileName="Töpfe.jpg")
     upload = created["upload"]
-    assert created["userErrors"] == [] and upload["method"] == "PUT" and created["position"] is None
+    assert created["userErrors"] == [] and upload["method"] == "PUT"
     left = datetime.fromisoformat(upload["expiresAt"]) - datetime.now(UTC)
     assert 880 < left.total_seconds() <= 900
     assert (await merchant.send_file(upload, content)).status_code == 200
@@ -73,10 +73,10 @@ async def test_image_metadata_is_stripped(merchant: Merchant, objects: ObjectSto
             assert b"camera" not in b"".join([chunk async for chunk in reading.chunks])
 
 
-async def test_image_is_inserted_at_position(merchant: Merchant) -> None:
-    first = await merchant.add_image(picture(), position=0)
-    second = await merchant.add_image(picture(), position=1)
-    third = await merchant.add_image(picture(), position=99)
+async def test_image_is_inserted_at_index(merchant: Merchant) -> None:
+    first = await merchant.add_image(picture(), index=0)
+    second = await merchant.add_image(picture(), index=1)
+    third = await merchant.add_image(picture(), index=99)
     assert (await merchant.load_product())["images"] == [first["url"], second["url"], ELSEWHERE, third["url"]]
 
 
@@ -98,7 +98,7 @@ async def test_image_change_is_logged_and_streamed(merchant: Merchant) -> None:
         ({"contentType": "text/html"}, "contentType", "must be one of image/jpeg"),
         ({"size": 0}, "size", "between 1 and 1,000,000"),
         ({"size": 1_000_001}, "size", "between 1 and 1,000,000"),
-        ({"filename": "a\0b"}, "filename", "control characters"),
+        ({"fileName": "a\0b"}, "fileName", "control characters"),
         ({"configId": "none"}, "configId", "id"),
     ],
 )
@@ -180,7 +180,7 @@ async def test_rejected_upload_can_be_sent_again(merchant: Merchant) -> None:
 
 async def test_invalid_confirmation_keeps_upload(merchant: Merchant, objects: ObjectStorage) -> None:
     upload_id = await merchant.upload(picture())
-    for given, path in (({"alt": "x" * 513}, "alt"), ({"position": -1}, "position"), ({"productId": str(uuid7())}, "productId")):
+    for given, path in (({"alt": "x" * 513}, "alt"), ({"index": -1}, "index"), ({"productId": str(uuid7())}, "productId")):
         (error,) = (await merchant.confirm(upload_id, **given))["userErrors"]
         assert error["path"] == [path]
     assert await keys(objects, upload_id) == [f"uploads/images/{upload_id}"]
@@ -309,14 +309,14 @@ async def test_upload_expires(merchant: Merchant) -> None:
 # ----------------------------------------------------------------------------------------------- later on
 
 
-async def test_update_image_sets_alt_and_position(merchant: Merchant) -> None:
+async def test_update_image_sets_alt_and_index(merchant: Merchant) -> None:
     one, two = await merchant.add_image(picture()), await merchant.add_image(picture())
-    updated = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "position": 0}))["updateImage"]
+    updated = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "index": 0}))["updateImage"]
     assert updated["userErrors"] == [] and updated["position"] is not None
     assert updated["product"]["images"] == [two["url"], ELSEWHERE, one["url"]]
     assert updated["image"]["alt"] == "Two" and updated["image"]["version"] == 2
     assert (await merchant.load_product())["gallery"][0]["alt"] == "Two"
-    same = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "position": 0}))["updateImage"]
+    same = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": "Two", "index": 0}))["updateImage"]
     assert same["position"] is None and same["image"]["version"] == 2
     stale = (await merchant.client.ask(UPDATE, input={"id": two["id"], "alt": None, "expectedVersion": 1}))["updateImage"]
     assert stale["userErrors"][0]["code"] == "STALE_VERSION"

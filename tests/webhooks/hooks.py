@@ -13,10 +13,10 @@ from tests.conftest import serving
 from tests.factories import make_store, make_user
 
 ERRORS = "userErrors { code message path }"
-FIELDS = """id configId url topics query readAs position version isEnabled disabledAt disabledReason failingSince failures
-  restingUntil previousSecretUntil pending"""
-DELIVERY = """id webhookId type position productId state attemptCount nextAttemptAt createdAt finishedAt
-  attempts { at statusCode milliseconds error }"""
+FIELDS = """id config { id } url topics query readAs position version isEnabled disabledAt disabledReason failingSince
+  consecutiveFailures suspendedUntil previousSecretExpiresAt pendingCount"""
+DELIVERY = """id webhook { id } type position productId status attemptCount nextAttemptAt createdAt finishedAt
+  attempts { startedAt statusCode durationMs error }"""
 CREATE = f"mutation($i: CreateWebhookInput!) {{ createWebhook(input: $i) {{ webhook {{ {FIELDS} }} secret replayed {ERRORS} }} }}"
 UPDATE = f"mutation($i: UpdateWebhookInput!) {{ updateWebhook(input: $i) {{ webhook {{ {FIELDS} }} {ERRORS} }} }}"
 ROTATE = (
@@ -27,10 +27,10 @@ REPLAY = f"mutation($i: ReplayWebhookInput!) {{ replayWebhook(input: $i) {{ webh
 RESEND = (
     f"mutation($i: ResendWebhookDeliveryInput!) {{ resendWebhookDelivery(input: $i) {{ delivery {{ {DELIVERY} }} {ERRORS} }} }}"
 )
-TEST = f"mutation($i: TestWebhookInput!) {{ testWebhook(input: $i) {{ delivery {{ {DELIVERY} }} body replayed {ERRORS} }} }}"
+TEST = f"mutation($i: TestWebhookInput!) {{ testWebhook(input: $i) {{ delivery {{ {DELIVERY} }} body {ERRORS} }} }}"
 FIND = f"""query($i: ID!) {{ webhook(id: $i) {{ {FIELDS} deliveries(first: 50) {{
   nodes {{ {DELIVERY} }} totalCount pageInfo {{ hasNextPage }} }} }} }}"""
-LIST = f"query($i: ID!) {{ webhooks(configId: $i) {{ {FIELDS} }} }}"
+LIST = f"query($i: ID!) {{ config(by: {{id: $i}}) {{ webhooks {{ {FIELDS} }} }} }}"
 ADD = "mutation($i: CreateProductInput!) { createProduct(input: $i) { product { id } position userErrors { message } } }"
 CHANGE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"
 REMOVE = "mutation($i: DeleteProductInput!) { deleteProduct(input: $i) { position userErrors { message } } }"

@@ -62,8 +62,8 @@ async def wait_until_settled(owner: Client, webhook: str, **expected: Any) -> di
 
 async def _is_level(owner: Client, hook: dict[str, Any], expected: dict[str, Any]) -> bool:
     """Whether the whole log was read, if no pending deliveries are expected."""
-    store = await owner.ask("query($i: ID!) { config(by: {id: $i}) { position } }", i=hook["configId"])
-    return expected.get("pending") != 0 or hook["position"] == store["config"]["position"]
+    store = await owner.ask("query($i: ID!) { config(by: {id: $i}) { position } }", i=hook["config"]["id"])
+    return expected.get("pendingCount") != 0 or hook["position"] == store["config"]["position"]
 
 
 # --------------------------------------------------------------------------------------------- what is sent
@@ -88,9 +88,9 @@ async def test_message_contains_data_selected_by_query(stocked: tuple[Client, st
     _, changed, gone = await receiver.wait(3)
     assert (changed.json["type"], changed.json["changedFields"]) == ("product.updated", ["title"])
     assert (gone.json["type"], gone.json["productId"], gone.json["data"]) == ("product.deleted", product, {"product": None})
-    hook = await wait_until_settled(owner, hook["id"], pending=0)
+    hook = await wait_until_settled(owner, hook["id"], pendingCount=0)
     [last, *_] = hook["deliveries"]["nodes"]
-    assert (hook["position"], last["state"], last["attempts"][0]["statusCode"], last["attempts"][0]["error"]) == (
+    assert (hook["position"], last["status"], last["attempts"][0]["statusCode"], last["attempts"][0]["error"]) == (
         "3", "DELIVERED", 200, None,
     )  # fmt: skip
     assert last["id"] == gone.headers["webhook-id"]
@@ -114,7 +114,7 @@ async def test_signature_matches_body_and_secret_only(stocked: tuple[Client, str
 
 async def test_topics_and_reader_filter_messages(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    everything = [*PRODUCTS, "STORE_UPDATED", "STORE_PUBLISHED", "STORE_UNPUBLISHED"]
+    everything = [*PRODUCTS, "CONFIG_UPDATED", "CONFIG_PUBLISHED", "CONFIG_UNPUBLISHED"]
     await create_webhook(
         owner,
         store,
@@ -136,19 +136,19 @@ async def test_topics_and_reader_filter_messages(stocked: tuple[Client, str], re
     def types(sign: str) -> list[str]:
         return [message.json["type"] for message in receiver.received if message.target.endswith(sign)]
 
-    assert sorted(types("&owner")) == ["product.created", "product.updated", "product.updated", "store.unpublished"]
+    assert sorted(types("&owner")) == ["config.unpublished", "product.created", "product.updated", "product.updated"]
     # The update made it visible, and unpublishing the store hid it.
-    assert sorted(types("&shopper")) == ["product.created", "store.unpublished"]
+    assert sorted(types("&shopper")) == ["config.unpublished", "product.created"]
     assert types("us") == ["product.created"]
 
 
 async def test_query_with_product_id_skips_store_messages(stocked: tuple[Client, str], receiver: Receiver) -> None:
     owner, store = stocked
-    await create_webhook(owner, store, receiver.url, topics=[*PRODUCTS, "STORE_UNPUBLISHED"], readAs="OWNER")
+    await create_webhook(owner, store, receiver.url, topics=[*PRODUCTS, "CONFIG_UNPUBLISHED"], readAs="OWNER")
     product = await add_product(owner, store)
     await owner.ask("mutation($i: ID!) { unpublishConfig(input: {id: $i}) { position } }", i=store)
     data = {message.json["type"]: message.json["data"] for message in await receiver.wait(2)}
-    assert data["product.created"]["product"]["id"] == product and data["store.unpublished"] is None
+    assert data["product.created"]["product"]["id"] == product and data["config.unpublished"] is None
 
 
 async def test_webhook_sees_only_its_own_store(stocked: tuple[Client, str], receiver: Receiver) -> None:
@@ -217,13 +217,13 @@ async def test_failed_delivery_is_retried(
         while not (failing := await load_webhook(owner, hook["id"]))["failingSince"]:  # noqa: ASYNC110  it is asked over HTTP
             await asyncio.sleep(0.05)
     [delivery] = failing["deliveries"]["nodes"]
-    assert delivery["state"] == "PENDING" and delivery["nextAttemptAt"] and failing["failingSince"]
+    assert delivery["status"] == "PENDING" and delivery["nextAttemptAt"] and failing["failingSince"]
     receiver.behave = receiving.OK
-    well = await wait_until_settled(owner, hook["id"], pending=0, failures=0, failingSince=None)
+    well = await wait_until_settled(owner, hook["id"], pendingCount=0, consecutiveFailures=0, failingSince=None)
     [delivery] = well["deliveries"]["nodes"]
     first, *_, last = delivery["attempts"]
     assert (first["statusCode"], first["error"]) == (code, error)
-    assert (delivery["state"], last["statusCode"], last["error"]) == ("DELIVERED", 200, None)
+    assert (delivery["status"], last["statusCode"], last["error"]) == ("DELIVERED", 200, None)
     assert len({request.headers["webhook-id"] for request in receiver.received}) == 1
 
 
@@ -232,10 +232,10 @@ async def test_endless_response_body_is_not_read(stocked: tuple[Client, str], re
     hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = receiving.endless
     await add_product(owner, store)
-    well = await wait_until_settled(owner, hook["id"], pending=0)
+    well = await wait_until_settled(owner, hook["id"], pendingCount=0)
     [delivery] = well["deliveries"]["nodes"]
-    assert (delivery["state"], delivery["attemptCount"]) == ("DELIVERED", 1)
-    assert delivery["attempts"][0]["milliseconds"] < 2_000
+    assert (delivery["status"], delivery["attemptCount"]) == ("DELIVERED", 1)
+    assert delivery["attempts"][0]["durationMs"] < 2_000
 
 
 async def test_lanes_are_ordered_and_independent(stocked: tuple[Client, str], receiver: Receiver) -> None:
@@ -261,7 +261,7 @@ async def test_lanes_are_ordered_and_independent(stocked: tuple[Client, str], re
     # Only the first pending delivery of a lane has a next attempt.
     assert [d["nextAttemptAt"] is not None for d in waiting if d["productId"] == bad][:4] == [False] * 4
     is_corrected = True
-    await wait_until_settled(owner, hook["id"], pending=0)
+    await wait_until_settled(owner, hook["id"], pendingCount=0)
     assert _of(receiver, good) == [4, 6, 8, 10, 12]
     tried = _of(receiver, bad)
     assert sorted(set(tried)) == [3, 5, 7, 9, 11] and tried == sorted(tried)
@@ -277,17 +277,17 @@ async def test_dead_letter_unblocks_its_lane(empty_url: str, tmp_path: Any, rece
         hook = await create_webhook(owner, store, receiver.url, query=None)
         receiver.behave = status(503)
         product = await add_product(owner, store)
-        given_up = await wait_until_settled(owner, hook["id"], pending=0)
+        given_up = await wait_until_settled(owner, hook["id"], pendingCount=0)
         [delivery] = given_up["deliveries"]["nodes"]
-        assert (delivery["state"], delivery["attemptCount"], delivery["nextAttemptAt"]) == ("FAILED", 2, None)
+        assert (delivery["status"], delivery["attemptCount"], delivery["nextAttemptAt"]) == ("FAILED", 2, None)
         receiver.behave = receiving.OK
         await change_product(owner, product, title="Next")
         assert (await receiver.wait(3))[2].position == 2
         again = await run_mutation(owner, RESEND, id=delivery["id"])
-        assert again["delivery"]["state"] == "PENDING" and again["delivery"]["nextAttemptAt"]
+        assert again["delivery"]["status"] == "PENDING" and again["delivery"]["nextAttemptAt"]
         resent = (await receiver.wait(4))[3]
         assert (resent.position, resent.headers["webhook-id"]) == (1, delivery["id"])
-        assert (await wait_until_settled(owner, hook["id"], pending=0))["deliveries"]["nodes"][1]["state"] == "DELIVERED"
+        assert (await wait_until_settled(owner, hook["id"], pendingCount=0))["deliveries"]["nodes"][1]["status"] == "DELIVERED"
 
 
 async def test_failing_webhook_is_disabled_and_reenabled(empty_url: str, tmp_path: Any, receiver: Receiver) -> None:
@@ -307,8 +307,8 @@ async def test_failing_webhook_is_disabled_and_reenabled(empty_url: str, tmp_pat
         assert len(receiver.received) == number
         receiver.behave = receiving.OK
         enabled = (await run_mutation(owner, UPDATE, id=hook["id"], isEnabled=True))["webhook"]
-        assert (enabled["isEnabled"], enabled["disabledReason"], enabled["failures"]) == (True, None, 0)
-        await wait_until_settled(owner, hook["id"], pending=0, position="2")
+        assert (enabled["isEnabled"], enabled["disabledReason"], enabled["consecutiveFailures"]) == (True, None, 0)
+        await wait_until_settled(owner, hook["id"], pendingCount=0, position="2")
         assert receiver.positions[-2:] == [1, 2]
 
 
@@ -328,12 +328,12 @@ async def test_webhook_down_gets_one_message_at_a_time(stocked: tuple[Client, st
     receiver.behave = status(500)
     for _ in range(8):
         await add_product(owner, store)
-    resting = await wait_until_settled(owner, hook["id"], pending=8)
+    resting = await wait_until_settled(owner, hook["id"], pendingCount=8)
     async with asyncio.timeout(10):
-        while resting["restingUntil"] is None:
+        while resting["suspendedUntil"] is None:
             resting = await load_webhook(owner, hook["id"])
     receiver.behave = receiving.OK
-    await wait_until_settled(owner, hook["id"], pending=0, restingUntil=None)
+    await wait_until_settled(owner, hook["id"], pendingCount=0, suspendedUntil=None)
     assert set(receiver.positions) == set(range(1, 9))
 
 
@@ -342,12 +342,12 @@ async def test_changed_url_is_tried_at_once(stocked: tuple[Client, str], receive
     hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = status(503, "retry-after: 3000")
     await add_product(owner, store)
-    await wait_until_settled(owner, hook["id"], failures=1)
+    await wait_until_settled(owner, hook["id"], consecutiveFailures=1)
     receiver.behave = receiving.OK
     changed = (await run_mutation(owner, UPDATE, id=hook["id"], url=receiver.url + "&mended"))["webhook"]
-    assert (changed["failures"], changed["failingSince"]) == (0, None)
+    assert (changed["consecutiveFailures"], changed["failingSince"]) == (0, None)
     assert (await receiver.wait(2))[1].target.endswith("&mended")
-    await wait_until_settled(owner, hook["id"], pending=0)
+    await wait_until_settled(owner, hook["id"], pendingCount=0)
 
 
 async def test_retry_after_header_is_respected(stocked: tuple[Client, str], receiver: Receiver) -> None:
@@ -355,8 +355,8 @@ async def test_retry_after_header_is_respected(stocked: tuple[Client, str], rece
     hook = await create_webhook(owner, store, receiver.url)
     receiver.behave = status(429, "retry-after: 3000")
     await add_product(owner, store)
-    [delivery] = (await wait_until_settled(owner, hook["id"], failures=1))["deliveries"]["nodes"]
-    assert delivery["nextAttemptAt"] > delivery["attempts"][0]["at"]
+    [delivery] = (await wait_until_settled(owner, hook["id"], consecutiveFailures=1))["deliveries"]["nodes"]
+    assert delivery["nextAttemptAt"] > delivery["attempts"][0]["startedAt"]
     await asyncio.sleep(0.5)
     assert len(receiver.received) == 1
 
@@ -370,7 +370,7 @@ async def test_replay_sends_events_after_position(stocked: tuple[Client, str], r
     hook = await create_webhook(owner, store, receiver.url, query=None)
     for number in range(3):
         await change_product(owner, product, title=f"Mug {number}")
-    await wait_until_settled(owner, hook["id"], pending=0, position="4")
+    await wait_until_settled(owner, hook["id"], pendingCount=0, position="4")
     assert receiver.positions == [2, 3, 4]
     # The delivery before it was recreated as well.
     assert (await run_mutation(owner, REPLAY, id=hook["id"], after="0"))["webhook"]["position"] == "0"
@@ -384,15 +384,15 @@ async def test_replay_keeps_pending_resends(stocked: tuple[Client, str], receive
     owner, store = stocked
     hook = await create_webhook(owner, store, receiver.url, query=None)
     product = await add_product(owner, store)
-    [first] = (await wait_until_settled(owner, hook["id"], pending=0, position="1"))["deliveries"]["nodes"]
+    [first] = (await wait_until_settled(owner, hook["id"], pendingCount=0, position="1"))["deliveries"]["nodes"]
     receiver.behave = status(503, "retry-after: 3000")
     await change_product(owner, product, title="Later")
-    await wait_until_settled(owner, hook["id"], failures=1)
+    await wait_until_settled(owner, hook["id"], consecutiveFailures=1)
     # It waits for the other delivery, which is then replayed.
     assert (await run_mutation(owner, RESEND, id=first["id"]))["delivery"]["nextAttemptAt"] is None
     receiver.behave = receiving.OK
     await run_mutation(owner, REPLAY, id=hook["id"], after="1")
-    await wait_until_settled(owner, hook["id"], pending=0, position="2")
+    await wait_until_settled(owner, hook["id"], pendingCount=0, position="2")
     assert receiver.positions == [1, 2, 1, 2]
 
 
@@ -422,16 +422,15 @@ async def test_webhook_returns_delivery_result(stocked: tuple[Client, str], rece
     owner, store = stocked
     product = await add_product(owner, store, title="Newest")
     hook = await create_webhook(owner, store, receiver.url)
-    tested = await run_mutation(owner, TEST, id=hook["id"], idempotencyKey="once")
+    tested = await run_mutation(owner, TEST, id=hook["id"])
     [message] = receiver.received
     assert tested["userErrors"] == [] and tested["body"].encode() == message.body
     assert (message.json["type"], message.json["data"]["product"]["title"]) == ("webhook.test", "Newest")
     assert message.json["timestamp"].endswith("Z")
     assert Webhook(hook["secret"]).verify(message.body, message.headers)
     delivery = tested["delivery"]
-    assert (delivery["id"], delivery["state"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
-    again = await run_mutation(owner, TEST, id=hook["id"], idempotencyKey="once")
-    assert again["replayed"] and again["delivery"]["id"] == delivery["id"] and len(receiver.received) == 1
+    assert (delivery["id"], delivery["status"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
+    assert delivery["webhook"] == {"id": hook["id"]}
     too_soon = await run_mutation(owner, TEST, id=hook["id"])
     assert list_errors(too_soon) == [("INVALID_INPUT", "id")] and len(receiver.received) == 1
 
@@ -440,4 +439,4 @@ async def test_webhook_reports_unreachable_endpoint(stocked: tuple[Client, str])
     owner, store = stocked
     hook = await create_webhook(owner, store, "http://127.0.0.1:1025/nobody")
     delivery = (await run_mutation(owner, TEST, id=hook["id"]))["delivery"]
-    assert (delivery["state"], delivery["attempts"][0]["error"]) == ("FAILED", "the connection was refused")
+    assert (delivery["status"], delivery["attempts"][0]["error"]) == ("FAILED", "the connection was refused")

@@ -68,7 +68,7 @@ async def test_example_receiver_accepts_server_messages(empty_url: str, tmp_path
         async with receiving(name, hook["secret"]) as (port, printed):
             update = "mutation($i: UpdateWebhookInput!) { updateWebhook(input: $i) { userErrors { message } } }"
             assert (await run_mutation(owner, update, id=hook["id"], url=f"http://127.0.0.1:{port}/"))["userErrors"] == []
-            assert (await run_mutation(owner, TEST, id=hook["id"]))["delivery"]["state"] == "DELIVERED"
+            assert (await run_mutation(owner, TEST, id=hook["id"]))["delivery"]["status"] == "DELIVERED"
             assert json.loads(await printed.readline())["type"] == "webhook.test"
 
 

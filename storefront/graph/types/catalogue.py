@@ -45,13 +45,16 @@ from storefront.graph.types.analytics import (
     load_event_connections,
 )
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
+from storefront.graph.types.jobs import JobConnection, load_jobs_of_stores
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.graph.types.webhooks import Webhook, load_webhooks_of_stores
 from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.queries import fields
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
+from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 
 MAX_PREDICTIVE_RESULTS = 20
 
@@ -253,6 +256,16 @@ class Config(Node):
         _load_events,
         description="Raw analytics events, including those of bots, newest first. Owner only; null for others.",
         metadata=costs(size=20),
+    )
+
+    webhooks: list[Webhook] | None = batch_field(
+        load_webhooks_of_stores,
+        description=f"Webhooks, oldest first; at most {MAX_WEBHOOKS_PER_STORE}. Owner only; null for others.",
+        metadata=costs(size=MAX_WEBHOOKS_PER_STORE),
+    )
+
+    jobs: JobConnection | None = batch_field(
+        load_jobs_of_stores, description="Imports and exports, newest first. Owner only; null for others."
     )
 
 

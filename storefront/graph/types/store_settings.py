@@ -40,6 +40,19 @@ class Layout:
     show_descriptions: bool = strawberry.field(description=DESCRIPTIONS_DESCRIPTION)
 
 
+@strawberry.enum(description="A service that a store can be connected to.")
+class IntegrationKind(Enum):
+    SHOPIFY = strawberry.enum_value("shopify", description="`integrations.shopify`")
+    STRIPE = strawberry.enum_value("stripe", description="`integrations.stripe`")
+    ANALYTICS = strawberry.enum_value("analytics", description="`integrations.analytics`")
+
+
+@strawberry.enum(description="Mode of a Stripe key.")
+class StripeMode(Enum):
+    TEST = strawberry.enum_value("test", description="No real payments.")
+    LIVE = strawberry.enum_value("live", description="Real payments.")
+
+
 @strawberry.type(description="A connected Shopify shop. Its access token can be written but not read.")
 class ShopifyIntegration:
     domain: str = strawberry.field(description=SHOPIFY_DOMAIN_DESCRIPTION)

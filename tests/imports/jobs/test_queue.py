@@ -26,14 +26,16 @@ SHIRT = f"{HEADER}\nshirt,Shirt,Size,S,20,S-1\nshirt,,,M,21,S-2\n"
 
 UPLOAD = """mutation ($input: CreateImportUploadInput!) { createImportUpload(input: $input) {
   upload { id method url headers { name value } expiresAt } userErrors { code message path } } }"""
-JOB = """id status source fileName progress rows created updated unchanged rejected preview position error { message field }
-  createdAt startedAt finishedAt config { id } issues { totalCount nodes { row handle field message } }"""
+JOB = """id kind status progress error { message path } createdAt startedAt finishedAt config { id }
+  issues { totalCount nodes { row handle column message } }"""
+OF_KIND = """... on ImportJob {
+    source fileName isDryRun rowsRead rowsRejected productsCreated productsUpdated productsUnchanged position }
+  ... on ExportJob { productsWritten download { url expiresAt fileName size } }"""
+JOB_QUERY = f"query ($id: ID!) {{ job(id: $id) {{ {JOB} {OF_KIND} }} }}"
 IMPORT = f"""mutation ($input: ImportProductsInput!) {{ importProducts(input: $input) {{
   job {{ {JOB} }} replayed clientMutationId userErrors {{ code message path }} }} }}"""
 EXPORT = """mutation ($input: ExportProductsInput!) { exportProducts(input: $input) {
   job { id status } userErrors { code message path } } }"""
-EXPORTED = """query ($id: ID!) { exportJob(id: $id) { status products progress error { message }
-  download { url expiresAt fileName size } issues { nodes { handle field message } } } }"""
 PRODUCTS = """query ($store: ID!) { products(configId: $store, sort: {key: NAME, order: ASC}) { nodes {
   handle title price status tags images inventory
   variants(availableOnly: false) { name sku price inventory attributes { name value } } } } }"""
@@ -65,15 +67,14 @@ class JobEnvironment:
         return (await self.owner.ask(IMPORT, input=given))["importProducts"]
 
     async def load_job(self, id_: str) -> Any:
-        """Load an import."""
-        return (await self.owner.ask(f"query ($id: ID!) {{ importJob(id: $id) {{ {JOB} }} }}", id=id_))["importJob"]
+        """Load a job."""
+        return (await self.owner.ask(JOB_QUERY, id=id_))["job"]
 
-    async def wait_until_finished(self, id_: str, query: str | None = None, field: str = "importJob") -> Any:
+    async def wait_until_finished(self, id_: str) -> Any:
         """Wait until a job is finished."""
-        query = query or f"query ($id: ID!) {{ importJob(id: $id) {{ {JOB} }} }}"
         async with asyncio.timeout(20):
             while True:
-                job = (await self.owner.ask(query, id=id_))[field]
+                job = await self.load_job(id_)
                 if job["status"] in ("SUCCEEDED", "FAILED", "CANCELLED"):
                     return job
                 await asyncio.sleep(0.02)
@@ -84,10 +85,16 @@ class JobEnvironment:
         assert payload["userErrors"] == []
         return await self.wait_until_finished(payload["job"]["id"])
 
+    async def export_products(self) -> Any:
+        """Export the products of the store, and wait until the job is finished."""
+        payload = (await self.owner.ask(EXPORT, input={"configId": self.store}))["exportProducts"]
+        assert payload["userErrors"] == []
+        return await self.wait_until_finished(payload["job"]["id"])
+
     async def retry_import(self, id_: str) -> Any:
         """Retry an import, and wait until it is finished."""
-        retry = "mutation ($id: ID!) { retryImport(input: {id: $id}) { userErrors { message } } }"
-        assert (await self.owner.ask(retry, id=id_))["retryImport"]["userErrors"] == []
+        retry = "mutation ($id: ID!) { retryJob(input: {id: $id}) { userErrors { message } } }"
+        assert (await self.owner.ask(retry, id=id_))["retryJob"]["userErrors"] == []
         return await self.wait_until_finished(id_)
 
     async def import_shop(self) -> Any:
@@ -119,38 +126,52 @@ async def env(empty_url: str, tmp_path: Path) -> AsyncIterator[JobEnvironment]:
 async def test_uploaded_file_is_imported(env: JobEnvironment) -> None:
     job = await env.import_file(SHIRT + "mug,Mug,,,5,M-1\ncup,Cup,,,-1,\n")
     assert (job["status"], job["source"], job["fileName"], job["progress"]) == ("SUCCEEDED", "SHOPIFY_CSV", "shop.csv", 1)
-    assert (job["rows"], job["created"], job["updated"], job["unchanged"], job["rejected"]) == (4, 2, 0, 0, 1)
+    assert (job["kind"], job["isDryRun"], job["rowsRead"], job["rowsRejected"]) == ("IMPORT", False, 4, 1)
+    assert (job["productsCreated"], job["productsUpdated"], job["productsUnchanged"]) == (2, 0, 0)
     assert job["position"] == "2"
     assert job["finishedAt"] >= job["startedAt"] >= job["createdAt"]
     [issue] = job["issues"]["nodes"]
-    assert (issue["row"], issue["handle"], issue["field"]) == (5, "cup", "Variant Price")
+    assert (issue["row"], issue["handle"], issue["column"]) == (5, "cup", "Variant Price")
     assert "not an amount of 0 or more" in issue["message"]
     mug, shirt = await env.load_products()
     assert (mug["handle"], [one["sku"] for one in shirt["variants"]]) == ("mug", ["S-1", "S-2"])
-    assert (await env.import_file(SHIRT))["unchanged"] == 1
+    assert (await env.import_file(SHIRT))["productsUnchanged"] == 1
 
 
-async def test_imports_are_listed_newest_first(env: JobEnvironment) -> None:
-    jobs = [await env.import_file(f"{HEADER}\nmug-{n},Mug,,,5,\nbad,,,,,\n") for n in range(3)]
-    query = """query ($store: ID!, $after: String) { importJobs(configId: $store, first: 2, after: $after) {
-      totalCount nodes { id issues { nodes { row } } } pageInfo { endCursor hasNextPage } } }"""
-    first = (await env.owner.ask(query, store=env.store))["importJobs"]
-    assert [job["id"] for job in first["nodes"]] == [jobs[2]["id"], jobs[1]["id"]]
-    assert [job["issues"]["nodes"] for job in first["nodes"]] == [[{"row": 3}]] * 2
-    assert first["totalCount"] == 3
-    rest = (await env.owner.ask(query, store=env.store, after=first["pageInfo"]["endCursor"]))["importJobs"]
-    assert [job["id"] for job in rest["nodes"]] == [jobs[0]["id"]]
+async def test_jobs_are_listed_newest_first(env: JobEnvironment) -> None:
+    imports = [(await env.import_file(f"{HEADER}\nmug-{n},Mug,,,5,\nbad,,,,,\n"))["id"] for n in range(2)]
+    export = await env.export_products()
+    imports.append((await env.import_file(f"{HEADER}\nbad,,,,,\n"))["id"])
+    query = """query ($store: ID!, $kinds: [JobKind!], $after: String) { config(by: {id: $store}) {
+      jobs(kinds: $kinds, first: 2, after: $after) {
+        totalCount nodes { __typename id issues { nodes { row } } } pageInfo { endCursor hasNextPage } } } }"""
+
+    async def load(**arguments: Any) -> Any:
+        return (await env.owner.ask(query, store=env.store, **arguments))["config"]["jobs"]
+
+    first = await load()
+    assert [job["id"] for job in first["nodes"]] == [imports[2], export["id"]]
+    assert [job["__typename"] for job in first["nodes"]] == ["ImportJob", "ExportJob"]
+    assert [job["issues"]["nodes"] for job in first["nodes"]] == [[{"row": 2}], []]
+    assert (first["totalCount"], first["pageInfo"]["hasNextPage"]) == (4, True)
+    rest = await load(after=first["pageInfo"]["endCursor"])
+    assert [job["id"] for job in rest["nodes"]] == [imports[1], imports[0]]
+    of_kind = await load(kinds=["IMPORT"])
+    assert ([job["id"] for job in of_kind["nodes"]], of_kind["totalCount"]) == ([imports[2], imports[1]], 3)
+    assert [job["id"] for job in (await load(kinds=["IMPORT"], after=of_kind["pageInfo"]["endCursor"]))["nodes"]] == imports[:1]
+    assert [job["id"] for job in (await load(kinds=["EXPORT"]))["nodes"]] == [export["id"]]
+    assert len((await load(kinds=["EXPORT", "IMPORT"]))["nodes"]) == 2 and (await load(kinds=[]))["nodes"] == []
 
 
 async def test_row_errors_are_paginated(env: JobEnvironment) -> None:
     job = await env.import_file(f"{HEADER}\n" + "".join(f"mug-{n},,,,5,\n" for n in range(1_010)), maxRejectedRows=2_000)
-    assert (job["rejected"], job["issues"]["totalCount"]) == (1_010, 1_000)
-    query = """query ($id: ID!, $after: String) { importJob(id: $id) {
+    assert (job["rowsRejected"], job["issues"]["totalCount"]) == (1_010, 1_000)
+    query = """query ($id: ID!, $after: String) { job(id: $id) {
       issues(first: 60, after: $after) { nodes { row } pageInfo { endCursor hasNextPage } } } }"""
     rows: list[int] = []
     after = None
     while True:
-        page = (await env.owner.ask(query, id=job["id"], after=after))["importJob"]["issues"]
+        page = (await env.owner.ask(query, id=job["id"], after=after))["job"]["issues"]
         rows += [issue["row"] for issue in page["nodes"]]
         after = page["pageInfo"]["endCursor"]
         if not page["pageInfo"]["hasNextPage"]:
@@ -161,22 +182,27 @@ async def test_row_errors_are_paginated(env: JobEnvironment) -> None:
 async def test_import_stops_after_too_many_rejected_rows(env: JobEnvironment) -> None:
     rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(1_100)) + "cup,Cup,,,5,\n"
     job = await env.import_file(rows)
-    assert (job["status"], job["error"]["field"], job["created"], job["rejected"]) == ("FAILED", "maxRejectedRows", 1, 1_001)
+    assert (job["status"], job["error"]["path"], job["productsCreated"], job["rowsRejected"]) == (
+        "FAILED",
+        ["maxRejectedRows"],
+        1,
+        1_001,
+    )
     assert "more than 1,000 rows were rejected" in job["error"]["message"]
     assert job["issues"]["totalCount"] == 1_000
     # A retry resumes from the checkpoint, and may reject as many rows again.
     again = await env.retry_import(job["id"])
-    assert (again["status"], again["created"]) == ("SUCCEEDED", 2)
+    assert (again["status"], again["productsCreated"]) == ("SUCCEEDED", 2)
     # The row that exceeded the limit is read again.
-    assert again["rejected"] == 1_100 + 1
+    assert again["rowsRejected"] == 1_100 + 1
 
 
 @pytest.mark.parametrize(("allowed", "status", "rejected"), [(0, "FAILED", 1), (2, "FAILED", 3), (3, "SUCCEEDED", 3)])
 async def test_rejected_rows_are_allowed_per_import(env: JobEnvironment, allowed: int, status: str, rejected: int) -> None:
     rows = f"{HEADER}\nmug,Mug,,,5,\n" + "".join(f"bad-{n},,,,5,\n" for n in range(3)) + "cup,Cup,,,5,\n"
     job = await env.import_file(rows, maxRejectedRows=allowed)
-    assert (job["status"], job["rejected"]) == (status, rejected)
-    assert job["created"] == (2 if status == "SUCCEEDED" else 1)
+    assert (job["status"], job["rowsRejected"]) == (status, rejected)
+    assert job["productsCreated"] == (2 if status == "SUCCEEDED" else 1)
 
 
 @pytest.mark.parametrize("allowed", [-1, 100_001])
@@ -196,9 +222,9 @@ async def test_max_rejected_rows_is_validated(env: JobEnvironment, allowed: int)
 )
 async def test_nul_in_a_cell_rejects_its_row_at_once(env: JobEnvironment, row: str, field: str) -> None:
     job = await env.import_file(f"{HEADER}\n{row}\ncup,Cup,,,5,\n")
-    assert (job["status"], job["created"], job["rejected"]) == ("SUCCEEDED", 1, 1)
+    assert (job["status"], job["productsCreated"], job["rowsRejected"]) == ("SUCCEEDED", 1, 1)
     [issue] = job["issues"]["nodes"]
-    assert (issue["row"], issue["field"]) == (2, field)
+    assert (issue["row"], issue["column"]) == (2, field)
 
 
 async def test_file_beyond_row_limit_fails(empty_url: str, tmp_path: Path) -> None:
@@ -207,13 +233,13 @@ async def test_file_beyond_row_limit_fails(empty_url: str, tmp_path: Path) -> No
         store = await make_store(client.database, user_id=owner)
         env = JobEnvironment(client.signed_in(owner), store, client, Shopify())
         job = await env.import_file(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(5)))
-        assert (job["status"], job["created"]) == ("FAILED", 3)
+        assert (job["status"], job["productsCreated"]) == ("FAILED", 3)
         assert "more than 3 rows" in job["error"]["message"]
 
 
-async def test_preview_changes_nothing(env: JobEnvironment) -> None:
-    job = await env.import_file(SHIRT, preview=True)
-    assert (job["status"], job["created"], job["preview"], job["position"]) == ("SUCCEEDED", 1, True, None)
+async def test_dry_run_changes_nothing(env: JobEnvironment) -> None:
+    job = await env.import_file(SHIRT, dryRun=True)
+    assert (job["status"], job["productsCreated"], job["isDryRun"], job["position"]) == ("SUCCEEDED", 1, True, None)
     assert await env.load_products() == []
 
 
@@ -264,14 +290,14 @@ async def test_other_users_cannot_access_jobs(env: JobEnvironment, published: bo
         (IMPORT, {"input": {"configId": env.store, "source": "SHOPIFY_CSV", "uploadId": upload}}),
         (IMPORT, {"input": {"configId": env.store, "source": "SHOPIFY_STORE"}}),
         (EXPORT, {"input": {"configId": env.store}}),
-        ("query ($id: ID!) { importJob(id: $id) { id } }", {"id": job["id"]}),
-        ("query ($id: ID!) { exportJob(id: $id) { download { url } } }", {"id": export}),
-        ("query ($id: ID!) { importJobs(configId: $id) { nodes { id } } }", {"id": env.store}),
-        ("query ($id: ID!) { exportJobs(configId: $id) { nodes { id } } }", {"id": env.store}),
         *(
-            (f"mutation ($id: ID!) {{ {verb}{noun}(input: {{id: $id}}) {{ job {{ id }} userErrors {{ code }} }} }}", {"id": id_})
-            for verb in ("cancel", "retry")
-            for noun, id_ in (("Import", job["id"]), ("Export", export))
+            call
+            for id_ in (job["id"], export)
+            for call in (
+                (JOB_QUERY, {"id": id_}),
+                ("mutation ($id: ID!) { cancelJob(input: {id: $id}) { job { id } userErrors { code } } }", {"id": id_}),
+                ("mutation ($id: ID!) { retryJob(input: {id: $id}) { job { id } userErrors { code } } }", {"id": id_}),
+            )
         ),
     ]
     for query, variables in calls:
@@ -279,8 +305,23 @@ async def test_other_users_cannot_access_jobs(env: JobEnvironment, published: bo
         codes = {error["extensions"]["code"] for error in answer.get("errors", [])}
         for payload in (answer.get("data") or {}).values():
             codes |= {error["code"] for error in (payload or {}).get("userErrors", [])}
-        assert codes or answer["data"] in ({"importJob": None}, {"exportJob": None}), (query, answer)
+        assert codes or answer["data"] == {"job": None}, (query, answer)
         assert codes <= expected, (query, answer)
+    jobs = "query ($id: ID!) { config(by: {id: $id}) { jobs { totalCount } } }"
+    assert (await env.owner.ask(jobs, id=env.store))["config"] == {"jobs": {"totalCount": 2}}
+    assert (await env.rival.ask(jobs, id=env.store))["config"] == ({"jobs": None} if published else None)
+
+
+async def test_uploads_are_no_jobs(env: JobEnvironment) -> None:
+    upload = await env.upload(SHIRT)
+    assert await env.load_job(upload) is None
+    for name in ("cancelJob", "retryJob"):
+        mutation = f"mutation ($id: ID!) {{ {name}(input: {{id: $id}}) {{ userErrors {{ code path }} }} }}"
+        [error] = (await env.owner.ask(mutation, id=upload))[name]["userErrors"]
+        assert (error["code"], error["path"]) == ("NOT_FOUND", ["id"])
+    payload = await env.start_import(uploadId=upload)
+    assert payload["userErrors"] == []
+    await env.wait_until_finished(payload["job"]["id"])
 
 
 def _set_published(published: bool) -> Statement:
@@ -322,7 +363,7 @@ async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     ] + [product(21, sizes, tags=["x"], productType="", category={"id": "1", "name": "Shirts", "fullName": "A > Shirts"})]
     await env.connect_shop()
     job = await env.import_shop()
-    assert (job["status"], job["error"], job["created"], job["rejected"]) == ("SUCCEEDED", None, 21, 0)
+    assert (job["status"], job["error"], job["productsCreated"], job["rowsRejected"]) == ("SUCCEEDED", None, 21, 0)
     found = {one["handle"]: one for one in await env.load_products()}
     assert found["product-20"]["images"] == [f"https://x.example/20/{m}.jpg" for m in range(20)]
     assert [found[f"product-{n}"]["status"] for n in range(1, 5)] == ["ACTIVE", "INACTIVE", "ARCHIVED", "INACTIVE"]
@@ -331,7 +372,7 @@ async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     whole = (await env.owner.ask(count, by=by))["product"]
     assert (whole["variantCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")
     assert (whole["inventory"], whole["priceRange"]["max"]) == (sum(range(2, 131, 2)), "130.50")
-    assert (await env.import_shop())["unchanged"] == 21
+    assert (await env.import_shop())["productsUnchanged"] == 21
 
 
 async def test_shop_import_retries_throttled_requests(env: JobEnvironment) -> None:
@@ -339,22 +380,22 @@ async def test_shop_import_retries_throttled_requests(env: JobEnvironment) -> No
     env.shopify.restore_rate = 3_000
     env.shopify.faults = [Fault(429, {"retry-after": "0.1"}), Fault(502), Fault(None)]
     await env.connect_shop()
-    assert (await env.import_shop())["created"] == 40
+    assert (await env.import_shop())["productsCreated"] == 40
 
 
 async def test_expired_token_fails_job_without_leaking(env: JobEnvironment, log_lines: list[Any]) -> None:
     await env.connect_shop("shpat_expired_token")
     job = await env.import_shop()
-    assert (job["status"], job["error"]["field"]) == ("FAILED", "integrations.shopify.accessToken")
+    assert (job["status"], job["error"]["path"]) == ("FAILED", ["integrations", "shopify", "accessToken"])
     assert "updateConfig" in job["error"]["message"]
     assert "shpat_expired_token" not in orjson.dumps([job, log_lines]).decode()
     # With a new token the retry resumes.
     env.shopify.products = [product(1)]
     await env.connect_shop()
-    retry = "mutation ($id: ID!) { retryImport(input: {id: $id}) { job { status error { field } } userErrors { message } } }"
-    again = (await env.owner.ask(retry, id=job["id"]))["retryImport"]
+    retry = "mutation ($id: ID!) { retryJob(input: {id: $id}) { job { status error { path } } userErrors { message } } }"
+    again = (await env.owner.ask(retry, id=job["id"]))["retryJob"]
     assert again == {"job": {"status": "QUEUED", "error": None}, "userErrors": []}
-    assert (await env.wait_until_finished(job["id"]))["created"] == 1
+    assert (await env.wait_until_finished(job["id"]))["productsCreated"] == 1
 
 
 async def test_undecryptable_token_fails_job(env: JobEnvironment) -> None:
@@ -364,7 +405,7 @@ async def test_undecryptable_token_fails_job(env: JobEnvironment) -> None:
         statement = "UPDATE configs SET integrations = %s WHERE id = %s"
         await connection.raw.execute(statement, [orjson.dumps(sealed).decode(), env.store])
     job = await env.import_shop()
-    assert (job["status"], job["error"]["field"]) == ("FAILED", "integrations.shopify.accessToken")
+    assert (job["status"], job["error"]["path"]) == ("FAILED", ["integrations", "shopify", "accessToken"])
     assert "Set it again" in job["error"]["message"]
 
 
@@ -372,7 +413,7 @@ async def test_shop_with_other_currency_is_rejected(env: JobEnvironment) -> None
     env.shopify.currency = "EUR"
     await env.connect_shop()
     job = await env.import_shop()
-    assert (job["status"], job["error"]["field"]) == ("FAILED", "currency")
+    assert (job["status"], job["error"]["path"]) == ("FAILED", ["currency"])
 
 
 async def test_missing_or_foreign_shop_is_rejected(env: JobEnvironment) -> None:
@@ -388,9 +429,9 @@ async def test_shop_row_errors_use_shopify_fields(env: JobEnvironment) -> None:
     env.shopify.products = [product(1, [variant(1, {"Title": "Default Title"}, price="123456789.00")]), product(2)]
     await env.connect_shop()
     job = await env.import_shop()
-    assert (job["created"], job["rejected"]) == (1, 1)
+    assert (job["productsCreated"], job["rowsRejected"]) == (1, 1)
     [issue] = job["issues"]["nodes"]
-    assert (issue["row"], issue["handle"], issue["field"]) == (1, "product-1", "variants.price")
+    assert (issue["row"], issue["handle"], issue["column"]) == (1, "product-1", "variants.price")
 
 
 async def test_import_waiting_for_shop_is_cancelled(env: JobEnvironment) -> None:
@@ -399,10 +440,10 @@ async def test_import_waiting_for_shop_is_cancelled(env: JobEnvironment) -> None
     env.shopify.faults = [Fault(429, {"retry-after": "200"})]
     job = (await env.start_import("SHOPIFY_STORE"))["job"]["id"]
     await env.shopify.was_asked.wait()
-    cancel = "mutation ($id: ID!) { cancelImport(input: {id: $id}) { job { status } userErrors { message } } }"
-    assert (await env.owner.ask(cancel, id=job))["cancelImport"]["userErrors"] == []
+    cancel = "mutation ($id: ID!) { cancelJob(input: {id: $id}) { job { status } userErrors { message } } }"
+    assert (await env.owner.ask(cancel, id=job))["cancelJob"]["userErrors"] == []
     assert (await env.wait_until_finished(job))["status"] == "CANCELLED"
-    [error] = (await env.owner.ask(cancel, id=job))["cancelImport"]["userErrors"]
+    [error] = (await env.owner.ask(cancel, id=job))["cancelJob"]["userErrors"]
     assert "is finished" in error["message"]
 
 
@@ -425,9 +466,8 @@ async def test_export_round_trips_through_import(env: JobEnvironment) -> None:
         f"{HEADER},Tags,Body (HTML)\n" + '=1+1,Bad handle,,,5,,,\n"mug","=HYPERLINK(1)",,,5,M-1,"a, b","<p>é\n""x""</p>"\n'
     )
     before = await env.load_products()
-    id_ = (await env.owner.ask(EXPORT, input={"configId": env.store}))["exportProducts"]["job"]["id"]
-    job = await env.wait_until_finished(id_, EXPORTED, "exportJob")
-    assert (job["status"], job["products"], job["progress"]) == ("SUCCEEDED", 1, 1)
+    job = await env.export_products()
+    assert (job["kind"], job["status"], job["productsWritten"], job["progress"]) == ("EXPORT", "SUCCEEDED", 1, 1)
     async with httpx.AsyncClient() as http:
         answer = await http.get(job["download"]["url"])
         without_signature = await http.get(job["download"]["url"].partition("?")[0])
@@ -436,7 +476,7 @@ async def test_export_round_trips_through_import(env: JobEnvironment) -> None:
     assert job["download"]["fileName"] in answer.headers["content-disposition"]
     assert "'=HYPERLINK(1)" in answer.text
     again = await env.import_file(answer.content)
-    assert (again["unchanged"], again["rejected"]) == (1, 0)
+    assert (again["productsUnchanged"], again["rowsRejected"]) == (1, 0)
     assert await env.load_products() == before
 
 
@@ -446,17 +486,20 @@ async def test_export_round_trips_through_import(env: JobEnvironment) -> None:
 async def test_import_progress_streams_until_finished(env: JobEnvironment) -> None:
     upload = await env.upload(f"{HEADER}\n" + "".join(f"mug-{n},Mug,,,5,\n" for n in range(1_200)))
     job = (await env.start_import(uploadId=upload))["job"]["id"]
-    query = {"query": "subscription ($id: ID!) { importProgress(id: $id) { status rows progress } }", "variables": {"id": job}}
+    query = {
+        "query": "subscription ($id: ID!) { jobProgress(id: $id) { status progress ... on ImportJob { rowsRead } } }",
+        "variables": {"id": job},
+    }
     headers = {"accept": "text/event-stream", "authorization": f"Bearer {env.owner.token}"}
     async with env.owner.http.stream("POST", "/graphql", json=query, headers=headers) as stream:
         lines = [line.removeprefix("data:") async for line in stream.aiter_lines() if line.startswith("data:")]
-    received = [orjson.loads(line)["data"]["importProgress"] for line in lines if line]
-    assert received[-1] == {"status": "SUCCEEDED", "rows": 1_200, "progress": 1}
-    rows = [one["rows"] for one in received]
+    received = [orjson.loads(line)["data"]["jobProgress"] for line in lines if line]
+    assert received[-1] == {"status": "SUCCEEDED", "rowsRead": 1_200, "progress": 1}
+    rows = [one["rowsRead"] for one in received]
     assert rows == sorted(rows)
 
 
 async def test_import_progress_requires_ownership(env: JobEnvironment) -> None:
     job = (await env.start_import(uploadId=await env.upload(SHIRT)))["job"]["id"]
-    error = await env.rival.refusal("subscription ($id: ID!) { importProgress(id: $id) { status } }", id=job)
+    error = await env.rival.refusal("subscription ($id: ID!) { jobProgress(id: $id) { status } }", id=job)
     assert error["extensions"]["code"] in ("FORBIDDEN", "BAD_REQUEST")
