@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from storefront.core.ids import uuid7
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import count_statements, insert, make_job, make_product, make_review, make_store, make_user, make_variant
 
 NODES = """query($ids: [ID!]!) { nodes(ids: $ids) {
   __typename id
@@ -68,6 +68,24 @@ async def test_hidden_nodes_are_null_for_all_but_their_owner(shopper: Client) ->
     assert [node["id"] for node in (await hidden.owner.ask(NODES, ids=keys))["nodes"]] == keys
     for type_ in TYPES[1:]:
         assert (await shopper.ask(NODE, id=hidden.ids[type_]))["node"] is None
+
+
+async def test_webhooks_deliveries_and_jobs_are_nodes_of_their_owner(shop: Shop) -> None:
+    database, store = shop.client.database, shop.ids["Config"]
+    hook = await insert(database, "webhooks", config_id=store, url="https://example.com", read_as="owner", secret="-", position=0)
+    about = {"webhook_id": hook, "type": "product.updated", "position": 0, "lane": store}
+    delivery = await insert(database, "webhook_deliveries", **about)
+    owner = (await shop.owner.ask("{ me { id } }"))["me"]["id"]
+    jobs = [await make_job(database, store, owner, kind, status="failed") for kind in ("import", "export")]
+    upload = await make_job(database, store, owner, "import", status="uploading")
+    keys = [hook, delivery, *jobs, upload]
+    query = "query($ids: [ID!]!) { nodes(ids: $ids) { __typename id } }"
+    expected = ["Webhook", "WebhookDelivery", "ImportJob", "ExportJob"]
+    found = (await shop.owner.ask(query, ids=keys))["nodes"]
+    assert [node and (node["__typename"], node["id"]) for node in found] == [*zip(expected, keys[:4], strict=True), None]
+    stranger = shop.client.signed_in(await make_user(database))
+    for client in (shop.client, stranger):
+        assert (await client.ask(query, ids=keys))["nodes"] == [None] * 5
 
 
 async def test_unavailable_variant_is_hidden_from_shoppers(shop: Shop) -> None:

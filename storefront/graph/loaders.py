@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storefront.core.db.database import Row
 from storefront.graph.context import Context
-from storefront.models.rows import ConfigRow, ImageRow, ProductRow, ReviewRow, UserRow, VariantRow
+from storefront.models.rows import ConfigRow, DeliveryRow, ImageRow, JobRow, ProductRow, ReviewRow, UserRow, VariantRow
 from storefront.queries import (
     analytics,
     configs,
@@ -194,6 +194,16 @@ async def load_config_sources(context: Context, keys: Sequence[str], span: Span)
 async def load_webhooks(context: Context, keys: Sequence[str]) -> list[Row | None]:
     """Webhooks by id, of stores that the viewer owns."""
     return await webhooks.load_webhooks_by_ids(context.read_database, keys, [*context.owned_store_ids])
+
+
+async def load_deliveries(context: Context, keys: Sequence[str]) -> list[DeliveryRow | None]:
+    """Deliveries by id, of webhooks of stores that the viewer owns."""
+    return await webhooks.load_deliveries_by_ids(context.read_database, keys, [*context.owned_store_ids])
+
+
+async def load_jobs(context: Context, keys: Sequence[str]) -> list[JobRow | None]:
+    """Jobs by id, of stores that the viewer owns."""
+    return await jobs.load_jobs_by_ids(context.database, keys, [*context.owned_store_ids])
 
 
 async def load_config_webhooks(context: Context, keys: Sequence[str]) -> list[list[Row]]:

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, select, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, job_issues, jobs
-from storefront.models.rows import JobIssueRow
+from storefront.models.rows import JobIssueRow, JobRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
@@ -25,6 +25,17 @@ def _select_by_id() -> Statement:
     joined = jobs.join(configs, configs.c.id == jobs.c.config_id)
     owner_columns = (configs.c.user_id.label("owner_id"), configs.c.is_published)
     return compile_statement(select(jobs, *owner_columns).select_from(joined).where(jobs.c.id == bindparam("id")))
+
+
+async def load_jobs_by_ids(database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]) -> list[JobRow | None]:
+    """The job of each id, if it belongs to one of these stores; else None."""
+    return align_by_key(await database.fetch(_select_own(), {"ids": list(keys), "stores": list(owned_store_ids)}), keys)
+
+
+@cache
+def _select_own() -> Statement:
+    is_own = jobs.c.config_id == any_of_ids("stores")
+    return compile_statement(select(jobs).where(jobs.c.id == any_of_ids("ids"), is_own, _IS_SUBMITTED))
 
 
 async def load_jobs_of_stores(

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, func, select, text
 
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import products, webhook_deliveries, webhooks
-from storefront.models.rows import WebhookRow
+from storefront.models.rows import DeliveryRow, WebhookRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
@@ -61,6 +61,21 @@ def _select_own() -> Statement:
     return compile_statement(
         select(webhooks).where(webhooks.c.id == any_of_ids("ids"), webhooks.c.config_id == any_of_ids("stores"))
     )
+
+
+async def load_deliveries_by_ids(
+    database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]
+) -> list[DeliveryRow | None]:
+    """The delivery of each id, if its webhook belongs to one of these stores; else None."""
+    rows = await database.fetch(_select_own_deliveries(), {"ids": list(keys), "stores": list(owned_store_ids)})
+    return align_by_key(rows, keys)
+
+
+@cache
+def _select_own_deliveries() -> Statement:
+    joined = webhook_deliveries.join(webhooks, webhooks.c.id == webhook_deliveries.c.webhook_id)
+    rows = select(webhook_deliveries).select_from(joined).where(webhooks.c.config_id == any_of_ids("stores"))
+    return compile_statement(rows.where(webhook_deliveries.c.id == any_of_ids("ids")))
 
 
 async def count_pending_deliveries(database: Database, keys: Sequence[str]) -> list[int]:

@@ -30,6 +30,10 @@ NODE_LOADERS: dict[str, Callable[[Context, Sequence[str]], Awaitable[Sequence[Ro
     "Config": loaders.load_configs,
     "User": loaders.load_users,
     "Review": loaders.load_reviews,
+    "Webhook": loaders.load_webhooks,
+    "WebhookDelivery": loaders.load_deliveries,
+    "ImportJob": loaders.load_jobs,
+    "ExportJob": loaders.load_jobs,
 }
 MAX_NODES = 100
 
