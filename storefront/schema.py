@@ -5,6 +5,7 @@ from typing import Any, cast
 import strawberry
 from graphql import GraphQLObjectType, is_input_object_type
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema_directives import OneOf
 
 from storefront.analytics.api import AnalyticsQuery
 from storefront.analytics.dashboard import page as dashboard
@@ -19,6 +20,7 @@ from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
 from storefront.graph.limits import declare_limits, omit_null_defaults
 from storefront.graph.scalars import SCALARS
+from storefront.graph.schema_directives import declare_cost_directives
 from storefront.graph.types.node import NodeQuery, resolve_node_types
 from storefront.imports.api import JobQuery, JobSubscription
 from storefront.imports.mutations import JobMutation
@@ -63,8 +65,12 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
 
 schema = strawberry.Schema(Query, Mutation, Subscription, types=ERROR_TYPES, config=StrawberryConfig(scalar_map=SCALARS))
 bypass_strawberry_wrappers(
-    resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+    resolve_node_types(
+        declare_cost_directives(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema)))))
+    )
 )
+# The specification defines @oneOf since September 2025: tools know it, and the SDL does not define it once more.
+OneOf.__strawberry_directive__.print_definition = False  # type: ignore[attr-defined]
 
 for type_ in get_graphql_schema(schema).type_map.values():
     if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
