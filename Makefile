@@ -69,7 +69,7 @@ lock: $(VENV)/.test ## Resolve and lock the dependencies (needs uv)
 
 clean: ## Remove the environment, the embedded database and all caches
 	rm -rf $(VENV) .storefront build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules
+	rm -rf storefront/serving/graphiql/node_modules storefront/analytics/dashboard/node_modules clients/node_modules clients/http/node_modules clients/s3/node_modules clients/schema/node_modules
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # Stamp files: the environment is reinstalled when the files that it depends on change, and only then.

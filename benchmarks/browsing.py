@@ -16,7 +16,7 @@ _FACETS = {
     "tags": "tags { value count }",
     "attributes": "attributes { name values { value count } }",
     "price": "price { min max }",
-    "availability": "availability { value count }",
+    "availability": "availability { inStock count }",
 }
 FACETS = {name: f"{_LIST} {{ facets {{ {wanted} }} }} }}" for name, wanted in _FACETS.items()}
 FACETS["all five"] = f"{_LIST} {{ facets {{ {' '.join(_FACETS.values())} }} }} }}"

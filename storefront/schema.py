@@ -1,10 +1,12 @@
 """The GraphQL schema: root types composed of the features' fields, and the document store of a server."""
 
+from functools import cache
 from typing import Any, cast
 
 import strawberry
-from graphql import GraphQLObjectType, is_input_object_type
+from graphql import GraphQLObjectType, introspection_types, is_input_object_type
 from strawberry.schema.config import StrawberryConfig
+from strawberry.schema_directives import OneOf
 
 from storefront.analytics.api import AnalyticsQuery
 from storefront.analytics.dashboard import page as dashboard
@@ -17,9 +19,11 @@ from storefront.execution.arguments import bypass_strawberry_wrappers
 from storefront.execution.strawberry_adapter import DEFINITION_EXTENSION_KEY, get_graphql_schema
 from storefront.graph.cache_hints import declare_field_metadata
 from storefront.graph.errors import ERROR_TYPES
+from storefront.graph.federation import FEDERATION_SCALARS, add_federation_fields, print_subgraph, resolve_entity_types
 from storefront.graph.limits import declare_limits, omit_null_defaults
 from storefront.graph.mutations import describe_mutations
 from storefront.graph.scalars import SCALARS
+from storefront.graph.schema_directives import declare_cost_directives
 from storefront.graph.types.jobs import ExportJob, ImportJob
 from storefront.graph.types.node import NodeQuery, resolve_node_types
 from storefront.imports.api import JobQuery, JobSubscription
@@ -67,21 +71,26 @@ class Subscription(ProductSubscription, AnalyticsSubscription, JobSubscription):
     pass
 
 
-schema = strawberry.Schema(
-    Query,
-    Mutation,
-    Subscription,
-    types=[*ERROR_TYPES, *FEED_EVENT_TYPES, ImportJob, ExportJob],
-    config=StrawberryConfig(scalar_map=SCALARS),
-)
-bypass_strawberry_wrappers(
-    describe_mutations(resolve_node_types(omit_null_defaults(declare_limits(declare_field_metadata(get_graphql_schema(schema))))))
-)
+# The specification defines @oneOf since September 2025: tools know it, and the SDL does not define it once more.
+OneOf.__strawberry_directive__.print_definition = False  # type: ignore[attr-defined]
 
-for type_ in get_graphql_schema(schema).type_map.values():
-    if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
-        # Strawberry checks OneOf inputs during execution only; with this, graphql-core checks them in validation.
-        type_.is_one_of = type_.extensions[DEFINITION_EXTENSION_KEY].is_one_of
+
+def _build_schema(query: type) -> strawberry.Schema:
+    built = strawberry.Schema(
+        query,
+        Mutation,
+        Subscription,
+        types=[*ERROR_TYPES, *FEED_EVENT_TYPES, ImportJob, ExportJob],
+        config=StrawberryConfig(scalar_map={**SCALARS, **FEDERATION_SCALARS}),
+    )
+    graph = declare_limits(declare_field_metadata(get_graphql_schema(built)))
+    bypass_strawberry_wrappers(describe_mutations(resolve_node_types(declare_cost_directives(omit_null_defaults(graph)))))
+    for type_ in graph.type_map.values():
+        if is_input_object_type(type_) and DEFINITION_EXTENSION_KEY in type_.extensions:
+            # Strawberry checks OneOf inputs during execution only; with this, graphql-core checks them in validation.
+            type_.is_one_of = type_.extensions[DEFINITION_EXTENSION_KEY].is_one_of
+    fix_introspection()
+    return built
 
 
 def _resolve_is_one_of(type_: Any, _: Any) -> bool | None:
@@ -94,10 +103,19 @@ def fix_introspection() -> None:
 
     Every schema that Strawberry builds sets its own resolver, which fails for lists, on the `__Type` that all schemas share.
     """
-    cast(GraphQLObjectType, get_graphql_schema(schema).type_map["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
+    cast(GraphQLObjectType, introspection_types["__Type"]).fields["isOneOf"].resolve = _resolve_is_one_of
 
 
-fix_introspection()
+schema = _build_schema(Query)
+
+
+@cache
+def build_federation_schema(*, has_service: bool) -> strawberry.Schema:
+    """The schema with the root fields that a router calls; `_service`, which returns the SDL, only if asked for."""
+    sdl = print_subgraph(schema.as_str()) if has_service else None
+    built = _build_schema(add_federation_fields(Query, get_graphql_schema(schema), sdl))
+    resolve_entity_types(get_graphql_schema(built))
+    return built
 
 
 def build_document_store(options: Settings) -> DocumentStore:
@@ -107,8 +125,10 @@ def build_document_store(options: Settings) -> DocumentStore:
     dashboard_documents = (
         {f"dashboard/{name}": text for name, text in dashboard.load_documents().items()} if policy.only_trusted else {}
     )
+    # `_service` tells what introspection tells.
+    served = build_federation_schema(has_service=options.introspection) if options.federation else schema
     return DocumentStore(
-        get_graphql_schema(schema),
+        get_graphql_schema(served),
         policy,
         manifests.load_manifests(options.manifest_paths()) | dashboard_documents,
         _build_document_limits(options),

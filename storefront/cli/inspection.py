@@ -16,12 +16,18 @@ app = typer.Typer()
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    federation: Annotated[
+        bool, typer.Option("--federation", help="Print the schema as a subgraph of a federated graph.")
+    ] = False,
+) -> None:
     """Print the GraphQL schema (SDL)."""
     # Other commands of this module do not wait until the schema is built.
+    from storefront.graph.federation import print_subgraph  # noqa: PLC0415
     from storefront.schema import schema as graphql_schema  # noqa: PLC0415
 
-    print(graphql_schema.as_str())
+    sdl = graphql_schema.as_str()
+    print(print_subgraph(sdl) if federation else sdl)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Settings of GraphQL over HTTP: status codes, persisted queries, trusted documents, introspection."""
+"""Settings of GraphQL over HTTP: status codes, persisted queries, trusted documents, introspection, federation."""
 
 from pathlib import Path
 from typing import Literal
@@ -30,6 +30,9 @@ class GraphQLSettings(BaseSettings):
     )
     introspection: bool = Field(
         True, description="Whether introspection is allowed. If not, validation errors suggest no names of the schema either."
+    )
+    federation: bool = Field(
+        False, description="Whether routers of a federated graph can query the server: it answers `_entities` and `_service`."
     )
 
     def manifest_paths(self) -> list[Path]:

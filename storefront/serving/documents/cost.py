@@ -21,7 +21,6 @@ from graphql import (
     ObjectValueNode,
     OperationDefinitionNode,
     OperationType,
-    Undefined,
     VariableNode,
     get_nullable_type,
     is_input_object_type,
@@ -63,6 +62,14 @@ class FieldCost:
     default_size: float | None = None
     size_arguments: tuple[str, ...] = ("first", "last")
     max_size: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredSize:
+    """The size of a field's list, or of the lists below it: the first given one of `arguments`, otherwise `assumed_size`."""
+
+    arguments: tuple[str, ...]
+    assumed_size: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +196,7 @@ class _OperationCostBuilder:
         definition = group[0].definition
         if definition is None:
             return {(): 1}
-        cost, size, level = _get_field_cost(definition), self._compute_list_size(group[0], inherited_size), get_child_level(group)
+        cost, size, level = get_field_cost(definition), self._compute_list_size(group[0], inherited_size), get_child_level(group)
         total: CostSum = {(): cost.weight}
         if level and is_list_type(get_nullable_type(definition.type)):
             total = _add_weight(cost.weight, _multiply_sums(size or {(): DEFAULT_LIST_SIZE}, self._sum_level(level, None)))
@@ -220,45 +227,48 @@ class _OperationCostBuilder:
         """The size of the field's list, or of the lists directly below it; None if nothing declares it."""
         definition, name = selected.definition, selected.node.name.value
         assert definition is not None  # noqa: S101 - called for known fields only
-        field_cost = _get_field_cost(definition)
-        size_arguments = [path for path in field_cost.size_arguments if path.partition(".")[0] in definition.args]
-        if size_arguments:
-            return _compute_argument_size(
-                field_cost,
-                definition,
-                size_arguments,
-                {argument.name.value: argument for argument in selected.node.arguments or ()},
-                self._defaults,
-            )
-        if field_cost.default_size is not None:
-            return {(): field_cost.default_size}
+        declared = get_declared_size(definition)
+        if declared:
+            arguments = {argument.name.value: argument for argument in selected.node.arguments or ()}
+            return _compute_argument_size(declared, get_field_cost(definition).max_size, arguments, self._defaults)
         if selected.parent_type and (introspection_size := self._introspection_sizes.get(f"{selected.parent_type.name}.{name}")):
             return {(): introspection_size}
         return inherited_size
 
 
+def get_field_cost(definition: GraphQLField) -> FieldCost:
+    """The cost that a field declares, or that of all other fields."""
+    declared_cost = definition.extensions.get(COST_EXTENSION_KEY)
+    return declared_cost if isinstance(declared_cost, FieldCost) else _DEFAULT_FIELD_COST
+
+
+def get_declared_size(definition: GraphQLField) -> DeclaredSize | None:
+    """How a field determines the size of its list, or of the lists below it; None if it does not."""
+    cost = get_field_cost(definition)
+    arguments = tuple(path for path in cost.size_arguments if path.partition(".")[0] in definition.args)
+    if cost.default_size is not None:
+        return DeclaredSize(arguments, cost.default_size)
+    if not arguments:
+        return None
+    defaults = [definition.args[path].default_value for path in arguments if "." not in path]
+    return DeclaredSize(arguments, next((default for default in defaults if isinstance(default, int)), DEFAULT_LIST_SIZE))
+
+
 def _compute_argument_size(
-    field_cost: FieldCost,
-    definition: GraphQLField,
-    size_arguments: Sequence[str],
-    arguments: Mapping[str, ArgumentNode],
-    defaults: Mapping[str, Any],
+    declared: DeclaredSize, max_size: int, arguments: Mapping[str, ArgumentNode], defaults: Mapping[str, Any]
 ) -> CostSum:
     variables: list[tuple[str, tuple[str, ...], Any]] = []
-    constant_size = field_cost.default_size
-    for path in size_arguments:
+    fallback = declared.assumed_size
+    for path in declared.arguments:
         name, *input_path = path.split(".")
         value, remaining_path = _descend_literal(arguments[name].value if name in arguments else None, tuple(input_path))
         if isinstance(value, IntValueNode | ListValueNode):
             literal_size = len(value.values) if isinstance(value, ListValueNode) else int(value.value)
-            constant_size = max(0, min(literal_size, field_cost.max_size))
+            fallback = max(0, min(literal_size, max_size))
             break
         if isinstance(value, VariableNode):
             variables.append((value.name.value, remaining_path, defaults.get(value.name.value)))
-        if constant_size is None and (default := definition.args[name].default_value) is not Undefined:
-            constant_size = default if isinstance(default, int) else None
-    fallback = DEFAULT_LIST_SIZE if constant_size is None else constant_size
-    return {(ListSizeFactor(tuple(variables), fallback, field_cost.max_size),): 1} if variables else {(): fallback}
+    return {(ListSizeFactor(tuple(variables), fallback, max_size),): 1} if variables else {(): fallback}
 
 
 def _has_lists(type_: Any, ancestors: frozenset[Any] = frozenset()) -> bool:
@@ -286,11 +296,6 @@ def _read_literal(node: Any) -> Any:
     if isinstance(node, ObjectValueNode):
         return {field.name.value: _read_literal(field.value) for field in node.fields}
     return getattr(node, "value", None)
-
-
-def _get_field_cost(definition: GraphQLField) -> FieldCost:
-    declared_cost = definition.extensions.get(COST_EXTENSION_KEY)
-    return declared_cost if isinstance(declared_cost, FieldCost) else _DEFAULT_FIELD_COST
 
 
 _DEFAULT_FIELD_COST = FieldCost()

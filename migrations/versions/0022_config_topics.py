@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0021_config_topics"
-down_revision = "20261205_jobs_by_owner"
+revision = "0022_config_topics"
+down_revision = "0021_review_updates"
 branch_labels = None
 depends_on = None
 

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0022_jobs_of_stores"
-down_revision = "0021_config_topics"
+revision = "0023_jobs_of_stores"
+down_revision = "0022_config_topics"
 branch_labels = None
 depends_on = None
 
