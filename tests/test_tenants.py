@@ -229,6 +229,8 @@ async def shop(postgres: str, template: str, folder: Path) -> AsyncIterator[Clie
     """A server of its own: its tables are compared as a whole."""
     # Jobs are created, but not run.
     options: dict[str, Any] = {"webhook_http": True, "webhook_networks": "127.0.0.1/32", "job_workers": 0}
+    # The documents select every field, each of an interface under an alias.
+    options |= {"max_aliases": 1_000, "max_tokens": 10_000, "max_fields": 2_000, "max_cost": 10_000_000}
     async with serving(fresh(postgres, template), folder, **options) as shared:
         yield shared
 
