@@ -103,7 +103,7 @@ _PRODUCT_BYTES_SQL = " + ".join(
 )
 _PAGE_SQL = f"""
 SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{name}" for name in PRODUCT_FIELD_NAMES)}, (
-  SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.created_at, variant.id), '[]')
+  SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.position, variant.id), '[]')
   FROM product_variants AS variant WHERE variant.product_id = product.id
 ) AS variants
 FROM (

@@ -35,10 +35,10 @@ class ProductVariant(SQLModel, table=True):
         Check("price >= 0", name="price"),
         Check("compare_at_price >= price", name="compare_at_price"),
         Check("inventory >= 0", name="inventory"),
+        Check("position >= 0", name="position"),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
         Check(build_strings_only_check("attributes", "$.*"), name="attributes_texts"),
-        # In display order.
-        Index("product_variants_in_order_idx", "product_id", "created_at", "id"),
+        Index("product_variants_in_order_idx", "product_id", "position", "id"),
     )
 
     id: str = uuid_key_column()
@@ -51,6 +51,8 @@ class ProductVariant(SQLModel, table=True):
     inventory: int | None = writable_column(Integer(), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
     sku: str | None = writable_column(Text(255), csv_columns=("Variant SKU",), index=True)
     is_available: bool = writable_column(Boolean(), default=True)
+    # The display order, from 0; ties by id. A trigger appends rows that are inserted without one.
+    position: int = Field(nullable=False)
     version: int = integer_column(1)
     created_at: str = timestamp_column()
 

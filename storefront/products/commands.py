@@ -93,7 +93,9 @@ def _build_rows(values: Values) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ]
     if faults:
         raise MutationRejected(*faults)
-    variant_rows = [{"id": new_id(), **_VARIANT_DEFAULTS, **convert_to_columns(form)} for form in forms]
+    variant_rows = [
+        {"id": new_id(), "position": n, **_VARIANT_DEFAULTS, **convert_to_columns(form)} for n, form in enumerate(forms)
+    ]
     product = {
         "id": new_id(),
         "version": 1,
@@ -152,5 +154,5 @@ def _queue_variants_insert(unit: UnitOfWork, product_id: str, variant_rows: Sequ
 
 
 # All rows of one INSERT have the same columns.
-_VARIANT_COLUMNS = ("id", "product_id", *(field.name for field in VARIANT_FIELDS))
+_VARIANT_COLUMNS = ("id", "product_id", "position", *(field.name for field in VARIANT_FIELDS))
 _VARIANT_DEFAULTS: Values = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}

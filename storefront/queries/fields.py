@@ -18,7 +18,7 @@ PRICE_RANGE_COLUMNS = ("price", "variants_min_price", "variants_max_price")
 REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
 VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
 
-VARIANT_ORDER = (variants.c.created_at, variants.c.id)
+VARIANT_ORDER = (variants.c.position, variants.c.id)
 REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
 
 
@@ -63,7 +63,7 @@ def list_variant_columns(product: FromClause = products) -> list[ColumnElement[A
 def select_variants(
     columns: list[ColumnElement[Any]], product: FromClause, *conditions: ColumnElement[bool], available_only: bool
 ) -> Select[Any]:
-    """The variants of a product, oldest first. Correlated with `product`."""
+    """The variants of a product, in display order. Correlated with `product`."""
     visible = [is_variant_available()] if available_only else []
     rows = select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible)
     return rows.correlate(product).order_by(*VARIANT_ORDER)

@@ -23,7 +23,7 @@ VARIANT_COLUMNS = [column for column in list_variant_columns() if column.key != 
 async def load_variants_of_products(
     database: Database, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns = None
 ) -> list[list[VariantRow]]:
-    """The first variants of each product, oldest first."""
+    """The first variants of each product, in display order."""
     rows = await database.fetch(_select_of_products(available_only, columns), {"ids": list(keys), "limit": limit})
     return group_by_parent(rows, keys, "product_id")
 
@@ -36,7 +36,7 @@ def _select_of_products(available_only: bool, columns: RequestedColumns) -> Stat
 async def load_variant_of_products(
     database: Database, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
 ) -> list[VariantRow | None]:
-    """The oldest variant of each product with this `id`, `sku` or all these `attributes` (a JSON object); None for none."""
+    """The first variant of each product with this `id`, `sku` or all these `attributes` (a JSON object); None for none."""
     rows = await database.fetch(_select_in_product(lookup_name, available_only), {"ids": list(keys), "wanted": value})
     return align_by_key(rows, keys, "product_id")
 

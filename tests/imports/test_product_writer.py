@@ -137,6 +137,30 @@ async def test_rejected_row_deletes_no_variant(database: Database, store: str) -
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "M"]
 
 
+@cache
+def variants_in_order() -> Statement:
+    return compile_statement(select(variants.c.name, variants.c.position).order_by(variants.c.position, variants.c.id))
+
+
+async def test_variants_are_in_the_order_of_the_file(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    assert await database.fetch(variants_in_order()) == [("S", 0), ("M", 1)]
+    swapped = f"{HEADER}\nshirt,Shirt,Size,M,21,S-2\nshirt,,,L,22,\nshirt,,,S,20,S-1\n"
+    assert counts(await import_file(database, store, swapped)) == (0, 1, 0)
+    assert [row.name for row in await database.fetch(variants_in_order())] == ["M", "L", "S"]
+    # A gap is no difference.
+    without_large = "\n".join(line for line in swapped.splitlines() if ",L," not in line)
+    assert counts(await import_file(database, store, without_large)) == (0, 1, 0)
+    assert counts(await import_file(database, store, without_large)) == (0, 0, 1)
+    assert await database.fetch(variants_in_order()) == [("M", 1), ("S", 3)]
+
+
+async def test_rejected_row_keeps_the_order_and_appends_new_variants(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    await import_file(database, store, f"{HEADER}\nshirt,Shirt,Size,L,22,\nshirt,,,M,oops,S-2\nshirt,,,S,20,S-1\n")
+    assert await database.fetch(variants_in_order()) == [("S", 0), ("M", 1), ("L", 2)]
+
+
 async def test_dry_run_counts_and_writes_nothing(database: Database, store: str) -> None:
     await import_file(database, store, SHIRT)
     before = await database.fetch(all_products())

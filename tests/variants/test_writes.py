@@ -91,6 +91,13 @@ async def test_invalid_variant_is_rejected(owner: Client, given: dict[str, Any],
     assert await log.read_entries(owner.database, store, 0, 10) == []
 
 
+async def test_new_variant_is_the_last_one(owner: Client) -> None:
+    product, _ = await own_product(owner)
+    for name in ("b", "c", "a"):
+        await mutate(owner, CREATE, productId=product, name=name, price="1")
+    assert [variant["name"] for variant in (await owner.ask(PRODUCT, i=product))["product"]["variants"]] == ["b", "c", "a"]
+
+
 async def test_product_has_at_most_2048_variants(owner: Client) -> None:
     product, _ = await own_product(owner)
     async with owner.database.transaction() as connection:
