@@ -198,7 +198,7 @@ async def by_sku(shop: Shop) -> object:
 
 
 async def variants_of(shop: Shop) -> object:
-    return await variants.load_variants_of_products(shop.database, shop.ids, 5, True)
+    return await variants.load_variants_of_products(shop.database, shop.ids, keyset.Window(5), "position", True)
 
 
 async def variant_by_attributes(shop: Shop) -> object:

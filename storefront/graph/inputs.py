@@ -42,6 +42,13 @@ class ProductSortKey(Enum):
     )
 
 
+@strawberry.enum(description="Sort key of the variants of a product, ascending. Ties are ordered by ID.")
+class ProductVariantSortKey(Enum):
+    POSITION = strawberry.enum_value("position", description="Display order of the product.")
+    PRICE = strawberry.enum_value("price", description="Price.")
+    CREATED_AT = strawberry.enum_value("created_at", description="Time of creation.")
+
+
 @strawberry.enum
 class SortOrder(Enum):
     ASC = "asc"

@@ -29,6 +29,8 @@ from storefront.queries.json_sql import (
 )
 from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
+# The variants of a page, if their number is not given, and at most.
+DEFAULT_VARIANTS, MAX_VARIANTS_PER_PAGE = 5, 250
 # Larger statements are not worth the memory of caching them.
 MAX_FIELDS = 150
 
@@ -85,7 +87,6 @@ class _DocumentBuilder:
             ("Product", "review_summary"): lambda field: ReviewSummaryField(
                 field.response_name, _build_leaf_fields(field, "ReviewSummary")
             ),
-            ("Product", "variant_count"): lambda field: ColumnField(field.response_name, get_variant_count_column(is_owner)),
             ("Product", "related"): self._build_related,
             ("Product", "config"): lambda field: ForeignRowField(
                 field.response_name, self.build_fields(field.children, "Config"), "config_id"
@@ -111,17 +112,27 @@ class _DocumentBuilder:
 
     def _build_variants(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
+        if any(field_arguments.get(name) is not None for name in ("after", "last", "before")):
+            raise _Unsupported
         available_only = field_arguments["available_only"] or not self._is_owner
-        return VariantListField(
-            field.response_name,
-            self.build_fields(field.children, "ProductVariant"),
-            checks.check_row_count(field_arguments["first"]),
-            available_only,
-        )
+        window = checks.build_window(field_arguments.get("first"), None, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
+
+        def build_field(child: SelectedField) -> JsonField:
+            match child.name:
+                case "__typename":
+                    return ConstantField(child.response_name, "ProductVariantConnection")
+                case "total_count":
+                    return ColumnField(child.response_name, get_variant_count_column(available_only))
+                case "nodes":
+                    fields, sort = self.build_fields(child.children, "ProductVariant"), field_arguments["sort"].value
+                    return VariantListField(child.response_name, fields, window.limit, available_only, sort)
+            raise _Unsupported
+
+        return ObjectField(field.response_name, tuple(map(build_field, field.children)))
 
     def _build_reviews(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
-        if field_arguments["after"] is not None:
+        if field_arguments.get("after") is not None:
             raise _Unsupported
         limit = checks.check_row_count(field_arguments["first"])
         return ObjectField(field.response_name, tuple(self._build_reviews_field(child, limit) for child in field.children))

@@ -81,10 +81,10 @@ async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet:
 
 
 async def load_product_variants(
-    context: Context, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns
-) -> list[list[VariantRow]]:
-    """The first variants of each product."""
-    return await variants.load_variants_of_products(context.read_database, keys, limit, available_only, columns)
+    context: Context, keys: Sequence[str], window: Window, sort: str, available_only: bool, columns: RequestedColumns
+) -> list[Page]:
+    """A page of each product's variants."""
+    return await variants.load_variants_of_products(context.read_database, keys, window, sort, available_only, columns)
 
 
 async def load_product_variant(

@@ -20,22 +20,18 @@ After = Annotated[str | None, strawberry.argument(description="Cursor: return ro
 Before = Annotated[str | None, strawberry.argument(description="Cursor: return rows before it.", metadata=CURSOR_LIMITS)]
 
 
-@strawberry.type
+@strawberry.type(description="Place of a page in its list.")
 class PageInfo:
-    """Relay pagination info of a page."""
-
-    has_next_page: bool
-    has_previous_page: bool
-    start_cursor: str | None
-    end_cursor: str | None
+    has_next_page: bool = strawberry.field(description="Whether there are items after this page.")
+    has_previous_page: bool = strawberry.field(description="Whether there are items before this page.")
+    start_cursor: str | None = strawberry.field(description="Cursor of the first item of the page.")
+    end_cursor: str | None = strawberry.field(description="Cursor of the last item of the page.")
 
 
-@strawberry.type
+@strawberry.type(description="An item in a page, with its cursor.")
 class Edge(Generic[T]):
-    """A row and its cursor."""
-
-    cursor: str
-    node: T
+    cursor: str = strawberry.field(description="Cursor of this item.")
+    node: T = strawberry.field(description="The item.")
 
 
 @strawberry.type
@@ -45,17 +41,17 @@ class Connection(Generic[T]):
     page: strawberry.Private[Page]
     count: strawberry.Private[Callable[[], Awaitable[int]]]
 
-    @strawberry.field(description="The rows of this page.")
+    @strawberry.field(description="The items of this page.")
     def nodes(self) -> list[T]:
         rows = self.page.rows
         # With JSON pushdown, Postgres rendered the nodes.
         return cast(list[T], [orjson.Fragment(row.node) for row in rows] if rows and hasattr(rows[0], "node") else rows)
 
-    @strawberry.field(description="The rows of this page, each with its cursor.")
+    @strawberry.field(description="The items of this page, each with its cursor.")
     def edges(self) -> list[Edge[T]]:
         return [Edge(cursor=self.page.encode_cursor(row), node=row) for row in self.page.rows]
 
-    @strawberry.field
+    @strawberry.field(description="Information about this page.")
     def page_info(self) -> PageInfo:
         page = self.page
         ends = [page.encode_cursor(page.rows[0]), page.encode_cursor(page.rows[-1])] if page.rows else [None, None]
@@ -63,6 +59,6 @@ class Connection(Generic[T]):
             has_next_page=page.has_next, has_previous_page=page.has_previous, start_cursor=ends[0], end_cursor=ends[1]
         )
 
-    @strawberry.field(description="Number of rows in the whole list. Counted only when selected.", metadata=costs(10))
+    @strawberry.field(description="Number of items in the whole list.", metadata=costs(10))
     async def total_count(self) -> int:
         return await self.count()

@@ -18,7 +18,11 @@ PRICE_RANGE_COLUMNS = ("price", "variants_min_price", "variants_max_price")
 REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
 VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
 
-VARIANT_ORDER = (variants.c.position, variants.c.id)
+VARIANT_SORT_KEYS = {
+    "position": keyset.SortKey(variants.c.position, keyset.is_count),
+    "price": keyset.SortKey(variants.c.price, keyset.is_money_amount),
+    "created_at": keyset.SortKey(variants.c.created_at, keyset.is_timestamp),
+}
 REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
 
 
@@ -49,9 +53,9 @@ def get_review_summary(product: ProductRow) -> dict[str, Any]:
     return {"average": product.rating or None, "count": sum(counts), "distribution": counts}
 
 
-def get_variant_count_column(is_owner: bool) -> str:
-    """The column that counts the variants that the viewer may see: all of them for the owner, else the available ones."""
-    return "variants_total" if is_owner else "variants_available"
+def get_variant_count_column(available_only: bool) -> str:
+    """The column that counts the variants of a product's list."""
+    return "variants_available" if available_only else "variants_total"
 
 
 def list_variant_columns(product: FromClause = products) -> list[ColumnElement[Any]]:
@@ -63,10 +67,15 @@ def list_variant_columns(product: FromClause = products) -> list[ColumnElement[A
 def select_variants(
     columns: list[ColumnElement[Any]], product: FromClause, *conditions: ColumnElement[bool], available_only: bool
 ) -> Select[Any]:
-    """The variants of a product, in display order. Correlated with `product`."""
+    """The variants of a product, without order. Correlated with `product`."""
     visible = [is_variant_available()] if available_only else []
-    rows = select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible)
-    return rows.correlate(product).order_by(*VARIANT_ORDER)
+    return select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible).correlate(product)
+
+
+def order_variants(sort_key: str = "position", *, descending: bool = False) -> list[ColumnElement[Any]]:
+    """The order of variants by a key of VARIANT_SORT_KEYS; ties by id."""
+    key = VARIANT_SORT_KEYS[sort_key].column
+    return keyset.order_by_key(key, variants.c.id, True) if descending else [key, variants.c.id]
 
 
 def select_reviews(columns: list[ColumnElement[Any]], product: FromClause) -> Select[Any]:

@@ -38,6 +38,7 @@ from storefront.queries.fields import (
     REVIEW_ORDER,
     REVIEW_SUMMARY_COLUMNS,
     list_variant_columns,
+    order_variants,
     select_price_range,
     select_review_summary,
     select_reviews,
@@ -114,18 +115,20 @@ class ReviewSummaryField:
 
 @dataclass(frozen=True, slots=True)
 class VariantListField:
-    """The oldest variants of a product; at most `limit`."""
+    """The first variants of a product by a sort key; at most `limit`."""
 
     key: str
     fields: "JsonFields"
     limit: int
     available_only: bool
+    sort: str
     columns: ClassVar[frozenset[str]] = frozenset({"id", "track_inventory"})
 
     def render(self, row: FromClause) -> JsonFragments:
         """Render the list."""
         columns = filter_columns(list_variant_columns(row), collect_columns(self.fields))
-        return _render_list(select_variants(columns, row, available_only=self.available_only), self, row)
+        rows = select_variants(columns, row, available_only=self.available_only)
+        return _render_list(rows.order_by(*order_variants(self.sort)), self, row)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Keyset pages by creation time: the statement and its execution, for one list or for the lists of many parents."""
+"""Keyset pages, by creation time or another key: the statement and its execution, for one list or the lists of many parents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -49,18 +49,20 @@ async def load_page_per_parent(
     keys: Sequence[str],
     parent_column: str,
     parameters: Mapping[str, Any] | None = None,
+    key_column: str = "created_at",
+    is_valid_value: Callable[[object], bool] = keyset.is_timestamp,
 ) -> list[keyset.Page]:
     """A page of each parent's list, in one statement. `build_statement` takes whether there is a cursor.
 
     Raises InvalidInput for a cursor that is invalid or belongs to another list; a cursor belongs to one parent.
     """
     digests = (keyset.compute_list_digest(list_name, key) for key in keys)
-    cursor = keyset.decode_window_cursor(window, digests, keyset.is_timestamp)
+    cursor = keyset.decode_window_cursor(window, digests, is_valid_value)
     all_parameters = {"ids": list(keys), **(parameters or {}), **keyset.build_parameters(window, cursor)}
     rows = await database.fetch(build_statement(cursor is not None), all_parameters)
 
     def encode_row(row: Row) -> str:
-        return _encode_cursor(keyset.compute_list_digest(list_name, getattr(row, parent_column)), row, "created_at")
+        return _encode_cursor(keyset.compute_list_digest(list_name, getattr(row, parent_column)), row, key_column)
 
     return [keyset.build_page(page_rows, window, encode_row) for page_rows in group_by_parent(rows, keys, parent_column)]
 

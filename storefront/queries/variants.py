@@ -1,7 +1,7 @@
 """Variants of many products at once."""
 
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 from sqlalchemy import UUID, Boolean, ColumnElement, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import JSONB
@@ -10,9 +10,10 @@ from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDe
 from storefront.core.db.database import Connection, Database, Statement, compile_statement
 from storefront.models import products, variants
 from storefront.models.rows import VariantRow
-from storefront.queries.batching import align_by_key, group_by_parent
-from storefront.queries.fields import VARIANT_ORDER, list_variant_columns, select_variants
-from storefront.queries.paging import select_per_parent
+from storefront.queries import keyset
+from storefront.queries.batching import align_by_key
+from storefront.queries.fields import VARIANT_SORT_KEYS, list_variant_columns, order_variants, select_variants
+from storefront.queries.paging import load_page_per_parent, select_per_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns, filter_columns
 from storefront.queries.visibility import any_of_ids, is_product_visible, is_variant_available
 
@@ -21,16 +22,37 @@ VARIANT_COLUMNS = [column for column in list_variant_columns() if column.key != 
 
 
 async def load_variants_of_products(
-    database: Database, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns = None
-) -> list[list[VariantRow]]:
-    """The first variants of each product, in display order."""
-    rows = await database.fetch(_select_of_products(available_only, columns), {"ids": list(keys), "limit": limit})
-    return group_by_parent(rows, keys, "product_id")
+    database: Database,
+    keys: Sequence[str],
+    window: keyset.Window,
+    sort: str,
+    available_only: bool,
+    columns: RequestedColumns = None,
+) -> list[keyset.Page]:
+    """A page of variants for each product, by a key of VARIANT_SORT_KEYS. Raises InvalidInput for a cursor of another list."""
+    build_statement = partial(_select_of_products, available_only, columns, sort, window.backward)
+    return await load_page_per_parent(
+        database,
+        build_statement,
+        window,
+        f"variants {sort} {available_only}",
+        keys,
+        "product_id",
+        key_column=sort,
+        is_valid_value=VARIANT_SORT_KEYS[sort].is_valid_value,
+    )
 
 
 @lru_cache(MAX_CACHED_STATEMENTS)
-def _select_of_products(available_only: bool, columns: RequestedColumns) -> Statement:
-    return _select_first(bindparam("limit"), available_only=available_only, columns=columns)
+def _select_of_products(
+    available_only: bool, columns: RequestedColumns, sort: str, backward: bool, has_cursor: bool
+) -> Statement:
+    selected = filter_columns(VARIANT_COLUMNS, columns, "id", "product_id", sort)
+    rows = select_variants(selected, products, available_only=available_only)
+    if has_cursor:
+        rows = rows.where(keyset.is_behind_cursor(VARIANT_SORT_KEYS[sort].column, variants.c.id, descending=backward))
+    page = rows.order_by(*order_variants(sort, descending=backward)).limit(bindparam("limit"))
+    return compile_statement(select_per_parent(products, page), depends_on=INHERITED_DEPENDENCY)
 
 
 async def load_variant_of_products(
@@ -50,7 +72,9 @@ _LOOKUPS_IN_PRODUCT: dict[str, ColumnElement[bool]] = {
 
 @cache
 def _select_in_product(lookup_name: str, available_only: bool) -> Statement:
-    return _select_first(1, _LOOKUPS_IN_PRODUCT[lookup_name], available_only=available_only)
+    rows = select_variants(VARIANT_COLUMNS, products, _LOOKUPS_IN_PRODUCT[lookup_name], available_only=available_only)
+    first = rows.order_by(*order_variants()).limit(1)
+    return compile_statement(select_per_parent(products, first, name="first"), depends_on=INHERITED_DEPENDENCY)
 
 
 async def load_visible_variants(
@@ -75,15 +99,8 @@ def _select_visible(lookup_name: str) -> Statement:
     if lookup_name == "ids":
         return compile_statement(rows.where(variants.c.id == any_of_ids("ids")), depends_on=RowDependency("config_id", "ids"))
     in_store = rows.where(products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"))
-    return compile_statement(in_store.order_by(*VARIANT_ORDER).limit(1), depends_on=ParameterDependency("config_id"))
-
-
-def _select_first(
-    limit: object, *conditions: ColumnElement[bool], available_only: bool, columns: RequestedColumns = None
-) -> Statement:
-    selected = filter_columns(VARIANT_COLUMNS, columns, "id", "product_id")
-    rows = select_variants(selected, products, *conditions, available_only=available_only).limit(limit)  # type: ignore[arg-type]
-    return compile_statement(select_per_parent(products, rows, name="first"), depends_on=INHERITED_DEPENDENCY)
+    oldest = in_store.order_by(*order_variants("created_at")).limit(1)
+    return compile_statement(oldest, depends_on=ParameterDependency("config_id"))
 
 
 async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[VariantRow]:

@@ -46,12 +46,15 @@ async def new_product(client: Client, **values: Any) -> str:
 
 
 PAGE = """id title description price compareAtPrice images category tags inventory trackInventory inStock seoTitle status version
-  createdAt updatedAt priceRange { max __typename min } variantCount reviewSummary { average count distribution __typename }
+  createdAt updatedAt priceRange { max __typename min } count: variants(availableOnly: false) { totalCount }
+  reviewSummary { average count distribution __typename }
   config { id storeName slug description isPublished currency createdAt __typename }
-  variants(first: 2) { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt }
-  hidden: variants(availableOnly: false) { id }
+  variants(first: 2) { totalCount __typename
+    nodes { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt } }
+  cheapest: variants(sort: PRICE) { nodes { price } } oldest: variants(sort: CREATED_AT, first: 250) { nodes { createdAt } }
+  hidden: variants(availableOnly: false) { nodes { id } }
   reviews(first: 2) { nodes { __typename rating title body createdAt user { id name image createdAt } } }
-  related(first: 3) { id title category variants { name } related(first: 1) { id config { slug } } }"""
+  related(first: 3) { id title category variants { nodes { name } } related(first: 1) { id config { slug } } }"""
 
 
 async def test_product_page_takes_one_statement_plus_batches(shopper: Client) -> None:
@@ -89,7 +92,7 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
         with count_statements(shopper.database) as statements:
             assert received == await shopper.signed_in(owner).ask(query, by=by)
         assert len(statements) > 5
-    assert received["product"]["reviewSummary"]["average"] is None and received["product"]["variants"] == []
+    assert received["product"]["reviewSummary"]["average"] is None and received["product"]["variants"]["nodes"] == []
     many = " ".join(f'p{n}: product(by: {{id: "{id_}"}}) {{ {PAGE} }}' for n, id_ in enumerate((full, bare, store)))
     with count_statements(shopper.database) as statements:
         received = await shopper.ask(f"{{ {many} }}")
@@ -159,10 +162,10 @@ async def test_in_stock_follows_inventory_and_variants(
     id_ = await new_product(shopper, **values)
     for variant in variants:
         await make_variant(shopper.database, id_, **variant)
-    found = await product(shopper, id_, "inStock variants { inStock } config { id }")
+    found = await product(shopper, id_, "inStock variants { nodes { inStock } } config { id }")
     assert found["inStock"] is in_stock
-    if found["variants"]:
-        assert any(variant["inStock"] for variant in found["variants"]) is in_stock
+    if found["variants"]["nodes"]:
+        assert any(variant["inStock"] for variant in found["variants"]["nodes"]) is in_stock
     query = "query($c: ID!, $wanted: Boolean!) { products(configId: $c, filter: {inStock: $wanted}) { totalCount } }"
     listed = await shopper.ask(query, c=found["config"]["id"], wanted=in_stock)
     assert listed["products"]["totalCount"] == 1
@@ -170,17 +173,16 @@ async def test_in_stock_follows_inventory_and_variants(
 
 async def test_price_range_and_count_use_available_variants(shopper: Client) -> None:
     id_ = await new_product(shopper, price="7.00")
-    fields = "priceRange { min max } variantCount variants(first: 9, availableOnly: false) { price }"
+    fields = "priceRange { min max } variants(first: 9, availableOnly: false) { totalCount nodes { price } }"
     own = {"min": "7.00", "max": "7.00"}
-    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variants": {"totalCount": 0, "nodes": []}}
     await make_variant(shopper.database, id_, price="1.00", is_available=False)
-    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variants": {"totalCount": 0, "nodes": []}}
     for price in ("10.00", "0.00", "9.50"):
         await make_variant(shopper.database, id_, price=price)
     assert await product(shopper, id_, fields) == {
         "priceRange": {"min": "0.00", "max": "10.00"},
-        "variantCount": 3,
-        "variants": [{"price": "10.00"}, {"price": "0.00"}, {"price": "9.50"}],
+        "variants": {"totalCount": 3, "nodes": [{"price": "10.00"}, {"price": "0.00"}, {"price": "9.50"}]},
     }
 
 
@@ -189,8 +191,9 @@ async def test_owner_may_select_unavailable_variants(shopper: Client) -> None:
     id_ = await make_product(shopper.database, await make_store(shopper.database, user_id=user))
     await make_variant(shopper.database, id_, is_available=False)
     owner = shopper.signed_in(user)
-    found = await product(owner, id_, "variantCount shown: variants { id } all: variants(availableOnly: false) { id }")
-    assert (found["variantCount"], len(found["shown"]), len(found["all"])) == (1, 0, 1)
+    fields = "totalCount nodes { id }"
+    found = await product(owner, id_, f"shown: variants {{ {fields} }} all: variants(availableOnly: false) {{ {fields} }}")
+    assert [(found[name]["totalCount"], len(found[name]["nodes"])) for name in ("shown", "all")] == [(0, 0), (1, 1)]
 
 
 async def test_review_summary_follows_every_write(shopper: Client) -> None:
@@ -270,7 +273,7 @@ async def test_concurrent_variant_transactions_are_both_counted(shopper: Client,
 
     await asyncio.gather(first(), second())
     assert await run(shopper.database, WRONG, store=store) == []
-    assert (await product(shopper, id_, "variantCount"))["variantCount"] == (5 if write == "INSERT" else 1)
+    assert (await product(shopper, id_, "variants { totalCount }"))["variants"]["totalCount"] == (5 if write == "INSERT" else 1)
 
 
 async def test_related_products_order_category_tags_popularity(shopper: Client) -> None:

@@ -26,12 +26,19 @@ from storefront.graph.inputs import (
     ProductInConfigByInput,
     ProductSortInput,
     ProductStatus,
+    ProductVariantSortKey,
     SearchText,
     VariantInProductByInput,
 )
-from storefront.graph.json_pushdown import build_nodes_document, build_product_document, wrap_json_row
+from storefront.graph.json_pushdown import (
+    DEFAULT_VARIANTS,
+    MAX_VARIANTS_PER_PAGE,
+    build_nodes_document,
+    build_product_document,
+    wrap_json_row,
+)
 from storefront.graph.limits import SEARCH_LIMITS, row_limits
-from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
+from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
 from storefront.graph.scalars import Position
@@ -41,6 +48,7 @@ from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
 from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.queries import fields
+from storefront.queries.keyset import Page
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
@@ -248,17 +256,60 @@ class ReviewSummary:
     distribution: list[int] = strawberry.field(description="Five counts, from one star to five.")
 
 
+VARIANT_LIMITS = row_limits(MAX_VARIANTS_PER_PAGE)
+
+
 async def _load_variants(
-    products: Sequence[ProductRow], info: Info, first: First = 5, available_only: bool = True
-) -> Sequence[Sequence[VariantRow]]:
-    limit, columns, context = arguments.check_row_count(first), get_selected_columns(info, ProductVariant), info.context
+    products: Sequence[ProductRow],
+    info: Info,
+    available_only: Annotated[
+        bool,
+        strawberry.argument(description="Whether to leave out unavailable variants. False has an effect for the owner only."),
+    ] = True,
+    sort: Annotated[ProductVariantSortKey, strawberry.argument(description="Order of the variants.")] = (
+        ProductVariantSortKey.POSITION
+    ),
+    first: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of variants from the start, 1 to {MAX_VARIANTS_PER_PAGE}; "
+            f"{DEFAULT_VARIANTS} if neither `first` nor `last` is given.",
+            metadata=VARIANT_LIMITS,
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, strawberry.argument(description="Returns the variants after this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
+    last: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of variants from the end, 1 to {MAX_VARIANTS_PER_PAGE}.", metadata=VARIANT_LIMITS
+        ),
+    ] = None,
+    before: Annotated[
+        str | None, strawberry.argument(description="Returns the variants before this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
+) -> "Sequence[ProductVariantConnection]":
+    window = arguments.build_window(first, after, last, before, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
+    columns, context = get_selected_columns(info, ProductVariant), info.context
     # Unavailable variants are visible to the owner of the product only.
     available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
-    return await load_by_kind(
-        products,
-        available_only_flags,
-        lambda keys, only: context.load_many(loaders.load_product_variants, keys, limit, only, columns),
-    )
+    if get_selected_names(info, "ProductVariantConnection") == ("total_count",):
+        # The number alone is a column of the product.
+        pages = [_NO_PAGE] * len(products)
+    else:
+        pages = await load_by_kind(
+            products,
+            available_only_flags,
+            lambda keys, only: context.load_many(loaders.load_product_variants, keys, window, str(sort.value), only, columns),
+        )
+    return [
+        ProductVariantConnection(page=page, count=_make_counter([getattr(row, fields.get_variant_count_column(only))]))
+        for row, page, only in zip(products, pages, available_only_flags, strict=True)
+    ]
+
+
+_NO_PAGE = Page((), has_next=False, has_previous=False, encode_cursor=str)
 
 
 async def _load_variant(
@@ -327,16 +378,11 @@ class Product(Node):
 
     config: Config = batch_field(build_reference_batch(loaders.load_configs, "config_id", "store"))
 
-    variants: "list[ProductVariant]" = batch_field(
-        _load_variants, description="The first variants. The owner sees unavailable ones with `availableOnly: false`."
+    variants: "ProductVariantConnection" = batch_field(
+        _load_variants,
+        description="Variants in the order of the product. Shoppers see available variants only.",
+        metadata=requires_columns(*fields.VARIANT_COUNT_COLUMNS) | costs(size=DEFAULT_VARIANTS, max_size=MAX_VARIANTS_PER_PAGE),
     )
-
-    @strawberry.field(
-        description="The number of variants visible to the viewer.",
-        metadata=requires_columns(*fields.VARIANT_COUNT_COLUMNS),
-    )
-    def variant_count(self, info: Info) -> int:
-        return int(getattr(self, fields.get_variant_count_column(_is_owner(self, info))))
 
     variant: "ProductVariant | None" = batch_field(
         _load_variant, description="A variant of this product; null if it does not exist or is not visible."
@@ -430,6 +476,11 @@ class ConfigConnection(Connection[Config]):
     """A page of stores."""
 
 
+@strawberry.type(description="A page of variants.")
+class ProductVariantConnection(Connection[ProductVariant]):
+    pass
+
+
 @strawberry.type
 class ReviewConnection(Connection[Review]):
     """A page of reviews."""
@@ -503,7 +554,3 @@ def _build_product_connection(
         selection=selection,
         log_position=log_position,
     )
-
-
-def _is_owner(product: Product, info: Info) -> bool:
-    return info.context.get_audience(as_row(product, ProductRow).config_id) is Audience.OWNER
