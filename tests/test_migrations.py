@@ -119,7 +119,9 @@ async def test_valid_products_are_accepted(database: Database, values: dict[str,
 
 
 @pytest.mark.parametrize(
-    "values", [{"price": "-1"}, {"compare_at_price": "9.99"}, {"inventory": -1}, {"attributes": []}], ids=str
+    "values",
+    [{"price": "-1"}, {"compare_at_price": "9.99"}, {"cost": "-1"}, {"position": -1}, {"weight": "{}"}, {"attributes": []}],
+    ids=str,
 )
 async def test_invalid_variants_are_rejected(database: Database, values: dict[str, Any]) -> None:
     product = await make_product(database, await make_store(database))

@@ -42,6 +42,26 @@ class ProductSortKey(Enum):
     )
 
 
+@strawberry.enum(description="What happens when the stock of a variant runs out.")
+class InventoryPolicy(Enum):
+    DENY = strawberry.enum_value("deny", description="It can no longer be bought.")
+    CONTINUE = strawberry.enum_value("continue", description="It can still be bought, and is delivered later.")
+
+
+@strawberry.enum(description="Unit of weight.")
+class WeightUnit(Enum):
+    GRAM = strawberry.enum_value("gram", description="Gram")
+    KILOGRAM = strawberry.enum_value("kilogram", description="Kilogram")
+    OUNCE = strawberry.enum_value("ounce", description="Ounce")
+    POUND = strawberry.enum_value("pound", description="Pound")
+
+
+@strawberry.input(description="A weight.")
+class WeightInput:
+    value: Decimal = strawberry.field(description="Amount, in `unit`.")
+    unit: WeightUnit = strawberry.field(description="Unit of `value`.")
+
+
 @strawberry.enum(description="Sort key of the variants of a product, ascending. Ties are ordered by ID.")
 class ProductVariantSortKey(Enum):
     POSITION = strawberry.enum_value("position", description="Display order of the product.")

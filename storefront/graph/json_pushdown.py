@@ -10,8 +10,8 @@ from storefront.core.errors import RequestError
 from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_selection, get_selection
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
-from storefront.models import configs, products, reviews, users, variants
-from storefront.queries.fields import get_variant_count_column
+from storefront.models import configs, products, reviews, users
+from storefront.queries.fields import VARIANT_COLUMN_NAMES, get_variant_count_column
 from storefront.queries.json_sql import (
     ColumnField,
     ConstantField,
@@ -25,6 +25,7 @@ from storefront.queries.json_sql import (
     ReviewListField,
     ReviewSummaryField,
     VariantListField,
+    WeightField,
     build_document,
 )
 from storefront.queries.projection import MAX_CACHED_STATEMENTS
@@ -95,6 +96,7 @@ class _DocumentBuilder:
                 field.response_name, self.build_fields(field.children, "User"), "user_id"
             ),
             ("ProductVariant", "attributes"): self._build_attributes,
+            ("ProductVariant", "weight"): lambda field: WeightField(field.response_name, _build_leaf_fields(field, "Weight")),
         }
 
     def build_fields(self, selection: SelectedFields, type_name: str) -> JsonFields:
@@ -125,7 +127,7 @@ class _DocumentBuilder:
                     return ColumnField(child.response_name, get_variant_count_column(available_only))
                 case "nodes":
                     fields, sort = self.build_fields(child.children, "ProductVariant"), field_arguments["sort"].value
-                    return VariantListField(child.response_name, fields, window.limit, available_only, sort)
+                    return VariantListField(child.response_name, fields, window.limit, available_only, sort, self._is_owner)
             raise _Unsupported
 
         return ObjectField(field.response_name, tuple(map(build_field, field.children)))
@@ -169,7 +171,7 @@ def _build_leaf_fields(field: SelectedField, type_name: str) -> tuple[ColumnFiel
 
 _COLUMNS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "Product": frozenset(products.c.keys()),
-    "ProductVariant": frozenset(variants.c.keys()) | {"in_stock"},
+    "ProductVariant": frozenset(VARIANT_COLUMN_NAMES),
     "Review": frozenset(reviews.c.keys()),
     "Config": frozenset(configs.c.keys()),
     "User": frozenset(users.c.keys()),

@@ -81,17 +81,24 @@ async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet:
 
 
 async def load_product_variants(
-    context: Context, keys: Sequence[str], window: Window, sort: str, available_only: bool, columns: RequestedColumns
+    context: Context,
+    keys: Sequence[str],
+    window: Window,
+    sort: str,
+    available_only: bool,
+    is_owner: bool,
+    columns: RequestedColumns,
 ) -> list[Page]:
     """A page of each product's variants."""
-    return await variants.load_variants_of_products(context.read_database, keys, window, sort, available_only, columns)
+    database = context.read_database
+    return await variants.load_variants_of_products(database, keys, window, sort, available_only, columns, is_owner=is_owner)
 
 
 async def load_product_variant(
-    context: Context, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
+    context: Context, keys: Sequence[str], lookup_name: str, value: str, is_owner: bool
 ) -> list[VariantRow | None]:
     """The variant of each product with this `id`, `sku` or these `attributes`."""
-    return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, available_only)
+    return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, is_owner=is_owner)
 
 
 async def load_variants(context: Context, keys: Sequence[str]) -> list[VariantRow | None]:

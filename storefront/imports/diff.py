@@ -260,7 +260,7 @@ def _update_products_statement() -> Statement:
 def _update_variants_statement() -> Statement:
     entry = select_json_rows(variant_table, "id", *_VARIANT_COLUMN_NAMES)
     values = {name: entry.c[name] for name in _VARIANT_COLUMN_NAMES}
-    statement = update(variant_table).values(**values, version=variant_table.c.version + 1)
+    statement = update(variant_table).values(**values, version=variant_table.c.version + 1, updated_at=func.now())
     return compile_statement(statement.where(variant_table.c.id == entry.c.id))
 
 

@@ -23,7 +23,7 @@ from storefront.graph.mutations import (
     mutation_payload,
 )
 from storefront.graph.types.catalogue import Product
-from storefront.graph.variant_inputs import VariantForm
+from storefront.graph.variant_inputs import ProductVariantInput
 from storefront.models.product import MAX_IMAGES, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS
 from storefront.products import bulk, commands
@@ -62,7 +62,7 @@ class CreateProductInput(MutationInput, ProductFieldsInput):
     inventory: int | None = strawberry.field(default=0, description=INVENTORY_DESCRIPTION)
     track_inventory: bool = True
     status: ProductStatus = ProductStatus.ACTIVE
-    variants: list[VariantForm] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
+    variants: list[ProductVariantInput] = strawberry.field(default_factory=list, metadata=limits(items=MAX_VARIANTS))
 
 
 @strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
@@ -190,7 +190,10 @@ class ProductMutation:
         result = await mutate(info, input, bulk.update_product_prices)
         return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
 
-    @strawberry.mutation(description="Adjust the stock of a product or variant atomically, never below zero.")
+    @strawberry.mutation(
+        description="Adjust the stock of a product or variant atomically: below zero only if the variant's `inventoryPolicy` is "
+        "CONTINUE."
+    )
     async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload | None:
         return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 

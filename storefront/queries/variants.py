@@ -12,13 +12,19 @@ from storefront.models import products, variants
 from storefront.models.rows import VariantRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key
-from storefront.queries.fields import VARIANT_SORT_KEYS, list_variant_columns, order_variants, select_variants
+from storefront.queries.fields import (
+    VARIANT_COLUMN_NAMES,
+    VARIANT_SORT_KEYS,
+    build_variant_columns,
+    order_variants,
+    select_variants,
+)
 from storefront.queries.paging import load_page_per_parent, select_per_parent
-from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns, filter_columns
+from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns
 from storefront.queries.visibility import any_of_ids, is_product_visible, is_variant_available
 
-# Without the attributes as JSON documents have them.
-VARIANT_COLUMNS = [column for column in list_variant_columns() if column.key != "attribute_list"]
+# All but the attributes as JSON documents have them.
+_ROW_COLUMN_NAMES = frozenset(VARIANT_COLUMN_NAMES) - {"attribute_list"}
 
 
 async def load_variants_of_products(
@@ -28,9 +34,11 @@ async def load_variants_of_products(
     sort: str,
     available_only: bool,
     columns: RequestedColumns = None,
+    *,
+    is_owner: bool,
 ) -> list[keyset.Page]:
     """A page of variants for each product, by a key of VARIANT_SORT_KEYS. Raises InvalidInput for a cursor of another list."""
-    build_statement = partial(_select_of_products, available_only, columns, sort, window.backward)
+    build_statement = partial(_select_of_products, available_only, is_owner, columns, sort, window.backward)
     return await load_page_per_parent(
         database,
         build_statement,
@@ -45,9 +53,10 @@ async def load_variants_of_products(
 
 @lru_cache(MAX_CACHED_STATEMENTS)
 def _select_of_products(
-    available_only: bool, columns: RequestedColumns, sort: str, backward: bool, has_cursor: bool
+    available_only: bool, is_owner: bool, columns: RequestedColumns, sort: str, backward: bool, has_cursor: bool
 ) -> Statement:
-    selected = filter_columns(VARIANT_COLUMNS, columns, "id", "product_id", sort)
+    names = _ROW_COLUMN_NAMES if columns is None else {*columns, "id", "product_id", sort}
+    selected = build_variant_columns(names, is_owner=is_owner)
     rows = select_variants(selected, products, available_only=available_only)
     if has_cursor:
         rows = rows.where(keyset.is_behind_cursor(VARIANT_SORT_KEYS[sort].column, variants.c.id, descending=backward))
@@ -56,10 +65,10 @@ def _select_of_products(
 
 
 async def load_variant_of_products(
-    database: Database, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
+    database: Database, keys: Sequence[str], lookup_name: str, value: str, *, is_owner: bool
 ) -> list[VariantRow | None]:
     """The first variant of each product with this `id`, `sku` or all these `attributes` (a JSON object); None for none."""
-    rows = await database.fetch(_select_in_product(lookup_name, available_only), {"ids": list(keys), "wanted": value})
+    rows = await database.fetch(_select_in_product(lookup_name, is_owner), {"ids": list(keys), "wanted": value})
     return align_by_key(rows, keys, "product_id")
 
 
@@ -71,8 +80,9 @@ _LOOKUPS_IN_PRODUCT: dict[str, ColumnElement[bool]] = {
 
 
 @cache
-def _select_in_product(lookup_name: str, available_only: bool) -> Statement:
-    rows = select_variants(VARIANT_COLUMNS, products, _LOOKUPS_IN_PRODUCT[lookup_name], available_only=available_only)
+def _select_in_product(lookup_name: str, is_owner: bool) -> Statement:
+    columns = build_variant_columns(_ROW_COLUMN_NAMES, is_owner=is_owner)
+    rows = select_variants(columns, products, _LOOKUPS_IN_PRODUCT[lookup_name], available_only=not is_owner)
     first = rows.order_by(*order_variants()).limit(1)
     return compile_statement(select_per_parent(products, first, name="first"), depends_on=INHERITED_DEPENDENCY)
 
@@ -93,9 +103,10 @@ async def load_variant_by_sku(database: Database, config_id: str, sku: str, owne
 
 @cache
 def _select_visible(lookup_name: str) -> Statement:
-    is_visible = is_product_visible() & (is_variant_available() | (products.c.config_id == any_of_ids("owned")))
+    is_owner = products.c.config_id == any_of_ids("owned")
+    is_visible = is_product_visible() & (is_variant_available() | is_owner)
     joined = variants.join(products, products.c.id == variants.c.product_id)
-    rows = select(*VARIANT_COLUMNS, products.c.config_id).select_from(joined).where(is_visible)
+    rows = select(*build_variant_columns(_ROW_COLUMN_NAMES, is_owner=is_owner)).select_from(joined).where(is_visible)
     if lookup_name == "ids":
         return compile_statement(rows.where(variants.c.id == any_of_ids("ids")), depends_on=RowDependency("config_id", "ids"))
     in_store = rows.where(products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"))
@@ -104,11 +115,12 @@ def _select_visible(lookup_name: str) -> Statement:
 
 
 async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[VariantRow]:
-    """Variants by id, as the transaction that wrote them reads them."""
+    """Variants by id, as the transaction of their owner that wrote them reads them."""
     return await connection.fetch(_select_by_ids(), {"ids": list(keys)})
 
 
 @cache
 def _select_by_ids() -> Statement:
     joined = variants.join(products, products.c.id == variants.c.product_id)
-    return compile_statement(select(*VARIANT_COLUMNS).select_from(joined).where(variants.c.id == any_of_ids("ids")))
+    columns = build_variant_columns(_ROW_COLUMN_NAMES, is_owner=True)
+    return compile_statement(select(*columns).select_from(joined).where(variants.c.id == any_of_ids("ids")))

@@ -16,7 +16,7 @@ TYPES = schema._schema.type_map
 # The fields of inputs that are not fields of the row.
 OTHERS = {"clientMutationId", "idempotencyKey", "id", "expectedVersion", "configId", "productId", "variants"}
 FIELDS = {"Product": PRODUCT_FIELDS, "Variant": VARIANT_FIELDS}
-CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("VariantForm", "Variant")]
+CREATION = [("CreateProductInput", "Product"), ("CreateVariantInput", "Variant"), ("ProductVariantInput", "Variant")]
 UPDATE = [("UpdateProductInput", "Product"), ("ProductRowInput", "Product"), ("UpdateVariantInput", "Variant")]
 
 
@@ -40,7 +40,8 @@ def test_inputs_have_the_declared_fields(input_: str, noun: str) -> None:
 def test_creation_has_the_declared_defaults(input_: str, noun: str) -> None:
     inputs = input_fields(input_)
     for field in FIELDS[noun]:
-        if field.name == "handle":  # Derived from the title, if it is left out.
+        # Derived from the title or from the attributes, if they are left out.
+        if field.name == "handle" or (noun, field.name) == ("Variant", "name"):
             continue
         definition = inputs[field.graphql_name]
         assert is_required_input_field(definition) == field.is_required

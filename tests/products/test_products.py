@@ -21,7 +21,7 @@ SELECT p.id FROM products AS p WHERE p.config_id = %(store)s AND (
   (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
   IS DISTINCT FROM (
     SELECT (count(*), count(*) FILTER (WHERE is_available),
-            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL)),
+            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL OR inventory_policy = 'continue')),
             min(v.price) FILTER (WHERE is_available), max(v.price) FILTER (WHERE is_available))
     FROM product_variants AS v WHERE v.product_id = p.id)
   OR rating_counts <> ARRAY(
@@ -50,7 +50,8 @@ PAGE = """id title description price compareAtPrice images category tags invento
   reviewSummary { average count distribution __typename }
   config { id storeName slug description isPublished currency createdAt __typename }
   variants(first: 2) { totalCount __typename
-    nodes { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt } }
+    nodes { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt
+      w: weight { unit __typename value } currency barcode taxable requiresShipping inventoryPolicy cost updatedAt } }
   cheapest: variants(sort: PRICE) { nodes { price } } oldest: variants(sort: CREATED_AT, first: 250) { nodes { createdAt } }
   hidden: variants(availableOnly: false) { nodes { id } }
   reviews(first: 2) { nodes { __typename rating title body createdAt user { id name image createdAt } } }
@@ -72,7 +73,9 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
     for n in range(3):
         await make_variant(
             shopper.database, full, name=f'"{n}"', price=f"{10 + n}.50", inventory=(0, None, 4)[n], sku=(None, "S\\1", "s")[n],
-            attributes='{"color": "r\\"ed", "size": "M"}', is_available=n < 2,
+            attributes='{"color": "r\\"ed", "size": "M"}', is_available=n < 2, barcode=(None, '"')[n % 2], cost="1.00",
+            weight=('{"unit": "pound", "value": "0.500"}', None)[n % 2], taxable=n > 0,
+            inventory_policy=("deny", "continue")[n % 2],
         )  # fmt: skip
         user = await make_user(shopper.database, name=('N"', None, "n")[n])
         await make_review(shopper.database, full, user_id=user, rating=5 - n, title=("t", None, "'")[n])
@@ -224,6 +227,8 @@ async def test_deleting_user_removes_their_ratings(shopper: Client) -> None:
 
 WRITES = (
     "UPDATE product_variants SET price = price + 1, is_available = NOT is_available WHERE id IN ({some_variants})",
+    "UPDATE product_variants SET inventory_policy = CASE inventory_policy WHEN 'deny' THEN 'continue' ELSE 'deny' END"
+    " WHERE id IN ({some_variants})",
     "UPDATE product_variants SET inventory = CASE WHEN inventory > 0 THEN 0 WHEN inventory = 0 THEN NULL ELSE 3 END"
     " WHERE id IN ({some_variants})",
     "DELETE FROM product_variants WHERE id IN ({some_variants})",

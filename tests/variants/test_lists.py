@@ -79,9 +79,9 @@ async def test_page_has_5_variants_by_default_and_250_at_most(shopper: Client, o
     _, product = owned
     assert len((await load_page(shopper, product))["nodes"]) == 5
     assert len((await shopper.ask(NODES, id=product))["product"]["variants"]["nodes"]) == 5
-    for given in ({"first": 251}, {"first": 0}, {"last": 251}):
-        error = await shopper.refusal(PAGE, id=product, **given)
-        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", [*given][0])
+    for name, count in (("first", 251), ("first", 0), ("last", 251)):
+        error = await shopper.refusal(PAGE, id=product, **{name: count})
+        assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", name)
 
 
 async def test_cursor_belongs_to_one_list(shopper: Client, owned: tuple[Client, str]) -> None:

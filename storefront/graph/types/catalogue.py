@@ -20,8 +20,9 @@ from storefront.graph.batches import build_reference_batch, load_by_kind
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.images import Image, load_featured_images, load_gallery
+from storefront.graph.images import Image, load_featured_images, load_gallery, load_variant_images
 from storefront.graph.inputs import (
+    InventoryPolicy,
     ProductFilterInput,
     ProductInConfigByInput,
     ProductSortInput,
@@ -29,6 +30,7 @@ from storefront.graph.inputs import (
     ProductVariantSortKey,
     SearchText,
     VariantInProductByInput,
+    WeightUnit,
 )
 from storefront.graph.json_pushdown import (
     DEFAULT_VARIANTS,
@@ -46,6 +48,13 @@ from storefront.graph.types.analytics import AnalyticsInterval, AnalyticsReport,
 from storefront.graph.types.facets import FacetValue, PriceRange, ProductFacets
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
+from storefront.graph.variant_inputs import (
+    INVENTORY_POLICY_DESCRIPTION,
+    IS_AVAILABLE_DESCRIPTION,
+    PRICE_DESCRIPTION,
+    REQUIRES_SHIPPING_DESCRIPTION,
+    TAXABLE_DESCRIPTION,
+)
 from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.queries import fields
 from storefront.queries.keyset import Page
@@ -292,16 +301,25 @@ async def _load_variants(
 ) -> "Sequence[ProductVariantConnection]":
     window = arguments.build_window(first, after, last, before, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
     columns, context = get_selected_columns(info, ProductVariant), info.context
-    # Unavailable variants are visible to the owner of the product only.
-    available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
+    audiences = [context.get_audience(row.config_id) for row in products]
+    # Unavailable variants, and costs, are visible to the owner of the product only.
+    available_only_flags = [available_only or audience is not Audience.OWNER for audience in audiences]
     if get_selected_names(info, "ProductVariantConnection") == ("total_count",):
         # The number alone is a column of the product.
         pages = [_NO_PAGE] * len(products)
     else:
         pages = await load_by_kind(
             products,
-            available_only_flags,
-            lambda keys, only: context.load_many(loaders.load_product_variants, keys, window, str(sort.value), only, columns),
+            audiences,
+            lambda keys, audience: context.load_many(
+                loaders.load_product_variants,
+                keys,
+                window,
+                str(sort.value),
+                available_only or audience is not Audience.OWNER,
+                audience is Audience.OWNER,
+                columns,
+            ),
         )
     return [
         ProductVariantConnection(page=page, count=_make_counter([getattr(row, fields.get_variant_count_column(only))]))
@@ -319,9 +337,9 @@ async def _load_variant(
 ) -> Sequence[VariantRow | None]:
     lookup_name, value = inputs.parse_variant_lookup(by)
     load = info.context.load_many
-    available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
+    owned_flags = [info.context.get_audience(row.config_id) is Audience.OWNER for row in products]
     return await load_by_kind(
-        products, available_only_flags, lambda keys, only: load(loaders.load_product_variant, keys, lookup_name, value, only)
+        products, owned_flags, lambda keys, is_owner: load(loaders.load_product_variant, keys, lookup_name, value, is_owner)
     )
 
 
@@ -439,23 +457,56 @@ class PredictiveSearchResult:
         return self.scope.corrected_search.text if self.scope.corrected_search else None
 
 
-@strawberry.type
-class ProductVariant(Node):
-    name: str
-    price: Decimal
-    compare_at_price: Decimal | None
-    inventory: int | None = strawberry.field(description="Null: not tracked, never out of stock.")
-    sku: str | None
-    is_available: bool
-    in_stock: bool
-    version: int
-    created_at: datetime
+@strawberry.type(description="A weight.")
+class Weight:
+    value: Decimal = strawberry.field(description="Amount, in `unit`.")
+    unit: WeightUnit = strawberry.field(description="Unit of `value`.")
 
-    @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
+
+@strawberry.type(description="A version of a product that can be bought, identified within the product by its attributes.")
+class ProductVariant(Node):
+    name: str = strawberry.field(description='Name shown to shoppers: "S / Red".')
+    price: Decimal = strawberry.field(description=PRICE_DESCRIPTION)
+    compare_at_price: Decimal | None = strawberry.field(description="Price before a reduction. Always higher than `price`.")
+    currency: str = strawberry.field(description="Currency of the prices of this variant.")
+    inventory: int | None = strawberry.field(
+        description="Units in stock; null if not tracked. Negative while more has been sold than there was, "
+        "which `inventoryPolicy` has to allow."
+    )
+    inventory_policy: InventoryPolicy = strawberry.field(description=INVENTORY_POLICY_DESCRIPTION)
+    sku: str | None = strawberry.field(description="Stock keeping unit; the owner's article number.")
+    barcode: str | None = strawberry.field(description="Barcode, such as an EAN, UPC or ISBN.")
+    taxable: bool = strawberry.field(description=TAXABLE_DESCRIPTION)
+    requires_shipping: bool = strawberry.field(description=REQUIRES_SHIPPING_DESCRIPTION)
+    # Statements select it for the owner only.
+    cost: Decimal | None = strawberry.field(description="What one unit costs the owner. Owner only; null for others.")
+    is_available: bool = strawberry.field(description=IS_AVAILABLE_DESCRIPTION)
+    in_stock: bool = strawberry.field(description="Whether the variant can be bought now.")
+    version: int = strawberry.field(description="Increases by one with each change.")
+    created_at: datetime = strawberry.field(description="When the variant was created.")
+    updated_at: datetime = strawberry.field(description="When the variant was last changed.")
+
+    @strawberry.field(description="Shipping weight.", metadata=requires_columns("weight"))
+    def weight(self) -> Weight | None:
+        weight = as_row(self, VariantRow).weight
+        return Weight(value=Decimal(weight["value"]), unit=WeightUnit(weight["unit"])) if weight else None
+
+    @strawberry.field(
+        description="Value of each option of the product; unique within it.",
+        metadata=requires_columns("attributes") | costs(size=3),
+    )
     def attributes(self) -> list[VariantAttribute]:
         return [*map(_make_name_and_value, as_row(self, VariantRow).attributes.items())]
 
-    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
+    image: Image | None = batch_field(
+        load_variant_images,
+        description="Image of this variant; null to show the product's.",
+        metadata=requires_columns("image", "config_id"),
+    )
+
+    product: Product = batch_field(
+        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+    )
 
 
 @strawberry.type
