@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 from functools import cache, lru_cache, partial
+from typing import Any
 
-from sqlalchemy import UUID, Boolean, ColumnElement, Text, bindparam, select
+from sqlalchemy import UUID, Boolean, ColumnElement, Select, Text, bindparam, select
 from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.core.cache_dependencies import INHERITED_DEPENDENCY, ParameterDependency, RowDependency
 from storefront.core.db.database import Connection, Database, Statement, compile_statement
-from storefront.models import products, variants
+from storefront.core.errors import InvalidInput
+from storefront.models import configs, products, variants
 from storefront.models.rows import VariantRow
 from storefront.queries import keyset
-from storefront.queries.batching import align_by_key
+from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.fields import (
     VARIANT_COLUMN_NAMES,
     VARIANT_SORT_KEYS,
@@ -91,27 +93,75 @@ async def load_visible_variants(
     database: Database, keys: Sequence[str], owned_store_ids: Sequence[str]
 ) -> list[VariantRow | None]:
     """The variants with these ids that the viewer may see, with the `config_id` of their store."""
-    rows = await database.fetch(_select_visible("ids"), {"ids": list(keys), "owned": list(owned_store_ids)})
+    rows = await database.fetch(_select_visible(), {"ids": list(keys), "owned": list(owned_store_ids)})
     return align_by_key(rows, keys)
 
 
+# Handles in the error of an ambiguous SKU.
+MAX_NAMED_PRODUCTS = 5
+
+
+class AmbiguousSku(InvalidInput):
+    """Several variants have a SKU by which one is looked up. The message names products that have them, by their handles."""
+
+    def __init__(self, sku: str, handles: Sequence[str]) -> None:
+        super().__init__(
+            "by.sku", f"several variants have the SKU {sku!r}. They belong to {', '.join(handles)}: look one up by id."
+        )
+
+
 async def load_variant_by_sku(database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str]) -> VariantRow | None:
-    """The oldest variant of a store with this SKU that the viewer may see."""
-    rows = await database.fetch(_select_visible("sku"), {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)})
+    """The variant of a store with this SKU that the viewer may see. Raises AmbiguousSku if several have it."""
+    [rows] = await load_variants_by_sku(database, [config_id], sku, owned_store_ids, limit=2)
+    if len(rows) > 1:
+        raise (await load_ambiguous_sku_errors(database, [config_id], sku, owned_store_ids))[config_id]
     return rows[0] if rows else None
 
 
+async def load_variants_by_sku(
+    database: Database, config_ids: Sequence[str], sku: str, owned_store_ids: Sequence[str], limit: int
+) -> list[list[VariantRow]]:
+    """The variants of each store with this SKU that the viewer may see, oldest first; at most `limit` of each."""
+    parameters = {"ids": list(config_ids), "sku": sku, "owned": list(owned_store_ids), "limit": limit}
+    return group_by_parent(await database.fetch(_select_by_sku(), parameters), config_ids, "config_id")
+
+
+async def load_ambiguous_sku_errors(
+    database: Database, config_ids: Sequence[str], sku: str, owned_store_ids: Sequence[str]
+) -> dict[str, AmbiguousSku]:
+    """The error of each store in which several variants have the SKU, by the id of the store."""
+    parameters = {"ids": list(config_ids), "sku": sku, "owned": list(owned_store_ids)}
+    rows = group_by_parent(await database.fetch(_select_handles_of_sku(), parameters), config_ids, "config_id")
+    handles_by_store = zip(config_ids, rows, strict=True)
+    return {key: AmbiguousSku(sku, [row.handle for row in store_rows]) for key, store_rows in handles_by_store}
+
+
 @cache
-def _select_visible(lookup_name: str) -> Statement:
+def _select_visible() -> Statement:
+    rows = _select_visible_rows().where(variants.c.id == any_of_ids("ids"))
+    return compile_statement(rows, depends_on=RowDependency("config_id", "ids"))
+
+
+@cache
+def _select_by_sku() -> Statement:
+    rows = _select_visible_rows().where(products.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
+    oldest = rows.order_by(*order_variants("created_at")).limit(bindparam("limit"))
+    return compile_statement(select_per_parent(configs, oldest), depends_on=ParameterDependency("ids"))
+
+
+@cache
+def _select_handles_of_sku() -> Statement:
+    rows = _select_visible_rows().with_only_columns(products.c.config_id, products.c.handle).distinct()
+    having_sku = rows.where(products.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
+    ordered = having_sku.order_by(products.c.handle).limit(MAX_NAMED_PRODUCTS)
+    return compile_statement(select_per_parent(configs, ordered), depends_on=ParameterDependency("ids"))
+
+
+def _select_visible_rows() -> Select[Any]:
     is_owner = products.c.config_id == any_of_ids("owned")
-    is_visible = is_product_visible() & (is_variant_available() | is_owner)
     joined = variants.join(products, products.c.id == variants.c.product_id)
-    rows = select(*build_variant_columns(_ROW_COLUMN_NAMES, is_owner=is_owner)).select_from(joined).where(is_visible)
-    if lookup_name == "ids":
-        return compile_statement(rows.where(variants.c.id == any_of_ids("ids")), depends_on=RowDependency("config_id", "ids"))
-    in_store = rows.where(products.c.config_id == bindparam("config_id"), variants.c.sku == bindparam("sku"))
-    oldest = in_store.order_by(*order_variants("created_at")).limit(1)
-    return compile_statement(oldest, depends_on=ParameterDependency("config_id"))
+    rows = select(*build_variant_columns(_ROW_COLUMN_NAMES, is_owner=is_owner)).select_from(joined)
+    return rows.where(is_product_visible() & (is_variant_available() | is_owner))
 
 
 async def load_variants_by_ids(connection: Connection, keys: Sequence[str]) -> list[VariantRow]:

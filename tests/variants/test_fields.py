@@ -160,8 +160,8 @@ READS = [
     "variant(by: {sku: {configId: $store, sku: $sku}}) { cost }",
     "node(id: $variant) { ... on ProductVariant { cost } }",
     "nodes(ids: [$variant]) { ... on ProductVariant { cost } }",
-    'productChanges(configId: $store, after: "0") { changes { ... on ProductUpdated { product { variants { edges { node { cost } } } }'
-    " } } }",
+    """productChanges(configId: $store, after: "0") {
+      changes { ... on ProductUpdated { product { variants { nodes { cost } } } } } }""",
 ]
 
 

@@ -63,6 +63,7 @@ from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
 
 MAX_PREDICTIVE_RESULTS = 20
+MAX_VARIANTS_OF_SKU = 50
 
 
 async def _load_configs(
@@ -130,7 +131,17 @@ async def _load_product(
     # The document is that of a shopper; owners may see more.
     document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
     rows = await info.context.load_many(loaders.load_config_product, [row.id for row in stores], lookup_name, value, document)
-    return [row if row is None or document is None else wrap_json_row(row) for row in rows]
+    # An error is that of its store alone.
+    return [row if document is None or row is None or isinstance(row, Exception) else wrap_json_row(row) for row in rows]
+
+
+async def _load_config_variants(
+    stores: Sequence[ConfigRow],
+    info: Info,
+    sku: Annotated[str, strawberry.argument(description="SKU of the variants.")],
+) -> Sequence[Sequence[VariantRow]]:
+    arguments.check_text(sku, "sku")
+    return await info.context.load_many(loaders.load_config_variants, [row.id for row in stores], sku, MAX_VARIANTS_OF_SKU)
 
 
 async def _load_predictive_search(
@@ -226,6 +237,12 @@ class Config(Node):
 
     product: "Product | None" = batch_field(
         _load_product, description="A product of this store; null if it does not exist or is not visible."
+    )
+
+    variants: "list[ProductVariant]" = batch_field(
+        _load_config_variants,
+        description=f"The variants with a SKU, oldest first; at most {MAX_VARIANTS_OF_SKU}. SKUs need not be unique.",
+        metadata=costs(size=MAX_VARIANTS_OF_SKU),
     )
 
     predictive_search: "PredictiveSearchResult" = batch_field(
