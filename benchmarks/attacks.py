@@ -104,7 +104,7 @@ ATTACKS: Mapping[str, Attack] = {
     "directives": Attack(f"{{ __typename {times('@include(if: true)', 150)} }}", details={"limit": "directives", "found": 150}),
     "mutations": Attack(f"mutation {{ {times('a#: __typename', 21)} }}", details={"limit": "mutations", "found": 21}),
     "pages of pages of pages": Attack(
-        "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { id } } } } } }",
+        "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { nodes { id } } } } } } }",
         details={"limit": "cost", "found": 2 + 100 * (2 + 100 * (1 + 100))},
     ),
     "types of fields of types": Attack(

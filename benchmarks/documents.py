@@ -19,13 +19,15 @@ STEPS = 10
 # All names that a client may choose differ in each document.
 DOCUMENT = """query Page{n}($store: ID!, $first: Int = 1, $all: Boolean = false) {{
   shop{n}: products(configId: $store, first: $first) {{
-    nodes {{ ...Card{n} variants(first: 2) {{ id name price{n}: price }} reviews(first: 1) {{ nodes {{ rating }} }} }} }} }}
+    nodes {{ ...Card{n} variants(first: 2) {{ nodes {{ id name price{n}: price }} }}
+      reviews(first: 1) {{ nodes {{ rating }} }} }} }} }}
 fragment Card{n} on Product {{ id title price compareAtPrice images inventory @include(if: $all) status createdAt }}"""
 
 
 # Near the limits of 2,000 tokens, 500 fields and 100 aliases: the worst case for memory.
 LARGE = "query Large{n}($store: ID!) {{ products(configId: $store, first: 1) {{ nodes {{ {edges} }} }} }}"
-EDGE = "a{n}_{place}: variants(first: 1) {{ id name price compareAtPrice inventory sku isAvailable inStock version createdAt }}"
+EDGE = """a{n}_{place}: variants(first: 1) {{
+  nodes {{ id name price compareAtPrice inventory sku isAvailable inStock version createdAt }} }}"""
 EDGES = 45
 
 Write = Callable[[int], str]

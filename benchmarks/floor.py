@@ -13,10 +13,10 @@ SELECT json_build_object('data', json_build_object('products', json_build_object
     'id', p.id, 'title', p.title, 'handle', p.handle, 'price', p.price::text, 'compareAtPrice', p.compare_at_price::text,
     'images', p.images, 'category', p.category, 'inventory', p.inventory, 'status', upper(p.status),
     'createdAt', replace(replace(p.created_at::text, ' ', 'T'), '+00', 'Z'),
-    'variants', (
+    'variants', json_build_object('nodes', (
       SELECT coalesce(json_agg(json_build_object('id', v.id, 'name', v.name, 'price', v.price::text,
-        'compareAtPrice', v.compare_at_price::text, 'inventory', v.inventory, 'sku', v.sku) ORDER BY v.created_at, v.id), '[]')
-      FROM (SELECT * FROM product_variants WHERE product_id = p.id AND is_available ORDER BY created_at, id LIMIT 5) AS v),
+        'compareAtPrice', v.compare_at_price::text, 'inventory', v.inventory, 'sku', v.sku) ORDER BY v.position, v.id), '[]')
+      FROM (SELECT * FROM product_variants WHERE product_id = p.id AND is_available ORDER BY position, id LIMIT 5) AS v)),
     'reviews', json_build_object('nodes', (
       SELECT coalesce(json_agg(json_build_object('id', r.id, 'rating', r.rating, 'title', r.title,
         'createdAt', replace(replace(r.created_at::text, ' ', 'T'), '+00', 'Z')) ORDER BY r.created_at DESC, r.id DESC), '[]')

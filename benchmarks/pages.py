@@ -15,7 +15,7 @@ SIMPLEST = "`{ __typename }`"
 
 PAGE = """query Page($store: ID!, $first: Int!) { products(configId: $store, first: $first) { totalCount nodes {
   id title handle price compareAtPrice images category inventory status createdAt
-  variants(first: 5) { id name price compareAtPrice inventory sku }
+  variants(first: 5) { nodes { id name price compareAtPrice inventory sku } }
   reviews(first: 3) { nodes { id rating title createdAt } } } } }"""
 UNCOUNTED = PAGE.replace("totalCount ", "")
 

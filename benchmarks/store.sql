@@ -15,9 +15,10 @@ SELECT pg_temp.copied(id), '01900000-0000-7000-8000-000000000001', title, handle
        status, date_trunc('hour', created_at), date_trunc('day', created_at), 0
 FROM source ORDER BY id;
 
-INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, created_at)
+INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, position,
+                              created_at)
 SELECT pg_temp.copied(v.id), pg_temp.copied(v.product_id), v.name, v.price, v.compare_at_price, v.attributes, v.inventory,
-       v.sku || '-C', v.is_available, v.created_at
+       v.sku || '-C', v.is_available, v.position, v.created_at
 FROM product_variants AS v JOIN source ON source.id = v.product_id;
 
 INSERT INTO reviews (id, product_id, user_id, rating, title, body, created_at, updated_at)

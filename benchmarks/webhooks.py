@@ -20,9 +20,8 @@ from storefront.core.ids import new_id
 from storefront.feed.log import LogEntry, append_entries
 from storefront.webhooks.signing import generate_secret
 
-PRODUCT = (
-    "query($productId: ID!) { product(by: {id: $productId}) { id title price inStock variants { id sku price inventory } } }"
-)
+PRODUCT = """query($productId: ID!) {
+  product(by: {id: $productId}) { id title price inStock variants { nodes { id sku price inventory } } } }"""
 ANSWER = b"HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n"
 # The timeout of a round in seconds.
 TIMEOUT_SECONDS = 300.0

@@ -138,7 +138,7 @@ class GraphQLApi(Api):
 
 
 _ROW = "id title price compareAtPrice images category tags inventory status createdAt"
-_VARIANTS = "variants(first: 5) { id name price inventory attributes { name value } sku }"
+_VARIANTS = "variants(first: 5) { nodes { id name price inventory attributes { name value } sku } }"
 _WHOLE = """id title description price compareAtPrice images category tags inventory trackInventory
   seoTitle seoDescription status createdAt updatedAt"""
 
@@ -150,7 +150,8 @@ class Storefront(GraphQLApi):
         "W1": f"""query W1($store: ID!, $first: Int!) {{ products(configId: $store, first: $first) {{ totalCount nodes {{
           {_ROW} {_VARIANTS} reviews(first: 3) {{ nodes {{ id rating title createdAt }} }} }} }} }}""",
         "W2": f"""query W2($id: ID!) {{ product(by: {{id: $id}}) {{ {_WHOLE}
-          variants(first: 100) {{ id name price compareAtPrice attributes {{ name value }} inventory sku isAvailable createdAt }}
+          variants(first: 100) {{ nodes {{
+            id name price compareAtPrice attributes {{ name value }} inventory sku isAvailable createdAt }} }}
           reviews(first: 10) {{ nodes {{ id rating title body createdAt user {{ id name image }} }} }}
           related(first: 4) {{ {_ROW} }} }} }}""",
         "W3": f"""query W3($store: ID!, $search: String!) {{

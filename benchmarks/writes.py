@@ -23,7 +23,7 @@ UPDATE = (
 BULK = f"""mutation($i: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $i) {{
   results {{ product {{ id price version }} }} position {ERRORS} }} }}"""
 CREATE = f"""mutation($i: CreateProductInput!) {{ createProduct(input: $i) {{
-  product {{ id handle priceRange {{ min max }} variantCount }} position {ERRORS} }} }}"""
+  product {{ id handle priceRange {{ min max }} variants {{ totalCount }} }} position {ERRORS} }} }}"""
 ADJUST = (
     f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ product {{ id inventory }} position {ERRORS} }} }}"
 )

@@ -80,7 +80,6 @@ async def expect_data(shop: Shop, query: str, value: object) -> Any:
         "query($s: ID!, $v: Int!) { config(by: {id: $s}) { products(first: $v) { totalCount } } }",
         "query($v: Int!) { configs(first: $v) { totalCount } }",
         "query($s: ID!, $v: Int!) { config(by: {id: $s}) { owner { configs(first: $v) { totalCount } } } }",
-        "query($p: ID!, $v: Int!) { product(by: {id: $p}) { variants(first: $v) { id } } }",
         "query($p: ID!, $v: Int!) { product(by: {id: $p}) { reviews(first: $v) { totalCount } } }",
         "query($p: ID!, $v: Int!) { product(by: {id: $p}) { related(first: $v) { id } } }",
         'query($s: ID!, $v: Int!) { config(by: {id: $s}) { predictiveSearch(search: "l", first: $v) { suggestions { text } } } }',

@@ -144,7 +144,9 @@ async def test_valid_products_are_accepted(database: Database, values: dict[str,
 
 
 @pytest.mark.parametrize(
-    "values", [{"price": "-1"}, {"compare_at_price": "9.99"}, {"inventory": -1}, {"attributes": []}], ids=str
+    "values",
+    [{"price": "-1"}, {"compare_at_price": "9.99"}, {"cost": "-1"}, {"position": -1}, {"weight": "{}"}, {"attributes": []}],
+    ids=str,
 )
 async def test_invalid_variants_are_rejected(database: Database, values: dict[str, Any]) -> None:
     product = await make_product(database, await make_store(database))
@@ -203,6 +205,37 @@ async def test_deleting_a_store_cascades(database: Database) -> None:
         for table in ("configs", "products", "product_variants", "reviews"):
             cursor = await connection.raw.execute(f"SELECT count(*) FROM {table}".encode())
             assert await cursor.fetchall() == [(0,)]
+
+
+INSERT_VARIANTS = """
+INSERT INTO product_variants (id, product_id, name, price, created_at) SELECT gen_random_uuid(), id, name, 1, v.created_at
+FROM products, (VALUES ('b', timestamptz '2026-01-02'), ('a', '2026-01-01'), ('c', '2026-01-03')) AS v (name, created_at)
+"""
+VARIANT_POSITIONS = "SELECT name, position FROM product_variants ORDER BY product_id, position, id"
+
+
+def test_stored_variants_get_positions_in_the_order_of_creation(bare_url: str) -> None:
+    before = "20261205_jobs_by_owner"
+    with connect(bare_url) as connection, psycopg.connect(bare_url, autocommit=True) as client:
+        command.upgrade(build_config(connection), before)
+        connection.commit()
+        client.execute("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'x@example.com')")
+        client.execute("INSERT INTO configs (id, user_id, store_name, slug) SELECT gen_random_uuid(), id, 'x', 'x' FROM users")
+        product = (
+            "INSERT INTO products (id, config_id, title, handle, price) SELECT gen_random_uuid(), id, '', %s, 1 FROM configs"
+        )
+        client.execute(product, ["x"])
+        client.execute(product, ["y"])
+        client.execute(INSERT_VARIANTS)
+        command.upgrade(build_config(connection), "0024_variant_positions")
+        connection.commit()
+        assert client.execute(VARIANT_POSITIONS).fetchall() == [("a", 0), ("b", 1), ("c", 2)] * 2
+        # The previous release, which knows no positions, appends its variants.
+        client.execute(INSERT_VARIANTS)
+        positions = [0, 1, 2, 3, 4, 5]
+        assert client.execute(VARIANT_POSITIONS).fetchall() == [*zip("abcbac", positions, strict=True)] * 2
+        command.downgrade(build_config(connection), before)
+        connection.commit()
 
 
 def test_newer_schema_is_reported_by_every_command(empty_url: str) -> None:

@@ -123,7 +123,7 @@ async def test_malformed_or_too_many_ids_are_rejected(shop: Shop) -> None:
 
 async def test_product_of_a_store_is_found_by_each_key(shopper: Client) -> None:
     query = """query($slug: String!, $by: ProductInConfigByInput!) {
-      config(by: {slug: $slug}) { product(by: $by) { id title variants { sku } } } }"""
+      config(by: {slug: $slug}) { product(by: $by) { id title variants { nodes { sku } } } } }"""
     shop = await make_shop(shopper, slug="pottery")
     product = (await shop.client.ask("query($id: ID!) { node(id: $id) { ... on Product { handle } } }", id=shop.ids["Product"]))[
         "node"
@@ -131,7 +131,7 @@ async def test_product_of_a_store_is_found_by_each_key(shopper: Client) -> None:
     for by in ({"id": shop.ids["Product"]}, {"handle": product["handle"]}, {"sku": "MUG-1"}):
         for client in (shop.client, shop.owner):
             found = (await client.ask(query, slug="pottery", by=by))["config"]["product"]
-            assert found == {"id": shop.ids["Product"], "title": "Copper mug", "variants": [{"sku": "MUG-1"}]}
+            assert found == {"id": shop.ids["Product"], "title": "Copper mug", "variants": {"nodes": [{"sku": "MUG-1"}]}}
     other = await make_shop(shopper)
     for by in ({"id": other.ids["Product"]}, {"handle": "nothing"}, {"sku": "MUG-2"}):
         assert (await shop.client.ask(query, slug="pottery", by=by))["config"]["product"] is None

@@ -38,6 +38,7 @@ ARGUMENTS = {
     "Query.products": "(configId: $store)",
     "Query.searchProducts": "(input: {configId: $store})",
     "Config.predictiveSearch": '(search: "mu")',
+    "Config.variants": '(sku: "S")',
     "Config.product": '(by: {handle: "mug"})',
     "Query.productChanges": '(configId: $store, after: "0")',
     "Product.variant": '(by: {attributes: [{name: "Size", value: "S"}]})',

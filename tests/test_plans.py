@@ -198,11 +198,11 @@ async def by_sku(shop: Shop) -> object:
 
 
 async def variants_of(shop: Shop) -> object:
-    return await variants.load_variants_of_products(shop.database, shop.ids, 5, True)
+    return await variants.load_variants_of_products(shop.database, shop.ids, keyset.Window(5), "position", True, is_owner=False)
 
 
 async def variant_by_attributes(shop: Shop) -> object:
-    return await variants.load_variant_of_products(shop.database, shop.ids, "attributes", '{"Size": "M"}', True)
+    return await variants.load_variant_of_products(shop.database, shop.ids, "attributes", '{"Size": "M"}', is_owner=False)
 
 
 async def reviews_of(shop: Shop) -> object:

@@ -133,7 +133,8 @@ async def test_statement_count_is_independent_of_rows(markets: dict[int, tuple[C
         ("products(configId: $c) { nodes { id } }", 1),
         ("products(configId: $c) { totalCount }", 1),
         (
-            "products(configId: $c) { pageInfo { hasNextPage } edges { cursor node { title priceRange { min } variantCount } } }",
+            """products(configId: $c) {
+              pageInfo { hasNextPage } edges { cursor node { title priceRange { min } variants { totalCount } } } }""",
             1,
         ),
         ("products(configId: $c) { facets { __typename } }", 1),

@@ -25,7 +25,9 @@ _PRODUCT_COLUMNS = (
     "id, config_id, title, handle, description, price, compare_at_price, images, category, tags, inventory, track_inventory, "
     "seo_title, seo_description, status, created_at, updated_at"
 )
-_VARIANT_COLUMNS = "id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, created_at"
+_VARIANT_COLUMNS = (
+    "id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, position, created_at, updated_at"
+)
 _REVIEW_COLUMNS = "id, product_id, user_id, rating, title, body, created_at, updated_at"
 _CHANGE_COLUMNS = "config_id, position, kind, entity_id, product_id, version, was_visible, is_visible, actor_id, occurred_at"
 _POSITION_COLUMNS = "config_id, position"
@@ -131,7 +133,7 @@ def generate_variant_rows(plan: Plan) -> Iterator[TableRow]:
             inventory = None if rng.random() < 0.03 else _pick_inventory(rng, 120)
             created = product.created + number
             facts = _format_price(cents), compare_at, attributes, inventory, sku, rng.random() < 0.93
-            yield make_key(created, rng), product.id, f"{color} / {size}", *facts, format_moment(created)
+            yield make_key(created, rng), product.id, f"{color} / {size}", *facts, number - 1, *[format_moment(created)] * 2
 
 
 def generate_review_rows(plan: Plan) -> Iterator[TableRow]:

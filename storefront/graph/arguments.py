@@ -53,14 +53,22 @@ def check_texts(values: Sequence[str], field: str) -> tuple[str, ...]:
 
 
 def build_window(
-    first_: int | None, after: str | None, last: int | None = None, before: str | None = None, *, default: int = 20
+    first_: int | None,
+    after: str | None,
+    last: int | None = None,
+    before: str | None = None,
+    *,
+    default: int = 20,
+    max_rows: int = MAX_ROWS,
 ) -> Window:
     """The keyset window of Relay's pagination arguments: forward by first and after, backward by last and before."""
     if last is None and before is None:
-        return Window(check_row_count(default if first_ is None else first_), _check_cursor(after, "after"))
+        count = check_row_count(default if first_ is None else first_, max_rows=max_rows)
+        return Window(count, _check_cursor(after, "after"))
     if first_ is not None or after is not None:
         raise InvalidInput("last", "use first with after, or last with before, not both.")
-    return Window(check_row_count(default if last is None else last, "last"), _check_cursor(before, "before"), backward=True)
+    count = check_row_count(default if last is None else last, "last", max_rows)
+    return Window(count, _check_cursor(before, "before"), backward=True)
 
 
 def _check_cursor(value: str | None, field: str) -> str | None:

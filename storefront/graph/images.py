@@ -6,6 +6,7 @@ from typing import Annotated
 
 import strawberry
 
+from storefront.core.db.database import Row
 from storefront.core.errors import InvalidInput
 from storefront.execution.batch_field import batch_field
 from storefront.graph import arguments, loaders
@@ -66,20 +67,28 @@ class Image:
 
 async def load_gallery(products: Sequence[ProductRow], info: Info, first: First = 10) -> Sequence[Sequence[ProductImage]]:
     """The first images of each product, loaded in one batch."""
-    return await _load_images(products, info, arguments.check_row_count(first))
+    limit = arguments.check_row_count(first)
+    return await _load_images([(product.images[:limit], product.config_id) for product in products], info)
 
 
 async def load_featured_images(products: Sequence[ProductRow], info: Info) -> Sequence[ProductImage | None]:
     """The first image of each product, or None."""
-    return [images[0] if images else None for images in await _load_images(products, info, 1)]
+    galleries = await _load_images([(product.images[:1], product.config_id) for product in products], info)
+    return [images[0] if images else None for images in galleries]
 
 
-async def _load_images(products: Sequence[ProductRow], info: Info, limit: int) -> Sequence[Sequence[ProductImage]]:
-    image_ids = [id_ for product in products for address in product.images[:limit] if (id_ := parse_image_id(address))]
+async def load_variant_images(variants: Sequence[Row], info: Info) -> Sequence[ProductImage | None]:
+    """The image of each variant, or None."""
+    addresses = [([variant.image] if variant.image else [], variant.config_id) for variant in variants]
+    return [images[0] if images else None for images in await _load_images(addresses, info)]
+
+
+async def _load_images(galleries: Sequence[tuple[Sequence[str], str]], info: Info) -> Sequence[Sequence[ProductImage]]:
+    """The images of galleries: URLs, and the id of the store that shows them."""
+    image_ids = [id_ for addresses, _ in galleries for address in addresses if (id_ := parse_image_id(address))]
     keys = [*dict.fromkeys(image_ids)]
     rows = await info.context.load_many(loaders.load_images, keys) if keys else []
     images_by_id = dict(zip(keys, rows, strict=True))
     return [
-        [resolve_product_image(address, product.config_id, images_by_id) for address in product.images[:limit]]
-        for product in products
+        [resolve_product_image(address, config_id, images_by_id) for address in addresses] for addresses, config_id in galleries
     ]

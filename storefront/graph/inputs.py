@@ -48,6 +48,33 @@ class ProductSortKey(Enum):
     )
 
 
+@strawberry.enum(description="What happens when the stock of a variant runs out.")
+class InventoryPolicy(Enum):
+    DENY = strawberry.enum_value("deny", description="It can no longer be bought.")
+    CONTINUE = strawberry.enum_value("continue", description="It can still be bought, and is delivered later.")
+
+
+@strawberry.enum(description="Unit of weight.")
+class WeightUnit(Enum):
+    GRAM = strawberry.enum_value("gram", description="Gram")
+    KILOGRAM = strawberry.enum_value("kilogram", description="Kilogram")
+    OUNCE = strawberry.enum_value("ounce", description="Ounce")
+    POUND = strawberry.enum_value("pound", description="Pound")
+
+
+@strawberry.input(description="A weight.")
+class WeightInput:
+    value: Decimal = strawberry.field(description="Amount, in `unit`.")
+    unit: WeightUnit = strawberry.field(description="Unit of `value`.")
+
+
+@strawberry.enum(description="Sort key of the variants of a product, ascending. Ties are ordered by ID.")
+class ProductVariantSortKey(Enum):
+    POSITION = strawberry.enum_value("position", description="Display order of the product.")
+    PRICE = strawberry.enum_value("price", description="Price.")
+    CREATED_AT = strawberry.enum_value("created_at", description="Time of creation.")
+
+
 @strawberry.enum(description="Direction of a sort order.")
 class SortOrder(Enum):
     ASC = strawberry.enum_value("asc", description="Smallest, oldest or first in the alphabet first.")

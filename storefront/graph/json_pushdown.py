@@ -10,8 +10,8 @@ from storefront.core.errors import RequestError
 from storefront.execution.lookahead import SelectedField, SelectionTree, get_child_selection, get_selection
 from storefront.graph import arguments as checks
 from storefront.graph.context import Info
-from storefront.models import configs, products, reviews, users, variants
-from storefront.queries.fields import get_variant_count_column
+from storefront.models import configs, products, reviews, users
+from storefront.queries.fields import VARIANT_COLUMN_NAMES, get_variant_count_column
 from storefront.queries.json_sql import (
     ColumnField,
     ConstantField,
@@ -26,10 +26,13 @@ from storefront.queries.json_sql import (
     ReviewListField,
     ReviewSummaryField,
     VariantListField,
+    WeightField,
     build_document,
 )
 from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
+# The variants of a page, if their number is not given, and at most.
+DEFAULT_VARIANTS, MAX_VARIANTS_PER_PAGE = 5, 250
 # Larger statements are not worth the memory of caching them.
 MAX_FIELDS = 150
 
@@ -84,7 +87,6 @@ class _DocumentBuilder:
                 field.response_name, _build_leaf_fields(field, "PriceRange")
             ),
             ("Product", "review_summary"): _build_review_summary,
-            ("Product", "variant_count"): lambda field: ColumnField(field.response_name, get_variant_count_column(is_owner)),
             ("Product", "related"): self._build_related,
             ("Product", "config"): lambda field: ForeignRowField(
                 field.response_name, self.build_fields(field.children, "Config"), "config_id"
@@ -93,6 +95,7 @@ class _DocumentBuilder:
                 field.response_name, self.build_fields(field.children, "User"), "user_id"
             ),
             ("ProductVariant", "attributes"): self._build_attributes,
+            ("ProductVariant", "weight"): lambda field: WeightField(field.response_name, _build_leaf_fields(field, "Weight")),
         }
 
     def build_fields(self, selection: SelectedFields, type_name: str) -> JsonFields:
@@ -110,13 +113,23 @@ class _DocumentBuilder:
 
     def _build_variants(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
+        if any(field_arguments.get(name) is not None for name in ("after", "last", "before")):
+            raise _Unsupported
         available_only = field_arguments["available_only"] or not self._is_owner
-        return VariantListField(
-            field.response_name,
-            self.build_fields(field.children, "ProductVariant"),
-            checks.check_row_count(field_arguments["first"]),
-            available_only,
-        )
+        window = checks.build_window(field_arguments.get("first"), None, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
+
+        def build_field(child: SelectedField) -> JsonField:
+            match child.name:
+                case "__typename":
+                    return ConstantField(child.response_name, "ProductVariantConnection")
+                case "total_count":
+                    return ColumnField(child.response_name, get_variant_count_column(available_only))
+                case "nodes":
+                    fields, sort = self.build_fields(child.children, "ProductVariant"), field_arguments["sort"].value
+                    return VariantListField(child.response_name, fields, window.limit, available_only, sort, self._is_owner)
+            raise _Unsupported
+
+        return ObjectField(field.response_name, tuple(map(build_field, field.children)))
 
     def _build_reviews(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
@@ -170,7 +183,7 @@ def _build_leaf_field(field: SelectedField, type_name: str) -> ColumnField | Con
 
 _COLUMNS_BY_TYPE: Mapping[str, frozenset[str]] = {
     "Product": frozenset(products.c.keys()),
-    "ProductVariant": frozenset(variants.c.keys()) | {"in_stock"},
+    "ProductVariant": frozenset(VARIANT_COLUMN_NAMES),
     "Review": frozenset(reviews.c.keys()),
     "Config": frozenset(configs.c.keys()),
     "User": frozenset(users.c.keys()),

@@ -26,6 +26,7 @@ from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.projection import RequestedColumns
+from storefront.queries.variants import AmbiguousSku
 
 
 async def load_users(context: Context, keys: Sequence[str]) -> list[UserRow | None]:
@@ -81,17 +82,29 @@ async def load_config_facet(context: Context, keys: Sequence[StoreScope], facet:
 
 
 async def load_product_variants(
-    context: Context, keys: Sequence[str], limit: int, available_only: bool, columns: RequestedColumns
-) -> list[list[VariantRow]]:
-    """The first variants of each product."""
-    return await variants.load_variants_of_products(context.read_database, keys, limit, available_only, columns)
+    context: Context,
+    keys: Sequence[str],
+    window: Window,
+    sort: str,
+    available_only: bool,
+    is_owner: bool,
+    columns: RequestedColumns,
+) -> list[Page]:
+    """A page of each product's variants."""
+    database = context.read_database
+    return await variants.load_variants_of_products(database, keys, window, sort, available_only, columns, is_owner=is_owner)
 
 
 async def load_product_variant(
-    context: Context, keys: Sequence[str], lookup_name: str, value: str, available_only: bool
+    context: Context, keys: Sequence[str], lookup_name: str, value: str, is_owner: bool
 ) -> list[VariantRow | None]:
     """The variant of each product with this `id`, `sku` or these `attributes`."""
-    return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, available_only)
+    return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, is_owner=is_owner)
+
+
+async def load_config_variants(context: Context, keys: Sequence[str], sku: str, limit: int) -> list[list[VariantRow]]:
+    """The visible variants of each store with this SKU."""
+    return await variants.load_variants_by_sku(context.read_database, keys, sku, [*context.owned_store_ids], limit)
 
 
 async def load_variants(context: Context, keys: Sequence[str]) -> list[VariantRow | None]:
@@ -111,8 +124,8 @@ async def load_node_types(context: Context, keys: Sequence[str]) -> list[str | N
 
 async def load_config_product(
     context: Context, keys: Sequence[str], lookup_name: str, value: str, document: JsonDocument | None
-) -> list[ProductRow | None]:
-    """The visible product of each store with this `id`, `handle` or `sku`."""
+) -> list[ProductRow | AmbiguousSku | None]:
+    """The visible product of each store with this `id`, `handle` or `sku`, or its error."""
     owned = [*context.owned_store_ids]
     return await products.load_product_of_stores(context.read_database, keys, lookup_name, value, owned, document)
 

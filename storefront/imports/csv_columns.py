@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from storefront.imports.row_types import RowError
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
-from storefront.models.writable_fields import Amount, Integer, ItemList, Slug, Text, Url, ValueType, WritableField
+from storefront.models.writable_fields import Amount, Integer, ItemList, Slug, Text, Url, ValueType, Weight, WritableField
 
 OPTION_NUMBERS = range(1, 4)
 OPTION_COLUMNS = tuple(f"option{n} {part}" for n in OPTION_NUMBERS for part in ("name", "value"))
@@ -24,7 +25,7 @@ def _get_max_cell_length(value_type: ValueType) -> int:
             return url.max_characters
         case ItemList():
             return 65_536
-        case Amount() | Integer():
+        case Amount() | Integer() | Weight():
             return 64
     return DEFAULT_MAX_CELL_LENGTH
 
@@ -55,8 +56,19 @@ COLUMNS_BY_FIELD = {
     # They always have a value: without options a variant has no attributes and a default name.
     "name": ("title",),
     "attributes": ("title",),
+    # The unit alone is no weight.
+    "weight": ("variant grams",),
 }
 STATUS_BY_STATUS_CELL = {"active": "active", "draft": "inactive", "archived": "archived"}
+INVENTORY_POLICY_BY_CELL = {"": "deny", "deny": "deny", "continue": "continue"}
+TRUE_BY_CELL = {"": True, "true": True, "false": False}
+WEIGHT_UNIT_BY_CELL = {"": "gram", "g": "gram", "kg": "kilogram", "oz": "ounce", "lb": "pound"}
+GRAMS_BY_WEIGHT_UNIT = {
+    "gram": Decimal(1),
+    "kilogram": Decimal(1_000),
+    "ounce": Decimal("28.349523125"),
+    "pound": Decimal("453.59237"),
+}
 STATUS_BY_PUBLISHED_CELL = {"": "active", "true": "active", "false": "inactive"}
 
 

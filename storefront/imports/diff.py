@@ -29,6 +29,9 @@ from storefront.writes.sql import build_insert_of_rows, select_json_rows
 MAX_STORED_VARIANTS = MAX_VARIANTS
 
 ColumnValues = dict[str, Any]
+VariantPair = tuple[VariantRow, StoredVariant | None]
+
+_VARIANT_COLUMN_NAMES = (*VARIANT_FIELD_NAMES, "position")
 
 
 @dataclass(slots=True)
@@ -113,20 +116,37 @@ def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored
     pairs = _match_variants(product.variants, stored)
     matched_ids = {old.id for _, old in pairs if old}
     removed = [old.id for old in stored if old.id not in matched_ids] if product.is_complete else []
-    created = [(_to_column_values(new, VARIANT_FIELD_NAMES), old) for new, old in pairs if not old]
-    matched = [
-        (_keep_absent_columns(_to_column_values(new, VARIANT_FIELD_NAMES), old, product.present_fields), old)
-        for new, old in pairs
-        if old
-    ]
-    updated = [(values, old) for values, old in matched if _has_changes(values, old)]
+    created: list[ColumnValues] = []
+    updated: list[ColumnValues] = []
+    for (new, old), position in zip(pairs, _assign_positions(pairs, stored, product.is_complete), strict=True):
+        columns = _keep_absent_columns(_to_column_values(new, VARIANT_FIELD_NAMES), old, product.present_fields)
+        columns["position"] = position
+        if not old:
+            created.append({"id": new_id(), "product_id": product_id, **columns})
+        elif _has_changes(columns, old):
+            updated.append({"id": old.id, **columns})
     plan.variants_removed += removed
-    plan.variants_created += [{"id": new_id(), "product_id": product_id, **values} for values, _ in created]
-    plan.variants_updated += [{"id": old.id, **values} for values, old in updated]
+    plan.variants_created += created
+    plan.variants_updated += updated
     return bool(removed or created or updated)
 
 
-def _match_variants(incoming: list[VariantRow], stored: list[StoredVariant]) -> list[tuple[VariantRow, StoredVariant | None]]:
+def _assign_positions(pairs: Sequence[VariantPair], stored: Sequence[StoredVariant], is_complete: bool) -> Iterator[int]:
+    """The position of each variant: they ascend in the order of the source, and stored ones change only where they have to.
+
+    If rows were rejected, the order of the source is not known: stored positions stay, and new variants follow.
+    """
+    last = -1 if is_complete else max((old.position for old in stored), default=-1)
+    for _, old in pairs:
+        if old and (old.position > last or not is_complete):
+            last = max(last, old.position)
+            yield old.position
+        else:
+            last += 1
+            yield last
+
+
+def _match_variants(incoming: list[VariantRow], stored: list[StoredVariant]) -> list[VariantPair]:
     """Pair each incoming variant with the stored variant that it updates, or None.
 
     Matches by SKU; else by name and attributes, else by attributes, else by name.
@@ -213,7 +233,7 @@ def _lock_products_statement() -> Statement:
 @cache
 def _lock_variants_statement() -> Statement:
     of_products = variant_table.c.product_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-    columns = [variant_table.c[name] for name in ("id", "product_id", *VARIANT_FIELD_NAMES)]
+    columns = [variant_table.c[name] for name in ("id", "product_id", *_VARIANT_COLUMN_NAMES)]
     return compile_statement(select(*columns).where(of_products).order_by(variant_table.c.id).with_for_update())
 
 
@@ -238,14 +258,14 @@ def _update_products_statement() -> Statement:
 
 @cache
 def _update_variants_statement() -> Statement:
-    entry = select_json_rows(variant_table, "id", *VARIANT_FIELD_NAMES)
-    values = {name: entry.c[name] for name in VARIANT_FIELD_NAMES}
-    statement = update(variant_table).values(**values, version=variant_table.c.version + 1)
+    entry = select_json_rows(variant_table, "id", *_VARIANT_COLUMN_NAMES)
+    values = {name: entry.c[name] for name in _VARIANT_COLUMN_NAMES}
+    statement = update(variant_table).values(**values, version=variant_table.c.version + 1, updated_at=func.now())
     return compile_statement(statement.where(variant_table.c.id == entry.c.id))
 
 
 def _insert_variants_statement() -> Statement:
-    return build_insert_of_rows(variant_table, ("id", "product_id", *VARIANT_FIELD_NAMES))
+    return build_insert_of_rows(variant_table, ("id", "product_id", *_VARIANT_COLUMN_NAMES))
 
 
 @cache

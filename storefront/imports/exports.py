@@ -92,9 +92,10 @@ def _parse_value(name: str, value: Any) -> Any:
 
 
 # Amounts as text: JSON numbers would be parsed as floats.
-_VARIANT_JSON_SQL = ", ".join(
-    f"'{name}', {f'variant.{name}::text' if name in AMOUNT_FIELD_NAMES else f'variant.{name}'}" for name in VARIANT_FIELD_NAMES
-)
+_VARIANT_VALUES_SQL = {
+    name: f"variant.{name}{'::text' if name in AMOUNT_FIELD_NAMES else ''}" for name in VARIANT_FIELD_NAMES
+} | {"image": "CASE WHEN product.images ? variant.image THEN variant.image END"}
+_VARIANT_JSON_SQL = ", ".join(f"'{name}', {value}" for name, value in _VARIANT_VALUES_SQL.items())
 # The texts and lists, which may be long.
 _PRODUCT_BYTES_SQL = " + ".join(
     f"octet_length(coalesce(CAST({field.name} AS text), ''))"
@@ -103,7 +104,7 @@ _PRODUCT_BYTES_SQL = " + ".join(
 )
 _PAGE_SQL = f"""
 SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{name}" for name in PRODUCT_FIELD_NAMES)}, (
-  SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.created_at, variant.id), '[]')
+  SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.position, variant.id), '[]')
   FROM product_variants AS variant WHERE variant.product_id = product.id
 ) AS variants
 FROM (

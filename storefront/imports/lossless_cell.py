@@ -26,6 +26,7 @@ from storefront.models.writable_fields import (
     TextMap,
     Url,
     ValueType,
+    Weight,
     WritableField,
 )
 
@@ -91,6 +92,13 @@ def _build_schema(value_type: ValueType) -> core_schema.CoreSchema:
         case TextMap():
             name, value = _build_schema(value_type.name), _build_schema(value_type.value)
             return core_schema.dict_schema(name, value, max_length=value_type.max_items)
+        case Weight():
+            members = {
+                "value": core_schema.str_schema(pattern=r"^[0-9]{1,7}\.[0-9]{3}$"),
+                "unit": _build_schema(Choice(value_type.units)),
+            }
+            fields = {name: core_schema.typed_dict_field(member) for name, member in members.items()}
+            return core_schema.typed_dict_schema(fields, extra_behavior="forbid")
     assert_never(value_type)
 
 

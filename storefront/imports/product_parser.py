@@ -9,13 +9,17 @@ from typing import Any, TypeVar
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
     DEFAULT_MAX_CELL_LENGTH,
+    GRAMS_BY_WEIGHT_UNIT,
+    INVENTORY_POLICY_BY_CELL,
     MAX_CELL_LENGTHS,
     OPTION_NUMBERS,
     PRODUCT_TEXT_COLUMNS,
     STATUS_BY_PUBLISHED_CELL,
     STATUS_BY_STATUS_CELL,
     SURPLUS_OPTION_COLUMNS,
+    TRUE_BY_CELL,
     VARIANT_TEXT_COLUMNS,
+    WEIGHT_UNIT_BY_CELL,
     CsvRecord,
     InvalidRowError,
     SourceLayout,
@@ -23,15 +27,18 @@ from storefront.imports.csv_columns import (
 )
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 from storefront.models.product import MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
-from storefront.models.variant import MAX_VARIANTS
+from storefront.models.variant import MAX_VARIANTS, build_variant_name
 from storefront.models.writable_fields import MAX_INT32
 
 R = TypeVar("R", ProductRow, VariantRow)
+T = TypeVar("T")
 
 EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
 
 _HANDLE_PATTERN = re.compile(r"(?=.*[^\W_])[\w-]+")
 _AMOUNT_PATTERN = re.compile(r"0*([0-9]+)(?:\.([0-9]*?)0*)?", re.ASCII)
+_GRAMS_PATTERN = re.compile(r"[0-9]{1,12}(?:\.[0-9]{0,12})?", re.ASCII)
+MAX_WEIGHT = Decimal("10000000.000")
 _QUANTITY_PATTERN = re.compile(r"(-?[0-9]{1,18})(?:\.0*)?", re.ASCII)
 # Names of fields with their columns.
 _PRODUCT_TEXTS, _VARIANT_TEXTS = (
@@ -133,12 +140,12 @@ class _ProductDraft:
             category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
             tags=self.tags,
             # The sum is clamped to the maximum of the column.
-            inventory=min(sum(inventories), MAX_INT32) if inventories else None,
+            inventory=min(sum(max(0, inventory) for inventory in inventories), MAX_INT32) if inventories else None,
             track_inventory=bool(inventories),
             status=self.status,
             **_parse_texts(first_record, _PRODUCT_TEXTS),
-            # Without options the price and stock of the row are the product's own. Only for its SKU a variant is needed.
-            variants=variants if self.option_names or self.has_lossless_variants or variants[0].sku else [],
+            # Without options the price and stock of the row are the product's own. Other values need a variant.
+            variants=variants if self.option_names or self.has_lossless_variants or _has_own_values(variants[0]) else [],
         )
         return _drop_invalid_compare_at_price(replace(row, **self.lossless_fields)) if self.lossless_fields else row
 
@@ -211,6 +218,13 @@ class ProductParser:
         self._draft = draft
 
 
+def _has_own_values(variant: VariantRow) -> bool:
+    """Whether a variant has values that its product cannot have."""
+    texts = (variant.sku, variant.barcode, variant.weight, variant.cost)
+    flags = (variant.taxable, variant.requires_shipping, variant.inventory_policy == "deny")
+    return any(value is not None for value in texts) or not all(flags)
+
+
 def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
     if not (cell := record["storefront"]):
         return EMPTY_LOSSLESS_CELL
@@ -256,13 +270,18 @@ def _parse_tags(record: CsvRecord) -> list[str]:
 
 
 def _parse_status(record: CsvRecord) -> str:
-    column = "status" if record["status"] else "published"
-    statuses = STATUS_BY_STATUS_CELL if record["status"] else STATUS_BY_PUBLISHED_CELL
-    if (status := statuses.get(record[column].lower())) is None:
+    if record["status"]:
+        return _parse_choice(record, "status", STATUS_BY_STATUS_CELL)
+    return _parse_choice(record, "published", STATUS_BY_PUBLISHED_CELL)
+
+
+def _parse_choice(record: CsvRecord, column: str, values: Mapping[str, T]) -> T:
+    """The value of a cell that has one of a few texts, in any case."""
+    if (value := values.get(record[column].lower())) is None:
         raise InvalidRowError(
-            column, f"{_quote_cell(record[column])} is none of {', '.join(filter(None, statuses))}: use one of them"
+            column, f"{_quote_cell(record[column])} is none of {', '.join(filter(None, values))}: use one of them"
         )
-    return status
+    return value
 
 
 def _parse_option_names(record: CsvRecord) -> list[str]:
@@ -282,13 +301,20 @@ def _build_variant(record: CsvRecord, attributes: dict[str, str]) -> VariantRow:
     price, compare_at_price = _parse_amount(record, "variant price"), _parse_amount(record, "variant compare at price")
     if price is None:
         raise InvalidRowError("variant price", "is missing: fill it in")
+    policy = _parse_choice(record, "variant inventory policy", INVENTORY_POLICY_BY_CELL)
     return VariantRow(
         line=record.line,
-        name=" / ".join(attributes.values()) or "Default",
+        name=build_variant_name(attributes),
         price=price,
         compare_at_price=compare_at_price if compare_at_price and compare_at_price > price else None,
         attributes=attributes,
-        inventory=_parse_inventory(record),
+        inventory=_parse_inventory(record, may_be_negative=policy == "continue"),
+        inventory_policy=policy,
+        weight=_parse_weight(record),
+        cost=_parse_amount(record, "cost per item"),
+        taxable=_parse_choice(record, "variant taxable", TRUE_BY_CELL),
+        requires_shipping=_parse_choice(record, "variant requires shipping", TRUE_BY_CELL),
+        image=record["variant image"] or None,
         **_parse_texts(record, _VARIANT_TEXTS),
     )
 
@@ -313,14 +339,27 @@ def _parse_amount(record: CsvRecord, column: str) -> Decimal | None:
     return Decimal(f"{whole}.{cents:0<2}")
 
 
-def _parse_inventory(record: CsvRecord) -> int | None:
+def _parse_weight(record: CsvRecord) -> dict[str, str] | None:
+    """The weight in the unit for display. Zero is none: Shopify writes it for variants without a weight."""
+    cell, unit = record["variant grams"], _parse_choice(record, "variant weight unit", WEIGHT_UNIT_BY_CELL)
+    if not _GRAMS_PATTERN.fullmatch(cell or "0"):
+        raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is not a weight in grams: write digits, such as 250")
+    value = (Decimal(cell or "0") / GRAMS_BY_WEIGHT_UNIT[unit]).quantize(Decimal("0.001"))
+    if value > MAX_WEIGHT:
+        raise InvalidRowError("variant grams", f"{_quote_cell(cell)} is too much: it must be below 10,000,000")
+    # Whole grams may round up to the limit.
+    return {"value": str(min(value, MAX_WEIGHT - Decimal("0.001"))), "unit": unit} if value else None
+
+
+def _parse_inventory(record: CsvRecord, *, may_be_negative: bool) -> int | None:
     column = "variant inventory qty"
     if not (match := _QUANTITY_PATTERN.fullmatch(record[column] or "0")):
         raise InvalidRowError(column, f"{_quote_cell(record[column])} is not a whole number: write digits only")
     if (quantity := int(match[1])) > MAX_INT32:
         raise InvalidRowError(column, f"{quantity:,} is too much: at most {MAX_INT32:,} can be counted")
-    # Oversold inventory is negative at Shopify; here it is zero.
-    return max(0, quantity) if record["variant inventory tracker"] else None
+    # Oversold inventory is negative at Shopify; here only where more may be sold than there is.
+    least = -MAX_INT32 if may_be_negative else 0
+    return max(least, quantity) if record["variant inventory tracker"] else None
 
 
 def _quote_cell(cell: str) -> str:

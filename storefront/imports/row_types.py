@@ -54,6 +54,13 @@ class VariantRow:
     inventory: int | None
     sku: str | None
     is_available: bool = True
+    inventory_policy: str = "deny"
+    barcode: str | None = None
+    weight: dict[str, str] | None = None
+    cost: Decimal | None = None
+    taxable: bool = True
+    requires_shipping: bool = True
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -88,7 +88,16 @@ class TextMap:
     max_items: int
 
 
-ValueType = Text | Slug | Url | Amount | Integer | Boolean | Choice | ItemList | TextMap
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A JSON object: `value`, text with three decimals, 0 to 9,999,999.999, and `unit`, one of these. It is one value, so that
+    an update or an import cannot change the one without the other.
+    """
+
+    units: tuple[str, ...]
+
+
+ValueType = Text | Slug | Url | Amount | Integer | Boolean | Choice | ItemList | TextMap | Weight
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +146,7 @@ def _get_column_type(value_type: ValueType) -> Any:
     match value_type:
         case Amount():
             return Numeric(10, 2)
-        case ItemList() | TextMap():
+        case ItemList() | TextMap() | Weight():
             return JSONB
         case Choice():
             return EnumText

@@ -193,7 +193,7 @@ def _render_value(column: Column[Any]) -> str:
 
 
 async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
-    """Adjust the stock of a product or variant by `delta`, never below zero. Returns the product."""
+    """Adjust the stock of a product or variant by `delta`, below zero only if more may be sold. Returns the product."""
     target = "variantId" if values.get("variantId") is not None else "productId"
     clean = validation.require_valid_fields(
         {target: validation.validate_id, "delta": _check_delta}, _select_target(values, target)
@@ -230,26 +230,29 @@ async def _adjust_stock(
     """The row with its new stock, and its product after the change."""
     if row.inventory is None:
         raise MutationRejected(make_invalid_state_error(["delta"], "this stock is not tracked. Set inventory to a number first."))
-    if row.inventory + delta > MAX_INT32:
+    if not -MAX_INT32 <= row.inventory + delta <= MAX_INT32:
+        reason = InvalidInputReason.TOO_LARGE if delta > 0 else InvalidInputReason.TOO_SMALL
         raise MutationRejected(
-            make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}.", InvalidInputReason.TOO_LARGE)
+            make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}, or less than the negative.", reason)
         )
     adjusted = unit.enqueue(_build_stock_update(table), {"id": row.id, "delta": delta})
     [updated_product] = await unit.fetch(_select_product(), {"id": product_id})
     if not adjusted.rows:
-        message = f"delta: only {row.inventory:,} are in stock, {-delta:,} were asked for."
-        raise MutationRejected(FieldError(UserErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": row.inventory}))
+        available = max(0, row.inventory)
+        message = f"delta: only {available:,} are in stock, {-delta:,} were asked for."
+        raise MutationRejected(FieldError(UserErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": available}))
     return adjusted.rows[0], updated_product
 
 
 @cache
 def _build_stock_update(table: str) -> Statement:
     # Check and update are one statement, so that concurrent orders cannot oversell.
-    set_updated_at = ", updated_at = now()" if table == "products" else ""
+    continues = " OR inventory_policy = 'continue'" if table == "product_variants" else ""
     return compile_statement(
         text(
-            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1{set_updated_at} "
-            "WHERE id = CAST(:id AS uuid) AND inventory + :delta >= 0 RETURNING id, inventory, version"
+            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1, updated_at = now() "
+            f"WHERE id = CAST(:id AS uuid) AND (:delta > 0 OR inventory + :delta >= 0{continues}) "
+            "RETURNING id, inventory, version"
         )
     )
 

@@ -12,7 +12,7 @@ from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 from storefront.models import VARIANT_FIELDS, products, variants
 from storefront.models.rows import ProductRow
-from storefront.models.variant import MAX_VARIANTS
+from storefront.models.variant import MAX_VARIANTS, build_variant_name
 from storefront.queries.search import fold_text
 from storefront.writes import validation
 from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
@@ -21,8 +21,9 @@ from storefront.writes.field_errors import MutationRejected
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.product_validation import (
     PRODUCT_RULES,
-    VARIANT_RULES,
+    VARIANT_CREATION_RULES,
     find_contradictions,
+    find_image_errors,
     reject_contradictions,
 )
 from storefront.writes.sql import (
@@ -43,7 +44,7 @@ CREATE_RULES: validation.Rules = {
     **PRODUCT_RULES,
     # The default is derived from the title.
     "handle": validation.optional_rule(PRODUCT_RULES["handle"]),
-    "variants": validation.list_rule(validation.object_rule(VARIANT_RULES), MAX_VARIANTS, distinct=False),
+    "variants": validation.list_rule(validation.object_rule(VARIANT_CREATION_RULES), MAX_VARIANTS, distinct=False),
 }
 UPDATE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
 DELETE_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any}
@@ -90,11 +91,18 @@ def _build_rows(values: Values) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     clean = validation.require_valid_fields(CREATE_RULES, values)
     forms = clean.pop("variants", [])
     faults = find_contradictions(clean) + [
-        fault for n, form in enumerate(forms) for fault in find_contradictions(form, ["variants", str(n)])
+        fault
+        for n, form in enumerate(forms)
+        for path in [["variants", str(n)]]
+        for fault in find_contradictions(form, path) + find_image_errors(form, clean.get("images", ()), path)
     ]
     if faults:
         raise MutationRejected(*faults)
-    variant_rows = [{"id": new_id(), **_VARIANT_DEFAULTS, **convert_to_columns(form)} for form in forms]
+    for form in forms:
+        form["name"] = form.get("name") or build_variant_name(form.get("attributes", {}))
+    variant_rows = [
+        {"id": new_id(), "position": n, **_VARIANT_DEFAULTS, **convert_to_columns(form)} for n, form in enumerate(forms)
+    ]
     product = {
         "id": new_id(),
         "version": 1,
@@ -141,7 +149,10 @@ def _summarize_variants(variant_rows: Sequence[Values]) -> Values:
     return {
         "variants_total": len(variant_rows),
         "variants_available": len(available),
-        "variants_in_stock": sum(variant["inventory"] is None or variant["inventory"] > 0 for variant in available),
+        "variants_in_stock": sum(
+            variant["inventory"] is None or variant["inventory"] > 0 or variant["inventory_policy"] == "continue"
+            for variant in available
+        ),
         "variants_min_price": prices[0] if prices else None,
         "variants_max_price": prices[-1] if prices else None,
     }
@@ -153,5 +164,5 @@ def _queue_variants_insert(unit: UnitOfWork, product_id: str, variant_rows: Sequ
 
 
 # All rows of one INSERT have the same columns.
-_VARIANT_COLUMNS = ("id", "product_id", *(field.name for field in VARIANT_FIELDS))
+_VARIANT_COLUMNS = ("id", "product_id", "position", *(field.name for field in VARIANT_FIELDS))
 _VARIANT_DEFAULTS: Values = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}

@@ -220,7 +220,8 @@ class ProductMutation:
         return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
 
     @strawberry.mutation(
-        description="Adds to or removes from stock, never below zero. Safe when done by several clients at once."
+        description="Adds to or removes from stock, below zero only if the variant's `inventoryPolicy` is CONTINUE. Safe when "
+        "done by several clients at once."
     )
     async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload | None:
         return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")

@@ -4,11 +4,12 @@ Two paths read products: rows (column by column, then completed in Python) and J
 (`json_sql`). Both take these expressions, so that a field has the same value whichever path serves it.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, func, not_, or_, select
+from sqlalchemy import Boolean, ColumnElement, FromClause, Select, case, cast, func, literal_column, not_, null, or_, select
 
-from storefront.models import products, reviews, variants
+from storefront.models import configs, products, reviews, variants
 from storefront.models.rows import ProductRow
 from storefront.queries import keyset
 from storefront.queries.visibility import is_variant_available
@@ -18,7 +19,12 @@ PRICE_RANGE_COLUMNS = ("price", "variants_min_price", "variants_max_price")
 REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
 VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
 
-VARIANT_ORDER = (variants.c.created_at, variants.c.id)
+CONTINUE_POLICY: ColumnElement[str] = literal_column("'continue'")
+VARIANT_SORT_KEYS = {
+    "position": keyset.SortKey(variants.c.position, keyset.is_count),
+    "price": keyset.SortKey(variants.c.price, keyset.is_money_amount),
+    "created_at": keyset.SortKey(variants.c.created_at, keyset.is_timestamp),
+}
 REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
 
 
@@ -49,24 +55,64 @@ def get_review_summary(product: ProductRow) -> dict[str, Any]:
     return {"average": product.rating or None, "count": sum(counts), "distribution": counts}
 
 
-def get_variant_count_column(is_owner: bool) -> str:
-    """The column that counts the variants that the viewer may see: all of them for the owner, else the available ones."""
-    return "variants_total" if is_owner else "variants_available"
+def get_variant_count_column(available_only: bool) -> str:
+    """The column that counts the variants of a product's list."""
+    return "variants_available" if available_only else "variants_total"
 
 
-def list_variant_columns(product: FromClause = products) -> list[ColumnElement[Any]]:
-    """The columns of a variant of this product, with `in_stock`: not tracked, not counted (null), or more than none left."""
-    is_in_stock = or_(not_(product.c.track_inventory), func.coalesce(variants.c.inventory, 1) > 0)
-    return [*variants.c, is_in_stock.label("in_stock")]
+# The columns of a variant as clients read it, and the columns of its product that those of them are computed from.
+VARIANT_COLUMN_NAMES = (*variants.c.keys(), "in_stock", "currency", "config_id")
+PRODUCT_COLUMNS_OF_VARIANT = {
+    "in_stock": "track_inventory",
+    "image": "images",
+    "currency": "config_id",
+    "config_id": "config_id",
+}
+
+
+def build_variant_columns(
+    names: Iterable[str], product: FromClause = products, *, is_owner: bool | ColumnElement[bool]
+) -> list[ColumnElement[Any]]:
+    """Columns of VARIANT_COLUMN_NAMES of a variant of this product. `is_owner`: whether the viewer owns the store."""
+    requested = set(names)
+    return [_build_variant_column(name, product, is_owner) for name in VARIANT_COLUMN_NAMES if name in requested]
+
+
+def _build_variant_column(name: str, product: FromClause, is_owner: bool | ColumnElement[bool]) -> ColumnElement[Any]:
+    match name:
+        case "in_stock":
+            # Not tracked, not counted (null), more than none left, or sold beyond stock.
+            has_stock = func.coalesce(variants.c.inventory, 1) > 0
+            return or_(not_(product.c.track_inventory), has_stock, variants.c.inventory_policy == CONTINUE_POLICY).label(name)
+        case "currency":
+            config = configs.alias()
+            currency = select(config.c.currency).where(config.c.id == product.c.config_id).correlate(product)
+            return currency.scalar_subquery().label(name)
+        case "config_id":
+            return product.c.config_id.label(name)
+        case "image":
+            # The product may no longer have it.
+            is_shown = product.c.images.op("?", return_type=Boolean())(variants.c.image)
+            return case((is_shown, variants.c.image)).label(name)
+        case "cost":
+            if is_owner is True:
+                return variants.c.cost
+            return (cast(null(), variants.c.cost.type) if is_owner is False else case((is_owner, variants.c.cost))).label(name)
+    return variants.c[name]
 
 
 def select_variants(
     columns: list[ColumnElement[Any]], product: FromClause, *conditions: ColumnElement[bool], available_only: bool
 ) -> Select[Any]:
-    """The variants of a product, oldest first. Correlated with `product`."""
+    """The variants of a product, without order. Correlated with `product`."""
     visible = [is_variant_available()] if available_only else []
-    rows = select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible)
-    return rows.correlate(product).order_by(*VARIANT_ORDER)
+    return select(*columns).where(variants.c.product_id == product.c.id, *conditions, *visible).correlate(product)
+
+
+def order_variants(sort_key: str = "position", *, descending: bool = False) -> list[ColumnElement[Any]]:
+    """The order of variants by a key of VARIANT_SORT_KEYS; ties by id."""
+    key = VARIANT_SORT_KEYS[sort_key].column
+    return keyset.order_by_key(key, variants.c.id, True) if descending else [key, variants.c.id]
 
 
 def select_reviews(columns: list[ColumnElement[Any]], product: FromClause) -> Select[Any]:

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
+    case,
     func,
     literal_column,
     select,
@@ -35,9 +36,11 @@ from storefront.models.columns import EnumText
 from storefront.queries import related
 from storefront.queries.fields import (
     PRICE_RANGE_COLUMNS,
+    PRODUCT_COLUMNS_OF_VARIANT,
     REVIEW_ORDER,
     REVIEW_SUMMARY_COLUMNS,
-    list_variant_columns,
+    build_variant_columns,
+    order_variants,
     select_price_range,
     select_review_summary,
     select_reviews,
@@ -132,19 +135,44 @@ class ReviewSummaryField:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightField:
+    """The weight of a variant: `value` and `unit`, or null."""
+
+    key: str
+    fields: tuple[ColumnField | ConstantField, ...]
+    columns: ClassVar[frozenset[str]] = frozenset({"weight"})
+
+    def render(self, row: FromClause) -> JsonFragments:
+        """Render the object, or null."""
+        values = {name: row.c.weight[name].astext for name in ("value", "unit")}
+        members = _render_figures(
+            self.fields, row, {"value": ['"', values["value"], '"'], "unit": ['"', func.upper(values["unit"]), '"']}
+        )
+        return [case((row.c.weight.is_(None), _NULL_SQL), else_=_concatenate(members))]
+
+
+@dataclass(frozen=True, slots=True)
 class VariantListField:
-    """The oldest variants of a product; at most `limit`."""
+    """The first variants of a product by a sort key; at most `limit`."""
 
     key: str
     fields: "JsonFields"
     limit: int
     available_only: bool
-    columns: ClassVar[frozenset[str]] = frozenset({"id", "track_inventory"})
+    sort: str
+    is_owner: bool
+
+    @property
+    def columns(self) -> set[str]:
+        """The columns of the product that this field reads."""
+        names = collect_columns(self.fields)
+        return {"id"} | {PRODUCT_COLUMNS_OF_VARIANT[name] for name in names if name in PRODUCT_COLUMNS_OF_VARIANT}
 
     def render(self, row: FromClause) -> JsonFragments:
         """Render the list."""
-        columns = filter_columns(list_variant_columns(row), collect_columns(self.fields))
-        return _render_list(select_variants(columns, row, available_only=self.available_only), self, row)
+        columns = build_variant_columns(collect_columns(self.fields), row, is_owner=self.is_owner)
+        rows = select_variants(columns, row, available_only=self.available_only)
+        return _render_list(rows.order_by(*order_variants(self.sort)), self, row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +257,7 @@ JsonField = (
     | ConstantField
     | PriceRangeField
     | ReviewSummaryField
+    | WeightField
     | VariantListField
     | ReviewListField
     | RelatedProductsField

@@ -32,6 +32,14 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True)
+class SortKey:
+    """A sort key: its column, and the validation of its values in cursors."""
+
+    column: ColumnElement[Any]
+    is_valid_value: Callable[[object], bool]
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """The requested part of a list: `limit` rows after the cursor, or before it if `backward`."""
 
@@ -83,6 +91,16 @@ def is_timestamp(value: object) -> bool:
         )
     except ValueError:
         return False
+
+
+def is_money_amount(value: object) -> bool:
+    """Whether a cursor's value is an amount in the format of rows."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,8}\.[0-9]{2}", value) is not None
+
+
+def is_count(value: object) -> bool:
+    """Whether a cursor's value is a number of things."""
+    return type(value) is int and 0 <= value < 2**31
 
 
 def build_parameters(window: Window, cursor: Cursor | None) -> dict[str, Any]:

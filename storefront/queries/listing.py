@@ -1,6 +1,5 @@
 """Product lists of many stores at once: filters, search, sort order and keyset pagination."""
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -119,22 +118,6 @@ def encode_attributes_filter(pairs: Iterable[tuple[str, str]]) -> str:
 # -------------------------------------------------------------------------------------------------- lists
 
 
-@dataclass(frozen=True, slots=True)
-class SortKey:
-    """A sort key: its column, and the validation of its values in cursors."""
-
-    column: ColumnElement[Any]
-    is_valid_value: Callable[[object], bool]
-
-
-def _is_money_amount(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9]{1,8}\.[0-9]{2}", value) is not None
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and 0 <= value < 2**31
-
-
 def _is_number(value: object) -> bool:
     return type(value) in {int, float}
 
@@ -146,13 +129,13 @@ def _is_text(value: object) -> bool:
 QUERY_COLUMN: ColumnElement[Any] = column("query", TSQUERY)
 
 SORT_KEYS = {
-    "created_at": SortKey(products.c.created_at, keyset.is_timestamp),
-    "updated_at": SortKey(products.c.updated_at, keyset.is_timestamp),
-    "price": SortKey(products.c.price, _is_money_amount),
-    "name": SortKey(products.c.sort_title, _is_text),
-    "popularity": SortKey(products.c.popularity, _is_count),
-    "rating": SortKey(products.c.rating, _is_number),
-    "relevance": SortKey(func.ts_rank(products.c.search_vector, QUERY_COLUMN).cast(Double), _is_number),
+    "created_at": keyset.SortKey(products.c.created_at, keyset.is_timestamp),
+    "updated_at": keyset.SortKey(products.c.updated_at, keyset.is_timestamp),
+    "price": keyset.SortKey(products.c.price, keyset.is_money_amount),
+    "name": keyset.SortKey(products.c.sort_title, _is_text),
+    "popularity": keyset.SortKey(products.c.popularity, keyset.is_count),
+    "rating": keyset.SortKey(products.c.rating, _is_number),
+    "relevance": keyset.SortKey(func.ts_rank(products.c.search_vector, QUERY_COLUMN).cast(Double), _is_number),
 }
 
 

@@ -1,4 +1,4 @@
-"""Keyset pages by creation time: the statement and its execution, for one list or for the lists of many parents."""
+"""Keyset pages, by creation time or another key: the statement and its execution, for one list or the lists of many parents."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -50,6 +50,7 @@ async def load_page_per_parent(
     parent_column: str,
     parameters: Mapping[str, Any] | None = None,
     key_column: str = "created_at",
+    is_valid_value: Callable[[object], bool] = keyset.is_timestamp,
 ) -> list[keyset.Page]:
     """A page of each parent's list, in one statement. `build_statement` takes whether there is a cursor.
 
@@ -57,7 +58,7 @@ async def load_page_per_parent(
     another list; a cursor belongs to one parent.
     """
     digests = (keyset.compute_list_digest(list_name, key) for key in keys)
-    cursor = keyset.decode_window_cursor(window, digests, keyset.is_timestamp)
+    cursor = keyset.decode_window_cursor(window, digests, is_valid_value)
     all_parameters = {"ids": list(keys), **(parameters or {}), **keyset.build_parameters(window, cursor)}
     rows = await database.fetch(build_statement(cursor is not None), all_parameters)
 

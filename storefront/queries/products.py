@@ -5,16 +5,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, select
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import Select, bindparam, func, select
 
 from storefront.core.cache_dependencies import CacheDependency, ParameterDependency, RowDependency
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.models import products, variants
 from storefront.models.rows import ProductRow
-from storefront.queries.batching import align_by_key
+from storefront.queries.batching import align_by_key, group_by_parent
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, filter_columns
+from storefront.queries.variants import AmbiguousSku, load_ambiguous_sku_errors
 from storefront.queries.visibility import any_of_ids, is_product_visible, is_variant_available
 
 
@@ -39,8 +39,11 @@ async def load_product_by_handle(
 async def load_product_by_sku(
     database: Database, config_id: str, sku: str, owned_store_ids: Sequence[str], document: JsonDocument | None = None
 ) -> ProductRow | None:
-    """The visible product with a visible variant of this SKU; of several, that of the oldest variant."""
-    return await _load_one(database, "sku", {"config_id": config_id, "sku": sku, "owned": list(owned_store_ids)}, document)
+    """The visible product with a visible variant of this SKU. Raises AmbiguousSku if several products have one."""
+    [found] = await load_product_of_stores(database, [config_id], "sku", sku, owned_store_ids, document)
+    if isinstance(found, AmbiguousSku):
+        raise found
+    return found
 
 
 async def load_product_of_stores(
@@ -50,11 +53,16 @@ async def load_product_of_stores(
     value: str,
     owned_store_ids: Sequence[str],
     document: JsonDocument | None = None,
-) -> list[ProductRow | None]:
-    """The visible product of each store with this `id`, `handle` or `sku`, as `load_product_by_handle` finds it."""
+) -> list[ProductRow | AmbiguousSku | None]:
+    """The visible product of each store with this `id`, `handle` or `sku`; AmbiguousSku if several have the SKU."""
     parameters = {"config_ids": list(config_ids), lookup_name: value, "owned": list(owned_store_ids)}
     rows = await _load_all(database, f"{lookup_name} in stores", parameters, document)
-    return align_by_key(rows, config_ids, "config_id")
+    rows_by_store = group_by_parent(rows, config_ids, "config_id")
+    found = [matching[0] if matching else None for matching in rows_by_store]
+    if ambiguous_ids := [key for key, matching in zip(config_ids, rows_by_store, strict=True) if len(matching) > 1]:
+        errors = await load_ambiguous_sku_errors(database, ambiguous_ids, value, owned_store_ids)
+        return [errors.get(key, row) for key, row in zip(config_ids, found, strict=True)]
+    return found
 
 
 async def _load_one(
@@ -70,15 +78,26 @@ async def _load_all(
     return await database.fetch(_select_products(lookup_name, document), parameters)
 
 
-def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
-    is_variant_visible = is_variant_available() | (products.c.config_id == any_of_ids("owned"))
-    joined = rows.join_from(products, variants, variants.c.product_id == products.c.id)
-    return joined.where(variants.c.sku == bindparam("sku"), is_variant_visible)
-
-
-_OLDEST_VARIANT_FIRST = (variants.c.created_at, variants.c.id)
-_IN_STORE = products.c.config_id == bindparam("config_id")
 _IN_STORES = products.c.config_id == any_of_ids("config_ids")
+
+
+def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
+    """At most two products of each store that have a visible variant with the SKU: two are too many."""
+    is_variant_visible = is_variant_available() | (products.c.config_id == any_of_ids("owned"))
+    joined = select(products.c.id, products.c.config_id).join_from(products, variants, variants.c.product_id == products.c.id)
+    having_sku = joined.where(
+        variants.c.sku == bindparam("sku"),
+        is_variant_visible,
+        is_product_visible(),
+        products.c.config_id == any_of_ids("config_ids"),
+    )
+    distinct = having_sku.distinct().subquery("having_sku")
+    place = func.row_number().over(partition_by=distinct.c.config_id, order_by=distinct.c.id)
+    placed = select(distinct.c.id, place.label("place")).subquery("placed")
+    return rows.join_from(products, placed, placed.c.id == products.c.id).where(placed.c.place <= 2)
+
+
+_IN_STORE = products.c.config_id == bindparam("config_id")
 _HAS_HANDLE = products.c.handle == bindparam("handle")
 
 
@@ -98,23 +117,11 @@ _LOOKUPS = {
         lambda rows: rows.where(_IN_STORE, _HAS_HANDLE),
         ParameterDependency("config_id"),
     ),
-    "sku": _ProductLookup(
-        lambda rows: _filter_by_sku(rows).where(_IN_STORE).order_by(*_OLDEST_VARIANT_FIRST).limit(1),
-        ParameterDependency("config_id"),
-    ),
     "id in stores": _ProductLookup(
         lambda rows: rows.where(_IN_STORES, products.c.id == bindparam("id")), ParameterDependency("config_ids")
     ),
     "handle in stores": _ProductLookup(lambda rows: rows.where(_IN_STORES, _HAS_HANDLE), ParameterDependency("config_ids")),
-    "sku in stores": _ProductLookup(
-        lambda rows: (
-            _filter_by_sku(rows)
-            .where(_IN_STORES)
-            .ext(distinct_on(products.c.config_id))
-            .order_by(products.c.config_id, *_OLDEST_VARIANT_FIRST)
-        ),
-        ParameterDependency("config_ids"),
-    ),
+    "sku in stores": _ProductLookup(_filter_by_sku, ParameterDependency("config_ids")),
 }
 
 

@@ -1,5 +1,7 @@
 """Mutations of variants: inputs, payloads and fields."""
 
+from typing import Annotated
+
 import strawberry
 
 from storefront.execution.batch_field import batch_field
@@ -18,12 +20,12 @@ from storefront.graph.variant_inputs import ProductVariantInput, VariantFieldsIn
 from storefront.variants import commands
 
 
-@strawberry.input
+@strawberry.input(description="Input of `createVariant`.")
 class CreateVariantInput(MutationInput, ProductVariantInput):
-    product_id: strawberry.ID
+    product_id: strawberry.ID = strawberry.field(description="ID of the product.")
 
 
-@strawberry.input(description="Fields that are left out stay unchanged; null clears nullable ones.")
+@strawberry.input(description="Input of `updateVariant`. Omitted fields stay as they are; null clears those that are nullable.")
 class UpdateVariantInput(MutationInput, ExistingRowInput, VariantFieldsInput):
     pass
 
@@ -33,14 +35,14 @@ class DeleteVariantInput(MutationInput, ExistingRowInput):
     pass
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `createVariant`.")
 class CreateVariantPayload(ChangePayload):
-    variant: ProductVariant | None
+    variant: ProductVariant | None = strawberry.field(description="The variant.")
 
 
-@strawberry.type
+@strawberry.type(description="Payload of `updateVariant`.")
 class UpdateVariantPayload(ChangePayload):
-    variant: ProductVariant | None
+    variant: ProductVariant | None = strawberry.field(description="The variant.")
 
 
 @strawberry.type(description="Payload of `deleteVariant`.")
@@ -55,14 +57,20 @@ class DeleteVariantPayload(ChangePayload):
 
 @strawberry.type
 class VariantMutation:
-    @strawberry.mutation
-    async def create_variant(self, info: Info, input: CreateVariantInput) -> CreateVariantPayload | None:
+    @strawberry.mutation(description="Adds a variant to a product.")
+    async def create_variant(
+        self, info: Info, input: Annotated[CreateVariantInput, strawberry.argument(description="The input.")]
+    ) -> CreateVariantPayload | None:
         return await mutation_payload(info, input, commands.create_variant, CreateVariantPayload, "variant")
 
-    @strawberry.mutation
-    async def update_variant(self, info: Info, input: UpdateVariantInput) -> UpdateVariantPayload | None:
+    @strawberry.mutation(description="Changes a variant.")
+    async def update_variant(
+        self, info: Info, input: Annotated[UpdateVariantInput, strawberry.argument(description="The input.")]
+    ) -> UpdateVariantPayload | None:
         return await mutation_payload(info, input, commands.update_variant, UpdateVariantPayload, "variant")
 
-    @strawberry.mutation
-    async def delete_variant(self, info: Info, input: DeleteVariantInput) -> DeleteVariantPayload | None:
+    @strawberry.mutation(description="Deletes a variant.")
+    async def delete_variant(
+        self, info: Info, input: Annotated[DeleteVariantInput, strawberry.argument(description="The input.")]
+    ) -> DeleteVariantPayload | None:
         return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "product_id")

@@ -17,6 +17,7 @@ from storefront.models.writable_fields import (
     TextMap,
     Url,
     ValueType,
+    Weight,
     WritableField,
 )
 from storefront.writes.field_errors import FieldError, InvalidInputReason, MutationRejected, make_invalid_input_error
@@ -63,6 +64,8 @@ def _build_value_rule(value_type: ValueType) -> Rule:
             return list_rule(_build_value_rule(value_type.item), value_type.max_items)
         case TextMap():
             return _text_map_rule(value_type)
+        case Weight():
+            return _validate_weight
     assert_never(value_type)
 
 
@@ -81,21 +84,48 @@ def _text_map_rule(text_map: TextMap) -> Rule:
     return validate_pairs
 
 
+def _validate_weight(weight: Mapping[str, Any]) -> dict[str, str]:
+    value = weight["value"]
+    if not 0 <= value < 10_000_000:
+        reason = InvalidInputReason.TOO_SMALL if value < 0 else InvalidInputReason.TOO_LARGE
+        problem = f"must be between 0 and 9999999.999, not {value}."
+        raise InvalidValueError(problems=[(("value",), problem, reason)])
+    if value != round(value, 3):
+        problem = f"must have at most three decimals, not {value}."
+        raise InvalidValueError(problems=[(("value",), problem, InvalidInputReason.MALFORMED)])
+    return {"value": f"{abs(value):.3f}", "unit": weight["unit"]}
+
+
 PRODUCT_RULES = build_rules(PRODUCT_FIELDS)
 VARIANT_RULES = build_rules(VARIANT_FIELDS)
+# The default of the name is derived from the attributes.
+VARIANT_CREATION_RULES: Rules = {**VARIANT_RULES, "name": optional_rule(VARIANT_RULES["name"])}
 
 
 def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), stored: Row | None = None) -> list[FieldError]:
-    """Errors between the fields of a product or variant. Amounts are text with two decimals.
+    """Errors between the fields of a product, or of a variant. Amounts are text with two decimals.
 
     `stored` is the row that an update changes: its columns count where `values` has no field.
     """
+    errors: list[FieldError] = []
     row = {to_camel_case(name): value for name, value in stored._asdict().items()} | dict(values) if stored else values
     compare_at_price = row.get("compareAtPrice")
     if compare_at_price is not None and float(compare_at_price) < float(row["price"]):
         problem = f"must not be below the price, which is {row['price']}. Give null for none."
-        return [make_invalid_input_error([*path, "compareAtPrice"], problem, InvalidInputReason.CONFLICTING)]
-    return []
+        errors.append(make_invalid_input_error([*path, "compareAtPrice"], problem, InvalidInputReason.CONFLICTING))
+    if (values.get("inventory") or 0) < 0 and row.get("inventoryPolicy") != "continue":
+        problem = "must not be negative, unless inventoryPolicy is CONTINUE."
+        errors.append(make_invalid_input_error([*path, "inventory"], problem, InvalidInputReason.TOO_SMALL))
+    return errors
+
+
+def find_image_errors(values: Mapping[str, Any], images: Sequence[str], path: Sequence[str] = ()) -> list[FieldError]:
+    """The error of a variant whose image is none of its product's."""
+    image = values.get("image")
+    if image is None or image in images:
+        return []
+    problem = "must be one of the product's images. Give null to show those."
+    return [make_invalid_input_error([*path, "image"], problem, InvalidInputReason.NOT_ALLOWED)]
 
 
 def reject_contradictions(values: Mapping[str, Any], stored: Row | None = None) -> None:

@@ -21,7 +21,9 @@ MOMENT = compile_statement(
 )
 UPDATE = """mutation($i: UpdateProductInput!) { updateProduct(input: $i) {
   product { id title price createdAt } userErrors { message } } }"""
-READ = "query($id: ID!) { product(by: {id: $id}) { id title variants { name } reviews(first: 2) { nodes { rating } } } }"
+READ = (
+    "query($id: ID!) { product(by: {id: $id}) { id title variants { nodes { name } } reviews(first: 2) { nodes { rating } } } }"
+)
 
 
 @pytest.fixture

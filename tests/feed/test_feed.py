@@ -30,7 +30,7 @@ FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilterInput) {
   ... on FeedReset { reason }
   ... on FeedHeartbeat { sentAt } } }"""
 DETAILS = """subscription($c: ID!) { productFeed(configId: $c) {
-  ... on ProductUpdated { product { variantCount reviews { nodes { id } } } } } }"""
+  ... on ProductUpdated { product { variants { totalCount } reviews { nodes { id } } } } } }"""
 REVIEWERS = """subscription($c: ID!) { productFeed(configId: $c) {
   ... on ProductUpdated { product { reviews { nodes { user { id email } } } } } } }"""
 CREATE = """mutation($input: CreateProductInput!) {
@@ -341,7 +341,7 @@ async def test_shoppers_share_an_execution_without_the_owner(shopper: Client, ow
     async with AsyncExitStack() as stack:
         listeners = [await stack.enter_async_context(listening(one, store, DETAILS)) for one in people]
         count, events = await executions(owner.database, owner.ask(UPDATE, input={"id": product, "price": "6"}), listeners)
-    assert [event["product"]["variantCount"] for event in events] == [0, 0, 0, 0, 1, 1]
+    assert [event["product"]["variants"]["totalCount"] for event in events] == [0, 0, 0, 0, 1, 1]
     assert count == 2
 
 

@@ -137,6 +137,62 @@ async def test_rejected_row_deletes_no_variant(database: Database, store: str) -
     assert [row.name for row in await database.fetch(all_variants())] == ["S", "M"]
 
 
+EVERYTHING = """Handle,Title,Option1 Name,Option1 Value,Variant Price,Variant Barcode,Variant Grams,Variant Weight Unit,\
+Variant Taxable,Variant Requires Shipping,Cost per item,Variant Inventory Policy,\
+Variant Inventory Tracker,Variant Inventory Qty,Image Src,Variant Image
+mug,Mug,Size,S,5,4006381333931,454,lb,FALSE,false,2.5,continue,shopify,-3,https://x.example/1.jpg,https://x.example/2.jpg
+mug,,,M,5,,0.0,kg,,,,deny,shopify,-3,,
+"""
+
+
+async def test_columns_of_variants_are_imported(database: Database, store: str) -> None:
+    names = ("barcode", "weight", "taxable", "requires_shipping", "cost", "inventory_policy", "inventory", "image")
+    statement = compile_statement(select(*(variants.c[name] for name in names)).order_by(variants.c.position))
+    await import_file(database, store, EVERYTHING)
+    weight = {"value": "1.001", "unit": "pound"}
+    large = ("4006381333931", weight, False, False, "2.50", "continue", -3, "https://x.example/2.jpg")
+    assert await database.fetch(statement) == [large, (None, None, True, True, None, "deny", 0, None)]
+    [mug] = await database.fetch(all_products())
+    assert (mug.inventory, mug.in_stock, mug.variants_in_stock) == (0, True, 1)
+    # Columns that a file does not have leave the stored values.
+    assert counts(await import_file(database, store, f"{HEADER}\nmug,Mug,Size,S,5\nmug,,,M,5\n")) == (0, 0, 1)
+    assert counts(await import_file(database, store, EVERYTHING)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("column", "cell"),
+    [("Variant Grams", "heavy"), ("Variant Weight Unit", "stone"), ("Variant Taxable", "perhaps"), ("Cost per item", "-1"),
+     ("Variant Inventory Policy", "always"), ("Variant Grams", "99999999999")],
+)  # fmt: skip
+async def test_invalid_column_of_variant_is_reported(database: Database, store: str, column: str, cell: str) -> None:
+    summary = await import_file(database, store, f"Handle,Title,Variant Price,{column}\nmug,Mug,5,{cell}\n")
+    assert [item.column for item in summary.row_errors] == [column]
+
+
+@cache
+def variants_in_order() -> Statement:
+    return compile_statement(select(variants.c.name, variants.c.position).order_by(variants.c.position, variants.c.id))
+
+
+async def test_variants_are_in_the_order_of_the_file(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    assert await database.fetch(variants_in_order()) == [("S", 0), ("M", 1)]
+    swapped = f"{HEADER}\nshirt,Shirt,Size,M,21,S-2\nshirt,,,L,22,\nshirt,,,S,20,S-1\n"
+    assert counts(await import_file(database, store, swapped)) == (0, 1, 0)
+    assert [row.name for row in await database.fetch(variants_in_order())] == ["M", "L", "S"]
+    # A gap is no difference.
+    without_large = "\n".join(line for line in swapped.splitlines() if ",L," not in line)
+    assert counts(await import_file(database, store, without_large)) == (0, 1, 0)
+    assert counts(await import_file(database, store, without_large)) == (0, 0, 1)
+    assert await database.fetch(variants_in_order()) == [("M", 1), ("S", 3)]
+
+
+async def test_rejected_row_keeps_the_order_and_appends_new_variants(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT)
+    await import_file(database, store, f"{HEADER}\nshirt,Shirt,Size,L,22,\nshirt,,,M,oops,S-2\nshirt,,,S,20,S-1\n")
+    assert await database.fetch(variants_in_order()) == [("S", 0), ("M", 1), ("L", 2)]
+
+
 async def test_dry_run_counts_and_writes_nothing(database: Database, store: str) -> None:
     await import_file(database, store, SHIRT)
     before = await database.fetch(all_products())

@@ -34,6 +34,7 @@ from storefront.models.writable_fields import (
     TextMap,
     Url,
     ValueType,
+    Weight,
     WritableField,
 )
 from tests.factories import make_product, make_store, make_variant
@@ -58,7 +59,11 @@ AMOUNTS = st.one_of(
 URLS = st.sampled_from([f"https://x.example/{n}.jpg?a=1,b='2'" for n in range(9)])
 
 
-def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:
+def format_thousandths(number: int) -> str:
+    return f"{Decimal(number).scaleb(-3):.3f}"
+
+
+def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:  # noqa: C901 - a case for each type of value
     """What a field of this type may hold. Most texts and lists are short."""
     match value_type:
         case Text():
@@ -79,6 +84,11 @@ def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:
             return st.lists(values_of(value_type.item), unique=True, max_size=6)
         case TextMap():
             return st.dictionaries(values_of(value_type.name), values_of(value_type.value), max_size=4)
+        case Weight():
+            values = st.sampled_from(["0.000", "0.001", "1.500", "250.000"]) | st.integers(0, 9_999_999_999).map(
+                format_thousandths
+            )
+            return st.fixed_dictionaries({"value": values, "unit": st.sampled_from(value_type.units)})
     assert_never(value_type)
 
 
@@ -173,8 +183,11 @@ def test_unwritable_product_is_an_error() -> None:
         ('{"product": {"tags": ["\\u0000"]}}', "NUL"),
         ('{"product": {"handle": "x"}}', "handle"),
         ('{"variant": {"attributes": {"a": 1}}}', "variant.attributes"),
-        ('{"variant": {"inventory": -1}}', "variant.inventory"),
+        ('{"variant": {"inventory": -3000000000}}', "variant.inventory"),
         ('{"variant": {"name": ""}}', "variant.name"),
+        ('{"variant": {"weight": {"value": "1", "unit": "gram"}}}', "variant.weight.value"),
+        ('{"variant": {"weight": {"value": "1.000", "unit": "stone"}}}', "variant.weight.unit"),
+        ('{"variant": {"inventoryPolicy": "maybe"}}', "variant.inventoryPolicy"),
     ],
 )
 def test_edited_lossless_cell_is_validated(cell: str, words: str) -> None:

@@ -40,7 +40,8 @@ def test_inputs_have_the_declared_fields(input_: str, noun: str) -> None:
 def test_creation_has_the_declared_defaults(input_: str, noun: str) -> None:
     inputs = input_fields(input_)
     for field in FIELDS[noun]:
-        if field.name == "handle":  # Derived from the title, if it is left out.
+        # Derived from the title or from the attributes, if they are left out.
+        if field.name == "handle" or (noun, field.name) == ("Variant", "name"):
             continue
         definition = inputs[field.graphql_name]
         assert is_required_input_field(definition) == field.is_required

@@ -21,7 +21,7 @@ SELECT p.id FROM products AS p WHERE p.config_id = %(store)s AND (
   (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
   IS DISTINCT FROM (
     SELECT (count(*), count(*) FILTER (WHERE is_available),
-            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL)),
+            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL OR inventory_policy = 'continue')),
             min(v.price) FILTER (WHERE is_available), max(v.price) FILTER (WHERE is_available))
     FROM product_variants AS v WHERE v.product_id = p.id)
   OR rating_counts <> ARRAY(
@@ -46,13 +46,16 @@ async def new_product(client: Client, **values: Any) -> str:
 
 
 PAGE = """id title description price compareAtPrice images category tags inventory trackInventory inStock seoTitle status version
-  createdAt updatedAt priceRange { max __typename min } variantCount
+  createdAt updatedAt priceRange { max __typename min } count: variants(availableOnly: false) { totalCount }
   reviewSummary { average count distribution { count __typename rating } __typename }
   config { id storeName slug description isPublished currency createdAt __typename }
-  variants(first: 2) { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt }
-  hidden: variants(availableOnly: false) { id }
+  variants(first: 2) { totalCount __typename
+    nodes { id name price compareAtPrice inventory sku isAvailable inStock attributes { name value } createdAt
+      w: weight { unit __typename value } currency barcode taxable requiresShipping inventoryPolicy cost updatedAt } }
+  cheapest: variants(sort: PRICE) { nodes { price } } oldest: variants(sort: CREATED_AT, first: 250) { nodes { createdAt } }
+  hidden: variants(availableOnly: false) { nodes { id } }
   reviews(first: 2) { nodes { __typename rating title body createdAt user { id name image createdAt } } }
-  related(first: 3) { id title category variants { name } related(first: 1) { id config { slug } } }"""
+  related(first: 3) { id title category variants { nodes { name } } related(first: 1) { id config { slug } } }"""
 
 
 async def test_product_page_takes_one_statement_plus_batches(shopper: Client) -> None:
@@ -70,7 +73,9 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
     for n in range(3):
         await make_variant(
             shopper.database, full, name=f'"{n}"', price=f"{10 + n}.50", inventory=(0, None, 4)[n], sku=(None, "S\\1", "s")[n],
-            attributes='{"color": "r\\"ed", "size": "M"}', is_available=n < 2,
+            attributes='{"color": "r\\"ed", "size": "M"}', is_available=n < 2, barcode=(None, '"')[n % 2], cost="1.00",
+            weight=('{"unit": "pound", "value": "0.500"}', None)[n % 2], taxable=n > 0,
+            inventory_policy=("deny", "continue")[n % 2],
         )  # fmt: skip
         user = await make_user(shopper.database, name=('N"', None, "n")[n])
         await make_review(shopper.database, full, user_id=user, rating=5 - n, title=("t", None, "'")[n])
@@ -90,7 +95,7 @@ async def test_product_page_takes_one_statement_plus_batches(shopper: Client) ->
         with count_statements(shopper.database) as statements:
             assert received == await shopper.signed_in(owner).ask(query, by=by)
         assert len(statements) > 5
-    assert received["product"]["reviewSummary"]["average"] is None and received["product"]["variants"] == []
+    assert received["product"]["reviewSummary"]["average"] is None and received["product"]["variants"]["nodes"] == []
     many = " ".join(f'p{n}: product(by: {{id: "{id_}"}}) {{ {PAGE} }}' for n, id_ in enumerate((full, bare, store)))
     with count_statements(shopper.database) as statements:
         received = await shopper.ask(f"{{ {many} }}")
@@ -160,10 +165,10 @@ async def test_in_stock_follows_inventory_and_variants(
     id_ = await new_product(shopper, **values)
     for variant in variants:
         await make_variant(shopper.database, id_, **variant)
-    found = await product(shopper, id_, "inStock variants { inStock } config { id }")
+    found = await product(shopper, id_, "inStock variants { nodes { inStock } } config { id }")
     assert found["inStock"] is in_stock
-    if found["variants"]:
-        assert any(variant["inStock"] for variant in found["variants"]) is in_stock
+    if found["variants"]["nodes"]:
+        assert any(variant["inStock"] for variant in found["variants"]["nodes"]) is in_stock
     query = "query($c: ID!, $wanted: Boolean!) { products(configId: $c, filter: {inStock: $wanted}) { totalCount } }"
     listed = await shopper.ask(query, c=found["config"]["id"], wanted=in_stock)
     assert listed["products"]["totalCount"] == 1
@@ -171,17 +176,16 @@ async def test_in_stock_follows_inventory_and_variants(
 
 async def test_price_range_and_count_use_available_variants(shopper: Client) -> None:
     id_ = await new_product(shopper, price="7.00")
-    fields = "priceRange { min max } variantCount variants(first: 9, availableOnly: false) { price }"
+    fields = "priceRange { min max } variants(first: 9, availableOnly: false) { totalCount nodes { price } }"
     own = {"min": "7.00", "max": "7.00"}
-    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variants": {"totalCount": 0, "nodes": []}}
     await make_variant(shopper.database, id_, price="1.00", is_available=False)
-    assert await product(shopper, id_, fields) == {"priceRange": own, "variantCount": 0, "variants": []}
+    assert await product(shopper, id_, fields) == {"priceRange": own, "variants": {"totalCount": 0, "nodes": []}}
     for price in ("10.00", "0.00", "9.50"):
         await make_variant(shopper.database, id_, price=price)
     assert await product(shopper, id_, fields) == {
         "priceRange": {"min": "0.00", "max": "10.00"},
-        "variantCount": 3,
-        "variants": [{"price": "10.00"}, {"price": "0.00"}, {"price": "9.50"}],
+        "variants": {"totalCount": 3, "nodes": [{"price": "10.00"}, {"price": "0.00"}, {"price": "9.50"}]},
     }
 
 
@@ -190,8 +194,9 @@ async def test_owner_may_select_unavailable_variants(shopper: Client) -> None:
     id_ = await make_product(shopper.database, await make_store(shopper.database, user_id=user))
     await make_variant(shopper.database, id_, is_available=False)
     owner = shopper.signed_in(user)
-    found = await product(owner, id_, "variantCount shown: variants { id } all: variants(availableOnly: false) { id }")
-    assert (found["variantCount"], len(found["shown"]), len(found["all"])) == (1, 0, 1)
+    fields = "totalCount nodes { id }"
+    found = await product(owner, id_, f"shown: variants {{ {fields} }} all: variants(availableOnly: false) {{ {fields} }}")
+    assert [(found[name]["totalCount"], len(found[name]["nodes"])) for name in ("shown", "all")] == [(0, 0), (1, 1)]
 
 
 async def test_review_summary_follows_every_write(shopper: Client) -> None:
@@ -224,6 +229,8 @@ async def test_deleting_user_removes_their_ratings(shopper: Client) -> None:
 
 WRITES = (
     "UPDATE product_variants SET price = price + 1, is_available = NOT is_available WHERE id IN ({some_variants})",
+    "UPDATE product_variants SET inventory_policy = CASE inventory_policy WHEN 'deny' THEN 'continue' ELSE 'deny' END"
+    " WHERE id IN ({some_variants})",
     "UPDATE product_variants SET inventory = CASE WHEN inventory > 0 THEN 0 WHEN inventory = 0 THEN NULL ELSE 3 END"
     " WHERE id IN ({some_variants})",
     "DELETE FROM product_variants WHERE id IN ({some_variants})",
@@ -273,7 +280,7 @@ async def test_concurrent_variant_transactions_are_both_counted(shopper: Client,
 
     await asyncio.gather(first(), second())
     assert await run(shopper.database, WRONG, store=store) == []
-    assert (await product(shopper, id_, "variantCount"))["variantCount"] == (5 if write == "INSERT" else 1)
+    assert (await product(shopper, id_, "variants { totalCount }"))["variants"]["totalCount"] == (5 if write == "INSERT" else 1)
 
 
 async def test_related_products_order_category_tags_popularity(shopper: Client) -> None:

@@ -10,8 +10,8 @@ from tests.factories import count_statements, make_product, make_store, make_use
 ERRORS = """userErrors { __typename code message path
   ... on StaleVersionError { currentVersion changedFields } ... on InsufficientStockError { available } }"""
 CREATE = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{
-  product {{ id handle title price status version variantCount priceRange {{ min max }}
-    variants {{ name price attributes {{ name value }} }} }}
+  product {{ id handle title price status version priceRange {{ min max }}
+    variants {{ totalCount nodes {{ name price attributes {{ name value }} }} }} }}
   position clientMutationId replayed {ERRORS} }} }}"""
 UPDATE = f"""mutation($input: UpdateProductInput!) {{ updateProduct(input: $input) {{
   product {{ id title price compareAtPrice version }} position {ERRORS} }} }}"""
@@ -41,7 +41,7 @@ async def test_product_is_created_with_variants(owner: Client) -> None:
     given = {"configId": store, "title": "Crème Brûlée Pan", "price": "10", "variants": forms, "clientMutationId": "a1"}
     made = (await owner.ask(CREATE, input=given))["createProduct"]
     assert made["userErrors"] == [] and made["position"] == "1" and made["clientMutationId"] == "a1"
-    assert made["product"]["handle"] == "creme-brulee-pan" and made["product"]["variantCount"] == 2
+    assert made["product"]["handle"] == "creme-brulee-pan" and made["product"]["variants"]["totalCount"] == 2
     assert made["product"]["priceRange"] == {"min": "9.50", "max": "12.00"}
     again = (await owner.ask(CREATE, input=given))["createProduct"]
     assert again["product"]["handle"] == "creme-brulee-pan-2" and again["position"] == "2"
@@ -76,7 +76,7 @@ async def test_deletion_returns_store_with_new_count(owner: Client) -> None:
 async def test_new_product_variant_summary_matches_database(owner: Client, forms: list[dict[str, object]]) -> None:
     """With an equal summary the trigger has nothing to change, and the row is written once."""
     store = await own_store(owner)
-    fields = "product { id inStock variantCount priceRange { min max } }"
+    fields = "product { id inStock variants { totalCount } priceRange { min max } }"
     create = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {fields} }} }}"
     received = (await owner.ask(create, input={"configId": store, "title": "Pan", "price": "10", "variants": forms}))[
         "createProduct"
@@ -88,7 +88,7 @@ async def test_new_product_variant_summary_matches_database(owner: Client, forms
         await connection.raw.execute("UPDATE product_variants SET sku = sku")
         after = await (await connection.raw.execute(look)).fetchall()
     assert before == after
-    read = "query($id: ID!) { product(by: {id: $id}) { id inStock variantCount priceRange { min max } } }"
+    read = "query($id: ID!) { product(by: {id: $id}) { id inStock variants { totalCount } priceRange { min max } } }"
     assert (await owner.ask(read, id=received["product"]["id"]))["product"] == received["product"]
 
 

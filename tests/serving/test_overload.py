@@ -124,7 +124,8 @@ def requests_of(url: str) -> Iterator[bytes]:
         ).fetchall()
         connection.execute("INSERT INTO user_identities (issuer, subject, user_id) VALUES ('storefront', 'owner', %s)", [owner])
         products = [row[0] for row in connection.execute("SELECT id::text FROM products WHERE config_id = %s LIMIT 50", [store])]
-    page = "query($c: ID!) { products(configId: $c, first: 20) { totalCount nodes { id title price variants { name price } } } }"
+    page = """query($c: ID!) {
+      products(configId: $c, first: 20) { totalCount nodes { id title price variants { nodes { name price } } } } }"""
     product = "query($id: ID!) { product(by: {id: $id}) { title price reviews { nodes { title } } related { title } } }"
     search = "query($c: ID!, $q: String!) { products(configId: $c, search: $q, first: 20) { totalCount nodes { title } } }"
     change = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { product { version } userErrors { message } } }"

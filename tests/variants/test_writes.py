@@ -11,7 +11,7 @@ from tests.factories import make_product, make_store, make_user, make_variant
 
 ERRORS = "userErrors { __typename code message path ... on StaleVersionError { currentVersion changedFields } }"
 VARIANT = """{ id name price compareAtPrice inventory sku isAvailable inStock version attributes { name value }
-  product { id version variantCount priceRange { min max } inStock } }"""
+  product { id version variants(availableOnly: false) { totalCount } priceRange { min max } inStock } }"""
 CREATE = f"""mutation($i: CreateVariantInput!) {{ createVariant(input: $i) {{
   variant {VARIANT} position clientMutationId replayed {ERRORS} }} }}"""
 UPDATE = f"""mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{
@@ -19,7 +19,7 @@ UPDATE = f"""mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{
 DELETE = f"""mutation($i: DeleteVariantInput!) {{ deleteVariant(input: $i) {{
   deletedId position product {{ variantCount priceRange {{ min max }} }} {ERRORS} }} }}"""
 PRODUCT = """query($i: ID!) { product(by: {id: $i}) {
-  variantCount inStock priceRange { min max } variants(availableOnly: false) { name } } }"""
+  inStock priceRange { min max } variants(availableOnly: false) { totalCount nodes { name } } } }"""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ async def test_variant_is_created_with_given_fields(owner: Client) -> None:
     assert (variant["inventory"], variant["sku"], variant["isAvailable"], variant["version"]) == (7, "S-1", True, 1)
     assert sorted(variant["attributes"], key=lambda pair: str(pair["name"])) == size[::-1]
     assert variant["product"] == {
-        "id": product, "version": 1, "variantCount": 1, "priceRange": {"min": "9.50", "max": "9.50"}, "inStock": True,
+        "id": product, "version": 1, "variants": {"totalCount": 1}, "priceRange": {"min": "9.50", "max": "9.50"}, "inStock": True,
     }  # fmt: skip
     [entry] = await log.read_entries(owner.database, store, 0, 10)
     assert (entry.kind, entry.entity_id, entry.product_id, entry.version) == ("product_updated", variant["id"], product, 1)
@@ -90,6 +90,17 @@ async def test_invalid_variant_is_rejected(owner: Client, given: dict[str, Any],
     answer = await mutate(owner, CREATE, **{"productId": product, "name": "V", "price": "1", **given})
     assert get_errors(answer) == expected and answer["variant"] is None and answer["position"] is None
     assert await log.read_entries(owner.database, store, 0, 10) == []
+
+
+async def test_new_variant_is_the_last_one(owner: Client) -> None:
+    product, _ = await own_product(owner)
+    for name in ("b", "c", "a"):
+        await mutate(owner, CREATE, productId=product, name=name, price="1")
+    assert [variant["name"] for variant in (await owner.ask(PRODUCT, i=product))["product"]["variants"]["nodes"]] == [
+        "b",
+        "c",
+        "a",
+    ]
 
 
 async def test_product_has_at_most_2048_variants(owner: Client) -> None:
@@ -160,7 +171,7 @@ async def test_deleted_variant_disappears_from_product(owner: Client) -> None:
     assert answer["deletedId"] == gone and answer["position"] == "1" and kept
     assert answer["product"] == {"variantCount": 1, "priceRange": {"min": "5.00", "max": "5.00"}}
     left = (await owner.ask(PRODUCT, i=product))["product"]
-    assert left["variants"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
+    assert left["variants"]["nodes"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
     again = await mutate(owner, DELETE, id=gone)
     assert get_errors(again) == [("NOT_FOUND", "id")] and again["product"] is None
     [entry] = await log.read_entries(owner.database, store, 0, 10)
@@ -171,9 +182,9 @@ async def test_unavailable_variant_counts_for_owner_only(owner: Client, shopper:
     product, _ = await own_product(owner, inventory=0)
     variant = await make_variant(owner.database, product, price="5")
     answer = await mutate(owner, UPDATE, id=variant, isAvailable=False)
-    assert answer["variant"]["isAvailable"] is False and answer["variant"]["product"]["variantCount"] == 1
+    assert answer["variant"]["isAvailable"] is False and answer["variant"]["product"]["variants"]["totalCount"] == 1
     seen = (await shopper.ask(PRODUCT, i=product))["product"]
-    assert (seen["variantCount"], seen["inStock"], seen["variants"]) == (0, False, [])
+    assert (seen["variants"], seen["inStock"]) == ({"totalCount": 0, "nodes": []}, False)
     assert seen["priceRange"] == {"min": "10.00", "max": "10.00"}
 
 

@@ -193,13 +193,13 @@ async def test_crash_during_authentication_is_masked(shop: Client) -> None:
 
 async def test_crash_after_commit_loses_nothing(shop: Client) -> None:
     document, given = await work(shop, "createProduct")
-    asked = document.replace("product { id }", "product { id variants { id } }")
+    asked = document.replace("product { id }", "product { id variants { nodes { id } } }")
     with at_statement(shop.database, len(await statements(shop, "createProduct")), fault_of_ours):
         body = (await shop.post(asked, input={**given, "idempotencyKey": "after"})).json()
     assert [e["extensions"]["code"] for e in body["errors"]] == ["INTERNAL_SERVER_ERROR"]
     assert await faults_of_logs(shop.database) == []
     [made] = (await shop.ask(asked, input={**given, "idempotencyKey": "after"})).values()
-    assert len(made["product"]["variants"]) == 3
+    assert len(made["product"]["variants"]["nodes"]) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -307,7 +307,9 @@ async def test_key_that_expires_during_lookup_is_claimed_again(database: Databas
 
 async def test_replay_reports_a_deleted_store(owner: Client) -> None:
     store = await own_store(owner)
-    document = CREATE.replace("createdAt", "createdAt config { id } variants { id } related { id } reviews { totalCount }")
+    document = CREATE.replace(
+        "createdAt", "createdAt config { id } variants { nodes { id } } related { id } reviews { totalCount }"
+    )
     given = {"configId": store, "title": "Once", "price": "1", "idempotencyKey": "k"}
     await received(owner, document, **given)
     await owner.ask("mutation($i: ID!) { deleteConfig(input: {id: $i}) { deletedId } }", i=store)

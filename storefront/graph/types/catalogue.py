@@ -20,18 +20,27 @@ from storefront.graph.batches import build_optional_reference_batch, build_refer
 from storefront.graph.cache_hints import PERSONAL
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
-from storefront.graph.images import Image, load_featured_images, load_gallery
+from storefront.graph.images import Image, load_featured_images, load_gallery, load_variant_images
 from storefront.graph.inputs import (
+    InventoryPolicy,
     MaybeFilter,
     MaybeSort,
     ProductInConfigByInput,
     ProductStatus,
+    ProductVariantSortKey,
     SearchText,
     VariantInProductByInput,
+    WeightUnit,
 )
-from storefront.graph.json_pushdown import build_nodes_document, build_product_document, wrap_json_row
+from storefront.graph.json_pushdown import (
+    DEFAULT_VARIANTS,
+    MAX_VARIANTS_PER_PAGE,
+    build_nodes_document,
+    build_product_document,
+    wrap_json_row,
+)
 from storefront.graph.limits import SEARCH_LIMITS, row_limits
-from storefront.graph.pagination import After, Before, Connection, First, MaybeFirst, MaybeLast
+from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
 from storefront.graph.scalars import CurrencyCode, Position
@@ -49,14 +58,23 @@ from storefront.graph.types.jobs import JobConnection, load_jobs_of_stores
 from storefront.graph.types.node import Node
 from storefront.graph.types.store_settings import Integrations, Layout, Theme, build_integrations, build_layout, build_theme
 from storefront.graph.types.webhooks import Webhook, load_webhooks_of_stores
+from storefront.graph.variant_inputs import (
+    INVENTORY_POLICY_DESCRIPTION,
+    IS_AVAILABLE_DESCRIPTION,
+    PRICE_DESCRIPTION,
+    REQUIRES_SHIPPING_DESCRIPTION,
+    TAXABLE_DESCRIPTION,
+)
 from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
 from storefront.queries import fields
+from storefront.queries.keyset import Page
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
 from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 
 MAX_PREDICTIVE_RESULTS = 20
+MAX_VARIANTS_OF_SKU = 50
 
 ID_DESCRIPTION = "Globally unique, opaque and permanent."
 
@@ -130,7 +148,17 @@ async def _load_product(
     # The document is that of a shopper; owners may see more.
     document = None if info.context.owned_store_ids else build_product_document(info, is_owner=False)
     rows = await info.context.load_many(loaders.load_config_product, [row.id for row in stores], lookup_name, value, document)
-    return [row if row is None or document is None else wrap_json_row(row) for row in rows]
+    # An error is that of its store alone.
+    return [row if document is None or row is None or isinstance(row, Exception) else wrap_json_row(row) for row in rows]
+
+
+async def _load_config_variants(
+    stores: Sequence[ConfigRow],
+    info: Info,
+    sku: Annotated[str, strawberry.argument(description="SKU of the variants.")],
+) -> Sequence[Sequence[VariantRow]]:
+    arguments.check_text(sku, "sku")
+    return await info.context.load_many(loaders.load_config_variants, [row.id for row in stores], sku, MAX_VARIANTS_OF_SKU)
 
 
 async def _load_predictive_search(
@@ -238,6 +266,12 @@ class Config(Node):
         _load_product, description="A product of this store; null if it does not exist or is not visible."
     )
 
+    variants: "list[ProductVariant]" = batch_field(
+        _load_config_variants,
+        description=f"The variants with a SKU, oldest first; at most {MAX_VARIANTS_OF_SKU}. SKUs need not be unique.",
+        metadata=costs(size=MAX_VARIANTS_OF_SKU),
+    )
+
     predictive_search: "PredictiveSearchResult" = batch_field(
         _load_predictive_search, description="Results to show while a shopper is typing.", metadata=costs(20)
     )
@@ -269,10 +303,10 @@ class Config(Node):
     )
 
 
-@strawberry.type
+@strawberry.type(description="Attribute of a variant.")
 class VariantAttribute:
-    name: str
-    value: str
+    name: str = strawberry.field(description='Name, such as "Size".')
+    value: str = strawberry.field(description='Value, such as "Large".')
 
 
 class _NameAndValue(NamedTuple):
@@ -311,17 +345,69 @@ def _build_review_summary(row: ProductRow) -> ReviewSummary:
     return ReviewSummary(**summary, distribution=cast(list[RatingCount], distribution))
 
 
+VARIANT_LIMITS = row_limits(MAX_VARIANTS_PER_PAGE)
+
+
 async def _load_variants(
-    products: Sequence[ProductRow], info: Info, first: First = 5, available_only: bool = True
-) -> Sequence[Sequence[VariantRow]]:
-    limit, columns, context = arguments.check_row_count(first), get_selected_columns(info, ProductVariant), info.context
-    # Unavailable variants are visible to the owner of the product only.
-    available_only_flags = [available_only or context.get_audience(row.config_id) is not Audience.OWNER for row in products]
-    return await load_by_kind(
-        products,
-        available_only_flags,
-        lambda keys, only: context.load_many(loaders.load_product_variants, keys, limit, only, columns),
-    )
+    products: Sequence[ProductRow],
+    info: Info,
+    available_only: Annotated[
+        bool,
+        strawberry.argument(description="Whether to leave out unavailable variants. False has an effect for the owner only."),
+    ] = True,
+    sort: Annotated[ProductVariantSortKey, strawberry.argument(description="Order of the variants.")] = (
+        ProductVariantSortKey.POSITION
+    ),
+    first: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of variants from the start, 1 to {MAX_VARIANTS_PER_PAGE}; "
+            f"{DEFAULT_VARIANTS} if neither `first` nor `last` is given.",
+            metadata=VARIANT_LIMITS,
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, strawberry.argument(description="Returns the variants after this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
+    last: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of variants from the end, 1 to {MAX_VARIANTS_PER_PAGE}.", metadata=VARIANT_LIMITS
+        ),
+    ] = None,
+    before: Annotated[
+        str | None, strawberry.argument(description="Returns the variants before this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
+) -> "Sequence[ProductVariantConnection]":
+    window = arguments.build_window(first, after, last, before, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
+    columns, context = get_selected_columns(info, ProductVariant), info.context
+    audiences = [context.get_audience(row.config_id) for row in products]
+    # Unavailable variants, and costs, are visible to the owner of the product only.
+    available_only_flags = [available_only or audience is not Audience.OWNER for audience in audiences]
+    if get_selected_names(info, "ProductVariantConnection") == ("total_count",):
+        # The number alone is a column of the product.
+        pages = [_NO_PAGE] * len(products)
+    else:
+        pages = await load_by_kind(
+            products,
+            audiences,
+            lambda keys, audience: context.load_many(
+                loaders.load_product_variants,
+                keys,
+                window,
+                str(sort.value),
+                available_only or audience is not Audience.OWNER,
+                audience is Audience.OWNER,
+                columns,
+            ),
+        )
+    return [
+        ProductVariantConnection(page=page, count=_make_counter([getattr(row, fields.get_variant_count_column(only))]))
+        for row, page, only in zip(products, pages, available_only_flags, strict=True)
+    ]
+
+
+_NO_PAGE = Page((), has_next=False, has_previous=False, encode_cursor=str)
 
 
 async def _load_variant(
@@ -331,9 +417,9 @@ async def _load_variant(
 ) -> Sequence[VariantRow | None]:
     lookup_name, value = inputs.parse_variant_lookup(by)
     load = info.context.load_many
-    available_only_flags = [info.context.get_audience(row.config_id) is not Audience.OWNER for row in products]
+    owned_flags = [info.context.get_audience(row.config_id) is Audience.OWNER for row in products]
     return await load_by_kind(
-        products, available_only_flags, lambda keys, only: load(loaders.load_product_variant, keys, lookup_name, value, only)
+        products, owned_flags, lambda keys, is_owner: load(loaders.load_product_variant, keys, lookup_name, value, is_owner)
     )
 
 
@@ -397,16 +483,11 @@ class Product(Node):
         build_reference_batch(loaders.load_configs, "config_id", "store"), description="The store that sells the product."
     )
 
-    variants: "list[ProductVariant]" = batch_field(
-        _load_variants, description="The first variants. The owner sees unavailable ones with `availableOnly: false`."
+    variants: "ProductVariantConnection" = batch_field(
+        _load_variants,
+        description="Variants in the order of the product. Shoppers see available variants only.",
+        metadata=requires_columns(*fields.VARIANT_COUNT_COLUMNS) | costs(size=DEFAULT_VARIANTS, max_size=MAX_VARIANTS_PER_PAGE),
     )
-
-    @strawberry.field(
-        description="The number of variants visible to the viewer.",
-        metadata=requires_columns(*fields.VARIANT_COUNT_COLUMNS),
-    )
-    def variant_count(self, info: Info) -> int:
-        return int(getattr(self, fields.get_variant_count_column(_is_owner(self, info))))
 
     variant: "ProductVariant | None" = batch_field(
         _load_variant, description="A variant of this product; null if it does not exist or is not visible."
@@ -463,23 +544,56 @@ class PredictiveSearchResult:
         return self.scope.corrected_search.text if self.scope.corrected_search else None
 
 
-@strawberry.type
-class ProductVariant(Node):
-    name: str
-    price: Decimal
-    compare_at_price: Decimal | None
-    inventory: int | None = strawberry.field(description="Null: not tracked, never out of stock.")
-    sku: str | None
-    is_available: bool
-    in_stock: bool
-    version: int
-    created_at: datetime
+@strawberry.type(description="A weight.")
+class Weight:
+    value: Decimal = strawberry.field(description="Amount, in `unit`.")
+    unit: WeightUnit = strawberry.field(description="Unit of `value`.")
 
-    @strawberry.field(metadata=requires_columns("attributes") | costs(size=3))
+
+@strawberry.type(description="A version of a product that can be bought, identified within the product by its attributes.")
+class ProductVariant(Node):
+    name: str = strawberry.field(description='Name shown to shoppers: "S / Red".')
+    price: Decimal = strawberry.field(description=PRICE_DESCRIPTION)
+    compare_at_price: Decimal | None = strawberry.field(description="Price before a reduction. Always higher than `price`.")
+    currency: str = strawberry.field(description="Currency of the prices of this variant.")
+    inventory: int | None = strawberry.field(
+        description="Units in stock; null if not tracked. Negative while more has been sold than there was, "
+        "which `inventoryPolicy` has to allow."
+    )
+    inventory_policy: InventoryPolicy = strawberry.field(description=INVENTORY_POLICY_DESCRIPTION)
+    sku: str | None = strawberry.field(description="Stock keeping unit; the owner's article number.")
+    barcode: str | None = strawberry.field(description="Barcode, such as an EAN, UPC or ISBN.")
+    taxable: bool = strawberry.field(description=TAXABLE_DESCRIPTION)
+    requires_shipping: bool = strawberry.field(description=REQUIRES_SHIPPING_DESCRIPTION)
+    # Statements select it for the owner only.
+    cost: Decimal | None = strawberry.field(description="What one unit costs the owner. Owner only; null for others.")
+    is_available: bool = strawberry.field(description=IS_AVAILABLE_DESCRIPTION)
+    in_stock: bool = strawberry.field(description="Whether the variant can be bought now.")
+    version: int = strawberry.field(description="Increases by one with each change.")
+    created_at: datetime = strawberry.field(description="When the variant was created.")
+    updated_at: datetime = strawberry.field(description="When the variant was last changed.")
+
+    @strawberry.field(description="Shipping weight.", metadata=requires_columns("weight"))
+    def weight(self) -> Weight | None:
+        weight = as_row(self, VariantRow).weight
+        return Weight(value=Decimal(weight["value"]), unit=WeightUnit(weight["unit"])) if weight else None
+
+    @strawberry.field(
+        description="Value of each option of the product; unique within it.",
+        metadata=requires_columns("attributes") | costs(size=3),
+    )
     def attributes(self) -> list[VariantAttribute]:
         return [*map(_make_name_and_value, as_row(self, VariantRow).attributes.items())]
 
-    product: Product = batch_field(build_reference_batch(loaders.load_products, "product_id", "product"))
+    image: Image | None = batch_field(
+        load_variant_images,
+        description="Image of this variant; null to show the product's.",
+        metadata=requires_columns("image", "config_id"),
+    )
+
+    product: Product = batch_field(
+        build_reference_batch(loaders.load_products, "product_id", "product"), description="The product."
+    )
 
 
 @strawberry.type(description="A review of a product.")
@@ -504,6 +618,11 @@ class Review(Node):
 
 @strawberry.type(description="A page of stores.")
 class ConfigConnection(Connection[Config]):
+    pass
+
+
+@strawberry.type(description="A page of variants.")
+class ProductVariantConnection(Connection[ProductVariant]):
     pass
 
 
@@ -578,7 +697,3 @@ def _build_product_connection(
         selection=selection,
         log_position=log_position,
     )
-
-
-def _is_owner(product: Product, info: Info) -> bool:
-    return info.context.get_audience(as_row(product, ProductRow).config_id) is Audience.OWNER

@@ -4,17 +4,20 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
 from storefront.imports import lossless_cell
 from storefront.imports.csv_columns import (
     COLUMNS,
+    GRAMS_BY_WEIGHT_UNIT,
     OPTION_NUMBERS,
     PRODUCT_FIELD_NAMES,
     PRODUCT_TEXT_COLUMNS,
     VARIANT_FIELD_NAMES,
     VARIANT_TEXT_COLUMNS,
+    WEIGHT_UNIT_BY_CELL,
     CsvRecord,
     SourceLayout,
 )
@@ -28,16 +31,13 @@ HEADER = (
     *(f"Option{n} {part}" for n in OPTION_NUMBERS for part in ("Name", "Value")),
     *(*VARIANT_TEXT_COLUMNS.values(), "Variant Inventory Tracker", "Variant Inventory Qty", "Variant Inventory Policy"),
     *("Variant Fulfillment Service", "Variant Price", "Variant Compare At Price", "Variant Requires Shipping"),
-    *("Variant Taxable", "Image Src", "Image Position", "Status"),
+    *("Variant Taxable", "Image Src", "Image Position", "Variant Image", "Variant Grams", "Variant Weight Unit", "Cost per item"),
+    "Status",
 )
 SHOPIFY_STATUSES = {"active": "active", "inactive": "draft", "archived": "archived"}
-# Columns that Shopify requires and that have no counterpart here: its defaults for a new variant.
-DEFAULT_VARIANT_CELLS = {
-    "Variant Inventory Policy": "deny",
-    "Variant Fulfillment Service": "manual",
-    "Variant Requires Shipping": "true",
-    "Variant Taxable": "true",
-}
+# A column that Shopify requires and that has no counterpart here: its default for a new variant.
+DEFAULT_VARIANT_CELLS = {"Variant Fulfillment Service": "manual"}
+WEIGHT_UNIT_CELLS = {unit: cell for cell, unit in WEIGHT_UNIT_BY_CELL.items()}
 DEFAULT_OPTION_CELLS = {"Option1 Name": "Title", "Option1 Value": "Default Title"}
 # The option of variants whose attributes Shopify's options cannot represent.
 SYNTHETIC_OPTION_NAME = "Variant"
@@ -179,7 +179,19 @@ def _build_variant_cells(variant: VariantRow, options: Cells) -> Cells:
         "Variant Inventory Qty": str(variant.inventory) if is_tracked else "",
         "Variant Price": str(variant.price),
         "Variant Compare At Price": "" if variant.compare_at_price is None else str(variant.compare_at_price),
+        "Variant Inventory Policy": variant.inventory_policy,
+        "Variant Taxable": str(variant.taxable).lower(),
+        "Variant Requires Shipping": str(variant.requires_shipping).lower(),
+        "Cost per item": "" if variant.cost is None else str(variant.cost),
+        "Variant Image": variant.image or "",
+        **(_build_weight_cells(variant.weight) if variant.weight else {}),
     }
+
+
+def _build_weight_cells(weight: Mapping[str, str]) -> Cells:
+    # Shopify reads whole grams.
+    grams = round(Decimal(weight["value"]) * GRAMS_BY_WEIGHT_UNIT[weight["unit"]])
+    return {"Variant Grams": str(grams), "Variant Weight Unit": WEIGHT_UNIT_CELLS[weight["unit"]]}
 
 
 def _build_image_cells(position: int, url: str) -> Cells:

@@ -38,7 +38,7 @@ EXPORT = """mutation ($input: ExportProductsInput!) { exportProducts(input: $inp
   job { id status } userErrors { code message path } } }"""
 PRODUCTS = """query ($store: ID!) { products(configId: $store, sort: {key: NAME, order: ASC}) { nodes {
   handle title price status tags images inventory
-  variants(availableOnly: false) { name sku price inventory attributes { name value } } } } }"""
+  variants(availableOnly: false) { nodes { name sku price inventory attributes { name value } } } } } }"""
 
 
 @dataclass
@@ -134,7 +134,7 @@ async def test_uploaded_file_is_imported(env: JobEnvironment) -> None:
     assert (issue["row"], issue["handle"], issue["column"]) == (5, "cup", "Variant Price")
     assert "not an amount of 0 or more" in issue["message"]
     mug, shirt = await env.load_products()
-    assert (mug["handle"], [one["sku"] for one in shirt["variants"]]) == ("mug", ["S-1", "S-2"])
+    assert (mug["handle"], [one["sku"] for one in shirt["variants"]["nodes"]]) == ("mug", ["S-1", "S-2"])
     assert (await env.import_file(SHIRT))["productsUnchanged"] == 1
 
 
@@ -367,10 +367,11 @@ async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     found = {one["handle"]: one for one in await env.load_products()}
     assert found["product-20"]["images"] == [f"https://x.example/20/{m}.jpg" for m in range(20)]
     assert [found[f"product-{n}"]["status"] for n in range(1, 5)] == ["ACTIVE", "INACTIVE", "ARCHIVED", "INACTIVE"]
-    count = "query ($by: ProductByInput!) { product(by: $by) { variantCount category inventory price priceRange { max } } }"
+    count = """query ($by: ProductByInput!) {
+      product(by: $by) { variants { totalCount } category inventory price priceRange { max } } }"""
     by = {"handle": {"configId": env.store, "handle": "product-21"}}
     whole = (await env.owner.ask(count, by=by))["product"]
-    assert (whole["variantCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")
+    assert (whole["variants"]["totalCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")
     assert (whole["inventory"], whole["priceRange"]["max"]) == (sum(range(2, 131, 2)), "130.50")
     assert (await env.import_shop())["productsUnchanged"] == 21
 

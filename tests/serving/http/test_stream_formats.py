@@ -11,8 +11,8 @@ from tests.client import Client
 from tests.factories import make_product, make_store, make_user, make_variant
 
 FEED = """subscription($c: ID!) { productFeed(configId: $c, after: "0") {
-  ... on ProductUpdated { product { title variants { attributes { name value } } } } } }"""
-LIST = """query($c: ID!) { products(configId: $c) { nodes { title variants { attributes { name value } } } } }"""
+  ... on ProductUpdated { product { title variants { nodes { attributes { name value } } } } } } }"""
+LIST = """query($c: ID!) { products(configId: $c) { nodes { title variants { nodes { attributes { name value } } } } } }"""
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 ATTRIBUTES = {"size": "large", "note": "two\nlines\r\nand \u2028more"}
 EXPECTED = [{"name": name, "value": value} for name, value in sorted(ATTRIBUTES.items(), key=lambda one: (len(one[0]), one[0]))]
@@ -43,4 +43,4 @@ async def test_event_is_one_line_of_json(shopper: Client, document: str) -> None
             await shopper.signed_in(user).ask(UPDATE, input={"id": product, "title": "Two\nlines"})
         received = json.loads(await anext(events(response)))["data"]
         found = received["productFeed"]["product"] if document is FEED else received["products"]["nodes"][0]
-        assert found["variants"][0]["attributes"] == EXPECTED
+        assert found["variants"]["nodes"][0]["attributes"] == EXPECTED
