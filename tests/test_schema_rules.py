@@ -22,7 +22,6 @@ from graphql import (
 
 SCHEMA = build_schema((Path(__file__).parents[1] / "schema.graphql").read_text())
 
-)
 # Events are raw data, which are dropped after their retention: their id only distinguishes them.
 NODES_WITHOUT_LOOKUP = {"AnalyticsEvent"}
 
