@@ -30,7 +30,7 @@ FEED = """subscription($c: ID!, $after: Position, $filter: ProductFilterInput) {
   ... on FeedReset { reason }
   ... on FeedHeartbeat { sentAt } } }"""
 DETAILS = """subscription($c: ID!) { productFeed(configId: $c) {
-  ... on ProductUpdated { product { variants { totalCount } reviews { nodes { id } } } } } }"""
+  ... on ProductUpdated { product { variants(availableOnly: false) { totalCount } reviews { nodes { id } } } } } }"""
 REVIEWERS = """subscription($c: ID!) { productFeed(configId: $c) {
   ... on ProductUpdated { product { reviews { nodes { user { id email } } } } } } }"""
 CREATE = """mutation($input: CreateProductInput!) {
