@@ -666,7 +666,9 @@ async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Seq
 
     They are read before the lists, so that a list has every change up to its position, and perhaps later ones.
     """
-    if "position" not in (get_selected_names(info, "ProductConnection") or ()):
+    selected_names = get_selected_names(info, "ProductConnection")
+    # None: the reference executor does not know them.
+    if selected_names is not None and "position" not in selected_names:
         return [None] * len(config_ids)
     return await info.context.load_many(loaders.load_config_positions, config_ids)
 
