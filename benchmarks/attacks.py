@@ -36,10 +36,11 @@ def loop(fragments: int) -> str:
 
 def doubling(fragments: int) -> str:
     """Fragments of which each spreads the next one twice, under two names."""
+    below = "related(first: 1) {{ ...F{} }}"
     links = (
-        f"fragment F{n} on __Type {{ a{n}: ofType {{ ...F{n + 1} }} b{n}: ofType {{ ...F{n + 1} }} }}" for n in range(fragments)
+        f"fragment F{n} on Product {{ a{n}: {below.format(n + 1)} b{n}: {below.format(n + 1)} }}" for n in range(fragments)
     )
-    return f'{{ __type(name: "Query") {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on __Type {{ name }}'
+    return f'{{ product(by: {{id: "{KEY}"}}) {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on Product {{ title }}'
 
 
 def company(levels: int) -> str:
@@ -89,7 +90,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a fragment of itself": Attack(
         "{ ...F } fragment F on Query { configs { nodes { owner { configs { nodes { id } } } } } ...F }", INVALID
     ),
-    "fragments that double": Attack(doubling(18), details={"limit": "cost"}),
+    "fragments that double": Attack(doubling(16), details={"limit": "cost"}),
     "fragments in ever new company": Attack(company(9), details={"limit": "selections"}),
     "one field 1,250 times": Attack(
         f"{{ configs {{ {times('totalCount', 1_250)} }} }}", details={"limit": "fields", "found": 1_251}
@@ -105,7 +106,7 @@ ATTACKS: Mapping[str, Attack] = {
     "mutations": Attack(f"mutation {{ {times('a#: __typename', 21)} }}", details={"limit": "mutations", "found": 21}),
     "pages of pages of pages": Attack(
         "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { nodes { id } } } } } } }",
-        details={"limit": "cost", "found": 2 + 100 * (2 + 100 * (1 + 100))},
+        details={"limit": "cost", "found": 2 + 100 * (2 + 100 * (2 + 100))},
     ),
     "types of fields of types": Attack(
         "{ __schema { types { fields { type { fields { type { fields { name } } } } } } } }", INVALID
@@ -128,7 +129,7 @@ ATTACKS: Mapping[str, Attack] = {
     "a list of 6,500 attributes under 40 names": Attack(
         f'query($x: [AttributeInput!]!) {{ product(by: {{id: "{KEY}"}}) {{ {times(VARIANT, 40)} }} }}',
         UNUSABLE,
-        {"field": "attributes", "limit": "items", "maximum": 10, "found": 6_500},
+        {"field": "by.attributes", "limit": "items", "maximum": 10, "found": 6_500},
         {"x": [{"name": f"n{n}", "value": "v"} for n in range(6_500)]},
     ),
     "lists as long as may be under 40 names": Attack(

@@ -15,6 +15,9 @@ from graphql import (
     ArgumentNode,
     DocumentNode,
     GraphQLField,
+    GraphQLInputObjectType,
+    GraphQLInterfaceType,
+    GraphQLObjectType,
     GraphQLSchema,
     IntValueNode,
     ListValueNode,
@@ -23,6 +26,7 @@ from graphql import (
     OperationType,
     VariableNode,
     get_nullable_type,
+    introspection_types,
     is_input_object_type,
     is_list_type,
     type_from_ast,
@@ -159,6 +163,8 @@ class _OperationCostBuilder:
     def __init__(self, schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode) -> None:
         self._merged = FieldCollector(schema, document)
         self._introspection_sizes = _compute_introspection_sizes(schema)
+        # Null for most types: it counts like a list with less than one item.
+        self._of_type_field = introspection_types["__Type"].fields["ofType"]  # type: ignore[attr-defined]
         self._is_mutation = operation.operation is OperationType.MUTATION
         self._root_level: SelectionLevel = [(schema.get_root_type(operation.operation), operation.selection_set)]
         definitions = operation.variable_definitions or ()
@@ -198,7 +204,8 @@ class _OperationCostBuilder:
             return {(): 1}
         cost, size, level = get_field_cost(definition), self._compute_list_size(group[0], inherited_size), get_child_level(group)
         total: CostSum = {(): cost.weight}
-        if level and is_list_type(get_nullable_type(definition.type)):
+        is_wrapped_type = definition is self._of_type_field
+        if level and (is_wrapped_type or is_list_type(get_nullable_type(definition.type))):
             total = _add_weight(cost.weight, _multiply_sums(size or {(): DEFAULT_LIST_SIZE}, self._sum_level(level, None)))
         elif level:
             total = _add_weight(cost.weight, self._sum_level(level, size))
@@ -323,17 +330,29 @@ def _compute_introspection_sizes(schema: GraphQLSchema) -> Mapping[str, float]:
     fields = [field for type_ in types for field in getattr(type_, "fields", {}).values()]
     arguments = [argument_name for field in fields for argument_name in getattr(field, "args", {})]
 
-    def compute_average(attribute: str) -> float:
-        return sum(len(getattr(type_, attribute, ())) for type_ in types) / len(types)
+    references = [field.type for field in fields] + [
+        argument.type for field in fields for argument in getattr(field, "args", {}).values()
+    ]
+    wrapper_count = sum(map(_count_wrappers, references))
+
+    def compute_average(attribute: str, kinds: Any = object) -> float:
+        return sum(len(getattr(type_, attribute, ())) for type_ in types if isinstance(type_, kinds)) / len(types)
 
     return {
         "__Schema.types": len(types),
         "__Schema.directives": len(schema.directives),
-        "__Type.fields": compute_average("fields"),
-        "__Type.inputFields": compute_average("fields"),
+        "__Type.fields": compute_average("fields", GraphQLObjectType | GraphQLInterfaceType),
+        "__Type.inputFields": compute_average("fields", GraphQLInputObjectType),
+        # The share of types that wrap another one, among those of fields and arguments and those inside.
+        "__Type.ofType": wrapper_count / (wrapper_count + len(references)),
         "__Type.enumValues": compute_average("values"),
         "__Type.interfaces": compute_average("interfaces"),
         "__Type.possibleTypes": compute_average("types"),
         "__Field.args": len(arguments) / len(fields),
         "__Directive.args": 1,
     }
+
+
+def _count_wrappers(type_: Any) -> int:
+    """The number of list and non-null types around a named type."""
+    return 1 + _count_wrappers(type_.of_type) if hasattr(type_, "of_type") else 0
