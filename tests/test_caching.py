@@ -64,6 +64,7 @@ ARGUMENTS = {
     "Config.products": '(search: "mugg")',
     "Config.product": '(by: {handle: "mug"})',
     "Config.predictiveSearch": '(search: "mugg")',
+    "Config.variants": '(sku: "none")',
     "Config.analytics": '(range: {from: "2026-01-01T00:00:00Z", to: "2026-01-02T00:00:00Z"})',
 }
 
@@ -146,7 +147,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def servers(postgres: str, template: str, folder: Path) -> AsyncIterator[list[Client]]:
     url = fresh(postgres, template)
     # The documents select every field, each under an alias.
-    sizes = {"max_aliases": 1_000, "max_fields": 1_000, "max_tokens": 10_000}
+    sizes = {"max_aliases": 5_000, "max_fields": 5_000, "max_tokens": 20_000}
     plain: dict[str, Any] = {**sizes, "job_workers": 0, "webhook_http": True, "webhook_networks": "127.0.0.1"}
     keeping = {**plain, "response_cache_bytes": 10_000_000, "poll_interval": 60}
     async with AsyncExitStack() as stack:
