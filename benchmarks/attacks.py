@@ -37,9 +37,7 @@ def loop(fragments: int) -> str:
 def doubling(fragments: int) -> str:
     """Fragments of which each spreads the next one twice, under two names."""
     below = "related(first: 1) {{ ...F{} }}"
-    links = (
-        f"fragment F{n} on Product {{ a{n}: {below.format(n + 1)} b{n}: {below.format(n + 1)} }}" for n in range(fragments)
-    )
+    links = (f"fragment F{n} on Product {{ a{n}: {below.format(n + 1)} b{n}: {below.format(n + 1)} }}" for n in range(fragments))
     return f'{{ product(by: {{id: "{KEY}"}}) {{ ...F0 }} }} {" ".join(links)} fragment F{fragments} on Product {{ title }}'
 
 

@@ -88,7 +88,8 @@ async def expect_data(shop: Shop, query: str, value: object) -> Any:
 async def test_first_must_be_1_to_100(shop: Shop, query: str, number: int) -> None:
     error = await refusal(shop, query, number)
     assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "first")
-    assert error["message"] == f"first: must be between 1 and 100, not {number}."
+    maximum = 20 if "predictiveSearch" in query else 100
+    assert error["message"] == f"first: must be between 1 and {maximum}, not {number}."
 
 
 @pytest.mark.parametrize("number", [2**31, -(10**12), 10**25, 1.5, "1", True, [1], {}])
@@ -106,7 +107,7 @@ UNFIT = [
     *((f'after: "{text}"', "after") for text in ("", "x", "%%%", "é", "W" * 2_001, "W" * 1_999)),
     ('before: "x"', "before"), ("sort: {key: RELEVANCE}", "sort.key"), ('search: "  ", sort: {key: RELEVANCE}', "sort.key"),
     ('filter: {minPrice: "2", maxPrice: "1.99"}', "filter.minPrice"),
-    *((f"filter: {{{name}: [{MANY}]}}", f"filter.{name}") for name in ("tags", "category", "ids")),
+    *((f"filter: {{{name}: [{MANY}]}}", f"filter.{name}") for name in ("tags", "categories", "ids")),
     ("filter: {attributes: [" + '{name: "a", values: ["b"]} ' * 11 + "]}", "filter.attributes"),
 ]
 UNFIT_NUMBERED = [
@@ -266,7 +267,7 @@ async def test_cursor_is_bound_to_its_list(shop: Shop) -> None:
         "sort: $sort, filter: $f, search: $q, after: $v",
         ", $sort: ProductSortInput, $f: ProductFilterInput, $q: String, $v: String",
     )
-    changes: list[dict[str, Any]] = [{"sort": {"key": "PRICE", "order": "ASC"}}, {"sort": {"key": "NAME"}}, {"s": other}]
+    changes: list[dict[str, Any]] = [{"sort": {"key": "PRICE", "order": "DESC"}}, {"sort": {"key": "NAME"}}, {"s": other}]
     for changed in [*changes, {"f": {"inStock": True}}, {"f": {"tags": []}}, {"q": "lantern"}]:
         error = await shop.client.refusal(query, **{"s": shop.store, "sort": {"key": "PRICE"}, "v": held, **changed})
         assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", "after")
@@ -303,16 +304,16 @@ async def test_altered_correction_in_cursor_is_harmless(shop: Shop) -> None:
     ("query", "wrap", "field"),
     [
         (SEARCH, None, "search"),
-        (SUGGEST, None, "prefix"),
+        (SUGGEST, None, "search"),
         (CONFIG, "slug", "by.slug"),
         (PRODUCT, "handle", "by.handle.handle"),
         (PRODUCT, "sku", "by.sku.sku"),
-        (filter_products("category", "[String!]"), None, "filter.category"),
+        (filter_products("categories", "[String!]"), None, "filter.categories"),
         (filter_products("tags", "[String!]"), None, "filter.tags"),
-        (filter_products("attributes", "[AttributeInput!]"), "name", "filter.attributes.0.name"),
-        (filter_products("attributes", "[AttributeInput!]"), "value", "filter.attributes.0.value"),
-        (VARIANT, "name", "attributes.0.name"),
-        (VARIANT, "value", "attributes.0.value"),
+        (filter_products("attributes", "[AttributeFilterInput!]"), "filter name", "filter.attributes.0.name"),
+        (filter_products("attributes", "[AttributeFilterInput!]"), "filter value", "filter.attributes.0.values.0"),
+        (VARIANT, "name", "by.attributes.0.name"),
+        (VARIANT, "value", "by.attributes.0.value"),
     ],
 )
 async def test_text_too_long_or_with_nul_is_named(shop: Shop, query: str, wrap: str | None, field: str, text: str) -> None:
@@ -323,6 +324,8 @@ async def test_text_too_long_or_with_nul_is_named(shop: Shop, query: str, wrap: 
         "sku": {"sku": {"configId": shop.store, "sku": text}},
         "name": [{"name": text, "value": "x"}],
         "value": [{"name": "x", "value": text}],
+        "filter name": [{"name": text, "values": ["x"]}],
+        "filter value": [{"name": "x", "values": [text]}],
     }
     error = await refusal(shop, query, shapes[wrap])
     assert (error["extensions"]["code"], error["extensions"]["field"]) == ("BAD_USER_INPUT", field)
@@ -369,7 +372,7 @@ MOMENTS = [("0001-01-01T00:00:00Z", 12), ("0001-01-01T10:00:00+10:00", 12), ("99
 
 @pytest.mark.parametrize("text", ODD, ids=lambda text: ascii(text[:12]))
 async def test_unusual_text_can_be_searched(shop: Shop, text: str) -> None:
-    for query in (SEARCH, SUGGEST, filter_products("category", "[String!]"), filter_products("tags", "[String!]")):
+    for query in (SEARCH, SUGGEST, filter_products("categories", "[String!]"), filter_products("tags", "[String!]")):
         await expect_data(shop, query, text)
     await expect_data(shop, NUMBERED, {"configId": shop.store, "q": text, "category": text})
     await expect_data(shop, CONFIG, {"slug": text})
@@ -381,7 +384,7 @@ async def test_unusual_text_can_be_searched(shop: Shop, text: str) -> None:
 async def test_search_too_large_after_folding_is_rejected(shop: Shop, text: str, unit: str) -> None:
     for query, value, field in (
         (SEARCH, text, "search"),
-        (SUGGEST, text, "prefix"),
+        (SUGGEST, text, "search"),
         (NUMBERED, {"configId": shop.store, "q": text}, "input.q"),
         ("query($s: ID!, $v: String) { config(by: {id: $s}) { products(search: $v) { totalCount } } }", text, "search"),
         (products(f'search: "{text}"'), None, "search"),
@@ -405,7 +408,7 @@ async def test_empty_prefix_and_search_are_valid(shop: Shop) -> None:
 
 
 async def test_empty_filter_list_matches_nothing(shop: Shop) -> None:
-    for name, type_ in (("tags", "[String!]"), ("category", "[String!]"), ("ids", "[ID!]")):
+    for name, type_ in (("tags", "[String!]"), ("categories", "[String!]"), ("ids", "[ID!]")):
         assert (await expect_data(shop, filter_products(name, type_), []))["products"]["totalCount"] == 0
         assert (await expect_data(shop, filter_products(name, type_), None))["products"]["totalCount"] == 12
 
@@ -531,7 +534,10 @@ PLAIN = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats
 KEYS = st.sampled_from(["id", "name", "value", "x"])
 VALUE = st.recursive(PLAIN, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=6)
 FILTERS = {"minPrice": "Decimal", "updatedSince": "DateTime", "minRating": "Float", "tags": "[String!]", "ids": "[ID!]"}
-QUERIES = [*(filter_products(name, type_) for name, type_ in FILTERS.items()), filter_products("attributes", "[AttributeInput!]")]
+QUERIES = [
+    *(filter_products(name, type_) for name, type_ in FILTERS.items()),
+    filter_products("attributes", "[AttributeFilterInput!]"),
+]
 
 
 @settings(max_examples=80, deadline=None, derandomize=True)

@@ -112,7 +112,7 @@ def test_every_kind_of_size_occurs() -> None:
     assert printed["Query.products"] == {"assumedSize": 20, "slicingArguments": ["first", "last"]}
     assert printed["Query.nodes"]["slicingArguments"] == ["ids"]
     assert printed["Query.searchProducts"]["slicingArguments"] == ["input.limit"]
-    assert printed["Query.webhooks"] == {"assumedSize": 20}
+    assert printed["Config.webhooks"] == {"assumedSize": 20}
     assert len(PATHS) > 500
 
 

@@ -33,8 +33,6 @@ ARGUMENTS = {
     "Query.product": "(by: {id: $product})",
     "Query.config": "(by: {id: $store})",
     "Query.variant": "(by: {id: $variant})",
-    "Query.node": "(id: $product)",
-    "Query.nodes": "(ids: [$product, $variant])",
     "Query.products": "(configId: $store)",
     "Query.searchProducts": "(input: {configId: $store})",
     "Config.predictiveSearch": '(search: "mu")',
@@ -46,7 +44,9 @@ ARGUMENTS = {
 }
 # Visible to the owner only, and rejected for all others alike.
 OWNERS = {"analytics", "events", "webhook", "job"}
-ROOTS = sorted(QUERY.fields.keys() - OWNERS)
+# Declared personal as a whole, and too wide to select everything of.
+NODES = {"node", "nodes"}
+ROOTS = sorted(QUERY.fields.keys() - OWNERS - NODES)
 
 Coordinates = tuple[str, ...]
 

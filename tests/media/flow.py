@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import httpx
 
@@ -69,3 +70,8 @@ async def make_merchant(client: Client, http: httpx.AsyncClient) -> Merchant:
     store = await make_store(client.database, user_id=user)
     product = await make_product(client.database, store, images=["https://elsewhere.example/mug.jpg"])
     return Merchant(client.signed_in(user), http, user, store, product)
+
+
+def external_id(url: str) -> str:
+    """The id of an image that is hosted elsewhere."""
+    return str(uuid5(NAMESPACE_URL, url))

@@ -17,7 +17,7 @@ CREATE = f"""mutation($i: CreateVariantInput!) {{ createVariant(input: $i) {{
 UPDATE = f"""mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{
   variant {VARIANT} position clientMutationId replayed {ERRORS} }} }}"""
 DELETE = f"""mutation($i: DeleteVariantInput!) {{ deleteVariant(input: $i) {{
-  deletedId position product {{ variantCount priceRange {{ min max }} }} {ERRORS} }} }}"""
+  deletedId position product {{ variants {{ totalCount }} priceRange {{ min max }} }} {ERRORS} }} }}"""
 PRODUCT = """query($i: ID!) { product(by: {id: $i}) {
   inStock priceRange { min max } variants(availableOnly: false) { totalCount nodes { name } } } }"""
 
@@ -169,7 +169,7 @@ async def test_deleted_variant_disappears_from_product(owner: Client) -> None:
     kept, gone = [await make_variant(owner.database, product, name=name, price=price) for name, price in (("K", "5"), ("G", "9"))]
     answer = await mutate(owner, DELETE, id=gone)
     assert answer["deletedId"] == gone and answer["position"] == "1" and kept
-    assert answer["product"] == {"variantCount": 1, "priceRange": {"min": "5.00", "max": "5.00"}}
+    assert answer["product"] == {"variants": {"totalCount": 1}, "priceRange": {"min": "5.00", "max": "5.00"}}
     left = (await owner.ask(PRODUCT, i=product))["product"]
     assert left["variants"]["nodes"] == [{"name": "K"}] and left["priceRange"] == {"min": "5.00", "max": "5.00"}
     again = await mutate(owner, DELETE, id=gone)

@@ -302,7 +302,7 @@ async def test_failing_webhook_is_disabled_and_reenabled(empty_url: str, tmp_pat
         number = len(receiver.received)
         await change_product(owner, product, title="Meanwhile")
         refused = await run_mutation(owner, RESEND, id=disabled["deliveries"]["nodes"][0]["id"])
-        assert list_errors(refused) == [("INVALID_INPUT", "id")]
+        assert list_errors(refused) == [("INVALID_STATE", "id")]
         await asyncio.sleep(0.5)
         assert len(receiver.received) == number
         receiver.behave = receiving.OK
@@ -432,7 +432,7 @@ async def test_webhook_returns_delivery_result(stocked: tuple[Client, str], rece
     assert (delivery["id"], delivery["status"], delivery["productId"]) == (message.headers["webhook-id"], "DELIVERED", product)
     assert delivery["webhook"] == {"id": hook["id"]}
     too_soon = await run_mutation(owner, TEST, id=hook["id"])
-    assert list_errors(too_soon) == [("INVALID_INPUT", "id")] and len(receiver.received) == 1
+    assert list_errors(too_soon) == [("INVALID_STATE", "id")] and len(receiver.received) == 1
 
 
 async def test_webhook_reports_unreachable_endpoint(stocked: tuple[Client, str]) -> None:

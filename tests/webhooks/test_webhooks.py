@@ -166,7 +166,7 @@ async def test_webhooks_per_store_are_limited(owned: tuple[Client, str]) -> None
         *(run_mutation(owner, CREATE, configId=store, url=URL, topics=PRODUCTS) for _ in range(MAX_WEBHOOKS_PER_STORE + 3))
     )
     assert sum(one["webhook"] is not None for one in made_) == MAX_WEBHOOKS_PER_STORE
-    assert {fault for one in made_ for fault in list_errors(one)} == {("INVALID_INPUT", "configId")}
+    assert {fault for one in made_ for fault in list_errors(one)} == {("LIMIT_REACHED", "configId")}
 
 
 @pytest.mark.parametrize("number", [0, 1, 10])

@@ -25,7 +25,7 @@ DELETE = f"mutation($i: DeleteProductInput!) {{ deleteProduct(input: $i) {{ posi
 VARIANT = f"mutation($i: CreateVariantInput!) {{ createVariant(input: $i) {{ position {ERRORS} }} }}"
 REVIEW = f"mutation($i: CreateReviewInput!) {{ createReview(input: $i) {{ position {ERRORS} }} }}"
 REVISE = f"mutation($i: UpdateReviewInput!) {{ updateReview(input: $i) {{ position {ERRORS} }} }}"
-CLOSE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ position {ERRORS} }} }}"
+CLOSE = f"mutation($i: DeleteConfigInput!) {{ deleteConfig(input: $i) {{ deletedId {ERRORS} }} }}"
 REVARY = f"mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{ position {ERRORS} }} }}"
 
 

@@ -252,11 +252,14 @@ async def test_unreadable_file_fails_with_message(env: JobEnvironment) -> None:
 async def test_import_requires_uploaded_file(env: JobEnvironment) -> None:
     given = {"configId": env.store, "fileName": "shop.csv", "size": 10}
     upload = (await env.owner.ask(UPLOAD, input=given))["createImportUpload"]["upload"]
-    for values, words in (({"uploadId": upload["id"]}, "nothing was uploaded yet"), ({}, "is required for")):
+    for values, code, words in (
+        ({"uploadId": upload["id"]}, "INVALID_STATE", "nothing was uploaded yet"),
+        ({}, "INVALID_INPUT", "is required for"),
+    ):
         payload = await env.start_import(**values)
         assert payload["job"] is None
         [error] = payload["userErrors"]
-        assert (error["code"], error["path"]) == ("INVALID_INPUT", ["uploadId"])
+        assert (error["code"], error["path"]) == (code, ["uploadId"])
         assert words in error["message"]
 
 
