@@ -15,7 +15,7 @@ from storefront.feed.log import LogEntry, append_entries
 from storefront.feed.pubsub import PubSub
 from storefront.graph.context import Context, Feed, Viewer
 from storefront.queries.spelling import SpellingCorrector
-from tests.factories import insert, make_product, make_review, make_store, make_user, make_variant
+from tests.factories import insert, make_job, make_product, make_review, make_store, make_user, make_variant
 
 THEME = {"primaryColor": "#000", "secondaryColor": "#fff", "fontFamily": "serif"}
 LAYOUT = {"headerStyle": "full", "gridColumns": 3, "showPrices": True, "showDescriptions": False}
@@ -62,6 +62,15 @@ async def open_shop(database: Database) -> Shop:
     products += [await _product(database, ids, of, 10 + number, everyone) for of in (closed, other) for number in range(2)]
     for of in (store, closed, other):
         await _past(database, ids, of, products)
+    for number, of in enumerate((store, store, closed)):
+        for kind in ("import", "export"):
+            failure: dict[str, Any] = {
+                "status": "failed",
+                "error": {"message": "No.", "field": "integrations.shopify" if number else None},
+            }
+            await make_job(database, of, owner, kind, id=next(ids), total=20 if number else None, done=10, **failure)
+        hook = {"url": "https://example.com", "read_as": "owner", "secret": "-", "position": number}
+        await insert(database, "webhooks", id=next(ids), config_id=of, topics="{product.updated,config.updated}", **hook)
     hub = Hub(database, 60)
     feed = Feed(hub, PubSub("memory://", hub.notify))
     viewer = Viewer(owner, frozenset({store, closed}))
@@ -174,7 +183,11 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "Decimal": ["1.00", "12.50"],
         "DateTime": days,
         "Position": ["0", "1"],
+<<<<<<< ours
         "CurrencyCode": ["EUR", "USD"],
+=======
+        "FileSize": [0, 1, 10**10],
+>>>>>>> theirs
         "JSON": [None, 1, "text", [1, {"a": None}]],
     }
 
