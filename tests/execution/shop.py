@@ -183,11 +183,8 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "Decimal": ["1.00", "12.50"],
         "DateTime": days,
         "Position": ["0", "1"],
-<<<<<<< ours
         "CurrencyCode": ["EUR", "USD"],
-=======
         "FileSize": [0, 1, 10**10],
->>>>>>> theirs
         "JSON": [None, 1, "text", [1, {"a": None}]],
     }
 
