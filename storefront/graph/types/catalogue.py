@@ -635,12 +635,14 @@ class ReviewConnection(Connection[Review]):
 class ProductConnection(Connection[Product]):
     listing_result: strawberry.Private[ScopedPage]
     selection: strawberry.Private[Selection]
-    log_position: strawberry.Private[int | None]
+    log_position: strawberry.Private[int | Exception | None]
 
     @strawberry.field(
         description="Log position that this page is at least as new as. Pass it as `after` to `productFeed` to miss nothing."
     )
     def position(self) -> Position:
+        if isinstance(self.log_position, Exception):
+            raise self.log_position
         return cast(Position, self.log_position)
 
     @strawberry.field(description="Numbers of products for each further choice, counted only when selected.")
@@ -661,8 +663,8 @@ async def load_product_connection(info: Info, config_id: str, listing: Listing) 
     return _build_product_connection(info, result, completed_listing, position)
 
 
-async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Sequence[int | None]:
-    """The log positions of stores, if a connection's `position` is selected.
+async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Sequence[int | Exception | None]:
+    """The log positions of stores, if a connection's `position` is selected, or the error that `position` raises.
 
     They are read before the lists, so that a list has every change up to its position, and perhaps later ones.
     """
@@ -670,7 +672,10 @@ async def _load_selected_positions(info: Info, config_ids: Sequence[str]) -> Seq
     # None: the reference executor does not know them.
     if selected_names is not None and "position" not in selected_names:
         return [None] * len(config_ids)
-    return await info.context.load_many(loaders.load_config_positions, config_ids)
+    try:
+        return await info.context.load_many(loaders.load_config_positions, config_ids)
+    except Exception as error:
+        return [error] * len(config_ids)
 
 
 def _complete_listing(info: Info, listing: Listing) -> Listing:
@@ -680,7 +685,7 @@ def _complete_listing(info: Info, listing: Listing) -> Listing:
 
 
 def _build_product_connection(
-    info: Info, listing_result: ScopedPage, listing: Listing, log_position: int | None
+    info: Info, listing_result: ScopedPage, listing: Listing, log_position: int | Exception | None
 ) -> ProductConnection:
     selection, rows = listing.selection, listing_result.page.rows
 
