@@ -1,5 +1,6 @@
 """Batch resolvers that several object types share."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import TypeVar
 
@@ -50,5 +51,6 @@ async def load_by_kind(
 ) -> list[T]:
     """Values loaded in one batch per kind of row, such as per audience, in the order of the rows."""
     pending_by_kind = {kind: load([r.id for r, k in zip(rows, kinds, strict=True) if k is kind], kind) for kind in set(kinds)}
-    values_by_kind = {kind: iter(await values) for kind, values in pending_by_kind.items()}
+    loaded = await asyncio.gather(*pending_by_kind.values())
+    values_by_kind = {kind: iter(values) for kind, values in zip(pending_by_kind, loaded, strict=True)}
     return [next(values_by_kind[kind]) for kind in kinds]
