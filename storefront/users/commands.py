@@ -240,5 +240,5 @@ INSERT INTO verified_emails (address, user_id) SELECT :address, :user_id WHERE :
 
 @cache
 def _update_user_email() -> Statement:
-    # Version and time of change are those of the public profile: the address is not part of it, nor is when somebody signed in.
+    # Version and time of change are those of the public profile: the address is not part of it, nor is the time of a sign-in.
     return _compile_typed("UPDATE users SET email = :email WHERE id = :user_id AND email <> :email")
