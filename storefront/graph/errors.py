@@ -6,9 +6,9 @@ from typing import Any, cast
 import strawberry
 
 from storefront.execution.strawberry_adapter import declare_enum
+from storefront.graph import loaders
 from storefront.graph.context import Info
 from storefront.graph.types.node import Node, load_nodes
-from storefront.queries.unique_keys import find_id_by_unique_key
 from storefront.writes.field_errors import FieldError, InvalidInputReason, UserErrorCode
 
 declare_enum(
@@ -74,8 +74,10 @@ class AlreadyExistsError(UserError):
 
     @strawberry.field(description="ID of the object that has the value; null if the viewer may not see it.")
     async def existing_id(self, info: Info) -> strawberry.ID | None:
-        key = await find_id_by_unique_key(info.context.database, self.constraint, self.values)
-        [node] = await load_nodes(info.context, [key] if key else []) or [None]
+        if not self.values:
+            return None
+        key = await info.context.load(loaders.load_ids_by_unique_key, tuple(self.values), self.constraint)
+        [node] = await load_nodes(info.context, [key]) if key else [None]
         return strawberry.ID(key) if key and node else None
 
 

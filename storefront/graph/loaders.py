@@ -17,6 +17,7 @@ from storefront.queries import (
     related,
     reviews,
     suggestions,
+    unique_keys,
     users,
     variants,
     webhooks,
@@ -120,6 +121,11 @@ async def load_reviews(context: Context, keys: Sequence[str]) -> list[ReviewRow 
 async def load_node_types(context: Context, keys: Sequence[str]) -> list[str | None]:
     """The object type of each id, whether or not the object is visible."""
     return await nodes.load_node_types(context.read_database, keys)
+
+
+async def load_ids_by_unique_key(context: Context, keys: Sequence[tuple[str, ...]], constraint: str) -> list[str | None]:
+    """The id of the row with each unique key, whether or not it is visible."""
+    return await unique_keys.find_ids_by_unique_keys(context.database, keys, constraint)
 
 
 async def load_config_product(

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import Column, bindparam, select
+from sqlalchemy import Column, and_, bindparam, column, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.models import configs, products, reviews
@@ -15,17 +16,19 @@ _COLUMNS_BY_CONSTRAINT: Mapping[str, Sequence[Column[str]]] = {
 }
 
 
-async def find_id_by_unique_key(database: Database, constraint: str, values: Sequence[str]) -> str | None:
-    """The id of the row with these values of a constraint's columns, whether or not it is visible."""
-    columns = _COLUMNS_BY_CONSTRAINT[constraint]
-    if len(values) != len(columns):
-        return None
-    rows = await database.fetch(_select_id(constraint), dict(zip((column.name for column in columns), values, strict=True)))
-    return str(rows[0].id) if rows else None
+async def find_ids_by_unique_keys(database: Database, keys: Sequence[tuple[str, ...]], constraint: str) -> list[str | None]:
+    """The id of the row with each key, the values of a constraint's columns, whether or not it is visible; None for no row."""
+    names = [column.name for column in _COLUMNS_BY_CONSTRAINT[constraint]]
+    parameters = {name: list(values) for name, values in zip(names, zip(*keys, strict=True), strict=True)}
+    rows = await database.fetch(_select_ids(constraint), parameters)
+    ids_by_key = {tuple(getattr(row, name) for name in names): str(row.id) for row in rows}
+    return [ids_by_key.get(key) for key in keys]
 
 
 @cache
-def _select_id(constraint: str) -> Statement:
+def _select_ids(constraint: str) -> Statement:
     columns = _COLUMNS_BY_CONSTRAINT[constraint]
-    rows = select(columns[0].table.c.id).where(*(column == bindparam(column.name) for column in columns))
-    return compile_statement(rows)
+    arrays = [bindparam(one.name, type_=ARRAY(one.type)) for one in columns]
+    given = func.unnest(*arrays).table_valued(*(column(one.name, one.type) for one in columns)).render_derived(name="given")
+    is_given = and_(*(one == given.c[one.name] for one in columns))
+    return compile_statement(select(columns[0].table.c.id, *columns).select_from(columns[0].table.join(given, is_given)))

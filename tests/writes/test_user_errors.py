@@ -7,7 +7,7 @@ import pytest_asyncio
 
 from storefront.core.ids import uuid7
 from tests.client import Client
-from tests.factories import make_product, make_review, make_store, make_user
+from tests.factories import count_statements, make_product, make_review, make_store, make_user
 
 ERRORS = """userErrors { code path
   ... on InvalidInputError { reason } ... on AlreadyExistsError { existingId } ... on LimitReachedError { limit }
@@ -91,6 +91,22 @@ async def test_taken_slug_reveals_published_stores_only(owner: Client, is_publis
     taken = await make_store(owner.database, slug=slug, is_published=is_published)
     [error] = await get_errors(owner, CREATE_STORE, storeName="Mine", slug=slug)
     assert error == {"code": "ALREADY_EXISTS", "path": ["slug"], "existingId": taken if is_published else None}
+
+
+async def test_statements_do_not_depend_on_the_number_of_taken_values(owner: Client) -> None:
+    store = await create_store(owner, f"shop-{uuid7()}")
+    taken = [f"taken-{n}" for n in range(20)]
+    for handle in taken:
+        await make_product(owner.database, store, handle=handle)
+    others = [await make_product(owner.database, store) for _ in taken]
+    counts = []
+    for many in (1, 20):
+        rows = [{"id": id_, "handle": handle} for id_, handle in zip(others[:many], taken, strict=False)]
+        with count_statements(owner.database) as statements:
+            errors = await get_errors(owner, BULK, rows=rows)
+        assert len({error["existingId"] for error in errors}) == many
+        counts.append(len(statements))
+    assert counts[0] == counts[1]
 
 
 async def test_second_review_names_the_first(shopper: Client) -> None:

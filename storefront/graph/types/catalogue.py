@@ -76,8 +76,6 @@ from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
 MAX_PREDICTIVE_RESULTS = 20
 MAX_VARIANTS_OF_SKU = 50
 
-ID_DESCRIPTION = "Globally unique, opaque and permanent."
-
 
 async def _load_configs(
     users: Sequence[UserRow], info: Info, first: First = 20, after: After = None
