@@ -162,7 +162,13 @@ async def serving(
         }
     )
     app = create_app(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="on", proxy_headers=False, **sockets))
+    options = {
+        "log_level": "warning",
+        "lifespan": "on",
+        "proxy_headers": False,
+        "timeout_keep_alive": settings.keep_alive_timeout,
+    }
+    server = uvicorn.Server(uvicorn.Config(app, **options, **sockets))
     task = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)

@@ -101,6 +101,7 @@ def _run_server(options: Settings, reload: bool) -> None:
         **websocket_protocol.UVICORN_OPTIONS,
         # Far above our own limit, which sends a clear error; this one only bounds memory.
         "ws_max_size": 4 * options.max_message,
+        "timeout_keep_alive": options.keep_alive_timeout,
         "timeout_graceful_shutdown": 10,
         # A worker does not respond while it imports modules, which takes more than the default 5 s on a busy machine.
         "timeout_worker_healthcheck": 60,

@@ -47,6 +47,13 @@ class LimitSettings(BaseSettings):
         description="Maximum unread bytes of a process; beyond, the connections that would take longest to read theirs are "
         "aborted.",
     )
+    keep_alive_timeout: int = Field(
+        75,
+        ge=1,
+        le=3600,
+        description="Seconds after which a connection without a request is closed. Longer than clients and proxies keep theirs "
+        "(60 in nginx): a request that is sent while the server closes the connection is lost.",
+    )
     write_timeout: float = Field(
         30.0,
         gt=0,
