@@ -22,7 +22,8 @@ def ask(connection: socket.socket) -> None:
     connection.sendall(REQUEST)
     received = b""
     while not received.endswith(b"}"):
-        assert (part := connection.recv(65_536))
+        part = connection.recv(65_536)
+        assert part
         received += part
     assert received.startswith(b"HTTP/1.1 200")
 
