@@ -68,6 +68,15 @@ def nested(lists: int, value: Any) -> Any:
 
 # The form of an id, of nothing that there is.
 KEY = "018f0000-0000-7000-8000-000000000000"
+FILLED = "a#: products(filter: $x) { totalCount }"
+SEARCHED = "a#: products(search: $x#) { totalCount }"
+# Every list of a filter, as long as may be: 410 items.
+FULL_FILTER = {
+    "ids": [KEY] * 100,
+    "tags": [f"tag {n}" for n in range(100)],
+    "categories": [f"category {n}" for n in range(100)],
+    "attributes": [{"name": f"name {n}", "values": [f"value {m}" for m in range(10)]} for n in range(10)],
+}
 TYPED = "a#: predictiveSearch(search: $x) { suggestions { text } }"
 VARIANT = "a#: variant(by: {attributes: $x}) { id }"
 
@@ -77,22 +86,20 @@ ATTACKS: Mapping[str, Attack] = {
         f"{{ configs {{ {times('a#: totalCount', 200)} }} }}", details={"limit": "aliases", "found": 200}
     ),
     "depth 100": Attack(deep(100), details={"limit": "depth", "found": 100}),
-    "depth 100 through fragments": Attack(chain(98), details={"limit": "depth", "found": 100}),
+    "depth 80 through fragments": Attack(chain(78), details={"limit": "depth", "found": 80}),
     "a megabyte of comment": Attack("#" * 1_000_000 + "\n{ __typename }", details={"limit": "characters", "found": 1_000_015}),
     "a megabyte of string": Attack(f'{{ a(b: "{"x" * 1_000_000}") }}', details={"limit": "characters"}),
     "braces alone": Attack("{" * 90_000, details={"limit": "tokens", "found": 90_000}),
-    "braces few enough": Attack("{" * 1_499, UNPARSED),
+    "braces few enough": Attack("{" * 999, UNPARSED),
     "a string without end": Attack('{ a(b: """' + '\\"""' * 20_000, UNPARSED),
     "strings without end": Attack('{ a(b: "' + '"""\n' * 20_000, details={"limit": "tokens"}),
-    "circular fragments": Attack(loop(150), INVALID),
+    "circular fragments": Attack(loop(110), INVALID),
     "a fragment of itself": Attack(
         "{ ...F } fragment F on Query { configs { nodes { owner { configs { nodes { id } } } } } ...F }", INVALID
     ),
     "fragments that double": Attack(doubling(16), details={"limit": "cost"}),
-    "fragments in ever new company": Attack(company(9), details={"limit": "selections"}),
-    "one field 1,250 times": Attack(
-        f"{{ configs {{ {times('totalCount', 1_250)} }} }}", details={"limit": "fields", "found": 1_251}
-    ),
+    "fragments in ever new company": Attack(company(7), details={"limit": "selections"}),
+    "one field 950 times": Attack(f"{{ configs {{ {times('totalCount', 950)} }} }}", details={"limit": "fields", "found": 951}),
     "one field as often as may be": Attack(f"{{ configs {{ {times('totalCount', 299)} }} }}", None),
     "one object as often as may be": Attack(f"{{ {times('configs { totalCount }', 150)} }}", None),
     "fields at the top": Attack(f"{{ {times('a#: __typename', 60)} }}", details={"limit": "roots", "found": 60}),
@@ -100,7 +107,7 @@ ATTACKS: Mapping[str, Attack] = {
         f"{{ {times('...F#', 60)} }} {times('fragment F# on Query { a#: __typename }', 60)}",
         details={"limit": "roots", "found": 60},
     ),
-    "directives": Attack(f"{{ __typename {times('@include(if: true)', 150)} }}", details={"limit": "directives", "found": 150}),
+    "directives": Attack(f"{{ __typename {times('@include(if: true)', 120)} }}", details={"limit": "directives", "found": 120}),
     "mutations": Attack(f"mutation {{ {times('a#: __typename', 21)} }}", details={"limit": "mutations", "found": 21}),
     "pages of pages of pages": Attack(
         "{ configs(first: 100) { nodes { products(first: 100) { nodes { variants(first: 100) { nodes { id } } } } } } }",
@@ -112,7 +119,7 @@ ATTACKS: Mapping[str, Attack] = {
     "what types are of, forever": Attack(deep(21), details={"limit": "depth", "found": 21}),
     "unknown fields at the top": Attack(f"{{ {times('x#', 290)} }}", details={"limit": "roots"}),
     "unknown fields": Attack(f"{{ configs {{ {times('x#', 290)} }} }}", INVALID),
-    "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 490)} }}) {{ id }} }}", INVALID),
+    "an input of unknown fields": Attack(f"{{ config(by: {{ {times('a#: 1', 325)} }}) {{ id }} }}", INVALID),
     "variables without end": Attack(
         "query($x: ID!) { products(configId: $x) { totalCount } }", details={"limit": "values"}, variables={"x": [1] * 400_000}
     ),
@@ -137,22 +144,18 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": [{"name": f"n{n}", "value": "v"} for n in range(10)]},
     ),
     "filters as full as may be under 40 names": Attack(
-        f"query($x: ProductFilterInput) {{ configs(first: 1) {{ nodes {{"
-        f" {times('a#: products(filter: $x) { totalCount }', 40)} }} }} }}",
-        None,
-        variables={
-            "x": {
-                "ids": [KEY] * 100,
-                "tags": [f"tag {n}" for n in range(100)],
-                "categories": [f"category {n}" for n in range(100)],
-                "attributes": [{"name": f"name {n}", "values": [f"value {m}" for m in range(10)]} for n in range(10)],
-            }
-        },
+        f"query($x: ProductFilterInput) {{ configs(first: 1) {{ nodes {{ {times(FILLED, 40)} }} }} }}",
+        details={"limit": "inputItems", "found": 40 * 410},
+        variables={"x": FULL_FILTER},
     ),
-    "lists in ten thousand filters": Attack(
-        "query($x: ProductFilterInput) { configs(first: 100) { nodes {"
-        f" {times('a#: products(filter: $x) { totalCount }', 99)} }} }} }}",
-        details={"limit": "cost"},
+    "filters as full as may be, as often as may be": Attack(
+        f"query($x: ProductFilterInput) {{ configs(first: 1) {{ nodes {{ {times(FILLED, 4)} }} }} }}",
+        None,
+        variables={"x": FULL_FILTER},
+    ),
+    "lists in eight thousand filters": Attack(
+        f"query($x: ProductFilterInput) {{ configs(first: 100) {{ nodes {{ {times(FILLED, 80)} }} }} }}",
+        details={"limit": "inputItems", "found": 80 * 100},
         variables={"x": {"tags": [f"tag {n}" for n in range(100)]}},
     ),
     "characters that grow to 18, under 25 names": Attack(
@@ -162,10 +165,14 @@ ATTACKS: Mapping[str, Attack] = {
         {"s": KEY, "x": "\ufdfa" * 200},
     ),
     "searches as long as may be under 40 names": Attack(
-        f"query({times('$x#: String!', 40)}) {{ configs(first: 1) {{ nodes {{"
-        f" {times('a#: products(search: $x#) { totalCount }', 40)} }} }} }}",
-        None,
+        f"query({times('$x#: String!', 40)}) {{ configs(first: 1) {{ nodes {{ {times(SEARCHED, 40)} }} }} }}",
+        details={"limit": "inputItems", "found": 40 * 250},
         variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(40)},
+    ),
+    "searches as long as may be, as often as may be": Attack(
+        f"query({times('$x#: String!', 8)}) {{ configs(first: 1) {{ nodes {{ {times(SEARCHED, 8)} }} }} }}",
+        None,
+        variables={f"x{n}": " ".join(f"wo{n:02}{m:02}" for m in range(28)) for n in range(8)},
     ),
     "a number of rows that none have, below all stores": Attack(
         f"{{ configs(first: 100) {{ nodes {{ {times('a#: products(first: 0) { totalCount }', 80)} }} }} }}",
@@ -201,7 +208,7 @@ ATTACKS: Mapping[str, Attack] = {
         variables={"x": nested(400, ["\ud800"] + ["x"] * 19_000)},
     ),
     "as many variables as the tokens allow": Attack(
-        f"query({times('$x#: Int', 365)}) {{ configs {{ totalCount }} }}", INVALID, variables={f"x{n}": n for n in range(365)}
+        f"query({times('$x#: Int', 245)}) {{ configs {{ totalCount }} }}", INVALID, variables={f"x{n}": n for n in range(245)}
     ),
     "every operation with every variable": Attack(
         f"{times('query A#($x: Int!) { ...F }', 90)} fragment F on Query {{ configs {{ nodes {{"
@@ -210,10 +217,10 @@ ATTACKS: Mapping[str, Attack] = {
     ),
     "operations that share a fragment": Attack(
         f"{times('query A#($x: Int!) { ...F }', 20)} fragment F on Query {{ configs {{ nodes {{"
-        f" {times('a#: products(first: $x) { totalCount }', 90)} }} }} }}",
+        f" {times('a#: products(first: $x) { totalCount }', 55)} }} }} }}",
         details={"limit": "operations", "maximum": 10, "found": 20},
     ),
     "a literal as wide as may be": Attack(
-        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, values: 2}', 180)}]}}) {{ totalCount }} }}", INVALID
+        f"{{ products(configId: 1, filter: {{attributes: [{times('{name: 1, values: 2}', 120)}]}}) {{ totalCount }} }}", INVALID
     ),
 }

@@ -146,5 +146,6 @@ def _build_document_limits(options: Settings) -> DocumentLimits:
         roots=options.max_root_fields,
         operations=options.max_document_operations,
         mutations=options.max_mutations,
+        input_items=options.max_input_items,
         cost=options.max_cost,
     )

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterator
 
-from graphql import Node, OperationDefinitionNode, VariableNode, Visitor, visit
+from graphql import Node, OperationDefinitionNode, VariableNode
 
 
 def find_variable_names(node: Node) -> Iterator[str]:
     """The names of the variables below a node, each as often as it is used."""
-    names: list[str] = []
-
-    class Collector(Visitor):
-        def enter_variable(self, node: VariableNode, *_: object) -> None:
-            names.append(node.name.value)
-
-    visit(node, Collector())
-    yield from names
+    if isinstance(node, VariableNode):
+        yield node.name.value
+        return
+    for key in node.keys:
+        child = getattr(node, key, None)
+        for child_node in child if isinstance(child, tuple | list) else (child,):
+            if isinstance(child_node, Node):
+                yield from find_variable_names(child_node)
 
 
 def get_operation_name(operation: OperationDefinitionNode | None) -> str | None:

@@ -6,15 +6,13 @@ from typing import Any
 
 from cachetools import LRUCache
 from graphql import (
-    DirectiveNode,
     DocumentNode,
+    ExecutableDefinitionNode,
     GraphQLObjectType,
     GraphQLResolveInfo,
-    Visitor,
     get_named_type,
     is_leaf_type,
     is_object_type,
-    visit,
 )
 from graphql.execution import Executor, VariableValues
 from graphql.pyutils import Path
@@ -82,13 +80,14 @@ class OperationPlan:
 
 def _find_condition_variables(document: DocumentNode) -> set[str]:
     names: set[str] = set()
-
-    class Collector(Visitor):
-        def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
-            if node.name.value in {"skip", "include"}:
-                names.update(find_variable_names(node))
-
-    visit(document, Collector())
+    pending = [node.selection_set for node in document.definitions if isinstance(node, ExecutableDefinitionNode)]
+    while pending:
+        for node in pending.pop().selections:
+            for directive in node.directives or ():
+                if directive.name.value in {"skip", "include"}:
+                    names.update(find_variable_names(directive))
+            if nested := getattr(node, "selection_set", None):
+                pending.append(nested)
     return names
 
 

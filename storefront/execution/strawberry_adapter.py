@@ -14,7 +14,11 @@ from graphql import GraphQLResolveInfo, GraphQLSchema
 from graphql.execution.collect_fields import FieldDetails
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
 from graphql.execution.values import VariableValueSource
+from graphql.language.ast import QUERY_DOCUMENT_KEYS
+from graphql.language.parser import Parser
+from graphql.pyutils import RefMap
 from graphql.utilities.coerce_input_value import coerce_default_value
+from graphql.validation.validation_context import ValidationContext, VariableUsageVisitor
 from strawberry.schema.schema_converter import GraphQLCoreConverter
 from strawberry.types.arguments import InputContext, convert_argument
 from strawberry.types.base import StrawberryList, StrawberryMaybe, StrawberryObjectDefinition, StrawberryOptional
@@ -22,19 +26,23 @@ from strawberry.types.field import StrawberryField
 from strawberry.types.lazy_type import LazyType
 
 # graphql-core exports these from no package: FieldDetails (a field node and the variables of the fragment that it stands in), the
-# parsed signature of a variable, a variable's raw value with its signature, and the coercion of an input field's default.
-# Strawberry documents none of its type wrappers.
+# parsed signature of a variable, a variable's raw value with its signature, the coercion of an input field's default, the keys of
+# each node's children, the parser, and the visitor that finds uses of variables. Strawberry documents none of its type wrappers.
 __all__ = [
     "DEFINITION_EXTENSION_KEY",
     "EXECUTE_DEFAULT_ARGUMENTS",
+    "QUERY_DOCUMENT_KEYS",
     "FieldDetails",
     "GraphQLVariableSignature",
+    "IdentityValidationContext",
     "LazyType",
+    "Parser",
     "StrawberryField",
     "StrawberryList",
     "StrawberryMaybe",
     "StrawberryObjectDefinition",
     "StrawberryOptional",
+    "VariableUsageVisitor",
     "VariableValueSource",
     "coerce_default_value",
     "convert_with_strawberry",
@@ -60,6 +68,15 @@ DEFINITION_EXTENSION_KEY = GraphQLCoreConverter.DEFINITION_BACKREF
 # What graphql-core's `execute` passes to `Executor.build` after the operation name when its caller sets nothing else: the three
 # resolvers, 50 coercion errors at most, no early execution, no middleware, and its own checks for awaitables and async iterables.
 EXECUTE_DEFAULT_ARGUMENTS = (None, None, None, 50, False, None, None, None)
+
+
+class IdentityValidationContext(ValidationContext):
+    """A validation context that recognises nodes by identity. graphql-core hashes them, which visits all nodes below."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        caches: Any = self
+        caches._fragment_spreads, caches._variable_usages, caches._recursive_variable_usages = RefMap(), RefMap(), RefMap()
 
 
 def get_graphql_schema(schema: strawberry.Schema) -> GraphQLSchema:

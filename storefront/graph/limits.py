@@ -43,10 +43,13 @@ def _check_rows(max_rows: int, field: str, number: int) -> None:
 
 
 ROW_LIMITS = row_limits()
+# A search runs statements of its own, and reads its text: as much work as so many list items of a filter.
+SEARCH_ITEM_COUNT = 250
 SEARCH_LIMITS = {
     LIMIT_EXTENSION_KEY: InputLimit(
         characters=search.MAX_CHARACTERS,
         check=search.check_search_size,
+        item_count=SEARCH_ITEM_COUNT,
         description=f", {search.MAX_FOLDED_CHARACTERS} once they are folded, and {search.MAX_WORDS} words",
     )
 }

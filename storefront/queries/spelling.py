@@ -34,7 +34,7 @@ MAX_WORDS_AGE_SECONDS = 5.0
 MAX_WORDS = 10_000
 MAX_COMPARISONS = 50_000
 # Searches corrected per operation; each takes statements of its own.
-MAX_CORRECTED_SEARCHES = 10
+MAX_CORRECTED_SEARCHES = 5
 MIN_WORD_CHARACTERS, MAX_WORD_CHARACTERS = 3, 40
 
 _WORDS_SQL = f"""
@@ -196,7 +196,8 @@ def correct_search(
     misspelt = {word for word in folded if not _is_spelt_correctly(folded[word], stem_by_word[word], store_words)}
     misspelt -= {search.tail} if search.tail in folded and store_words.has_word_with_prefix(folded[search.tail]) else set()
     # In order: the budget goes to the first words.
-    replacements = {word: find_nearest_word(folded[word], store_words.use_counts, budget) for word in folded if word in misspelt}
+    candidates = CorrectionCandidates(store_words.use_counts)
+    replacements = {word: find_nearest_word(folded[word], candidates, budget) for word in folded if word in misspelt}
     corrections = {word: replacement for word, replacement in replacements.items() if replacement is not None}
     return _replace_words(search, corrections) if corrections else None
 
@@ -215,8 +216,25 @@ def _is_spelt_correctly(folded: str, stem: str | None, store_words: StoreWords) 
     return stem is None or stem in store_words.stems or folded in store_words.use_counts
 
 
-def find_nearest_word(word: str, use_counts: WordCounts, budget: CorrectionBudget) -> str | None:
+class CorrectionCandidates:
+    """The words of a store as candidates for a correction, and their prefixes, which are built once per length."""
+
+    def __init__(self, use_counts: WordCounts) -> None:
+        self.use_counts = use_counts
+        self._prefixes_by_length: dict[int, Mapping[str, str]] = {}
+
+    def get_prefixes(self, length: int) -> Mapping[str, str]:
+        """The prefixes of this length, by the word: of all words that are longer."""
+        prefixes = self._prefixes_by_length.get(length)
+        if prefixes is None:
+            longer_words = (word for word in self.use_counts if len(word) > length)
+            prefixes = self._prefixes_by_length[length] = {word: word[:length] for word in longer_words}
+        return prefixes
+
+
+def find_nearest_word(word: str, candidates: CorrectionCandidates, budget: CorrectionBudget) -> str | None:
     """The nearest known word: one edit away (two from six letters on), else by prefix; ties go to the more used word."""
+    use_counts = candidates.use_counts
     if not MIN_WORD_CHARACTERS <= len(word) <= MAX_WORD_CHARACTERS + 2 or not budget.spend_comparisons(len(use_counts)):
         return None
     max_edits = 1 if len(word) < 6 else 2
@@ -226,6 +244,5 @@ def find_nearest_word(word: str, use_counts: WordCounts, budget: CorrectionBudge
     if not budget.spend_comparisons(len(use_counts)):
         return None
     # Words of this length or shorter were compared whole above.
-    prefixes = {candidate: candidate[: len(word)] for candidate in use_counts if len(candidate) > len(word)}
-    prefix_matches = process.extract(word, prefixes, scorer=OSA.distance, score_cutoff=1, limit=20)
+    prefix_matches = process.extract(word, candidates.get_prefixes(len(word)), scorer=OSA.distance, score_cutoff=1, limit=20)
     return min(prefix_matches, key=lambda match: (match[1], -use_counts[match[2]], match[2]))[2] if prefix_matches else None

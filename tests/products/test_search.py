@@ -331,12 +331,12 @@ def test_corrected_search_stays_within_limits() -> None:
 async def test_operation_shares_one_allowance(shopper: Client) -> None:
     store = await store_with(shopper, "Lantern")
     # Searches of one text would be one search.
-    searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_CORRECTED_SEARCHES + 5)}
+    searches = {f"x{n}": "lanxern" + " " * n for n in range(MAX_CORRECTED_SEARCHES + 3)}
     declared = ", ".join(f"${name}: String!" for name in searches)
     fields = " ".join(f"{name}: products(configId: $s, search: ${name}) {{ correctedSearch }}" for name in searches)
     with count_statements(shopper.database) as statements:
         found = await shopper.ask(f"query($s: ID!, {declared}) {{ {fields} }}", s=store, **searches)
     corrected = [one["correctedSearch"] for one in found.values()]
-    assert sorted(corrected, key=str) == [None] * 5 + ["lantern"] * MAX_CORRECTED_SEARCHES
+    assert sorted(corrected, key=str) == [None] * 3 + ["lantern"] * MAX_CORRECTED_SEARCHES
     # What is beyond the allowance is not looked for at all.
     assert sum("unnest" in sql and "ts_lexize" in sql for sql in statements) == MAX_CORRECTED_SEARCHES

@@ -13,7 +13,7 @@ class LimitSettings(BaseSettings):
         20_000, ge=1_000, description="Maximum number of values in a request's JSON, most of which are variables."
     )
     max_document: int = Field(100_000, ge=1_000, description="Maximum characters of a GraphQL document.")
-    max_tokens: int = Field(1_500, ge=100, description="Maximum lexical tokens of a document.")
+    max_tokens: int = Field(1_000, ge=100, description="Maximum lexical tokens of a document.")
     max_depth: int = Field(20, ge=3, description="Maximum depth of nested fields in a document, fragments included.")
     max_fields: int = Field(300, ge=10, description="Maximum number of fields that a document selects.")
     max_aliases: int = Field(100, ge=0, description="Maximum number of aliases in a document.")
@@ -21,6 +21,9 @@ class LimitSettings(BaseSettings):
     max_document_operations: int = Field(10, ge=1, description="Maximum number of operations in a document.")
     max_root_fields: int = Field(50, ge=1, description="Maximum number of root fields of an operation.")
     max_mutations: int = Field(20, ge=1, description="Maximum number of mutations in one request.")
+    max_input_items: int = Field(
+        2_000, ge=600, description="Maximum list items in the arguments of an operation's fields; a search counts as 250."
+    )
     max_cost: int = Field(100_000, ge=100, description="Maximum query cost of an operation: fields times sizes of lists.")
     max_sockets: int = Field(
         10_000, ge=1, description="Maximum WebSockets of a process, and as many event streams. Further ones are refused."

@@ -10,13 +10,9 @@ from graphql import (
     DocumentNode,
     GraphQLError,
     GraphQLSchema,
-    Node,
     NoSchemaIntrospectionCustomRule,
     OperationDefinitionNode,
-    Token,
-    TokenKind,
     get_operation_ast,
-    validate,
 )
 
 from storefront.core.errors import InvalidInput, LimitExceeded, RequestError
@@ -27,14 +23,12 @@ from storefront.serving.documents.cost import DocumentCosts
 from storefront.serving.documents.input_coercion import InputLimits
 from storefront.serving.documents.limits import DEFAULT_DOCUMENT_LIMITS, DocumentLimits, parse_document
 from storefront.serving.documents.manifests import ManifestError
-from storefront.serving.documents.overlapping_fields import VALIDATION_RULES
+from storefront.serving.documents.validation import MAX_ERROR_CHARACTERS, VALIDATION_RULES, validate_document
 from storefront.serving.errors import DocumentValidationError
 from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, hash_document
 
 # The size of the document cache in characters of text. A parsed document with its plans takes about a hundred times as much.
 MAX_CACHED_CHARACTERS = 150_000
-# The number of validation errors in a response, and the characters of each, as it may quote the document.
-MAX_VALIDATION_ERRORS, MAX_ERROR_CHARACTERS = 5, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,9 +201,7 @@ class DocumentStore:
         try:
             ast = parse_document(text, self.schema, self.limits)
             hide_suggestions = not self.policy.allows_introspection
-            if errors := validate(
-                self.schema, ast, self._rules, max_errors=MAX_VALIDATION_ERRORS, hide_suggestions=hide_suggestions
-            ):
+            if errors := validate_document(self.schema, ast, self._rules, hide_suggestions=hide_suggestions):
                 raise NotExecutableError(
                     [
                         DocumentValidationError(_describe_error(violation)[:MAX_ERROR_CHARACTERS], violation.nodes)
@@ -222,7 +214,6 @@ class DocumentStore:
             raise NotExecutableError([GraphQLError(str(error), original_error=error)]) from None
         except GraphQLError as error:
             raise NotExecutableError([error]) from None
-        _strip_tokens(ast)
         cacheability = find_cacheability(self.schema, ast)
         return PreparedDocument(hash_, len(text), ast, DocumentPlans(ast), cacheability, costs, input_limits)
 
@@ -248,21 +239,3 @@ def _describe_untrusted(id_: str | None) -> str:
 def _describe_document(id_: str, text: str) -> str:
     operation = re.search(r"\b(query|mutation|subscription)\s+(\w+)", text)
     return f"{id_[:100]} ({operation[0]})" if operation else id_[:100]
-
-
-def _strip_tokens(document: DocumentNode) -> None:
-    """Remove the tokens from a parsed document: errors need only the positions, and tokens are most of its memory."""
-    pending: list[Node] = [document]
-    while pending:
-        node = pending.pop()
-        if node.loc is not None:
-            node.loc.start_token = node.loc.end_token = _EMPTY_TOKEN
-        for key in node.keys:
-            child = getattr(node, key, None)
-            if isinstance(child, Node):
-                pending.append(child)
-            elif isinstance(child, tuple | list):
-                pending += [item for item in child if isinstance(item, Node)]
-
-
-_EMPTY_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)

@@ -27,7 +27,7 @@ from graphql import (
 from storefront.core.errors import LimitExceeded
 
 # The number of selections that one collector visits. Fragments that are spread in many combinations multiply them.
-MAX_SELECTIONS = 5_000
+MAX_SELECTIONS = 2_000
 
 # A condition (@skip, @include) of a selection: a variable, and the value that it must have.
 Condition = tuple[str, bool]
@@ -66,35 +66,34 @@ class FieldCollector:
         fields_by_name: dict[str, list[FieldOccurrence]] = {}
         visited_spreads: set[Hashable] = set()
         for type_, selections in level:
-            for occurrence in self._iterate_occurrences(type_, selections, frozenset(), visited_spreads):
-                name_node = occurrence.node.alias or occurrence.node.name
-                fields_by_name.setdefault(name_node.value, []).append(occurrence)
+            self._add_occurrences(fields_by_name, type_, selections, frozenset(), visited_spreads)
         return fields_by_name
 
-    def _iterate_occurrences(
+    def _add_occurrences(
         self,
+        fields_by_name: dict[str, list[FieldOccurrence]],
         type_: GraphQLNamedType | None,
         selection_set: SelectionSetNode,
         inherited_conditions: frozenset[Condition],
         visited_spreads: set[Hashable],
-    ) -> Iterator[FieldOccurrence]:
+    ) -> None:
         self._remaining_selections -= len(selection_set.selections)
         if self._remaining_selections < 0:
             raise LimitExceeded("selections", MAX_SELECTIONS, None, "The document's fragments make too many selections of it")
         for node in selection_set.selections:
             conditions = inherited_conditions | _find_conditions(node.directives) if node.directives else inherited_conditions
             if isinstance(node, FieldNode):
-                yield FieldOccurrence(type_, node, self._get_field_definition(type_, node.name.value), conditions)
+                occurrence = FieldOccurrence(type_, node, self._get_field_definition(type_, node.name.value), conditions)
+                fields_by_name.setdefault((node.alias or node.name).value, []).append(occurrence)
             elif not isinstance(node, FragmentSpreadNode):
                 condition, nested = self._get_type_condition(node, type_), node.selection_set  # type: ignore[attr-defined]
-                yield from self._iterate_occurrences(condition, nested, conditions, visited_spreads)
+                self._add_occurrences(fields_by_name, condition, nested, conditions, visited_spreads)
             elif (node.name.value, conditions) not in visited_spreads and (
                 fragment := self._fragments_by_name.get(node.name.value)
             ):
                 visited_spreads.add((node.name.value, conditions))
-                yield from self._iterate_occurrences(
-                    self._get_type_condition(fragment, None), fragment.selection_set, conditions, visited_spreads
-                )
+                condition = self._get_type_condition(fragment, None)
+                self._add_occurrences(fields_by_name, condition, fragment.selection_set, conditions, visited_spreads)
 
     def _get_type_condition(self, node: Any, default: GraphQLNamedType | None) -> GraphQLNamedType | None:
         condition = node.type_condition

@@ -3,8 +3,11 @@
 Arguments and input fields declare their limits in `extensions`. A document's literals are checked when it is prepared. The
 positions of its variables are found then, and the values of each request are checked at those: once for each variable and
 position, however many fields use it.
+
+The items of all inputs of an operation are counted as well, as often as a field takes them: each field reads its arguments anew.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -53,7 +56,7 @@ class InputLimit:
 
     `check`: a further check of a string or an integer, called with the path of the input and the value; raises InvalidInput.
     `description`: how the schema describes that check. `allows_nul`: whether strings may contain the character NUL, which
-    Postgres does not store; set where other rules report it.
+    Postgres does not store; set where other rules report it. `item_count`: how many list items the input itself counts as.
     """
 
     items: int | None = None
@@ -61,6 +64,7 @@ class InputLimit:
     check: Callable[[str, Any], None] | None = None
     description: str = ""
     allows_nul: bool = False
+    item_count: int = 0
 
 
 NO_LIMIT = InputLimit()
@@ -68,6 +72,8 @@ _LOOKUP_DEFAULT_LIMIT = InputLimit(characters=MAX_CHARACTERS)
 _MUTATION_DEFAULT_LIMIT = InputLimit(characters=MAX_MUTATION_CHARACTERS, allows_nul=True)
 
 InputPath = tuple[str | int, ...]
+# How many fields take a variable, by its name; under None the items that do not depend on variables.
+ItemCounts = Mapping[str | None, int]
 # Checks a value. Raises InputTooLarge and InvalidInput.
 InputCheck = Callable[[InputPath, Any], None]
 
@@ -96,17 +102,56 @@ class InputLimits:
                     (definition, _DefinitionInputs(schema, schema.get_root_type(definition.operation), definition.selection_set))
                 )
         self._checks: dict[str | None, list[tuple[str, InputPath, InputCheck]]] = {}
+        self._item_counts: dict[str | None, ItemCounts] = {}
+        self._default_item_counts: dict[str | None, Mapping[str, int]] = {}
+        item_counter = _ItemCounter(fragments)
         for node, definition_inputs in operations:
             positions = _collect_positions(definition_inputs, fragments)
             _check_defaults(node, positions)
             checks = ((position.variable, position.path, make_check(position.type, position.limit)) for position in positions)
-            self._checks[get_operation_name(node)] = [(variable, path, check) for variable, path, check in checks if check]
+            name = get_operation_name(node)
+            self._checks[name] = [(variable, path, check) for variable, path, check in checks if check]
+            self._item_counts[name] = item_counter.count_all(definition_inputs)
+            self._default_item_counts[name] = {
+                variable.variable.name.value: count_literal_items(variable.default_value)[0]
+                for variable in node.variable_definitions or ()
+            }
 
     def check_variables(self, operation: OperationDefinitionNode, values: Mapping[str, Any]) -> None:
         """Check the values of the operation's variables. Raises InputTooLarge and InvalidInput."""
         for variable, path, check in self._checks[get_operation_name(operation)]:
             if variable in values:
                 check(path, values[variable])
+
+    def count_items(self, operation: OperationDefinitionNode, values: Mapping[str, Any]) -> int:
+        """The number of items in all inputs of the operation with these variables, as often as a field takes them."""
+        name = get_operation_name(operation)
+        default_counts = self._default_item_counts[name]
+        return sum(
+            uses * (1 if variable is None else count_items(values[variable]) if variable in values else default_counts[variable])
+            for variable, uses in self._item_counts[name].items()
+        )
+
+
+class _ItemCounter:
+    """Adds the item counts of definitions and of all fragments that they spread, as often as they do."""
+
+    def __init__(self, fragments: Mapping[str, "_DefinitionInputs"]) -> None:
+        self._fragments = fragments
+        self._counts_by_fragment: dict[str, ItemCounts] = {}
+
+    def count_all(self, inputs: "_DefinitionInputs") -> "ItemCounts":
+        """The item counts of a definition and of the fragments in it."""
+        total = Counter(inputs.item_counts)
+        for fragment, spread_count in inputs.spreads.items():
+            for variable, uses in self._count_fragment(fragment).items():
+                total[variable] += uses * spread_count
+        return total
+
+    def _count_fragment(self, name: str) -> "ItemCounts":
+        if name not in self._counts_by_fragment:
+            self._counts_by_fragment[name] = self.count_all(self._fragments[name])
+        return self._counts_by_fragment[name]
 
 
 def _collect_positions(inputs: "_DefinitionInputs", fragments: Mapping[str, "_DefinitionInputs"]) -> Sequence[VariablePosition]:
@@ -119,8 +164,8 @@ def _collect_positions(inputs: "_DefinitionInputs", fragments: Mapping[str, "_De
         positions |= {
             (position.variable, position.path, id(position.type), position.limit): position for position in current.positions
         }
-        pending += [fragments[name] for name in current.spreads - visited_spreads]
-        visited_spreads |= current.spreads
+        pending += [fragments[name] for name in current.spreads.keys() - visited_spreads]
+        visited_spreads |= current.spreads.keys()
     return [*positions.values()]
 
 
@@ -132,18 +177,20 @@ def _check_defaults(operation: OperationDefinitionNode, positions: Sequence[Vari
 
 
 class _DefinitionInputs:
-    """The inputs of one definition: the positions of variables in them, and the fragments that it spreads."""
+    """The inputs of one definition: the positions of variables in them, their items, and how often it spreads which fragments."""
 
     def __init__(self, schema: GraphQLSchema, type_: Any, selections: SelectionSetNode) -> None:
         self.positions: list[VariablePosition] = []
-        self.spreads: set[str] = set()
+        self.item_counts: Counter[str | None] = Counter()
+        self._declared_item_counts: dict[int, int] = {}
+        self.spreads: Counter[str] = Counter()
         self._schema = schema
         self._walk_selections(type_, selections)
 
     def _walk_selections(self, type_: Any, selections: SelectionSetNode) -> None:
         for node in selections.selections:
             if isinstance(node, FragmentSpreadNode):
-                self.spreads.add(node.name.value)
+                self.spreads[node.name.value] += 1
             elif isinstance(node, FieldNode):
                 self._check_field(type_, node)
             else:
@@ -154,7 +201,8 @@ class _DefinitionInputs:
     def _check_field(self, parent: Any, node: FieldNode) -> None:
         definition = self._schema.get_field(parent, node.name.value)
         assert definition is not None  # noqa: S101 - a valid document selects what the type has
-        default = _MUTATION_DEFAULT_LIMIT if parent is self._schema.mutation_type else _LOOKUP_DEFAULT_LIMIT
+        is_mutation = parent is self._schema.mutation_type
+        default = _MUTATION_DEFAULT_LIMIT if is_mutation else _LOOKUP_DEFAULT_LIMIT
         for argument in node.arguments or ():
             name = argument.name.value
             argument_definition = definition.args[name]
@@ -165,11 +213,30 @@ class _DefinitionInputs:
                 get_declared_limit(argument_definition, default),
                 self.positions,
             )
+            # What mutations write is limited by their number.
+            if not is_mutation:
+                self._add_items(argument.value, argument_definition)
         if node.selection_set:
             field_type = definition.type
             while hasattr(field_type, "of_type"):
                 field_type = field_type.of_type
             self._walk_selections(field_type, node.selection_set)
+
+    def _add_items(self, value: Any, definition: Any) -> None:
+        item_count, variable_names = count_literal_items(value)
+        declared_count = self._declared_item_counts.get(id(definition))
+        if declared_count is None:
+            declared_count = self._declared_item_counts[id(definition)] = _count_declared_items(definition)
+        self.item_counts[None] += item_count + declared_count
+        self.item_counts.update(variable_names)
+
+
+def _count_declared_items(definition: Any, ancestors: frozenset[Any] = frozenset()) -> int:
+    """How many items an argument or input field itself counts as, with all fields of its type, whatever its value is."""
+    type_: Any = get_nullable_type(definition.type)
+    fields = type_.fields.values() if is_input_object_type(type_) and type_ not in ancestors else ()
+    declared: InputLimit = definition.extensions.get(LIMIT_EXTENSION_KEY, NO_LIMIT)
+    return declared.item_count + sum(_count_declared_items(field, ancestors | {type_}) for field in fields)
 
 
 def get_declared_limit(definition: Any, inherited: InputLimit = NO_LIMIT) -> InputLimit:

@@ -12,13 +12,16 @@ from graphql import (
     FragmentDefinitionNode,
     FragmentSpreadNode,
     GraphQLSchema,
+    Location,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
-    parse,
+    Token,
+    TokenKind,
 )
 
 from storefront.core.errors import NUMBER_TOO_LARGE_PROBLEM, InvalidInput, LimitExceeded
+from storefront.execution.strawberry_adapter import Parser
 from storefront.serving.documents.field_merging import FieldCollector
 
 
@@ -27,11 +30,12 @@ class DocumentLimits:
     """Maximum sizes of a document: generous for one written by hand, small for an attacker.
 
     `characters` and `tokens` of its text; `depth` in levels of fields; `fields`, `aliases`, `directives` and `operations` of the
-    whole document; `roots`: root fields of one operation, and `mutations`: those of a mutation; `cost`: see the module `cost`.
+    whole document; `roots`: root fields of one operation, and `mutations`: those of a mutation; `input_items`: items of the lists
+    in an operation's arguments, see `input_coercion`; `cost`: see the module `cost`.
     """
 
     characters: int = 100_000
-    tokens: int = 1_500
+    tokens: int = 1_000
     depth: int = 20
     fields: int = 300
     aliases: int = 100
@@ -39,6 +43,7 @@ class DocumentLimits:
     operations: int = 10
     roots: int = 50
     mutations: int = 20
+    input_items: int = 2_000
     cost: int = 100_000
 
 
@@ -51,12 +56,26 @@ def parse_document(text: str, schema: GraphQLSchema, limits: DocumentLimits) -> 
     tokens = [token for token in _TOKEN_PATTERN.findall(text) if token]
     _check_limit("tokens", limits.tokens, len(tokens), "The document is too long", "tokens")
     try:
-        document = parse(text, max_tokens=limits.tokens)
+        document = _LeanParser(text).parse_document()
         _check_counts(document, schema, limits)
     except RecursionError:
         raise LimitExceeded("depth", limits.depth, None, "The document is nested too deeply", "levels") from None
     _check_numbers(tokens)
     return document
+
+
+class _LeanParser(Parser):
+    """Omits the tokens from the locations of nodes: errors need only positions, and tokens are most of a document's memory."""
+
+    def loc(self, start_token: Token) -> Location | None:
+        """The location of the node that begins with this token and ends with the last one."""
+        location = super().loc(start_token)
+        if location is not None:
+            location.start_token = location.end_token = _EMPTY_TOKEN
+        return location
+
+
+_EMPTY_TOKEN = Token(TokenKind.SOF, 0, 0, 0, 0)
 
 
 def _check_numbers(tokens: Sequence[str]) -> None:
@@ -147,6 +166,14 @@ def _check_root_fields(operation: OperationDefinitionNode, collector: FieldColle
 def check_cost(cost: int, limits: DocumentLimits) -> None:
     """Check the cost of an operation. Raises LimitExceeded."""
     _check_limit("cost", limits.cost, cost, "The operation costs too much. Ask for fewer fields or shorter pages")
+
+
+def check_input_items(item_count: int, limits: DocumentLimits) -> None:
+    """Check the number of items in all inputs of an operation. Raises LimitExceeded."""
+    problem = (
+        "The arguments of the operation's fields have too many list items and searches. Ask for shorter lists or fewer fields"
+    )
+    _check_limit("inputItems", limits.input_items, item_count, problem, "items")
 
 
 def _check_limit(limit_name: str, maximum: int, actual: int, problem: str, unit: str = "") -> None:

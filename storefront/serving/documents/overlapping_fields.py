@@ -17,17 +17,14 @@ from graphql import (
     ListValueNode,
     ObjectValueNode,
     OperationDefinitionNode,
-    OverlappingFieldsCanBeMergedRule,
     StringValueNode,
     ValidationRule,
     VariableNode,
-    VariablesInAllowedPositionRule,
     get_named_type,
     is_leaf_type,
     is_list_type,
     is_non_null_type,
     is_object_type,
-    specified_rules,
 )
 
 from storefront.serving.documents.field_merging import (
@@ -37,7 +34,6 @@ from storefront.serving.documents.field_merging import (
     get_child_level,
     get_level_key,
 )
-from storefront.serving.documents.one_of import OneOfVariablesRule
 
 
 class FieldsCanBeMergedRule(ValidationRule):
@@ -73,13 +69,6 @@ class FieldsCanBeMergedRule(ValidationRule):
         problem = f"Fields '{name[:100]}' conflict because {reason}."
         advice = "Use different aliases on the fields to fetch both if this was intentional."
         self.report_error(GraphQLError(f"{problem} {advice}", [occurrence.node for occurrence in occurrences[:20]]))
-
-
-_RULE_REPLACEMENTS: dict[Any, Any] = {
-    OverlappingFieldsCanBeMergedRule: FieldsCanBeMergedRule,
-    VariablesInAllowedPositionRule: OneOfVariablesRule,
-}
-VALIDATION_RULES = tuple(_RULE_REPLACEMENTS.get(rule, rule) for rule in specified_rules)
 
 
 def _group_by_object_type(occurrences: Sequence[FieldOccurrence]) -> Iterable[Sequence[FieldOccurrence]]:

@@ -105,7 +105,12 @@ def _find_problems(json_value: Any, input_type: Any = None) -> Iterator[tuple[In
                 yield _build_path(path), NUMBER_TOO_LARGE_PROBLEM
         elif isinstance(value, list):
             item_type = _get_item_type(type_)
-            stack += [((path, index), item, item_type) for index, item in enumerate(value)]
+            # Most items are strings without a problem: they are not put on the stack.
+            stack += [
+                ((path, index), item, item_type)
+                for index, item in enumerate(value)
+                if type(item) is not str or _LONE_SURROGATE.search(item)
+            ]
         elif isinstance(value, dict):
             for name in value if type_ is not _OPAQUE else ():
                 if _LONE_SURROGATE.search(name):

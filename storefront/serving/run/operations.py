@@ -15,7 +15,7 @@ from storefront.execution.document_nodes import get_operation_name
 from storefront.execution.executor import BreadthFirstExecutor, OperationProgress
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
 from storefront.serving.documents.field_merging import FieldCollector
-from storefront.serving.documents.limits import check_cost
+from storefront.serving.documents.limits import check_cost, check_input_items
 from storefront.serving.documents.parse_lock import ParseLock
 from storefront.serving.http import lone_surrogates
 from storefront.serving.http.graphql_request import GraphQLRequest
@@ -88,6 +88,7 @@ class Operations:
             lone_surrogates.check_variables(self._schema, operation_node, request.variables)
         if operation_node:
             document.input_limits.check_variables(operation_node, request.variables)
+            check_input_items(document.input_limits.count_items(operation_node, request.variables), self._documents.limits)
         cost = document.costs.estimate(operation_node, request.variables) if operation_node else 0
         check_cost(cost, self._documents.limits)
         kind = operation_node.operation if operation_node else None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from graphql import Lexer, Source, TokenKind, get_introspection_query
 
-from benchmarks.attacks import ATTACKS, deep
+from benchmarks.attacks import ATTACKS, FULL_FILTER, deep
 from storefront.core.errors import LimitExceeded
 from storefront.schema import schema
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
@@ -64,6 +64,44 @@ def test_limits_are_exact(limit: str) -> None:
     Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit]}))).prepare(request)
     with pytest.raises((NotExecutableError, LimitExceeded)):
         Operations(DocumentStore(schema._schema, limits=DocumentLimits(**{limit: has[limit] - 1}))).prepare(request)
+
+
+SEARCHES = """query($q: String, $f: ProductFilterInput = {tags: ["a", "b"]}) {
+  configs { nodes { a: products(search: $q) { totalCount } b: products(filter: $f) { totalCount } ...F ...F } }
+}
+fragment F on Config { products(filter: {ids: ["1", "2", "3"]}) { totalCount } }"""
+
+
+@pytest.mark.parametrize(
+    ("query", "variables", "expected"),
+    [
+        ("{ me { id } }", {}, 0),
+        # A search, two tags, and twice the three ids of the fragment; the stores do not multiply them.
+        (SEARCHES, {}, 250 + 2 + 2 * 3),
+        (SEARCHES, {"f": {"tags": ["a"], "attributes": [{"name": "a", "values": ["b", "c"]}]}}, 250 + 1 + 3 + 2 * 3),
+        ('{ searchProducts(input: {configId: "x", q: "y"}) { products { id } } }', {}, 250),
+        # What a mutation writes is no filter.
+        ("mutation($i: TrackEventsInput!) { trackEvents(input: $i) { recorded } }", {"i": {"events": [{}] * 9}}, 0),
+    ],
+)
+def test_input_items_are_counted_per_field(query: str, variables: dict[str, Any], expected: int) -> None:
+    document = DocumentStore(schema._schema).find_by_text(query)
+    operation = document.find_operation(None)
+    assert operation and document.input_limits.count_items(operation, variables) == expected
+
+
+def test_input_items_are_limited_per_operation() -> None:
+    query = "query($f: ProductFilterInput) { configs { nodes { a: products(filter: $f) { totalCount } } } }"
+    operations = Operations(DocumentStore(schema._schema, limits=DocumentLimits(input_items=100)))
+    operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100}}))
+    with pytest.raises(LimitExceeded, match=r"fewer fields: at most 100 items allowed, not 101\.") as refusal:
+        operations.prepare(GraphQLRequest(query, {"f": {"tags": ["a"] * 100, "ids": ["b"]}}))
+    assert refusal.value.details == {"limit": "inputItems", "maximum": 100, "found": 101}
+
+
+def test_full_filter_with_search_is_within_the_limits() -> None:
+    query = 'query($f: ProductFilterInput) { configs { nodes { products(filter: $f, search: "lamp") { totalCount } } } }'
+    Operations(DocumentStore(schema._schema)).prepare(GraphQLRequest(query, {"f": FULL_FILTER}))
 
 
 def test_introspection_is_within_the_limits() -> None:

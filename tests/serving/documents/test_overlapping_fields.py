@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 from graphql import NoUnusedFragmentsRule, OverlappingFieldsCanBeMergedRule, build_schema, parse, validate
 
-from storefront.serving.documents.overlapping_fields import VALIDATION_RULES, FieldsCanBeMergedRule
+from storefront.serving.documents.overlapping_fields import FieldsCanBeMergedRule
+from storefront.serving.documents.validation import VALIDATION_RULES
 
 SCHEMA = build_schema(
     """
