@@ -3,4 +3,4 @@
 import multiprocessing
 
 FORK_SERVER = multiprocessing.get_context("forkserver")
-FORK_SERVER.set_forkserver_preload(["tests.analytics.counting", "tests.imports.workers"])
+FORK_SERVER.set_forkserver_preload(["tests.analytics.counting", "tests.imports.workers", "tests.feed.served"])

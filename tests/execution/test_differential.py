@@ -89,6 +89,9 @@ def observed() -> Iterator[None]:
 @pytest_asyncio.fixture(autouse=True)
 async def swept() -> AsyncIterator[None]:
     """What is left of cancelled tasks is found in the test that left it."""
+    # What other tests have left stays, and need not be traversed again.
+    gc.collect()
+    gc.freeze()
     yield
     # What one collection frees may hold more.
     for _ in range(5):

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,15 +21,47 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMes
 from storefront.core.net.tls import load_tls_context
 from tests.client import SECRET
 from tests.feed.redis import free_port
+from tests.feed.served import run_command
+from tests.forks import FORK_SERVER
 
 FEED = """subscription($c: ID!, $after: Position) { productFeed(configId: $c, after: $after) { __typename position
   ... on FeedReset { reason } } }"""
 
 
+class ForkedProcess:
+    """A process of the fork server, with the methods of a Popen."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        self._process = process
+        process.start()
+        assert process.pid is not None
+        self.pid = process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self._process.name, timeout or 0)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Server:
     """A server, with the processes that serve."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes] | ForkedProcess", port: int) -> None:
         self.process, self.port = process, port
 
     @property
@@ -42,7 +75,7 @@ class Server:
     def workers(self) -> list[int]:
         """The ids of the worker processes, of a server that has several."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(id_) for id_ in children if b"spawn_main" in Path(f"/proc/{id_}/cmdline").read_bytes()]
+        return [int(id_) for id_ in children if b"resource_tracker" not in Path(f"/proc/{id_}/cmdline").read_bytes()]
 
     def sockets(self, worker: int) -> int:
         """How many sockets a worker has open."""
@@ -60,10 +93,19 @@ class Server:
 
 @contextmanager
 def running(
-    url: str, folder: Path, workers: int = 1, log: IO[bytes] | int = subprocess.DEVNULL, **options: str
+    url: str,
+    folder: Path,
+    workers: int = 1,
+    log: IO[bytes] | int = subprocess.DEVNULL,
+    *,
+    is_forked: bool = True,
+    **options: str,
 ) -> Iterator[Server]:
-    """A server on a free port, which writes its log there. It is stopped at the end, unless that was done before."""
-    port, command = free_port(), str(Path(sys.executable).with_name("storefront"))
+    """A server on a free port, which writes its log there. It is stopped at the end, unless that was done before.
+
+    Its processes are forked from one that has imported all modules, which takes seconds, unless `is_forked` is false.
+    """
+    port = free_port()
     given = {
         "DATABASE_URL": url,
         "SECRET": SECRET,
@@ -73,12 +115,8 @@ def running(
         "POOL_TIMEOUT": "30",
     }
     environment = os.environ | {f"STOREFRONT_{name}": value for name, value in (given | options).items()}
-    process = subprocess.Popen(
-        [command, "serve", "--port", str(port), "--workers", str(workers)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=log,
-    )
+    command = [str(Path(sys.executable).with_name("storefront")), "serve", "--port", str(port), "--workers", str(workers)]
+    process = (_fork if is_forked else _spawn)(command, environment, log)
     server = Server(process, port)
     try:
         _wait_until_ready(server)
@@ -91,6 +129,15 @@ def running(
         except subprocess.TimeoutExpired:
             process.kill()
             raise
+
+
+def _spawn(command: list[str], environment: dict[str, str], log: IO[bytes] | int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=log)
+
+
+def _fork(command: list[str], environment: dict[str, str], log: IO[bytes] | int) -> ForkedProcess:
+    path = os.devnull if isinstance(log, int) else log.name
+    return ForkedProcess(FORK_SERVER.Process(target=run_command, args=(command, environment, path)))
 
 
 def _wait_until_ready(server: Server) -> None:

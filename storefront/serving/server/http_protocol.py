@@ -9,7 +9,10 @@ the connection is closed.
 """
 
 import asyncio
+import fcntl
 import re
+import struct
+import termios
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
@@ -280,6 +283,11 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self.transport.close()
         self.on_response_complete()
 
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection, unless a request has arrived and is about to be read: the client would see a reset (RST)."""
+        if self.transport.is_closing() or not _count_unread_bytes(self.transport):
+            super().timeout_keep_alive_handler()
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection has been closed."""
         if self._header_timeout_timer is not None:
@@ -295,6 +303,12 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
             self.transport.close()
         else:
             self._header_timeout_timer = self.loop.call_later(HEADER_TIMEOUT_SECONDS, self._check_header_timeout)
+
+
+def _count_unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """The bytes that the kernel has received and that have not been read."""
+    (count,) = struct.unpack("i", fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4)))
+    return int(count)
 
 
 def _release_when_done(load_shedder: LoadShedder, app: Any) -> Any:

@@ -97,7 +97,7 @@ async def test_concurrent_health_checks_share_one_run(client: Client) -> None:
 
 
 def test_sigterm_ends_readiness_while_requests_are_served(empty_url: str, tmp_path: Path) -> None:
-    with running(empty_url, tmp_path, SHUTDOWN_DELAY="2") as server:
+    with running(empty_url, tmp_path, is_forked=False, SHUTDOWN_DELAY="2") as server:
         with httpx.Client(base_url=server.address) as http:
             assert http.get("/readyz").status_code == 200
             server.process.send_signal(signal.SIGTERM)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -146,7 +145,7 @@ def test_shape_bounds_names_and_their_length() -> None:
 
 
 def test_server_logs_json_from_every_logger(empty_url: str, tmp_path: Path) -> None:
-    with tempfile.TemporaryFile() as log:
+    with (tmp_path / "log").open("w+b") as log:
         with running(empty_url, tmp_path, log=log, LOG_FORMAT="json", LOG_LEVEL="info", SLOW_OPERATION="0.000001") as server:
             asked = {"query": "query Asked { __typename }", "variables": '{"email": "ada@example.com"}'}
             httpx.get(f"{server.address}/graphql", params=asked, headers={"x-request-id": "r-9"})
@@ -164,7 +163,7 @@ def test_server_logs_json_from_every_logger(empty_url: str, tmp_path: Path) -> N
 @pytest.mark.parametrize("log_format", ["json", "text"])
 def test_metrics_server_keeps_the_access_log(empty_url: str, tmp_path: Path, log_format: str) -> None:
     port = free_port()
-    with tempfile.TemporaryFile() as log:
+    with (tmp_path / "log").open("w+b") as log:
         with running(empty_url, tmp_path, log=log, LOG_FORMAT=log_format, LOG_LEVEL="info", METRICS_PORT=str(port)) as server:
             # Logging is set up by then, and the metrics are served.
             assert httpx.get(f"http://127.0.0.1:{port}/metrics").status_code == 200

@@ -101,7 +101,7 @@ async def test_metrics_have_their_own_optional_port(empty_url: str, tmp_path: Pa
 
 def test_metrics_have_a_port_per_worker(empty_url: str, tmp_path: Path) -> None:
     port = free_port()
-    with running(empty_url, tmp_path, workers=2, METRICS_PORT=str(port)):
+    with running(empty_url, tmp_path, workers=2, is_forked=False, METRICS_PORT=str(port)):
         # The other worker may not be there yet.
         found = {_patiently(port + number)("process_resident_memory_bytes") for number in range(2)}
         assert len(found) == 2

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import websockets
 
 from storefront.serving.server import http_protocol
+from storefront.serving.server.websocket_protocol import UVICORN_OPTIONS
 from tests.client import Client
 from tests.conftest import serving
 from tests.factories import make_store
@@ -62,6 +64,26 @@ async def test_active_connections_stay_open(client: Client, monkeypatch: pytest.
             await asyncio.sleep(0.4)
         writer.write(START)
         assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+async def test_keep_alive_timeout_spares_request_that_has_arrived(empty_url: str, tmp_path: Path) -> None:
+    sockets = {**UVICORN_OPTIONS, "timeout_keep_alive": 0.5}
+    async with serving(empty_url, tmp_path, sockets) as client, connection(client) as (reader, writer):
+        writer.write(START + REST)
+        await asyncio.wait_for(reader.readuntil(b'{"data":{"__typename":"Query"}}'), 5)
+        # The process is busy until after the timeout. Both are due then: first the request is sent, then the timeout handled.
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.02, time.sleep, 0.6)
+        loop.call_later(0.05, writer.write, START + REST)
+        answer = await asyncio.wait_for(reader.readuntil(b'{"data":{"__typename":"Query"}}'), 5)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        # Idle again, it is closed.
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
+def test_idle_connections_outlive_those_of_proxies() -> None:
+    # The defaults of nginx's keepalive_timeout for upstreams, and of AWS's application load balancers.
+    assert UVICORN_OPTIONS["timeout_keep_alive"] > 60
 
 
 async def test_unread_body_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
