@@ -207,8 +207,9 @@ async def serving(
         "lifespan": "on",
         "proxy_headers": False,
         "timeout_keep_alive": settings.keep_alive_timeout,
+        **sockets,
     }
-    server = uvicorn.Server(uvicorn.Config(app, **options, **sockets))
+    server = uvicorn.Server(uvicorn.Config(app, **options))
     task = asyncio.create_task(server.serve([listening]))
     while not server.started:
         await asyncio.sleep(0.01)

@@ -16,9 +16,6 @@ UVICORN_OPTIONS: Mapping[str, Any] = {
     "ws_per_message_deflate": False,
     # Connections that arrive while the process is busy wait in the kernel. This is the default maximum of Linux.
     "backlog": 4_096,
-    # Longer than proxies keep idle connections: nginx and the load balancers of clouds 60 s. Whoever closes first, a request that
-    # is on its way meanwhile is lost, and proxies do not repeat a POST.
-    "timeout_keep_alive": 75,
 }
 # Keys of functions in `scope["extensions"]`: `try_write`, and one that returns the number of bytes that the client has not read.
 TRY_WRITE_EXTENSION, UNREAD_BYTES_EXTENSION = "storefront.write", "storefront.unread"

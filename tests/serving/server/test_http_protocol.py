@@ -81,11 +81,6 @@ async def test_keep_alive_timeout_spares_request_that_has_arrived(empty_url: str
         assert await asyncio.wait_for(reader.read(), 5) == b""
 
 
-def test_idle_connections_outlive_those_of_proxies() -> None:
-    # The defaults of nginx's keepalive_timeout for upstreams, and of AWS's application load balancers.
-    assert UVICORN_OPTIONS["timeout_keep_alive"] > 60
-
-
 async def test_unread_body_times_out(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_protocol, "HEADER_TIMEOUT_SECONDS", 0.3)
     async with connection(client) as (reader, writer):
