@@ -7,7 +7,7 @@ Two paths read products: rows (column by column, then completed in Python) and J
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, FromClause, Select, case, cast, func, literal_column, not_, null, or_, select
+from sqlalchemy import Boolean, ColumnElement, FromClause, Select, and_, case, cast, func, literal_column, not_, null, or_, select
 
 from storefront.models import configs, products, reviews, variants
 from storefront.models.rows import ProductRow
@@ -115,6 +115,11 @@ def order_variants(sort_key: str = "position", *, descending: bool = False) -> l
     return keyset.order_by_key(key, variants.c.id, True) if descending else [key, variants.c.id]
 
 
+def is_review_of_product(product: FromClause) -> ColumnElement[bool]:
+    """Whether a review is of a product. By the store as well, with which the indexes begin."""
+    return and_(reviews.c.config_id == product.c.config_id, reviews.c.product_id == product.c.id)
+
+
 def select_reviews(columns: list[ColumnElement[Any]], product: FromClause) -> Select[Any]:
     """The reviews of a product, without order. Correlated with `product`."""
-    return select(*columns).where(reviews.c.product_id == product.c.id).correlate(product)
+    return select(*columns).where(is_review_of_product(product)).correlate(product)

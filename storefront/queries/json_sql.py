@@ -182,7 +182,7 @@ class ReviewListField:
     key: str
     fields: "JsonFields"
     limit: int
-    columns: ClassVar[frozenset[str]] = frozenset({"id"})
+    columns: ClassVar[frozenset[str]] = frozenset({"id", "config_id"})
 
     def render(self, row: FromClause) -> JsonFragments:
         """Render the list."""

@@ -11,7 +11,7 @@ from storefront.models import products, reviews
 from storefront.models.rows import ReviewRow
 from storefront.queries import keyset
 from storefront.queries.batching import align_by_key
-from storefront.queries.fields import select_reviews
+from storefront.queries.fields import is_review_of_product, select_reviews
 from storefront.queries.paging import limit_newest, load_page_per_parent, select_per_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns, filter_columns
 from storefront.queries.visibility import any_of_ids, is_product_visible
@@ -31,8 +31,7 @@ async def load_visible_reviews(database: Database, keys: Sequence[str], owned_st
 
 @cache
 def _select_visible() -> Statement:
-    joined = reviews.join(products, products.c.id == reviews.c.product_id)
-    rows = select(*reviews.c, products.c.config_id).select_from(joined).where(is_product_visible())
+    rows = select(reviews).join(products, is_review_of_product(products)).where(is_product_visible())
     return compile_statement(rows.where(reviews.c.id == any_of_ids("ids")), depends_on=RowDependency("config_id", "ids"))
 
 
