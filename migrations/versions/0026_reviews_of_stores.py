@@ -1,4 +1,4 @@
-"""The store of each review, so that the reviews of a store are read in order, and the indexes of a product's reviews lead with it."""
+"""The store of each review, so that the reviews of a store are read in order, and indexes of reviews by their number of stars."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -47,14 +47,15 @@ def upgrade() -> None:
         ondelete="CASCADE",
     )
     op.create_index("reviews_newest_idx", "reviews", ["config_id", "product_id", *NEWEST_FIRST])
-    op.create_index("reviews_by_rating_idx", "reviews", ["config_id", "product_id", "rating", *NEWEST_FIRST])
+    op.create_index("reviews_by_rating_idx", "reviews", ["product_id", "rating", *NEWEST_FIRST])
     op.create_index("reviews_of_store_idx", "reviews", ["config_id", *NEWEST_FIRST])
 
 
 def downgrade() -> None:
     op.execute("DROP TRIGGER set_store ON reviews")
     op.execute("DROP FUNCTION storefront_set_review_store()")
-    # Its indexes and its foreign key are dropped with it.
+    op.drop_index("reviews_by_rating_idx", "reviews")
+    # The other indexes and the foreign key are dropped with their column.
     op.drop_column("reviews", "config_id")
     op.create_index("reviews_newest_idx", "reviews", ["product_id", *NEWEST_FIRST])
     op.create_foreign_key("reviews_product_id_fkey", "reviews", "products", ["product_id"], ["id"], ondelete="CASCADE")

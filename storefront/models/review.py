@@ -22,7 +22,7 @@ class Review(SQLModel, table=True):
             ondelete="CASCADE",
         ),
         Index("reviews_newest_idx", "config_id", "product_id", *_NEWEST_FIRST),
-        Index("reviews_by_rating_idx", "config_id", "product_id", "rating", *_NEWEST_FIRST),
+        Index("reviews_by_rating_idx", "product_id", "rating", *_NEWEST_FIRST),
         Index("reviews_of_store_idx", "config_id", *_NEWEST_FIRST),
     )
 
