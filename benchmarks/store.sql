@@ -21,8 +21,9 @@ SELECT pg_temp.copied(v.id), pg_temp.copied(v.product_id), v.name, v.price, v.co
        v.sku || '-C', v.is_available, v.position, v.created_at
 FROM product_variants AS v JOIN source ON source.id = v.product_id;
 
-INSERT INTO reviews (id, product_id, user_id, rating, title, body, created_at, updated_at)
-SELECT pg_temp.copied(r.id), pg_temp.copied(r.product_id), r.user_id, r.rating, r.title, r.body, r.created_at, r.updated_at
+INSERT INTO reviews (id, config_id, product_id, user_id, rating, title, body, created_at, updated_at)
+SELECT pg_temp.copied(r.id), '01900000-0000-7000-8000-000000000001', pg_temp.copied(r.product_id), r.user_id, r.rating, r.title,
+       r.body, r.created_at, r.updated_at
 FROM reviews AS r JOIN source ON source.id = r.product_id;
 
 INSERT INTO store_positions (config_id, position) VALUES ('01900000-0000-7000-8000-000000000001', 1);

@@ -85,6 +85,9 @@ def line(parent: str, name: str, field: GraphQLField, above: tuple[str, ...]) ->
     if parent == "Config" and len(above) > 2 and not is_leaf_type(target) and name != "owner":
         # The store of a product is reduced; `config` itself selects all of it.
         return None
+    if parent == "Product" and "Review" in above and not is_leaf_type(target):
+        # Likewise the product of a review of the store.
+        return None
     needs = any(is_required_argument(argument) for argument in field.args.values())
     assert not needs or coordinate in ARGUMENTS, f"say in ARGUMENTS how {coordinate} is asked"
     whole = f"{parent}_{name}: {name}{ARGUMENTS.get(coordinate, '')}"

@@ -10,6 +10,7 @@ from graphql import (
     GraphQLField,
     GraphQLNamedType,
     GraphQLObjectType,
+    IntValueNode,
     build_schema,
     get_directive_values,
     get_named_type,
@@ -105,6 +106,19 @@ def test_directives_are_what_the_cost_analysis_counts(place: int | None) -> None
         if estimate != expected:
             differing[coordinate] = (selection, estimate, expected)
     assert not differing
+
+
+def test_assumed_sizes_are_the_defaults_of_arguments() -> None:
+    compared = {}
+    for coordinate, path in PATHS.items():
+        type_, name = path[-1]
+        size = read_directive(type_.fields[name], "listSize")
+        argument = type_.fields[name].args.get(size.get("slicingArguments", [""])[0])
+        default = argument.ast_node.default_value if argument and argument.ast_node else None
+        if isinstance(default, IntValueNode):
+            compared[coordinate] = (size["assumedSize"], int(default.value))
+    assert compared["AttributeFacet.values"] == compared["ProductFacets.tags"] == (50, 50)
+    assert [coordinate for coordinate, (assumed, default) in compared.items() if assumed != default] == []
 
 
 def test_every_kind_of_size_occurs() -> None:

@@ -238,6 +238,66 @@ def test_stored_variants_get_positions_in_the_order_of_creation(bare_url: str) -
         connection.commit()
 
 
+REVIEWS = """
+SELECT r.id, r.rating, r.updated_at, p.rating_counts FROM reviews AS r JOIN products AS p ON p.id = r.product_id ORDER BY r.id
+"""
+INSERT_REVIEWS = """
+INSERT INTO reviews (id, product_id, user_id, rating) SELECT gen_random_uuid(), p.id, u.id, 1 + row_number() OVER ()
+FROM products AS p, users AS u WHERE NOT EXISTS (SELECT FROM reviews AS r WHERE r.product_id = p.id AND r.user_id = u.id)
+"""
+
+
+def test_stored_reviews_get_the_store_of_their_product(bare_url: str) -> None:
+    before = "0025_variant_columns"
+    with connect(bare_url) as connection, psycopg.connect(bare_url, autocommit=True) as client:
+        command.upgrade(build_config(connection), before)
+        connection.commit()
+        user = "INSERT INTO users (id, email) VALUES (gen_random_uuid(), %s)"
+        client.execute(user, ["x@example.com"])
+        for slug in ("x", "y"):
+            store = "INSERT INTO configs (id, user_id, store_name, slug) SELECT gen_random_uuid(), id, 'x', %s FROM users"
+            client.execute(store, [slug])
+        client.execute(
+            "INSERT INTO products (id, config_id, title, handle, price) SELECT gen_random_uuid(), id, 'x', 'x', 1 FROM configs"
+        )
+        client.execute(INSERT_REVIEWS)
+        stored = client.execute(REVIEWS).fetchall()
+        assert len(stored) == 2
+
+        def count_reviews_of_own_store() -> int:
+            [(number,)] = client.execute(
+                "SELECT count(*) FROM reviews AS r JOIN products AS p ON p.id = r.product_id AND p.config_id = r.config_id"
+            )
+            return int(number)
+
+        for number in (2, 4):
+            command.upgrade(build_config(connection), "0026_reviews_of_stores")
+            connection.commit()
+            assert count_reviews_of_own_store() == number
+            # The previous release, which does not know the column, goes on writing reviews.
+            client.execute(user, [f"{number}@example.com"])
+            client.execute(INSERT_REVIEWS)
+            assert count_reviews_of_own_store() == number + 2
+            command.downgrade(build_config(connection), before)
+            connection.commit()
+        # What was stored before is as it was, but for the counts of later reviews.
+        found = {row[0]: row for row in client.execute(REVIEWS)}
+        assert [found[row[0]][:3] for row in stored] == [row[:3] for row in stored]
+        assert {sum(row[3]) for row in found.values()} == {3}
+
+
+async def test_review_cannot_belong_to_another_store_than_its_product(database: Database) -> None:
+    product, other = await make_product(database, await make_store(database)), await make_store(database)
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        await make_review(database, product, config_id=other)
+    review = await make_review(database, product)
+    for table, id_ in (("reviews", review), ("products", product)):
+        async with database.transaction() as connection:
+            statement = f"UPDATE {table} SET config_id = %s WHERE id = %s".encode()
+            with pytest.raises(psycopg.errors.ForeignKeyViolation):
+                await connection.raw.execute(statement, [other, id_])
+
+
 def test_newer_schema_is_reported_by_every_command(empty_url: str) -> None:
     with psycopg.connect(empty_url, autocommit=True) as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'from the future'")

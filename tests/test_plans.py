@@ -209,6 +209,10 @@ async def reviews_of(shop: Shop) -> object:
     return await reviews.load_reviews_of_products(shop.database, shop.ids, keyset.Window(3))
 
 
+async def reviews_with_stars(shop: Shop) -> object:
+    return await reviews.load_reviews_of_products(shop.database, shop.ids, keyset.Window(3), rating=5)
+
+
 async def reviews_behind(shop: Shop) -> object:
     for id_ in shop.ids:
         [page] = await reviews.load_reviews_of_products(shop.database, [id_], keyset.Window(1))
@@ -229,6 +233,7 @@ async def reviews_behind(shop: Shop) -> object:
         (variant_by_attributes, "product_variants_in_order_idx", 20 * 30),
         (reviews_of, "reviews_newest_idx", 20 * 5),
         (reviews_behind, "reviews_newest_idx", 6),
+        (reviews_with_stars, "reviews_by_rating_idx", 20 * 5),
     ],
 )
 async def test_single_products_and_edges_use_indexes(
@@ -244,3 +249,23 @@ async def test_related_products_rank_candidates_only(shop: Shop) -> None:
     plan = await shop.plan(lambda shop: related.load_related_products(shop.database, shop.ids[:1], 4))
     assert plan.read_whole == set()
     assert plan.rows_read < 300
+
+
+@pytest.mark.parametrize("backward", [False, True], ids=["newest", "oldest"])
+@pytest.mark.parametrize("audience", Audience)
+async def test_page_of_store_reviews_reads_its_index_range_only(shop: Shop, audience: Audience, backward: bool) -> None:
+    async def load(shop: Shop, cursor: str | None, size: int = SIZE) -> keyset.Page:
+        window = keyset.Window(size, cursor, backward)
+        [page] = await reviews.load_reviews_of_stores(shop.database, [shop.store], window, None, audience)
+        return page
+
+    middle = await load(shop, None, 100)
+    for cursor in (None, middle.encode_cursor(middle.rows[0 if backward else -1])):
+        plan = await shop.plan(lambda shop, cursor=cursor: load(shop, cursor))  # type: ignore[misc]
+        generic = await shop.generic_plan(lambda shop, cursor=cursor: load(shop, cursor))  # type: ignore[misc]
+        for one in (plan, generic):
+            assert "reviews_of_store_idx" in one.indexes
+            assert not one.sorts
+            assert one.read_whole == set()
+        # Each review, and its product if that decides about its visibility.
+        assert plan.rows_read < 3 * SIZE

@@ -214,6 +214,20 @@ async def test_owner_paginates_over_hidden_rows(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("who", EVERYONE)
+async def test_reviews_of_store_are_those_of_visible_products(shop: Shop, who: str) -> None:
+    query = """query($s: ID!) { config(by: {id: $s}) { reviews { totalCount nodes { product { id } } }
+      backward: reviews(last: 100) { nodes { product { id } } } } }"""
+    for store, all_, visible in ((shop.store, ALL, ACTIVE), (shop.unpublished, {"teapot"}, None)):
+        found, expected = (await shop.clients[who].ask(query, s=store))["config"], all_ if who == "owner" else visible
+        if expected is None:
+            assert found is None
+            continue
+        assert found["reviews"]["totalCount"] == len(expected)
+        for page in (found["reviews"], found["backward"]):
+            assert shop.named(node["product"]["id"] for node in page["nodes"]) == expected
+
+
+@pytest.mark.parametrize("who", EVERYONE)
 async def test_related_products_are_available(shop: Shop, who: str) -> None:
     query = "query($id: ID!) { product(by: {id: $id}) { related(first: 100) { id } } }"
     found = (await shop.clients[who].ask(query, id=shop.ids["lantern"]))["product"]["related"]

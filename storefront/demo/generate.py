@@ -28,7 +28,7 @@ _PRODUCT_COLUMNS = (
 _VARIANT_COLUMNS = (
     "id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, position, created_at, updated_at"
 )
-_REVIEW_COLUMNS = "id, product_id, user_id, rating, title, body, created_at, updated_at"
+_REVIEW_COLUMNS = "id, config_id, product_id, user_id, rating, title, body, created_at, updated_at"
 _CHANGE_COLUMNS = "config_id, position, kind, entity_id, product_id, version, was_visible, is_visible, actor_id, occurred_at"
 _POSITION_COLUMNS = "config_id, position"
 _EVENT_COLUMNS = (
@@ -138,13 +138,14 @@ def generate_variant_rows(plan: Plan) -> Iterator[TableRow]:
 
 def generate_review_rows(plan: Plan) -> Iterator[TableRow]:
     rng = Random("demo reviews")
+    store_ids = {product.id: product.store.id for product in plan.products}
     for created, product_id, user_id in _generate_review_authors(plan, rng):
         stars = rng.choices((1, 2, 3, 4, 5), (4, 6, 13, 31, 46))[0]
         title = rng.choice(words.REVIEW_TITLES[stars]) if rng.random() < 0.9 else None
         sentences = [rng.choice(words.REVIEW_OPENERS[stars]), *rng.sample(words.REVIEW_SENTENCES, rng.randint(0, 3))]
         body = " ".join(sentences) if rng.random() < 0.92 else None
         written_at = format_moment(created)
-        yield make_key(created, rng), product_id, user_id, stars, title, body, written_at, written_at
+        yield make_key(created, rng), store_ids[product_id], product_id, user_id, stars, title, body, written_at, written_at
 
 
 def _generate_review_authors(plan: Plan, rng: Random) -> list[tuple[int, str, str]]:

@@ -12,6 +12,7 @@ from storefront.queries.analytics import Span
 from storefront.queries.keyset import Window
 
 MAX_ROWS = 100
+MAX_RATING = 5
 
 # Two years; hourly series are limited to stay below 10,000 points.
 MAX_REPORT_DAYS = 731
@@ -30,6 +31,13 @@ def check_row_count(number: int, field: str = "first", max_rows: int = MAX_ROWS)
     """The number of rows to return, 1 to `max_rows`."""
     if not 1 <= number <= max_rows:
         raise InvalidInput(field, f"must be between 1 and {max_rows}, not {number}.")
+    return number
+
+
+def check_rating(number: int, field: str = "rating") -> int:
+    """A number of stars, 1 to 5."""
+    if not 1 <= number <= MAX_RATING:
+        raise InvalidInput(field, f"must be between 1 and {MAX_RATING}, not {number}.")
     return number
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
@@ -23,6 +24,7 @@ from storefront.queries.json_sql import (
     PriceRangeField,
     RatingCountsField,
     RelatedProductsField,
+    ReviewCountField,
     ReviewListField,
     ReviewSummaryField,
     VariantListField,
@@ -33,6 +35,8 @@ from storefront.queries.projection import MAX_CACHED_STATEMENTS
 
 # The variants of a page, if their number is not given, and at most.
 DEFAULT_VARIANTS, MAX_VARIANTS_PER_PAGE = 5, 250
+# The reviews of a product's page, if their number is not given.
+DEFAULT_REVIEWS = 3
 # Larger statements are not worth the memory of caching them.
 MAX_FIELDS = 150
 
@@ -113,10 +117,8 @@ class _DocumentBuilder:
 
     def _build_variants(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
-        if any(field_arguments.get(name) is not None for name in ("after", "last", "before")):
-            raise _Unsupported
+        limit = _get_first_page_limit(field_arguments, DEFAULT_VARIANTS, MAX_VARIANTS_PER_PAGE)
         available_only = field_arguments["available_only"] or not self._is_owner
-        window = checks.build_window(field_arguments.get("first"), None, default=DEFAULT_VARIANTS, max_rows=MAX_VARIANTS_PER_PAGE)
 
         def build_field(child: SelectedField) -> JsonField:
             match child.name:
@@ -126,24 +128,28 @@ class _DocumentBuilder:
                     return ColumnField(child.response_name, get_variant_count_column(available_only))
                 case "nodes":
                     fields, sort = self.build_fields(child.children, "ProductVariant"), field_arguments["sort"].value
-                    return VariantListField(child.response_name, fields, window.limit, available_only, sort, self._is_owner)
+                    return VariantListField(child.response_name, fields, limit, available_only, sort, self._is_owner)
             raise _Unsupported
 
         return ObjectField(field.response_name, tuple(map(build_field, field.children)))
 
     def _build_reviews(self, field: SelectedField) -> JsonField:
         field_arguments = dict(field.arguments)
-        if field_arguments.get("after") is not None:
-            raise _Unsupported
-        limit = checks.check_row_count(field_arguments["first"])
-        return ObjectField(field.response_name, tuple(self._build_reviews_field(child, limit) for child in field.children))
+        limit, rating = _get_first_page_limit(field_arguments, DEFAULT_REVIEWS), field_arguments.get("rating")
+        if rating is not None:
+            checks.check_rating(rating)
 
-    def _build_reviews_field(self, field: SelectedField, limit: int) -> JsonField:
-        if field.name == "__typename":
-            return ConstantField(field.response_name, "ReviewConnection")
-        if field.name != "nodes":
+        def build_field(child: SelectedField) -> JsonField:
+            match child.name:
+                case "__typename":
+                    return ConstantField(child.response_name, "ReviewConnection")
+                case "total_count":
+                    return ReviewCountField(child.response_name, rating)
+                case "nodes":
+                    return ReviewListField(child.response_name, self.build_fields(child.children, "Review"), limit, rating)
             raise _Unsupported
-        return ReviewListField(field.response_name, self.build_fields(field.children, "Review"), limit)
+
+        return ObjectField(field.response_name, tuple(map(build_field, field.children)))
 
     def _build_related(self, field: SelectedField) -> JsonField:
         return RelatedProductsField(
@@ -157,6 +163,13 @@ class _DocumentBuilder:
         if [(child.response_name, child.name) for child in field.children] != [("name", "name"), ("value", "value")]:
             raise _Unsupported
         return ColumnField(field.response_name, "attribute_list")
+
+
+def _get_first_page_limit(field_arguments: Mapping[str, Any], default: int, max_rows: int = checks.MAX_ROWS) -> int:
+    """The number of rows of a connection's first page. Raises _Unsupported for another page."""
+    if any(field_arguments.get(name) is not None for name in ("after", "last", "before")):
+        raise _Unsupported
+    return checks.build_window(field_arguments.get("first"), None, default=default, max_rows=max_rows).limit
 
 
 def _build_review_summary(field: SelectedField) -> JsonField:

@@ -42,7 +42,12 @@ def _check_rows(max_rows: int, field: str, number: int) -> None:
     arguments.check_row_count(number, field, max_rows)
 
 
+def _check_rating(field: str, number: int) -> None:
+    arguments.check_rating(number, field)
+
+
 ROW_LIMITS = row_limits()
+RATING_LIMITS = {LIMIT_EXTENSION_KEY: InputLimit(check=_check_rating)}
 # A search runs statements of its own, and reads its text: as much work as so many list items of a filter.
 SEARCH_ITEM_COUNT = 250
 SEARCH_LIMITS = {

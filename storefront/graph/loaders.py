@@ -28,6 +28,7 @@ from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
 from storefront.queries.projection import RequestedColumns
 from storefront.queries.variants import AmbiguousSku
+from storefront.queries.visibility import Audience
 
 
 async def load_users(context: Context, keys: Sequence[str]) -> list[UserRow | None]:
@@ -143,9 +144,23 @@ async def load_config_title_suggestions(
     return await suggestions.load_title_suggestions(context.read_database, keys, selection, limit)
 
 
-async def load_product_reviews(context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns) -> list[Page]:
-    """A page of each product's reviews."""
-    return await reviews.load_reviews_of_products(context.read_database, keys, window, columns)
+async def load_product_reviews(
+    context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns, rating: int | None
+) -> list[Page]:
+    """A page of each product's reviews, of all or with this number of stars."""
+    return await reviews.load_reviews_of_products(context.read_database, keys, window, columns, rating)
+
+
+async def load_config_reviews(
+    context: Context, keys: Sequence[str], window: Window, columns: RequestedColumns, audience: Audience
+) -> list[Page]:
+    """A page of the reviews of each store's visible products."""
+    return await reviews.load_reviews_of_stores(context.read_database, keys, window, columns, audience)
+
+
+async def count_config_reviews(context: Context, keys: Sequence[str], audience: Audience) -> list[int]:
+    """The number of reviews of each store's visible products."""
+    return await reviews.count_reviews_of_stores(context.read_database, keys, audience)
 
 
 async def load_related_products(context: Context, keys: Sequence[str], limit: int) -> list[list[ProductRow]]:

@@ -77,6 +77,8 @@ class Product(SQLModel, table=True):
         Check(build_strings_only_check("images", "$[*]"), name="images_texts"),
         Check(build_strings_only_check("tags", "$[*]"), name="tags_texts"),
         Index("products_config_id_handle_key", "config_id", "handle", unique=True),
+        # Rows of a product refer to it together with its store.
+        Index("products_config_id_id_key", "config_id", "id", unique=True),
         Index("products_created_at_idx", text("created_at DESC")),
         *(
             Index(f"products_by_{name}_idx", "config_id", name, "id")
@@ -89,7 +91,7 @@ class Product(SQLModel, table=True):
     )
 
     id: str = uuid_key_column()
-    config_id: str = foreign_key_column("configs.id", index=True)
+    config_id: str = foreign_key_column("configs.id")
     title: str = writable_column(Text(255), csv_columns=("Title",))
     # As long as Shopify's.
     handle: str = writable_column(Slug(255), csv_columns=("Handle",))

@@ -7,7 +7,7 @@ Two paths read products: rows (column by column, then completed in Python) and J
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, FromClause, Select, case, cast, func, literal_column, not_, null, or_, select
+from sqlalchemy import Boolean, ColumnElement, FromClause, Select, and_, case, cast, func, literal_column, not_, null, or_, select
 
 from storefront.models import configs, products, reviews, variants
 from storefront.models.rows import ProductRow
@@ -40,12 +40,11 @@ def get_price_range(product: ProductRow) -> dict[str, Any]:
 
 def select_review_summary(product: FromClause) -> dict[str, ColumnElement[Any]]:
     """`average` (null without reviews), `count`, and `distribution`: the number of reviews with 1, 2, 3, 4 and 5 stars."""
-    counts: Any = product.c.rating_counts
     # Without reviews the rating is 0, to sort by.
     return {
         "average": func.nullif(product.c.rating, 0),
-        "count": counts[1] + counts[2] + counts[3] + counts[4] + counts[5],
-        "distribution": counts,
+        "count": select_review_count(product, None),
+        "distribution": product.c.rating_counts,
     }
 
 
@@ -53,6 +52,18 @@ def get_review_summary(product: ProductRow) -> dict[str, Any]:
     """`select_review_summary` of a row that has REVIEW_SUMMARY_COLUMNS."""
     counts = product.rating_counts
     return {"average": product.rating or None, "count": sum(counts), "distribution": counts}
+
+
+def select_review_count(product: FromClause, rating: int | None) -> ColumnElement[int]:
+    """The number of reviews of a product, of all or with this number of stars."""
+    counts: Any = product.c.rating_counts
+    count: ColumnElement[int] = counts[1] + counts[2] + counts[3] + counts[4] + counts[5] if rating is None else counts[rating]
+    return count
+
+
+def get_review_count(product: ProductRow, rating: int | None) -> int:
+    """`select_review_count` of a row that has `rating_counts`."""
+    return sum(product.rating_counts) if rating is None else product.rating_counts[rating - 1]
 
 
 def get_variant_count_column(available_only: bool) -> str:
@@ -115,6 +126,18 @@ def order_variants(sort_key: str = "position", *, descending: bool = False) -> l
     return keyset.order_by_key(key, variants.c.id, True) if descending else [key, variants.c.id]
 
 
-def select_reviews(columns: list[ColumnElement[Any]], product: FromClause) -> Select[Any]:
-    """The reviews of a product, without order. Correlated with `product`."""
-    return select(*columns).where(reviews.c.product_id == product.c.id).correlate(product)
+def is_review_of_product(product: FromClause) -> ColumnElement[bool]:
+    """Whether a review is of a product. By the store as well, with which the indexes begin."""
+    return and_(reviews.c.config_id == product.c.config_id, reviews.c.product_id == product.c.id)
+
+
+def select_reviews(
+    columns: list[ColumnElement[Any]], product: FromClause, rating: ColumnElement[int] | None = None
+) -> Select[Any]:
+    """The reviews of a product, of all or with this number of stars, without order. Correlated with `product`."""
+    if rating is None:
+        return select(*columns).where(is_review_of_product(product)).correlate(product)
+    # Without the store: the planner multiplies the selectivities of both keys, expects one row, and then filters the index of all
+    # the product's reviews instead of reading that of their ratings.
+    has_rating = (reviews.c.product_id == product.c.id, reviews.c.rating == rating)
+    return select(*columns).where(*has_rating).correlate(product)

@@ -42,6 +42,7 @@ from storefront.queries.fields import (
     build_variant_columns,
     order_variants,
     select_price_range,
+    select_review_count,
     select_review_summary,
     select_reviews,
     select_variants,
@@ -177,17 +178,32 @@ class VariantListField:
 
 @dataclass(frozen=True, slots=True)
 class ReviewListField:
-    """The newest reviews of a product; at most `limit`."""
+    """The newest reviews of a product, of all or with a number of stars; at most `limit`."""
 
     key: str
     fields: "JsonFields"
     limit: int
-    columns: ClassVar[frozenset[str]] = frozenset({"id"})
+    rating: int | None
+    columns: ClassVar[frozenset[str]] = frozenset({"id", "config_id"})
 
     def render(self, row: FromClause) -> JsonFragments:
         """Render the list."""
         columns = filter_columns(reviews.c, collect_columns(self.fields))
-        return _render_list(select_reviews(columns, row).order_by(*REVIEW_ORDER), self, row)
+        rating = None if self.rating is None else literal_column(str(self.rating), Integer)
+        return _render_list(select_reviews(columns, row, rating).order_by(*REVIEW_ORDER), self, row)
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewCountField:
+    """The number of reviews of a product, of all or with a number of stars."""
+
+    key: str
+    rating: int | None
+    columns: ClassVar[frozenset[str]] = frozenset({"rating_counts"})
+
+    def render(self, row: FromClause) -> JsonFragments:
+        """Render the number."""
+        return [select_review_count(row, self.rating)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +276,7 @@ JsonField = (
     | WeightField
     | VariantListField
     | ReviewListField
+    | ReviewCountField
     | RelatedProductsField
     | ForeignRowField
     | ObjectField

@@ -11,11 +11,16 @@ from storefront.queries.batching import group_by_parent
 from storefront.queries.visibility import any_of_ids
 
 
-def limit_newest(rows: Select[Any], key: ColumnElement[Any], tie_breaker: ColumnElement[Any], *, has_cursor: bool) -> Select[Any]:
-    """A page of rows, newest first, behind the cursor if there is one. Parameter `limit`, and those of `is_behind_cursor`."""
+def limit_newest(
+    rows: Select[Any], key: ColumnElement[Any], tie_breaker: ColumnElement[Any], *, has_cursor: bool, backward: bool = False
+) -> Select[Any]:
+    """A page of rows, newest first, behind the cursor if there is one; oldest first if `backward`.
+
+    Parameter `limit`, and those of `is_behind_cursor`.
+    """
     if has_cursor:
-        rows = rows.where(keyset.is_behind_cursor(key, tie_breaker, descending=True))
-    return rows.order_by(*keyset.order_by_key(key, tie_breaker, descending=True)).limit(bindparam("limit"))
+        rows = rows.where(keyset.is_behind_cursor(key, tie_breaker, descending=not backward))
+    return rows.order_by(*keyset.order_by_key(key, tie_breaker, descending=not backward)).limit(bindparam("limit"))
 
 
 def select_per_parent(parent: FromClause, rows: Select[Any], *, name: str = "page") -> Select[Any]:

@@ -34,7 +34,8 @@ async def create_review(unit: UnitOfWork, values: Values) -> Sequence[PendingRow
     """Create the actor's review of a visible product; each user has one per product."""
     clean = validation.require_valid_fields(CREATE_RULES, values)
     product = await _lock_visible_product(unit, clean.pop("productId"))
-    pending = insert_row(unit, reviews, {"product_id": product.id, "user_id": unit.actor_id, **convert_to_columns(clean)})
+    keys = {"config_id": product.config_id, "product_id": product.id, "user_id": unit.actor_id}
+    pending = insert_row(unit, reviews, {**keys, **convert_to_columns(clean)})
     record_child_change(unit, product.id, product, pending.state, ["reviews"])
     return [pending]
 

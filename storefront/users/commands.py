@@ -142,7 +142,7 @@ async def update_profile(unit: UnitOfWork, values: Mapping[str, Any]) -> Sequenc
 # Stores show the names of their owners and of the authors of reviews.
 _STORES_SHOWING_USER_SQL = """
 SELECT id AS config_id FROM configs WHERE user_id = :id
-UNION SELECT config_id FROM products JOIN reviews ON reviews.product_id = products.id WHERE reviews.user_id = :id
+UNION SELECT config_id FROM reviews WHERE user_id = :id
 """
 
 

@@ -144,7 +144,7 @@ def _select_reviews() -> Statement:
     joined = reviews.join(products, products.c.id == reviews.c.product_id).join(configs, configs.c.id == products.c.config_id)
     is_visible = (configs.c.is_published & (products.c.status == "active")).label("seen")
     is_own = (reviews.c.user_id == bindparam("actor_id")).label("mine")
-    query = select(reviews, products.c.config_id, products.c.status, is_own, is_visible).select_from(joined)
+    query = select(reviews, products.c.status, is_own, is_visible).select_from(joined)
     return _compile_with_lock(query.where(reviews.c.id == any_of_ids("ids")), reviews, reviews.c.id)
 
 

@@ -53,7 +53,7 @@ def _select_store_id() -> Statement:
 SELECT config_id FROM products WHERE id = CAST(:id AS uuid)
 UNION ALL SELECT id FROM configs WHERE id = CAST(:id AS uuid)
 UNION ALL SELECT p.config_id FROM product_variants v JOIN products p ON p.id = v.product_id WHERE v.id = CAST(:id AS uuid)
-UNION ALL SELECT p.config_id FROM reviews r JOIN products p ON p.id = r.product_id WHERE r.id = CAST(:id AS uuid)
+UNION ALL SELECT config_id FROM reviews WHERE id = CAST(:id AS uuid)
 """
         )
     )

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +17,27 @@ from gql.client import AsyncClientSession
 from gql.graphql_request import GraphQLRequest
 from gql.transport.exceptions import TransportQueryError
 from gql.transport.httpx import HTTPXAsyncTransport
+from graphql import (
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    NameNode,
+    OperationDefinitionNode,
+    Visitor,
+    parse,
+    print_ast,
+    visit,
+)
 
 from storefront.core.ids import uuid7
 from tests.client import Client
 from tests.clients.npm import CLIENTS, TIMEOUT_SECONDS, environment, installed, lines, marked
 from tests.conftest import fresh, serving
 from tests.factories import make_product, make_store, make_user
+from tests.test_documents import PAGES, find_documents
 
 ROOT = CLIENTS.parent
 EXAMPLES = CLIENTS / "http"
+GRAPHIQL_EXAMPLES = sorted((ROOT / "storefront" / "examples").glob("*.graphql"))
 STORE = "query Store($id: ID!) { config(by: { id: $id }) { id storeName } }"
 UPDATE = "mutation($input: UpdateProductInput!) { updateProduct(input: $input) { userErrors { message } } }"
 JSON, NEW = "application/json", "application/graphql-response+json"
@@ -170,7 +184,7 @@ async def test_tanstack_query_paginates_by_cursor(node: Path, shop: Shop) -> Non
 async def strict(postgres: str, template: str, node: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
     """A server that accepts only Relay's document and the generated documents of GraphiQL's examples."""
     folder = tmp_path_factory.mktemp("strict")
-    generated = await made(node, folder)
+    generated = await generate_typed_documents(node, folder, GRAPHIQL_EXAMPLES)
     (folder / "relay.json").write_text(json.dumps({"5e1f": STORE}))
     manifests = f"{folder / 'relay.json'}, {generated / 'persisted-documents.json'}"
     options: dict[str, Any] = {"trusted_documents": "only", "trusted_manifests": manifests}
@@ -233,16 +247,57 @@ export const refused = () => server.request(ProductPageDocument, { handle: 'x' }
 """
 
 
-async def made(node: Path, folder: Path) -> Path:
-    """The folder with typed documents of GraphiQL's examples."""
-    documents = sorted(str(path) for path in (ROOT / "storefront" / "examples").glob("*.graphql"))
-    given = {"schema": str(ROOT / "schema.graphql"), "documents": documents, "folder": str(folder / "gql")}
-    await lines(node, str(EXAMPLES / "codegen.mjs"), json.dumps(given))
+async def generate_typed_documents(node: Path, folder: Path, documents: Sequence[Path]) -> Path:
+    """The folder with the typed documents of these files."""
+    paths = [str(path) for path in documents]
+    options = {"schema": str(ROOT / "schema.graphql"), "documents": paths, "folder": str(folder / "gql")}
+    await lines(node, str(EXAMPLES / "codegen.mjs"), json.dumps(options))
     return folder / "gql"
 
 
+class Renaming(Visitor):
+    """Gives operations and fragments names that are unique among all pages: the generator takes one set of documents."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self.operations: list[str] = []
+
+    def enter_operation_definition(self, node: OperationDefinitionNode, *_: object) -> OperationDefinitionNode:
+        own_name = node.name.value if node.name else f"Operation{len(self.operations) + 1}"
+        self.operations.append(f"{self.prefix}{own_name}")
+        return replace(node, name=NameNode(value=self.operations[-1]))
+
+    def enter_fragment_definition(self, node: FragmentDefinitionNode, *_: object) -> FragmentDefinitionNode:
+        return replace(node, name=NameNode(value=f"{self.prefix}{node.name.value}"))
+
+    def enter_fragment_spread(self, node: FragmentSpreadNode, *_: object) -> FragmentSpreadNode:
+        return replace(node, name=NameNode(value=f"{self.prefix}{node.name.value}"))
+
+
+def write_documents_of_pages(folder: Path) -> dict[Path, list[str]]:
+    """Write the documents in the documentation to files; returns these with the names of their operations."""
+    folder.mkdir()
+    files = {}
+    for path in PAGES:
+        for number, text in enumerate(find_documents(path.read_text()), 1):
+            name = "".join(word.capitalize() for word in re.findall("[a-z]+", path.stem.lower())) + f"{number}"
+            renaming = Renaming(name)
+            document = visit(parse(text), renaming)
+            # Others are definitions of types.
+            if renaming.operations:
+                file = folder / f"{name}.graphql"
+                file.write_text(print_ast(document))
+                files[file] = renaming.operations
+    return files
+
+
 async def test_typed_documents_compile_in_strict_mode(node: Path, tmp_path: Path) -> None:
-    await made(node, tmp_path)
+    of_pages = write_documents_of_pages(tmp_path / "documents")
+    generated = await generate_typed_documents(node, tmp_path, [*GRAPHIQL_EXAMPLES, *of_pages])
+    typed = set(re.findall(r"export const (\w+)Document = ", (generated / "graphql.ts").read_text()))
+    operations = [name for names in of_pages.values() for name in names]
+    assert len(operations) >= 39 and typed >= {*operations, "ProductPage"}
     (tmp_path / "shop.ts").write_text(USE)
     # Where the packages are found.
     (tmp_path / "node_modules").symlink_to(EXAMPLES / "node_modules")
@@ -266,8 +321,9 @@ async def test_typed_documents_compile_in_strict_mode(node: Path, tmp_path: Path
 
 
 async def test_server_accepts_generated_document_ids(strict: Client, node: Path, tmp_path: Path) -> None:
-    manifest = json.loads((await made(node, tmp_path) / "persisted-documents.json").read_text())
-    assert len(manifest) == len(list((ROOT / "storefront" / "examples").glob("*.graphql")))
+    generated = await generate_typed_documents(node, tmp_path, GRAPHIQL_EXAMPLES)
+    manifest = json.loads((generated / "persisted-documents.json").read_text())
+    assert len(manifest) == len(GRAPHIQL_EXAMPLES)
     for id_, text in manifest.items():
         assert id_.startswith("sha256:")
         answer = await strict.http.post("/graphql", json={"documentId": id_}, headers={"accept": JSON})

@@ -143,6 +143,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
         "sku": ["sku-1-S", "sku-3-L", "nothing"],
         "first": [1, 2, 3, 5, 20, 100],
         "last": [None],
+        "rating": [1, 2, 3, 5],
         "limit": [1, 2, 20],
         "offset": [0, 0, 1, 5],
         "after": [None],
@@ -193,6 +194,7 @@ def _values(stores: Sequence[str], products: Sequence[str]) -> dict[str, Sequenc
 REFUSED: Mapping[str, Sequence[Any]] = {
     "first": [0, 101, -1],
     "last": [0, 5],
+    "rating": [0, 6],
     "limit": [0],
     "offset": [-1],
     "after": ["no cursor"],

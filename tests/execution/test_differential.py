@@ -249,12 +249,12 @@ LISTED = "products(configId: $store)"
 
 # What can be wrong far below a root field, which looks at what is selected there.
 WRONG_BELOW = [
-    ("$n: Int", f"{LISTED} {{ nodes {{ id reviews(first: $n) {{ totalCount }} }} }}"),
+    ("$n: Int", f"{LISTED} {{ nodes {{ id related(first: $n) {{ handle }} }} }}"),
     ("$n: Boolean = true", f"{LISTED} {{ nodes {{ variants(availableOnly: $n) {{ nodes {{ id }} }} }} totalCount }}"),
     ("$n: Boolean = true", f"{LISTED} {{ nodes {{ id @skip(if: $n) }} }}"),
     ("$n: Boolean = true", f"{LISTED} {{ nodes {{ config {{ owner {{ name @include(if: $n) }} }} }} }}"),
     ("$n: Int", f"{LISTED} {{ nodes {{ related {{ config {{ owner {{ configs(first: $n) {{ totalCount }} }} }} }} }} }}"),
-    ("$n: Int", "config(by: {id: $store}) { id products { nodes { reviews(first: $n) { totalCount } } } }"),
+    ("$n: Int", "config(by: {id: $store}) { id products { nodes { related(first: $n) { handle } } } }"),
     (
         "$n: Boolean = true",
         "searchProducts(input: {configId: $store}) { products { variants(availableOnly: $n) { nodes { id } } } }",

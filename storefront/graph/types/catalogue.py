@@ -33,13 +33,14 @@ from storefront.graph.inputs import (
     WeightUnit,
 )
 from storefront.graph.json_pushdown import (
+    DEFAULT_REVIEWS,
     DEFAULT_VARIANTS,
     MAX_VARIANTS_PER_PAGE,
     build_nodes_document,
     build_product_document,
     wrap_json_row,
 )
-from storefront.graph.limits import SEARCH_LIMITS, row_limits
+from storefront.graph.limits import RATING_LIMITS, ROW_LIMITS, SEARCH_LIMITS, row_limits
 from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
@@ -197,6 +198,31 @@ async def _load_predictive_search(
     return await load_by_kind(stores, audiences, load_results)
 
 
+async def _load_store_reviews(
+    stores: Sequence[ConfigRow],
+    info: Info,
+    first: MaybeFirst = None,
+    after: After = None,
+    last: MaybeLast = None,
+    before: Before = None,
+) -> "Sequence[ReviewConnection]":
+    window, context = arguments.build_window(first, after, last, before), info.context
+    audiences = [context.get_audience(row.id) for row in stores]
+    if _is_total_count_alone(info, "ReviewConnection"):
+        pages = [_NO_PAGE] * len(stores)
+    else:
+        columns = get_selected_columns(info, Review)
+        pages = await load_by_kind(
+            stores,
+            audiences,
+            lambda keys, audience: context.load_many(loaders.load_config_reviews, keys, window, columns, audience),
+        )
+    return [
+        ReviewConnection(page=page, count=partial(context.load, loaders.count_config_reviews, row.id, audience))
+        for row, page, audience in zip(stores, pages, audiences, strict=True)
+    ]
+
+
 async def _load_analytics(
     stores: Sequence[ConfigRow],
     info: Info,
@@ -279,6 +305,12 @@ class Config(Node):
         selection = Selection(info.context.get_audience(str(self.id)))
         rows = await info.context.load(loaders.load_config_facet, StoreScope(str(self.id)), "categories", selection)
         return [FacetValue(value=row.value, count=row.count, is_selected=False) for row in rows]
+
+    reviews: "ReviewConnection" = batch_field(
+        _load_store_reviews,
+        description="Reviews of all products that the viewer can see, newest first.",
+        metadata=costs(size=20),
+    )
 
     analytics: AnalyticsReport | None = batch_field(
         _load_analytics, description="Traffic and sales figures. Owner only; null for others.", metadata=costs(50)
@@ -382,8 +414,8 @@ async def _load_variants(
     audiences = [context.get_audience(row.config_id) for row in products]
     # Unavailable variants, and costs, are visible to the owner of the product only.
     available_only_flags = [available_only or audience is not Audience.OWNER for audience in audiences]
-    if get_selected_names(info, "ProductVariantConnection") == ("total_count",):
-        # The number alone is a column of the product.
+    if _is_total_count_alone(info, "ProductVariantConnection"):
+        # A column of the product.
         pages = [_NO_PAGE] * len(products)
     else:
         pages = await load_by_kind(
@@ -400,7 +432,7 @@ async def _load_variants(
             ),
         )
     return [
-        ProductVariantConnection(page=page, count=_make_counter([getattr(row, fields.get_variant_count_column(only))]))
+        ProductVariantConnection(page=page, count=_make_counter(getattr(row, fields.get_variant_count_column(only))))
         for row, page, only in zip(products, pages, available_only_flags, strict=True)
     ]
 
@@ -422,20 +454,59 @@ async def _load_variant(
 
 
 async def _load_reviews(
-    products: Sequence[ProductRow], info: Info, first: First = 3, after: After = None
+    products: Sequence[ProductRow],
+    info: Info,
+    rating: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Limits the reviews to those with this number of stars, 1 to {arguments.MAX_RATING}.",
+            metadata=RATING_LIMITS,
+        ),
+    ] = None,
+    first: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of reviews from the start, 1 to {arguments.MAX_ROWS}; "
+            f"{DEFAULT_REVIEWS} if neither `first` nor `last` is given.",
+            metadata=ROW_LIMITS,
+        ),
+    ] = None,
+    after: Annotated[
+        str | None, strawberry.argument(description="Returns the reviews after this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
+    last: Annotated[
+        int | None,
+        strawberry.argument(
+            description=f"Maximum number of reviews from the end, 1 to {arguments.MAX_ROWS}.", metadata=ROW_LIMITS
+        ),
+    ] = None,
+    before: Annotated[
+        str | None, strawberry.argument(description="Returns the reviews before this cursor.", metadata=CURSOR_LIMITS)
+    ] = None,
 ) -> "Sequence[ReviewConnection]":
-    window, columns = arguments.build_window(first, after), get_selected_columns(info, Review)
-    pages = await info.context.load_many(loaders.load_product_reviews, [row.id for row in products], window, columns)
+    window = arguments.build_window(first, after, last, before, default=DEFAULT_REVIEWS)
+    stars = None if rating is None else arguments.check_rating(rating)
+    if _is_total_count_alone(info, "ReviewConnection"):
+        # A column of the product.
+        pages = [_NO_PAGE] * len(products)
+    else:
+        columns, keys = get_selected_columns(info, Review), [row.id for row in products]
+        pages = await info.context.load_many(loaders.load_product_reviews, keys, window, columns, stars)
     return [
-        ReviewConnection(page=page, count=_make_counter(row.rating_counts)) for row, page in zip(products, pages, strict=True)
+        ReviewConnection(page=page, count=_make_counter(fields.get_review_count(row, stars)))
+        for row, page in zip(products, pages, strict=True)
     ]
 
 
-def _make_counter(counts: Sequence[int]) -> Callable[[], Awaitable[int]]:
-    async def sum_counts() -> int:
-        return sum(counts)
+def _is_total_count_alone(info: Info, type_name: str) -> bool:
+    return get_selected_names(info, type_name) == ("total_count",)
 
-    return sum_counts
+
+def _make_counter(count: int) -> Callable[[], Awaitable[int]]:
+    async def get_count() -> int:
+        return count
+
+    return get_count
 
 
 async def _load_related(products: Sequence[ProductRow], info: Info, first: First = 4) -> Sequence[Sequence[ProductRow]]:
@@ -502,7 +573,9 @@ class Product(Node):
     )
 
     reviews: "ReviewConnection" = batch_field(
-        _load_reviews, description="Newest first.", metadata=requires_columns("rating_counts")
+        _load_reviews,
+        description="Reviews, newest first.",
+        metadata=requires_columns("rating_counts") | costs(size=DEFAULT_REVIEWS),
     )
 
     @strawberry.field(description="Number and average of the reviews.", metadata=requires_columns(*fields.REVIEW_SUMMARY_COLUMNS))

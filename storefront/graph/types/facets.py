@@ -57,8 +57,9 @@ class AttributeFacet:
     name: str = strawberry.field(description="Name for `AttributeFilterInput.name`.")
     facet_values: strawberry.Private[Sequence[AttributeFacetValue]]
 
+    # Without a weight: `ProductFacets.attributes` has read them.
     values: list[AttributeFacetValue] = batch_field(
-        _load_attribute_values, description="Values, those with the most products first.", metadata=costs(size=10)
+        _load_attribute_values, description="Values, those with the most products first."
     )
 
 
