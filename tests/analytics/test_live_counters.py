@@ -22,6 +22,7 @@ from storefront.analytics.rollups import roll_up
 from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
 from storefront.core.net.client_info import ClientInfo
+from storefront.core.net.tls import load_tls_context
 from storefront.queries import analytics
 from tests.client import SECRET, Client, token_of
 from tests.conftest import fresh, serving
@@ -240,8 +241,8 @@ async def test_events_of_another_process_are_streamed(empty_url: str, database: 
     store = await make_store(database, user_id=user)
     with running(empty_url, tmp_path / "a") as first, running(empty_url, tmp_path / "b") as second:
         async with (
-            httpx.AsyncClient(base_url=first.address, timeout=20) as here,
-            httpx.AsyncClient(base_url=second.address, timeout=20) as there,
+            httpx.AsyncClient(base_url=first.address, timeout=20, verify=load_tls_context()) as here,
+            httpx.AsyncClient(base_url=second.address, timeout=20, verify=load_tls_context()) as there,
             streaming(here, store, token_of(user)) as ticks,
         ):
             assert (await tick(ticks))["pageViews"] == 0

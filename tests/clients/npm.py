@@ -7,7 +7,6 @@ import os
 import re
 from asyncio.subprocess import PIPE
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from fasteners import InterProcessLock
 from storefront.serving.graphiql import assets
 
 CLIENTS = Path(__file__).parents[2] / "clients"
+LOCKS = CLIENTS.parent / ".storefront"
 # Seconds that anything may take.
 TIMEOUT_SECONDS = 30
 
@@ -24,8 +24,9 @@ def installed(folder: Path) -> Path:
     """The path of Node, with the folder's locked packages installed; skips if they cannot be downloaded."""
     stamp = folder / "node_modules" / ".installed"
     wanted = hashlib.sha256((folder / "package-lock.json").read_bytes()).hexdigest()
-    # Several processes run tests.
-    with InterProcessLock(Path(gettempdir()) / f"storefront-npm-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}"):
+    # Several processes run tests, and several runs may be under way: each has a folder for temporary files of its own.
+    LOCKS.mkdir(exist_ok=True)
+    with InterProcessLock(LOCKS / f"npm-{hashlib.sha256(bytes(folder)).hexdigest()[:16]}.lock"):
         if not stamp.is_file() or stamp.read_text() != wanted:
             try:
                 assets.run_npm_ci(folder)

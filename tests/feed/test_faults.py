@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from storefront.core.db.database import Database
+from storefront.core.net.tls import load_tls_context
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import Follower, Server, running
@@ -28,7 +29,9 @@ Fault = Callable[[], Awaitable[None]]
 
 async def write(server: Server, token: str, product: str, changes: int, enough: asyncio.Event) -> None:
     """Update a product `changes` times and until it is enough; retry each until a response: one without may have succeeded."""
-    async with httpx.AsyncClient(base_url=server.address, timeout=20, headers={"authorization": f"Bearer {token}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=server.address, timeout=20, verify=load_tls_context(), headers={"authorization": f"Bearer {token}"}
+    ) as http:
         for n in count():
             if n >= changes and enough.is_set():
                 return

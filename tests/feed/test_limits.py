@@ -22,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 import storefront.services
 from storefront.core.auth.tokens import Claims, sign_token
 from storefront.core.db.database import Database
+from storefront.core.net.tls import load_tls_context
 from storefront.feed import log
 from storefront.feed.hub import Hub
 from storefront.feed.log import LogEntry
@@ -393,7 +394,10 @@ async def test_memory_of_non_reading_clients_is_bounded(empty_url: str, database
 async def test_sigterm_completes_all_listeners(workers: int, empty_url: str, database: Database, tmp_path: Path) -> None:
     store = await make_store(database)
     with running(empty_url, tmp_path, workers) as server:
-        async with AsyncExitStack() as stack, httpx.AsyncClient(base_url=server.address, timeout=30) as http:
+        async with (
+            AsyncExitStack() as stack,
+            httpx.AsyncClient(base_url=server.address, timeout=30, verify=load_tls_context()) as http,
+        ):
             sockets = [await stack.enter_async_context(opened(server.socket_address)) for _ in range(200)]
             for socket in sockets:
                 await subscribe(socket, "1", FEED, c=store)

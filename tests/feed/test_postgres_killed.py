@@ -17,6 +17,7 @@ import pytest
 from storefront.core.db.database import Database
 from storefront.core.db.embedded_postgres import build_database_url, create_database, embedded_server
 from storefront.core.db.migrations import migrate
+from storefront.core.net.tls import load_tls_context
 from tests.client import token_of
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import PatientFollower, Server, StreamFollower, running
@@ -30,7 +31,9 @@ RECOVERY = 2.0
 
 async def write(server: Server, token: str, product: str, turn: int, written: list[int]) -> None:
     """One write after the other, each sent under its key until it is answered with success. None goes without an answer."""
-    async with httpx.AsyncClient(base_url=server.address, timeout=30, headers={"authorization": f"Bearer {token}"}) as http:
+    async with httpx.AsyncClient(
+        base_url=server.address, timeout=30, verify=load_tls_context(), headers={"authorization": f"Bearer {token}"}
+    ) as http:
         for n in range(CHANGES):
             given = {"id": product, "title": f"Title {turn} {n}", "idempotencyKey": f"{product}-{turn}-{n}"}
             body = {"query": UPDATE, "variables": {"i": given}}
@@ -89,7 +92,7 @@ async def expect_recovery(server: Server, followers: Sequence[Any], written: lis
     async def hear(number: int) -> bool:
         return len(followers[number].seen) > heard[number]
 
-    async with httpx.AsyncClient(base_url=server.address, timeout=20) as http, asyncio.timeout(60):
+    async with httpx.AsyncClient(base_url=server.address, timeout=20, verify=load_tls_context()) as http, asyncio.timeout(60):
         listening = [note(f"listener {number}", partial(hear, number)) for number in range(len(followers))]
         await asyncio.gather(note("read", read), note("write", write), *listening)
     # The server and Postgres wait for their turns on a busy machine as this process does, and it for both of them.

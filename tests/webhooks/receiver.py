@@ -89,6 +89,7 @@ class Receiver:
     port: int = 0
     host: str = "127.0.0.1"
     _came: asyncio.Event = field(default_factory=asyncio.Event)
+    _is_over: bool = False
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     @property
@@ -111,28 +112,32 @@ class Receiver:
     async def running(self, port: int = 0, tls: Any = None) -> AsyncIterator["Receiver"]:
         """Receive while this lasts."""
         server = await asyncio.start_server(self._serve, self.host, port, ssl=tls)
-        self.port = server.sockets[0].getsockname()[1]
+        self.port, self._is_over = server.sockets[0].getsockname()[1], False
         try:
             yield self
         finally:
             server.close()
+            self._is_over = True
             await cancel_and_wait(self._tasks)
 
     def _serve(self, reader: asyncio.StreamReader, writer: Writer) -> None:
         self.connections += 1
+        if self._is_over:
+            # It was accepted just before.
+            writer.close()
+            return
         task = asyncio.create_task(self._converse(reader, writer))
         self._tasks.add(task)
+        # A task that is cancelled before its first step could not close it.
+        task.add_done_callback(lambda _: writer.close())
 
     async def _converse(self, reader: asyncio.StreamReader, writer: Writer) -> None:
-        try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError):
-                while not writer.is_closing():
-                    request = await _read(reader)
-                    self.received.append(request)
-                    self._came.set()
-                    await self.behave(request, writer)
-        finally:
-            writer.close()
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while not writer.is_closing():
+                request = await _read(reader)
+                self.received.append(request)
+                self._came.set()
+                await self.behave(request, writer)
 
 
 async def _read(reader: asyncio.StreamReader) -> Received:
