@@ -48,7 +48,8 @@ LONGEST_FILES = """
     serving/test_behind_nginx.py serving/cache/test_response_cache.py serving/server/test_backpressure.py
     media/test_in_browser.py test_migrations.py configs/test_stylesheet_in_browser.py serving/test_graphiql_in_browser.py
     analytics/test_dashboard.py serving/test_overload.py imports/jobs/test_queue.py test_bad_input.py test_any_input.py
-    test_tenants.py test_caching.py
+    test_tenants.py test_caching.py core/test_pooler.py core/test_storage.py execution/test_corners.py analytics/test_reads.py
+    analytics/test_top_products.py
 """.split()
 
 

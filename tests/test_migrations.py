@@ -57,9 +57,8 @@ def test_migrations_upgrade_downgrade_and_upgrade(bare_url: str) -> None:
     assert objects(bare_url) == first
 
 
-async def test_topics_of_stored_webhooks_are_renamed(bare_url: str) -> None:
-    migrate(bare_url)
-    async with Database(bare_url) as database:
+async def test_topics_of_stored_webhooks_are_renamed(empty_url: str) -> None:
+    async with Database(empty_url) as database:
         store = await make_store(database)
         about = {"url": "https://example.com", "read_as": "owner", "secret": "-", "position": 0}
         topics = "{product.created,config.updated,config.unpublished}"
@@ -68,17 +67,17 @@ async def test_topics_of_stored_webhooks_are_renamed(bare_url: str) -> None:
             await insert(database, "webhook_deliveries", webhook_id=hook, type=type_, position=1, lane=store)
 
     def load() -> tuple[list[str], list[str]]:
-        with psycopg.connect(bare_url) as connection:
+        with psycopg.connect(empty_url) as connection:
             types = connection.execute("SELECT type FROM webhook_deliveries ORDER BY type").fetchall()
             [(stored,)] = connection.execute("SELECT topics FROM webhooks").fetchall()
             return stored, [type_ for (type_,) in types]
 
     before = load()
-    with connect(bare_url) as connection:
+    with connect(empty_url) as connection:
         command.downgrade(build_config(connection), "20261205_jobs_by_owner")
         connection.commit()
     assert load() == (["product.created", "store.updated", "store.unpublished"], ["product.deleted", "store.published"])
-    migrate(bare_url)
+    migrate(empty_url)
     assert load() == before
 
 

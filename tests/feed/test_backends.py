@@ -143,6 +143,14 @@ async def test_a_listener_that_dies_without_a_word_is_noticed(url: str, monkeypa
         await until(lambda: process.heard["a"] == before + 2, 3)
 
 
+@pytest.fixture
+def noticing_at_once(impatient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lost line is noticed sooner."""
+    monkeypatch.setattr(pubsub, "PROBE_INTERVAL_SECONDS", 0.05)
+    monkeypatch.setattr(pubsub, "PROBE_TIMEOUT_SECONDS", 0.2)
+
+
+@pytest.mark.usefixtures("noticing_at_once")
 async def test_ten_new_lines_leave_no_connection_behind(empty_url: str) -> None:
     async with two(empty_url) as (one, other):
         await until(lambda: ask(empty_url, f"SELECT count(*) {OURS}") == [(4,)], 20)
@@ -155,6 +163,7 @@ async def test_ten_new_lines_leave_no_connection_behind(empty_url: str) -> None:
     await until(lambda: ask(empty_url, f"SELECT count(*) {OURS}") == [(0,)], 20)
 
 
+@pytest.mark.usefixtures("noticing_at_once")
 async def test_ten_new_lines_leave_no_connection_to_redis_and_no_task_behind(redis: Redis) -> None:
     with Connecting(port=redis.port) as counting:
         before, tasks = len(counting.client_list()), len(asyncio.all_tasks())

@@ -286,7 +286,7 @@ async def test_filter_sends_products_that_leave_it(shopper: Client, owner: Clien
 
 
 async def test_heartbeat_moves_position_of_idle_listeners(empty_url: str, tmp_path: Path) -> None:
-    async with serving(empty_url, tmp_path, feed_heartbeat_seconds=0.5) as shopper:
+    async with serving(empty_url, tmp_path, feed_heartbeat_seconds=0.25) as shopper:
         owner = shopper.signed_in(await make_user(shopper.database))
         store = await make_store(owner.database, user_id=(await owner.ask("{ me { id } }"))["me"]["id"])
         async with (
@@ -301,11 +301,11 @@ async def test_heartbeat_moves_position_of_idle_listeners(empty_url: str, tmp_pa
                 assert heartbeat["sentAt"].endswith("Z")
             assert (await busy.event())["__typename"] == "ProductCreated"
             # Whoever knows the position receives none, nor does anybody while nothing changes.
-            assert await busy.silence(1.2) and await idle.silence(0.1)
+            assert await busy.silence(0.7) and await idle.silence(0.1)
             await owner.ask(UNPUBLISH, input={"id": store})
             assert (await idle.event())["__typename"] == "FeedReset"
             await create(owner, store, price="20")
-            assert await idle.silence(1.2), "what happens in a closed store is no shopper's affair"
+            assert await idle.silence(0.7), "what happens in a closed store is no shopper's affair"
 
 
 async def test_equal_subscriptions_share_one_execution(shopper: Client, owner: Client, store: str) -> None:
