@@ -8,17 +8,19 @@ CREATE FUNCTION pg_temp.copied(uuid) RETURNS uuid LANGUAGE sql IMMUTABLE RETURN
 
 CREATE TEMP TABLE source AS SELECT * FROM products;
 
-INSERT INTO products (id, config_id, title, handle, description, price, compare_at_price, images, category, tags, inventory,
-                      track_inventory, seo_title, seo_description, status, created_at, updated_at, popularity)
+INSERT INTO products (id, config_id, title, handle, description, price, compare_at_price, max_price, images, category, tags,
+                      inventory, total_inventory, variants_total, variants_available, variants_in_stock, track_inventory,
+                      seo_title, seo_description, status, created_at, updated_at, popularity)
 SELECT pg_temp.copied(id), '01900000-0000-7000-8000-000000000001', title, handle || '-' || row_number() OVER (ORDER BY id),
-       description, price, compare_at_price, images, category, tags, inventory, track_inventory, seo_title, seo_description,
-       status, date_trunc('hour', created_at), date_trunc('day', created_at), 0
+       description, price, compare_at_price, max_price, images, category, tags, inventory, total_inventory, variants_total,
+       variants_available, variants_in_stock, track_inventory, seo_title, seo_description, status, date_trunc('hour', created_at), date_trunc('day', created_at), 0
 FROM source ORDER BY id;
 
-INSERT INTO product_variants (id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, position,
-                              created_at)
-SELECT pg_temp.copied(v.id), pg_temp.copied(v.product_id), v.name, v.price, v.compare_at_price, v.attributes, v.inventory,
-       v.sku || '-C', v.is_available, v.position, v.created_at
+INSERT INTO product_variants (id, config_id, product_id, name, price, compare_at_price, attributes, inventory, inventory_policy,
+                              sku, barcode, weight, cost, is_available, position, created_at)
+SELECT pg_temp.copied(v.id), '01900000-0000-7000-8000-000000000001', pg_temp.copied(v.product_id), v.name, v.price,
+       v.compare_at_price, v.attributes, v.inventory, v.inventory_policy, v.sku || '-C', v.barcode, v.weight, v.cost,
+       v.is_available, v.position, v.created_at
 FROM product_variants AS v JOIN source ON source.id = v.product_id;
 
 INSERT INTO reviews (id, config_id, product_id, user_id, rating, title, body, created_at, updated_at)

@@ -223,8 +223,8 @@ def _store(url: str) -> Iterator[str]:
             [store, store],
         )
         connection.execute(
-            """INSERT INTO products (id, config_id, title, handle, price, inventory, description)
-            VALUES (%s, %s, 'Long', 'long', 10, 5, %s)""",
+            """INSERT INTO products (id, config_id, title, handle, price, max_price, description)
+            VALUES (%s, %s, 'Long', 'long', 10, 10, %s)""",
             [product, store, "long " * 4_000],
         )
         asyncio.run(_change(url, store, product))

@@ -90,7 +90,8 @@ class Api(ABC):
                 "configId": self.facts.workshop,
                 "title": f"Bench product {number}",
                 "description": f"A product that the benchmark made, number {number}.",
-                "price": f"{19 + number}.50",
+                # The cheapest variant's.
+                "price": forms[0]["price"],
                 "category": "Kitchen",
                 "images": ["https://images.example.com/new/1.jpg", "https://images.example.com/new/2.jpg"],
                 "variants": [form | {"inventory": 10 * place + 1} for place, form in enumerate(forms)],

@@ -25,7 +25,7 @@ BULK = f"""mutation($i: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $
 CREATE = f"""mutation($i: CreateProductInput!) {{ createProduct(input: $i) {{
   product {{ id handle priceRange {{ min max }} variants {{ totalCount }} }} position {ERRORS} }} }}"""
 ADJUST = (
-    f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ product {{ id inventory }} position {ERRORS} }} }}"
+    f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ variants {{ id inventory }} position {ERRORS} }} }}"
 )
 
 _OWNER = """INSERT INTO user_identities (issuer, subject, user_id)
@@ -164,7 +164,7 @@ def _throughput(stage: Stage, name: str, ids: Sequence[str]) -> list[Cell]:
     end = time.monotonic() + SECONDS
 
     def buy(id_: str) -> None:
-        writer, body = Writer(stage.port), body_of(ADJUST, i={"productId": id_, "delta": -1})
+        writer, body = Writer(stage.port), body_of(ADJUST, i={"changes": [{"id": id_, "delta": -1}]})
         while time.monotonic() < end:
             began = time.perf_counter()
             writer.send(body)

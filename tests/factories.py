@@ -16,6 +16,8 @@ from storefront.core.auth.email_addresses import normalize_email
 from storefront.core.auth.tokens import OWN_ISSUER
 from storefront.core.db.database import Database
 from storefront.core.ids import uuid7
+from storefront.models.variant import DEFAULT_VARIANT_NAME
+from storefront.models.variant_summary import SUMMARIZE_PRODUCTS_SQL
 
 _numbers = count(1)
 
@@ -61,17 +63,42 @@ async def make_store(database: Database, **values: Any) -> str:
     return await insert(database, "configs", **{**defaults, **values})
 
 
+# Columns of a product that are those of its only variant here.
+_VARIANT_DEFAULTS = {"price": "10.00", "compare_at_price": None, "inventory": 5}
+
+
 async def make_product(database: Database, config_id: str, **values: Any) -> str:
-    """Insert an active product."""
+    """Insert an active product with one variant, which has no attributes and gets `price`, `compare_at_price` and `inventory`."""
     number = next(_numbers)
-    defaults = {"title": f"Product {number}", "handle": f"product-{number}", "price": "10.00", "inventory": 5}
-    return await insert(database, "products", config_id=config_id, **{**defaults, **values})
+    variant = {name: values.pop(name, default) for name, default in _VARIANT_DEFAULTS.items()}
+    defaults = {"title": f"Product {number}", "handle": f"product-{number}", "price": 0, "max_price": 0}
+    product = await insert(database, "products", config_id=config_id, **{**defaults, **values})
+    await insert(database, "product_variants", config_id=config_id, product_id=product, name=DEFAULT_VARIANT_NAME, **variant)
+    await summarize(database, product)
+    return product
 
 
 async def make_variant(database: Database, product_id: str, **values: Any) -> str:
-    """Insert an available variant."""
-    defaults = {"name": f"Variant {next(_numbers)}", "price": "10.00", "inventory": 5}
-    return await insert(database, "product_variants", product_id=product_id, **{**defaults, **values})
+    """Insert an available variant with attributes of its own, in place of the one that `make_product` has made."""
+    number = next(_numbers)
+    defaults = {"name": f"Variant {number}", "price": "10.00", "inventory": 5, "attributes": {"number": str(number)}}
+    remove = "DELETE FROM product_variants WHERE product_id = %s AND name = %s AND attributes = '{}'"
+    next_position = "SELECT config_id, (SELECT count(*) FROM product_variants WHERE product_id = %s) FROM products WHERE id = %s"
+    async with database.transaction() as connection:
+        await connection.raw.execute(remove, [product_id, DEFAULT_VARIANT_NAME])
+        found = await (await connection.raw.execute(next_position, [product_id, product_id])).fetchone()
+    assert found
+    defaults |= {"config_id": found[0], "position": found[1]}
+    variant = await insert(database, "product_variants", product_id=product_id, **{**defaults, **values})
+    await summarize(database, product_id)
+    return variant
+
+
+async def summarize(database: Database, *product_ids: str) -> None:
+    """Write the summaries of products whose variants were written by plain SQL. Without ids: of all."""
+    async with database.transaction() as connection:
+        ids = [*product_ids] or [row[0] for row in await (await connection.raw.execute("SELECT id FROM products")).fetchall()]
+        await connection.raw.execute(SUMMARIZE_PRODUCTS_SQL.replace(":ids", "%s").encode(), [ids])
 
 
 async def make_review(database: Database, product_id: str, **values: Any) -> str:

@@ -52,10 +52,19 @@ type TaxonomyCategory { id: ID! name: String! fullName: String! }
 type ProductVariantConnection { nodes: [ProductVariant!]! pageInfo: PageInfo! }
 type ProductVariant {
   id: ID! title: String! sku: String price: Money! compareAtPrice: Money inventoryQuantity: Int position: Int!
+  barcode: String taxable: Boolean! inventoryPolicy: ProductVariantInventoryPolicy! image: Image
   selectedOptions: [SelectedOption!]! inventoryItem: InventoryItem!
 }
+enum ProductVariantInventoryPolicy { CONTINUE DENY ASK }
 type SelectedOption { name: String! value: String! }
-type InventoryItem { id: ID! tracked: Boolean! }
+type InventoryItem {
+  id: ID! sku: String tracked: Boolean! requiresShipping: Boolean! unitCost: MoneyV2 measurement: InventoryItemMeasurement!
+}
+type InventoryItemMeasurement { id: ID! weight: Weight }
+type Weight { unit: WeightUnit! value: Float! }
+enum WeightUnit { GRAMS KILOGRAMS OUNCES POUNDS STONES }
+scalar Decimal
+type MoneyV2 { amount: Decimal! currencyCode: CurrencyCode! }
 type MediaConnection { nodes: [Media!]! pageInfo: PageInfo! }
 interface Media { id: ID! mediaContentType: MediaContentType! alt: String }
 type MediaImage implements Media { id: ID! mediaContentType: MediaContentType! alt: String image: Image }
@@ -254,20 +263,30 @@ def product(number: int, variants: Sequence[dict[str, Any]] = (), images: Sequen
     }
 
 
-def variant(number: int, options: dict[str, str], *, tracked: bool = True, **values: Any) -> dict[str, Any]:
-    """A variant of a product."""
+def variant(number: int, options: dict[str, str], item: dict[str, Any] | None = None, **values: Any) -> dict[str, Any]:
+    """A variant of a product. `item`: fields of its inventory item."""
+    defaults = {"tracked": True, "requiresShipping": True, "unitCost": None, "measurement": measurement(0.0, "KILOGRAMS")}
     return {
         "id": f"gid://shopify/ProductVariant/{number}",
         "title": " / ".join(options.values()),
         "sku": f"SKU-{number}",
+        "barcode": None,
+        "taxable": True,
+        "inventoryPolicy": "DENY",
+        "image": None,
         "price": "10.00",
         "compareAtPrice": None,
         "inventoryQuantity": 5,
         "position": 1,
         "selectedOptions": [{"name": name, "value": value} for name, value in options.items()],
-        "inventoryItem": {"id": f"gid://shopify/InventoryItem/{number}", "tracked": tracked},
+        "inventoryItem": {"id": f"gid://shopify/InventoryItem/{number}", **defaults, **(item or {})},
         **values,
     }
+
+
+def measurement(value: float, unit: str) -> dict[str, Any]:
+    """The measurement of an inventory item: its weight."""
+    return {"id": "gid://shopify/InventoryItemMeasurement/1", "weight": {"value": value, "unit": unit}}
 
 
 def _image(url: str) -> dict[str, Any]:

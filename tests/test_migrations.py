@@ -113,7 +113,6 @@ def test_check_constraints_match_the_models(empty_url: str) -> None:
     [
         {"price": "-0.01"},
         {"price": "10.00", "compare_at_price": "9.99"},
-        {"inventory": -1},
         {"status": "sold"},
         {"status": ""},
         {"tags": {}},
@@ -133,7 +132,8 @@ async def test_invalid_products_are_rejected(database: Database, values: dict[st
         {"price": "0.00"},
         {"price": "10.00", "compare_at_price": "10.00"},
         {"inventory": None},
-        {"inventory": -1, "track_inventory": False},
+        # More was sold than there was.
+        {"inventory": -1},
         {"status": "archived"},
     ],
     ids=str,
@@ -151,6 +151,34 @@ async def test_invalid_variants_are_rejected(database: Database, values: dict[st
     product = await make_product(database, await make_store(database))
     with pytest.raises(psycopg.errors.CheckViolation):
         await make_variant(database, product, **values)
+
+
+@pytest.mark.parametrize("values", ["price = -0.01", "compare_at_price = 9.99", "max_price = NULL"])
+async def test_invalid_summaries_are_rejected(database: Database, values: str) -> None:
+    await make_product(database, await make_store(database), price="10.00")
+    async with database.transaction() as connection:
+        with pytest.raises((psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)):
+            await connection.raw.execute(f"UPDATE products SET {values}".encode())
+
+
+async def test_variants_of_a_product_have_different_attributes(database: Database) -> None:
+    store = await make_store(database)
+    product, other = [await make_product(database, store) for _ in range(2)]
+    for owner in (product, other):
+        await make_variant(database, owner, attributes={"Größe": "S", "Colour": "Red"})
+    for attributes in ({"Colour": "Red", "Größe": "S"}, {"colour": "RED", "GRÖßE": "s"}):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            await make_variant(database, product, attributes=attributes)
+    await make_variant(database, product, attributes={"Größe": "Red", "Colour": "S"})
+    await make_variant(database, product, attributes={})
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await make_variant(database, product, attributes={})
+
+
+async def test_variant_belongs_to_the_store_of_its_product(database: Database) -> None:
+    product = await make_product(database, await make_store(database))
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        await make_variant(database, product, config_id=await make_store(database))
 
 
 @pytest.mark.parametrize("rating", [-1, 0, 6])
@@ -306,3 +334,80 @@ def test_newer_schema_is_reported_by_every_command(empty_url: str) -> None:
         assert done.returncode == 1 and "Traceback" not in done.stderr
         assert "from the future" in done.stderr and "a newer one migrated it" in " ".join(done.stderr.split())
         assert "storefront migrate" not in done.stderr
+
+
+FORMER_PRODUCTS = """
+INSERT INTO products (id, config_id, title, handle, price, compare_at_price, inventory, track_inventory)
+SELECT gen_random_uuid(), configs.id, '', p.handle, p.price, p.compare_at_price, p.inventory, p.inventory IS NOT NULL
+FROM configs, (VALUES ('mug', 8, 10, 4), ('download', 5, NULL, NULL), ('shirt', 20, 30, 7), ('lamp', 9, NULL, 1))
+  AS p (handle, price, compare_at_price, inventory)
+"""
+FORMER_VARIANTS = """
+INSERT INTO product_variants (id, product_id, name, price, attributes, inventory, sku, is_available, position)
+SELECT gen_random_uuid(), products.id, v.name, v.price, v.attributes::jsonb, v.inventory, v.sku, v.is_available,
+  substring(v.sku FROM 3)::integer
+FROM products JOIN (VALUES
+  ('shirt', 'S', 40, '{"Size": "S"}', 2, 'S-1', true), ('shirt', 's', 45, '{"size": "s"}', 3, 'S-2', true),
+  ('shirt', 'M', 10, '{"Size": "M"}', NULL, 'S-3', false),
+  ('lamp', 'Oak', 9, '{}', 1, 'L-1', true), ('lamp', 'Walnut', 12, '{}', -2, 'L-2', true)
+) AS v (handle, name, price, attributes, inventory, sku, is_available) USING (handle)
+"""
+PRODUCT_SUMMARIES = """
+SELECT handle, price::text, compare_at_price::text, max_price::text, inventory, total_inventory, variants_total,
+  variants_available, variants_in_stock, in_stock
+FROM products ORDER BY handle
+"""
+VARIANT_ATTRIBUTES = """
+SELECT handle, product_variants.name, attributes, sku, product_variants.config_id = products.config_id
+FROM product_variants JOIN products ON products.id = product_id ORDER BY handle, position
+"""
+
+
+def test_every_product_gets_a_variant_and_its_summary(bare_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    before, after = "0026_reviews_of_stores", "0027_default_variants"
+    with connect(bare_url) as connection, psycopg.connect(bare_url, autocommit=True) as client:
+
+        def move(revision: str) -> None:
+            run = command.upgrade if revision == after else command.downgrade
+            run(build_config(connection), revision)
+            connection.commit()
+
+        command.upgrade(build_config(connection), before)
+        connection.commit()
+        client.execute("INSERT INTO users (id, email) VALUES (gen_random_uuid(), 'x@example.com')")
+        client.execute("INSERT INTO configs (id, user_id, store_name, slug) SELECT gen_random_uuid(), id, 'x', 'x' FROM users")
+        client.execute(FORMER_PRODUCTS)
+        client.execute(FORMER_VARIANTS)
+        summaries = [
+            ("download", "5.00", None, "5.00", None, 0, 1, 1, 1, True),
+            ("lamp", "9.00", None, "12.00", -1, -1, 2, 2, 1, True),
+            ("mug", "8.00", "10.00", "8.00", 4, 4, 1, 1, 1, True),
+            ("shirt", "40.00", None, "45.00", None, 5, 3, 2, 2, True),
+        ]
+        variants = [
+            ("download", "Default", {}, None, True),
+            # Without attributes, variants are told apart by their names.
+            ("lamp", "Oak", {"Title": "Oak"}, "L-1", True),
+            ("lamp", "Walnut", {"Title": "Walnut"}, "L-2", True),
+            ("mug", "Default", {}, None, True),
+            ("shirt", "S", {"Size": "S"}, "S-1", True),
+            # The first of two with equal attributes keeps them.
+            ("shirt", "s", {"size": "s (2)"}, "S-2", True),
+            ("shirt", "M", {"Size": "M"}, "S-3", True),
+        ]
+        for _ in range(2):
+            move(after)
+            assert client.execute(PRODUCT_SUMMARIES).fetchall() == summaries
+            assert client.execute(VARIANT_ATTRIBUTES).fetchall() == variants
+            move(before)
+            former = client.execute(
+                "SELECT handle, price::text, inventory, variants_total, in_stock FROM products ORDER BY handle"
+            )
+            assert former.fetchall() == [
+                ("download", "5.00", None, 0, True),
+                ("lamp", "9.00", 0, 2, True),
+                ("mug", "8.00", 4, 0, True),
+                ("shirt", "40.00", None, 3, True),
+            ]
+    reported = [record.getMessage() for record in caplog.records if "equal attributes" in record.getMessage()]
+    assert len(reported) == 3 and all("shirt" in message or "lamp" in message for message in reported)

@@ -228,7 +228,7 @@ async def reviews_behind(shop: Shop) -> object:
     [
         (by_ids, "products_pkey", 20),
         (by_handle, "products_config_id_handle_key", 1),
-        (by_sku, "product_variants_sku_idx", 4),
+        (by_sku, "product_variants_by_sku_idx", 4),
         (variants_of, "product_variants_in_order_idx", 20 * 30),
         (variant_by_attributes, "product_variants_in_order_idx", 20 * 30),
         (reviews_of, "reviews_newest_idx", 20 * 5),

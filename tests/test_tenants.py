@@ -75,6 +75,10 @@ BY_NAME: dict[str, Any] = {
     "after": "0",
     "url": "http://127.0.0.1:1025/nobody",
 }
+# Fields that may be left out only beside others.
+NEEDED_FIELDS = {("CreateProductInput", "price"), ("ProductVariantRowInput", "price")}
+# Ids of parts of the row that another id names: they are looked up in that row alone (tests/products/test_options.py).
+PARTS = {"ProductOptionInput", "ProductOptionValueInput"}
 # Jobs by the operations they allow.
 JOBS = {
     "canceljob": ("import", "queued"),
@@ -131,6 +135,9 @@ def noun_of(type_: str, name: str) -> str:
         return "imageupload"
     if type_ == "Node":
         return "product"
+    if "Inventory" in type_:
+        # Or a product: see tests/variants/test_inventory.py.
+        return "variant"
     found = [noun for noun in NOUNS if noun in name.lower()] or [noun for noun in NOUNS if noun in type_.lower()]
     assert found, f"{type_}.{name}: which noun is this an id of?"
     return found[0]
@@ -153,7 +160,11 @@ def value(type_: Any, name: str, holder: str, path: Way, scenario: Scenario) -> 
 
 
 def record(type_: GraphQLInputObjectType, path: Way, scenario: Scenario) -> dict[str, Any]:
-    chosen = {n: f for n, f in type_.fields.items() if is_required_input_field(f) or path[:1] == (n,)}
+    chosen = {
+        n: f
+        for n, f in type_.fields.items()
+        if is_required_input_field(f) or path[:1] == (n,) or (type_.name, n) in NEEDED_FIELDS
+    }
     if type_.is_one_of and not chosen:
         chosen = dict(list(type_.fields.items())[:1])
     return {n: value(f.type, n, type_.name, path[1:], scenario) for n, f in chosen.items()}
@@ -164,7 +175,7 @@ def id_paths(type_: Any, name: str, above: Way = ()) -> Iterator[Way]:
     inner = get_named_type(type_)
     if inner.name == "ID":
         yield (*above, name)
-    for n, f in inner.fields.items() if isinstance(inner, GraphQLInputObjectType) else ():
+    for n, f in inner.fields.items() if isinstance(inner, GraphQLInputObjectType) and inner.name not in PARTS else ():
         yield from id_paths(f.type, n, (*above, name))
 
 

@@ -61,7 +61,7 @@ async def shop(shopper: Client) -> Shop:
     ids["teapot"] = await make_product(database, unpublished, handle="teapot", title="Enamel teapot", category="Tea")
     await make_variant(database, ids["lantern"], sku="small", attributes={"Size": "S"}, price="12.00")
     await make_variant(database, ids["lantern"], sku="huge", attributes={"Size": "XXL"}, price="500.00", is_available=False)
-    await make_variant(database, ids["umbrella"], sku="dots", attributes={"Pattern": "Dots"})
+    await make_variant(database, ids["umbrella"], sku="dots", attributes={"Pattern": "Dots"}, price="99.00")
     await make_variant(database, ids["teapot"], sku="pot", attributes={"Size": "L"})
     for product in ids.values():
         await make_review(database, product)
@@ -142,7 +142,8 @@ async def test_facets_and_categories(shop: Shop, who: str) -> None:
     categories = {"Light": 2, **({"Rain": 1, "Stone": 1} if owner else {})}
     assert counts(facets["categories"]) == counts(data["config"]["categories"]) == categories
     assert counts(facets["tags"]) == {"glow": 2, **({"storm": 1} if owner else {})}
-    assert facets["price"] == ({"min": "1.00", "max": "99.00"} if owner else {"min": "10.00", "max": "20.00"})
+    # Of available variants, for every viewer.
+    assert facets["price"] == ({"min": "1.00", "max": "99.00"} if owner else {"min": "12.00", "max": "20.00"})
     assert counts(facets["availability"]) == ({True: 3, False: 1} if owner else {True: 2})
     attributes = {facet["name"]: counts(facet["values"]) for facet in facets["attributes"]}
     assert attributes == {"Size": {"S": 1}, **({"Pattern": {"Dots": 1}} if owner else {})}

@@ -42,8 +42,12 @@ async function products (_, { configId, search, minPrice, maxPrice, sort, first,
   const wanted = ['config_id = $1', "status = 'active'"]
   const where = (value, condition) => { if (value != null) wanted.push(condition(`$${values.push(value)}`)) }
   where(search, value => `${TEXT} @@ websearch_to_tsquery('english', ${value})`)
-  where(minPrice, value => `price >= ${value}`)
-  where(maxPrice, value => `price <= ${value}`)
+  const prices = []
+  if (minPrice != null) prices.push(`price >= $${values.push(minPrice)}`)
+  if (maxPrice != null) prices.push(`price <= $${values.push(maxPrice)}`)
+  if (prices.length) {
+    wanted.push(`EXISTS (SELECT FROM product_variants WHERE product_id = products.id AND is_available AND ${prices.join(' AND ')})`)
+  }
   const which = wanted.join(' AND ')
   const fields = new Set(['id', ...selected(within(node, 'items')).filter(name => !EDGES.has(name))])
   const page = statement(node, sort + which, () => `SELECT ${columns('products', [...fields])} FROM products WHERE ${which}

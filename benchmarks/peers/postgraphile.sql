@@ -4,7 +4,9 @@ LANGUAGE sql STABLE AS $$
   SELECT * FROM products AS product
   WHERE product.config_id = find_products.config_id AND product.status = 'active'
     AND to_tsvector('english', product.title || ' ' || coalesce(product.description, '')) @@ websearch_to_tsquery('english', search)
-    AND product.price BETWEEN min_price AND max_price
+    AND EXISTS (
+      SELECT FROM product_variants WHERE product_id = product.id AND is_available AND price BETWEEN min_price AND max_price
+    )
 $$;
 COMMENT ON FUNCTION find_products IS '@behavior +order +orderBy';
 

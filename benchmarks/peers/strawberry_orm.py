@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Annotated, Any, ClassVar
 
 import strawberry
-from sqlalchemy import ColumnElement, ForeignKey, Numeric, Text, func, literal_column, select
+from sqlalchemy import ColumnElement, ForeignKey, Numeric, Text, exists, func, literal_column, select
 from sqlalchemy import DateTime as Moment
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
@@ -325,10 +325,10 @@ def _wanted(
     wanted = [ProductRow.config_id == config_id, ProductRow.status == "active"]
     if search is not None:
         wanted.append(_TEXT.bool_op("@@")(func.websearch_to_tsquery(_ENGLISH, search)))
-    if min_price is not None:
-        wanted.append(ProductRow.price >= min_price)
-    if max_price is not None:
-        wanted.append(ProductRow.price <= max_price)
+    bounds = [VariantRow.price >= min_price] if min_price is not None else []
+    bounds += [VariantRow.price <= max_price] if max_price is not None else []
+    if bounds:
+        wanted.append(exists().where(VariantRow.product_id == ProductRow.id, VariantRow.is_available, *bounds))
     return wanted
 
 

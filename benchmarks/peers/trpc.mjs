@@ -3,7 +3,7 @@ import { createServer } from 'node:http'
 import { randomUUID } from 'node:crypto'
 import { initTRPC, TRPCError } from '@trpc/server'
 import { createHTTPHandler } from '@trpc/server/adapters/standalone'
-import { and, asc, count, desc, eq, gte, lt, lte, ne, relations, sql } from 'drizzle-orm'
+import { and, asc, count, desc, eq, exists, gte, lt, lte, ne, relations, sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/node-postgres'
 import { boolean, decimal, integer, jsonb, pgTable, text, timestamp } from 'drizzle-orm/pg-core'
 import pg from 'pg'
@@ -103,21 +103,25 @@ const searchInput = z.object({
 const SORTS = { price: products.price, name: products.title, created: products.createdAt }
 const isAvailable = eq(variants.isAvailable, true)
 
-function wanted ({ configId, q, category, minPrice, maxPrice }) {
+function wanted (db, { configId, q, category, minPrice, maxPrice }) {
   const conditions = [eq(products.configId, configId), eq(products.status, 'active')]
   if (q) {
     conditions.push(sql`to_tsvector('english', ${products.title} || ' ' || coalesce(${products.description}, ''))
       @@ websearch_to_tsquery('english', ${q})`)
   }
   if (category) conditions.push(eq(products.category, category))
-  if (minPrice !== undefined) conditions.push(gte(products.price, String(minPrice)))
-  if (maxPrice !== undefined) conditions.push(lte(products.price, String(maxPrice)))
+  if (minPrice !== undefined || maxPrice !== undefined) {
+    const prices = [eq(variants.productId, products.id), isAvailable]
+    if (minPrice !== undefined) prices.push(gte(variants.price, String(minPrice)))
+    if (maxPrice !== undefined) prices.push(lte(variants.price, String(maxPrice)))
+    conditions.push(exists(db.select({ id: variants.id }).from(variants).where(and(...prices))))
+  }
   return and(...conditions)
 }
 
 const productsRouter = t.router({
   search: open.input(searchInput).query(async ({ ctx, input }) => {
-    const where = wanted(input)
+    const where = wanted(ctx.db, input)
     const direction = input.sortOrder === 'asc' ? asc : desc
     const [found, [{ total }]] = await Promise.all([
       ctx.db.query.products.findMany({

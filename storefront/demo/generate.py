@@ -4,16 +4,21 @@ Every table has a random sequence of its own, so that more words for reviews do 
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import pi, sin
 from random import Random
+from typing import Any
+from uuid import UUID, uuid5
 
 import orjson
 
 from storefront.demo import word_lists as words
 from storefront.demo.plan import DAY_MICROSECONDS, Plan, Product, Store, User, format_moment, make_key
+from storefront.models.options import Option
+from storefront.models.variant import build_variant_name
+from storefront.models.variant_summary import SUMMARY_COLUMNS, summarize_variants
 
 TableRow = tuple[str | int | bool | None, ...]
 
@@ -21,12 +26,15 @@ _USER_COLUMNS = "id, email, name, image, created_at, updated_at"
 _CONFIG_COLUMNS = (
     "id, user_id, store_name, slug, description, currency, theme, layout, integrations, is_published, created_at, updated_at"
 )
-_PRODUCT_COLUMNS = (
-    "id, config_id, title, handle, description, price, compare_at_price, images, category, tags, inventory, track_inventory, "
-    "seo_title, seo_description, status, created_at, updated_at"
+_OWN_PRODUCT_COLUMNS = (
+    "id, config_id, title, handle, description, images, category, tags, track_inventory, seo_title, seo_description, status, "
+    "created_at, updated_at"
 )
+_PRODUCT_COLUMNS = f"{_OWN_PRODUCT_COLUMNS}, {', '.join(SUMMARY_COLUMNS)}, options"
+# In the order of `_generate_variant`.
 _VARIANT_COLUMNS = (
-    "id, product_id, name, price, compare_at_price, attributes, inventory, sku, is_available, position, created_at, updated_at"
+    "id, config_id, product_id, name, price, compare_at_price, attributes, inventory, inventory_policy, sku, barcode, weight, "
+    "cost, is_available, position, created_at, updated_at"
 )
 _REVIEW_COLUMNS = "id, config_id, product_id, user_id, rating, title, body, created_at, updated_at"
 _CHANGE_COLUMNS = "config_id, position, kind, entity_id, product_id, version, was_visible, is_visible, actor_id, occurred_at"
@@ -57,7 +65,10 @@ def build_table_loads(plan: Plan) -> Iterator[TableLoad]:
     yield TableLoad("configs", _CONFIG_COLUMNS, stores, generate_config_rows(plan))
     yield TableLoad("products", _PRODUCT_COLUMNS, products, generate_product_rows(plan))
     yield TableLoad(
-        "product_variants", _VARIANT_COLUMNS, sum(product.variants for product in plan.products), generate_variant_rows(plan)
+        "product_variants",
+        _VARIANT_COLUMNS,
+        sum(max(1, product.variants) for product in plan.products),
+        generate_variant_rows(plan),
     )
     yield TableLoad("reviews", _REVIEW_COLUMNS, sum(product.reviews for product in plan.products), generate_review_rows(plan))
     yield TableLoad("changes", _CHANGE_COLUMNS, products, generate_change_rows(plan))
@@ -96,19 +107,18 @@ def generate_config_rows(plan: Plan) -> Iterator[TableRow]:
 
 def generate_product_rows(plan: Plan) -> Iterator[TableRow]:
     rng = Random("demo product rows")
-    for product in plan.products:
+    for product, variants in _generate_variants(plan):
         description = _generate_description(product, rng) if rng.random() < 0.96 else None
         category = product.category.name if rng.random() < 0.97 else None
         images = [f"https://images.example.com/products/{product.id}/{n}.jpg" for n in range(1, rng.randint(1, 4) + 1)]
         tags = rng.sample(words.TAGS, rng.choices(range(5), (5, 30, 35, 20, 10))[0])
-        tracked = rng.random() < 0.9
-        inventory = _pick_inventory(rng, 400) if tracked else None
-        compare_at = _pick_compare_at_price(product.cents, rng) if rng.random() < 0.3 else None
-        facts = product.title, product.handle, description, _format_price(product.cents), compare_at
+        facts = product.title, product.handle, description, _dump_json(images), category, _dump_json(tags), rng.random() < 0.9
         seo = f"{product.title} | {product.store.name}", description and description[:150]
-        lists = _dump_json(images), category, _dump_json(tags), inventory, tracked
         created = format_moment(product.created)
-        yield product.id, product.store.id, *facts, *lists, *seo, product.status, created, created
+        summary = summarize_variants(variants)
+        options = _dump_json(_generate_options(product, variants))
+        own_values = product.id, product.store.id, *facts, *seo, product.status, created, created
+        yield *own_values, *(summary[name] for name in SUMMARY_COLUMNS), options
 
 
 def _generate_description(product: Product, rng: Random) -> str:
@@ -121,19 +131,74 @@ def _generate_description(product: Product, rng: Random) -> str:
 
 
 def generate_variant_rows(plan: Plan) -> Iterator[TableRow]:
+    for _, variants in _generate_variants(plan):
+        for variant in variants:
+            yield tuple(variant.values())
+
+
+def _generate_variants(plan: Plan) -> Iterator[tuple[Product, list[dict[str, Any]]]]:
+    """The products with the rows of their variants, by column."""
     rng = Random("demo variants")
     for product in plan.products:
-        sizes = product.category.sizes
-        forms = sorted(rng.sample(range(len(words.COLOURS) * len(sizes)), product.variants))
-        for number, form in enumerate(forms, 1):
-            color, size = words.COLOURS[form // len(sizes)], sizes[form % len(sizes)]
-            cents = product.cents + product.cents * rng.randrange(-10, 21) // 100
-            compare_at = _pick_compare_at_price(cents, rng) if rng.random() < 0.2 else None
-            attributes, sku = _dump_json({"color": color, "size": size}), f"{product.id[-8:].upper()}-{number}"
-            inventory = None if rng.random() < 0.03 else _pick_inventory(rng, 120)
-            created = product.created + number
-            facts = _format_price(cents), compare_at, attributes, inventory, sku, rng.random() < 0.93
-            yield make_key(created, rng), product.id, f"{color} / {size}", *facts, number - 1, *[format_moment(created)] * 2
+        # A product without options has one variant, which has no attributes.
+        forms = _pick_attributes(product, rng) or [{}]
+        yield product, [_generate_variant(product, number, attributes, rng) for number, attributes in enumerate(forms)]
+
+
+def _generate_options(product: Product, variants: Sequence[Mapping[str, Any]]) -> list[Option]:
+    """The options in the order of colours and sizes, with a swatch for each colour."""
+    used = [orjson.loads(variant["attributes"]) for variant in variants]
+    values_by_name = {"color": words.COLOURS, "size": product.category.sizes}
+    return [
+        {
+            "id": _make_part_key(product, name),
+            "name": name,
+            "values": [
+                {"id": _make_part_key(product, name, value), "value": value, "swatch": _SWATCHES.get(value)}
+                for value in values
+                if any(attributes.get(name) == value for attributes in used)
+            ],
+        }
+        for name, values in values_by_name.items()
+        if any(name in attributes for attributes in used)
+    ]
+
+
+_SWATCHES = {value: {"color": color, "image": None} for value, color in words.SWATCHES.items()}
+
+
+def _make_part_key(product: Product, *names: str) -> str:
+    return str(uuid5(UUID(product.id), "/".join(names)))
+
+
+def _pick_attributes(product: Product, rng: Random) -> list[dict[str, str]]:
+    sizes = product.category.sizes
+    forms = sorted(rng.sample(range(len(words.COLOURS) * len(sizes)), product.variants))
+    return [{"color": words.COLOURS[form // len(sizes)], "size": sizes[form % len(sizes)]} for form in forms]
+
+
+def _generate_variant(product: Product, number: int, attributes: Mapping[str, str], rng: Random) -> dict[str, Any]:
+    cents = product.cents + (product.cents * rng.randrange(-10, 21) // 100 if attributes else 0)
+    created = product.created + number + 1
+    return {
+        "id": make_key(created, rng),
+        "config_id": product.store.id,
+        "product_id": product.id,
+        "name": build_variant_name(attributes),
+        "price": _format_price(cents),
+        "compare_at_price": _pick_compare_at_price(cents, rng) if rng.random() < 0.2 else None,
+        "attributes": _dump_json(attributes),
+        "inventory": None if rng.random() < 0.03 else _pick_inventory(rng, 120),
+        "inventory_policy": "continue" if rng.random() < 0.05 else "deny",
+        "sku": f"{product.id[-8:].upper()}-{number + 1}",
+        "barcode": f"{rng.randrange(10**12, 10**13)}" if rng.random() < 0.8 else None,
+        "weight": _dump_json({"value": f"{rng.randrange(1, 80) * 50}.000", "unit": "gram"}) if rng.random() < 0.8 else None,
+        "cost": _format_price(cents * rng.randint(30, 70) // 100) if rng.random() < 0.6 else None,
+        "is_available": rng.random() < 0.93,
+        "position": number,
+        "created_at": format_moment(created),
+        "updated_at": format_moment(created),
+    }
 
 
 def generate_review_rows(plan: Plan) -> Iterator[TableRow]:

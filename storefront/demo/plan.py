@@ -46,7 +46,7 @@ class Store:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """A product. `cents` is the price; `variants` and `reviews` are numbers of rows."""
+    """A product. `cents` is its usual price; `variants` (with options) and `reviews` are numbers of rows."""
 
     id: str
     created: int

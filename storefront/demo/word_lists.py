@@ -126,7 +126,12 @@ STYLES = _split_names(
 )
 # Words with accents, which searches without accents must find.
 ACCENTED_STYLES = ("Café", "Crème", "Björk", "Öland", "Séverine", "Brûlée", "Niño", "Ærø", "Łódź", "Zoë", "Grüezi", "Fjällnäs")
-COLOURS = ("Charcoal", "Chalk", "Midnight", "Moss", "Ochre", "Clay", "Fog", "Petrol", "Aubergine", "Oatmeal", "Brick", "Sage")
+# With the CSS colours to show them by.
+SWATCHES = {
+    "Charcoal": "#36454f", "Chalk": "#f4f1e8", "Midnight": "#191970", "Moss": "#6b7a3a", "Ochre": "#cc7722", "Clay": "#b66a50",
+    "Fog": "#c9ced1", "Petrol": "#005f6a", "Aubergine": "#3d0734", "Oatmeal": "#e0d5c1", "Brick": "#8d3b2f", "Sage": "#9caf88",
+}  # fmt: skip
+COLOURS = tuple(SWATCHES)
 
 STORE_FIRST_WORDS = _split_names(
     "Nordic Amber Little Silver Wild Northern Old Quiet Golden Blue Salted Paper Velvet Sunday Copper Honest"

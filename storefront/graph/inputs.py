@@ -13,7 +13,7 @@ from storefront.core.casing import to_camel_case
 from storefront.core.errors import Forbidden, InvalidInput
 from storefront.graph import arguments
 from storefront.graph.limits import MAX_FILTER_ITEMS, SEARCH_LIMITS, limits
-from storefront.models.variant import MAX_ATTRIBUTES
+from storefront.models.variant import MAX_ATTRIBUTES, fold_case
 from storefront.queries import search
 from storefront.queries.listing import Order, Selection, encode_attributes_filter
 from storefront.queries.visibility import Audience
@@ -108,8 +108,8 @@ class ProductFilterInput:
         default=None, description="Values of `Product.category`.", metadata=FILTER_ITEM_LIMITS
     )
     tags: list[str] | None = strawberry.field(default=None, description="Tags.", metadata=FILTER_ITEM_LIMITS)
-    min_price: Decimal | None = strawberry.field(default=None, description="Lowest price, inclusive.")
-    max_price: Decimal | None = strawberry.field(default=None, description="Highest price, inclusive.")
+    min_price: Decimal | None = strawberry.field(default=None, description="Lowest price of an available variant, inclusive.")
+    max_price: Decimal | None = strawberry.field(default=None, description="Highest price of an available variant, inclusive.")
     attributes: list[AttributeFilterInput] | None = strawberry.field(
         default=None,
         description="Attributes; a single available variant has to match all of them.",
@@ -252,6 +252,6 @@ def _parse_lookup(values: Mapping[str, str | None], alternatives: str) -> tuple[
 def parse_attribute_pairs(attribute_inputs: list[AttributeInput], field: str) -> tuple[tuple[str, str], ...]:
     """Attribute names and values that identify a variant. Raises InvalidInput for duplicate names."""
     pairs = _parse_pairs(attribute_inputs, field)
-    if len(dict(pairs)) < len(pairs):
-        raise InvalidInput(field, "each name may be given once.")
+    if len({fold_case(name) for name, _ in pairs}) < len(pairs):
+        raise InvalidInput(field, "each name may be given once, in upper or lower case.")
     return pairs

@@ -13,6 +13,7 @@ from storefront.queries import (
     jobs,
     listing,
     nodes,
+    options,
     products,
     related,
     reviews,
@@ -26,6 +27,7 @@ from storefront.queries.analytics import EventCounts, EventFilter, SeriesPoint, 
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
+from storefront.queries.options import OptionMatches
 from storefront.queries.projection import RequestedColumns
 from storefront.queries.variants import AmbiguousSku
 from storefront.queries.visibility import Audience
@@ -102,6 +104,11 @@ async def load_product_variant(
 ) -> list[VariantRow | None]:
     """The variant of each product with this `id`, `sku` or these `attributes`."""
     return await variants.load_variant_of_products(context.read_database, keys, lookup_name, value, is_owner=is_owner)
+
+
+async def load_option_matches(context: Context, keys: Sequence[str], selected: str) -> list[OptionMatches]:
+    """The option values of each product that offered variants have, given selected values (JSON) of other options."""
+    return await options.load_option_matches(context.read_database, keys, selected)
 
 
 async def load_config_variants(context: Context, keys: Sequence[str], sku: str, limit: int) -> list[list[VariantRow]]:

@@ -49,7 +49,9 @@ class ProductVariantInput(VariantFieldsInput):
     """Overrides the fields that must have a value or have another default than null."""
 
     name: str | None = strawberry.field(default=strawberry.UNSET, description=NAME_DESCRIPTION)
-    price: Decimal = strawberry.field(description=PRICE_DESCRIPTION)
+    price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="Price of one unit; that of the product if omitted."
+    )
     attributes: list[AttributeInput] = strawberry.field(
         default_factory=list, description=ATTRIBUTES_DESCRIPTION, metadata=limits(items=MAX_ATTRIBUTES)
     )

@@ -1,13 +1,12 @@
 """Diff of a batch of products against a store, and set-based writes of it. Independent of the source and of jobs."""
 
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from sqlalchemy import ARRAY, Text, Uuid, any_, bindparam, delete, func, select, update
+from sqlalchemy import ARRAY, Text, any_, bindparam, func, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from storefront.core.casing import to_camel_case
@@ -19,11 +18,13 @@ from storefront.feed.log import LogEntry
 from storefront.imports.csv_columns import AMOUNT_FIELD_NAMES, PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
 from storefront.imports.row_types import ProductRow, VariantRow
 from storefront.models import products as product_table
-from storefront.models import variants as variant_table
+from storefront.models.options import Option, OptionEditor
 from storefront.models.rows import ProductRow as StoredProduct
 from storefront.models.rows import VariantRow as StoredVariant
-from storefront.models.variant import MAX_VARIANTS
-from storefront.writes.sql import build_insert_of_rows, select_json_rows
+from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes
+from storefront.models.variant_summary import SETTABLE_COLUMNS, SUMMARIZED_COLUMNS, SUMMARY_COLUMNS, summarize_variants
+from storefront.writes.sql import select_json_rows
+from storefront.writes.variant_rows import lock_variants, make_unique_key, match_rows, write_variants
 
 # Stored variants that are loaded and compared at a time.
 MAX_STORED_VARIANTS = MAX_VARIANTS
@@ -31,13 +32,16 @@ MAX_STORED_VARIANTS = MAX_VARIANTS
 ColumnValues = dict[str, Any]
 VariantPair = tuple[VariantRow, StoredVariant | None]
 
-_VARIANT_COLUMN_NAMES = (*VARIANT_FIELD_NAMES, "position")
+# The columns of a product that follow its variants.
+_DERIVED_COLUMNS = (*SUMMARY_COLUMNS, "options")
+_LOCKED_PRODUCT_COLUMNS = ("id", "handle", "version", *_DERIVED_COLUMNS, *PRODUCT_FIELD_NAMES)
 
 
 @dataclass(slots=True)
 class WritePlan:
-    """The rows that one batch inserts, updates and deletes, with their log entries."""
+    """The rows of a store that one batch inserts, updates and deletes, with their log entries."""
 
+    config_id: str
     created: list[ColumnValues] = field(default_factory=list)
     updated: list[ColumnValues] = field(default_factory=list)
     variants_created: list[ColumnValues] = field(default_factory=list)
@@ -61,9 +65,9 @@ async def plan_writes(
         variants: dict[str, list[StoredVariant]] = {
             stored[product.handle].id: [] for product in group if product.handle in stored
         }
-        for row in await connection.fetch(_lock_variants_statement(), {"ids": list(variants)}) if variants else ():
+        for row in await lock_variants(connection, list(variants)):
             variants[row.product_id].append(row)
-        plan = WritePlan()
+        plan = WritePlan(config_id)
         for product in group:
             stored_product = stored.get(product.handle)
             existing = variants[stored_product.id] if stored_product else []
@@ -94,10 +98,13 @@ def _plan_product(
     values = _keep_absent_columns(_to_column_values(product, PRODUCT_FIELD_NAMES), old, product.present_fields)
     new: ColumnValues = {"id": old.id if old else new_id(), "handle": product.handle, **values}
     changed = [name for name in PRODUCT_FIELD_NAMES if old and getattr(old, name) != new[name]]
-    if _plan_variants(plan, product, new["id"], variants):
-        changed.append("variants")
+    has_changed_variants, derived = _plan_variants(plan, product, new["id"], variants, old.options if old else ())
+    if has_changed_variants:
+        shown = (*SETTABLE_COLUMNS, "options")
+        changed += ["variants", *(name for name in shown if old and getattr(old, name) != derived[name])]
     if old and not changed:
         return
+    new |= derived
     (plan.updated if old else plan.created).append(new)
     entry = LogEntry(
         kind="product_updated" if old else "product_created",
@@ -112,23 +119,45 @@ def _plan_product(
     plan.entries.append(entry)
 
 
-def _plan_variants(plan: WritePlan, product: ProductRow, product_id: str, stored: list[StoredVariant]) -> bool:
+def _plan_variants(
+    plan: WritePlan, product: ProductRow, product_id: str, stored: list[StoredVariant], options: Sequence[Option]
+) -> tuple[bool, ColumnValues]:
+    """Plan the writes of a product's variants. Returns whether there are any, and the columns of the product that follow them."""
+    editor = OptionEditor(options)
     pairs = _match_variants(product.variants, stored)
     matched_ids = {old.id for _, old in pairs if old}
     removed = [old.id for old in stored if old.id not in matched_ids] if product.is_complete else []
     created: list[ColumnValues] = []
     updated: list[ColumnValues] = []
+    # As they are after the import: those that the source does not have stay if one of its rows was rejected.
+    kept = [row for row in stored if row.id not in matched_ids and not product.is_complete]
+    remaining = [{name: getattr(row, name) for name in SUMMARIZED_COLUMNS} for row in kept]
     for (new, old), position in zip(pairs, _assign_positions(pairs, stored, product.is_complete), strict=True):
-        columns = _keep_absent_columns(_to_column_values(new, VARIANT_FIELD_NAMES), old, product.present_fields)
-        columns["position"] = position
+        columns = _keep_absent_columns(_spell_like_options(new, editor), old, product.present_fields)
+        if old and "compare_at_price" not in product.present_fields:
+            columns = _drop_reached_compare_at_price(columns, old)
+        row = {"id": old.id if old else new_id(), "position": position, **columns}
+        remaining.append(row)
         if not old:
-            created.append({"id": new_id(), "product_id": product_id, **columns})
-        elif _has_changes(columns, old):
-            updated.append({"id": old.id, **columns})
+            created.append({"config_id": plan.config_id, "product_id": product_id, **row})
+        elif _has_changes(row, old):
+            updated.append(row)
     plan.variants_removed += removed
     plan.variants_created += created
     plan.variants_updated += updated
-    return bool(removed or created or updated)
+    attributes = [row["attributes"] for row in created + updated]
+    written_ids = {row["id"] for row in updated}
+    attributes += [row.attributes for row in stored if row.id not in written_ids and row.id not in removed]
+    editor.drop_unused([row.attributes for row in stored], attributes)
+    return bool(removed or created or updated), {**summarize_variants(remaining), "options": editor.options}
+
+
+def _spell_like_options(variant: VariantRow, editor: OptionEditor) -> ColumnValues:
+    """The columns of a variant, with the attributes as the options of the product spell them, to which new ones are added."""
+    attributes = editor.adopt(variant.attributes)
+    is_derived = variant.name == build_variant_name(variant.attributes)
+    name = build_variant_name(attributes) if is_derived else variant.name
+    return {**_to_column_values(variant, VARIANT_FIELD_NAMES), "attributes": attributes, "name": name}
 
 
 def _assign_positions(pairs: Sequence[VariantPair], stored: Sequence[StoredVariant], is_complete: bool) -> Iterator[int]:
@@ -151,24 +180,18 @@ def _match_variants(incoming: list[VariantRow], stored: list[StoredVariant]) -> 
 
     Matches by SKU; else by name and attributes, else by attributes, else by name.
     """
-    if not stored:
-        return [(variant, None) for variant in incoming]
-    matches: dict[int, StoredVariant] = {}
-    unmatched = {row.id: row for row in stored}
-    sku_key = _build_sku_key(incoming, stored)
-    for get_key in (sku_key, _name_and_attributes_key, _attributes_key, _name_key):
-        unmatched_by_key = {key: row for row in reversed(unmatched.values()) if (key := get_key(row)) is not None}
-        for n, variant in enumerate(incoming):
-            if n not in matches and (row := unmatched_by_key.pop(get_key(variant), None)):
-                matches[n] = unmatched.pop(row.id)
+    keys = (
+        make_unique_key(_sku_key, incoming, stored),
+        _name_and_attributes_key,
+        _attributes_key,
+        _name_key,
+    )
+    matches = match_rows(incoming, stored, keys)
     return [(variant, matches.get(n)) for n, variant in enumerate(incoming)]
 
 
-def _build_sku_key(incoming: list[VariantRow], stored: list[StoredVariant]) -> Callable[[VariantRow | StoredVariant], object]:
-    """A key function: the SKU where it is unique among the incoming and among the stored variants, else None."""
-    unique_skus = [{sku for sku, count in Counter(row.sku for row in rows).items() if count == 1} for rows in (incoming, stored)]
-    shared_skus = (unique_skus[0] & unique_skus[1]) - {None}
-    return lambda row: row.sku if row.sku in shared_skus else None
+def _sku_key(variant: VariantRow | StoredVariant) -> object:
+    return variant.sku
 
 
 def _name_and_attributes_key(variant: VariantRow | StoredVariant) -> object:
@@ -176,7 +199,7 @@ def _name_and_attributes_key(variant: VariantRow | StoredVariant) -> object:
 
 
 def _attributes_key(variant: VariantRow | StoredVariant) -> object:
-    return frozenset((name, str(value)) for name, value in variant.attributes.items())
+    return fold_attributes(variant.attributes)
 
 
 def _name_key(variant: VariantRow | StoredVariant) -> object:
@@ -193,11 +216,14 @@ def _keep_absent_columns(values: ColumnValues, old: Row | None, present_fields: 
     """Merge with the stored row: columns that the source does not have keep their stored value."""
     if old is None:
         return values
-    merged = {name: value if name in present_fields else getattr(old, name) for name, value in values.items()}
-    compare_at_price = merged["compare_at_price"]
-    if compare_at_price is not None and Decimal(compare_at_price) <= Decimal(merged["price"]):
-        merged["compare_at_price"] = None
-    return merged
+    return {name: value if name in present_fields else getattr(old, name) for name, value in values.items()}
+
+
+def _drop_reached_compare_at_price(columns: ColumnValues, old: StoredVariant) -> ColumnValues:
+    """A variant that keeps its stored compare-at price, without it if the new price has reached it."""
+    compare_at_price, price = columns["compare_at_price"], columns["price"]
+    is_reached = compare_at_price is not None and price != old.price and Decimal(compare_at_price) <= Decimal(price)
+    return {**columns, "compare_at_price": None} if is_reached else columns
 
 
 def _has_changes(values: ColumnValues, old: Row) -> bool:
@@ -210,15 +236,11 @@ async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) ->
         created = await connection.fetch(_insert_products_statement(), {"config_id": config_id, "rows": to_json(plan.created)})
         if len(created) < len(plan.created):
             return False
-    for build_statement, rows in (
-        (_update_products_statement, plan.updated),
-        (_update_variants_statement, plan.variants_updated),
-        (_insert_variants_statement, plan.variants_created),
-    ):
-        if rows:
-            await connection.fetch(build_statement(), {"rows": to_json(rows)})
-    if plan.variants_removed:
-        await connection.fetch(_delete_variants_statement(), {"ids": plan.variants_removed})
+    if plan.updated:
+        await connection.fetch(_update_products_statement(), {"rows": to_json(plan.updated)})
+    await write_variants(
+        connection, created=plan.variants_created, updated=plan.variants_updated, removed_ids=plan.variants_removed
+    )
     return True
 
 
@@ -226,20 +248,13 @@ async def apply_plan(connection: Connection, config_id: str, plan: WritePlan) ->
 def _lock_products_statement() -> Statement:
     in_store = product_table.c.config_id == bindparam("config_id")
     has_handle = product_table.c.handle == any_(bindparam("handles", type_=ARRAY(Text)))
-    columns = [product_table.c[name] for name in ("id", "handle", "version", "variants_total", *PRODUCT_FIELD_NAMES)]
+    columns = [product_table.c[name] for name in _LOCKED_PRODUCT_COLUMNS]
     return compile_statement(select(*columns).where(in_store & has_handle).order_by(product_table.c.id).with_for_update())
 
 
 @cache
-def _lock_variants_statement() -> Statement:
-    of_products = variant_table.c.product_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
-    columns = [variant_table.c[name] for name in ("id", "product_id", *_VARIANT_COLUMN_NAMES)]
-    return compile_statement(select(*columns).where(of_products).order_by(variant_table.c.id).with_for_update())
-
-
-@cache
 def _insert_products_statement() -> Statement:
-    names = ["id", "handle", *PRODUCT_FIELD_NAMES]
+    names = ["id", "handle", *PRODUCT_FIELD_NAMES, *_DERIVED_COLUMNS]
     entry = select_json_rows(product_table, *names)
     # Ordered by handle: concurrent imports of the same products insert in the same order, and cannot deadlock.
     rows = select(bindparam("config_id", type_=product_table.c.config_id.type), *entry.c).order_by(entry.c.handle)
@@ -250,24 +265,8 @@ def _insert_products_statement() -> Statement:
 
 @cache
 def _update_products_statement() -> Statement:
-    entry = select_json_rows(product_table, "id", *PRODUCT_FIELD_NAMES)
-    values = {name: entry.c[name] for name in PRODUCT_FIELD_NAMES}
+    names = (*PRODUCT_FIELD_NAMES, *_DERIVED_COLUMNS)
+    entry = select_json_rows(product_table, "id", *names)
+    values = {name: entry.c[name] for name in names}
     statement = update(product_table).values(**values, version=product_table.c.version + 1, updated_at=func.now())
     return compile_statement(statement.where(product_table.c.id == entry.c.id))
-
-
-@cache
-def _update_variants_statement() -> Statement:
-    entry = select_json_rows(variant_table, "id", *_VARIANT_COLUMN_NAMES)
-    values = {name: entry.c[name] for name in _VARIANT_COLUMN_NAMES}
-    statement = update(variant_table).values(**values, version=variant_table.c.version + 1, updated_at=func.now())
-    return compile_statement(statement.where(variant_table.c.id == entry.c.id))
-
-
-def _insert_variants_statement() -> Statement:
-    return build_insert_of_rows(variant_table, ("id", "product_id", *_VARIANT_COLUMN_NAMES))
-
-
-@cache
-def _delete_variants_statement() -> Statement:
-    return compile_statement(delete(variant_table).where(variant_table.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))

@@ -1,6 +1,6 @@
 """Export of the products of a store as Shopify CSV, streamed in pages (keyset pagination). Independent of jobs."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import cache
@@ -77,14 +77,19 @@ def _render_product(writer: ProductCsvWriter, row: Row, summary: ExportSummary) 
 
 def _to_product_row(row: Row) -> ProductRow:
     values = {name: _parse_value(name, getattr(row, name)) for name in PRODUCT_FIELD_NAMES}
-    variants = [_to_variant_row(variant) for variant in row.variants]
+    option_names = [option["name"] for option in row.options]
+    variants = [_to_variant_row(variant, option_names) for variant in row.variants]
     return ProductRow(
         handle=row.handle, line=0, row_count=0, is_complete=True, present_fields=NO_FIELDS, variants=variants, **values
     )
 
 
-def _to_variant_row(variant: dict[str, Any]) -> VariantRow:
-    return VariantRow(line=0, **{name: _parse_value(name, variant[name]) for name in VARIANT_FIELD_NAMES})
+def _to_variant_row(variant: dict[str, Any], option_names: Sequence[str]) -> VariantRow:
+    values = {name: _parse_value(name, variant[name]) for name in VARIANT_FIELD_NAMES}
+    # The columns of options are in the order of the product.
+    attributes = values.pop("attributes")
+    ordered = {name: attributes[name] for name in option_names if name in attributes}
+    return VariantRow(line=0, attributes=ordered | attributes, **values)
 
 
 def _parse_value(name: str, value: Any) -> Any:
@@ -103,7 +108,8 @@ _PRODUCT_BYTES_SQL = " + ".join(
     if isinstance(field.value_type, Text | ItemList)
 )
 _PAGE_SQL = f"""
-SELECT product.id, product.created_at, product.handle, {", ".join(f"product.{name}" for name in PRODUCT_FIELD_NAMES)}, (
+SELECT product.id, product.created_at, product.handle, product.options,
+  {", ".join(f"product.{name}" for name in PRODUCT_FIELD_NAMES)}, (
   SELECT coalesce(jsonb_agg(jsonb_build_object({_VARIANT_JSON_SQL}) ORDER BY variant.position, variant.id), '[]')
   FROM product_variants AS variant WHERE variant.product_id = product.id
 ) AS variants

@@ -52,10 +52,7 @@ def unquote_formula(cell: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LosslessCell:
-    """A parsed cell: fields with the types of rows. If `variant` is set the row has a variant, even without options.
-
-    `product` is only on the first row of a product.
-    """
+    """A parsed cell: fields with the types of rows. `product` is only on the first row of a product."""
 
     product: Mapping[str, Any] | None = None
     variant: Mapping[str, Any] | None = None
@@ -82,7 +79,7 @@ def _build_schema(value_type: ValueType) -> core_schema.CoreSchema:
             amount = core_schema.str_schema(pattern=r"^[0-9]{1,8}\.[0-9]{2}$")
             return core_schema.no_info_after_validator_function(Decimal, amount)
         case Integer():
-            return core_schema.int_schema(ge=value_type.get_min_stored(), le=value_type.maximum)
+            return core_schema.int_schema(ge=value_type.minimum, le=value_type.maximum)
         case Boolean():
             return core_schema.bool_schema()
         case Choice():
@@ -110,23 +107,31 @@ def _build_field_schema(field: WritableField) -> core_schema.CoreSchema:
     return _build_schema(field.value_type)
 
 
-def _build_fields_schema(fields: Iterable[WritableField]) -> core_schema.CoreSchema:
+def _build_fields_schema(fields: Iterable[WritableField], ignored_names: Iterable[str]) -> core_schema.CoreSchema:
     members = {
         field.name: core_schema.typed_dict_field(_build_field_schema(field), required=False, validation_alias=field.graphql_name)
         for field in fields
     }
-    return core_schema.nullable_schema(core_schema.typed_dict_schema(members, extra_behavior="forbid"))
+    ignored = {name: core_schema.typed_dict_field(core_schema.any_schema(), required=False) for name in ignored_names}
+    schema = core_schema.typed_dict_schema(members | ignored, extra_behavior="forbid")
+
+    def drop_ignored_fields(values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name in members}
+
+    return core_schema.nullable_schema(core_schema.no_info_after_validator_function(drop_ignored_fields, schema))
 
 
-_CELL_FIELDS = {
-    "product": [field for field in PRODUCT_FIELDS if field.name in PRODUCT_FIELD_NAMES],
-    "variant": VARIANT_FIELDS,
+# Files exported by earlier releases have them, which follow from the variants now.
+FORMER_PRODUCT_FIELDS = ("price", "compareAtPrice", "inventory")
+_CELL_FIELDS: dict[str, tuple[Iterable[WritableField], Iterable[str]]] = {
+    "product": ([field for field in PRODUCT_FIELDS if field.name in PRODUCT_FIELD_NAMES], FORMER_PRODUCT_FIELDS),
+    "variant": (VARIANT_FIELDS, ()),
 }
 _CELL_VALIDATOR = SchemaValidator(
     core_schema.typed_dict_schema(
         {
-            name: core_schema.typed_dict_field(_build_fields_schema(fields), required=False)
-            for name, fields in _CELL_FIELDS.items()
+            name: core_schema.typed_dict_field(_build_fields_schema(fields, ignored_names), required=False)
+            for name, (fields, ignored_names) in _CELL_FIELDS.items()
         },
         extra_behavior="forbid",
     )

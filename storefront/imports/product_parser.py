@@ -27,10 +27,9 @@ from storefront.imports.csv_columns import (
 )
 from storefront.imports.row_types import Checkpoint, ProductRow, RowError, VariantRow
 from storefront.models.product import MAX_IMAGES, MAX_TAG_CHARACTERS, MAX_TAGS
-from storefront.models.variant import MAX_VARIANTS, build_variant_name
+from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes, fold_case
 from storefront.models.writable_fields import MAX_INT32
 
-R = TypeVar("R", ProductRow, VariantRow)
 T = TypeVar("T")
 
 EMPTY_LOSSLESS_CELL = lossless_cell.LosslessCell()
@@ -56,10 +55,9 @@ class _ProductDraft:
     option_names: list[str]
     row_count: int = 0
     is_complete: bool = True
-    variants: dict[tuple[str, ...], VariantRow] = field(default_factory=dict)
+    variants: dict[frozenset[tuple[str, str]], VariantRow] = field(default_factory=dict)
     image_ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
     lossless_fields: Mapping[str, Any] = field(default_factory=dict)
-    has_lossless_variants: bool = False
 
     def add_record(self, record: CsvRecord) -> None:
         """Add a record. Validation comes first: a rejected row changes nothing. Raises InvalidRowError."""
@@ -99,11 +97,9 @@ class _ProductDraft:
         return value
 
     def _add_variant(self, variant: VariantRow, lossless_variant: Mapping[str, Any] | None) -> None:
-        fields = lossless_variant or {}
-        variant = _drop_invalid_compare_at_price(replace(variant, **fields))
-        # Variants with a lossless name or attributes may be duplicates, which Shopify does not allow: they get a unique key.
-        variant_key = (str(variant.line),) * 9 if fields.keys() & {"name", "attributes"} else (*variant.attributes.values(),)
-        self.has_lossless_variants = self.has_lossless_variants or lossless_variant is not None
+        if lossless_variant:
+            variant = _drop_low_compare_at_price(replace(variant, **lossless_variant))
+        variant_key = fold_attributes(variant.attributes)
         if duplicate := self.variants.get(variant_key):
             raise InvalidRowError(
                 "option1 value", f"{_quote_cell(variant.name)} is already on line {duplicate.line}: change or remove one"
@@ -126,28 +122,21 @@ class _ProductDraft:
 
     def build_product(self, present_fields: frozenset[str]) -> ProductRow:
         variants, first_record = list(self.variants.values()), self.first_record
-        cheapest = min(variants, key=lambda variant: variant.price)
-        inventories = [variant.inventory for variant in variants if variant.inventory is not None]
         row = ProductRow(
             handle=self.handle,
             line=first_record.line,
             row_count=self.row_count,
             is_complete=self.is_complete,
             present_fields=present_fields,
-            price=cheapest.price,
-            compare_at_price=cheapest.compare_at_price,
             images=sorted(self.image_ranks, key=self.image_ranks.__getitem__),
             category=first_record["type"] or first_record["product category"].rpartition(">")[2].strip() or None,
             tags=self.tags,
-            # The sum is clamped to the maximum of the column.
-            inventory=min(sum(max(0, inventory) for inventory in inventories), MAX_INT32) if inventories else None,
-            track_inventory=bool(inventories),
+            track_inventory=any(variant.inventory is not None for variant in variants),
             status=self.status,
             **_parse_texts(first_record, _PRODUCT_TEXTS),
-            # Without options the price and stock of the row are the product's own. Other values need a variant.
-            variants=variants if self.option_names or self.has_lossless_variants or _has_own_values(variants[0]) else [],
+            variants=variants,
         )
-        return _drop_invalid_compare_at_price(replace(row, **self.lossless_fields)) if self.lossless_fields else row
+        return replace(row, **self.lossless_fields) if self.lossless_fields else row
 
 
 class ProductParser:
@@ -218,13 +207,6 @@ class ProductParser:
         self._draft = draft
 
 
-def _has_own_values(variant: VariantRow) -> bool:
-    """Whether a variant has values that its product cannot have."""
-    texts = (variant.sku, variant.barcode, variant.weight, variant.cost)
-    flags = (variant.taxable, variant.requires_shipping, variant.inventory_policy == "deny")
-    return any(value is not None for value in texts) or not all(flags)
-
-
 def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
     if not (cell := record["storefront"]):
         return EMPTY_LOSSLESS_CELL
@@ -234,10 +216,10 @@ def _parse_lossless_cell(record: CsvRecord) -> lossless_cell.LosslessCell:
         raise InvalidRowError("storefront", f"cannot be read ({error}): empty the cell") from None
 
 
-def _drop_invalid_compare_at_price(row: R) -> R:
-    """The row without a compare-at price that is below its price."""
-    compare_at_price = row.compare_at_price
-    return replace(row, compare_at_price=None) if compare_at_price is not None and compare_at_price < row.price else row
+def _drop_low_compare_at_price(variant: VariantRow) -> VariantRow:
+    """The price cell may have been edited in a file whose lossless cell has the compare-at price."""
+    is_low = variant.compare_at_price is not None and variant.compare_at_price < variant.price
+    return replace(variant, compare_at_price=None) if is_low else variant
 
 
 def _check_record(record: CsvRecord) -> None:
@@ -291,7 +273,7 @@ def _parse_option_names(record: CsvRecord) -> list[str]:
     while names and not names[-1]:
         names.pop()
     for number, name in enumerate(names, 1):
-        if not name or name in names[: number - 1]:
+        if not name or fold_case(name) in map(fold_case, names[: number - 1]):
             problem = f"{_quote_cell(name)} names two options" if name else "is missing before a later option"
             raise InvalidRowError(f"option{number} name", f"{problem}: give each option its own name")
     return names

@@ -28,7 +28,13 @@ DEFAULT_MAX_REJECTED_ROWS, MAX_REJECTED_ROWS_LIMIT = 1_000, 100_000
 MAX_WRITE_ATTEMPTS = 20
 
 # Errors caused by values that Postgres cannot store: bisection finds the product at fault, which is rejected.
-UNSTORABLE_ERRORS = (errors.ProgramLimitExceeded, errors.DataError, errors.CheckViolation, TimedOut)
+UNSTORABLE_ERRORS = (
+    errors.ProgramLimitExceeded,
+    errors.DataError,
+    errors.CheckViolation,
+    errors.UniqueViolation,
+    TimedOut,
+)
 
 
 @dataclass(slots=True)
@@ -330,4 +336,6 @@ def _reject_product(counts: BatchCounts, product: ProductRow, problem: str, colu
 def _describe_error(error: Exception) -> str:
     if isinstance(error, errors.ProgramLimitExceeded | TimedOut):
         return "has more text than can be searched: shorten the description or the tags"
+    if isinstance(error, errors.UniqueViolation):
+        return "would have two variants with the same options: give each its own, and correct the rejected rows first"
     return "has values that cannot be stored: look for unusual characters and amounts"

@@ -65,7 +65,9 @@ class VariantRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProductRow:
-    """A product, parsed from `row_count` rows from `line` on. `is_complete`: none of its rows was rejected.
+    """A product with its variants, at least one, parsed from `row_count` rows from `line` on.
+
+    `is_complete`: none of its rows was rejected.
 
     `present_fields`: the fields of product and variants that the source has a column for; the others are unknown.
     """
@@ -77,12 +79,9 @@ class ProductRow:
     present_fields: frozenset[str]
     title: str
     description: str | None
-    price: Decimal
-    compare_at_price: Decimal | None
     images: list[str]
     category: str | None
     tags: list[str]
-    inventory: int | None
     track_inventory: bool
     seo_title: str | None
     seo_description: str | None

@@ -1,4 +1,10 @@
-"""Products. Commands and imports write what `writable_column` declares; triggers and generated columns maintain "Derived"."""
+"""Products. Commands and imports write what `writable_column` declares.
+
+"Derived" columns follow others: prices, stock and counts follow the variants (`variant_summary.py`), the rating counts follow the
+reviews (triggers), and the rest is generated.
+"""
+
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import ARRAY, Column, Computed, Double, Index, text
@@ -10,17 +16,15 @@ from storefront.models.columns import (
     build_strings_only_check,
     foreign_key_column,
     integer_column,
+    json_column,
     money_column,
     timestamp_column,
     uuid_key_column,
 )
 from storefront.models.writable_fields import (
     INVENTORY_CSV_COLUMNS,
-    MAX_INT32,
-    Amount,
     Boolean,
     Choice,
-    Integer,
     ItemList,
     Slug,
     Text,
@@ -35,10 +39,8 @@ STATUSES = ("active", "inactive", "archived")
 # Sort key of names: case-folded and without accents, with the same collation (C) on every server.
 SORT_TITLE_SQL = "storefront_fold(title)"
 
-# A product with variants is in stock when one of them can be bought; without, its own inventory decides.
-IN_STOCK_SQL = (
-    "NOT track_inventory OR CASE WHEN variants_available > 0 THEN variants_in_stock > 0 ELSE coalesce(inventory, 0) > 0 END"
-)
+# In stock when one of its available variants can be bought.
+IN_STOCK_SQL = "variants_available > 0 AND (NOT track_inventory OR variants_in_stock > 0)"
 
 # 0 without reviews: it sorts below one star, and the sort key is never null (keyset pagination).
 RATING_SQL = (
@@ -64,22 +66,21 @@ STORE_SEARCH_VECTOR_SQL = "(search_vector || array_to_tsvector(ARRAY[config_id::
 
 
 class Product(SQLModel, table=True):
-    """A product of one store. `inventory` null: not counted."""
+    """A product of one store. It has at least one variant: without options, one that has no attributes."""
 
     __tablename__ = "products"
     __table_args__ = (
         Check("price >= 0", name="price"),
         Check("compare_at_price >= price", name="compare_at_price"),
-        Check("NOT track_inventory OR inventory >= 0", name="inventory"),
         Check(f"status IN ({', '.join(map(repr, STATUSES))})", name="status"),
         Check("jsonb_typeof(images) = 'array'", name="images"),
+        Check("jsonb_typeof(options) = 'array'", name="options"),
         Check("jsonb_typeof(tags) = 'array'", name="tags"),
         Check(build_strings_only_check("images", "$[*]"), name="images_texts"),
         Check(build_strings_only_check("tags", "$[*]"), name="tags_texts"),
         Index("products_config_id_handle_key", "config_id", "handle", unique=True),
         # Rows of a product refer to it together with its store.
         Index("products_config_id_id_key", "config_id", "id", unique=True),
-        Index("products_created_at_idx", text("created_at DESC")),
         *(
             Index(f"products_by_{name}_idx", "config_id", name, "id")
             for name in ("created_at", "updated_at", "price", "sort_title", "popularity", "rating")
@@ -96,28 +97,32 @@ class Product(SQLModel, table=True):
     # As long as Shopify's.
     handle: str = writable_column(Slug(255), csv_columns=("Handle",))
     description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("Body (HTML)",))
-    price: str = writable_column(Amount(), csv_columns=("Variant Price",))
-    compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
     images: list[str] = writable_column(ItemList(Url(), MAX_IMAGES), default=[], csv_columns=("Image Src", "Variant Image"))
-    category: str | None = writable_column(Text(255), csv_columns=("Type", "Product Category"), index=True)
+    category: str | None = writable_column(Text(255), csv_columns=("Type", "Product Category"))
     tags: list[str] = writable_column(ItemList(Text(MAX_TAG_CHARACTERS), MAX_TAGS), default=[], csv_columns=("Tags",))
-    # Inventory that is not tracked may be stored with a negative number.
-    inventory: int | None = writable_column(Integer(min_stored=-MAX_INT32), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
     track_inventory: bool = writable_column(Boolean(), default=True, csv_columns=INVENTORY_CSV_COLUMNS)
     seo_title: str | None = writable_column(Text(255), csv_columns=("SEO Title",))
     seo_description: str | None = writable_column(Text(65_536, min_characters=0), csv_columns=("SEO Description",))
-    status: str = writable_column(Choice(STATUSES), default="active", csv_columns=("Status", "Published"), index=True)
+    status: str = writable_column(Choice(STATUSES), default="active", csv_columns=("Status", "Published"))
+    # `options.py` has their form. They follow the attributes of variants.
+    options: list[dict[str, Any]] = json_column("[]")
     version: int = integer_column(1)
     created_at: str = timestamp_column()
     updated_at: str = timestamp_column()
 
     # Derived
     popularity: int = integer_column(0)
+    # Of the cheapest available variant, or of the cheapest one if none is available.
+    price: str = money_column()
+    compare_at_price: str | None = money_column(nullable=True)
+    # The highest price of the available variants, or of all if none is available.
+    max_price: str = money_column()
+    # Units over all variants: null if one of them is not counted, or without those.
+    inventory: int | None = Field(default=None, nullable=True)
+    total_inventory: int = integer_column(0)
     variants_total: int = integer_column(0)
     variants_available: int = integer_column(0)
     variants_in_stock: int = integer_column(0)
-    variants_min_price: str | None = money_column(nullable=True)
-    variants_max_price: str | None = money_column(nullable=True)
     rating_counts: list[int] = Field(sa_column=Column(ARRAY(sa.Integer), nullable=False, server_default=text("'{0,0,0,0,0}'")))
     rating: float = Field(sa_column=Column(Double, Computed(RATING_SQL, persisted=True), nullable=False))
     in_stock: bool = Field(sa_column_args=[Computed(IN_STOCK_SQL, persisted=True)], nullable=False)

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping
 
-from sqlalchemy import JSON, Column, Computed, Index
+from sqlalchemy import JSON, BigInteger, Column, Computed, ForeignKeyConstraint, Index, UniqueConstraint
 from sqlalchemy import CheckConstraint as Check
+from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.models.columns import (
     Field,
     SQLModel,
+    Uuid,
     build_strings_only_check,
-    foreign_key_column,
     integer_column,
     timestamp_column,
     uuid_key_column,
@@ -33,12 +34,34 @@ MAX_VARIANTS = 2_048
 MAX_ATTRIBUTES = 10
 MAX_NAME_CHARACTERS = 1_024
 INVENTORY_POLICIES = ("deny", "continue")
+# Of the variant of a product without options.
+DEFAULT_VARIANT_NAME = "Default"
 WEIGHT_UNITS = ("gram", "kilogram", "ounce", "pound")
+
+
+# Of the text of the JSON: its escapes are in lower case already.
+FOLDED_ATTRIBUTES_SQL = "(lower(attributes::text)::jsonb)"
 
 
 def build_variant_name(attributes: Mapping[str, str]) -> str:
     """The name of a variant that is given none."""
-    return " / ".join(attributes.values())[:MAX_NAME_CHARACTERS] or "Default"
+    return " / ".join(attributes.values())[:MAX_NAME_CHARACTERS] or DEFAULT_VARIANT_NAME
+
+
+def fold_case(text: str) -> str:
+    """The text without case, as Postgres lowers it in the locale C.UTF-8: each character on its own."""
+    return text.lower() if text.isascii() else "".join("i" if char == "\u0130" else char.lower() for char in text)
+
+
+def fold_attributes(attributes: Mapping[str, str]) -> frozenset[tuple[str, str]]:
+    """The attributes without case and order. Variants of one product differ in it, as in the column `attributes_key`."""
+    return frozenset((fold_case(name), fold_case(value)) for name, value in attributes.items())
+
+
+def follow_attributes(name: str, former: Mapping[str, str], attributes: Mapping[str, str]) -> str:
+    """The name of a variant with new attributes: a name that was derived from the former ones, in any order, follows them."""
+    is_derived = sorted(name.split(" / ")) == sorted(build_variant_name(former).split(" / "))
+    return build_variant_name(attributes) if is_derived else name
 
 
 class ProductVariant(SQLModel, table=True):
@@ -58,18 +81,31 @@ class ProductVariant(SQLModel, table=True):
         ),
         Check("jsonb_typeof(attributes) = 'object'", name="attributes"),
         Check(build_strings_only_check("attributes", "$.*"), name="attributes_texts"),
+        # A variant belongs to the store of its product.
+        ForeignKeyConstraint(
+            ["config_id", "product_id"],
+            ["products.config_id", "products.id"],
+            name="product_variants_product_fkey",
+            ondelete="CASCADE",
+        ),
+        # At the end of a statement: one UPDATE may exchange the attributes of two variants.
+        UniqueConstraint(
+            *("product_id", "attributes_key"), name="product_variants_attributes_key", deferrable=True, initially="IMMEDIATE"
+        ),
+        Index("product_variants_by_sku_idx", "config_id", "sku"),
         Index("product_variants_in_order_idx", "product_id", "position", "id"),
     )
 
     id: str = uuid_key_column()
-    product_id: str = foreign_key_column("products.id")
+    config_id: str = Field(sa_type=Uuid, nullable=False)
+    product_id: str = Field(sa_type=Uuid, nullable=False)
     # As long as three options of Shopify, joined.
     name: str = writable_column(Text(MAX_NAME_CHARACTERS))
     price: str = writable_column(Amount(), csv_columns=("Variant Price",))
     compare_at_price: str | None = writable_column(Amount(), csv_columns=("Variant Compare At Price",))
     attributes: dict[str, str] = writable_column(TextMap(Text(255), Text(255), MAX_ATTRIBUTES), default={})
     inventory: int | None = writable_column(Integer(minimum=-MAX_INT32), default=0, csv_columns=INVENTORY_CSV_COLUMNS)
-    sku: str | None = writable_column(Text(255), csv_columns=("Variant SKU",), index=True)
+    sku: str | None = writable_column(Text(255), csv_columns=("Variant SKU",))
     inventory_policy: str = writable_column(Choice(INVENTORY_POLICIES), default="deny", csv_columns=("Variant Inventory Policy",))
     barcode: str | None = writable_column(Text(255), csv_columns=("Variant Barcode",))
     weight: dict[str, str] | None = writable_column(Weight(WEIGHT_UNITS), csv_columns=("Variant Grams", "Variant Weight Unit"))
@@ -79,8 +115,8 @@ class ProductVariant(SQLModel, table=True):
     requires_shipping: bool = writable_column(Boolean(), default=True, csv_columns=("Variant Requires Shipping",))
     image: str | None = writable_column(Url(), csv_columns=("Variant Image",))
     is_available: bool = writable_column(Boolean(), default=True)
-    # The display order, from 0; ties by id. A trigger appends rows that are inserted without one.
-    position: int = Field(nullable=False)
+    # The display order, from 0; ties by id.
+    position: int = integer_column(0)
     version: int = integer_column(1)
     created_at: str = timestamp_column()
     updated_at: str = timestamp_column()
@@ -88,4 +124,13 @@ class ProductVariant(SQLModel, table=True):
     # Derived: the attributes as clients receive them, a JSON list of names and values.
     attribute_list: list[dict[str, str]] = Field(
         sa_column=Column(JSON, Computed("storefront_attribute_list(attributes)", persisted=True), nullable=False)
+    )
+    # Without case: what filters and facets compare, and a digest of it. Two variants of a product are never the same.
+    folded_attributes: dict[str, str] = Field(
+        sa_column=Column(JSONB, Computed(FOLDED_ATTRIBUTES_SQL, persisted=True), nullable=False)
+    )
+    attributes_key: int = Field(
+        sa_column=Column(
+            BigInteger, Computed(f"hashtextextended({FOLDED_ATTRIBUTES_SQL}::text, 0)", persisted=True), nullable=False
+        )
     )

@@ -48,15 +48,10 @@ class Amount:
 
 @dataclass(frozen=True, slots=True)
 class Integer:
-    """An integer. `min_stored`: the least value that a row may have, if that is less than what may be written."""
+    """An integer."""
 
     minimum: int = 0
     maximum: int = MAX_INT32
-    min_stored: int | None = None
-
-    def get_min_stored(self) -> int:
-        """The least value that a row may have."""
-        return self.minimum if self.min_stored is None else self.min_stored
 
 
 @dataclass(frozen=True, slots=True)

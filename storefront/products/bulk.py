@@ -1,34 +1,26 @@
-"""Bulk updates of products, and stock adjustments. Set-based: 250 rows take as many statements as one."""
+"""Bulk updates of products. Set-based: 250 rows take as many statements as one."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import orjson
-from sqlalchemy import Column, bindparam, text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import text
 
-from storefront.core.casing import to_camel_case, to_snake_case
-from storefront.core.db.database import Row, Statement, compile_statement
-from storefront.models import PRODUCT_FIELDS, products
-from storefront.models.rows import ProductRow, VariantRow
-from storefront.models.writable_fields import MAX_INT32
-from storefront.queries.projection import PRODUCT_COLUMNS
+from storefront.core.db.database import Statement, compile_statement
+from storefront.models.rows import ProductRow
+from storefront.products.product_updates import ProductChange, build_change, find_variant_errors, update_products
 from storefront.writes import validation
-from storefront.writes.authorization import lock_own_product, lock_own_products, lock_own_variant
-from storefront.writes.changelog import record_child_change, record_product_change
+from storefront.writes.authorization import lock_own_products
+from storefront.writes.changelog import record_product_change
 from storefront.writes.field_errors import (
-    FieldError,
     InvalidInputReason,
     MutationRejected,
-    UserErrorCode,
     make_already_exists_error,
     make_invalid_input_error,
-    make_invalid_state_error,
     make_not_found_error,
 )
 from storefront.writes.optimistic_lock import StaleRow, load_stale_version_errors
-from storefront.writes.product_validation import PRODUCT_RULES, find_contradictions
+from storefront.writes.product_validation import PRODUCT_RULES
 from storefront.writes.transaction import UnitOfWork
 
 Values = Mapping[str, Any]
@@ -39,8 +31,6 @@ HandleKey = tuple[str, str]
 MAX_ROWS = 250
 
 ROW_RULES: validation.Rules = {"id": validation.validate_id, "expectedVersion": validation.accept_any, **PRODUCT_RULES}
-# The assignment of one column: the new value of the bulk row if it has one, else the old value.
-_COLUMN_ASSIGNMENT = "{name} = CASE WHEN entry.given ? '{name}' THEN {value} ELSE products.{name} END"
 
 
 async def bulk_update_products(unit: UnitOfWork, values: Values) -> Sequence[ProductRow | None]:
@@ -66,13 +56,18 @@ async def _update_rows(
     unit.field_errors.sort(key=lambda failure: int(failure.path[1]))
     if unit.field_errors and all_or_nothing:
         raise MutationRejected(*unit.field_errors)
-    changes = {row["id"]: _get_changed_columns(stored[row["id"]], row) for _, row in writable_rows}
-    updated = await _update_products(unit, {id_: change for id_, change in changes.items() if change})
-    for id_, new in updated.items():
-        fields = [to_camel_case(name) for name in changes[id_]]
-        record_product_change(unit, "product_updated", stored[id_], new, fields)
+    changes = [_build_row_change(stored, n, row, field) for n, row in writable_rows]
+    updated = await update_products(unit, changes)
+    for change in changes:
+        if new := updated.get(change.product.id):
+            record_product_change(unit, "product_updated", change.product, new, change.changed_fields)
     results = {n: updated.get(row["id"], stored[row["id"]]) for n, row in writable_rows}
     return [results.get(n) for n in range(len(rows))]
+
+
+def _build_row_change(stored: Mapping[str, ProductRow], n: int, row: Values, field: str) -> ProductChange:
+    values = {name: value for name, value in row.items() if name not in ("id", "expectedVersion")}
+    return build_change(stored[row["id"]], values, [field, str(n)])
 
 
 def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list[NumberedRow]:
@@ -99,8 +94,8 @@ def _validate_rows(unit: UnitOfWork, rows: Sequence[Values], field: str) -> list
 async def _filter_writable(
     unit: UnitOfWork, rows: Sequence[NumberedRow], field: str, stored: Mapping[str, ProductRow]
 ) -> list[NumberedRow]:
-    """The rows that pass the checks against the stored products: existence, version, price fields."""
-    writable_rows: list[NumberedRow] = []
+    """The rows that pass the checks against the stored products: existence, version, values of variants."""
+    current_rows: list[NumberedRow] = []
     outdated: list[StaleRow] = []
     for n, row in rows:
         path, old, expected = [field, str(n)], stored.get(row["id"]), row.get("expectedVersion")
@@ -108,12 +103,13 @@ async def _filter_writable(
             unit.field_errors.append(make_not_found_error("product", row["id"], [*path, "id"]))
         elif expected not in (None, old.version):
             outdated.append(StaleRow(old, expected, old.config_id, path))
-        elif faults := find_contradictions(row, path, old):
-            unit.field_errors += faults
         else:
-            writable_rows.append((n, row))
+            current_rows.append((n, row))
     unit.field_errors += await load_stale_version_errors(unit, outdated)
-    return writable_rows
+    errors_by_id = await find_variant_errors(unit, [_build_row_change(stored, n, row, field) for n, row in current_rows])
+    for errors in errors_by_id.values():
+        unit.field_errors += errors
+    return [(n, row) for n, row in current_rows if not errors_by_id.get(row["id"])]
 
 
 async def _filter_free_handles(
@@ -155,109 +151,3 @@ def _select_taken_handles() -> Statement:
             "AS wanted (config_id, handle) USING (config_id, handle)"
         )
     )
-
-
-def _get_changed_columns(old: ProductRow, row: Values) -> dict[str, Any]:
-    values = {to_snake_case(name): value for name, value in row.items() if name not in ("id", "expectedVersion")}
-    return {name: value for name, value in values.items() if getattr(old, name) != value}
-
-
-async def _update_products(unit: UnitOfWork, changes: Mapping[str, Values]) -> dict[str, ProductRow]:
-    if not changes:
-        return {}
-    rows = orjson.dumps([{"id": id_, "given": change} for id_, change in changes.items()]).decode()
-    return {row.id: row for row in await unit.fetch(_build_update_statement(), {"rows": rows})}
-
-
-@cache
-def _build_update_statement() -> Statement:
-    columns = ", ".join(
-        _COLUMN_ASSIGNMENT.format(name=field.name, value=_render_value(products.c[field.name])) for field in PRODUCT_FIELDS
-    )
-    statement = f"""
-UPDATE products SET {columns}, version = version + 1, updated_at = now()
-FROM jsonb_to_recordset(:rows) AS entry(id uuid, given jsonb)
-WHERE products.id = entry.id
-RETURNING {", ".join(f"products.{column.name}" for column in PRODUCT_COLUMNS)}
-"""
-    return compile_statement(text(statement).bindparams(bindparam("rows", type_=JSONB)))
-
-
-def _render_value(column: Column[Any]) -> str:
-    if isinstance(column.type, JSONB):
-        return f"entry.given -> '{column.name}'"
-    return f"(entry.given ->> '{column.name}')::{column.type.compile()}"
-
-
-# --------------------------------------------------------------------------------------------------- stock
-
-
-async def adjust_inventory(unit: UnitOfWork, values: Values) -> Sequence[ProductRow]:
-    """Adjust the stock of a product or variant by `delta`, below zero only if more may be sold. Returns the product."""
-    target = "variantId" if values.get("variantId") is not None else "productId"
-    clean = validation.require_valid_fields(
-        {target: validation.validate_id, "delta": _check_delta}, _select_target(values, target)
-    )
-    if target == "variantId":
-        row, product = await lock_own_variant(unit, clean[target], [target])
-        updated_row, updated_product = await _adjust_stock(unit, "product_variants", row, product.id, clean["delta"])
-        fields = ["variants.inventory"]
-    else:
-        product = await lock_own_product(unit, clean[target], [target])
-        updated_row, updated_product = await _adjust_stock(unit, "products", product, product.id, clean["delta"])
-        fields = ["inventory"]
-    record_child_change(unit, product.id, product, updated_row, fields)
-    return [updated_product]
-
-
-def _check_delta(value: int) -> int:
-    if value == 0:
-        raise validation.InvalidValueError("must not be 0: that changes nothing.", InvalidInputReason.NOT_ALLOWED)
-    return int(validation.integer_rule(-MAX_INT32, MAX_INT32)(value))
-
-
-def _select_target(values: Values, target: str) -> Values:
-    if (values.get("variantId") is None) == (values.get("productId") is None):
-        raise MutationRejected(
-            make_invalid_input_error(["productId"], "give either productId or variantId.", InvalidInputReason.CONFLICTING)
-        )
-    return {target: values[target], "delta": values["delta"]}
-
-
-async def _adjust_stock(
-    unit: UnitOfWork, table: str, row: ProductRow | VariantRow, product_id: str, delta: int
-) -> tuple[Row, ProductRow]:
-    """The row with its new stock, and its product after the change."""
-    if row.inventory is None:
-        raise MutationRejected(make_invalid_state_error(["delta"], "this stock is not tracked. Set inventory to a number first."))
-    if not -MAX_INT32 <= row.inventory + delta <= MAX_INT32:
-        reason = InvalidInputReason.TOO_LARGE if delta > 0 else InvalidInputReason.TOO_SMALL
-        raise MutationRejected(
-            make_invalid_input_error(["delta"], f"would make more than {MAX_INT32:,}, or less than the negative.", reason)
-        )
-    adjusted = unit.enqueue(_build_stock_update(table), {"id": row.id, "delta": delta})
-    [updated_product] = await unit.fetch(_select_product(), {"id": product_id})
-    if not adjusted.rows:
-        available = max(0, row.inventory)
-        message = f"delta: only {available:,} are in stock, {-delta:,} were asked for."
-        raise MutationRejected(FieldError(UserErrorCode.INSUFFICIENT_STOCK, message, ("delta",), {"available": available}))
-    return adjusted.rows[0], updated_product
-
-
-@cache
-def _build_stock_update(table: str) -> Statement:
-    # Check and update are one statement, so that concurrent orders cannot oversell.
-    continues = " OR inventory_policy = 'continue'" if table == "product_variants" else ""
-    return compile_statement(
-        text(
-            f"UPDATE {table} SET inventory = inventory + :delta, version = version + 1, updated_at = now() "
-            f"WHERE id = CAST(:id AS uuid) AND (:delta > 0 OR inventory + :delta >= 0{continues}) "
-            "RETURNING id, inventory, version"
-        )
-    )
-
-
-@cache
-def _select_product() -> Statement:
-    columns = ", ".join(column.name for column in PRODUCT_COLUMNS)
-    return compile_statement(text(f"SELECT {columns} FROM products WHERE id = CAST(:id AS uuid)"))

@@ -24,11 +24,13 @@ from storefront.graph.mutations import (
     mutate,
     mutation_payload,
 )
+from storefront.graph.option_inputs import ProductOptionInput
 from storefront.graph.types.catalogue import Config, Product
 from storefront.graph.variant_inputs import ProductVariantInput
 from storefront.models.product import MAX_IMAGES, MAX_TAGS
 from storefront.models.variant import MAX_VARIANTS
 from storefront.products import bulk, commands
+from storefront.writes.product_options import MAX_OPTIONS
 from storefront.writes.transaction import MutationResult
 
 
@@ -41,9 +43,12 @@ class ProductFieldsInput:
         default=strawberry.UNSET, description="Identifies the product in URLs; unique in the store."
     )
     description: str | None = strawberry.field(default=strawberry.UNSET, description="Plain-text description.")
-    price: Decimal | None = strawberry.field(default=strawberry.UNSET, description="Price of the product itself.")
+    price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="Price of all variants. Refused if they have different prices."
+    )
     compare_at_price: Decimal | None = strawberry.field(
-        default=strawberry.UNSET, description="Price before a reduction, not below `price`."
+        default=strawberry.UNSET,
+        description="Price before a reduction of all variants, not below `price`. Refused if they have different prices.",
     )
     images: list[str] | None = strawberry.field(
         default=strawberry.UNSET,
@@ -52,7 +57,10 @@ class ProductFieldsInput:
     )
     category: str | None = strawberry.field(default=strawberry.UNSET, description="Category.")
     tags: list[str] | None = strawberry.field(default=strawberry.UNSET, description="Tags.", metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.field(default=strawberry.UNSET, description="Units in stock; null if not tracked.")
+    inventory: int | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Units in stock of the only variant; null if not tracked. Refused if there are several.",
+    )
     track_inventory: bool | None = strawberry.field(default=strawberry.UNSET, description="Whether stock is tracked.")
     seo_title: str | None = strawberry.field(default=strawberry.UNSET, description="Title for search engines.")
     seo_description: str | None = strawberry.field(default=strawberry.UNSET, description="Description for search engines.")
@@ -69,16 +77,31 @@ class CreateProductInput(MutationInput, ProductFieldsInput):
         default=strawberry.UNSET,
         description="Identifies the product in URLs; unique in the store. Derived from the title if omitted.",
     )
-    price: Decimal = strawberry.field(description="Price of the product itself.")
+    price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Price of the variants that have none of their own. Required unless each of them has one.",
+    )
+    compare_at_price: Decimal | None = strawberry.field(
+        default=strawberry.UNSET, description="Price before a reduction, of the variants that have no `price` of their own."
+    )
     images: list[str] = strawberry.field(
         default_factory=list, description="Image URLs in display order.", metadata=limits(items=MAX_IMAGES)
     )
     tags: list[str] = strawberry.field(default_factory=list, description="Tags.", metadata=limits(items=MAX_TAGS))
-    inventory: int | None = strawberry.field(default=0, description="Units in stock; null if not tracked.")
+    inventory: int | None = strawberry.field(
+        default=0, description="Units in stock of the only variant; null if not tracked. Ignored if `variants` are given."
+    )
     track_inventory: bool = strawberry.field(default=True, description="Whether stock is tracked.")
     status: ProductStatus = strawberry.field(default=ProductStatus.ACTIVE, description="Status of the product.")
+    options: list[ProductOptionInput] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Options in display order. Those of the variants are added where they are missing.",
+        metadata=limits(items=MAX_OPTIONS),
+    )
     variants: list[ProductVariantInput] = strawberry.field(
-        default_factory=list, description="Variants of the product.", metadata=limits(items=MAX_VARIANTS)
+        default_factory=list,
+        description="Variants of the product. If there are none, one is created without attributes.",
+        metadata=limits(items=MAX_VARIANTS),
     )
 
 
@@ -89,7 +112,12 @@ class UpdateProductRowInput(ExistingRowInput, ProductFieldsInput):
 
 @strawberry.input(description="Input of `updateProduct`. Omitted fields stay as they are; null clears those that may be null.")
 class UpdateProductInput(UpdateProductRowInput, MutationInput):
-    pass
+    options: list[ProductOptionInput] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="All options in display order, with all values that variants have. Renamed options and values are renamed in "
+        "the variants.",
+        metadata=limits(items=MAX_OPTIONS),
+    )
 
 
 @strawberry.input(description="Input of `deleteProduct`.")
@@ -114,7 +142,7 @@ class BulkUpdateProductsInput(MutationInput):
     dry_run: bool = strawberry.field(default=False, description="Whether to only report what would be done.")
 
 
-@strawberry.input(description="New price of a product.")
+@strawberry.input(description="New price of a product, for all of its variants. Refused if they have different prices.")
 class ProductPriceInput:
     id: strawberry.ID = strawberry.field(description="ID of the product.")
     price: Decimal = strawberry.field(description="Price.")
@@ -131,13 +159,6 @@ class UpdateProductPricesInput(MutationInput):
     )
 
 
-@strawberry.input(description="Input of `adjustInventory`. Give either `productId` or `variantId`.")
-class AdjustInventoryInput(MutationInput):
-    delta: int = strawberry.field(description="Units to add; negative to remove.")
-    product_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of a product.")
-    variant_id: strawberry.ID | None = strawberry.field(default=strawberry.UNSET, description="ID of a variant.")
-
-
 @strawberry.type
 class ProductPayload(ChangePayload):
     product: Product | None = strawberry.field(description="The product; null if nothing was written.")
@@ -150,11 +171,6 @@ class CreateProductPayload(ProductPayload):
 
 @strawberry.type(description="Payload of `updateProduct`.")
 class UpdateProductPayload(ProductPayload):
-    pass
-
-
-@strawberry.type(description="Payload of `adjustInventory`.")
-class AdjustInventoryPayload(ProductPayload):
     pass
 
 
@@ -218,13 +234,6 @@ class ProductMutation:
     async def update_product_prices(self, info: Info, input: UpdateProductPricesInput) -> UpdateProductPricesPayload | None:
         result = await mutate(info, input, bulk.update_product_prices)
         return build_payload(UpdateProductPricesPayload, result, input, products=cast(list[Product], result.rows))
-
-    @strawberry.mutation(
-        description="Adds to or removes from stock, below zero only if the variant's `inventoryPolicy` is CONTINUE. Safe when "
-        "done by several clients at once."
-    )
-    async def adjust_inventory(self, info: Info, input: AdjustInventoryInput) -> AdjustInventoryPayload | None:
-        return await mutation_payload(info, input, bulk.adjust_inventory, AdjustInventoryPayload, "product")
 
 
 def _build_row_result(result: MutationResult, n: int) -> ProductRowResult:

@@ -86,19 +86,41 @@ def _select_availability(facet_products: FacetProducts) -> Select[Any]:
 
 
 def _select_price_range(facet_products: FacetProducts) -> Select[Any]:
-    return facet_products.select(func.min(products.c.price).label("min"), func.max(products.c.price).label("max"))
+    # Of available variants, as the filters.
+    ends = func.min(products.c.price).label("min"), func.max(products.c.max_price).label("max")
+    return facet_products.select(*ends).where(products.c.variants_available > 0)
 
 
 def _select_attributes(facet_products: FacetProducts) -> Select[Any]:
     pair = func.jsonb_each_text(variants.c.attributes).table_valued(column("key", Text), column("value", Text), name="pair")
     variant_pairs = variants.join(pair, true())
-    # Each pair counts once per product, however many variants have it. A name is counted under the filters of the other names:
-    # choosing a size narrows the colours, not the sizes.
-    pairs = facet_products.select(products.c.id, pair.c.key.label("name"), pair.c.value, joined_with=variant_pairs).distinct()
+    # Each pair counts once per product, however many variants have it, and whatever its case. A name is counted under the filters
+    # of the other names: choosing a size narrows the colours, not the sizes.
+    folded = [func.lower(pair.c.key).label("folded_name"), func.lower(pair.c.value).label("folded_value")]
+    spellings = [
+        _find_first_written(text, variants.c.id).label(name) for name, text in (("name", pair.c.key), ("value", pair.c.value))
+    ]
+    pairs = facet_products.select(products.c.id, *folded, *spellings, joined_with=variant_pairs)
     matching_pairs = pairs.where(
-        variants.c.product_id == products.c.id, is_variant_available(), has_requested_attributes(excluded_name=pair.c.key)
+        variants.c.product_id == products.c.id, is_variant_available(), has_requested_attributes(excluded_name=folded[0])
     )
-    return _select_most_frequent(matching_pairs, "name", "value")
+    row = matching_pairs.group_by(products.c.id, *folded).subquery("row")
+    keys = [row.c.folded_name, row.c.folded_value]
+    # Of all values of one name, one spelling.
+    first_name = func.min(func.min(row.c.name)).over(partition_by=row.c.folded_name)
+    spelled = {"name": first_name, "value": func.min(row.c.value)}
+    columns = [func.substring(text, _KEY_CHARACTERS + 1).label(name) for name, text in spelled.items()]
+    count = func.count().label("count")
+    return select(*columns, count).group_by(*keys).order_by(count.desc(), *keys).limit(literal(MAX_FACET_VALUES))
+
+
+# Of the text of an id. Ids ascend with time.
+_KEY_CHARACTERS = 36
+
+
+def _find_first_written(text: ColumnElement[str], key: ColumnElement[str]) -> ColumnElement[str]:
+    """Aggregate: the text of the row with the lowest key, after that key."""
+    return func.min(key.cast(Text) + text)
 
 
 def _select_most_frequent(rows: Select[Any], *group_names: str) -> Select[Any]:

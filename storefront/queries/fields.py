@@ -1,4 +1,4 @@
-"""Computed fields of a product: price range, review summary, variants and reviews, each defined once.
+"""Computed fields of a product: review summary, variants and reviews, each defined once.
 
 Two paths read products: rows (column by column, then completed in Python) and JSON documents that Postgres renders
 (`json_sql`). Both take these expressions, so that a field has the same value whichever path serves it.
@@ -7,15 +7,32 @@ Two paths read products: rows (column by column, then completed in Python) and J
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, FromClause, Select, and_, case, cast, func, literal_column, not_, null, or_, select
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    FromClause,
+    Select,
+    Text,
+    and_,
+    case,
+    cast,
+    func,
+    literal_column,
+    not_,
+    null,
+    or_,
+    select,
+)
+from sqlalchemy.dialects.postgresql import JSONB
 
 from storefront.models import configs, products, reviews, variants
 from storefront.models.rows import ProductRow
 from storefront.queries import keyset
+from storefront.queries.projection import list_returned_columns
 from storefront.queries.visibility import is_variant_available
 
 # The columns of a product that a field is computed from.
-PRICE_RANGE_COLUMNS = ("price", "variants_min_price", "variants_max_price")
+PRICE_RANGE_COLUMNS = ("price", "max_price")
 REVIEW_SUMMARY_COLUMNS = ("rating", "rating_counts")
 VARIANT_COUNT_COLUMNS = ("variants_total", "variants_available")
 
@@ -26,16 +43,6 @@ VARIANT_SORT_KEYS = {
     "created_at": keyset.SortKey(variants.c.created_at, keyset.is_timestamp),
 }
 REVIEW_ORDER = tuple(keyset.order_by_key(reviews.c.created_at, reviews.c.id, descending=True))
-
-
-def select_price_range(product: FromClause) -> dict[str, ColumnElement[Any]]:
-    """`min` and `max`: over the available variants, else the product's own price."""
-    return {end: func.coalesce(product.c[f"variants_{end}_price"], product.c.price) for end in ("min", "max")}
-
-
-def get_price_range(product: ProductRow) -> dict[str, Any]:
-    """`select_price_range` of a row that has PRICE_RANGE_COLUMNS."""
-    return {end: getattr(product, f"variants_{end}_price") or product.price for end in ("min", "max")}
 
 
 def select_review_summary(product: FromClause) -> dict[str, ColumnElement[Any]]:
@@ -66,18 +73,21 @@ def get_review_count(product: ProductRow, rating: int | None) -> int:
     return sum(product.rating_counts) if rating is None else product.rating_counts[rating - 1]
 
 
+def fold_json(value: ColumnElement[Any]) -> ColumnElement[Any]:
+    """A JSON value without case, as in the column `folded_attributes`."""
+    return func.lower(value.cast(Text)).cast(JSONB)
+
+
 def get_variant_count_column(available_only: bool) -> str:
     """The column that counts the variants of a product's list."""
     return "variants_available" if available_only else "variants_total"
 
 
 # The columns of a variant as clients read it, and the columns of its product that those of them are computed from.
-VARIANT_COLUMN_NAMES = (*variants.c.keys(), "in_stock", "currency", "config_id")
+VARIANT_COLUMN_NAMES = (*(str(column.key) for column in list_returned_columns(variants)), "in_stock", "currency")
 PRODUCT_COLUMNS_OF_VARIANT = {
     "in_stock": "track_inventory",
     "image": "images",
-    "currency": "config_id",
-    "config_id": "config_id",
 }
 
 
@@ -97,10 +107,8 @@ def _build_variant_column(name: str, product: FromClause, is_owner: bool | Colum
             return or_(not_(product.c.track_inventory), has_stock, variants.c.inventory_policy == CONTINUE_POLICY).label(name)
         case "currency":
             config = configs.alias()
-            currency = select(config.c.currency).where(config.c.id == product.c.config_id).correlate(product)
+            currency = select(config.c.currency).where(config.c.id == variants.c.config_id).correlate(variants)
             return currency.scalar_subquery().label(name)
-        case "config_id":
-            return product.c.config_id.label(name)
         case "image":
             # The product may no longer have it.
             is_shown = product.c.images.op("?", return_type=Boolean())(variants.c.image)

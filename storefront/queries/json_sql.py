@@ -41,7 +41,6 @@ from storefront.queries.fields import (
     REVIEW_SUMMARY_COLUMNS,
     build_variant_columns,
     order_variants,
-    select_price_range,
     select_review_count,
     select_review_summary,
     select_reviews,
@@ -96,8 +95,8 @@ class PriceRangeField:
 
     def render(self, row: FromClause) -> JsonFragments:
         """Render the object."""
-        prices = select_price_range(row)
-        return _render_figures(self.fields, row, {end: ['"', price, '"'] for end, price in prices.items()})
+        ends = dict(zip(("min", "max"), PRICE_RANGE_COLUMNS, strict=True))
+        return _render_figures(self.fields, row, {end: ['"', row.c[name], '"'] for end, name in ends.items()})
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     func,
     literal,
     literal_column,
+    or_,
     select,
     true,
 )
@@ -28,8 +29,10 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSQUERY, UUID
 from storefront.core.cache_dependencies import ParameterDependency
 from storefront.core.db.database import Database, Row, Statement, compile_statement
 from storefront.models import configs, products, variants
+from storefront.models.variant import fold_case
 from storefront.queries import keyset, search
 from storefront.queries.batching import bind_text_array, group_by_parent
+from storefront.queries.fields import fold_json
 from storefront.queries.json_sql import JsonDocument
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, PRODUCT_COLUMNS, RequestedColumns, filter_columns
 from storefront.queries.search import Search
@@ -37,12 +40,15 @@ from storefront.queries.visibility import Audience, any_of_ids, is_product_sella
 
 
 def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) -> ColumnElement[bool]:
-    """Whether a variant has, for every requested attribute, one of its requested values. Parameter `attributes`."""
-    requested_values = func.jsonb_each(bindparam("attributes", type_=JSONB)).table_valued(
+    """Whether a variant has, for every requested attribute, one of its requested values, in any case. Parameter `attributes`.
+
+    `excluded_name`: a name, without case, that is not regarded.
+    """
+    requested_values = func.jsonb_each(fold_json(bindparam("attributes", type_=JSONB))).table_valued(
         column("key", Text), column("value", JSONB)
     )
     requested = requested_values.alias("wanted")
-    has_value = requested.c.value.op("?", return_type=Boolean())(variants.c.attributes.op("->>")(requested.c.key))
+    has_value = requested.c.value.op("?", return_type=Boolean())(variants.c.folded_attributes.op("->>")(requested.c.key))
     unmet_attributes = select(literal(1)).select_from(requested).where(func.coalesce(has_value, False).is_(False))
     return (
         ~(unmet_attributes if excluded_name is None else unmet_attributes.where(requested.c.key != excluded_name))
@@ -51,13 +57,24 @@ def has_requested_attributes(excluded_name: ColumnElement[str] | None = None) ->
     )
 
 
+_MIN_PRICE, _MAX_PRICE = (bindparam(name, type_=Numeric) for name in ("min_price", "max_price"))
+
+
+def has_price_between() -> ColumnElement[bool]:
+    """Whether the price of an available variant is between two filters, each of which is met: by different variants, maybe."""
+    is_between = variants.c.price.between(_MIN_PRICE, _MAX_PRICE)
+    found = select(variants.c.id).where(variants.c.product_id == products.c.id, is_variant_available(), is_between)
+    return or_(products.c.price >= _MIN_PRICE, products.c.max_price <= _MAX_PRICE, found.correlate(products).exists())
+
+
 # Every filter by the name of its parameter. A list combines its filters with AND.
 FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "ids": products.c.id == any_of_ids("ids"),
     "categories": products.c.category == any_(bind_text_array("categories")),
     "tags": products.c.tags.op("?|", return_type=Boolean())(bind_text_array("tags")),
-    "min_price": products.c.price >= bindparam("min_price", type_=Numeric),
-    "max_price": products.c.price <= bindparam("max_price", type_=Numeric),
+    # An available variant has such a price.
+    "min_price": (products.c.max_price >= _MIN_PRICE) & (products.c.variants_available > 0),
+    "max_price": (products.c.price <= _MAX_PRICE) & (products.c.variants_available > 0),
     "in_stock": products.c.in_stock == bindparam("in_stock", type_=Boolean),
     "statuses": products.c.status == any_(bind_text_array("statuses")),
     "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
@@ -108,11 +125,13 @@ class Selection:
 
 
 def encode_attributes_filter(pairs: Iterable[tuple[str, str]]) -> str:
-    """The `attributes` filter as JSON: values of one name are combined with OR, names with AND."""
-    values_by_name: dict[str, list[str]] = {}
+    """The `attributes` filter as JSON: values of one name are combined with OR, names with AND. Both differ in more than case."""
+    names: dict[str, str] = {}
+    values_by_name: dict[str, dict[str, str]] = {}
     for name, value in sorted(set(pairs)):
-        values_by_name.setdefault(name, []).append(value)
-    return orjson.dumps(values_by_name).decode()
+        values = values_by_name.setdefault(names.setdefault(fold_case(name), name), {})
+        values.setdefault(fold_case(value), value)
+    return orjson.dumps({name: [*values.values()] for name, values in values_by_name.items()}).decode()
 
 
 # -------------------------------------------------------------------------------------------------- lists
@@ -225,6 +244,8 @@ def build_product_source(shape: StatementShape, parent: FromClause) -> tuple[Fro
     """The FROM and WHERE of the products of a parent row."""
     source: FromClause = products
     conditions = [products.c.config_id == parent.c.id, *(FILTER_CONDITIONS[name] for name in shape.filters)]
+    if {"min_price", "max_price"} <= {*shape.filters}:
+        conditions.append(has_price_between())
     if shape.audience is Audience.SHOPPER:
         published_store = select(configs.c.id).where(configs.c.id == parent.c.id, configs.c.is_published)
         conditions += [is_product_sellable(), published_store.correlate(parent).exists()]

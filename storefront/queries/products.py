@@ -86,6 +86,7 @@ def _filter_by_sku(rows: Select[Any]) -> Select[Any]:
     is_variant_visible = is_variant_available() | (products.c.config_id == any_of_ids("owned"))
     joined = select(products.c.id, products.c.config_id).join_from(products, variants, variants.c.product_id == products.c.id)
     having_sku = joined.where(
+        variants.c.config_id == any_of_ids("config_ids"),
         variants.c.sku == bindparam("sku"),
         is_variant_visible,
         is_product_visible(),

@@ -14,9 +14,12 @@ RequestedColumns = tuple[str, ...] | None
 MAX_CACHED_STATEMENTS = 200
 
 
+_INTERNAL_COLUMNS = {"search_vector", "sort_title", "folded_attributes", "attributes_key"}
+
+
 def list_returned_columns(table: Table) -> list[ColumnElement[Any]]:
-    """The columns of a table without those that only sort and search."""
-    return [column for column in table.c if column.name not in ("search_vector", "sort_title")]
+    """The columns of a table without those that only sort, search and compare."""
+    return [column for column in table.c if column.name not in _INTERNAL_COLUMNS]
 
 
 PRODUCT_COLUMNS = list_returned_columns(products)

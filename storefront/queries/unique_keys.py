@@ -7,11 +7,12 @@ from sqlalchemy import Column, and_, bindparam, column, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from storefront.core.db.database import Database, Statement, compile_statement
-from storefront.models import configs, products, reviews
+from storefront.models import configs, products, reviews, variants
 
 _COLUMNS_BY_CONSTRAINT: Mapping[str, Sequence[Column[str]]] = {
     "configs_slug_key": (configs.c.slug,),
     "products_config_id_handle_key": (products.c.config_id, products.c.handle),
+    "product_variants_attributes_key": (variants.c.product_id, variants.c.attributes_key),
     "reviews_product_id_user_id_key": (reviews.c.product_id, reviews.c.user_id),
 }
 
@@ -21,7 +22,7 @@ async def find_ids_by_unique_keys(database: Database, keys: Sequence[tuple[str, 
     names = [column.name for column in _COLUMNS_BY_CONSTRAINT[constraint]]
     parameters = {name: list(values) for name, values in zip(names, zip(*keys, strict=True), strict=True)}
     rows = await database.fetch(_select_ids(constraint), parameters)
-    ids_by_key = {tuple(getattr(row, name) for name in names): str(row.id) for row in rows}
+    ids_by_key = {tuple(str(getattr(row, name)) for name in names): str(row.id) for row in rows}
     return [ids_by_key.get(key) for key in keys]
 
 

@@ -18,6 +18,7 @@ from storefront.queries.fields import (
     VARIANT_COLUMN_NAMES,
     VARIANT_SORT_KEYS,
     build_variant_columns,
+    fold_json,
     order_variants,
     select_variants,
 )
@@ -25,8 +26,8 @@ from storefront.queries.paging import load_page_per_parent, select_per_parent
 from storefront.queries.projection import MAX_CACHED_STATEMENTS, RequestedColumns
 from storefront.queries.visibility import any_of_ids, is_product_visible, is_variant_available
 
-# All but the attributes as JSON documents have them.
-_ROW_COLUMN_NAMES = frozenset(VARIANT_COLUMN_NAMES) - {"attribute_list"}
+# All but the attributes as JSON documents and the unique key have them.
+_ROW_COLUMN_NAMES = frozenset(VARIANT_COLUMN_NAMES) - {"attribute_list", "attributes_key"}
 
 
 async def load_variants_of_products(
@@ -69,7 +70,7 @@ def _select_of_products(
 async def load_variant_of_products(
     database: Database, keys: Sequence[str], lookup_name: str, value: str, *, is_owner: bool
 ) -> list[VariantRow | None]:
-    """The first variant of each product with this `id`, `sku` or all these `attributes` (a JSON object); None for none."""
+    """The first variant of each product with this `id`, `sku` or all these `attributes` (a JSON object, in any case), or None."""
     rows = await database.fetch(_select_in_product(lookup_name, is_owner), {"ids": list(keys), "wanted": value})
     return align_by_key(rows, keys, "product_id")
 
@@ -77,7 +78,7 @@ async def load_variant_of_products(
 _LOOKUPS_IN_PRODUCT: dict[str, ColumnElement[bool]] = {
     "id": variants.c.id == bindparam("wanted", type_=UUID),
     "sku": variants.c.sku == bindparam("wanted", type_=Text),
-    "attributes": variants.c.attributes.op("@>", return_type=Boolean())(bindparam("wanted", type_=JSONB)),
+    "attributes": variants.c.folded_attributes.op("@>", return_type=Boolean())(fold_json(bindparam("wanted", type_=JSONB))),
 }
 
 
@@ -144,7 +145,7 @@ def _select_visible() -> Statement:
 
 @cache
 def _select_by_sku() -> Statement:
-    rows = _select_visible_rows().where(products.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
+    rows = _select_visible_rows().where(variants.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
     oldest = rows.order_by(*order_variants("created_at")).limit(bindparam("limit"))
     return compile_statement(select_per_parent(configs, oldest), depends_on=ParameterDependency("ids"))
 
@@ -152,7 +153,7 @@ def _select_by_sku() -> Statement:
 @cache
 def _select_handles_of_sku() -> Statement:
     rows = _select_visible_rows().with_only_columns(products.c.config_id, products.c.handle).distinct()
-    having_sku = rows.where(products.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
+    having_sku = rows.where(variants.c.config_id == configs.c.id, variants.c.sku == bindparam("sku"))
     ordered = having_sku.order_by(products.c.handle).limit(MAX_NAMED_PRODUCTS)
     return compile_statement(select_per_parent(configs, ordered), depends_on=ParameterDependency("ids"))
 

@@ -2,23 +2,35 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select, text
 
 from storefront.core.db.database import Statement, compile_statement
-from storefront.models import variants
+from storefront.core.ids import new_id
+from storefront.models import products, variants
+from storefront.models.options import Attributes, OptionEditor
 from storefront.models.rows import ProductRow, VariantRow
-from storefront.models.variant import MAX_VARIANTS, build_variant_name
+from storefront.models.variant import DEFAULT_VARIANT_NAME, MAX_VARIANTS, build_variant_name, follow_attributes
 from storefront.queries.variants import load_variants_by_ids
 from storefront.writes import validation
 from storefront.writes.authorization import lock_own_product, lock_own_variant
 from storefront.writes.changelog import record_child_change
-from storefront.writes.field_errors import MutationRejected, make_limit_reached_error
+from storefront.writes.field_errors import MutationRejected, make_invalid_state_error, make_limit_reached_error
 from storefront.writes.optimistic_lock import reject_stale_version
+from storefront.writes.product_options import find_option_limit_errors
 from storefront.writes.product_validation import VARIANT_CREATION_RULES, VARIANT_RULES, find_image_errors, reject_contradictions
-from storefront.writes.sql import convert_to_columns, delete_row, insert_row, update_row
-from storefront.writes.transaction import UnitOfWork
+from storefront.writes.sql import (
+    build_insert,
+    convert_to_columns,
+    convert_to_parameters,
+    delete_row,
+    sort_column_names,
+    update_row,
+)
+from storefront.writes.transaction import PendingRow, UnitOfWork
+from storefront.writes.variant_summary import list_changed_fields, summarize_products
 
 Values = Mapping[str, Any]
 
@@ -33,16 +45,23 @@ async def create_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRo
     reject_contradictions(clean)
     product = await lock_own_product(unit, clean.pop("productId"), ["productId"])
     _reject_unknown_image(clean, product)
-    [(count,)] = await unit.fetch(_count_variants(), {"product_id": product.id})
-    if count >= MAX_VARIANTS:
+    if (count := product.variants_total) >= MAX_VARIANTS:
         raise MutationRejected(
             make_limit_reached_error(
                 ["productId"], f"the product has {count:,} variants, and may have at most {MAX_VARIANTS:,}.", MAX_VARIANTS
             )
         )
-    clean["name"] = clean.get("name") or build_variant_name(clean.get("attributes", {}))
-    pending = insert_row(unit, variants, {"product_id": product.id, **convert_to_columns(clean)})
-    return await _record_change(unit, product, pending.state, ["variants"])
+    if count == 1 and clean.get("attributes"):
+        unit.enqueue(_delete_default_variant(), {"product_id": product.id})
+    options = OptionEditor(product.options)
+    clean["attributes"] = options.adopt(clean.get("attributes", {}))
+    changed_fields = _follow_options(unit, product, options, is_set_changed=True)
+    clean["name"] = clean.get("name") or build_variant_name(clean["attributes"])
+    row = {"id": new_id(), "config_id": product.config_id, "product_id": product.id, "version": 1, **convert_to_columns(clean)}
+    statement = build_insert(variants, sort_column_names(row), (("position", _NEXT_POSITION_SQL),))
+    parameters = convert_to_parameters(variants, row)
+    pending = PendingRow(SimpleNamespace(**row), unit.enqueue(statement, {**parameters, "of_product": product.id}))
+    return await _record_change(unit, product, pending.state, ["variants", *changed_fields])
 
 
 async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRow]:
@@ -52,8 +71,16 @@ async def update_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRo
     await reject_stale_version(unit, old, clean.pop("expectedVersion", None), product.config_id)
     reject_contradictions(clean, old)
     _reject_unknown_image(clean, product)
+    changed_fields: list[str] = []
+    if clean.get("attributes", old.attributes) != old.attributes:
+        options = OptionEditor(product.options)
+        clean["attributes"] = options.adopt(clean["attributes"])
+        options.drop_unused([old.attributes], [clean["attributes"], *await _load_other_attributes(unit, old)])
+        changed_fields = _follow_options(unit, product, options)
+        clean.setdefault("name", follow_attributes(old.name, old.attributes, clean["attributes"]))
     pending = update_row(unit, variants, old, convert_to_columns(clean))
-    return await _record_change(unit, product, pending.state, [f"variants.{field}" for field in pending.changed_fields])
+    fields = [f"variants.{field}" for field in pending.changed_fields]
+    return await _record_change(unit, product, pending.state, [*fields, *changed_fields])
 
 
 async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRow]:
@@ -61,9 +88,36 @@ async def delete_variant(unit: UnitOfWork, values: Values) -> Sequence[VariantRo
     clean = validation.require_valid_fields(DELETE_RULES, values)
     old, product = await lock_own_variant(unit, clean["id"], ["id"])
     await reject_stale_version(unit, old, clean.get("expectedVersion"), product.config_id)
+    if product.variants_total == 1:
+        problem = "this is the product's only variant, and a product has at least one. Delete the product instead."
+        raise MutationRejected(make_invalid_state_error(["id"], problem))
+    options = OptionEditor(product.options)
+    options.drop_unused([old.attributes], await _load_other_attributes(unit, old))
+    changed_fields = _follow_options(unit, product, options, is_set_changed=True)
     delete_row(unit, variants, old)
-    record_child_change(unit, product.id, product, old, ["variants"])
+    await _summarize_and_record(unit, product, old, ["variants", *changed_fields])
     return [old]
+
+
+def _follow_options(unit: UnitOfWork, product: ProductRow, editor: OptionEditor, *, is_set_changed: bool = False) -> list[str]:
+    """Write the options if they differ from those of the product. Returns the fields of the product that change.
+
+    `is_set_changed`: a variant is added or deleted, which changes the version of the product in any case.
+    """
+    if errors := find_option_limit_errors(editor, ["attributes"]):
+        raise MutationRejected(*errors)
+    return [*update_row(unit, products, product, {"options": editor.options}, is_changed=is_set_changed).changed_fields]
+
+
+async def _load_other_attributes(unit: UnitOfWork, variant: VariantRow) -> list[Attributes]:
+    rows = await unit.fetch(_select_other_attributes(), {"product_id": variant.product_id, "id": variant.id})
+    return [row.attributes for row in rows]
+
+
+@cache
+def _select_other_attributes() -> Statement:
+    is_other = (variants.c.product_id == bindparam("product_id")) & (variants.c.id != bindparam("id"))
+    return compile_statement(select(variants.c.attributes).where(is_other))
 
 
 def _reject_unknown_image(values: Values, product: ProductRow) -> None:
@@ -73,10 +127,25 @@ def _reject_unknown_image(values: Values, product: ProductRow) -> None:
 
 async def _record_change(unit: UnitOfWork, product: ProductRow, row: VariantRow, fields: Sequence[str]) -> Sequence[VariantRow]:
     if fields:
-        record_child_change(unit, product.id, product, row, fields)
+        await _summarize_and_record(unit, product, row, fields)
     return await load_variants_by_ids(unit.connection, [row.id])
 
 
+async def _summarize_and_record(unit: UnitOfWork, product: ProductRow, row: VariantRow, fields: Sequence[str]) -> None:
+    summarized = (await summarize_products(unit, [product]))[product.id]
+    record_child_change(unit, product.id, product, row, [*fields, *list_changed_fields(product, summarized)])
+
+
+# The product is locked: no other transaction adds a variant to it.
+_NEXT_POSITION_SQL = "(SELECT coalesce(max(position) + 1, 0) FROM product_variants WHERE product_id = CAST(:of_product AS uuid))"
+_DELETE_DEFAULT_VARIANT_SQL = f"""
+DELETE FROM product_variants
+WHERE product_id = CAST(:product_id AS uuid) AND attributes = '{{}}' AND name = '{DEFAULT_VARIANT_NAME}'
+  AND sku IS NULL AND barcode IS NULL AND weight IS NULL AND cost IS NULL AND image IS NULL
+"""
+
+
 @cache
-def _count_variants() -> Statement:
-    return compile_statement(select(func.count()).where(variants.c.product_id == bindparam("product_id")))
+def _delete_default_variant() -> Statement:
+    """Deletes the variant that a product without options has, unless it has been given more than price and stock."""
+    return compile_statement(text(_DELETE_DEFAULT_VARIANT_SQL))

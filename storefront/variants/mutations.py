@@ -1,6 +1,7 @@
 """Mutations of variants: inputs, payloads and fields."""
 
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, cast
 
 import strawberry
 
@@ -8,20 +9,29 @@ from storefront.execution.batch_field import batch_field
 from storefront.graph import loaders
 from storefront.graph.batches import build_optional_reference_batch
 from storefront.graph.context import Info
+from storefront.graph.cost_hints import costs
+from storefront.graph.limits import limits
 from storefront.graph.mutations import (
+    EXPECTED_VERSION_DESCRIPTION,
     ChangePayload,
     ExistingRowInput,
     MutationInput,
+    build_payload,
     deletion_payload,
+    mutate,
     mutation_payload,
 )
+from storefront.graph.option_inputs import ProductOptionInput
 from storefront.graph.types.catalogue import Product, ProductVariant
-from storefront.graph.variant_inputs import ProductVariantInput, VariantFieldsInput
-from storefront.variants import commands
+from storefront.graph.variant_inputs import PRICE_DESCRIPTION, ProductVariantInput, VariantFieldsInput
+from storefront.models.variant import MAX_VARIANTS
+from storefront.variants import commands, inventory, set_variants
+from storefront.writes.product_options import MAX_OPTIONS
 
 
 @strawberry.input(description="Input of `createVariant`.")
 class CreateVariantInput(MutationInput, ProductVariantInput):
+    price: Decimal = strawberry.field(description=PRICE_DESCRIPTION)
     product_id: strawberry.ID = strawberry.field(description="ID of the product.")
 
 
@@ -33,6 +43,54 @@ class UpdateVariantInput(MutationInput, ExistingRowInput, VariantFieldsInput):
 @strawberry.input(description="Input of `deleteVariant`.")
 class DeleteVariantInput(MutationInput, ExistingRowInput):
     pass
+
+
+@strawberry.input(description="A change of stock.")
+class InventoryChangeInput:
+    id: strawberry.ID = strawberry.field(
+        description="ID of a variant, or of a product with one variant. Products with several are refused."
+    )
+    delta: int = strawberry.field(description="Units to add; negative to remove.")
+
+
+@strawberry.input(description="Input of `adjustInventory`.")
+class AdjustInventoryInput(MutationInput):
+    changes: list[InventoryChangeInput] = strawberry.field(
+        description="Changes of stock, all of one store, each variant once.", metadata=limits(items=inventory.MAX_CHANGES)
+    )
+
+
+@strawberry.type(description="Payload of `adjustInventory`.")
+class AdjustInventoryPayload(ChangePayload):
+    variants: list[ProductVariant] = strawberry.field(
+        description="The variants, in the order of the input; empty if nothing was written."
+    )
+
+
+@strawberry.input(description="A variant of a product: an existing one, or a new one, which needs a price.")
+class ProductVariantRowInput(VariantFieldsInput):
+    id: strawberry.ID | None = strawberry.field(
+        default=strawberry.UNSET, description="ID of an existing variant. Found by SKU, or else attributes, if omitted."
+    )
+
+
+@strawberry.input(description="Input of `setProductVariants`.")
+class SetProductVariantsInput(MutationInput):
+    product_id: strawberry.ID = strawberry.field(description="ID of the product.")
+    expected_version: int | None = strawberry.field(default=strawberry.UNSET, description=EXPECTED_VERSION_DESCRIPTION)
+    options: list[ProductOptionInput] | None = strawberry.field(
+        default=strawberry.UNSET,
+        description="Options in display order; those of the variants are added where they are missing. Unchanged if omitted.",
+        metadata=limits(items=MAX_OPTIONS),
+    )
+    variants: list[ProductVariantRowInput] = strawberry.field(
+        description="All variants, in display order. Those that are not listed are deleted.", metadata=limits(items=MAX_VARIANTS)
+    )
+
+
+@strawberry.type(description="Payload of `setProductVariants`.")
+class SetProductVariantsPayload(ChangePayload):
+    product: Product | None = strawberry.field(description="The product; null if nothing was written.")
 
 
 @strawberry.type(description="Payload of `createVariant`.")
@@ -57,7 +115,10 @@ class DeleteVariantPayload(ChangePayload):
 
 @strawberry.type
 class VariantMutation:
-    @strawberry.mutation(description="Adds a variant to a product.")
+    @strawberry.mutation(
+        description="Adds a variant to a product. The first variant with attributes replaces the one that a product without "
+        "options has, unless that has a SKU, barcode, weight, cost, image or name."
+    )
     async def create_variant(
         self, info: Info, input: Annotated[CreateVariantInput, strawberry.argument(description="The input.")]
     ) -> CreateVariantPayload | None:
@@ -69,8 +130,28 @@ class VariantMutation:
     ) -> UpdateVariantPayload | None:
         return await mutation_payload(info, input, commands.update_variant, UpdateVariantPayload, "variant")
 
-    @strawberry.mutation(description="Deletes a variant.")
+    @strawberry.mutation(description="Deletes a variant; refused if it is the only one of its product.")
     async def delete_variant(
         self, info: Info, input: Annotated[DeleteVariantInput, strawberry.argument(description="The input.")]
     ) -> DeleteVariantPayload | None:
         return await deletion_payload(info, input, commands.delete_variant, DeleteVariantPayload, "product_id")
+
+    @strawberry.mutation(
+        description="Replaces the variants of a product, and its options, all or nothing. Variants that are not listed are "
+        "deleted."
+    )
+    async def set_product_variants(
+        self, info: Info, input: Annotated[SetProductVariantsInput, strawberry.argument(description="The input.")]
+    ) -> SetProductVariantsPayload | None:
+        return await mutation_payload(info, input, set_variants.set_product_variants, SetProductVariantsPayload, "product")
+
+    @strawberry.mutation(
+        description="Adds to or removes from the stock of variants, all or nothing, and below zero only if `inventoryPolicy` is "
+        "CONTINUE. Safe when done by several clients at once.",
+        metadata=costs(size_arguments=("input.changes",), max_size=inventory.MAX_CHANGES),
+    )
+    async def adjust_inventory(
+        self, info: Info, input: Annotated[AdjustInventoryInput, strawberry.argument(description="The input.")]
+    ) -> AdjustInventoryPayload | None:
+        result = await mutate(info, input, inventory.adjust_inventory)
+        return build_payload(AdjustInventoryPayload, result, input, variants=cast(list[ProductVariant], result.rows))

@@ -7,7 +7,7 @@ Locks are taken in one order, so that commands never deadlock: store, products b
 from collections.abc import Mapping, Sequence
 from functools import cache
 
-from sqlalchemy import ColumnElement, FromClause, Select, bindparam, select
+from sqlalchemy import ColumnElement, FromClause, Select, bindparam, or_, select
 
 from storefront.core.db.database import Row, Statement, compile_statement
 from storefront.core.errors import Forbidden
@@ -65,6 +65,11 @@ async def lock_own_variant(unit: UnitOfWork, variant_id: str, path: Sequence[str
             for row in await unit.fetch(_select_variants(), {"ids": [variant_id]}) if product.mine else []:
                 return row, product
     raise MutationRejected(not_found)
+
+
+async def lock_variants_of(unit: UnitOfWork, ids: Sequence[str]) -> list[VariantRow]:
+    """Lock the variants with these ids, and those of products with these ids. The actor's products have been locked before."""
+    return await unit.fetch(_select_variants_of(), {"ids": list(ids)})
 
 
 async def lock_own_review(unit: UnitOfWork, review_id: str, path: Sequence[str]) -> Row:
@@ -131,6 +136,12 @@ def _select_product_of_variant() -> Statement:
 @cache
 def _select_variants() -> Statement:
     return _compile_with_lock(select(variants).where(variants.c.id == any_of_ids("ids")), variants, variants.c.id)
+
+
+@cache
+def _select_variants_of() -> Statement:
+    is_target = or_(variants.c.id == any_of_ids("ids"), variants.c.product_id == any_of_ids("ids"))
+    return _compile_with_lock(select(variants).where(is_target), variants, variants.c.id)
 
 
 @cache

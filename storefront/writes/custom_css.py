@@ -102,7 +102,11 @@ def _validate(sheet: str) -> None:
 
 def _parse_tokens(text: str) -> list[Any]:
     tokens: list[Any]
-    *tokens, last = tinycss2.parse_component_value_list(f"{text}\n{_END_MARKER}")
+    try:
+        *tokens, last = tinycss2.parse_component_value_list(f"{text}\n{_END_MARKER}")
+    except ValueError:
+        # Python reads no integer of more than 4,300 digits.
+        raise UnsafeCSSError("must not contain numbers of thousands of digits.") from None
     if last.type != "ident" or last.value != _END_MARKER:
         raise UnsafeCSSError("must close every bracket, string and comment that it opens.")
     return tokens

@@ -86,6 +86,11 @@ def is_reported_constraint(constraint: str) -> bool:
 _UNIQUE_CONSTRAINT_MESSAGES = {
     "configs_slug_key": ("slug", "another store has this slug already. Choose another one."),
     "products_config_id_handle_key": ("handle", "another product of this store has this handle already. Choose another one."),
+    "product_variants_attributes_key": (
+        "attributes",
+        "another variant of this product has the same attributes, apart from upper and lower case. Choose others, or update that "
+        "variant instead.",
+    ),
     "reviews_product_id_user_id_key": ("productId", "you have reviewed this product already. Update that review instead."),
 }
 

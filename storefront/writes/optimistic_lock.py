@@ -12,13 +12,14 @@ from storefront.models.rows import VersionedRow
 from storefront.writes.field_errors import FieldError, MutationRejected, UserErrorCode
 from storefront.writes.transaction import UnitOfWork
 
-# Changed fields of variants and reviews are logged with a prefix: variants.price.
+# Changed fields of variants and reviews are logged with a prefix: variants.price. Beside them are those of the product.
 _CHANGED_FIELDS_SQL = """
 SELECT DISTINCT seen.entity_id, substring(field FROM '[^.]+$') AS field
 FROM unnest(CAST(:config_ids AS uuid[]), CAST(:entity_ids AS uuid[]), CAST(:versions AS integer[]))
   AS seen (config_id, entity_id, version)
 JOIN changes ON changes.config_id = seen.config_id AND changes.entity_id = seen.entity_id AND changes.version > seen.version,
 unnest(changes.changed_fields) AS field
+WHERE coalesce(changes.product_id, changes.entity_id) = changes.entity_id OR position('.' IN field) > 0
 ORDER BY field
 """
 

@@ -6,6 +6,8 @@ from typing import Any, assert_never
 from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
+from storefront.models.variant import fold_case
+from storefront.models.variant_summary import SETTABLE_COLUMNS
 from storefront.models.writable_fields import (
     Amount,
     Boolean,
@@ -70,16 +72,15 @@ def _build_value_rule(value_type: ValueType) -> Rule:
 
 
 def _text_map_rule(text_map: TextMap) -> Rule:
-    """A list of objects with name and value, as a mapping. Names are distinct."""
+    """A list of objects with name and value, as a mapping. Names differ in more than case."""
     pair_rule = object_rule({"name": _build_value_rule(text_map.name), "value": _build_value_rule(text_map.value)})
     pairs_rule = list_rule(pair_rule, text_map.max_items, distinct=False)
 
     def validate_pairs(pairs: Sequence[Mapping[str, str]]) -> dict[str, str]:
         valid_pairs = pairs_rule(pairs)
-        value_by_name = {pair["name"]: pair["value"] for pair in valid_pairs}
-        if len(value_by_name) < len(valid_pairs):
-            raise InvalidValueError("each name may be given once.", InvalidInputReason.DUPLICATE)
-        return value_by_name
+        if len({fold_case(pair["name"]) for pair in valid_pairs}) < len(valid_pairs):
+            raise InvalidValueError("each name may be given once, in upper or lower case.", InvalidInputReason.DUPLICATE)
+        return {pair["name"]: pair["value"] for pair in valid_pairs}
 
     return validate_pairs
 
@@ -96,14 +97,17 @@ def _validate_weight(weight: Mapping[str, Any]) -> dict[str, str]:
     return {"value": f"{abs(value):.3f}", "unit": weight["unit"]}
 
 
-PRODUCT_RULES = build_rules(PRODUCT_FIELDS)
 VARIANT_RULES = build_rules(VARIANT_FIELDS)
+PRODUCT_RULES: Rules = {
+    **build_rules(PRODUCT_FIELDS),
+    **{name: VARIANT_RULES[name] for name in map(to_camel_case, SETTABLE_COLUMNS)},
+}
 # The default of the name is derived from the attributes.
 VARIANT_CREATION_RULES: Rules = {**VARIANT_RULES, "name": optional_rule(VARIANT_RULES["name"])}
 
 
 def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), stored: Row | None = None) -> list[FieldError]:
-    """Errors between the fields of a product, or of a variant. Amounts are text with two decimals.
+    """Errors between the fields of a variant. Amounts are text with two decimals.
 
     `stored` is the row that an update changes: its columns count where `values` has no field.
     """

@@ -42,10 +42,10 @@ def insert_row(unit: UnitOfWork, table: Table, values: Mapping[str, Any]) -> Pen
     return PendingRow(SimpleNamespace(**row), statement)
 
 
-def update_row(unit: UnitOfWork, table: Table, old: Row, values: Mapping[str, Any]) -> PendingRow:
-    """Enqueue the update of a locked row, with the next version. Does nothing if no value changes."""
+def update_row(unit: UnitOfWork, table: Table, old: Row, values: Mapping[str, Any], *, is_changed: bool = False) -> PendingRow:
+    """Enqueue the update of a locked row, with the next version. Does nothing if no value changes, unless `is_changed`."""
     changed_values = {name: value for name, value in values.items() if getattr(old, name) != value}
-    if not changed_values:
+    if not (changed_values or is_changed):
         return PendingRow(old, None)
     statement = unit.enqueue(
         build_update(table, sort_column_names(changed_values)), {"id": old.id, **convert_to_parameters(table, changed_values)}

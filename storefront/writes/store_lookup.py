@@ -11,7 +11,7 @@ from storefront.core.db.database import Database, Statement, compile_statement
 
 # Cached rows. They never expire: a row never moves to another store.
 MAX_CACHED_ROWS = 20_000
-_ID_FIELDS = ("productId", "variantId", "id")
+_ID_FIELDS = ("productId", "id")
 
 _store_ids_by_row: LRUCache[str, str] = LRUCache(MAX_CACHED_ROWS)
 
@@ -52,7 +52,7 @@ def _select_store_id() -> Statement:
             """
 SELECT config_id FROM products WHERE id = CAST(:id AS uuid)
 UNION ALL SELECT id FROM configs WHERE id = CAST(:id AS uuid)
-UNION ALL SELECT p.config_id FROM product_variants v JOIN products p ON p.id = v.product_id WHERE v.id = CAST(:id AS uuid)
+UNION ALL SELECT config_id FROM product_variants WHERE id = CAST(:id AS uuid)
 UNION ALL SELECT config_id FROM reviews WHERE id = CAST(:id AS uuid)
 """
         )

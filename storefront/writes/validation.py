@@ -15,6 +15,8 @@ from storefront.writes.field_errors import FieldError, InvalidInputReason, Mutat
 
 Rule = Callable[[Any], Any]
 Rules = Mapping[str, Rule]
+# Of one list: the entries after so many are not looked at.
+MAX_PROBLEMS = 100
 # The path to a part of a value, its problem, and the reason for clients.
 PathProblem = tuple[tuple[str, ...], str, InvalidInputReason]
 
@@ -240,8 +242,10 @@ def list_rule(item_rule: Rule, max_items: int, *, distinct: bool = True) -> Rule
                 valid_items.append(item_rule(value))
             except InvalidValueError as invalid_value:
                 problems += [((str(n), *subpath), problem, reason) for subpath, problem, reason in invalid_value.problems]
+                if len(problems) >= MAX_PROBLEMS:
+                    break
         if problems:
-            raise InvalidValueError(problems=problems)
+            raise InvalidValueError(problems=problems[:MAX_PROBLEMS])
         return list(dict.fromkeys(valid_items)) if distinct else valid_items
 
     return validate_list

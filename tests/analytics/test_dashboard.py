@@ -79,7 +79,8 @@ def fill(url: str) -> tuple[str, str, str]:
             [store, user, "The <b>Mug</b> Shop"],
         )
         connection.execute(
-            "INSERT INTO products (id, config_id, title, handle, price) VALUES (%s, %s, 'Blue Mug', 'mug', 5)", [product, store]
+            "INSERT INTO products (id, config_id, title, handle, price, max_price) VALUES (%s, %s, 'Blue Mug', 'mug', 5, 5)",
+            [product, store],
         )
         with (
             connection.cursor() as cursor,

@@ -470,7 +470,7 @@ async def test_beacon_ignores_content_type(shopper: Client, kind: str) -> None:
 
 async def test_batch_is_one_statement_without_log(shopper: Client) -> None:
     store = await make_store(shopper.database)
-    await insert(shopper.database, "products", config_id=store, title="a", handle="a", price="1")
+    await insert(shopper.database, "products", config_id=store, title="a", handle="a", price="1", max_price="1")
     for number in (1, 500):
         with count_statements(shopper.database) as seen:
             await track(shopper, store, *[{"event": "page_view", "clientEventId": str(uuid4())} for _ in range(number)])

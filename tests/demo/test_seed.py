@@ -15,16 +15,24 @@ TABLES = (
 )  # fmt: skip
 ANCHOR = datetime(2024, 3, 1, tzinfo=UTC)
 
-# What the triggers should have stored, counted plainly.
+# The derived columns, counted plainly.
 WRONG_VARIANTS = """
 SELECT count(*) FROM products AS p WHERE
-  (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, variants_min_price, variants_max_price)
+  (variants_total::bigint, variants_available::bigint, variants_in_stock::bigint, total_inventory::bigint, inventory::bigint,
+   max_price)
   IS DISTINCT FROM (
     SELECT (count(*), count(*) FILTER (WHERE is_available),
-            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL)),
-            min(v.price) FILTER (WHERE is_available), max(v.price) FILTER (WHERE is_available))
+            count(*) FILTER (WHERE is_available AND (inventory > 0 OR inventory IS NULL OR inventory_policy = 'continue')),
+            coalesce(sum(inventory), 0), CASE WHEN count(*) = count(inventory) THEN sum(inventory) END,
+            coalesce(max(v.price) FILTER (WHERE is_available), max(v.price)))
     FROM product_variants AS v WHERE v.product_id = p.id)
+  OR (price, compare_at_price) IS DISTINCT FROM (
+    SELECT (v.price, v.compare_at_price) FROM product_variants AS v WHERE v.product_id = p.id
+    ORDER BY v.is_available DESC, v.price, v.position LIMIT 1)
 """
+WRONG_STORES = (
+    "SELECT count(*) FROM product_variants AS v JOIN products AS p ON p.id = v.product_id WHERE v.config_id <> p.config_id"
+)
 WRONG_RATINGS = """
 SELECT count(*) FROM products AS p WHERE rating_counts <> ARRAY(
   SELECT (SELECT count(*) FROM reviews AS r WHERE r.product_id = p.id AND r.rating = stars)::int
@@ -120,7 +128,7 @@ async def test_demo_owner_has_published_and_unpublished_store(database: Database
     assert await rows(database, owned) == [(False,), (True,)]
 
 
-@pytest.mark.parametrize("wrong", [WRONG_VARIANTS, WRONG_RATINGS, WRONG_POSITIONS, WRONG_LASTS])
+@pytest.mark.parametrize("wrong", [WRONG_VARIANTS, WRONG_STORES, WRONG_RATINGS, WRONG_POSITIONS, WRONG_LASTS])
 async def test_derived_columns_match_counts(database: Database, wrong: str) -> None:
     await seed(database, products=300, events=0, anchor=ANCHOR)
     assert await one(database, wrong) == 0

@@ -98,6 +98,7 @@ async def _product(database: Database, ids: Iterator[str], store: str, number: i
     await insert(database, "images", id=picture, **kept, **seen)
     for size in ("S", "M", "L")[: number % 4]:
         some = {"sku": f"sku-{number}-{size}" if size != "M" else None, "inventory": None if size == "L" else number % 3}
+        some |= {"price": f"{10 + number}.50", "compare_at_price": prices["compare_at_price"]}
         await make_variant(database, product, id=next(ids), attributes={"Size": size}, is_available=size != "M", **some)
     for user in readers[: number % 4]:
         opinion = {"rating": 1 + number % 5, "title": "Fine" if number % 2 else None}

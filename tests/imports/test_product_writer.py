@@ -61,9 +61,11 @@ async def test_products_are_created_with_variants_and_logged(database: Database,
     assert counts(summary) == (2, 0, 0)
     assert (summary.rows, summary.position) == (3, 2)
     shirt, mug = await database.fetch(all_products())
-    assert (shirt.handle, shirt.price, shirt.version, shirt.variants_total, shirt.inventory) == ("shirt", "20.00", 1, 2, None)
+    assert (shirt.handle, shirt.version, shirt.variants_total, shirt.inventory) == ("shirt", 1, 2, None)
+    assert (shirt.price, shirt.max_price, shirt.total_inventory) == ("20.00", "21.00", 0)
     assert (mug.compare_at_price, mug.status, mug.images, mug.tags, mug.track_inventory) == ("9.00", "inactive", [], [], False)
-    assert [(row.name, row.sku) for row in await database.fetch(all_variants())] == [("S", "S-1"), ("M", "S-2")]
+    rows = [(row.name, row.sku, row.config_id) for row in await database.fetch(all_variants())]
+    assert rows == [("S", "S-1", store), ("M", "S-2", store), ("Default", None, store)]
     entries = await log.read_entries(database, store, 0, 10)
     assert [(row.kind, row.entity_id, row.version, row.was_visible, row.is_visible) for row in entries] == [
         ("product_created", shirt.id, 1, False, True),
@@ -84,7 +86,7 @@ async def test_repeated_import_changes_nothing(database: Database, store: str) -
 
 async def test_only_differences_are_written(database: Database, store: str) -> None:
     await import_file(database, store, SHIRT + "mug,Mug,,,5\n")
-    small, medium = await database.fetch(all_variants())
+    small, medium, default = await database.fetch(all_variants())
     actor = str(uuid4())
     changed = SHIRT.replace("M,21", "M,25").replace("Shirt", "Tee")
     summary = await import_file(database, store, changed + "mug,Mug,,,5\n", actor_id=actor)
@@ -93,8 +95,8 @@ async def test_only_differences_are_written(database: Database, store: str) -> N
     assert (shirt.title, shirt.version, mug.version) == ("Tee", 2, 1)
     assert shirt.updated_at > shirt.created_at
     assert mug.updated_at == mug.created_at
-    small_now, medium_now = await database.fetch(all_variants())
-    assert small_now == small
+    small_now, medium_now, default_now = await database.fetch(all_variants())
+    assert (small_now, default_now) == (small, default)
     assert (medium_now.id, medium_now.price, medium_now.version) == (medium.id, "25.00", 2)
     [entry] = await log.read_entries(database, store, 2, 10)
     assert (entry.kind, entry.version, entry.changed_fields) == ("product_updated", 2, ["title", "variants"])
@@ -105,7 +107,7 @@ async def test_log_uses_api_field_names(database: Database, store: str) -> None:
     await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,,,,\n")
     await import_file(database, store, f"{HEADER},Variant Inventory Tracker,SEO Title\nmug,Mug,,,5,,archived,9,shopify,Mugs\n")
     [entry] = await log.read_entries(database, store, 1, 10)
-    assert entry.changed_fields == ["compareAtPrice", "inventory", "trackInventory", "seoTitle", "status"]
+    assert entry.changed_fields == ["trackInventory", "seoTitle", "status", "variants", "compareAtPrice", "inventory"]
     assert (entry.was_visible, entry.is_visible) == (True, False)
 
 
@@ -153,7 +155,7 @@ async def test_columns_of_variants_are_imported(database: Database, store: str) 
     large = ("4006381333931", weight, False, False, "2.50", "continue", -3, "https://x.example/2.jpg")
     assert await database.fetch(statement) == [large, (None, None, True, True, None, "deny", 0, None)]
     [mug] = await database.fetch(all_products())
-    assert (mug.inventory, mug.in_stock, mug.variants_in_stock) == (0, True, 1)
+    assert (mug.inventory, mug.total_inventory, mug.in_stock, mug.variants_in_stock) == (-3, -3, True, 1)
     # Columns that a file does not have leave the stored values.
     assert counts(await import_file(database, store, f"{HEADER}\nmug,Mug,Size,S,5\nmug,,,M,5\n")) == (0, 0, 1)
     assert counts(await import_file(database, store, EVERYTHING)) == (0, 0, 1)
@@ -269,6 +271,71 @@ async def test_missing_columns_keep_stored_values(database: Database, store: str
     (row,) = await database.fetch(all_products())
     assert (row.title, row.price, row.compare_at_price) == ("Big mug", "12.00", "15.00")
     assert (row.status, row.seo_title, row.tags, row.version) == ("archived", "Best mug", ["a"], 2)
+
+
+FULL_HEADER = f"{HEADER},Variant Barcode,Variant Grams,Variant Inventory Tracker,Variant Inventory Qty"
+PLAIN_MUG = f"{FULL_HEADER}\nmug,Mug,,,5,M-1,,9,4006381333931,250,shopify,7\n"
+
+
+async def test_product_without_options_keeps_values_of_its_variant(database: Database, store: str) -> None:
+    names = ("id", "name", "sku", "barcode", "weight", "inventory", "price", "compare_at_price")
+    statement = compile_statement(select(*(variants.c[name] for name in names)))
+    await import_file(database, store, PLAIN_MUG)
+    [before] = await database.fetch(statement)
+    weight = {"value": "250.000", "unit": "gram"}
+    assert before[1:] == ("Default", "M-1", "4006381333931", weight, 7, "5.00", "9.00")
+    # Columns that a file does not have leave the stored values.
+    await import_file(database, store, "Handle,Title,Option1 Name,Option1 Value,Variant Price\nmug,Mug,Title,Default Title,6\n")
+    assert await database.fetch(statement) == [(*before[:6], "6.00", "9.00")]
+    [mug] = await database.fetch(all_products())
+    assert (mug.price, mug.compare_at_price, mug.inventory, mug.variants_total) == ("6.00", "9.00", 7, 1)
+    assert counts(await import_file(database, store, PLAIN_MUG)) == (0, 1, 0)
+    assert await database.fetch(statement) == [before]
+
+
+async def test_options_replace_the_variant_without_them(database: Database, store: str) -> None:
+    await import_file(database, store, PLAIN_MUG)
+    [plain] = await database.fetch(all_variants())
+    await import_file(database, store, f"{HEADER}\nmug,Mug,Size,S,5,M-1\nmug,,,M,6,M-2\n")
+    small, medium = await database.fetch(all_variants())
+    # The SKU says which of them it is.
+    assert (small.id, small.name, small.inventory, medium.name) == (plain.id, "S", 7, "M")
+    await import_file(database, store, PLAIN_MUG)
+    assert [(row.id, row.name) for row in await database.fetch(all_variants())] == [(plain.id, "Default")]
+
+
+async def test_summary_includes_variants_that_stay(database: Database, store: str) -> None:
+    stock = f"{HEADER},Variant Inventory Tracker,Variant Inventory Qty\n"
+    await import_file(database, store, f"{stock}mug,Mug,Size,S,5,,,8,shopify,2\nmug,,,M,6,,,9,shopify,3\n")
+    summary = await import_file(database, store, f"{stock}mug,Mug,Size,L,7,,,,shopify,4\nmug,,,S,oops\nmug,,,M,4,,,9,shopify,1\n")
+    assert (counts(summary), summary.rejected) == ((0, 1, 0), 1)
+    [mug] = await database.fetch(all_products())
+    assert (mug.price, mug.compare_at_price, mug.max_price) == ("4.00", "9.00", "7.00")
+    assert (mug.inventory, mug.variants_total, mug.variants_in_stock) == (7, 3, 3)
+    [_, entry] = await log.read_entries(database, store, 0, 10)
+    assert entry.changed_fields == ["variants", "price", "compareAtPrice", "inventory", "options"]
+
+
+async def test_variant_that_would_equal_one_that_stays_is_rejected(database: Database, store: str) -> None:
+    await import_file(database, store, SHIRT + "mug,Mug,,,5\n")
+    before = await database.fetch(all_variants())
+    # By its SKU the first row is the small one, which would become a second medium one: the row of that is rejected.
+    swapped = f"{HEADER}\nshirt,Shirt,Size,M,20,S-1\nshirt,,,S,oops,S-2\nmug,Mug,,,5,\ncup,Cup,,,5,\n"
+    summary = await import_file(database, store, swapped)
+    assert (counts(summary), summary.rejected) == ((1, 0, 1), 2)
+    assert "two variants with the same options" in summary.row_errors[-1].problem
+    assert (await database.fetch(all_variants()))[:3] == before
+
+
+@pytest.mark.parametrize(("price", "expected"), [("12", "15.00"), ("15", None), ("16", None)])
+async def test_stored_compare_at_price_that_is_reached_is_dropped(
+    database: Database, store: str, price: str, expected: str | None
+) -> None:
+    await import_file(database, store, "Handle,Title,Variant Price,Variant Compare At Price\nmug,Mug,10,15\n")
+    for _ in range(2):
+        await import_file(database, store, f"Handle,Title,Variant Price\nmug,Mug,{price}\n")
+        [mug] = await database.fetch(all_products())
+        assert (mug.price, mug.compare_at_price, mug.version) == (f"{price}.00", expected, 2)
 
 
 async def test_variants_match_by_sku_first(database: Database, store: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, assert_never
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, text, update
 
 from storefront.core.db.database import Database, Statement, compile_statement
 from storefront.imports import exports, lossless_cell
@@ -22,6 +22,8 @@ from storefront.imports.row_types import Checkpoint, ProductRow, RowError, Varia
 from storefront.imports.shopify.csv_file import read_csv_products
 from storefront.imports.shopify.rows import ProductCsvWriter, UnwritableProductError
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS, products, variants
+from storefront.models.variant import fold_attributes
+from storefront.models.variant_summary import SUMMARY_COLUMNS
 from storefront.models.writable_fields import (
     MAX_INT32,
     Amount,
@@ -75,7 +77,7 @@ def values_of(value_type: ValueType) -> st.SearchStrategy[Any]:  # noqa: C901 - 
         case Amount():
             return AMOUNTS
         case Integer():
-            return st.integers(max(-5, value_type.get_min_stored()), MAX_INT32)
+            return st.integers(max(-5, value_type.minimum), MAX_INT32)
         case Boolean():
             return st.booleans()
         case Choice():
@@ -102,7 +104,8 @@ def rows_of(fields: Sequence[WritableField]) -> st.SearchStrategy[dict[str, Any]
 
 
 def drop_invalid_compare_at_price(row: dict[str, Any]) -> dict[str, Any]:
-    is_invalid = row["compare_at_price"] is not None and row["compare_at_price"] < row["price"]
+    compare_at_price = row.get("compare_at_price")
+    is_invalid = compare_at_price is not None and compare_at_price < row["price"]
     return row | {"compare_at_price": None} if is_invalid else row
 
 
@@ -110,7 +113,7 @@ VARIANTS = rows_of(VARIANT_FIELDS).map(lambda row: VariantRow(line=0, **row))
 PRODUCTS = st.builds(
     lambda row, parts: ProductRow(line=0, row_count=0, is_complete=True, present_fields=frozenset(), variants=parts, **row),
     rows_of(PRODUCT_FIELDS),
-    st.lists(VARIANTS, max_size=4),
+    st.lists(VARIANTS, min_size=1, max_size=4, unique_by=lambda variant: fold_attributes(variant.attributes)),
 )
 
 
@@ -143,8 +146,7 @@ def test_export_contains_no_formulas() -> None:
     variant = VariantRow(0, "=V", Decimal(1), None, {"=O": "+v", "@p": "-w"}, None, "=SKU")
     product = ProductRow(
         handle="-a", line=0, row_count=0, is_complete=True, present_fields=frozenset(),
-        title="=T", description="@d", price=Decimal(1),
-        compare_at_price=None, images=["=i"], category="+c", tags=["-t"], inventory=None, track_inventory=False,
+        title="=T", description="@d", images=["=i"], category="+c", tags=["-t"], track_inventory=False,
         seo_title="\uff1ds", seo_description="=d", status="active", variants=[variant],
     )  # fmt: skip
     rows = list(csv.reader(io.StringIO(ProductCsvWriter().render_product(product), newline="")))
@@ -178,8 +180,9 @@ def test_unwritable_product_is_an_error() -> None:
     [
         ("{", "JSON"),
         ("[]", "JSON"),
-        ('{"product": {"price": "-1.00"}}', "product.price"),
-        ('{"product": {"price": 1.5}}', "product.price"),
+        ('{"variant": {"price": "-1.00"}}', "variant.price"),
+        ('{"variant": {"price": 1.5}}', "variant.price"),
+        ('{"product": {"prices": "1.00"}}', "product.prices"),
         ('{"product": {"tags": ["\\u0000"]}}', "NUL"),
         ('{"product": {"handle": "x"}}', "handle"),
         ('{"variant": {"attributes": {"a": 1}}}', "variant.attributes"),
@@ -196,6 +199,30 @@ def test_edited_lossless_cell_is_validated(cell: str, words: str) -> None:
     [rejection] = [item for item in items if isinstance(item, RowError)]
     assert rejection.column == "Storefront"
     assert words in rejection.problem
+
+
+def read_products(*rows: Sequence[str]) -> list[ProductRow]:
+    """The products of a file with these rows; fails if one is rejected."""
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows(rows)
+    found = [item for item in read_csv_products(io.BytesIO(file.getvalue().encode()), "x") if not isinstance(item, Checkpoint)]
+    products = [item for item in found if isinstance(item, ProductRow)]
+    assert products == found
+    return products
+
+
+def test_cell_of_earlier_release_is_read() -> None:
+    cell = '{"product": {"price": "9.00", "compareAtPrice": null, "inventory": -3, "trackInventory": false}, "variant": {}}'
+    [mug] = read_products(("Handle", "Title", "Variant Price", "Storefront"), ("mug", "Mug", "5", cell))
+    [variant] = mug.variants
+    assert (variant.price, variant.inventory, mug.track_inventory) == (Decimal(5), None, False)
+
+
+def test_edited_price_drops_lower_compare_at_price() -> None:
+    cell = '{"variant": {"compareAtPrice": "10.00"}}'
+    rows = [("mug", "Mug", "10", cell), ("cup", "Cup", "12", cell)]
+    mug, cup = read_products(("Handle", "Title", "Variant Price", "Storefront"), *rows)
+    assert [row.variants[0].compare_at_price for row in (mug, cup)] == [Decimal(10), None]
 
 
 # ------------------------------------------------------------------------------------ through the database
@@ -218,7 +245,7 @@ async def load_contents(database: Database, config_id: str) -> list[Any]:
     for variant in await database.fetch(stored_variants()):
         if variant.product_id in parts:
             parts[variant.product_id].append(variant._asdict() | {"product_id": None})
-    received = ("handle", *PRODUCT_FIELD_NAMES)
+    received = ("handle", *PRODUCT_FIELD_NAMES, *SUMMARY_COLUMNS)
     return sorted(
         ([{name: getattr(row, name) for name in received}, parts[row.id]] for row in rows), key=lambda one: one[0]["handle"]
     )
@@ -237,13 +264,15 @@ async def test_store_round_trips_through_export(database: Database) -> None:
     summary = await import_file(database, first, catalogue(1_200).encode())
     assert summary.created > 400 and summary.rejected > 0
     odd = await make_product(
-        database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["x", "y"], description="", price="7.00",
-        inventory=-3, track_inventory=False, category="\u2028", seo_title="'=x",
+        database, first, handle="odd", tags=["a, b", 'c"d', "", "a, b"], images=["x", "y"], description="",
+        track_inventory=False, category="\u2028", seo_title="'=x",
     )  # fmt: skip
     for n in range(3):
-        await make_variant(
-            database, odd, name="Twin", attributes={"a": "1", "b": "2", "c": "3", "d": str(n // 2)}, is_available=n > 0
-        )
+        await make_variant(database, odd, name="Twin", attributes=dict.fromkeys("abcd"[: n * 2], "1"), is_available=n > 0)
+    plain = await make_product(database, first, handle="plain", price="7.00", compare_at_price="7.00", inventory=-3)
+    weight = text("""'{"value": "0.001", "unit": "pound"}'::jsonb""")
+    values = {"sku": "P-1", "barcode": "4006381333931", "weight": weight, "cost": text("0.10")}
+    await database.fetch(compile_statement(update(variants).values(values).where(variants.c.product_id == plain)))
     for quotes in (True, False):
         received = ExportSummary()
         file = await export_file(database, first, quote_formulas=quotes, summary=received)

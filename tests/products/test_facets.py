@@ -29,12 +29,12 @@ OPTIONS = {"Size": ("S", "M", "L"), "Colour": ("red", "blue"), "Cut": ("slim",)}
 
 @dataclass(frozen=True)
 class Known:
-    """A product of the model. `variants` are the attributes of the available ones."""
+    """A product of the model. `variants` and `prices` are the attributes and prices of the available variants."""
 
     title: str
     category: str | None
     tags: tuple[str, ...]
-    price: Decimal
+    prices: tuple[Decimal, ...]
     in_stock: bool
     variants: tuple[dict[str, str], ...]
 
@@ -42,12 +42,13 @@ class Known:
         checks = {
             "categories": lambda wanted: self.category in wanted,
             "tags": lambda wanted: bool({*self.tags} & {*wanted}),
-            "minPrice": lambda wanted: self.price >= Decimal(wanted),
-            "maxPrice": lambda wanted: self.price <= Decimal(wanted),
             "inStock": lambda wanted: self.in_stock is wanted,
             "attributes": lambda wanted: any(has(variant, wanted) for variant in self.variants),
         }
-        return all(checks[name](wanted) for name, wanted in filter_.items())
+        lowest, highest = [Decimal(filter_.get(name, end)) for name, end in (("minPrice", 0), ("maxPrice", "Infinity"))]
+        # A single variant has a price between both.
+        has_price = filter_.keys().isdisjoint(("minPrice", "maxPrice")) or any(lowest <= p <= highest for p in self.prices)
+        return has_price and all(checks[name](wanted) for name, wanted in filter_.items() if name in checks)
 
 
 def has(variant: dict[str, str], wanted: Iterable[dict[str, Any]], but: str | None = None) -> bool:
@@ -75,28 +76,28 @@ async def make_known(client: Client, store: str, random: Random) -> Known:
     title = random.choice(("Shirt", "Jacket"))
     category = random.choice((None, "Tops", "Bottoms", "Ends"))
     tags = tuple(random.sample(("new", "sale", "wool", "eco"), random.randrange(4)))
-    price = Decimal(random.choice(("0.00", "5.50", "10.00", "99.90", "100.00")))
-    inventory, tracked = random.choice((0, 3)), random.random() < 0.8
-    product = await make_product(
-        client.database,
-        store,
-        title=title,
-        category=category,
-        tags=[*tags],
-        price=price,
-        inventory=inventory,
-        track_inventory=tracked,
-    )
-    variants, stocks = [], []
-    for _ in range(random.randrange(4)):
-        names = random.sample([*OPTIONS], random.randrange(1, 4))
-        attributes, available = {name: random.choice(OPTIONS[name]) for name in names}, random.random() < 0.8
-        stock = random.choice((0, 2, None))
-        await make_variant(client.database, product, attributes=attributes, is_available=available, inventory=stock)
-        if available:
-            variants.append(attributes)
-            stocks.append(stock is None or stock > 0)
-    return Known(title, category, tags, price, not tracked or (any(stocks) if stocks else inventory > 0), tuple(variants))
+    inventory, tracked, price = random.choice((0, 3)), random.random() < 0.8, pick_price(random)
+    own = {"title": title, "category": category, "tags": [*tags], "track_inventory": tracked}
+    product = await make_product(client.database, store, **own, price=price, inventory=inventory)
+    options = [pick_attributes(random) for _ in range(random.randrange(4))]
+    distinct = [attributes for n, attributes in enumerate(options) if attributes not in options[:n]]
+    # Without options a product has one variant without attributes.
+    available = [] if distinct else [(dict[str, str](), price, inventory > 0)]
+    for attributes in distinct:
+        stock, price, is_available = random.choice((0, 2, None)), pick_price(random), random.random() < 0.8
+        values: dict[str, Any] = {"attributes": attributes, "is_available": is_available, "inventory": stock, "price": price}
+        await make_variant(client.database, product, **values)
+        available += [(attributes, price, stock != 0)] if is_available else []
+    in_stock = any(has_stock for *_, has_stock in available) or (not tracked and bool(available))
+    return Known(title, category, tags, tuple(p for _, p, _ in available), in_stock, tuple(a for a, *_ in available))
+
+
+def pick_attributes(random: Random) -> dict[str, str]:
+    return {name: random.choice(OPTIONS[name]) for name in random.sample([*OPTIONS], random.randrange(1, 4))}
+
+
+def pick_price(random: Random) -> Decimal:
+    return Decimal(random.choice(("0.00", "5.50", "10.00", "99.90", "100.00")))
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -161,7 +162,7 @@ async def test_facets_count_products_per_further_value(shelf: Shelf, filter_: di
     chosen = [filter_["inStock"]] if "inStock" in filter_ else []
     assert facets["availability"] == values(stock, chosen)
 
-    prices = [known.price for known in shelf.left(filter_, "minPrice", "maxPrice", search=word)]
+    prices = [price for known in shelf.left(filter_, "minPrice", "maxPrice", search=word) for price in known.prices]
     assert facets["price"] == ({"min": str(min(prices)), "max": str(max(prices))} if prices else None)
 
     wanted = filter_.get("attributes", ())

@@ -284,7 +284,7 @@ async def test_reviews_are_paged_per_product(shopper: Client) -> None:
 
 async def test_variants_are_first_per_product_in_order(shopper: Client) -> None:
     store, products = await store_of(shopper, 3)
-    variants = {p: [await make_variant(shopper.database, p) for _ in range(n)] for p, n in zip(products, (0, 1, 10), strict=True)}
+    variants = {p: [await make_variant(shopper.database, p) for _ in range(n)] for p, n in zip(products, (1, 2, 10), strict=True)}
     query = (
         "query($c: ID!) { products(configId: $c) { nodes { id variants(first: 4) { totalCount nodes { id product { id } } } } } }"
     )

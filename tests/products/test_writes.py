@@ -4,19 +4,18 @@ import asyncio
 
 import pytest
 
+from storefront.models.variant_summary import SUMMARY_COLUMNS
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_store, make_user, make_variant
+from tests.factories import count_statements, make_product, make_store, make_user, summarize
 
 ERRORS = """userErrors { __typename code message path
-  ... on StaleVersionError { currentVersion changedFields } ... on InsufficientStockError { available } }"""
+  ... on StaleVersionError { currentVersion changedFields } }"""
 CREATE = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{
   product {{ id handle title price status version priceRange {{ min max }}
     variants {{ totalCount nodes {{ name price attributes {{ name value }} }} }} }}
   position clientMutationId replayed {ERRORS} }} }}"""
 UPDATE = f"""mutation($input: UpdateProductInput!) {{ updateProduct(input: $input) {{
   product {{ id title price compareAtPrice version }} position {ERRORS} }} }}"""
-ADJUST = f"""mutation($input: AdjustInventoryInput!) {{ adjustInventory(input: $input) {{
-  product {{ id inventory version }} position {ERRORS} }} }}"""
 BULK = f"""mutation($input: BulkUpdateProductsInput!) {{ bulkUpdateProducts(input: $input) {{
   results {{ index product {{ id handle price version }} userErrors {{ code path }} }} position {ERRORS} }} }}"""
 CHANGES = """query($c: ID!) { productChanges(configId: $c, after: "0", first: 500) { position changes { __typename
@@ -62,34 +61,103 @@ async def test_deletion_returns_store_with_new_count(owner: Client) -> None:
     "forms",
     [
         [],
-        [{"name": "Sold out", "price": "100", "inventory": 0}],
-        [{"name": "Hidden", "price": "1", "isAvailable": False, "inventory": 4}],
-        [{"name": "Nine", "price": "9.50", "inventory": 1}, {"name": "Ten", "price": "10", "inventory": None}],
-        [
-            {"name": "Hidden", "price": "1", "isAvailable": False},
-            {"name": "Two", "price": "200"},
-            {"name": "One", "price": "19.99"},
-        ],
+        [{"price": "100", "inventory": 0}],
+        [{"price": "1", "isAvailable": False, "inventory": 4}],
+        [{"price": "9.50", "inventory": 1}, {"price": "10", "inventory": None, "compareAtPrice": "20"}],
+        [{"price": "1", "isAvailable": False}, {"price": "200"}, {"compareAtPrice": "15"}],
+        [{"price": "9.50", "inventory": -3, "inventoryPolicy": "CONTINUE"}, {"price": "10", "inventory": 1}],
     ],
-    ids=["none", "sold-out", "hidden", "both", "mixed"],
+    ids=["none", "sold-out", "hidden", "both", "mixed", "negative"],
 )
-async def test_new_product_variant_summary_matches_database(owner: Client, forms: list[dict[str, object]]) -> None:
-    """With an equal summary the trigger has nothing to change, and the row is written once."""
+async def test_new_product_has_summary_of_stored_variants(owner: Client, forms: list[dict[str, object]]) -> None:
+    """It is computed before the variants are stored, so that the row is written once."""
     store = await own_store(owner)
-    fields = "product { id inStock variants { totalCount } priceRange { min max } }"
+    fields = "product { id inStock inventory totalInventory variants { totalCount } price compareAtPrice priceRange { min max } }"
     create = f"mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {fields} }} }}"
-    received = (await owner.ask(create, input={"configId": store, "title": "Pan", "price": "10", "variants": forms}))[
-        "createProduct"
-    ]
-    counts = "variants_total, variants_available, variants_in_stock, variants_min_price, variants_max_price"
-    look = f"SELECT {counts}, ctid FROM products"
+    variants = [{**form, "attributes": [{"name": "n", "value": f"{n}"}]} for n, form in enumerate(forms)]
+    given = {"configId": store, "title": "Pan", "price": "10", "inventory": 7, "variants": variants}
+    received = (await owner.ask(create, input=given))["createProduct"]
+    look = f"SELECT {', '.join(SUMMARY_COLUMNS)}, ctid FROM products"
     async with owner.database.transaction() as connection:
-        before = await (await connection.raw.execute(look)).fetchall()
-        await connection.raw.execute("UPDATE product_variants SET sku = sku")
-        after = await (await connection.raw.execute(look)).fetchall()
-    assert before == after
-    read = "query($id: ID!) { product(by: {id: $id}) { id inStock variants { totalCount } priceRange { min max } } }"
+        before = await (await connection.raw.execute(look.encode())).fetchall()
+    await summarize(owner.database)
+    async with owner.database.transaction() as connection:
+        assert await (await connection.raw.execute(look.encode())).fetchall() == before
+    read = f"query($id: ID!) {{ product(by: {{id: $id}}) {{ {fields.removeprefix('product { ').removesuffix(' }')} }} }}"
     assert (await owner.ask(read, id=received["product"]["id"]))["product"] == received["product"]
+
+
+async def test_product_without_variants_gets_one(owner: Client) -> None:
+    store = await own_store(owner)
+    create = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {ERRORS} product {{
+      price compareAtPrice inventory inStock variants(availableOnly: false) {{
+        nodes {{ name price compareAtPrice inventory isAvailable attributes {{ name }} }} }} }} }} }}"""
+    given = {"configId": store, "title": "Pan", "price": "10", "compareAtPrice": "12", "inventory": 7}
+    made = (await owner.ask(create, input=given))["createProduct"]["product"]
+    values = {"price": "10.00", "compareAtPrice": "12.00", "inventory": 7}
+    [variant] = made.pop("variants")["nodes"]
+    assert variant == {**values, "name": "Default", "isAvailable": True, "attributes": []} and made == {**values, "inStock": True}
+    for wrong, path in (({"compareAtPrice": "9"}, ["compareAtPrice"]), ({"inventory": -1}, ["inventory"])):
+        refused = (await owner.ask(create, input={**given, **wrong}))["createProduct"]
+        assert [(e["code"], e["path"]) for e in refused["userErrors"]] == [("INVALID_INPUT", path)]
+
+
+async def test_variants_without_price_take_that_of_product(owner: Client) -> None:
+    store = await own_store(owner)
+    create = f"""mutation($input: CreateProductInput!) {{ createProduct(input: $input) {{ {ERRORS} product {{
+      price compareAtPrice inventory variants {{ nodes {{ price compareAtPrice inventory }} }} }} }} }}"""
+    forms: list[dict[str, str | int]] = [
+        {"price": "8"},
+        {},
+        {"compareAtPrice": "14", "inventory": 2},
+        {"price": "11", "inventory": 1},
+    ]
+    variants = [{**form, "attributes": [{"name": "n", "value": f"{n}"}]} for n, form in enumerate(forms)]
+    given = {"configId": store, "title": "Pan", "price": "10", "compareAtPrice": "12", "inventory": 99, "variants": variants}
+    made = (await owner.ask(create, input=given))["createProduct"]["product"]
+    assert [(node["price"], node["compareAtPrice"], node["inventory"]) for node in made["variants"]["nodes"]] == [
+        ("8.00", None, 0), ("10.00", "12.00", 0), ("10.00", "14.00", 2), ("11.00", None, 1),
+    ]  # fmt: skip
+    assert (made["price"], made["compareAtPrice"], made["inventory"]) == ("8.00", None, 3)
+    own_prices = {"configId": store, "title": "Pan", "variants": [variants[0], variants[3]]}
+    assert (await owner.ask(create, input=own_prices))["createProduct"]["product"]["price"] == "8.00"
+    for without in ([], variants):
+        refused = (await owner.ask(create, input={**own_prices, "variants": without}))["createProduct"]
+        assert [(e["code"], e["path"]) for e in refused["userErrors"]] == [("INVALID_INPUT", ["price"])]
+        assert "is required, unless each variant has a price" in refused["userErrors"][0]["message"]
+
+
+async def test_low_compare_price_is_reported_where_it_is(owner: Client) -> None:
+    store = await own_store(owner)
+    forms: list[dict[str, str]] = [{}, {}, {"price": "4"}, {"compareAtPrice": "8"}, {"price": "20", "compareAtPrice": "19"}]
+    variants = [{**form, "attributes": [{"name": "n", "value": f"{n}"}]} for n, form in enumerate(forms)]
+    given = {"configId": store, "title": "Pan", "price": "10", "compareAtPrice": "5", "variants": variants}
+    refused = (await owner.ask(CREATE, input=given))["createProduct"]
+    assert [".".join(error["path"]) for error in refused["userErrors"]] == [
+        "compareAtPrice", "variants.3.compareAtPrice", "variants.4.compareAtPrice",
+    ]  # fmt: skip
+
+
+async def test_equal_variants_of_new_product_are_refused(owner: Client) -> None:
+    store = await own_store(owner)
+    sizes: list[list[dict[str, str]]] = [
+        [{"name": "Size", "value": "S"}, {"name": "Colour", "value": "Red"}],
+        [{"name": "Size", "value": "M"}],
+        [{"name": "colour", "value": "RED"}, {"name": "size", "value": "s"}],
+        [],
+        [],
+    ]
+    variants = [{"name": f"V{n}", "price": "1", "attributes": attributes} for n, attributes in enumerate(sizes)]
+    refused = (await owner.ask(CREATE, input={"configId": store, "title": "Pan", "variants": variants}))["createProduct"]
+    assert [(e["code"], e["path"]) for e in refused["userErrors"]] == [
+        ("INVALID_INPUT", ["variants", str(n), "attributes"]) for n in (2, 4)
+    ]
+    assert ["variant 0" in refused["userErrors"][0]["message"], "variant 3" in refused["userErrors"][1]["message"]] == [
+        True,
+        True,
+    ]
+    good = {"configId": store, "title": "Pan", "variants": [variants[0], variants[1], variants[3]]}
+    assert (await owner.ask(CREATE, input=good))["createProduct"]["product"]["variants"]["totalCount"] == 3
 
 
 async def test_all_errors_are_returned_with_paths(owner: Client) -> None:
@@ -130,18 +198,6 @@ async def test_same_idempotency_key_returns_first_result(owner: Client) -> None:
     assert total["products"]["totalCount"] == 1
 
 
-async def test_concurrent_orders_do_not_oversell(owner: Client) -> None:
-    store = await own_store(owner)
-    product = await make_product(owner.database, store, inventory=50)
-    orders = [owner.ask(ADJUST, input={"productId": product, "delta": -1}) for _ in range(200)]
-    answers = [answer["adjustInventory"] for answer in await asyncio.gather(*orders)]
-    refused = [a["userErrors"][0] for a in answers if a["userErrors"]]
-    assert len(refused) == 150 and {(e["code"], e["available"]) for e in refused} == {("INSUFFICIENT_STOCK", 0)}
-    assert sorted(int(a["position"]) for a in answers if a["position"]) == list(range(1, 51))
-    row = await owner.ask("query($i: ID!) { product(by: {id: $i}) { inventory version } }", i=product)
-    assert row["product"] == {"inventory": 0, "version": 51}
-
-
 async def test_one_of_hundred_concurrent_updates_wins(owner: Client) -> None:
     store = await own_store(owner)
     product = await make_product(owner.database, store)
@@ -149,15 +205,6 @@ async def test_one_of_hundred_concurrent_updates_wins(owner: Client) -> None:
     answers = [answer["updateProduct"] for answer in await asyncio.gather(*updates)]
     assert sum(1 for a in answers if not a["userErrors"]) == 1
     assert {a["userErrors"][0]["code"] for a in answers if a["userErrors"]} == {"STALE_VERSION"}
-
-
-async def test_variant_stock_change_updates_product(owner: Client) -> None:
-    store = await own_store(owner)
-    product = await make_product(owner.database, store)
-    variant = await make_variant(owner.database, product, inventory=3)
-    answer = (await owner.ask(ADJUST, input={"variantId": variant, "delta": -4}))["adjustInventory"]
-    assert [(e["code"], e["available"]) for e in answer["userErrors"]] == [("INSUFFICIENT_STOCK", 3)]
-    assert (await owner.ask(ADJUST, input={"variantId": variant, "delta": -3}))["adjustInventory"]["position"] == "1"
 
 
 async def test_bulk_update_respects_error_policy(owner: Client) -> None:
@@ -176,12 +223,14 @@ async def test_bulk_update_takes_constant_statements(owner: Client) -> None:
     store = await own_store(owner)
     products = [await make_product(owner.database, store) for _ in range(250)]
     costs = []
-    for price, rows in (("2", products[:1]), ("3", products)):
-        with count_statements(owner.database) as seen:
-            answer = await owner.ask(BULK, input={"rows": [{"id": id_, "price": price} for id_ in rows]})
-        assert answer["bulkUpdateProducts"]["userErrors"] == []
-        costs.append(len(seen))
-    assert costs == [4, 4]
+    for fields in ({"title": "New"}, {"price": "3"}):
+        for changed in (products[:1], products[1:]):
+            with count_statements(owner.database) as seen:
+                answer = await owner.ask(BULK, input={"rows": [{"id": id_, **fields} for id_ in changed]})
+            assert answer["bulkUpdateProducts"]["userErrors"] == []
+            costs.append(len(seen))
+    # Prices are also compared with those of the variants, and written to them.
+    assert costs == [4, 4, 6, 6]
 
 
 async def test_stale_bulk_rows_take_constant_statements(owner: Client) -> None:
@@ -236,8 +285,8 @@ async def test_first_of_two_rows_gets_handle(owner: Client) -> None:
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("ALREADY_EXISTS", ["rows", "1", "handle"])]
     handles = [r["product"] and r["product"]["handle"] for r in answer["results"]]
     assert handles[:3] == ["wanted", None, "wanted"] and answer["results"][3]["product"]["price"] == "2.00"
-    # The sign-in, the rows, the handles, the update, and the logs of two stores.
-    assert len(seen) == 6
+    # The sign-in, the rows, the prices of variants, the handles, two updates, and the logs of two stores.
+    assert len(seen) == 8
 
 
 async def test_unchanged_handle_does_not_conflict(owner: Client) -> None:
@@ -247,10 +296,3 @@ async def test_unchanged_handle_does_not_conflict(owner: Client) -> None:
     answer = (await owner.ask(BULK, input={"rows": rows, "errorPolicy": "VALID_ROWS"}))["bulkUpdateProducts"]
     assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("ALREADY_EXISTS", ["rows", "0", "handle"])]
     assert (answer["results"][1]["product"]["handle"], answer["results"][1]["product"]["price"]) == ("one", "3.00")
-
-
-async def test_stock_change_of_zero_is_rejected(owner: Client) -> None:
-    product = await make_product(owner.database, await own_store(owner))
-    answer = (await owner.ask(ADJUST, input={"productId": product, "delta": 0}))["adjustInventory"]
-    assert [(e["code"], e["path"]) for e in answer["userErrors"]] == [("INVALID_INPUT", ["delta"])]
-    assert answer["position"] is None and answer["product"] is None

@@ -20,11 +20,11 @@ from tests.conftest import serving
 from tests.factories import count_statements, make_product, make_store, make_user
 
 STORES = "{ configs { nodes { storeName } } }"
-STOCK = "mutation($p: ID!) { adjustInventory(input: {productId: $p, delta: 1}) { product { inventory } } }"
+STOCK = "mutation($p: ID!) { adjustInventory(input: {changes: [{id: $p, delta: 1}]}) { variants { inventory } } }"
 THREE = """mutation($a: ID!, $b: ID!) {
-  first: adjustInventory(input: {productId: $a, delta: 1}) { position }
-  second: adjustInventory(input: {productId: $b, delta: 1}) { position }
-  third: adjustInventory(input: {productId: $a, delta: 1}) { position }
+  first: adjustInventory(input: {changes: [{id: $a, delta: 1}]}) { position }
+  second: adjustInventory(input: {changes: [{id: $b, delta: 1}]}) { position }
+  third: adjustInventory(input: {changes: [{id: $a, delta: 1}]}) { position }
 }"""
 
 

@@ -13,7 +13,7 @@ FIELDS = """barcode weight { value unit __typename } taxable requiresShipping co
 ERRORS = "userErrors { code path message }"
 CREATE = f"mutation($i: CreateVariantInput!) {{ createVariant(input: $i) {{ variant {{ id name {FIELDS} }} {ERRORS} }} }}"
 UPDATE = f"mutation($i: UpdateVariantInput!) {{ updateVariant(input: $i) {{ variant {{ id name {FIELDS} }} {ERRORS} }} }}"
-ADJUST = f"mutation($i: AdjustInventoryInput!) {{ adjustInventory(input: $i) {{ product {{ inStock }} {ERRORS} }} }}"
+SIZE = [{"name": "Size", "value": "S"}]
 IMAGES = ["https://x.example/1.jpg", "https://x.example/2.jpg"]
 GIVEN: dict[str, Any] = {
     "barcode": "4006381333931", "weight": {"value": "1.5", "unit": "KILOGRAM"}, "taxable": False, "requiresShipping": False,
@@ -46,8 +46,8 @@ def get_errors(payload: dict[str, Any]) -> list[tuple[str, str]]:
 
 async def test_fields_are_written_logged_and_cleared(owned: tuple[Client, str, str]) -> None:
     owner, store, product = owned
-    created = (await mutate(owner, CREATE, productId=product, price="5", **GIVEN))["variant"]
-    assert {name: created[name] for name in STORED} == STORED and created["name"] == "Default"
+    created = (await mutate(owner, CREATE, productId=product, price="5", attributes=SIZE, **GIVEN))["variant"]
+    assert {name: created[name] for name in STORED} == STORED and created["name"] == "S"
     cleared: dict[str, Any] = {"barcode": None, "weight": None, "cost": None, "image": None, "taxable": True}
     updated = (await mutate(owner, UPDATE, id=created["id"], **cleared))["variant"]
     assert {name: updated[name] for name in cleared} == cleared
@@ -86,7 +86,9 @@ async def test_invalid_values_are_rejected(owned: tuple[Client, str, str], given
     variant = await make_variant(owner.database, product)
     assert get_errors(await mutate(owner, UPDATE, id=variant, **given)) == [("INVALID_INPUT", path)]
     if None not in given.values():
-        assert get_errors(await mutate(owner, CREATE, productId=product, price="1", **given)) == [("INVALID_INPUT", path)]
+        assert get_errors(await mutate(owner, CREATE, productId=product, price="1", attributes=SIZE, **given)) == [
+            ("INVALID_INPUT", path)
+        ]
 
 
 async def test_product_is_created_with_images_of_variants(owned: tuple[Client, str, str]) -> None:
@@ -111,20 +113,6 @@ async def test_image_that_the_product_no_longer_has_is_not_shown(owned: tuple[Cl
 
 
 # ------------------------------------------------------------------------------------------------ stock
-
-
-async def test_stock_falls_below_zero_only_if_policy_is_continue(owned: tuple[Client, str, str]) -> None:
-    owner, _, product = owned
-    variant = await make_variant(owner.database, product, inventory=1)
-    assert get_errors(await mutate(owner, ADJUST, variantId=variant, delta=-3)) == [("INSUFFICIENT_STOCK", "delta")]
-    await mutate(owner, UPDATE, id=variant, inventoryPolicy="CONTINUE")
-    assert (await mutate(owner, ADJUST, variantId=variant, delta=-3))["product"] == {"inStock": True}
-    # What was sold remains sold.
-    denied = (await mutate(owner, UPDATE, id=variant, inventoryPolicy="DENY"))["variant"]
-    assert (denied["inventory"], denied["inStock"]) == (-2, False)
-    assert (await mutate(owner, ADJUST, variantId=variant, delta=1))["product"] == {"inStock": False}
-    assert get_errors(await mutate(owner, ADJUST, variantId=variant, delta=-1)) == [("INSUFFICIENT_STOCK", "delta")]
-    assert (await mutate(owner, ADJUST, variantId=variant, delta=2))["product"] == {"inStock": True}
 
 
 @pytest.mark.parametrize(("policy", "in_stock"), [("deny", False), ("continue", True)])
@@ -168,7 +156,7 @@ READS = [
 @pytest.mark.parametrize("read", READS)
 async def test_only_the_owner_sees_costs(shopper: Client, owned: tuple[Client, str, str], read: str) -> None:
     owner, store, product = owned
-    made = await mutate(owner, CREATE, productId=product, price="5", sku="A-1", cost="77.77")
+    made = await mutate(owner, CREATE, productId=product, price="5", attributes=SIZE, sku="A-1", cost="77.77")
     other = await make_product(owner.database, store, title="Other", category="Cups")
     await make_variant(owner.database, other, sku="A-2", cost="77.77")
     stranger_id = await make_user(shopper.database)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.client import Client
-from tests.factories import count_statements, make_product, make_store, make_user, make_variant
+from tests.factories import count_statements, make_product, make_store, make_user, make_variant, summarize
 
 TOTAL = 300
 # Pages with cursors are read as rows, those without as JSON documents.
@@ -17,9 +17,10 @@ PAGE = """query($id: ID!, $first: Int, $after: String, $last: Int, $before: Stri
 NODES = """query($id: ID!, $first: Int, $sort: ProductVariantSortKey! = POSITION) {
   product(by: {id: $id}) { variants(first: $first, sort: $sort) { totalCount nodes { name } } } }"""
 # The last ten are unavailable. Several have the same price, position or time of creation.
-INSERT = """INSERT INTO product_variants (id, product_id, name, price, position, is_available, created_at)
-  SELECT gen_random_uuid(), %s, n::text, n %% 7, n / 2, n < 300, timestamptz '2026-01-01' + (310 - n) / 10 * interval '1 hour'
-  FROM generate_series(0, 309) AS n"""
+INSERT = """INSERT INTO product_variants (id, config_id, product_id, name, attributes, price, position, is_available, created_at)
+  SELECT gen_random_uuid(), config_id, products.id, n::text, jsonb_build_object('n', n::text), n %% 7, n / 2, n < 300,
+    timestamptz '2026-01-01' + (310 - n) / 10 * interval '1 hour'
+  FROM generate_series(0, 309) AS n, products WHERE products.id = %s"""
 COLUMNS = {"POSITION": "position", "PRICE": "price", "CREATED_AT": "created_at"}
 
 
@@ -29,7 +30,9 @@ async def owned(shopper: Client) -> tuple[Client, str]:
     user = await make_user(shopper.database)
     product = await make_product(shopper.database, await make_store(shopper.database, user_id=user))
     async with shopper.database.transaction() as connection:
+        await connection.raw.execute("DELETE FROM product_variants WHERE product_id = %s", [product])
         await connection.raw.execute(INSERT, [product])
+    await summarize(shopper.database, product)
     return shopper.signed_in(user), product
 
 

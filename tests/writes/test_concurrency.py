@@ -80,15 +80,16 @@ async def test_concurrent_processes_never_oversell(empty_url: str, database: Dat
     product = await make_product(database, store, inventory=50)
     with processes(empty_url, tmp_path, workers=4) as port:
         async with buyer(port, database, user) as client:
-            orders = (client.ask(ADJUST, i={"productId": product, "delta": -1}) for _ in range(200))
+            orders = (client.ask(ADJUST, i={"changes": [{"id": product, "delta": -1}]}) for _ in range(200))
             answers = [answer["adjustInventory"] for answer in await asyncio.gather(*orders)]
     refused = [e for a in answers for e in a["userErrors"]]
     assert Counter((e["__typename"], e["available"]) for e in refused) == {("InsufficientStockError", 0): 150}
     assert sorted(int(a["position"]) for a in answers if not a["userErrors"]) == list(range(1, 51))
     assert await positions(database, store) == list(range(1, 51))
     async with database.transaction() as connection:
-        rows = await connection.raw.execute("SELECT inventory, version FROM products WHERE id = %s", [product])
-        assert await rows.fetchone() == (0, 51)
+        statement = """SELECT products.inventory, v.inventory, v.version
+          FROM products JOIN product_variants AS v ON v.product_id = products.id WHERE products.id = %s"""
+        assert await (await connection.raw.execute(statement, [product])).fetchall() == [(0, 0, 51)]
 
 
 # ---------------------------------------------------------------------------------------------- one process
@@ -142,9 +143,9 @@ async def test_mixed_concurrent_writes_all_complete(owner: Client) -> None:
     for n in range(240):
         product, which = dice.choice(products), dice.randrange(len(reviews))
         choices: list[tuple[Client, str, dict[str, Any]]] = [
-            (owner, VARIANT, {"productId": product, "name": f"V{n}", "price": "1"}),
+            (owner, VARIANT, {"productId": product, "price": "1", "attributes": [{"name": "number", "value": f"V{n}"}]}),
             (owner, UPDATE, {"id": product, "title": f"T{n}"}),
-            (owner, ADJUST, {"productId": product, "delta": 1}),
+            (owner, ADJUST, {"changes": [{"id": id_, "delta": 1} for id_ in dice.sample(variants, 2)]}),
             (owner, REVARY, {"id": variants[n % 6], "price": str(n)}),
             (reviewers[n % 6], REVIEW, {"productId": product, "rating": 3}),
             (reviewers[which % 6], REVISE, {"id": reviews[which], "rating": 1 + n % 5}),

@@ -4,13 +4,14 @@ Plain fields read the row that a query returned; methods are edges, or values co
 each other in cycles, as a graph does: therefore they are one module.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, NamedTuple, cast
 
+import orjson
 import strawberry
 
 from storefront.execution.batch_field import batch_field
@@ -22,6 +23,7 @@ from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.images import Image, load_featured_images, load_gallery, load_variant_images
 from storefront.graph.inputs import (
+    AttributeInput,
     InventoryPolicy,
     MaybeFilter,
     MaybeSort,
@@ -40,7 +42,7 @@ from storefront.graph.json_pushdown import (
     build_product_document,
     wrap_json_row,
 )
-from storefront.graph.limits import RATING_LIMITS, ROW_LIMITS, SEARCH_LIMITS, row_limits
+from storefront.graph.limits import RATING_LIMITS, ROW_LIMITS, SEARCH_LIMITS, limits, row_limits
 from storefront.graph.pagination import CURSOR_LIMITS, After, Before, Connection, First, MaybeFirst, MaybeLast
 from storefront.graph.projection import get_selected_columns, requires_columns
 from storefront.graph.rows import as_row
@@ -67,9 +69,11 @@ from storefront.graph.variant_inputs import (
     TAXABLE_DESCRIPTION,
 )
 from storefront.models.rows import ConfigRow, ProductRow, UserRow, VariantRow
+from storefront.models.variant import MAX_ATTRIBUTES, MAX_VARIANTS, fold_case
 from storefront.queries import fields
-from storefront.queries.keyset import Page
+from storefront.queries.keyset import Page, Window
 from storefront.queries.listing import Listing, ScopedPage, Selection, StoreScope
+from storefront.queries.options import OptionMatch, OptionMatches
 from storefront.queries.search import parse_search
 from storefront.queries.visibility import Audience
 from storefront.queries.webhooks import MAX_WEBHOOKS_PER_STORE
@@ -208,7 +212,7 @@ async def _load_store_reviews(
 ) -> "Sequence[ReviewConnection]":
     window, context = arguments.build_window(first, after, last, before), info.context
     audiences = [context.get_audience(row.id) for row in stores]
-    if _is_total_count_alone(info, "ReviewConnection"):
+    if _is_total_count_alone(info, "ReviewConnection", window):
         pages = [_NO_PAGE] * len(stores)
     else:
         columns = get_selected_columns(info, Review)
@@ -348,6 +352,76 @@ class _NameAndValue(NamedTuple):
 _make_name_and_value: Callable[[tuple[str, str]], Any] = partial(tuple.__new__, _NameAndValue)
 
 
+class _SwatchRow(NamedTuple):
+    """A swatch, with what its image is loaded by."""
+
+    color: str | None
+    image: str | None
+    config_id: str
+
+
+class _OptionValueRow(NamedTuple):
+    """A value of an option of a product, with the variants that match."""
+
+    id: str
+    value: str
+    position: int
+    swatch: _SwatchRow | None
+    exists: bool
+    available: bool
+    variant_id: str | None
+
+
+class _OptionRow(NamedTuple):
+    id: str
+    name: str
+    position: int
+    option_values: list[_OptionValueRow]
+
+
+@strawberry.type(description="Visual representation of an option value.")
+class Swatch:
+    color: str | None = strawberry.field(description="CSS colour.")
+    image: Image | None = batch_field(
+        load_variant_images, description="Image, such as a pattern. Takes precedence over the colour."
+    )
+
+
+@strawberry.type(description="Value of an option.")
+class ProductOptionValue:
+    id: strawberry.ID = strawberry.field(description="Globally unique, opaque and permanent.")
+    value: str = strawberry.field(description='Value of the variants\' attribute: "Red".')
+    position: int = strawberry.field(description="Place among the values of the option, from 0.")
+    swatch: Swatch | None = strawberry.field(description="How to show the value; null for plain text.")
+    exists: bool = strawberry.field(
+        description="Whether an offered variant has this value and the selected values of the other options."
+    )
+    available: bool = strawberry.field(description="Whether such a variant can be bought now.")
+    variant: "ProductVariant | None" = batch_field(
+        build_optional_reference_batch(loaders.load_variants, "variant_id"),
+        description="First such variant, if possible one that can be bought now; null if there is none.",
+    )
+
+
+FirstValues = Annotated[
+    int,
+    strawberry.argument(description=f"Maximum number of values, 1 to {MAX_VARIANTS:,}.", metadata=row_limits(MAX_VARIANTS)),
+]
+
+
+@strawberry.type(description="Something shoppers choose between, such as size or colour.")
+class ProductOption:
+    id: strawberry.ID = strawberry.field(description="Globally unique, opaque and permanent.")
+    name: str = strawberry.field(description='Name of the option, and of the variants\' attribute: "Colour".')
+    position: int = strawberry.field(description="Place among the options of the product, from 0.")
+    option_values: strawberry.Private[list[_OptionValueRow]]
+
+    @strawberry.field(description="Values in display order.")
+    def values(self, first: FirstValues = 100) -> list[ProductOptionValue]:
+        limit = arguments.check_row_count(first, max_rows=MAX_VARIANTS)
+        return cast(list[ProductOptionValue], self.option_values[:limit])
+
+
 @strawberry.type(description="Number of reviews with a certain number of stars.")
 class RatingCount:
     rating: int = strawberry.field(description="Stars, 1 to 5.")
@@ -373,6 +447,56 @@ def _build_review_summary(row: ProductRow) -> ReviewSummary:
     summary = fields.get_review_summary(row)
     distribution = [_RatingAndCount(*pair) for pair in enumerate(summary.pop("distribution"), 1)]
     return ReviewSummary(**summary, distribution=cast(list[RatingCount], distribution))
+
+
+async def _load_options(
+    products: Sequence[ProductRow],
+    info: Info,
+    selected: Annotated[
+        list[AttributeInput] | None,
+        strawberry.argument(
+            description="Values that are chosen already. `exists`, `available` and `variant` of a value take those of the other "
+            "options into account.",
+            metadata=limits(items=MAX_ATTRIBUTES),
+        ),
+    ] = None,
+) -> Sequence[Sequence[_OptionRow]]:
+    chosen = inputs.parse_attribute_pairs(selected or [], "selected")
+    matches: Sequence[OptionMatches] = [{}] * len(products)
+    value_fields = get_selected_names(info, "ProductOptionValue")
+    if value_fields is None or not _MATCHED_FIELDS.isdisjoint(value_fields):
+        selection = orjson.dumps(dict(chosen)).decode()
+        matches = await info.context.load_many(loaders.load_option_matches, [row.id for row in products], selection)
+    return [_build_options(product, matches_of_product) for product, matches_of_product in zip(products, matches, strict=True)]
+
+
+# The fields of a value that depend on variants.
+_MATCHED_FIELDS = frozenset({"exists", "available", "variant"})
+
+
+def _build_options(product: ProductRow, matches: OptionMatches) -> list[_OptionRow]:
+    return [
+        _OptionRow(
+            option["id"],
+            option["name"],
+            position,
+            [
+                _build_option_value(product, value, n, matches.get((fold_case(option["name"]), fold_case(value["value"]))))
+                for n, value in enumerate(option["values"])
+            ],
+        )
+        for position, option in enumerate(product.options)
+    ]
+
+
+def _build_option_value(
+    product: ProductRow, value: Mapping[str, Any], position: int, match: OptionMatch | None
+) -> _OptionValueRow:
+    swatch = value["swatch"]
+    image = swatch and (swatch["image"] if swatch["image"] in product.images else None)
+    row = _SwatchRow(swatch["color"], image, product.config_id) if swatch else None
+    is_available, variant_id = match or (False, None)
+    return _OptionValueRow(value["id"], value["value"], position, row, match is not None, is_available, variant_id)
 
 
 VARIANT_LIMITS = row_limits(MAX_VARIANTS_PER_PAGE)
@@ -414,7 +538,7 @@ async def _load_variants(
     audiences = [context.get_audience(row.config_id) for row in products]
     # Unavailable variants, and costs, are visible to the owner of the product only.
     available_only_flags = [available_only or audience is not Audience.OWNER for audience in audiences]
-    if _is_total_count_alone(info, "ProductVariantConnection"):
+    if _is_total_count_alone(info, "ProductVariantConnection", window):
         # A column of the product.
         pages = [_NO_PAGE] * len(products)
     else:
@@ -486,7 +610,7 @@ async def _load_reviews(
 ) -> "Sequence[ReviewConnection]":
     window = arguments.build_window(first, after, last, before, default=DEFAULT_REVIEWS)
     stars = None if rating is None else arguments.check_rating(rating)
-    if _is_total_count_alone(info, "ReviewConnection"):
+    if _is_total_count_alone(info, "ReviewConnection", window):
         # A column of the product.
         pages = [_NO_PAGE] * len(products)
     else:
@@ -498,8 +622,8 @@ async def _load_reviews(
     ]
 
 
-def _is_total_count_alone(info: Info, type_name: str) -> bool:
-    return get_selected_names(info, type_name) == ("total_count",)
+def _is_total_count_alone(info: Info, type_name: str, window: Window) -> bool:
+    return window.cursor is None and get_selected_names(info, type_name) == ("total_count",)
 
 
 def _make_counter(count: int) -> Callable[[], Awaitable[int]]:
@@ -515,21 +639,29 @@ async def _load_related(products: Sequence[ProductRow], info: Info, first: First
     )
 
 
-@strawberry.type(description="Something a store sells, in one or more variants.")
+@strawberry.type(
+    description="Something a store sells, in one or more variants. A product without options has exactly one variant."
+)
 class Product(Node):
     title: str = strawberry.field(description="Name shown to shoppers.")
     handle: str = strawberry.field(description="Identifies the product in URLs; unique in the store.")
     description: str | None = strawberry.field(description="Plain-text description.")
-    price: Decimal = strawberry.field(description="Price of the product itself. Its variants have their own.")
+    price: Decimal = strawberry.field(
+        description="Price of the cheapest available variant, or of the cheapest one if none is available."
+    )
     compare_at_price: Decimal | None = strawberry.field(
-        description="Price before a reduction, never below `price`; null if the price is not reduced."
+        description="Price before a reduction, of the variant that `price` is from, and never below `price`; null if it is not "
+        "reduced."
     )
     images: list[str] = strawberry.field(description="URLs of the images in display order.")
     category: str | None = strawberry.field(description="Category of the product.")
     tags: list[str] = strawberry.field(description="Tags.")
-    inventory: int | None = strawberry.field(description="Units in stock of the product itself; null if not tracked.")
+    inventory: int | None = strawberry.field(
+        description="Units in stock over all variants; null if that of one of them is not tracked."
+    )
+    total_inventory: int = strawberry.field(description="Units in stock over all variants whose stock is tracked.")
     track_inventory: bool = strawberry.field(description="Whether stock is tracked. If not, the product never runs out.")
-    in_stock: bool = strawberry.field(description="Whether the product, or an available variant of it, can be bought now.")
+    in_stock: bool = strawberry.field(description="Whether any variant can be bought now.")
     seo_title: str | None = strawberry.field(description="Title for search engines; null to use `title`.")
     seo_description: str | None = strawberry.field(description="Description for search engines; null to use `description`.")
     status: ProductStatus = strawberry.field(description="Status. Shoppers see active products only.")
@@ -537,19 +669,28 @@ class Product(Node):
         description="Popularity score: product clicks of the last 30 days plus five times the additions to carts. Updated every "
         "few minutes."
     )
-    version: int = strawberry.field(description="Increases by one with each change.")
+    version: int = strawberry.field(
+        description="Increases by one with each change of the product itself, its options or the set of its variants."
+    )
     created_at: datetime = strawberry.field(description="When the product was created.")
     updated_at: datetime = strawberry.field(description="When the product was last changed.")
 
     @strawberry.field(
-        description="Lowest and highest price of the available variants, else the product's own price.",
+        description="Lowest and highest price of the available variants, or of all if none is available.",
         metadata=requires_columns(*fields.PRICE_RANGE_COLUMNS),
     )
     def price_range(self) -> PriceRange:
-        return PriceRange(**fields.get_price_range(as_row(self, ProductRow)))
+        row = as_row(self, ProductRow)
+        return PriceRange(min=Decimal(row.price), max=Decimal(row.max_price))
 
     config: Config = batch_field(
         build_reference_batch(loaders.load_configs, "config_id", "store"), description="The store that sells the product."
+    )
+
+    options: list[ProductOption] = batch_field(
+        _load_options,
+        description="What shoppers choose between, such as size and colour, in display order. Empty without options.",
+        metadata=requires_columns("options", "images", "config_id") | costs(size=3),
     )
 
     variants: "ProductVariantConnection" = batch_field(
@@ -626,7 +767,7 @@ class ProductVariant(Node):
     name: str = strawberry.field(description='Name shown to shoppers: "S / Red".')
     price: Decimal = strawberry.field(description=PRICE_DESCRIPTION)
     compare_at_price: Decimal | None = strawberry.field(description="Price before a reduction. Always higher than `price`.")
-    currency: str = strawberry.field(description="Currency of the prices of this variant.")
+    currency: CurrencyCode = strawberry.field(description="Currency of the prices of this variant.")
     inventory: int | None = strawberry.field(
         description="Units in stock; null if not tracked. Negative while more has been sold than there was, "
         "which `inventoryPolicy` has to allow."
@@ -640,6 +781,9 @@ class ProductVariant(Node):
     cost: Decimal | None = strawberry.field(description="What one unit costs the owner. Owner only; null for others.")
     is_available: bool = strawberry.field(description=IS_AVAILABLE_DESCRIPTION)
     in_stock: bool = strawberry.field(description="Whether the variant can be bought now.")
+    position: int = strawberry.field(
+        description="Place among the variants of the product, in ascending order; not always adjacent."
+    )
     version: int = strawberry.field(description="Increases by one with each change.")
     created_at: datetime = strawberry.field(description="When the variant was created.")
     updated_at: datetime = strawberry.field(description="When the variant was last changed.")

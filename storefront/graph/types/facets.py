@@ -1,7 +1,7 @@
 """Facets: how many products of a list each further filter value would leave."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Annotated, Any, TypeVar, cast
 
@@ -14,6 +14,7 @@ from storefront.graph import arguments, loaders
 from storefront.graph.context import Info
 from storefront.graph.cost_hints import costs
 from storefront.graph.limits import ROW_LIMITS
+from storefront.models.variant import fold_case
 from storefront.queries.listing import ScopedPage, Selection
 
 FirstValues = Annotated[int, strawberry.argument(description="Maximum number of values, 1 to 100.", metadata=ROW_LIMITS)]
@@ -112,16 +113,22 @@ class ProductFacets:
 
     @strawberry.field(description="Attributes of the available variants.", metadata=costs(50, size=10))
     async def attributes(self, info: Info) -> list[AttributeFacet]:
-        selected_values = orjson.loads(self.get_selected_values("attributes") or "{}")
+        selected = orjson.loads(self.get_selected_values("attributes") or "{}")
+        selected_by_name = {fold_case(name): values for name, values in selected.items()}
         by_name: dict[str, list[Row]] = {}
         for row in await self.load_rows(info, "attributes"):
             by_name.setdefault(row.name, []).append(row)
         return [
-            AttributeFacet(name=name, facet_values=_build_facet_values(AttributeFacetValue, rows, selected_values.get(name, ())))
+            AttributeFacet(
+                name=name,
+                facet_values=_build_facet_values(
+                    AttributeFacetValue, rows, selected_by_name.get(fold_case(name), ()), fold=fold_case
+                ),
+            )
             for name, rows in by_name.items()
         ]
 
-    @strawberry.field(description="Lowest and highest price; null without products.", metadata=costs(50))
+    @strawberry.field(description="Lowest and highest price of available variants; null without any.", metadata=costs(50))
     async def price(self, info: Info) -> PriceRange | None:
         (row,) = await self.load_rows(info, "price")
         return None if row.min is None else PriceRange(min=row.min, max=row.max)
@@ -141,9 +148,12 @@ def _limit_values(values: Sequence[V], limit: int) -> list[V]:
     return [value for n, value in enumerate(values) if n < limit or value.is_selected]
 
 
-def _build_facet_values(value_type: type[V], rows: Sequence[Row], selected_values: Any) -> list[V]:
+def _build_facet_values(
+    value_type: type[V], rows: Sequence[Row], selected_values: Any, *, fold: Callable[[Any], Any] = lambda value: value
+) -> list[V]:
+    """The values of a facet. `fold`: what of a value is compared with the selected ones."""
+    counted, selected = {fold(row.value) for row in rows}, {fold(value) for value in selected_values}
     # Selected values stay in the list even with a count of 0, so that shoppers can deselect them.
-    counts = {row.value: row.count for row in rows} | {
-        value: 0 for value in selected_values if value not in {r.value for r in rows}
-    }
-    return [value_type(value=value, count=count, is_selected=value in selected_values) for value, count in counts.items()]
+    missing = {value: 0 for value in selected_values if fold(value) not in counted}
+    counts = {row.value: row.count for row in rows} | missing
+    return [value_type(value=value, count=count, is_selected=fold(value) in selected) for value, count in counts.items()]

@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
@@ -91,12 +90,12 @@ def build_rows(product: ProductRow) -> list[Cells]:
     differing_field = "handle"
     for options in _list_option_cells(product):
         rows = _build_shopify_rows(product, options)
-        if (parsed := _parse_rows(rows)) is None or len(parsed.variants) not in (len(product.variants), 0):
+        if (parsed := _parse_rows(rows)) is None or len(parsed.variants) != len(product.variants):
             continue
-        missing_fields = [_find_missing_variant_fields(variant, parsed, n) for n, variant in enumerate(product.variants)]
-        # Lossless variants change what is parsed of their product, so its missing fields are computed after them.
-        if (parsed := _parse_rows(_add_lossless_cells(rows, {}, missing_fields))) is None:
-            continue
+        missing_fields = [
+            _diff_variants(variant, parsed_variant) or None
+            for variant, parsed_variant in zip(product.variants, parsed.variants, strict=True)
+        ]
         reparsed = _parse_rows(_add_lossless_cells(rows, _find_missing_product_fields(product, parsed), missing_fields))
         differing_field = _find_differing_field(reparsed, product) if reparsed else differing_field
         if reparsed and not differing_field:
@@ -106,22 +105,18 @@ def build_rows(product: ProductRow) -> list[Cells]:
 
 def _list_option_cells(product: ProductRow) -> list[list[Cells]]:
     """Candidates for the option cells of the variants: their attributes if Shopify can represent them, and synthetic options."""
-    if not product.variants:
-        return [[DEFAULT_OPTION_CELLS]]
     names = list(product.variants[0].attributes)
-    if not names:
-        return [[DEFAULT_OPTION_CELLS], _build_synthetic_options(product)]
     has_regular_options = len(names) <= len(OPTION_NUMBERS) and all(
         [*variant.attributes] == names for variant in product.variants
     )
-    return [
-        *([[_build_option_cells(variant.attributes) for variant in product.variants]] if has_regular_options else []),
-        _build_synthetic_options(product),
-    ]
+    candidates = [_build_synthetic_options(product)]
+    if not has_regular_options:
+        return candidates
+    return [[_build_option_cells(variant.attributes) for variant in product.variants], *candidates]
 
 
 def _build_option_cells(attributes: Mapping[str, str]) -> Cells:
-    cells: Cells = {}
+    cells: Cells = {} if attributes else {**DEFAULT_OPTION_CELLS}
     for n, (name, value) in enumerate(attributes.items(), 1):
         cells |= {f"Option{n} Name": name, f"Option{n} Value": value}
     return cells
@@ -135,10 +130,7 @@ def _build_synthetic_options(product: ProductRow) -> list[Cells]:
 
 def _build_shopify_rows(product: ProductRow, options: Sequence[Cells]) -> list[Cells]:
     """The rows without lossless cells."""
-    # At Shopify a product without variants has one default variant, with its price and stock.
-    default_variant = VariantRow(0, "", product.price, product.compare_at_price, {}, product.inventory, None)
-    default_variant = default_variant if product.track_inventory else replace(default_variant, inventory=None)
-    variants = zip(product.variants or [default_variant], options, strict=False)
+    variants = zip(product.variants, options, strict=True)
     rows = [
         {
             "Handle": product.handle,
@@ -213,14 +205,6 @@ def _add_lossless_cells(
 
 def _find_missing_product_fields(product: ProductRow, parsed: ProductRow) -> dict[str, Any]:
     return {name: getattr(product, name) for name in PRODUCT_FIELD_NAMES if getattr(product, name) != getattr(parsed, name)}
-
-
-def _find_missing_variant_fields(variant: VariantRow, parsed: ProductRow, n: int) -> dict[str, Any] | None:
-    """The fields of a variant that its row does not represent; None if it represents all."""
-    if n < len(parsed.variants):
-        return _diff_variants(variant, parsed.variants[n]) or None
-    # A row without options is parsed as no variant, unless its lossless cell sets one.
-    return _diff_variants(variant, replace(variant, name="Default", attributes={}, is_available=True))
 
 
 def _diff_variants(variant: VariantRow, parsed: VariantRow) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Reader of the products of a connected Shopify store, page by page, as CSV records: the same validation applies."""
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import zip_longest
 from typing import Any
 
 from storefront.core.cooperative import TimeSlice
 from storefront.core.net.shopify_client import QueryTooCostlyError, ShopifyClient, ShopifyError
-from storefront.imports.csv_columns import CsvRecord, SourceLayout
+from storefront.imports.csv_columns import GRAMS_BY_WEIGHT_UNIT, WEIGHT_UNIT_BY_CELL, CsvRecord, SourceLayout
 from storefront.imports.product_parser import ProductParser
 from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem
 from storefront.imports.shopify.csv_file import MAX_ROWS
@@ -15,7 +16,7 @@ from storefront.models.variant import MAX_VARIANTS
 
 # Page sizes: products per query, with their first variants and images; further ones are fetched in pages of their own. A query
 # may cost at most 1,000 points: the page is made smaller if it costs more.
-PRODUCTS_PER_PAGE, VARIANTS_PER_PRODUCT, IMAGES_PER_PRODUCT, CONNECTION_PAGE_SIZE = 8, 25, 10, 100
+PRODUCTS_PER_PAGE, VARIANTS_PER_PRODUCT, IMAGES_PER_PRODUCT, CONNECTION_PAGE_SIZE = 4, 25, 10, 100
 
 # Per product: one variant more than an import accepts, so that validation rejects it. Media includes videos.
 MAX_NODES = {"variants": MAX_VARIANTS + 1, "media": 4 * MAX_IMAGES}
@@ -38,14 +39,27 @@ SHOPIFY_FIELD_BY_COLUMN = {
     "variant compare at price": "variants.compareAtPrice",
     "variant inventory qty": "variants.inventoryQuantity",
     "variant inventory tracker": "variants.inventoryItem.tracked",
+    "variant inventory policy": "variants.inventoryPolicy",
+    "variant barcode": "variants.barcode",
+    "variant taxable": "variants.taxable",
+    "variant requires shipping": "variants.inventoryItem.requiresShipping",
+    "variant grams": "variants.inventoryItem.measurement.weight.value",
+    "variant weight unit": "variants.inventoryItem.measurement.weight.unit",
+    "variant image": "variants.image.url",
+    "cost per item": "variants.inventoryItem.unitCost.amount",
     **{f"option{n} {part}": f"variants.selectedOptions.{part}" for n in (1, 2, 3) for part in ("name", "value")},
 }
 # UNLISTED products are sold only by direct link. There is no such status here, so they are imported as drafts.
 STATUS_CELL_BY_SHOPIFY_STATUS = {"ACTIVE": "active", "DRAFT": "draft", "ARCHIVED": "archived", "UNLISTED": "draft"}
 
+WEIGHT_UNIT_CELL_BY_SHOPIFY_UNIT = {"GRAMS": "g", "KILOGRAMS": "kg", "OUNCES": "oz", "POUNDS": "lb"}
+
 _VARIANT_FRAGMENT = """
 fragment Variant on ProductVariant {
-  sku price compareAtPrice inventoryQuantity selectedOptions { name value } inventoryItem { tracked }
+  sku barcode price compareAtPrice taxable inventoryQuantity inventoryPolicy
+  selectedOptions { name value }
+  image { url }
+  inventoryItem { tracked requiresShipping unitCost { amount } measurement { weight { value unit } } }
 }
 """
 _MEDIA_FRAGMENT = "fragment Picture on Media { ... on MediaImage { image { url } } }"
@@ -204,11 +218,29 @@ def _build_variant_cells(node: Node, is_first: bool) -> dict[str, str]:
     options: dict[str, str] = {}
     for n, option in enumerate(node["selectedOptions"], 1):
         options |= {f"option{n} value": option["value"]} | ({f"option{n} name": option["name"]} if is_first else {})
+    item, image = node["inventoryItem"], node["image"] or {}
     return {
         **options,
         "variant sku": node["sku"] or "",
+        "variant barcode": node["barcode"] or "",
         "variant price": str(node["price"]),
         "variant compare at price": str(node["compareAtPrice"] or ""),
-        "variant inventory tracker": "shopify" if node["inventoryItem"]["tracked"] else "",
+        "variant taxable": str(node["taxable"]),
+        "variant image": image.get("url") or "",
+        "variant inventory tracker": "shopify" if item["tracked"] else "",
         "variant inventory qty": str(node["inventoryQuantity"] or 0),
+        "variant inventory policy": node["inventoryPolicy"],
+        "variant requires shipping": str(item["requiresShipping"]),
+        "cost per item": str((item["unitCost"] or {}).get("amount") or ""),
+        **_build_weight_cells(item["measurement"]["weight"]),
     }
+
+
+def _build_weight_cells(weight: Node | None) -> dict[str, str]:
+    """The cells that CSV files have: grams, and the unit for display."""
+    if not weight:
+        return {}
+    unit: str = weight["unit"]
+    cell = WEIGHT_UNIT_CELL_BY_SHOPIFY_UNIT.get(unit, unit)
+    grams = Decimal(str(weight["value"])) * GRAMS_BY_WEIGHT_UNIT.get(WEIGHT_UNIT_BY_CELL.get(cell, ""), Decimal(1))
+    return {"variant grams": f"{grams:.9f}", "variant weight unit": cell}

@@ -359,7 +359,9 @@ async def test_import_invalidates_cached_responses(empty_url: str, tmp_path: Pat
 
 
 async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
-    sizes = [variant(n, {"Size": f"{n}"}, price=f"{n}.50", inventoryQuantity=n, tracked=n % 2 == 0) for n in range(1, 131)]
+    sizes = [
+        variant(n, {"Size": f"{n}"}, price=f"{n}.50", inventoryQuantity=n, item={"tracked": n % 2 == 0}) for n in range(1, 131)
+    ]
     env.shopify.products = [
         product(n, images=[f"https://x.example/{n}/{m}.jpg" for m in range(n)], status=status)
         for n, status in enumerate(["ACTIVE", "DRAFT", "ARCHIVED", "UNLISTED"] * 5, 1)
@@ -371,11 +373,11 @@ async def test_connected_shop_is_imported(env: JobEnvironment) -> None:
     assert found["product-20"]["images"] == [f"https://x.example/20/{m}.jpg" for m in range(20)]
     assert [found[f"product-{n}"]["status"] for n in range(1, 5)] == ["ACTIVE", "INACTIVE", "ARCHIVED", "INACTIVE"]
     count = """query ($by: ProductByInput!) {
-      product(by: $by) { variants { totalCount } category inventory price priceRange { max } } }"""
+      product(by: $by) { variants { totalCount } category inventory totalInventory price priceRange { max } } }"""
     by = {"handle": {"configId": env.store, "handle": "product-21"}}
     whole = (await env.owner.ask(count, by=by))["product"]
     assert (whole["variants"]["totalCount"], whole["category"], whole["price"]) == (130, "Shirts", "1.50")
-    assert (whole["inventory"], whole["priceRange"]["max"]) == (sum(range(2, 131, 2)), "130.50")
+    assert (whole["inventory"], whole["totalInventory"], whole["priceRange"]["max"]) == (None, sum(range(2, 131, 2)), "130.50")
     assert (await env.import_shop())["productsUnchanged"] == 21
 
 

@@ -55,7 +55,7 @@ def test_rows_of_one_handle_are_one_product_with_variants() -> None:
     shirt, mug = products(text)
     assert [variant.name for variant in shirt.variants] == ["S / Red", "M / Red"]
     assert shirt.variants[1].attributes == {"Size": "M", "Colour": "Red"}
-    assert shirt.price == Decimal("18.50")
+    assert [variant.price for variant in shirt.variants] == [Decimal(20), Decimal("18.50")]
     assert (shirt.line, shirt.row_count, mug.line, mug.row_count) == (2, 2, 4, 1)
 
 
@@ -65,7 +65,8 @@ def test_header_aliases_case_and_bom_are_accepted() -> None:
     row = "mug,Mug,Holds tea,M-1,5,9,3,shopify,https://x.example/1.jpg,https://x.example/2.jpg,FALSE,Mugs"
     [mug] = products(f"{header}\r\n{row}\r\n")
     assert (mug.handle, mug.description, mug.seo_title, mug.status) == ("mug", "Holds tea", "Mugs", "inactive")
-    assert (mug.price, mug.compare_at_price, mug.inventory) == (Decimal(5), Decimal(9), 3)
+    [only] = mug.variants
+    assert (only.sku, only.price, only.compare_at_price, only.inventory) == ("M-1", Decimal(5), Decimal(9), 3)
     assert mug.images == ["https://x.example/1.jpg", "https://x.example/2.jpg"]
 
 
@@ -89,33 +90,41 @@ def test_invalid_byte_rejects_only_its_record() -> None:
     assert len(found) - 1 == wrong.line - 2 > 4_000
 
 
-def test_default_title_creates_no_variants() -> None:
-    mug = product(Option1_Name="Title", Option1_Value="Default Title", Variant_Compare_At_Price="8")
-    assert mug.variants == []
-    assert (mug.price, mug.compare_at_price) == (Decimal(5), Decimal(8))
+@pytest.mark.parametrize("options", [{"Option1_Name": "Title", "Option1_Value": "Default Title"}, {}], ids=["default", "none"])
+def test_product_without_options_has_one_variant(options: dict[str, str]) -> None:
+    stock = {"Variant_Inventory_Tracker": "shopify", "Variant_Inventory_Qty": "3"}
+    ids = {"Variant_SKU": "M-1", "Variant_Barcode": "4006381333931", "Variant_Grams": "250"}
+    [only] = product(**options, **stock, **ids, Variant_Compare_At_Price="8").variants
+    assert (only.name, only.attributes, only.price, only.compare_at_price) == ("Default", {}, Decimal(5), Decimal(8))
+    assert (only.inventory, only.sku, only.barcode) == (3, "M-1", "4006381333931")
+    assert only.weight == {"value": "250.000", "unit": "gram"}
+    [plain] = product(**options).variants
+    assert (plain.name, plain.attributes, plain.inventory, plain.sku, plain.weight) == ("Default", {}, None, None, None)
 
 
-def test_sku_without_options_creates_one_variant() -> None:
-    [only] = product(Option1_Name="Title", Option1_Value="Default Title", Variant_SKU="M-1").variants
-    assert (only.name, only.attributes, only.sku) == ("Default", {}, "M-1")
+def test_equal_options_are_compared_without_case() -> None:
+    text = f"{HEADER}\nshirt,Shirt,Size,S,,,20\nshirt,,,s,,,21\n"
+    assert [variant.name for variant in products(text)[0].variants] == ["S"]
+    assert [item.reason for item in rejections(text)] == ["Option1 Value: “s” is already on line 2: change or remove one"]
 
 
 @pytest.mark.parametrize("before", ["5", "4.99", "0", ""])
 def test_lower_compare_at_price_is_dropped(before: str) -> None:
-    assert product(Variant_Compare_At_Price=before).compare_at_price is None
+    [only] = product(Variant_Compare_At_Price=before).variants
+    assert only.compare_at_price is None
 
 
-def test_tracked_inventory_is_summed_and_clamped() -> None:
+def test_tracked_inventory_is_clamped() -> None:
     header = "Handle,Title,Option1 Name,Option1 Value,Price,Inventory tracker,Inventory quantity"
     rows = "mug,Mug,Size,S,5,shopify,3\nmug,,,M,5,shopify,-2\nmug,,,L,5,,7\nmug,,,XL,5,shopify,\n"
     [mug] = products(f"{header}\n{rows}")
     assert [variant.inventory for variant in mug.variants] == [3, 0, None, 0]
-    assert (mug.inventory, mug.track_inventory) == (3, True)
+    assert mug.track_inventory
 
 
 def test_untracked_inventory_is_ignored() -> None:
     mug = product(Variant_Inventory_Qty="7")
-    assert (mug.inventory, mug.track_inventory) == (None, False)
+    assert ([variant.inventory for variant in mug.variants], mug.track_inventory) == ([None], False)
 
 
 def test_images_are_unique_and_ordered() -> None:
@@ -183,6 +192,7 @@ def test_line_numbers_count_breaks_in_cells() -> None:
         ({"Option1_Name": "Size"}, "Option1 Value: is missing"),
         ({"Option2_Name": "Size", "Option2_Value": "M"}, "Option1 Name: is missing"),
         ({"Option1_Name": "A", "Option1_Value": "1", "Option2_Name": "A", "Option2_Value": "2"}, "“A” names two options"),
+        ({"Option1_Name": "A", "Option1_Value": "1", "Option2_Name": "a", "Option2_Value": "2"}, "“a” names two options"),
     ],
 )
 def test_invalid_product_is_rejected(cells: dict[str, str], words: str) -> None:
@@ -193,7 +203,7 @@ def test_invalid_product_is_rejected(cells: dict[str, str], words: str) -> None:
     ("price", "expected"), [("19.990", "19.99"), ("0", "0.00"), ("007.5", "7.50"), ("99999999.99", "99999999.99")]
 )
 def test_prices_are_normalized_to_two_decimals(price: str, expected: str) -> None:
-    assert str(product(Variant_Price=price).price) == expected
+    assert [str(variant.price) for variant in product(Variant_Price=price).variants] == [expected]
 
 
 def test_invalid_variant_rejects_only_its_row() -> None:
@@ -213,7 +223,7 @@ def test_invalid_first_row_rejects_product() -> None:
 
 def test_repeated_handle_is_rejected() -> None:
     text = f"{HEADER}\nmug,Mug,,,,,5\ncup,Cup,,,,,5\nMug,Mug,,,,,6\nmug,Mug,,,,,7\n"
-    assert [item.price for item in products(text)] == [Decimal(5), Decimal(5)]
+    assert [item.variants[0].price for item in products(text)] == [Decimal(5), Decimal(5)]
     assert [(item.line, "line 2" in item.reason) for item in rejections(text)] == [(4, True), (5, True)]
 
 

@@ -1,14 +1,16 @@
 """Reader of a connected Shopify store: pagination, resumption from any cursor, and limits."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from storefront.core.net.shopify_client import ShopifyClient, ShopifyError, ShopifyRefusedError
-from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, SourceItem
+from storefront.imports.csv_columns import PRODUCT_FIELD_NAMES, VARIANT_FIELD_NAMES
+from storefront.imports.row_types import Checkpoint, EarlyStop, ProductRow, RowError, SourceItem, VariantRow
 from storefront.imports.shopify import store
-from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, product, selling, variant, video
+from tests.shopify import DOMAIN, TOKEN, Fault, Shopify, measurement, product, selling, variant, video
 
 
 @pytest.fixture
@@ -27,10 +29,14 @@ def products(found: list[SourceItem]) -> list[ProductRow]:
 
 
 async def test_shop_product_is_read_completely(shopify: Shopify) -> None:
+    item = {"requiresShipping": False, "unitCost": {"amount": "4.2"}, "measurement": measurement(0.1, "POUNDS")}
     sizes = [
-        variant(1, {"Size": "S", "Colour": "red"}, compareAtPrice="12.00"),
-        variant(2, {"Size": "M", "Colour": "red"}, tracked=False),
-    ]
+        variant(
+            1, {"Size": "S", "Colour": "red"}, item, compareAtPrice="12.00", barcode="4006381333931", taxable=False,
+            inventoryPolicy="CONTINUE", inventoryQuantity=-2, image={"url": "https://x.example/2.jpg", "altText": None},
+        ),
+        variant(2, {"Size": "M", "Colour": "red"}, {"tracked": False}),
+    ]  # fmt: skip
     received = product(
         7, sizes, ["https://x.example/1.jpg"], seo={"title": "T", "description": "D"}, descriptionHtml="<p>é\n</p>"
     )
@@ -39,11 +45,45 @@ async def test_shop_product_is_read_completely(shopify: Shopify) -> None:
     [row] = products(await items(shopify))
     assert (row.handle, row.title, row.description, row.category) == ("product-7", "Product 7", "<p>é\n</p>", "Things")
     assert (row.tags, row.seo_title, row.seo_description, row.status) == (["a tag", "another"], "T", "D", "active")
-    assert (row.images, row.inventory, row.track_inventory) == (["https://x.example/1.jpg"], 5, True)
+    assert (row.images, row.track_inventory) == (["https://x.example/1.jpg", "https://x.example/2.jpg"], True)
     first, second = row.variants
     assert (first.name, first.attributes, first.sku) == ("S / red", {"Size": "S", "Colour": "red"}, "SKU-1")
-    assert (str(first.price), str(first.compare_at_price), first.inventory) == ("10.00", "12.00", 5)
-    assert second.inventory is None
+    assert (str(first.price), str(first.compare_at_price), first.inventory) == ("10.00", "12.00", -2)
+    assert (first.barcode, first.weight, str(first.cost)) == ("4006381333931", {"value": "0.100", "unit": "pound"}, "4.20")
+    assert (first.taxable, first.requires_shipping, first.inventory_policy) == (False, False, "continue")
+    assert (first.image, first.is_available) == ("https://x.example/2.jpg", True)
+    assert second == VariantRow(
+        line=2, name="M / red", price=Decimal(10), compare_at_price=None, attributes={"Size": "M", "Colour": "red"},
+        inventory=None, sku="SKU-2",
+    )  # fmt: skip
+    assert row.present_fields == {"handle", *PRODUCT_FIELD_NAMES, *VARIANT_FIELD_NAMES} - {"is_available"}
+
+
+async def test_shop_product_without_options_has_one_variant(shopify: Shopify) -> None:
+    shopify.products = [product(7, [variant(1, {"Title": "Default Title"}, {"measurement": measurement(2.5, "KILOGRAMS")})])]
+    [row] = products(await items(shopify))
+    [only] = row.variants
+    assert (only.name, only.attributes, only.sku, only.inventory) == ("Default", {}, "SKU-1", 5)
+    assert only.weight == {"value": "2.500", "unit": "kilogram"}
+
+
+@pytest.mark.parametrize(
+    ("item", "values", "column", "problem"),
+    [
+        ({"measurement": measurement(1.0, "STONES")}, {}, "measurement.weight.unit", "“STONES” is none of g, kg, oz, lb"),
+        ({"measurement": measurement(1e19, "GRAMS")}, {}, "measurement.weight.value", "is not a weight in grams"),
+        ({"unitCost": {"amount": "1.234"}}, {}, "unitCost.amount", "has more than two decimals"),
+        ({}, {"inventoryPolicy": "ASK"}, "variants.inventoryPolicy", "“ASK” is none of deny, continue"),
+        ({}, {"barcode": "4" * 256}, "variants.barcode", "has 256 characters"),
+    ],
+)
+async def test_invalid_value_is_reported_by_shopify_field(
+    shopify: Shopify, item: dict[str, Any], values: dict[str, Any], column: str, problem: str
+) -> None:
+    shopify.products = [product(1, [variant(1, {"Size": "S"}, item, **values)])]
+    [found] = [error for error in await items(shopify) if isinstance(error, RowError)]
+    assert found.column.endswith(column)
+    assert problem in found.problem
 
 
 async def test_resuming_from_any_checkpoint_yields_rest(shopify: Shopify) -> None:
@@ -51,7 +91,7 @@ async def test_resuming_from_any_checkpoint_yields_rest(shopify: Shopify) -> Non
     found = await items(shopify)
     assert [row.handle for row in products(found)] == [f"product-{n}" for n in range(1, 31)]
     marks = [n for n, item in enumerate(found) if isinstance(item, Checkpoint)]
-    assert len(marks) == 4
+    assert len(marks) == 8
     for n in marks[:-1]:
         mark = found[n]
         assert isinstance(mark, Checkpoint)
@@ -62,12 +102,12 @@ async def test_concurrent_changes_do_not_shift_pages(shopify: Shopify) -> None:
     shopify.products = [product(n) for n in range(1, 21)]
     found = await items(shopify)
     mark = next(item for item in found if isinstance(item, Checkpoint))
-    shopify.products = [product(n) for n in range(4, 23) if n != 8]
-    assert [row.handle for row in products(await items(shopify, mark.resume_point))] == [f"product-{n}" for n in range(9, 23)]
+    shopify.products = [product(n) for n in range(3, 23) if n != 4]
+    assert [row.handle for row in products(await items(shopify, mark.resume_point))] == [f"product-{n}" for n in range(5, 23)]
 
 
 async def test_too_costly_query_reduces_page_size(shopify: Shopify, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "PRODUCTS_PER_PAGE", 100)
+    monkeypatch.setattr(store, "PRODUCTS_PER_PAGE", 50)
     shopify.products = [product(n) for n in range(1, 31)]
     assert len(products(await items(shopify))) == 30
     assert min(shopify.costs[1:]) < max(shopify.costs)

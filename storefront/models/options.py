@@ -1,0 +1,63 @@
+"""The options of a product, such as size and colour: a JSON column of the product, in display order.
+
+Each option is a dict with `id`, `name` and `values`; each value one with `id`, `value` and `swatch` (None, or a dict with `color`
+and `image`). Names and values are compared without case. Variants get the spelling of the options, which is what was written
+first.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from storefront.core.ids import new_id
+from storefront.models.variant import fold_case
+
+Option = dict[str, Any]
+Attributes = Mapping[str, str]
+
+
+class OptionEditor:
+    """Options that follow the attributes of variants. The given ones are not changed."""
+
+    def __init__(self, options: Sequence[Option] = ()) -> None:
+        self.options: list[Option] = [{**option, "values": [*option["values"]]} for option in options]
+        # Names in display order.
+        self._places = {option["name"]: place for place, option in enumerate(self.options)}
+        # By name and value without case.
+        self._options = {fold_case(option["name"]): option for option in self.options}
+        self._values = {
+            (name, fold_case(value["value"])): value for name, option in self._options.items() for value in option["values"]
+        }
+
+    def adopt(self, attributes: Attributes) -> dict[str, str]:
+        """The attributes of a variant in the spelling and order of the options, to which missing names and values are added."""
+        spelled = dict[str, str]()
+        for name, value in attributes.items():
+            option, known = self._adopt_name(name), self._adopt_value(name, value)
+            spelled[option["name"]] = known["value"]
+        return {name: spelled[name] for name in sorted(spelled, key=self._places.__getitem__)}
+
+    def drop_unused(self, before: Iterable[Attributes], after: Iterable[Attributes]) -> None:
+        """Drop the values that variants had and no variant has any longer. Values that none ever had stay."""
+        for name, value in _collect_pairs(before) - _collect_pairs(after):
+            if (option := self._options.get(name)) and (known := self._values.pop((name, value), None)):
+                option["values"].remove(known)
+                if not option["values"]:
+                    self.options.remove(self._options.pop(name))
+
+    def _adopt_name(self, name: str) -> Option:
+        if (option := self._options.get(fold_case(name))) is None:
+            option = self._options[fold_case(name)] = {"id": new_id(), "name": name, "values": []}
+            self._places[name] = len(self._places)
+            self.options.append(option)
+        return option
+
+    def _adopt_value(self, name: str, value: str) -> dict[str, Any]:
+        key = fold_case(name), fold_case(value)
+        if (known := self._values.get(key)) is None:
+            known = self._values[key] = {"id": new_id(), "value": value, "swatch": None}
+            self._options[fold_case(name)]["values"].append(known)
+        return known
+
+
+def _collect_pairs(attributes_of_variants: Iterable[Attributes]) -> set[tuple[str, str]]:
+    return {(fold_case(name), fold_case(value)) for attributes in attributes_of_variants for name, value in attributes.items()}

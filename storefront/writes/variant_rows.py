@@ -1,0 +1,82 @@
+"""Writes variants of products as sets, and matches new ones with stored ones."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeVar
+
+from sqlalchemy import ARRAY, Uuid, any_, bindparam, delete, func, select, update
+
+from storefront.core.db.database import Connection, Statement, compile_statement
+from storefront.core.db.json_parameters import to_json
+from storefront.models import VARIANT_FIELDS, variants
+from storefront.models.rows import VariantRow
+from storefront.writes.sql import build_insert_of_rows, select_json_rows
+
+VARIANT_COLUMN_NAMES = (*(field.name for field in VARIANT_FIELDS), "position")
+
+T = TypeVar("T")
+Row = Mapping[str, Any]
+
+
+async def lock_variants(connection: Connection, product_ids: Sequence[str]) -> list[VariantRow]:
+    """Lock all variants of these products, which have been locked before, by id."""
+    return await connection.fetch(_lock_variants(), {"ids": list(product_ids)}) if product_ids else []
+
+
+async def write_variants(
+    connection: Connection, *, created: Sequence[Row] = (), updated: Sequence[Row] = (), removed_ids: Sequence[str] = ()
+) -> None:
+    """Write variants with VARIANT_COLUMN_NAMES and `id`; new ones also with `config_id` and `product_id`.
+
+    In this order, so that a variant may take the attributes of one that is removed or changed.
+    """
+    if removed_ids:
+        await connection.fetch(_delete_variants(), {"ids": list(removed_ids)})
+    if updated:
+        await connection.fetch(_update_variants(), {"rows": to_json(list(updated))})
+    if created:
+        await connection.fetch(_insert_variants(), {"rows": to_json(list(created))})
+
+
+def match_rows(incoming: Sequence[Any], stored: Sequence[T], keys: Sequence[Callable[[Any], object]]) -> dict[int, T]:
+    """The stored row that each incoming row updates, by its number: the first key that is equal, and not None, decides."""
+    matches: dict[int, T] = {}
+    unmatched = {id(row): row for row in stored}
+    for get_key in keys:
+        unmatched_by_key = {key: row for row in reversed(unmatched.values()) if (key := get_key(row)) is not None}
+        for n, row in enumerate(incoming):
+            if n not in matches and (found := unmatched_by_key.pop(get_key(row), None)) is not None:
+                matches[n] = unmatched.pop(id(found))
+    return matches
+
+
+def make_unique_key(get_key: Callable[[Any], Any], *groups: Sequence[Any]) -> Callable[[Any], object]:
+    """A key function that is None where another row of the same group has the same key."""
+    unique_keys = [{key for key, count in Counter(map(get_key, rows)).items() if count == 1} for rows in groups]
+    shared_keys = set.intersection(*unique_keys) - {None}
+    return lambda row: key if (key := get_key(row)) in shared_keys else None
+
+
+@cache
+def _lock_variants() -> Statement:
+    of_products = variants.c.product_id == any_(bindparam("ids", type_=ARRAY(Uuid)))
+    columns = [variants.c[name] for name in ("id", "product_id", *VARIANT_COLUMN_NAMES)]
+    return compile_statement(select(*columns).where(of_products).order_by(variants.c.id).with_for_update())
+
+
+@cache
+def _update_variants() -> Statement:
+    entry = select_json_rows(variants, "id", *VARIANT_COLUMN_NAMES)
+    values = {name: entry.c[name] for name in VARIANT_COLUMN_NAMES}
+    statement = update(variants).values(**values, version=variants.c.version + 1, updated_at=func.now())
+    return compile_statement(statement.where(variants.c.id == entry.c.id))
+
+
+def _insert_variants() -> Statement:
+    return build_insert_of_rows(variants, ("id", "config_id", "product_id", *VARIANT_COLUMN_NAMES))
+
+
+@cache
+def _delete_variants() -> Statement:
+    return compile_statement(delete(variants).where(variants.c.id == any_(bindparam("ids", type_=ARRAY(Uuid)))))
