@@ -2,35 +2,32 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy import func, update
-
 from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import run_in_thread_if_long
-from storefront.core.db.database import Statement, compile_statement
 from storefront.core.db.json_parameters import to_json
 from storefront.core.db.pipeline import QueuedStatement
 from storefront.core.ids import new_id
 from storefront.models import VARIANT_FIELDS, products, variants
 from storefront.models.options import Option, OptionEditor
 from storefront.models.rows import ProductRow
-from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes
+from storefront.models.variant import MAX_VARIANTS, build_variant_name
 from storefront.models.variant_summary import SETTABLE_COLUMNS, summarize_variants
 from storefront.products.product_updates import build_change, find_variant_errors, update_products
 from storefront.queries.search import fold_text
 from storefront.writes import validation
 from storefront.writes.authorization import OWN_STORE_ID_SQL, lock_own_product, lock_store_for_insert
 from storefront.writes.changelog import record_product_change
-from storefront.writes.field_errors import FieldError, InvalidInputReason, MutationRejected, make_invalid_input_error
+from storefront.writes.field_errors import InvalidInputReason, MutationRejected, make_invalid_input_error
 from storefront.writes.optimistic_lock import reject_stale_version
 from storefront.writes.product_options import OPTIONS_RULE, find_option_limit_errors, rename_variants, revise_options
 from storefront.writes.product_validation import (
     PRODUCT_RULES,
     VARIANT_CREATION_RULES,
     find_contradictions,
+    find_equal_attributes,
     find_image_errors,
 )
 from storefront.writes.sql import (
@@ -39,12 +36,11 @@ from storefront.writes.sql import (
     convert_to_columns,
     convert_to_parameters,
     delete_row,
-    select_json_rows,
     sort_column_names,
 )
 from storefront.writes.transaction import PendingRow, UnitOfWork
 from storefront.writes.validation import optional_rule
-from storefront.writes.variant_rows import lock_variants
+from storefront.writes.variant_rows import VARIANT_DEFAULTS, enqueue_renames, lock_variants
 
 Values = Mapping[str, Any]
 
@@ -119,16 +115,8 @@ async def _revise_options(unit: UnitOfWork, product: ProductRow, inputs: Sequenc
     if errors := revised.errors or renamed.errors or find_option_limit_errors(OptionEditor(revised.options), ["options"]):
         raise MutationRejected(*errors)
     if renamed.rows:
-        unit.enqueue(_rename_variants(), {"rows": to_json(renamed.rows)})
+        enqueue_renames(unit, renamed.rows)
     return revised.options
-
-
-@cache
-def _rename_variants() -> Statement:
-    entry = select_json_rows(variants, "id", "name", "attributes")
-    values = {name: entry.c[name] for name in ("name", "attributes")}
-    statement = update(variants).values(**values, version=variants.c.version + 1, updated_at=func.now())
-    return compile_statement(statement.where(variants.c.id == entry.c.id))
 
 
 # ------------------------------------------------------------------------------------------------ creating
@@ -140,7 +128,7 @@ def _build_rows(values: Values) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     options = _build_options(clean)
     forms = _build_variant_forms(clean, options)
     variant_rows = [
-        {"id": new_id(), "position": n, **_VARIANT_DEFAULTS, **convert_to_columns(form)} for n, form in enumerate(forms)
+        {"id": new_id(), "position": n, **VARIANT_DEFAULTS, **convert_to_columns(form)} for n, form in enumerate(forms)
     ]
     product = {
         "id": new_id(),
@@ -177,7 +165,7 @@ def _build_variant_forms(values: dict[str, Any], options: OptionEditor) -> list[
             errors += find_contradictions({**form, "compareAtPrice": None} if takes_both else form, path)
     for form, path in zip(forms, paths, strict=True):
         errors += find_image_errors(form, values.get("images", ()), path)
-    errors += _find_equal_attributes(forms)
+    errors += find_equal_attributes([form.get("attributes", {}) for form in forms])
     if errors:
         raise MutationRejected(*errors)
     for form in forms:
@@ -197,18 +185,6 @@ def _build_options(values: dict[str, Any]) -> OptionEditor:
 
 def _drop_nulls(form: Values, names: Iterable[str]) -> Values:
     return {name: value for name, value in form.items() if name not in names or value is not None}
-
-
-def _find_equal_attributes(forms: Sequence[Values]) -> list[FieldError]:
-    first_by_attributes: dict[frozenset[tuple[str, str]], int] = {}
-    errors: list[FieldError] = []
-    for n, form in enumerate(forms):
-        first = first_by_attributes.setdefault(fold_attributes(form.get("attributes", {})), n)
-        if first != n:
-            path = ["variants", str(n), "attributes"]
-            problem = f"are those of variant {first}, apart from upper and lower case. Give each variant its own."
-            errors.append(make_invalid_input_error(path, problem, InvalidInputReason.DUPLICATE))
-    return errors
 
 
 def _queue_product_insert(unit: UnitOfWork, row: Values) -> QueuedStatement:
@@ -245,4 +221,3 @@ def _queue_variants_insert(unit: UnitOfWork, product: Values, variant_rows: Sequ
 
 # All rows of one INSERT have the same columns.
 _VARIANT_COLUMNS = ("id", "config_id", "product_id", "position", *(field.name for field in VARIANT_FIELDS))
-_VARIANT_DEFAULTS: Values = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}

@@ -8,7 +8,7 @@ from typing import Any
 from storefront.core.casing import to_camel_case
 from storefront.core.cooperative import run_in_thread_if_long
 from storefront.core.ids import new_id
-from storefront.models import VARIANT_FIELDS, products
+from storefront.models import products
 from storefront.models.options import OptionEditor
 from storefront.models.rows import ProductRow, VariantRow
 from storefront.models.variant import MAX_VARIANTS, build_variant_name, fold_attributes, follow_attributes
@@ -31,10 +31,17 @@ from storefront.writes.product_options import (
     rename_variants,
     revise_options,
 )
-from storefront.writes.product_validation import VARIANT_RULES, find_contradictions, find_image_errors
+from storefront.writes.product_validation import VARIANT_RULES, find_contradictions, find_equal_attributes, find_image_errors
 from storefront.writes.sql import convert_to_columns, update_row
 from storefront.writes.transaction import PendingRow, UnitOfWork
-from storefront.writes.variant_rows import VARIANT_COLUMN_NAMES, lock_variants, make_unique_key, match_rows, write_variants
+from storefront.writes.variant_rows import (
+    VARIANT_COLUMN_NAMES,
+    VARIANT_DEFAULTS,
+    lock_variants,
+    make_unique_key,
+    match_rows,
+    write_variants,
+)
 
 Values = Mapping[str, Any]
 
@@ -45,7 +52,6 @@ RULES: validation.Rules = {
     "options": validation.optional_rule(OPTIONS_RULE),
     "variants": validation.list_rule(validation.object_rule(_ROW_RULES), MAX_VARIANTS, distinct=False),
 }
-_DEFAULTS: Values = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}
 
 
 async def set_product_variants(unit: UnitOfWork, values: Values) -> Sequence[PendingRow]:
@@ -160,7 +166,7 @@ def _complete_row(
     """All columns of a variant: as given, or else as they are, or else the defaults."""
     given = {name: value for name, value in row.items() if name != "id"}
     if former is None:
-        complete = {"name": None, "price": None, **_DEFAULTS, **given, "id": new_id()}
+        complete = {"name": None, "price": None, **VARIANT_DEFAULTS, **given, "id": new_id()}
     else:
         stored = {name: getattr(former, name) for name in VARIANT_COLUMN_NAMES}
         complete = {**stored, **renamed.get(former.id, {}), **given, "id": former.id}
@@ -172,8 +178,7 @@ def _complete_row(
 
 
 def _find_errors(forms: Sequence[Values], rows: Sequence[Values], product: ProductRow, editor: OptionEditor) -> list[FieldError]:
-    errors = find_option_limit_errors(editor, ["variants"])
-    first_by_attributes: dict[object, int] = {}
+    errors = find_option_limit_errors(editor, ["variants"]) + find_equal_attributes([row["attributes"] for row in rows])
     for n, (form, row) in enumerate(zip(forms, rows, strict=True)):
         path = ["variants", str(n)]
         if row["price"] is None:
@@ -182,10 +187,6 @@ def _find_errors(forms: Sequence[Values], rows: Sequence[Values], product: Produ
         fields = {to_camel_case(name): value for name, value in row.items()}
         errors += find_contradictions({**fields, "inventory": form.get("inventory")}, path)
         errors += find_image_errors(form, product.images, path)
-        first = first_by_attributes.setdefault(fold_attributes(row["attributes"]), n)
-        if first != n:
-            problem = f"are those of variant {first}, apart from upper and lower case. Give each variant its own."
-            errors.append(make_invalid_input_error([*path, "attributes"], problem, InvalidInputReason.DUPLICATE))
     return errors
 
 

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 from storefront.core.casing import to_camel_case
 from storefront.core.db.database import Row
 from storefront.models import PRODUCT_FIELDS, VARIANT_FIELDS
-from storefront.models.variant import fold_case
+from storefront.models.variant import fold_attributes, fold_case
 from storefront.models.variant_summary import SETTABLE_COLUMNS
 from storefront.models.writable_fields import (
     Amount,
@@ -120,6 +120,17 @@ def find_contradictions(values: Mapping[str, Any], path: Sequence[str] = (), sto
     if (values.get("inventory") or 0) < 0 and row.get("inventoryPolicy") != "continue":
         problem = "must not be negative, unless inventoryPolicy is CONTINUE."
         errors.append(make_invalid_input_error([*path, "inventory"], problem, InvalidInputReason.TOO_SMALL))
+    return errors
+
+
+def find_equal_attributes(attributes_of_variants: Sequence[Mapping[str, str]]) -> list[FieldError]:
+    """Errors of the variants of an input that have the attributes of an earlier one."""
+    first_by_attributes: dict[frozenset[tuple[str, str]], int] = {}
+    errors: list[FieldError] = []
+    for n, attributes in enumerate(attributes_of_variants):
+        if (first := first_by_attributes.setdefault(fold_attributes(attributes), n)) != n:
+            problem = f"are those of variant {first}, apart from upper and lower case. Give each variant its own."
+            errors.append(make_invalid_input_error(["variants", str(n), "attributes"], problem, InvalidInputReason.DUPLICATE))
     return errors
 
 

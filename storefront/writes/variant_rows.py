@@ -12,8 +12,11 @@ from storefront.core.db.json_parameters import to_json
 from storefront.models import VARIANT_FIELDS, variants
 from storefront.models.rows import VariantRow
 from storefront.writes.sql import build_insert_of_rows, select_json_rows
+from storefront.writes.transaction import UnitOfWork
 
 VARIANT_COLUMN_NAMES = (*(field.name for field in VARIANT_FIELDS), "position")
+# The values of a new variant that its input leaves out.
+VARIANT_DEFAULTS: Mapping[str, Any] = {field.name: field.default for field in VARIANT_FIELDS if not field.is_required}
 
 T = TypeVar("T")
 Row = Mapping[str, Any]
@@ -37,6 +40,11 @@ async def write_variants(
         await connection.fetch(_update_variants(), {"rows": to_json(list(updated))})
     if created:
         await connection.fetch(_insert_variants(), {"rows": to_json(list(created))})
+
+
+def enqueue_renames(unit: UnitOfWork, rows: Sequence[Row]) -> None:
+    """Enqueue new names and attributes of variants, by `id`."""
+    unit.enqueue(_rename_variants(), {"rows": to_json(list(rows))})
 
 
 def match_rows(incoming: Sequence[Any], stored: Sequence[T], keys: Sequence[Callable[[Any], object]]) -> dict[int, T]:
@@ -66,9 +74,18 @@ def _lock_variants() -> Statement:
 
 
 @cache
+def _rename_variants() -> Statement:
+    return _build_update("name", "attributes")
+
+
+@cache
 def _update_variants() -> Statement:
-    entry = select_json_rows(variants, "id", *VARIANT_COLUMN_NAMES)
-    values = {name: entry.c[name] for name in VARIANT_COLUMN_NAMES}
+    return _build_update(*VARIANT_COLUMN_NAMES)
+
+
+def _build_update(*names: str) -> Statement:
+    entry = select_json_rows(variants, "id", *names)
+    values = {name: entry.c[name] for name in names}
     statement = update(variants).values(**values, version=variants.c.version + 1, updated_at=func.now())
     return compile_statement(statement.where(variants.c.id == entry.c.id))
 

@@ -182,6 +182,16 @@ async def test_malformed_request_waits_for_earlier_responses(shopper: Client) ->
     assert [answer.status for answer in answers] == [200, 400]
 
 
+@pytest.mark.parametrize("target", [b"http://[", b"http://a:99999/", b"http://a:b/", b"http:///", b"http://x?"])
+async def test_target_that_is_no_url_waits_for_earlier_responses(shopper: Client, target: bytes) -> None:
+    slow = POST + sized(b'{"query":"{ __typename }"}')
+    invalid = b"GET %b HTTP/1.1\r\nhost: x\r\n\r\n" % target
+    answers = await exchange(port_of(shopper), slow + slow + invalid + SMUGGLED)
+    assert [answer.status for answer in answers] == [200, 200, 400]
+    [answer] = await exchange(port_of(shopper), invalid + SMUGGLED)
+    assert answer.status == 400
+
+
 @pytest.mark.parametrize("first", [b"GET /healthz HTTP/1.0\r\nconnection: keep-alive\r\n\r\n", LAST])
 async def test_bytes_after_closing_request_are_ignored(shopper: Client, first: bytes) -> None:
     for parts in ([first + SMUGGLED], [first + SMUGGLED[:20], SMUGGLED[20:]]):

@@ -105,6 +105,7 @@ BAD_SHEETS = (
     "a{b:1\u3000url(//evil.example)}",
     "@font-face{font-family:x;src:1\u00a0url(//evil.example),local(a)}",
     "x" * 50_001,
+    "a{width:" + "9" * 4_301 + "px}",
 )
 
 

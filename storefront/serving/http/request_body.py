@@ -68,7 +68,7 @@ def parse_lenient_json(text: bytes | str, label: str, max_values: int = DEFAULT_
 
     Raises HTTPError if it is not JSON, and LimitExceeded if it has too many values. `label` names it in messages.
     """
-    _check_value_count(text, label, max_values)
+    check_value_count(text, label, max_values)
     try:
         return lone_surrogates.loads(text)
     except ValueError:
@@ -79,7 +79,7 @@ def parse_lenient_json(text: bytes | str, label: str, max_values: int = DEFAULT_
 _STRING_OR_COMMA = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|(,)', re.DOTALL)
 
 
-def _check_value_count(text: bytes | str, label: str, max_values: int) -> None:
+def check_value_count(text: bytes | str, label: str, max_values: int) -> None:
     """Count the scalar values before parsing: there is one more than there are commas between values. Raises LimitExceeded."""
     encoded = text if isinstance(text, bytes) else text.encode(errors="replace")
     # Commas outside of strings are counted only if there are many in total, and only up to the limit.

@@ -142,7 +142,12 @@ class HardenedHTTPProtocol(BackpressureHTTPProtocol):
         if self.expect_100_continue and self.parser.get_http_version() == "1.0":
             self.expect_100_continue = False
         self._is_reading_body = True
-        super().on_headers_complete()
+        try:
+            super().on_headers_complete()
+        except (httptools.HttpParserInvalidURLError, AttributeError):
+            # Uvicorn reads a path where there may be none. There is no request that a body could belong to.
+            self._is_reading_body = False
+            raise MalformedRequestError("The target of the request is not a URL.") from None
         # Trailers of a chunked body must not become headers of the request.
         self.headers = []
 
