@@ -376,7 +376,7 @@ class _OptionRow(NamedTuple):
     id: str
     name: str
     position: int
-    option_values: list[_OptionValueRow]
+    values: list[_OptionValueRow]
 
 
 @strawberry.type(description="Visual representation of an option value.")
@@ -409,17 +409,19 @@ FirstValues = Annotated[
 ]
 
 
+async def _slice_option_values(
+    options: Sequence[_OptionRow], _: Info, first: FirstValues = 100
+) -> Sequence[Sequence[_OptionValueRow]]:
+    limit = arguments.check_row_count(first, max_rows=MAX_VARIANTS)
+    return [option.values[:limit] for option in options]
+
+
 @strawberry.type(description="Something shoppers choose between, such as size or colour.")
 class ProductOption:
     id: strawberry.ID = strawberry.field(description="Globally unique, opaque and permanent.")
     name: str = strawberry.field(description='Name of the option, and of the variants\' attribute: "Colour".')
     position: int = strawberry.field(description="Place among the options of the product, from 0.")
-    option_values: strawberry.Private[list[_OptionValueRow]]
-
-    @strawberry.field(description="Values in display order.")
-    def values(self, first: FirstValues = 100) -> list[ProductOptionValue]:
-        limit = arguments.check_row_count(first, max_rows=MAX_VARIANTS)
-        return cast(list[ProductOptionValue], self.option_values[:limit])
+    values: list[ProductOptionValue] = batch_field(_slice_option_values, description="Values in display order.")
 
 
 @strawberry.type(description="Number of reviews with a certain number of stars.")
