@@ -22,7 +22,6 @@ from storefront.writes.transaction import IDEMPOTENCY_KEY_TTL_HOURS, Command, Mu
 P = TypeVar("P", bound="MutationPayload")
 
 EXPECTED_VERSION_DESCRIPTION = "Version that the change is based on; refused if there is a newer one. Omit to ignore the version."
-INVENTORY_DESCRIPTION = "Default 0; null means not tracked, never out of stock."
 
 MAX_KEY_CHARACTERS = 255
 

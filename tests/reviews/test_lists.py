@@ -18,7 +18,7 @@ OF_PRODUCT = f"""query({VARIABLES}, $rating: Int) {{
 OF_STORE = f"query({VARIABLES}) {{ config(by: {{id: $id}}) {{ reviews({ARGUMENTS}) {{ {PAGE} }} }} }}"
 DOCUMENT = """query($id: ID!, $first: Int, $rating: Int) {
   product(by: {id: $id}) { reviews(rating: $rating, first: $first) { totalCount nodes { id } } } }"""
-# Ten reviews of one to four stars at the same time each; nobody gives five.
+# Ten reviews of one to four stars at the same time each; none has five.
 INSERT = """
 WITH authors AS (
   INSERT INTO users (id, email) SELECT gen_random_uuid(), gen_random_uuid() || '@example.com' FROM generate_series(1, 40)
