@@ -17,6 +17,7 @@ from sqlalchemy import (
     any_,
     bindparam,
     column,
+    false,
     func,
     literal,
     literal_column,
@@ -62,9 +63,11 @@ _MIN_PRICE, _MAX_PRICE = (bindparam(name, type_=Numeric) for name in ("min_price
 
 def has_price_between() -> ColumnElement[bool]:
     """Whether the price of an available variant is between two filters, each of which is met: by different variants, maybe."""
-    is_between = variants.c.price.between(_MIN_PRICE, _MAX_PRICE)
-    found = select(variants.c.id).where(variants.c.product_id == products.c.id, is_variant_available(), is_between)
-    return or_(products.c.price >= _MIN_PRICE, products.c.max_price <= _MAX_PRICE, found.correlate(products).exists())
+    is_between = func.coalesce(func.bool_or(variants.c.price.between(_MIN_PRICE, _MAX_PRICE)), false())
+    # An aggregate costs the same with and without the values of parameters, so Postgres caches a generic plan.
+    # EXISTS does not, and may be hashed under OR: for that, the variants of all stores are read.
+    found = select(is_between).where(variants.c.product_id == products.c.id, is_variant_available())
+    return or_(products.c.price >= _MIN_PRICE, products.c.max_price <= _MAX_PRICE, found.correlate(products).scalar_subquery())
 
 
 # Every filter by the name of its parameter. A list combines its filters with AND.
@@ -73,8 +76,8 @@ FILTER_CONDITIONS: dict[str, ColumnElement[bool]] = {
     "categories": products.c.category == any_(bind_text_array("categories")),
     "tags": products.c.tags.op("?|", return_type=Boolean())(bind_text_array("tags")),
     # An available variant has such a price.
-    "min_price": (products.c.max_price >= _MIN_PRICE) & (products.c.variants_available > 0),
-    "max_price": (products.c.price <= _MAX_PRICE) & (products.c.variants_available > 0),
+    "min_price": (products.c.max_price >= _MIN_PRICE) & (products.c.variants_available > literal_column("0")),
+    "max_price": (products.c.price <= _MAX_PRICE) & (products.c.variants_available > literal_column("0")),
     "in_stock": products.c.in_stock == bindparam("in_stock", type_=Boolean),
     "statuses": products.c.status == any_(bind_text_array("statuses")),
     "min_rating": products.c.rating >= bindparam("min_rating", type_=Double),
