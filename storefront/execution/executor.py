@@ -5,10 +5,12 @@ again from the value that its resolver returned. So errors, their paths and null
 root resolver runs twice.
 """
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
-from typing import Any, Generic, TypeVar, cast
+from enum import StrEnum, auto
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 import orjson
 from graphql import (
@@ -27,7 +29,7 @@ from graphql import (
     is_leaf_type,
 )
 from graphql.execution import Executor
-from graphql.pyutils import Path
+from graphql.pyutils import AwaitableOrValue, Path
 from orjson import Fragment
 
 from storefront.execution.completion import (
@@ -42,35 +44,44 @@ from storefront.execution.completion import (
 from storefront.execution.coroutines import PendingCoroutine, cancel_all, finish_all, resume_coroutine, start_awaitables
 from storefront.execution.plan import DocumentPlans, FieldPlan, SelectionPlan
 from storefront.execution.resolve_info import resolve_info
-from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS, FieldDetails
+from storefront.execution.strawberry_adapter import EXECUTE_DEFAULT_ARGUMENTS, FieldDetails, GroupedFieldSet
 
 log = logging.getLogger("storefront.execution")
 
 C = TypeVar("C")
 
 
-class OperationProgress:
-    """The response names of root fields that have started, and of those whose resolvers have completed, in order."""
+class FieldState(StrEnum):
+    """How far a root field of a mutation had come at the deadline: whether its changes are committed, or that this is unknown."""
 
-    __slots__ = ("completed", "started")
+    COMMITTED = auto()
+    INTERRUPTED = auto()
+    NOT_STARTED = auto()
 
-    def __init__(self) -> None:
-        self.started: dict[str, None] = {}
-        self.completed: dict[str, None] = {}
+
+class MutationDeadline(Protocol):
+    """The deadline of a mutation. It cancels the task that executes it."""
+
+    def absorb_cancellation(self) -> bool:
+        """Whether the deadline cancelled the task. If so, the task is uncancelled."""
+
+    def create_error(self, state: FieldState) -> Exception:
+        """The error of a root field that has no result at the deadline."""
 
 
 class BreadthFirstExecutor(Executor[C], Generic[C]):
     """graphql-core's executor, with everything below the root fields executed breadth-first.
 
-    `plans` are the cached plans of the document; `progress` records which root fields have completed, for operations that may be
-    interrupted.
+    `plans` are the cached plans of the document. At the `deadline` of a mutation, the root fields without a result have an error.
     """
 
     def __init__(
-        self, *arguments: Any, plans: DocumentPlans | None = None, progress: OperationProgress | None = None, **named: Any
+        self, *arguments: Any, plans: DocumentPlans | None = None, deadline: MutationDeadline | None = None, **named: Any
     ) -> None:
         super().__init__(*arguments, **named)
-        self._plans, self._progress = plans or DocumentPlans(), progress
+        self._plans, self._deadline = plans or DocumentPlans(), deadline
+        # Response names of root fields whose resolvers have returned.
+        self._resolved_names: set[str] = set()
 
     @classmethod
     def build(
@@ -105,6 +116,48 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         operation_arguments = (root_value, context_value, operation.node, variable_values)
         return cls(schema, *fragments, *operation_arguments, *resolvers, default_field_resolver, plans=plans, **named)
 
+    def execute_fields_serially(
+        self,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: GroupedFieldSet,
+        position_context: C | None,
+    ) -> AwaitableOrValue[dict[str, Any]]:
+        """Execute the root fields of a mutation in order."""
+        arguments = parent_type, source_value, path, grouped_field_set, position_context
+        if self._deadline is None:
+            return super().execute_fields_serially(*arguments)
+        return self._execute_until_deadline(self._deadline, *arguments)
+
+    async def _execute_until_deadline(
+        self,
+        deadline: MutationDeadline,
+        parent_type: GraphQLObjectType,
+        source_value: Any,
+        path: Path | None,
+        grouped_field_set: GroupedFieldSet,
+        position_context: C | None,
+    ) -> dict[str, Any]:
+        results: dict[str, Any] = {}
+        state: FieldState | None = None
+        for name, details in grouped_field_set.items():
+            field_path, field_name = Path(path, name, parent_type.name), details[0].node.name.value
+            if state is None or field_name == "__typename":
+                try:
+                    result = self.execute_field(parent_type, source_value, details, field_path, position_context)
+                    results[name] = await result if self.is_awaitable(result) else result
+                    continue
+                except asyncio.CancelledError:
+                    if not deadline.absorb_cancellation():
+                        raise
+                state = FieldState.COMMITTED if name in self._resolved_names else FieldState.INTERRUPTED
+            else:
+                state = FieldState.NOT_STARTED
+            self.handle_field_error(deadline.create_error(state), parent_type.fields[field_name].type, details, field_path)
+            results[name] = None
+        return results
+
     def complete_value(
         self,
         return_type: GraphQLOutputType,
@@ -115,8 +168,7 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         position_context: C | None,
     ) -> Any:
         """Complete the value that a root field's resolver returned."""
-        if self._progress is not None:
-            self._progress.completed[str(path.key)] = None
+        self._resolved_names.add(str(path.key))
         arguments = return_type, field_details_list, info, path, result, position_context
         if result is None or not is_composite_type(get_named_type(return_type)):
             return super().complete_value(*arguments)
@@ -141,8 +193,6 @@ class BreadthFirstExecutor(Executor[C], Generic[C]):
         self, field_def: GraphQLField, field_nodes: list[FieldNode], parent_type: GraphQLObjectType, path: Path
     ) -> GraphQLResolveInfo[Any]:
         """The `info` of a root field's resolver, with the field's plan for look-ahead."""
-        if self._progress is not None:
-            self._progress.started[str(path.key)] = None
         info = super().build_resolve_info(field_def, field_nodes, parent_type, path)
         if is_leaf_type(get_named_type(field_def.type)):
             return info

@@ -11,7 +11,7 @@ from typing import Any
 
 import strawberry
 from graphql import GraphQLResolveInfo, GraphQLSchema
-from graphql.execution.collect_fields import FieldDetails
+from graphql.execution.collect_fields import FieldDetails, GroupedFieldSet
 from graphql.execution.get_variable_signature import GraphQLVariableSignature, get_variable_signature
 from graphql.execution.values import VariableValueSource
 from graphql.language.ast import QUERY_DOCUMENT_KEYS
@@ -25,7 +25,8 @@ from strawberry.types.base import StrawberryList, StrawberryMaybe, StrawberryObj
 from strawberry.types.field import StrawberryField
 from strawberry.types.lazy_type import LazyType
 
-# graphql-core exports these from no package: FieldDetails (a field node and the variables of the fragment that it stands in), the
+# graphql-core exports these from no package: FieldDetails (a field node and the variables of the fragment that it stands in)
+# and lists of them by response name, the
 # parsed signature of a variable, a variable's raw value with its signature, the coercion of an input field's default, the keys of
 # each node's children, the parser, and the visitor that finds uses of variables. Strawberry documents none of its type wrappers.
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "QUERY_DOCUMENT_KEYS",
     "FieldDetails",
     "GraphQLVariableSignature",
+    "GroupedFieldSet",
     "IdentityValidationContext",
     "LazyType",
     "Parser",

@@ -25,6 +25,7 @@ THREE = """mutation($a: ID!, $b: ID!) {
   first: adjustInventory(input: {changes: [{id: $a, delta: 1}]}) { position }
   second: adjustInventory(input: {changes: [{id: $b, delta: 1}]}) { position }
   third: adjustInventory(input: {changes: [{id: $a, delta: 1}]}) { position }
+  __typename
 }"""
 
 
@@ -169,15 +170,39 @@ async def test_query_times_out(empty_url: str, tmp_path: Path) -> None:
         assert "0.3 s" in error["message"]
 
 
-async def test_mutation_timeout_names_completed_fields(empty_url: str, tmp_path: Path) -> None:
+async def test_mutation_timeout_keeps_the_results_of_other_fields(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, request_timeout=0.8) as client, watching(empty_url) as watcher:
         user, (free, locked) = await owner(client)
         async with watcher.locked(f"SELECT FROM products WHERE id = '{locked}' FOR UPDATE"):
             answer = await user.post(THREE, a=free, b=locked)
-        (error,) = answer.json()["errors"]
-        received = {name: error["extensions"][name] for name in ("code", "done", "interrupted", "notBegun")}
-        assert received == {"code": "TIMEOUT", "done": ["first"], "interrupted": ["second"], "notBegun": ["third"]}
+        received = answer.json()
+        assert answer.status_code == 200
+        assert received["data"] == {"first": {"position": "1"}, "second": None, "third": None, "__typename": "Mutation"}
+        errors = [(error["path"], error["extensions"]["code"], error["extensions"]["state"]) for error in received["errors"]]
+        assert errors == [(["second"], "TIMEOUT", "INTERRUPTED"), (["third"], "TIMEOUT", "NOT_STARTED")]
         assert [await stock(client.database, product) for product in (free, locked)] == [1, 0]
+
+
+async def test_timeout_of_a_payload_says_that_the_mutation_is_done(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, request_timeout=0.8) as client, watching(empty_url) as watcher:
+        user, (free, _) = await owner(client)
+        payload = "variants { product { reviews { nodes { id } } } }"
+        async with watcher.locked("LOCK TABLE reviews IN ACCESS EXCLUSIVE MODE"):
+            answer = await user.post(STOCK.replace("variants { inventory }", payload), p=free)
+        [error] = answer.json()["errors"]
+        assert (answer.status_code, error["extensions"]["code"], error["extensions"]["state"]) == (504, "TIMEOUT", "COMMITTED")
+        assert await stock(client.database, free) == 1
+
+
+async def test_lock_timeout_of_one_mutation_keeps_the_results_of_other_fields(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, lock_timeout=300) as client, watching(empty_url) as watcher:
+        user, (free, locked) = await owner(client)
+        async with watcher.locked(f"SELECT FROM products WHERE id = '{locked}' FOR UPDATE"):
+            answer = await user.post(THREE, a=free, b=locked)
+        received = answer.json()
+        assert (answer.status_code, [error["path"] for error in received["errors"]]) == (200, [["second"]])
+        assert [value and value["position"] for value in list(received["data"].values())[:3]] == ["1", None, "2"]
+        assert [await stock(client.database, product) for product in (free, locked)] == [2, 0]
 
 
 async def test_statement_timeout_is_reported(empty_url: str, tmp_path: Path) -> None:

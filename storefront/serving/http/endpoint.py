@@ -140,9 +140,7 @@ class GraphQLEndpoint:
         if cache_lookup and operation.is_public:
             # A caller that joins a running execution has its own deadline.
             run = partial(self._operations.run, operation)
-            shared_execution = self._operations.await_with_timeout(
-                operation, cache_lookup.compute(run, self._operations.encode_response)
-            )
+            shared_execution = self._operations.await_with_timeout(cache_lookup.compute(run, self._operations.encode_response))
             response_or_result = await _await_unless_disconnected(request, shared_execution, has_mutations=False)
             return (
                 response_or_result

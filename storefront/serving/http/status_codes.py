@@ -46,8 +46,8 @@ class SpecEdition:
     def choose_status(self, response: Mapping[str, Any], media_type: str) -> int:
         """The HTTP status of a response."""
         if "data" in response:
-            if _is_unavailable(response):
-                return 503
+            if code := _find_code_without_data(response):
+                return _STATUS_BY_CODE[code]
             return self.partial_status if "errors" in response and media_type == GRAPHQL_JSON else 200
         code = response["errors"][0]["extensions"]["code"]
         if code in _STATUS_BY_CODE:
@@ -61,11 +61,12 @@ class SpecEdition:
         return accepted_type if self.is_lenient or status < 300 else GRAPHQL_JSON
 
 
-def _is_unavailable(response: Mapping[str, Any]) -> bool:
-    """Whether there is no data because the server or its database was unavailable: clients and proxies may retry."""
+def _find_code_without_data(response: Mapping[str, Any]) -> str | None:
+    """The code of all errors of a response without data, if a retry may succeed: clients and proxies see it by the status."""
     if "errors" not in response or any(value is not None for value in (response["data"] or {}).values()):
-        return False
-    return all(error["extensions"]["code"] == Unavailable.code for error in response["errors"])
+        return None
+    codes = {error["extensions"]["code"] for error in response["errors"]}
+    return codes.pop() if codes in ({Unavailable.code}, {TimedOut.code}) else None
 
 
 # The draft that the audit suite graphql-http tests, and that clients are written for.

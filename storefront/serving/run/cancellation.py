@@ -7,7 +7,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from storefront.core.errors import RequestError
+from storefront.core.errors import RequestError, TimedOut
+from storefront.execution.executor import FieldState
 
 # Seconds after which the connection is watched for a disconnect: most responses are sent by then.
 DISCONNECT_CHECK_DELAY_SECONDS = 0.1
@@ -18,6 +19,21 @@ class ClientDisconnectedError(RequestError):
 
     def __init__(self) -> None:
         super().__init__("The client has disconnected.")
+
+
+def create_timeout_error(seconds: float, state: FieldState | None = None) -> TimedOut:
+    """The error of an operation, or of a root field of a mutation, that has no result after so many seconds."""
+    problem = f"This took longer than the {seconds:g} s that it has"
+    match state:
+        case None:
+            return TimedOut(f"{problem}, and was given up. Ask for less at a time.")
+        case FieldState.COMMITTED:
+            problem += ". The mutation is done; its payload was given up."
+        case FieldState.INTERRUPTED:
+            problem += ". The mutation is done whole or not at all: the same idempotencyKey makes it safe to send it again."
+        case FieldState.NOT_STARTED:
+            problem += ", and the mutation was not begun."
+    return TimedOut(problem, state=state.name)
 
 
 class Deadline:
@@ -42,6 +58,25 @@ class Deadline:
         self.has_fired = True
         if self._task is not None:
             self._task.cancel()
+
+
+class OperationDeadline(Deadline):
+    """The deadline of an operation. `cancel` cancels what runs on behalf of the operation."""
+
+    __slots__ = ("_cancel", "_seconds")
+
+    def __init__(self, seconds: float, cancel: Callable[[], None]) -> None:
+        super().__init__(seconds)
+        self._seconds, self._cancel = seconds, cancel
+
+    def absorb_cancellation(self) -> bool:
+        """Whether this deadline alone cancelled the task. If so, the task is uncancelled. The operation is cancelled."""
+        self._cancel()
+        return super().absorb_cancellation()
+
+    def create_error(self, state: FieldState | None = None) -> TimedOut:
+        """The error of the operation, or of a mutation's root field."""
+        return create_timeout_error(self._seconds, state)
 
 
 class DisconnectWatcher(Deadline):

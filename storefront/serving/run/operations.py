@@ -10,17 +10,16 @@ from typing import Any, TypeVar
 import orjson
 from graphql import ExecutionResult, OperationType, execute
 
-from storefront.core.errors import LimitExceeded, RequestError, TimedOut, Unavailable
+from storefront.core.errors import LimitExceeded, RequestError, Unavailable
 from storefront.execution.document_nodes import get_operation_name
-from storefront.execution.executor import BreadthFirstExecutor, OperationProgress
+from storefront.execution.executor import BreadthFirstExecutor
 from storefront.serving.documents.document_store import DocumentStore, NotExecutableError
-from storefront.serving.documents.field_merging import FieldCollector
 from storefront.serving.documents.limits import check_cost, check_input_items
 from storefront.serving.documents.parse_lock import ParseLock
 from storefront.serving.http import lone_surrogates
 from storefront.serving.http.graphql_request import GraphQLRequest
 from storefront.serving.observability.instrumentation import Observers
-from storefront.serving.run.cancellation import Deadline
+from storefront.serving.run.cancellation import OperationDeadline, create_timeout_error
 from storefront.serving.run.fanout import TryWrite
 from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
 from storefront.serving.run.results import wrap_error
@@ -96,18 +95,20 @@ class Operations:
         return PreparedOperation(document, kind, request.operation_name, request.variables, cost, request.reports_cost, label)
 
     async def run(self, operation: PreparedOperation, context: OperationContext) -> ExecutionResult:
-        """Execute a query or mutation. Raises Unavailable if too many are running (load shedding), and TimedOut."""
+        """Execute a query or mutation. Raises Unavailable if too many are running (load shedding), and TimedOut.
+
+        At the deadline of a mutation, its root fields that have no result have an error each, and the others keep their results.
+        """
         if self._running_count >= self._limits.max_operations:
             raise Unavailable(f"This server runs at most {self._limits.max_operations:,} operations at a time. Try again soon.")
         self._running_count += 1
-        progress = OperationProgress() if operation.kind is OperationType.MUTATION else None
-        deadline = Deadline(self._limits.timeout_seconds)
+        deadline = OperationDeadline(self._limits.timeout_seconds, context.cancel)
+        is_mutation = operation.kind is OperationType.MUTATION
         try:
-            result = await self._execute_observed(operation, context, progress=progress)
+            result = await self._execute_observed(operation, context, deadline=deadline if is_mutation else None)
         except asyncio.CancelledError:
-            context.cancel()
             if deadline.absorb_cancellation():
-                raise self._create_timeout_error(operation, progress) from None
+                raise deadline.create_error() from None
             raise
         finally:
             deadline.stop()
@@ -136,41 +137,24 @@ class Operations:
         """The results of a subscription as JSON: see `Subscriptions.stream`."""
         return self._subscriptions.stream(operation, context, request_id, try_write)
 
-    async def await_with_timeout(self, operation: PreparedOperation, outcome: Awaitable[T]) -> T:
+    async def await_with_timeout(self, outcome: Awaitable[T]) -> T:
         """Await a result that several requests share, within the timeout of an operation. Raises TimedOut."""
         try:
             async with asyncio.timeout(self._limits.timeout_seconds):
                 return await outcome
         except TimeoutError:
-            raise self._create_timeout_error(operation, None) from None
-
-    def _create_timeout_error(self, operation: PreparedOperation, progress: OperationProgress | None) -> TimedOut:
-        limit = f"This took longer than the {self._limits.timeout_seconds:g} s that it has"
-        if progress is None:
-            return TimedOut(f"{limit}, and was given up. Ask for less at a time.")
-        done, operation_node = list(progress.completed), operation.document.find_operation(operation.name)
-        interrupted = [name for name in progress.started if name not in progress.completed]
-        root_names = (
-            FieldCollector(self._schema, operation.document.ast).collect_fields([(None, operation_node.selection_set)])
-            if operation_node
-            else {}
-        )
-        not_started = [name for name in root_names if name not in progress.started]
-        names_by_state = {"done": done, "interrupted": interrupted, "not begun": not_started}
-        states_text = "; ".join(f"{state}: {', '.join(names)}" for state, names in names_by_state.items() if names)
-        advice = "What was interrupted is done whole or not at all: the same idempotencyKey makes it safe to send it again."
-        return TimedOut(f"{limit}. {states_text}. {advice}", done=done, interrupted=interrupted, notBegun=not_started)
+            raise create_timeout_error(self._limits.timeout_seconds) from None
 
     async def _execute_observed(
-        self, operation: PreparedOperation, context: object, root: Any = None, progress: OperationProgress | None = None
+        self, operation: PreparedOperation, context: object, root: Any = None, deadline: OperationDeadline | None = None
     ) -> ExecutionResult:
         with self._observers.observe_execution(operation) as execution:
-            result = await self._execute(operation, context, root, progress)
+            result = await self._execute(operation, context, root, deadline)
             execution.record_result(result)
         return result
 
     async def _execute(
-        self, operation: PreparedOperation, context: object, root: Any, progress: OperationProgress | None
+        self, operation: PreparedOperation, context: object, root: Any, deadline: OperationDeadline | None
     ) -> ExecutionResult:
         result = execute(
             self._schema,
@@ -182,6 +166,6 @@ class Operations:
             executor_class=BreadthFirstExecutor,
             plans=operation.document.plans,
             hide_suggestions=self._hides_suggestions,
-            progress=progress,
+            deadline=deadline,
         )
         return await result if isawaitable(result) else result
