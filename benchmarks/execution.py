@@ -4,7 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import uvloop
 from graphql import DocumentNode, ExecutionResult, execute, parse, validate
@@ -26,6 +26,10 @@ from storefront.schema import schema
 # The required factor of CPU below graphql-core's, by number of products.
 LEAST = {20: 8.0, 100: 12.0}
 SECONDS = 1.0
+
+P = ParamSpec("P")
+K = TypeVar("K")
+V = TypeVar("V")
 
 Edge = Callable[..., Awaitable[Sequence[Any]]]
 
@@ -65,8 +69,16 @@ class AtHand(Context):
     memory: Memory
     recording: bool
 
-    def load_many(self, edge: Any, keys: Sequence[Any], *args: Any, **named: Any) -> Any:
-        return super().load_many(self.memory.of(edge, self.recording), keys, *args, **named)
+    def load_many(
+        self,
+        load: Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]],
+        keys: Sequence[K],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Awaitable[list[V]]:
+        from_memory: Callable[Concatenate[Context, Sequence[K], P], Awaitable[Sequence[V]]]
+        from_memory = self.memory.of(load, self.recording)
+        return super().load_many(from_memory, keys, *args, **kwargs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,7 +155,7 @@ class User:
 
     @classmethod
     def of(cls, row: UserRow) -> "User":
-        return cls(id=row.id, name=row.name, image=row.image)
+        return cls(id=strawberry.ID(row.id), name=row.name, image=row.image)
 
 
 @strawberry.type
@@ -173,7 +173,14 @@ class Review:
 
     @classmethod
     def of(cls, row: ReviewRow) -> "Review":
-        return cls(user_id=row.user_id, id=row.id, rating=row.rating, title=row.title, body=row.body, created_at=row.created_at)
+        return cls(
+            user_id=row.user_id,
+            id=strawberry.ID(row.id),
+            rating=row.rating,
+            title=row.title,
+            body=row.body,
+            created_at=row.created_at,
+        )
 
 
 @strawberry.type
@@ -191,11 +198,11 @@ class Variant:
     @classmethod
     def of(cls, row: VariantRow) -> "Variant":
         return cls(
-            id=row.id,
+            id=strawberry.ID(row.id),
             name=row.name,
             price=row.price,
             compare_at_price=row.compare_at_price,
-            attributes=row.attributes,
+            attributes=JSON(row.attributes),
             inventory=row.inventory,
             sku=row.sku,
             is_available=row.is_available,
@@ -242,14 +249,14 @@ class Product:
     def of(cls, row: ProductRow) -> "Product":
         return cls(
             config_id=row.config_id,
-            id=row.id,
+            id=strawberry.ID(row.id),
             title=row.title,
             description=row.description,
             price=row.price,
             compare_at_price=row.compare_at_price,
-            images=row.images,
+            images=JSON(row.images),
             category=row.category,
-            tags=row.tags,
+            tags=JSON(row.tags),
             inventory=row.inventory,
             track_inventory=row.track_inventory,
             seo_title=row.seo_title,
