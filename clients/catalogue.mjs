@@ -133,7 +133,7 @@ async function untilAnswered(ask) {
 /** Whether the server has refused, so that asking again is of no use. Everything else is a lost connection. */
 function isFinal(error) {
   const codes = [error, error?.errors, error?.graphQLErrors].flat().map((one) => one?.extensions?.code);
-  const refused = codes.some((code) => code && !['INTERNAL_SERVER_ERROR', 'SERVICE_UNAVAILABLE'].includes(code));
+  const refused = codes.some((code) => code && !['INTERNAL_SERVER_ERROR', 'SERVICE_UNAVAILABLE', 'TIMEOUT'].includes(code));
   return refused || /\b(4400|4401|4406)\b/.test(error?.code ?? error?.message) || error?.response?.status === 401;
 }
 

@@ -62,8 +62,6 @@ def build_warnings(database: Database, data_dir: Path | None) -> dict[str, Healt
     """Warnings for operators, which do not affect readiness. `data_dir`: the folder of local object storage, if it is used."""
 
     async def check_disk() -> str | None:
-        if database.is_disk_full:
-            return "Postgres has no disk space left: writes are rejected"
         free_bytes = _get_free_bytes(data_dir) if data_dir else None
         return (
             None
@@ -71,7 +69,10 @@ def build_warnings(database: Database, data_dir: Path | None) -> dict[str, Healt
             else f"{free_bytes // 1_000_000} MB are left for the data folder"
         )
 
-    return {"disk": check_disk}
+    async def check_writes() -> str | None:
+        return database.write_problem
+
+    return {"disk": check_disk, "writes": check_writes}
 
 
 def _get_free_bytes(folder: Path) -> int | None:

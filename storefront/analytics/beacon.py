@@ -1,6 +1,6 @@
 """Beacon endpoint, POST /events/{configId}: events from navigator.sendBeacon, from any origin, as plain text or JSON."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import orjson
@@ -12,7 +12,7 @@ from storefront.analytics import commands
 from storefront.analytics.commands import EventResult, EventStatus
 from storefront.core import request_context
 from storefront.core.db.database import Database
-from storefront.core.errors import InvalidInput, NotFound, RequestError
+from storefront.core.errors import InvalidInput, NotFound, RequestError, TimedOut, Unavailable
 from storefront.core.net.client_info import ClientInfo
 from storefront.serving.errors import format_errors
 from storefront.serving.http import lone_surrogates
@@ -49,19 +49,14 @@ def build_routes(
     async def serve_events(request: Request) -> Response:
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=PREFLIGHT_HEADERS)
-        headers: dict[str, str] = {}
+        request_id = request_context.get_request_id()
         try:
             await rate_limiter.consume(RateLimitScope.EVENTS, get_caller_key(request.client.host if request.client else None))
-            status, content = await _record_events(request, database, request_context.get_request_id(), body_limits)
-        except RateLimited as error:
-            status, content = 429, {"errors": format_errors([wrap_error(error)], request_context.get_request_id())}
-            headers = {"retry-after": str(error.retry_after), **error.state.to_headers()}
-        except HTTPError as error:
-            status, content, headers = (
-                error.status,
-                {"errors": format_errors([wrap_error(error)], request_context.get_request_id())},
-                error.headers,
-            )
+            status, content = await _record_events(request, database, request_id, body_limits)
+            headers: Mapping[str, str] = {}
+        except Exception as error:
+            status, headers = _choose_status(error)
+            content = {"errors": format_errors([wrap_error(error)], request_id)}
         return Response(orjson.dumps(content), status, {**ANY_ORIGIN_HEADERS, **headers}, "application/json")
 
     return [Route("/events/{config_id}", serve_events, methods=["POST", "OPTIONS"])]
@@ -77,14 +72,24 @@ async def _record_events(
         results = await commands.track_events(database, request.path_params["config_id"], events, client_info, consent=consent)
     except MutationRejected as rejection:
         return _build_rejection(rejection.field_errors, request_id)
-    except HTTPError:
-        raise
-    except RequestError as error:
-        return 400, {"errors": format_errors([wrap_error(error)], request_id)}
-    except Exception as error:
-        return 500, {"errors": format_errors([wrap_error(error)], request_id)}
     recorded = sum(result.status is EventStatus.RECORDED for result in results)
     return 200, {"recorded": recorded, "results": [_to_result_json(n, result) for n, result in enumerate(results)]}
+
+
+def _choose_status(error: Exception) -> tuple[int, Mapping[str, str]]:
+    """The HTTP status of an error, and its headers."""
+    match error:
+        case HTTPError():
+            return error.status, error.headers
+        case RateLimited():
+            return 429, {"retry-after": str(error.retry_after), **error.state.to_headers()}
+        case Unavailable() | TimedOut():
+            # A sender that gets a 4xx drops its events.
+            return 503, {"retry-after": str(Unavailable.retry_after)}
+        case RequestError():
+            return 400, {}
+        case _:
+            return 500, {}
 
 
 def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:

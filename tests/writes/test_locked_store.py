@@ -53,6 +53,31 @@ async def test_locked_store_leaves_other_stores_alone(shop: Client, empty_url: s
     assert (await owner.ask(UPDATE, i={"id": products[1], "title": "Now"}))["updateProduct"]["position"] == "2"
 
 
+async def test_several_locked_stores_leave_reads_and_other_writers_their_connections(empty_url: str, tmp_path: Path) -> None:
+    async with serving(empty_url, tmp_path, pool_size=9, pool_timeout=5, lock_timeout=1_000) as shop:
+        user = await make_user(shop.database)
+        owner = shop.signed_in(user)
+        stores = [await make_store(shop.database, user_id=user) for _ in range(4)]
+        products = [await make_product(shop.database, store) for store in stores]
+        for product in products:
+            await owner.ask(UPDATE, i={"id": product, "title": "First"})
+        async with await psycopg.AsyncConnection.connect(empty_url) as locker:
+            await locker.execute("SELECT 1 FROM store_positions WHERE config_id = ANY(%s) FOR UPDATE", [stores[:3]])
+            writes = [owner.post(UPDATE, i={"id": id_, "title": "Late"}) for id_ in products[:3] for _ in range(8)]
+            waiting = asyncio.gather(*writes)
+            await asyncio.sleep(0.3)
+            waiters = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            async with await psycopg.AsyncConnection.connect(empty_url, autocommit=True) as watcher:
+                for n in range(6):
+                    [(blocked,)] = await (await watcher.execute(waiters)).fetchall()
+                    assert blocked <= 6
+                    assert (await shop.ask(READ, id=products[0]))["product"]["title"] == "First"
+                    written = await owner.ask(UPDATE, i={"id": products[3], "title": f"Title {n}"})
+                    assert written["updateProduct"]["userErrors"] == []
+            answers = await waiting
+        assert {answer.status_code for answer in answers} == {503}
+
+
 async def test_exhausted_pool_answers_reads_and_writes_alike(empty_url: str, tmp_path: Path) -> None:
     async with serving(empty_url, tmp_path, pool_size=1, pool_timeout=1) as shop:
         user = await make_user(shop.database)

@@ -1,55 +1,78 @@
-"""A bulkhead: limits concurrency per key, so that waiters of one key do not take all of a shared resource."""
+"""Bulkhead: bounds the concurrency of each key, so that one of them cannot take all connections."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 
 from storefront.core.errors import Unavailable
 
+FindKey = Callable[[], Awaitable[Hashable]]
+
+
+class _Holder:
+    """A holder or a waiter of a slot. Its key is looked up when it matters."""
+
+    def __init__(self, find_key: FindKey) -> None:
+        self.find_key = find_key
+        self.key: Hashable = None
+        self.admitted: asyncio.Future[None] | None = None
+
 
 class Bulkhead:
-    """At most `limit` holders of each key at a time. Others wait in FIFO order; after `timeout` seconds, Unavailable is raised.
+    """At most `limit` holders of each key and `total` of all keys at a time; the last slot is for a key that holds none.
 
-    The key is not looked up while there are fewer than `limit` holders in all: the lookup may be expensive.
+    Others wait, those whose key holds none first; after `timeout` seconds, Unavailable is raised. Keys are not looked up while
+    there are fewer than `limit` holders in all: the lookup may be expensive.
     """
 
-    def __init__(self, limit: int, timeout: float) -> None:
-        self._limit, self._timeout = limit, timeout
-        self._unkeyed_holders = 0
-        # Only keys with a holder or a waiter have an entry.
-        self._slots: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}
+    def __init__(self, limit: int, total: int, timeout: float) -> None:
+        self._limit, self._total, self._timeout = limit, max(limit, total), timeout
+        self._holders: list[_Holder] = []
+        self._waiters: list[_Holder] = []
 
     @asynccontextmanager
-    async def hold(self, find_key: Callable[[], Awaitable[Hashable]]) -> AsyncIterator[None]:
+    async def hold(self, find_key: FindKey) -> AsyncIterator[None]:
         """Hold a slot inside the context. Raises Unavailable."""
-        if self._unkeyed_holders < self._limit:
-            self._unkeyed_holders += 1
-            try:
-                yield
-            finally:
-                self._unkeyed_holders -= 1
+        holder = _Holder(find_key)
+        if len(self._holders) < self._limit and not self._waiters:
+            self._holders.append(holder)
         else:
-            async with self._hold_slot(await find_key()):
-                yield
-
-    @asynccontextmanager
-    async def _hold_slot(self, key: Hashable) -> AsyncIterator[None]:
-        slots, holders = self._slots.get(key) or (asyncio.Semaphore(self._limit), 0)
-        self._slots[key] = slots, holders + 1
+            await self._wait_for_slot(holder)
         try:
-            await self._acquire(slots)
-            try:
-                yield
-            finally:
-                slots.release()
+            yield
         finally:
-            slots, holders = self._slots.pop(key)
-            if holders > 1:
-                self._slots[key] = slots, holders - 1
+            self._holders.remove(holder)
+            self._admit_waiters()
 
-    async def _acquire(self, slots: asyncio.Semaphore) -> None:
+    async def _wait_for_slot(self, holder: _Holder) -> None:
         try:
             async with asyncio.timeout(self._timeout):
-                await slots.acquire()
-        except TimeoutError:
-            raise Unavailable("Too many concurrent writes to this store. Nothing was done: try again soon.") from None
+                for known in [*self._holders, holder]:
+                    known.key = known.key or await known.find_key()
+                holder.admitted = asyncio.get_running_loop().create_future()
+                self._waiters.append(holder)
+                self._admit_waiters()
+                await holder.admitted
+        except BaseException as error:
+            if holder in self._waiters:
+                self._waiters.remove(holder)
+            if holder in self._holders:
+                # Admitted at the moment of the timeout or of a cancellation.
+                self._holders.remove(holder)
+                self._admit_waiters()
+            if isinstance(error, TimeoutError):
+                raise Unavailable("Too many concurrent writes. Nothing was done: try again soon.") from None
+            raise
+
+    def _admit_waiters(self) -> None:
+        counts = Counter(holder.key for holder in self._holders)
+        # A stable sort: first come, first served.
+        for waiter in sorted(self._waiters, key=lambda waiter: counts[waiter.key] > 0):
+            count = counts[waiter.key]
+            if count < self._limit and len(self._holders) < self._total - (1 if count else 0):
+                counts[waiter.key] += 1
+                self._waiters.remove(waiter)
+                self._holders.append(waiter)
+                if waiter.admitted is not None:
+                    waiter.admitted.set_result(None)

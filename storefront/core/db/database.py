@@ -15,10 +15,10 @@ from time import monotonic, perf_counter
 from typing import Any, NoReturn, TypeVar, cast
 
 import orjson
-from psycopg import Error, InterfaceError, OperationalError, Rollback
+from psycopg import Error, InterfaceError, InternalError, OperationalError, Rollback
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.errors import DiskFull, IdleInTransactionSessionTimeout, LockNotAvailable, QueryCanceled
+from psycopg.errors import DiskFull, LockNotAvailable, QueryCanceled, ReadOnlySqlTransaction
 from psycopg.pq.abc import PGresult
 from psycopg.types.string import TextLoader
 from sqlalchemy import ARRAY, UUID
@@ -41,10 +41,11 @@ Row = Any
 Parameters = Mapping[str, object]
 
 # SQLSTATEs of an unavailable Postgres: connection failures (08), insufficient disk, memory or connections (53), shutdown or
-# startup (57P), I/O errors (58030), a server that has become a replica meanwhile (25006), a transaction that idled for too long
-# (25P03).
-_UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|58030|25006|25P03")
-_BREAKS = (OperationalError, InterfaceError, IdleInTransactionSessionTimeout)
+# startup (57P), I/O errors (58030), a server that has become a replica meanwhile (25006), a transaction that idled or lasted for
+# too long (25P03, 25P04), and a statement that was cancelled from outside (57014).
+_UNAVAILABLE_SQLSTATES = re.compile("08|53|57P|57014|58030|25006|25P03|25P04")
+# psycopg's classes of these: 25006 and those of 25P are InternalErrors.
+_BREAKS = (OperationalError, InterfaceError, InternalError)
 _COMMIT_UNKNOWN_MESSAGE = (
     "The database broke off, so that it is not known whether this was done. Send it again: with the same idempotencyKey it is "
     "done once, and what was done is returned."
@@ -68,8 +69,12 @@ def is_transient(error: BaseException) -> bool:
 
 # Exponential backoff of readers that retry until the database is reachable.
 MIN_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.1, 1.0
-# Seconds for which the disk counts as full after an error.
-DISK_FULL_SECONDS = 30.0
+# Why Postgres rejects writes, and the seconds for which this is reported after an error.
+_WRITE_PROBLEMS = {
+    DiskFull: "Postgres has no disk space left: writes are rejected",
+    ReadOnlySqlTransaction: "Postgres is read-only, such as a replica: writes are rejected",
+}
+WRITE_PROBLEM_SECONDS = 30.0
 # Statement timeout of jobs that scan whole tables, in milliseconds.
 LONG_STATEMENT_MS = 600_000
 # Timeout of connecting, and of TCP acknowledgements.
@@ -238,9 +243,13 @@ class Connection:
         if self._in_transaction and self._pipeline.is_idle:
             batch = [QueuedStatement(BEGIN), *self._settings, *batch]
         if batch:
+            started_at = perf_counter()
             try:
                 await self._execute_batch(batch)
             except QueryCanceled as error:
+                # Postgres has one SQLSTATE for both, and translates the message.
+                if not self._statement_timeout or perf_counter() - started_at < 0.9 * self._statement_timeout / 1_000:
+                    raise
                 raise TimedOut(
                     f"One step of this took the database {self._statement_timeout:,} ms, which is all that it has."
                 ) from error
@@ -324,7 +333,7 @@ class Database:
         use_prepared: bool | None = None,
     ) -> None:
         self.observers: list[Callable[[str], None]] = []
-        self._disk_full_at: float | None = None
+        self._write_problem: tuple[float, str] | None = None
         self._size, self._statement_timeout = size, statement_timeout
         self._recorder: DependencyRecorder | None = None
         session = {
@@ -335,8 +344,10 @@ class Database:
             "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_MS),
         }
         self._pool = ConnectionPool(partial(_connect, url, session, use_prepared), size, max_waiting, pool_timeout)
-        # Writers of one store take at most a third of the connections, however long they wait for each other (bulkhead).
-        self.write_bulkhead = Bulkhead(max(1, size // 3), pool_timeout)
+        # Writers of one store take at most a third of the connections, and all writers leave a third to reads, however long they
+        # wait for each other (bulkhead).
+        third = max(1, size // 3)
+        self.write_bulkhead = Bulkhead(third, size - third, pool_timeout)
 
     async def __aenter__(self) -> "Database":
         await self._pool.open()
@@ -346,9 +357,11 @@ class Database:
         await self._pool.close()
 
     @property
-    def is_disk_full(self) -> bool:
-        """Whether Postgres has recently rejected a statement because its disk was full."""
-        return self._disk_full_at is not None and monotonic() - self._disk_full_at < DISK_FULL_SECONDS
+    def write_problem(self) -> str | None:
+        """Why Postgres has recently rejected a statement that writes: its disk is full, or it is read-only."""
+        if self._write_problem is None or monotonic() - self._write_problem[0] > WRITE_PROBLEM_SECONDS:
+            return None
+        return self._write_problem[1]
 
     def get_pool_stats(self) -> PoolStats:
         """The numbers of connections, free ones, and waiters."""
@@ -429,8 +442,9 @@ class Database:
 
     def _raise_unavailable(self, error: Error, message: str) -> NoReturn:
         """Raise Unavailable for failures of the server or the connection; otherwise the error itself."""
-        if isinstance(error, DiskFull):
-            self._disk_full_at = monotonic()
+        for error_class, problem in _WRITE_PROBLEMS.items():
+            if isinstance(error, error_class):
+                self._write_problem = monotonic(), problem
         is_lost = error.sqlstate is None and isinstance(error, OperationalError | InterfaceError)
         if is_lost or _UNAVAILABLE_SQLSTATES.match(error.sqlstate or ""):
             raise Unavailable(message) from error

@@ -36,6 +36,13 @@ REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
 
 T = TypeVar("T")
 
+# How Uvicorn says that it cancels a request whose time is up during graceful shutdown.
+GRACEFUL_SHUTDOWN_EXCEEDED = "Task cancelled, timeout graceful shutdown exceeded"
+_SHUTDOWN_MESSAGE = (
+    "The server is shutting down before this is answered. Send it again: with the same idempotencyKey a mutation is done once, "
+    "and what was done is returned."
+)
+
 # Maximum size of a query string in bytes. Most proxies allow less.
 MAX_QUERY_STRING_BYTES = 32_768
 # Query strings of up to so many characters are cached in decoded form.
@@ -90,6 +97,10 @@ class GraphQLEndpoint:
             if quota:
                 await quota.count_requests(1)
             response = await self._handle_request(request, accept, request_id)
+        except asyncio.CancelledError as cancellation:
+            if str(cancellation) != GRACEFUL_SHUTDOWN_EXCEEDED:
+                raise
+            response = self._build_error_response(Unavailable(_SHUTDOWN_MESSAGE), accept, request_id)
         except Exception as error:
             response = self._build_error_response(error, accept, request_id)
         response.headers["vary"] = self._vary

@@ -4,14 +4,14 @@ from typing import Any
 
 from graphql import ExecutionResult, GraphQLError
 
-from storefront.core.errors import Unavailable
+from storefront.core.errors import TimedOut, Unavailable
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.errors import format_errors, get_error_code
 
 
-def is_unavailable(result: ExecutionResult) -> bool:
-    """Whether a result has errors, and all of them have the code of Unavailable: then a retry may succeed."""
-    return bool(result.errors) and all(get_error_code(error) == Unavailable.code for error in result.errors or ())
+def is_incomplete(result: ExecutionResult) -> bool:
+    """Whether a retry may find what a result lacks: an error is that of an unavailable or slow database."""
+    return any(get_error_code(error) in (Unavailable.code, TimedOut.code) for error in result.errors or ())
 
 
 def wrap_error(error: Exception) -> GraphQLError:

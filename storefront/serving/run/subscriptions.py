@@ -1,6 +1,7 @@
 """Subscriptions: each event is executed once for all subscribers with the same operation, variables and viewer (fan-out)."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Hashable, Iterator
 from contextlib import aclosing, contextmanager
@@ -27,10 +28,12 @@ from storefront.execution.document_nodes import find_variable_names
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.run.fanout import ExecuteEvent, SharedSource, SharedStreams, SubscriptionReader, TryWrite
 from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
-from storefront.serving.run.results import format_request_error, format_result, is_unavailable
+from storefront.serving.run.results import format_request_error, format_result, is_incomplete
 
-# For how many seconds an event is retried while its result is Unavailable, and the pauses between two attempts (back-off).
-UNAVAILABLE_RETRY_SECONDS = 60.0
+log = logging.getLogger("storefront")
+
+# For how many seconds an event is retried while the database is unavailable or slow, and the pauses between attempts (back-off).
+EVENT_RETRY_SECONDS = 60.0
 MIN_RETRY_PAUSE_SECONDS, MAX_RETRY_PAUSE_SECONDS = 0.1, 1.0
 # Bounds of the results that are cached for other subscribers: bytes, number and age.
 MAX_SHARED_RESULT_BYTES, MAX_SHARED_RESULTS, SHARED_RESULT_TTL_SECONDS = 32_000_000, 20_000, 2.0
@@ -58,7 +61,7 @@ class Subscriptions:
 
         Each event is executed in a context of its own. An event with a dictionary `shared` is executed once for all subscribers
         with the same operation. If the source of the events is shared as well, results are written with `try_write` as long as it
-        accepts them, and only the others are yielded.
+        accepts them, and only the others are yielded. Ends before an event for which the database is not available for long.
         """
         source = await self._open_source(operation, context)
         # A public result is computed for an anonymous viewer, so that nothing of one viewer can reach another.
@@ -73,8 +76,12 @@ class Subscriptions:
 
         with self._shared_results.counting_subscriber():
             async with aclosing(self._open_results(source, result_key, execute_event, try_write)) as results:
-                async for result in results:
-                    yield result
+                try:
+                    async for result in results:
+                        yield result
+                except _EventFailedError:
+                    # The stream is complete before the event that it cannot send: the client resumes there.
+                    log.warning("a subscription ends: the database did not answer an event for %g s", EVENT_RETRY_SECONDS)
 
     def _open_results(
         self, source: AsyncIterable[Any], result_key: Hashable, execute: ExecuteEvent, try_write: TryWrite | None
@@ -104,13 +111,15 @@ class Subscriptions:
         self, event: Any, operation: PreparedOperation, context: OperationContext, request_id: str
     ) -> bytes:
         # A source sends an event once. While the database is unavailable the event is retried instead of answered with an error.
-        deadline, pause = monotonic() + UNAVAILABLE_RETRY_SECONDS, MIN_RETRY_PAUSE_SECONDS
+        deadline, pause = monotonic() + EVENT_RETRY_SECONDS, MIN_RETRY_PAUSE_SECONDS
         while True:
             event_context = context.fresh()
             try:
                 result = await self._execute(operation, event_context, event)
-                if not is_unavailable(result) or monotonic() > deadline:
+                if not is_incomplete(result):
                     return compact_bytes(self._encode(format_result(result, request_id)))
+                if monotonic() > deadline:
+                    raise _EventFailedError
             except LimitExceeded as error:
                 # The subscription goes on: later events may be smaller.
                 return orjson.dumps(format_request_error(error, request_id))
@@ -118,6 +127,10 @@ class Subscriptions:
                 event_context.release()
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_RETRY_PAUSE_SECONDS)
+
+
+class _EventFailedError(Exception):
+    """The database was unavailable or too slow for an event."""
 
 
 class SharedResults:

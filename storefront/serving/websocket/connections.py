@@ -12,7 +12,7 @@ from graphql import OperationType
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from storefront.core import request_context
-from storefront.core.errors import LimitExceeded, RequestError, Unauthenticated
+from storefront.core.errors import LimitExceeded, RequestError, TimedOut, Unauthenticated, Unavailable
 from storefront.core.ids import uuid7
 from storefront.core.request_context import RequestContext
 from storefront.core.tasks import cancel_and_wait
@@ -42,6 +42,9 @@ CLOSE_INIT_TIMEOUT, CLOSE_SUBSCRIBER_EXISTS, CLOSE_TOO_MANY_INITS, CLOSE_TOO_MAN
 
 # The end of the JSON object of a `next` message.
 MESSAGE_END = b"}"
+
+# What a client with the same token may try again later.
+_TEMPORARY_ERRORS = (Unavailable, TimedOut, RateLimited)
 
 Authenticate = Callable[[WebSocket, dict[str, Any]], Awaitable[OperationContext]]
 
@@ -200,8 +203,7 @@ class Socket:
         try:
             self._context = await self._sockets.authenticate(self._websocket, payload)
         except RequestError as error:
-            unauthorized = isinstance(error, Unauthenticated)
-            raise CloseSocketError(CLOSE_UNAUTHORIZED if unauthorized else CLOSE_FORBIDDEN, str(error)) from None
+            raise CloseSocketError(_choose_close_code(error), str(error)) from None
         self._watch_expiry(self._context.expires)
         self._sockets.revocations.watch(self._context.credentials, self._on_revoked)
         await self._send_message({"type": "connection_ack"})
@@ -325,3 +327,10 @@ class Socket:
 def _shorten_reason(reason: str) -> str:
     # A close frame has room for 123 bytes, and none for lone surrogates.
     return reason.encode(errors="replace")[:120].decode(errors="ignore")
+
+
+def _choose_close_code(error: RequestError) -> int:
+    """The close code of a connection_init that failed."""
+    if isinstance(error, _TEMPORARY_ERRORS):
+        return CLOSE_TOO_MANY
+    return CLOSE_UNAUTHORIZED if isinstance(error, Unauthenticated) else CLOSE_FORBIDDEN
