@@ -44,26 +44,12 @@ FROM (
 ) AS spelled
 WHERE v.id = spelled.id AND v.attributes <> spelled.attributes
 """
-# Variants are spelled as the options.
-SPELLING = """
-UPDATE product_variants AS v SET attributes = spelled.attributes
-FROM (
-  SELECT variant.id, jsonb_object_agg(option.value ->> 'name', choice.value ->> 'value') AS attributes
-  FROM product_variants AS variant JOIN products ON products.id = variant.product_id,
-    jsonb_each_text(variant.attributes) AS pair (key, value),
-    jsonb_array_elements(products.options) AS option (value), jsonb_array_elements(option.value -> 'values') AS choice (value)
-  WHERE lower(option.value ->> 'name') = lower(pair.key) AND lower(choice.value ->> 'value') = lower(pair.value)
-  GROUP BY variant.id
-) AS spelled
-WHERE v.id = spelled.id AND v.attributes <> spelled.attributes
-"""
 
 
 def upgrade() -> None:
     op.add_column("products", sa.Column("options", postgresql.JSONB(), server_default=sa.text("'[]'::jsonb"), nullable=False))
     op.create_check_constraint(op.f("products_options_check"), "products", "jsonb_typeof(options) = 'array'")
     op.execute(OPTIONS)
-    op.execute(SPELLING)
     op.execute(SPELLING)
 
 

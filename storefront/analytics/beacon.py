@@ -12,15 +12,16 @@ from storefront.analytics import commands
 from storefront.analytics.commands import EventResult, EventStatus
 from storefront.core import request_context
 from storefront.core.db.database import Database
-from storefront.core.errors import InvalidInput, NotFound, RequestError, TimedOut, Unavailable
+from storefront.core.errors import InvalidInput, NotFound, RequestError
 from storefront.core.net.client_info import ClientInfo
 from storefront.serving.errors import format_errors
 from storefront.serving.http import lone_surrogates
 from storefront.serving.http.cors import ANY_ORIGIN_HEADERS
+from storefront.serving.http.negotiation import GRAPHQL_JSON
 from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, check_value_count, read_body
+from storefront.serving.http.status_codes import DRAFT, build_error_headers
 from storefront.serving.protection.rate_limit import (
     DEFAULT_RATE_LIMITER,
-    RateLimited,
     RateLimiter,
     RateLimitScope,
     get_caller_key,
@@ -55,8 +56,13 @@ def build_routes(
             status, content = await _record_events(request, database, request_id, body_limits)
             headers: Mapping[str, str] = {}
         except Exception as error:
-            status, headers = _choose_status(error)
             content = {"errors": format_errors([wrap_error(error)], request_id)}
+            # As at /graphql for clients that do not expect 200 for every well-formed request.
+            status, headers = (
+                (error.status, error.headers)
+                if isinstance(error, HTTPError)
+                else (DRAFT.choose_status(content, GRAPHQL_JSON), build_error_headers(error))
+            )
         return Response(orjson.dumps(content), status, {**ANY_ORIGIN_HEADERS, **headers}, "application/json")
 
     return [Route("/events/{config_id}", serve_events, methods=["POST", "OPTIONS"])]
@@ -74,22 +80,6 @@ async def _record_events(
         return _build_rejection(rejection.field_errors, request_id)
     recorded = sum(result.status is EventStatus.RECORDED for result in results)
     return 200, {"recorded": recorded, "results": [_to_result_json(n, result) for n, result in enumerate(results)]}
-
-
-def _choose_status(error: Exception) -> tuple[int, Mapping[str, str]]:
-    """The HTTP status of an error, and its headers."""
-    match error:
-        case HTTPError():
-            return error.status, error.headers
-        case RateLimited():
-            return 429, {"retry-after": str(error.retry_after), **error.state.to_headers()}
-        case Unavailable() | TimedOut():
-            # A sender that gets a 4xx drops its events.
-            return 503, {"retry-after": str(Unavailable.retry_after)}
-        case RequestError():
-            return 400, {}
-        case _:
-            return 500, {}
 
 
 def _parse_events(body: bytes) -> tuple[Sequence[Any], bool]:

@@ -66,7 +66,7 @@ async def test_sigterm_waits_for_mutation_despite_hanging_clients(
             token = token_of("owner", email="owner@example.com").encode()
             mutation = POST + b"authorization: Bearer %b\r\ncontent-length: %d\r\n\r\n%b" % (token, len(body), body)
             reader = await open_one(mutation)
-            await _until_blocked(database)
+            await until_blocked(database)
             server.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(20):
                 # The server has begun to stop: it closes connections on which nothing is under way.
@@ -95,7 +95,7 @@ async def test_sigterm_refuses_new_connections(workers: int, empty_url: str, dat
             await blocker.execute("LOCK TABLE configs IN ACCESS EXCLUSIVE MODE")
             headers = {"authorization": f"Bearer {token}"}
             writing = asyncio.create_task(http.post("/graphql", json={"query": CREATE}, headers=headers))
-            await _until_blocked(database)
+            await until_blocked(database)
             server.process.send_signal(signal.SIGTERM)
             refusals = 0
             async with asyncio.timeout(40):
@@ -133,7 +133,7 @@ def _plain(url: str) -> str:
     return url.replace("postgresql+psycopg://", "postgresql://")
 
 
-async def _until_blocked(database: Database) -> None:
+async def until_blocked(database: Database) -> None:
     async with asyncio.timeout(20):
         while True:
             async with database.transaction() as open_:

@@ -19,6 +19,7 @@ from tests.conftest import serving
 from tests.factories import make_product, make_store, make_user
 from tests.feed.processes import running
 from tests.feed.test_feed import Listener, listening, socket
+from tests.serving.test_graceful_shutdown import until_blocked
 
 UPDATE = "mutation($i: UpdateProductInput!) { updateProduct(input: $i) { position userErrors { message } } }"
 CREATE = """mutation($i: CreateProductInput!) { createProduct(input: $i) { position userErrors { message } } }"""
@@ -161,7 +162,7 @@ async def test_request_beyond_the_grace_of_a_shutdown_gets_503(empty_url: str, d
             variables = {"i": {"configId": store, "title": "Mug", "price": "5"}}
             headers = {"authorization": f"Bearer {token_of(user)}"}
             writing = asyncio.create_task(http.post("/graphql", json={"query": CREATE, "variables": variables}, headers=headers))
-            await asyncio.sleep(1)
+            await until_blocked(database)
             server.process.send_signal(signal.SIGTERM)
             answer = await writing
         assert answer.status_code == 503 and "idempotencyKey" in answer.json()["errors"][0]["message"]

@@ -67,12 +67,12 @@ class Bulkhead:
 
     def _admit_waiters(self) -> None:
         counts = Counter(holder.key for holder in self._holders)
-        # A stable sort: first come, first served.
-        for waiter in sorted(self._waiters, key=lambda waiter: counts[waiter.key] > 0):
+        # One whose timeout or cancellation has just come is still in the list. A stable sort: first come, first served.
+        waiting = [(waiter, admitted) for waiter in self._waiters if (admitted := waiter.admitted) and not admitted.done()]
+        for waiter, admitted in sorted(waiting, key=lambda one: counts[one[0].key] > 0):
             count = counts[waiter.key]
             if count < self._limit and len(self._holders) < self._total - (1 if count else 0):
                 counts[waiter.key] += 1
                 self._waiters.remove(waiter)
                 self._holders.append(waiter)
-                if waiter.admitted is not None:
-                    waiter.admitted.set_result(None)
+                admitted.set_result(None)

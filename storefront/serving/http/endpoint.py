@@ -13,7 +13,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from storefront.core import request_context
-from storefront.core.errors import RequestError, Unauthenticated, Unavailable
+from storefront.core.errors import Unavailable
 from storefront.serving.cache.response_cache import CacheLookup, ResponseCache
 from storefront.serving.documents.document_store import NotExecutableError
 from storefront.serving.http import lone_surrogates
@@ -22,10 +22,10 @@ from storefront.serving.http.graphql_request import BadRequest, GraphQLRequest, 
 from storefront.serving.http.headers import join_header_lines
 from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON, AcceptedTypes, negotiate_media_types
 from storefront.serving.http.request_body import DEFAULT_BODY_LIMITS, BodyLimits, HTTPError, parse_lenient_json, read_body
-from storefront.serving.http.status_codes import DRAFT, SpecEdition
+from storefront.serving.http.status_codes import DRAFT, SpecEdition, build_error_headers
 from storefront.serving.http.stream_formats import StreamFormat
 from storefront.serving.http.streams import STREAM_HEADERS, Streams
-from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimited, RateLimiter, RateLimitScope, RequestQuota
+from storefront.serving.protection.rate_limit import DEFAULT_RATE_LIMITER, RateLimiter, RateLimitScope, RequestQuota
 from storefront.serving.run.cancellation import ClientDisconnectedError, DisconnectWatcher
 from storefront.serving.run.operations import Operations
 from storefront.serving.run.prepared_operation import OperationContext, PreparedOperation
@@ -36,8 +36,6 @@ REQUEST_QUOTA_SCOPE_KEY = "storefront.visit"
 
 T = TypeVar("T")
 
-# How Uvicorn says that it cancels a request whose time is up during graceful shutdown.
-GRACEFUL_SHUTDOWN_EXCEEDED = "Task cancelled, timeout graceful shutdown exceeded"
 _SHUTDOWN_MESSAGE = (
     "The server is shutting down before this is answered. Send it again: with the same idempotencyKey a mutation is done once, "
     "and what was done is returned."
@@ -97,9 +95,9 @@ class GraphQLEndpoint:
             if quota:
                 await quota.count_requests(1)
             response = await self._handle_request(request, accept, request_id)
-        except asyncio.CancelledError as cancellation:
-            if str(cancellation) != GRACEFUL_SHUTDOWN_EXCEEDED:
-                raise
+        except asyncio.CancelledError:
+            # Deadlines and disconnects absorb their cancellations. So this is the end of a graceful shutdown: Uvicorn cancels
+            # what it waits for no longer, and the event loop what still cleans up.
             response = self._build_error_response(Unavailable(_SHUTDOWN_MESSAGE), accept, request_id)
         except Exception as error:
             response = self._build_error_response(error, accept, request_id)
@@ -227,7 +225,7 @@ class GraphQLEndpoint:
             return self._build_response(payload, media_type, error.status, error.headers)
         if isinstance(error, NotExecutableError) and accept.stream and not accept.json:
             return _build_single_result_stream(accept.stream, orjson.dumps(payload))
-        return self._build_response(payload, media_type, headers=_build_error_headers(error))
+        return self._build_response(payload, media_type, headers=build_error_headers(error))
 
 
 # ------------------------------------------------------------------------------------------------ requests
@@ -342,14 +340,6 @@ async def _run_once(
     operations: Operations, operation: PreparedOperation, context: OperationContext, request_id: str
 ) -> AsyncGenerator[bytes, None]:
     yield operations.encode_response(format_result(await operations.run(operation, context), request_id), operation.kind)
-
-
-def _build_error_headers(error: Exception) -> dict[str, str]:
-    """The response headers of an error: WWW-Authenticate, Retry-After and RateLimit."""
-    challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
-    retry_after = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
-    rate_limit = error.state.to_headers() if isinstance(error, RateLimited) else {}
-    return challenge | retry_after | rate_limit
 
 
 def _build_single_result_stream(stream_format: StreamFormat, result: bytes) -> Response:

@@ -1,12 +1,13 @@
-"""The HTTP status of a response: by the code of its first error, its media type, and the edition of GraphQL over HTTP."""
+"""The HTTP status and headers of a response: by its first error, its media type, and the edition of GraphQL over HTTP."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storefront.core.errors import LimitExceeded, TimedOut, Unavailable
+from storefront.core.errors import LimitExceeded, RequestError, TimedOut, Unauthenticated, Unavailable
 from storefront.serving.errors import BAD_USER_INPUT, INTERNAL_SERVER_ERROR, PARSE_FAILED, VALIDATION_FAILED
 from storefront.serving.http.negotiation import GRAPHQL_JSON, JSON
+from storefront.serving.protection.rate_limit import RateLimited
 
 # Errors that do not depend on the document.
 _STATUS_BY_CODE = {
@@ -67,6 +68,14 @@ def _find_code_without_data(response: Mapping[str, Any]) -> str | None:
         return None
     codes = {error["extensions"]["code"] for error in response["errors"]}
     return codes.pop() if codes in ({Unavailable.code}, {TimedOut.code}) else None
+
+
+def build_error_headers(error: Exception) -> dict[str, str]:
+    """The response headers of an error: WWW-Authenticate, Retry-After and RateLimit."""
+    challenge = {"www-authenticate": "Bearer"} if isinstance(error, Unauthenticated) else {}
+    retry_after = {"retry-after": str(error.retry_after)} if isinstance(error, RequestError) and error.retry_after else {}
+    rate_limit = error.state.to_headers() if isinstance(error, RateLimited) else {}
+    return challenge | retry_after | rate_limit
 
 
 # The draft that the audit suite graphql-http tests, and that clients are written for.

@@ -114,6 +114,25 @@ async def test_timeout_and_cancellation_leave_no_slot_taken() -> None:
             await stack.enter_async_context(bulkhead.hold(lambda key=key: writers.find_key(key)))  # type: ignore[misc]
 
 
+async def test_slot_is_released_in_the_moment_of_a_cancellation() -> None:
+    writers = Writers(Bulkhead(1, 2, 5))
+    holding, finish = writers.start("a")
+    await settle()
+    cancelled, _ = writers.start("a")
+    following, finish_following = writers.start("a")
+    await settle()
+    # The future of the waiter is cancelled before its task runs.
+    finish.set()
+    cancelled.cancel()
+    await holding
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    await settle()
+    assert writers.holding["a"] == 1
+    finish_following.set()
+    await following
+
+
 async def test_failed_lookup_is_the_error_of_its_writer() -> None:
     bulkhead = Bulkhead(1, 2, 1)
 
